@@ -1,0 +1,322 @@
+"""Every setting of the product, as frozen dataclasses. Imports no torch, so that `--help` is instant.
+
+A recipe (recipes.py) returns a `TrainConfig`; its JSON is the record kept in run folders and model files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+from .errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """The KL autoencoder family of latent diffusion: architecture, and the normalization of its latents.
+
+    One level per entry of `channel_mult`, each half as large as the one before, so that
+    downsample_factor f = 2 ** (levels - 1). The defaults are Stable Diffusion's f8c4 network.
+    """
+
+    in_channels: int = 3
+    """channels of the images that are encoded"""
+    out_channels: int = 3
+    """channels of the images that are decoded"""
+    latent_channels: int = 4
+    """c: channels of the latents; the encoder predicts twice as many (mean and log-variance)"""
+    channels: int = 128
+    """width of the first level"""
+    channel_mult: tuple[float, ...] = (1, 2, 4, 4)
+    """width of every level, in multiples of `channels`"""
+    num_res_blocks: int = 2
+    """residual blocks per encoder level; decoder levels have one more"""
+    decoder_channels: int | None = None
+    """width of the decoder's largest level; None: as in the encoder"""
+    decoder_channel_mult: tuple[float, ...] | None = None
+    """as channel_mult, for the decoder; None: as in the encoder"""
+    mid_attention: bool = True
+    """self-attention in the middle of encoder and decoder"""
+    attention_factors: tuple[int, ...] = ()
+    """more self-attention at 1/factor of the image size: LDM's attn_resolutions=[16] at 256 px is (16,)"""
+    num_heads: int = 1
+    """heads of every self-attention block"""
+    quant_conv: bool = True
+    """1x1 convolution after the encoder (absent in SD3 and Flux.1)"""
+    post_quant_conv: bool = True
+    """1x1 convolution before the decoder (absent in SD3 and Flux.1)"""
+    norm_groups: int = 32
+    """groups of every GroupNorm"""
+    norm_eps: float = 1e-6
+    """epsilon of every GroupNorm"""
+    scaling_factor: float = 1.0
+    """scale of the latents that a diffusion model sees: z = (latents - shift_factor) * scaling_factor"""
+    shift_factor: float = 0.0
+    """shift of the latents that a diffusion model sees"""
+    latents_mean: tuple[float, ...] | None = None
+    """mean of every latent channel, where it was measured"""
+    latents_std: tuple[float, ...] | None = None
+    """standard deviation of every latent channel, where it was measured"""
+    normalization: Literal["scalar", "channel"] = "scalar"
+    """channel: z = (latents - latents_mean) / latents_std * scaling_factor (Playground, Wan)"""
+
+    def __post_init__(self) -> None:
+        for name in ("in_channels", "out_channels", "latent_channels", "channels", "num_res_blocks", "num_heads", "norm_groups"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1")
+        if not self.channel_mult:
+            raise ConfigError("channel_mult must have at least one entry")
+        if self.decoder_channel_mult is not None and len(self.decoder_channel_mult) != len(self.channel_mult):
+            raise ConfigError(
+                f"decoder_channel_mult (={self.decoder_channel_mult}) must have as many entries as "
+                f"channel_mult (={self.channel_mult}): encoder and decoder share one downsample factor"
+            )
+        for part, widths in (("encoder", self.widths), ("decoder", self.decoder_widths)):
+            for width in widths:
+                if width % self.norm_groups:
+                    raise ConfigError(
+                        f"every {part} width (={list(widths)}) must be divisible by norm_groups (={self.norm_groups}); "
+                        f"norm_groups={math.gcd(*widths)} would fit"
+                    )
+                if width % self.num_heads:
+                    raise ConfigError(f"every {part} width (={list(widths)}) must be divisible by num_heads (={self.num_heads})")
+        possible = {2**level for level in range(len(self.channel_mult))}
+        if unknown := set(self.attention_factors) - possible:
+            raise ConfigError(f"attention_factors (={sorted(unknown)}) must be among this model's levels {sorted(possible)}")
+        for name in ("latents_mean", "latents_std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.latent_channels:
+                raise ConfigError(f"{name} has {len(values)} entries, latent_channels is {self.latent_channels}")
+        if self.normalization == "channel" and (self.latents_mean is None or self.latents_std is None):
+            raise ConfigError("normalization 'channel' needs latents_mean and latents_std")
+        if not (math.isfinite(self.scaling_factor) and self.scaling_factor != 0):
+            raise ConfigError(f"scaling_factor (={self.scaling_factor}) must be finite and not 0")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the encoder's levels, largest image first."""
+        return _widths(self.channels, self.channel_mult)
+
+    @property
+    def decoder_widths(self) -> tuple[int, ...]:
+        """Channels of the decoder's levels, largest image first."""
+        return _widths(self.decoder_channels or self.channels, self.decoder_channel_mult or self.channel_mult)
+
+    @property
+    def downsample_factor(self) -> int:
+        """f: image size / latent size."""
+        return int(2 ** (len(self.channel_mult) - 1))
+
+    @property
+    def name(self) -> str:
+        """f and c as the field writes them, for example f8c4."""
+        return f"f{self.downsample_factor}c{self.latent_channels}"
+
+
+def _widths(channels: int, mult: tuple[float, ...]) -> tuple[int, ...]:
+    widths = [channels * m for m in mult]
+    if any(abs(w - round(w)) > 1e-6 or round(w) < 1 for w in widths):
+        raise ConfigError(f"channels (={channels}) times channel_mult (={mult}) must give whole numbers")
+    return tuple(round(w) for w in widths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, and what is cut out of them."""
+
+    size: int = 64
+    """side of the square training crops, in pixels"""
+    min_scale: float = 0.5
+    """smallest share of the shorter image side that a random crop covers, before it is resized to `size`"""
+    flip: bool = True
+    """mirror half of the crops"""
+    val_fraction: float = 0.1
+    """share of files held out, chosen by content hash"""
+    val: str | None = None
+    """another source for validation; then nothing of the training source is held out"""
+    val_images: int = 16
+    """how many held-out images the validation during training looks at"""
+    workers: int = 2
+    """processes that prepare crops; 0: none"""
+    cache_mib: int = 512
+    """decoded images kept in memory by each process, in MiB"""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"size (={self.size}) must be at least 1")
+        if not 0 < self.min_scale <= 1:
+            raise ConfigError(f"min_scale (={self.min_scale}) must be in (0, 1]")
+        if not 0 <= self.val_fraction < 1:
+            raise ConfigError(f"val_fraction (={self.val_fraction}) must be in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The objective: reconstruction + beta * KL, each a mean (over pixels, over latents)."""
+
+    reconstruction: Literal["l1", "mse"] = "l1"
+    """distance of pixels in [-1,1]"""
+    beta: float = 1e-6
+    """weight of the KL term in mean/mean units; LDM's kl_weight w (sum/sum) is w * latents / pixels: 1e-6 is 2.08e-8 at f8c4"""
+
+    def __post_init__(self) -> None:
+        if self.beta < 0:
+            raise ConfigError(f"beta (={self.beta}) must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam or AdamW with warm-up and cosine decay, all counted in images."""
+
+    kind: Literal["adam", "adamw"] = "adamw"
+    """adamw decays weights of two and more dimensions only"""
+    lr: float = 1e-4
+    """peak learning rate"""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """decay of the two moments"""
+    weight_decay: float = 0.0
+    """decoupled weight decay, adamw only"""
+    warmup_images: int = 1000
+    """images over which the learning rate rises from 0"""
+    final_lr: float = 0.1
+    """learning rate at the end, as a share of `lr`; 1 with no warm-up: constant"""
+    clip_norm: float = 1.0
+    """largest gradient norm; 0: no clipping"""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ConfigError(f"lr (={self.lr}) must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run. Everything that grows is counted in images seen, never in steps."""
+
+    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    images: int = 100_000
+    """length of the run"""
+    batch: int = 16
+    """images per optimizer step"""
+    micro_batch: int | None = None
+    """images per forward and backward pass; the step's gradient is their sum. None: the whole batch"""
+    max_minutes: float | None = None
+    """end early, with the schedule completed, after so many minutes of training"""
+    init: Literal["default", "linear"] = "default"
+    """default: PyTorch's and LDM's; linear: starts as a linear multi-scale transform (models/init.py), converges faster"""
+    ema_halflife: int = 1000
+    """half-life of the weight average that is saved as the model, in images; 0: none"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on GPUs that have it, else fp32; weights and optimizer are always fp32"""
+    gradient_checkpointing: bool = False
+    """recompute activations in the backward pass: less memory, about a third more time"""
+    channels_last: bool = True
+    """NHWC memory layout"""
+    val_every: int = 5_000
+    """images between validations, each with a reconstruction grid"""
+    save_every: int = 10_000
+    """images between checkpoints"""
+    log_every: int = 200
+    """images between lines of the log"""
+    keep_checkpoints: int = 2
+    """newest checkpoints kept, besides the best"""
+    stats_images: int = 1_000
+    """training crops that measure the latents' mean, std, scaling_factor and shift_factor"""
+    seed: int = 0
+    """of order, augmentation, noise and weights"""
+    device: str = "auto"
+    """auto: cuda where there is one, else cpu"""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch", "val_every", "save_every", "log_every", "keep_checkpoints", "stats_images"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1")
+        if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
+            raise ConfigError(f"batch (={self.batch}) must be a multiple of micro_batch (={self.micro_batch})")
+        if self.data.size % self.model.downsample_factor:
+            raise ConfigError(
+                f"data.size (={self.data.size}) must be divisible by the model's downsample_factor (={self.model.downsample_factor})"
+            )
+        if self.max_minutes is not None and self.max_minutes <= 0:
+            raise ConfigError(f"max_minutes (={self.max_minutes}) must be positive")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+T = TypeVar("T")
+
+
+def from_dict(kind: type[T], values: dict[str, Any]) -> T:
+    """A configuration from JSON values, checked against its fields.
+
+    Errors: ConfigError names the field that is unknown or of the wrong type.
+    """
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(known)):
+        raise ConfigError(f"{kind.__name__} has no field {', '.join(unknown)}")
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _value(f"{kind.__name__}.{name}", hints[name], value) for name, value in values.items()})
+
+
+def _value(where: str, hint: Any, value: Any) -> Any:
+    """JSON value as the type of `hint`: nested dataclasses, lists as tuples, ints as floats."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    hint = next(option for option in options if option is not type(None))
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_dict(hint, value)  # type: ignore[arg-type]
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kind = typing.get_args(hint)[0]
+        return tuple(_value(where, kind, v) for v in value)
+    if origin is Literal and value in typing.get_args(hint):
+        return value
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    if isinstance(hint, type) and origin is None and type(value) is hint:
+        return value
+    raise ConfigError(f"{where} cannot be {value!r}")
+
+
+def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Fields in which two configurations of one kind differ, as {dotted name: (value in a, value in b)}."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for f in fields(a):
+        x, y = getattr(a, f.name), getattr(b, f.name)
+        if dataclasses.is_dataclass(x):
+            found |= differences(x, y, f"{prefix}{f.name}.")
+        elif x != y:
+            found[prefix + f.name] = (x, y)
+    return found
+
+
+_f16 = AutoencoderConfig(latent_channels=16, channel_mult=(1, 1, 2, 2, 4), attention_factors=(16,))
+
+MODELS: dict[str, AutoencoderConfig] = {
+    # Stable Diffusion and its successors; constants as published with the weights
+    "sd1": AutoencoderConfig(scaling_factor=0.18215),
+    "sd2": AutoencoderConfig(scaling_factor=0.18215),
+    "sdxl": AutoencoderConfig(scaling_factor=0.13025),
+    "sd3": AutoencoderConfig(latent_channels=16, quant_conv=False, post_quant_conv=False, scaling_factor=1.5305, shift_factor=0.0609),
+    "flux1": AutoencoderConfig(latent_channels=16, quant_conv=False, post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159),
+    # the latent diffusion paper's four (arXiv 2112.10752)
+    "ldm-f4": AutoencoderConfig(latent_channels=3, channel_mult=(1, 2, 4)),
+    "ldm-f8": AutoencoderConfig(),
+    "ldm-f16": _f16,
+    "ldm-f32": AutoencoderConfig(latent_channels=64, channel_mult=(1, 1, 2, 2, 4, 4), attention_factors=(16, 32)),
+    # small ones that train on a laptop
+    "small-f8c4": AutoencoderConfig(channels=32, channel_mult=(1, 2, 4, 4), num_res_blocks=1, norm_groups=8),
+    "small-f8c16": AutoencoderConfig(channels=32, channel_mult=(1, 2, 4, 4), num_res_blocks=1, norm_groups=8, latent_channels=16),
+    "small-f4c4": AutoencoderConfig(channels=32, channel_mult=(1, 2, 4), num_res_blocks=1, norm_groups=8),
+}
+"""Architectures by name, for `build`."""

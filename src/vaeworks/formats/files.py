@@ -1,0 +1,89 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import ConfigError, FormatError, VaeworksError
+
+
+@contextmanager
+def atomic(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary name beside `path`; the file or folder that the block makes there gets its final name at the end.
+
+    If the block fails, nothing is left and what was at `path` stays.
+    Errors: ConfigError where `path` exists and `overwrite` is off; VaeworksError where the disk is full or not writable.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path} exists; choose another name, or pass overwrite=True (--overwrite)")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if path.is_dir():  # a folder cannot be replaced in one step: the old one steps aside first
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        kept = "; what was there before is kept" if path.exists() else ""
+        raise VaeworksError(f"{path} could not be written: {reason}{kept}") from None
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all, over what was there."""
+    with atomic(path, overwrite=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file; call it inside `atomic`."""
+    save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, path, metadata=dict(metadata or {}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; the tensors are read from the mapped file when first used.
+
+    Errors: FormatError for a file that is missing, torn or no safetensors file.
+    """
+    if not path.is_file():
+        raise FormatError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object from a file.
+
+    Errors: FormatError for a file that is missing or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FormatError(f"{path} could not be read: {error.strerror}") from None
+    except ValueError as error:
+        raise FormatError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise FormatError(f"{path} must hold a JSON object, not a {type(value).__name__}")
+    return value
