@@ -1,0 +1,64 @@
+"""vaeworks: the workbench for the autoencoders of latent diffusion.
+
+>>> import vaeworks as vw
+>>> vae = vw.load("runs/dogs")                  # or vw.build("sd1") for random weights
+>>> latents = vae.encode(images).sample()       # images n 3 h w in [-1,1]
+>>> images = vae.decode(latents)
+>>> pipe.vae = vw.to_diffusers(vae)
+
+The names below are resolved when first used, so that importing vaeworks imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import AutoencoderConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
+    from .errors import ConfigError, DataError, FormatError, MissingExtraError, TrainingError, VaeworksError
+    from .formats import load, save, to_diffusers
+    from .metrics import evaluate
+    from .models import Autoencoder, Posterior, build
+    from .recipes import recipe
+    from .train import train
+
+_HOME = {
+    "Autoencoder": "models",
+    "AutoencoderConfig": "config",
+    "ConfigError": "errors",
+    "DataConfig": "config",
+    "DataError": "errors",
+    "FormatError": "errors",
+    "LossConfig": "config",
+    "MissingExtraError": "errors",
+    "OptimizerConfig": "config",
+    "Posterior": "models",
+    "TrainConfig": "config",
+    "TrainingError": "errors",
+    "VaeworksError": "errors",
+    "build": "models",
+    "evaluate": "metrics",
+    "load": "formats",
+    "recipe": "recipes",
+    "save": "formats",
+    "to_diffusers": "formats",
+    "train": "train",
+}
+
+__version__ = "0.1.0"
+__all__ = [  # noqa: RUF022
+    "Autoencoder", "AutoencoderConfig", "ConfigError", "DataConfig", "DataError", "FormatError", "LossConfig",
+    "MissingExtraError", "OptimizerConfig", "Posterior", "TrainConfig", "TrainingError", "VaeworksError",
+    "build", "evaluate", "load", "recipe", "save", "to_diffusers", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'vaeworks' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,7 @@
+"""`python -m vaeworks`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

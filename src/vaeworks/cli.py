@@ -1,0 +1,422 @@
+"""The command line. A skin: it parses, calls, and prints; it computes nothing.
+
+Commands are plain functions in a plain dict, and their signatures are their options. What they return is printed as
+JSON with --json; people read tables and bars on stderr. torch is imported only once a command runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import io
+import itertools
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from . import __version__
+from .config import TrainConfig
+from .errors import ConfigError, DataError, VaeworksError
+from .recipes import RECIPES, recipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .metrics import Evaluation
+
+Model = Annotated[Positional[str], arg(metavar="MODEL", help="run folder, native or LDM file, diffusers folder")]
+Inputs = Annotated[Positional[tuple[str, ...]], arg(metavar="IN", help="files or folders")]
+Data = Annotated[str, arg(metavar="SRC", help="folder of images, or `photos` for the bundled ones")]
+Out = Annotated[Path, arg(metavar="DIR", help="output folder")]
+Overwrite = Annotated[bool, arg(help="replace files that exist")]
+
+
+def console() -> Console:
+    """Where people read."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def demo(out: Out = Path("out/demo"), minutes: Annotated[float, arg(help="longest training time")] = 4.0) -> dict[str, Any]:
+    """Everything once, small and offline: train, evaluate, export, paint, and one page that shows it."""
+    from .demo import run_demo
+
+    report = run_demo(out, minutes)
+    console().print(f"\n[bold]{out / 'report.html'}[/] shows it all; {out / 'report.json'} has every figure")
+    return report
+
+
+def recipes() -> list[dict[str, str]]:
+    """What can be trained, and what each is for."""
+    from rich.table import Table
+
+    rows = [{"recipe": name, "model": make().model.name, "purpose": _summary(make)} for name, make in RECIPES.items()]
+    table = Table("recipe", "model", "purpose", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*row.values())
+    console().print(table)
+    return rows
+
+
+def train(
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE", help="see `vaeworks recipes`")],
+    data: Data,
+    out: Annotated[Path, arg(metavar="RUN", help="run folder; new or empty, unless --resume")],
+    resume: Annotated[bool, arg(help="continue the run in --out; its settings are the defaults then")] = False,
+    config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),  # noqa: B008
+) -> dict[str, Any]:
+    """Train a VAE by a recipe. Every number of the recipe is an option below."""
+    from .train import Interrupted
+    from .train import train as run
+
+    try:
+        result = run(config, data, out, recipe=recipe, resume=resume)
+    except Interrupted as stop:
+        console().print(f"{stop}\ncontinue with: vaeworks train {recipe} --data {data} --out {out} --resume", soft_wrap=True)
+        raise
+    val = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on held-out images"
+    stats = result.latents
+    console().print(
+        f"[bold]{out / 'model.safetensors'}[/]: {result.images_seen:,} images in {result.seconds:.0f} s{val}\n"
+        f"latents measured on {stats.num_images:,} crops: scaling_factor {stats.scaling_factor:.5f}, shift_factor {stats.shift_factor:.5f}"
+    )
+    return dataclasses.asdict(result)
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    out: Annotated[Path | None, arg(metavar="DIR", help="for eval.json and a picture of the worst cases")] = None,
+    limit: Annotated[int, arg(help="longest side of the central crop that is judged, in pixels")] = 512,
+    val_fraction: Annotated[float | None, arg(help="judge only the files that a run with this data.val-fraction held out")] = None,
+) -> dict[str, Any]:
+    """PSNR and SSIM per image, beside two baselines that have learned nothing."""
+    from .data import scan
+    from .formats import load
+    from .formats.files import write_text
+    from .metrics import evaluate as judge
+
+    autoencoder = load(model)
+    images = scan(data)
+    if val_fraction is not None:
+        _, images = images.split(val_fraction)
+        if not images.files:
+            raise DataError(f"no file of {data!r} is held out at val-fraction {val_fraction}")
+    result = judge(autoencoder, images.files, limit=limit, progress=_bar("evaluating"))
+    result = dataclasses.replace(result, skipped=(*images.skipped, *result.skipped))
+    _print_evaluation(result)
+    values = result.to_dict()
+    if out is not None:
+        from .metrics.evaluate import worst_cases
+
+        out.mkdir(parents=True, exist_ok=True)
+        worst_cases(autoencoder, result, limit).save(out / "worst.png")
+        write_text(out / "eval.json", json.dumps(values, indent=2) + "\n")
+        console().print(f"{out / 'eval.json'}, {out / 'worst.png'} (original, reconstruction, difference x 4)")
+    return values
+
+
+def reconstruct(model: Model, inputs: Inputs, out: Out, overwrite: Overwrite = False) -> dict[str, Any]:
+    """Images through the VAE and back, as PNG files of the same size."""
+    from .formats import load
+    from .images import open_image, to_pillow, to_uint8
+    from .metrics import psnr
+    from .metrics.evaluate import reconstruct_uint8
+
+    autoencoder = load(model)
+    rows = {}
+    for path, target in _targets(_images(inputs), out, ".png", overwrite):
+        image = to_uint8(_open(path, open_image, autoencoder.config.in_channels))
+        recon = reconstruct_uint8(autoencoder, image)
+        _save_picture(to_pillow(recon), target)
+        rows[str(target)] = {"source": str(path), "psnr": psnr(image, recon)}
+        console().print(f"{target}  {rows[str(target)]['psnr']:.2f} dB")
+    return rows
+
+
+def encode(
+    model: Model,
+    inputs: Inputs,
+    out: Out,
+    posterior: Annotated[Literal["mode", "sample"], arg(help="which latents of the posterior")] = "mode",
+    seed: Annotated[int, arg(help="of --posterior sample")] = 0,
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """Images to latents: one safetensors file each, `latents` c h/f w/f, unnormalized."""
+    import torch
+
+    from .formats import load
+    from .formats.latents import write_latents
+    from .images import open_image, to_model_range, to_uint8
+
+    autoencoder = load(model)
+    generator = torch.Generator().manual_seed(seed)
+    rows = {}
+    for path, target in _targets(_images(inputs), out, ".safetensors", overwrite):
+        image = to_uint8(_open(path, open_image, autoencoder.config.in_channels))
+        with torch.inference_mode():
+            found = autoencoder.encode(to_model_range(image[None]).to(autoencoder.dtype), pad=True)
+            latents = (found.mode() if posterior == "mode" else found.sample(generator))[0]
+        write_latents(target, latents, autoencoder.config, image.shape[-2:], posterior)
+        rows[str(target)] = {"source": str(path), "shape": list(latents.shape)}
+        console().print(f"{target}  {' x '.join(map(str, latents.shape))}")
+    return rows
+
+
+def decode(model: Model, inputs: Inputs, out: Out, overwrite: Overwrite = False) -> dict[str, Any]:
+    """Latents from `encode` to PNG files."""
+    import torch
+
+    from .formats import load
+    from .formats.latents import read_latents
+    from .images import crop_to, from_model_range, to_pillow
+
+    autoencoder = load(model)
+    rows = {}
+    for path, target in _targets(_files(inputs, ".safetensors"), out, ".png", overwrite):
+        latents, (height, width) = read_latents(path, autoencoder.config)
+        with torch.inference_mode():
+            image = crop_to(from_model_range(autoencoder.decode(latents[None].to(autoencoder.dtype)))[0], height, width)
+        _save_picture(to_pillow(image), target)
+        rows[str(target)] = {"source": str(path), "shape": list(image.shape)}
+        console().print(f"{target}  {width} x {height}")
+    return rows
+
+
+def generate(
+    pipeline: Annotated[Positional[str], arg(metavar="PIPELINE", help="diffusers folder, hub id, or tiny, tiny-sdxl, tiny-sd3, tiny-flux")],
+    prompt: Annotated[Positional[str], arg(metavar="PROMPT")],
+    vae: Annotated[str, arg(metavar="VAE", help="as MODEL elsewhere")],
+    out: Annotated[Path, arg(metavar="PNG")],
+    image: Annotated[Path | None, arg(help="start from this image instead of noise")] = None,
+    strength: Annotated[float, arg(help="how much of --image is painted over, in (0, 1]")] = 0.6,
+    size: Annotated[int | None, arg(help="side of the picture in pixels; default: the pipeline's")] = None,
+    steps: Annotated[int, arg(help="denoising steps")] = 20,
+    guidance: Annotated[float, arg(help="guidance scale")] = 7.5,
+    seed: Annotated[int, arg(help="of the noise")] = 0,
+    device: Annotated[str, arg(help="auto: cuda where there is one, else cpu")] = "auto",
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """Paint from a prompt with this VAE inside a Stable Diffusion pipeline. `tiny` is built offline with random weights."""
+    import torch
+
+    from .formats import load
+    from .formats.pipelines import load_pipeline, paint
+    from .images import open_image
+
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} exists; choose another --out, or pass --overwrite")
+    start = None if image is None else _open(image, open_image, 3)
+    on = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float16 if on.type == "cuda" else torch.float32
+    pipe = load_pipeline(pipeline, load(vae), on, dtype)
+    picture = paint(pipe, prompt, image=start, strength=strength, size=size, steps=steps, guidance=guidance, seed=seed)
+    _save_picture(picture, out)
+    console().print(f"{out}  {picture.width} x {picture.height}, {type(pipe).__name__}")
+    return {"out": str(out), "pipeline": type(pipe).__name__, "width": picture.width, "height": picture.height, "seed": seed}
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": demo,
+    "recipes": recipes,
+    "train": train,
+    "eval": evaluate,
+    "reconstruct": reconstruct,
+    "encode": encode,
+    "decode": decode,
+    "generate": generate,
+}
+"""Commands by name."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return the exit code: 0 done, 2 a user's error, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    as_json, debug = (_take(words, flag) for flag in ("--json", "--debug"))
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            _print_help()
+            return 0 if words else 2
+        if words[0] == "--version":
+            print(f"vaeworks {__version__}")
+            return 0
+        result = _bound(words)()
+        if as_json:
+            print(dumps(result))
+        return 0
+    except VaeworksError as error:
+        if debug:
+            raise
+        print(f"vaeworks: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _bound(words: list[str]) -> Callable[[], Any]:
+    """The command that these words name, with the arguments that they give.
+
+    Errors: ConfigError for words that are no command or do not fit it.
+    """
+    name, *rest = words
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        raise ConfigError(f"unknown command {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COMMANDS)}"))
+
+    @functools.wraps(COMMANDS[name])
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], Any]:
+        return functools.partial(COMMANDS[name], *args, **kwargs)
+
+    parser = functools.partial(bind, config=_default_config(rest)) if name == "train" else bind
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(parser, prog=f"vaeworks {name}", args=rest, description=_summary(COMMANDS[name]))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(" ".join(said.getvalue().translate(_FRAMES).split())) from None
+
+
+_FRAMES = dict.fromkeys(map(ord, "╭╮╰╯│─"), " ")
+"""What the parser draws around its messages."""
+
+
+def _default_config(words: list[str]) -> TrainConfig:
+    """What `train`'s options default to: the recipe's numbers, or those of the run that --resume continues."""
+    if not words or words[0].startswith("-"):
+        return TrainConfig()
+    default = recipe(words[0])
+    folder = next((w.partition("=")[2] or n for w, n in itertools.zip_longest(words, words[1:]) if w.partition("=")[0] == "--out"), None)
+    if "--resume" in words and folder is not None:
+        from .train.run import read_run
+
+        return read_run(Path(folder)).config
+    return default
+
+
+def _take(words: list[str], flag: str) -> bool:
+    """Remove a flag that every command knows; whether it was there."""
+    present = flag in words
+    while flag in words:
+        words.remove(flag)
+    return present
+
+
+def _summary(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").strip().splitlines()[0]
+
+
+def _print_help() -> None:
+    from rich.table import Table
+
+    out = console()
+    out.print("[bold]vaeworks[/] COMMAND ...  build, train, prove, swap and run the VAE of Stable Diffusion and its successors\n")
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, command in COMMANDS.items():
+        table.add_row(name, _summary(command))
+    out.print(table)
+    out.print("\nvaeworks COMMAND --help tells a command's options. Everywhere: --json (one JSON document on stdout), --debug (tracebacks)")
+
+
+def dumps(value: Any) -> str:
+    """JSON of plain values; numbers that JSON does not know become null."""
+
+    def plain(v: Any) -> Any:
+        if isinstance(v, dict):
+            return {str(k): plain(x) for k, x in v.items()}
+        if isinstance(v, (list, tuple)):
+            return [plain(x) for x in v]
+        return None if isinstance(v, float) and not math.isfinite(v) else v
+
+    return json.dumps(plain(value), indent=2)
+
+
+def _print_evaluation(result: Evaluation) -> None:
+    from rich.table import Table
+
+    from .metrics.evaluate import DOWN_UP, JPEG
+
+    table = Table("", "PSNR dB", "SSIM", box=None, header_style="bold")
+    for name, (psnr, ssim) in ((result.model, (result.psnr, result.ssim)), *((n, result.baseline(n)) for n in (DOWN_UP, JPEG))):
+        table.add_row(name, f"{psnr:.2f}", f"{ssim:.4f}")
+    out = console()
+    out.print(f"{len(result.scores)} images; {result.protocol.crop}; posterior {result.protocol.posterior}; 8-bit")
+    out.print(table)
+    worst = Table("worst", "PSNR dB", "SSIM", "size", box=None, header_style="bold")
+    for score in result.worst(5):
+        worst.add_row(Path(score.path).name, f"{score.psnr:.2f}", f"{score.ssim:.4f}", f"{score.width}x{score.height}")
+    out.print(worst)
+    for path, reason in result.skipped:
+        out.print(f"[yellow]skipped[/] {path}: {reason}")
+
+
+def _bar(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    from rich.progress import track
+
+    return lambda items: track(list(items), what, console=console(), transient=True)
+
+
+def _images(inputs: tuple[str, ...]) -> list[Path]:
+    from .data.folder import find_images
+
+    return [path for source in inputs for path in find_images(source)]
+
+
+def _files(inputs: tuple[str, ...], suffix: str) -> list[Path]:
+    found = []
+    for source in inputs:
+        path = Path(source)
+        if not path.exists():
+            raise DataError(f"{source!r} does not exist")
+        found += sorted(path.rglob(f"*{suffix}")) if path.is_dir() else [path]
+    if not found:
+        raise DataError(f"no {suffix} file in {', '.join(inputs)}")
+    return found
+
+
+def _targets(sources: list[Path], out: Path, suffix: str, overwrite: bool) -> list[tuple[Path, Path]]:
+    """(source, target) pairs; all targets are checked before the first is written."""
+    pairs = [(source, out / f"{source.stem}{suffix}") for source in sources]
+    seen: dict[Path, Path] = {}
+    for source, target in pairs:
+        if target in seen:
+            raise ConfigError(f"{seen[target]} and {source} would both become {target}; give them in two calls with two --out")
+        seen[target] = source
+        if target.exists() and not overwrite:
+            raise ConfigError(f"{target} exists; choose another --out, or pass --overwrite")
+    out.mkdir(parents=True, exist_ok=True)
+    return pairs
+
+
+def _open(path: Path, opener: Callable[..., Any], channels: int) -> Any:
+    try:
+        return opener(path, channels)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+def _save_picture(picture: Any, path: Path) -> None:
+    from .formats.files import atomic
+
+    with atomic(path, overwrite=True) as temporary:
+        picture.save(temporary, format=path.suffix.lstrip(".").upper().replace("JPG", "JPEG") or "PNG")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

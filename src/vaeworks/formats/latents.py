@@ -1,0 +1,40 @@
+"""Latents of one image as a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from ..config import AutoencoderConfig
+from ..errors import ConfigError, FormatError
+from .files import atomic, read_tensors, write_tensors
+
+METADATA_KEY = "vaeworks_latents"
+
+
+def write_latents(path: Path, latents: Tensor, config: AutoencoderConfig, size: tuple[int, int], posterior: str) -> None:
+    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width), over what was there."""
+    facts = {
+        "model": config.name, "height": size[0], "width": size[1], "posterior": posterior, "normalized": False,
+        "scaling_factor": config.scaling_factor, "shift_factor": config.shift_factor,
+    }  # fmt: skip
+    with atomic(path, overwrite=True) as temporary:
+        write_tensors(temporary, {"latents": latents}, {METADATA_KEY: json.dumps(facts)})
+
+
+def read_latents(path: Path, config: AutoencoderConfig) -> tuple[Tensor, tuple[int, int]]:
+    """Latents c h/f w/f, and the (height, width) of their image.
+
+    Errors: FormatError for a file without latents; ConfigError where they are those of another kind of model.
+    """
+    tensors, metadata = read_tensors(path)
+    if "latents" not in tensors or tensors["latents"].ndim != 3:
+        raise FormatError(f"{path} holds no tensor `latents` of shape c h w; `vaeworks encode` writes such files")
+    latents = tensors["latents"]
+    facts = json.loads(metadata.get(METADATA_KEY, "{}"))
+    if latents.shape[0] != config.latent_channels or facts.get("model", config.name) != config.name:
+        raise ConfigError(f"{path} holds latents of a model {facts.get('model', f'with {latents.shape[0]} channels')}, this one is {config.name}")
+    factor = config.downsample_factor
+    return latents, (facts.get("height", latents.shape[1] * factor), facts.get("width", latents.shape[2] * factor))

@@ -1,0 +1,71 @@
+"""One HTML file from a template, with everything inside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..errors import MissingExtraError
+from ..formats.files import write_text
+
+COLORS = ("#3b6ea8", "#c8553d", "#6a8d3f", "#8a5a9e")
+
+
+def data_uri(image: Image.Image, quality: int | None = None) -> str:
+    """A picture as the value of an <img>'s src: PNG, or JPEG of this quality."""
+    buffer = io.BytesIO()
+    if quality is None:
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.convert("RGB").save(buffer, "JPEG", quality=quality, subsampling=0)
+    kind = "png" if quality is None else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def line_chart(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str, *, log: bool = False,
+    levels: Mapping[str, float] | None = None,
+) -> str:  # fmt: skip
+    """An SVG of named lines (x values, y values) and of named horizontal levels; `log` scales y."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise MissingExtraError("matplotlib", "report", "the page's curves") from None
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "vaeworks", "font.family": "DejaVu Sans", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(5.6, 3.1), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        for (name, (x, y)), color in zip(lines.items(), COLORS, strict=False):
+            axes.plot(x, y, label=name, color=color, linewidth=1.6, marker="o" if len(x) < 15 else None, markersize=3.5)
+        for name, level in (levels or {}).items():
+            axes.axhline(level, color="#888", linewidth=1, linestyle="--")
+            axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="#666")
+        axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log else "linear")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(lines) > 1:
+            axes.legend(frameon=False, fontsize=8)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
+    """Render a template of this folder into one file, whole or not at all."""
+    try:
+        import jinja2
+    except ImportError:
+        raise MissingExtraError("jinja2", "report", "the page") from None
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    write_text(path, environment.get_template(template).render(values))

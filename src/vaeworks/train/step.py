@@ -1,0 +1,111 @@
+"""One optimizer step."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..config import OptimizerConfig, TrainConfig
+from ..data import latent_noise
+from ..images import to_model_range
+from ..losses import objective
+from ..models import Autoencoder
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Figures of one step."""
+
+    loss: float
+    reconstruction: float
+    """mean distance of pixels in [-1,1], in the objective's kind"""
+    kl: float
+    """nats per latent element"""
+    mse: float
+    """mean squared error of pixels in [-1,1]"""
+    grad_norm: float
+    """before clipping"""
+
+    @property
+    def psnr(self) -> float:
+        """Of the batch, in dB, peak 2: without clamping or rounding."""
+        return 10 * math.log10(4 / self.mse) if self.mse > 0 else math.inf
+
+    @property
+    def bits_per_dimension(self) -> float:
+        """KL in bits per latent element."""
+        return self.kl / math.log(2)
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradient are numbers."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW over all parameters that are trained; biases and norms are not decayed."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if config.kind == "adam":
+        return torch.optim.Adam(trained, lr=config.lr, betas=config.betas)
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """The context of forward passes: bf16 autocast, or nothing for fp32. Weights stay fp32 in both."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """"auto" as bf16 where the hardware computes with it, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
+def generator_step(
+    model: nn.Module, autoencoder: Autoencoder, optimizer: torch.optim.Optimizer, batch: Tensor, counters: list[int],
+    config: TrainConfig, precision: str,
+) -> StepResult:  # fmt: skip
+    """One step of the autoencoder on a batch, uint8 n c h w, whose posterior noise is keyed by its image counters.
+
+    model: what is called, so that wrappers (DistributedDataParallel, compile) see the forward pass; autoencoder: inside it.
+    The gradient is the batch's whatever micro_batch is. If loss or gradient are not finite, weights stay as they were.
+    """
+    size = config.micro_batch or len(batch)
+    shape = (autoencoder.latent_channels, *(side // autoencoder.downsample_factor for side in batch.shape[-2:]))
+    device = autoencoder.device
+    sums = torch.zeros(4, device=device)
+    optimizer.zero_grad(set_to_none=True)
+    for part, part_counters in zip(batch.split(size), _chunks(counters, size), strict=True):
+        images = to_model_range(part.to(device, non_blocking=True))
+        if config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        noise = latent_noise(config.seed, part_counters, shape).to(device, non_blocking=True)
+        with autocast(device, precision):
+            recon, posterior = model(images, noise)
+        loss, terms = objective(recon, images, posterior, config.loss)
+        share = len(part) / len(batch)
+        (loss * share).backward()
+        mse = (recon.detach().float() - images).square().mean()
+        sums += share * torch.stack([loss.detach(), terms["reconstruction"].detach(), terms["kl"].detach(), mse])
+    limit = config.optimizer.clip_norm or math.inf
+    grad_norm = nn.utils.clip_grad_norm_(autoencoder.parameters(), limit)
+    result = StepResult(*sums.tolist(), grad_norm.item())
+    if result.finite:
+        optimizer.step()
+    return result
+
+
+def _chunks(counters: list[int], size: int) -> list[list[int]]:
+    return [counters[i : i + size] for i in range(0, len(counters), size)]
