@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test check bench clean
 
 demo: .venv/ready
-	$(BIN)/vaeworks demo --out out/demo
+	$(BIN)/vaeworks demo --out out/demo --overwrite
 
 test: .venv/ready
 	$(BIN)/python -m pytest

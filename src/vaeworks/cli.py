@@ -12,8 +12,6 @@ import difflib
 import functools
 import io
 import itertools
-import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -24,7 +22,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from . import __version__
-from .config import TrainConfig
+from .config import TrainConfig, dumps
 from .errors import ConfigError, DataError, VaeworksError
 from .recipes import RECIPES, recipe
 
@@ -47,11 +45,15 @@ def console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def demo(out: Out = Path("out/demo"), minutes: Annotated[float, arg(help="longest training time")] = 4.0) -> dict[str, Any]:
+def demo(
+    out: Out = Path("out/demo"),
+    minutes: Annotated[float, arg(help="longest training time")] = 4.0,
+    overwrite: Annotated[bool, arg(help="repeat an earlier demo in the same folder")] = False,
+) -> dict[str, Any]:
     """Everything once, small and offline: train, evaluate, export, paint, and one page that shows it."""
     from .demo import run_demo
 
-    report = run_demo(out, minutes)
+    report = run_demo(out, minutes, overwrite, console().print)
     console().print(f"\n[bold]{out / 'report.html'}[/] shows it all; {out / 'report.json'} has every figure")
     return report
 
@@ -121,7 +123,7 @@ def evaluate(
 
         out.mkdir(parents=True, exist_ok=True)
         worst_cases(autoencoder, result, limit).save(out / "worst.png")
-        write_text(out / "eval.json", json.dumps(values, indent=2) + "\n")
+        write_text(out / "eval.json", dumps(values) + "\n")
         console().print(f"{out / 'eval.json'}, {out / 'worst.png'} (original, reconstruction, difference x 4)")
     return values
 
@@ -330,19 +332,6 @@ def _print_help() -> None:
         table.add_row(name, _summary(command))
     out.print(table)
     out.print("\nvaeworks COMMAND --help tells a command's options. Everywhere: --json (one JSON document on stdout), --debug (tracebacks)")
-
-
-def dumps(value: Any) -> str:
-    """JSON of plain values; numbers that JSON does not know become null."""
-
-    def plain(v: Any) -> Any:
-        if isinstance(v, dict):
-            return {str(k): plain(x) for k, x in v.items()}
-        if isinstance(v, (list, tuple)):
-            return [plain(x) for x in v]
-        return None if isinstance(v, float) and not math.isfinite(v) else v
-
-    return json.dumps(plain(value), indent=2)
 
 
 def _print_evaluation(result: Evaluation) -> None:

@@ -6,6 +6,7 @@ A recipe (recipes.py) returns a `TrainConfig`; its JSON is the record kept in ru
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -245,6 +246,19 @@ class TrainConfig:
             )
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise ConfigError(f"max_minutes (={self.max_minutes}) must be positive")
+
+
+def dumps(value: Any) -> str:
+    """JSON of plain values; numbers that JSON does not know become null."""
+
+    def plain(v: Any) -> Any:
+        if isinstance(v, dict):
+            return {str(k): plain(x) for k, x in v.items()}
+        if isinstance(v, (list, tuple)):
+            return [plain(x) for x in v]
+        return None if isinstance(v, float) and not math.isfinite(v) else v
+
+    return json.dumps(plain(value), indent=2)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

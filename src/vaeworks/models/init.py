@@ -138,7 +138,7 @@ def _anchor_(conv: nn.Conv2d, norm: GroupNorm) -> list[Pair]:
     for start in starts:
         conv.weight[start : start + 2] = 0.0
         conv.bias[start : start + 2] = torch.tensor([ANCHOR, -ANCHOR])
-        norm.weight[start + 2 : start + size] = ANCHOR * math.sqrt(2 / size)
+        norm.weight[start + 2 : start + size] = math.sqrt((2 * ANCHOR**2 + size - 2) / size)
     return [(start + i, start + i + 1) for i in range(2, size - 1, 2) for start in starts]
 
 

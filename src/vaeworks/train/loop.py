@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..config import TrainConfig, to_dict
+from ..config import TrainConfig, dumps, to_dict
 from ..data import Crops, batches, random_seed
 from ..data.order import INIT
 from ..errors import TrainingError
@@ -166,7 +165,7 @@ def train(
     save(judged, out / "model.safetensors", overwrite=True)
     rate = (images_seen - position.images_seen) / max(seconds - position.seconds, 1e-9)
     outcome = RunResult(str(out), images_seen, seconds, rate, val_psnr, best, model.num_parameters, precision, str(device), stats)
-    write_text(out / RESULT, json.dumps({**dataclasses.asdict(outcome), "config": to_dict(config)}, indent=2) + "\n")
+    write_text(out / RESULT, dumps({**dataclasses.asdict(outcome), "config": to_dict(config)}) + "\n")
     return outcome
 
 

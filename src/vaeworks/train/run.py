@@ -13,12 +13,11 @@ RUN/result.json              the figures it ended with
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig, differences, from_dict, to_dict
+from ..config import TrainConfig, differences, dumps, from_dict, to_dict
 from ..data import ImageFile, ImageSet, scan
 from ..errors import ConfigError, DataError
 from ..formats.files import read_json, write_text
@@ -72,8 +71,8 @@ def claim_folder(out: Path, record: RunRecord, train: ImageSet, val: ImageSet) -
         "train": [_file(f) for f in train.files], "val": [_file(f) for f in val.files],
     }  # fmt: skip
     values = {"version": 1, "recipe": record.recipe, "source": record.source, "config": to_dict(record.config)}
-    write_text(out / DATA, json.dumps(files, indent=1) + "\n")
-    write_text(out / RUN, json.dumps(values, indent=2) + "\n")
+    write_text(out / DATA, dumps(files) + "\n")
+    write_text(out / RUN, dumps(values) + "\n")
     for folder in ("checkpoints", "samples"):
         (out / folder).mkdir(exist_ok=True)
 

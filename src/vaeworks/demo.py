@@ -1,0 +1,223 @@
+"""The demo: every part of the work once, on real photographs, with one page that shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from . import __version__
+from .config import dumps
+from .data import ImageFile, ImageSet, scan
+from .errors import ConfigError
+from .formats import load, save
+from .formats.files import read_json, write_text
+from .formats.pipelines import load_with_diffusers, paint, tiny_pipeline
+from .images import difference, from_model_range, to_model_range, to_pillow
+from .metrics import Evaluation, evaluate
+from .metrics.evaluate import DOWN_UP, JPEG, read_crop, reconstruct_uint8
+from .models import Autoencoder
+from .pages import data_uri, line_chart, write_page
+from .recipes import recipe
+from .train import RunResult, train
+from .train.log import read_log
+from .train.run import read_run
+from .train.validate import CROP
+
+PROMPT = "a photo of a dog"
+STRENGTH = 0.3
+PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow", "scikit-image")
+
+
+def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train, evaluate, export, reload with diffusers, paint; returns what report.json holds.
+
+    Leaves run/, vae-diffusers/, vae-ldm.safetensors, painted.png, repainted.png, report.json and report.html in `out`.
+    Errors: ConfigError for an `out` that holds anything, unless it is an earlier demo and `overwrite` is on.
+    """
+    started = time.perf_counter()
+    _clear(out, overwrite)
+    config = dataclasses.replace(recipe("demo"), max_minutes=minutes)
+    result = train(config, "photos", out / "run", recipe="demo")
+    vae = load(out / "run")
+
+    _, held_out = scan("photos").split(config.data.val_fraction)
+    say("judging it on photographs it never saw")
+    judged = evaluate(vae, held_out.files)
+
+    say("saving it as a diffusers folder and as an LDM file")
+    save(vae, out / "vae-diffusers", layout="diffusers")
+    save(vae, out / "vae-ldm.safetensors", layout="ldm")
+    theirs = load_with_diffusers(out / "vae-diffusers")
+    shown = read_crop(held_out.files[0].path, vae, CROP)
+    error = difference_to_diffusers(vae, theirs, shown)
+
+    say(f"painting {PROMPT!r} with it inside a Stable Diffusion pipeline (random weights)")
+    pipe = tiny_pipeline("tiny", theirs)
+    painted = paint(pipe, PROMPT, size=128)
+    start = to_pillow(shown).resize((128, 128), Image.Resampling.LANCZOS)
+    repainted = paint(pipe, PROMPT, image=start, strength=STRENGTH)
+    painted.save(out / "painted.png")
+    repainted.save(out / "repainted.png")
+
+    report = {
+        "version": __version__,
+        "model": judged.model,
+        "psnr": judged.psnr,
+        "ssim": judged.ssim,
+        "gain_over_down_up": judged.psnr - judged.baseline(DOWN_UP)[0],
+        "largest_difference_to_diffusers": error,
+        "prompt": PROMPT,
+        "pipeline": type(pipe).__name__,
+        "training": dataclasses.asdict(result),
+        "evaluation": judged.to_dict(),
+        "recipe": dataclasses.asdict(config),
+        "environment": environment(),
+        "seconds": time.perf_counter() - started,
+    }
+    write_text(out / "report.json", dumps(report) + "\n")
+    pictures = {"painted": painted, "started": start, "repainted": repainted}
+    write_page(out / "report.html", "demo.html", page_values(out, vae, result, judged, held_out, report, pictures))
+    return report
+
+
+def _clear(out: Path, overwrite: bool) -> None:
+    """Make room for a demo; only what an earlier demo has made is ever deleted."""
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not overwrite or not (out / "run" / "run.json").exists() or read_run(out / "run").recipe != "demo":
+        raise ConfigError(f"{out} is not empty; choose another --out" + ("" if overwrite else ", or pass --overwrite to repeat an earlier demo"))
+    shutil.rmtree(out)
+
+
+@torch.inference_mode()
+def difference_to_diffusers(vae: Autoencoder, theirs: Any, image: Tensor) -> float:
+    """Largest difference of decoded pixels (range 2) between our network and diffusers' with the saved weights."""
+    x = to_model_range(image[None])
+    ours = vae.decode(vae.encode(x).mode())
+    other = theirs.decode(theirs.encode(x).latent_dist.mode()).sample
+    return (ours - other).abs().max().item()
+
+
+def environment() -> dict[str, str]:
+    """Versions, threads and processor that figures depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform(), "threads": str(torch.get_num_threads())}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def page_values(
+    out: Path, vae: Autoencoder, result: RunResult, judged: Evaluation, held_out: ImageSet, report: dict[str, Any], pictures: dict[str, Image.Image]
+) -> dict[str, Any]:
+    """What the page's template asks for."""
+    log = read_log(out / "run")
+    looks = [line for line in log if "val_psnr" in line]
+    steps = [line for line in log if "loss" in line]
+    return {
+        "version": __version__,
+        "model": judged.model,
+        "factor": vae.downsample_factor,
+        "channels": vae.latent_channels,
+        "parameters": vae.num_parameters,
+        "minutes": f"{result.seconds / 60:.1f}",
+        "threads": torch.get_num_threads(),
+        "train_files": read_json(out / "run" / "data.json")["train"],
+        "psnr": judged.psnr,
+        "ssim": judged.ssim,
+        "down_up": judged.baseline(DOWN_UP),
+        "jpeg": judged.baseline(JPEG),
+        "rate": result.images_per_second,
+        "precision": result.precision,
+        "images_seen": result.images_seen,
+        "crop": report["recipe"]["data"]["size"],
+        "diffusers_error": report["largest_difference_to_diffusers"],
+        "scores": [{**dataclasses.asdict(s), "name": Path(s.path).stem, "down_up": s.baselines[DOWN_UP]} for s in judged.scores],
+        "rows": [_row(vae, s.path, s.psnr, s.ssim) for s in judged.worst(len(judged.scores))],
+        "steps": _steps(out / "run" / "samples", looks, read_crop(held_out.files[0].path, vae, CROP)),
+        "psnr_chart": line_chart(
+            {
+                "validation, weight average": ([x["images_seen"] for x in looks], [x["val_psnr"] for x in looks]),
+                "training crops": ([x["images_seen"] for x in steps], smooth([x["psnr"] for x in steps])),
+            },
+            "images seen", "PSNR, dB",
+        ),
+        "loss_chart": line_chart(
+            {"loss": ([x["images_seen"] for x in steps], smooth([x["loss"] for x in steps]))}, "images seen", "loss (smoothed)", log=True
+        ),
+        "protocol": judged.protocol,
+        "latent_name": held_out.files[0].path.stem,
+        "latents": latent_pictures(vae, held_out.files[0]),
+        "stats": result.latents,
+        "bits": steps[-1]["bits_per_dimension"],
+        "pipeline": report["pipeline"],
+        "prompt": PROMPT,
+        "strength": STRENGTH,
+        **{name: data_uri(picture) for name, picture in pictures.items()},
+        "files": _files(out),
+        "details": dumps({k: report[k] for k in ("recipe", "environment")}),
+        "total_seconds": report["seconds"],
+        "train_seconds": result.seconds,
+    }  # fmt: skip
+
+
+def _row(vae: Autoencoder, path: str, psnr: float, ssim: float) -> dict[str, Any]:
+    image = read_crop(path, vae, 512)
+    recon = reconstruct_uint8(vae, image)
+    pictures = [data_uri(to_pillow(x), quality=92) for x in (image, recon, difference(image, recon))]
+    return {"name": Path(path).stem, "psnr": psnr, "ssim": ssim, "pictures": pictures}
+
+
+def _steps(samples: Path, looks: list[dict[str, float]], first: Tensor) -> list[dict[str, Any]]:
+    """The first held-out image's reconstruction out of every grid that training has left."""
+    height, width = first.shape[-2:]
+    rows = []
+    for look in looks:
+        with Image.open(samples / f"{int(look['images_seen']):010d}.png") as grid:
+            picture = grid.crop((0, height + 2, width, 2 * height + 2))
+        rows.append({"images": int(look["images_seen"]), "psnr": look["val_psnr"], "picture": data_uri(picture, quality=90)})
+    return rows
+
+
+@torch.inference_mode()
+def latent_pictures(vae: Autoencoder, file: ImageFile) -> list[str]:
+    """Every channel of an image's latents as a gray picture, from -3 to 3 of its standard deviations."""
+    latents = vae.encode(to_model_range(read_crop(file.path, vae, CROP)[None])).mode()[0]
+    mean = torch.tensor(vae.config.latents_mean)[:, None, None]
+    std = torch.tensor(vae.config.latents_std)[:, None, None]
+    return [data_uri(to_pillow(channel[None])) for channel in from_model_range((latents - mean) / (3 * std))]
+
+
+def smooth(values: list[float], share: float = 0.05) -> list[float]:
+    """A trailing mean over this share of the values."""
+    width = max(1, round(len(values) * share))
+    return [sum(values[max(0, i - width + 1) : i + 1]) / min(i + 1, width) for i in range(len(values))]
+
+
+def _files(out: Path) -> list[dict[str, str]]:
+    what = {
+        "run/model.safetensors": "the model, our layout: vaeworks.load",
+        "vae-diffusers": "AutoencoderKL.from_pretrained, any diffusers pipeline",
+        "vae-ldm.safetensors": "LDM names in one file, as web UIs name theirs",
+        "run/checkpoints": "to continue: vaeworks train demo --data photos --out .../run --resume",
+        "run/log.jsonl": "loss, PSNR, KL, learning rate by images seen",
+        "painted.png": "from the pipeline",
+    }
+    rows = []
+    for name, purpose in what.items():
+        path = out / name
+        size = sum(p.stat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
+        rows.append({"path": name, "size": f"{size / 2**20:.1f} MiB" if size > 2**20 else f"{size / 2**10:.0f} KiB", "what": purpose})
+    return rows

@@ -1,0 +1,484 @@
+"""Stable Diffusion pipelines with a VAE of ours inside. The only module that builds pipelines."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image, ImageOps
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ..config import AutoencoderConfig
+from ..errors import ConfigError, FormatError, MissingExtraError, VaeworksError
+from ..images import from_model_range, to_pillow
+from ..models import Autoencoder
+from .diffusers import to_diffusers
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DiffusionPipeline
+
+APPLIES_SHIFT = ("StableDiffusion3", "Flux")
+"""How the names of pipeline classes begin that compute with the VAE's shift_factor; SD and SDXL do not look at it."""
+
+REPLACEABLE = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "ConsistencyDecoderVAE")
+"""VAE classes whose place an AutoencoderKL can take; video, Flux.2 and other VAEs have another interface."""
+
+TINY_SIZE = 64
+"""Default picture side of tiny pipelines, in pixels."""
+
+
+def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.device, dtype: torch.dtype) -> DiffusionPipeline:
+    """A pipeline with this VAE in place: a key of `TINY`, a diffusers folder, or a hub id such as "org/name".
+
+    The pipeline's own VAE weights are neither loaded nor downloaded, and what does not fit is refused before anything
+    large is read.
+    Errors: FormatError for what cannot be found or read; ConfigError for a VAE that the pipeline's denoiser does not fit.
+    """
+    diffusers = _diffusers()
+    if name in TINY:
+        return TINY[name](autoencoder).to(device=device, dtype=dtype)
+    name = name.removeprefix("hf:")
+    if Path(name).exists() and not (Path(name) / "model_index.json").is_file():
+        raise FormatError(f"{name} is no diffusers pipeline, which is a folder with a model_index.json; or pass one of {', '.join(TINY)}")
+    with _format_errors(name):
+        kind = _check_stored(name, autoencoder.config)
+        vae = _vae_for(kind.__name__, autoencoder).to(dtype=dtype)
+        return diffusers.DiffusionPipeline.from_pretrained(name, vae=vae, dtype=dtype).to(device)
+
+
+def inject(pipe: DiffusionPipeline, autoencoder: Autoencoder) -> DiffusionPipeline:
+    """The same pipeline with this VAE inside: a new object that shares all other parts with `pipe`, which stays as it is.
+
+    The VAE goes to the denoiser's device and dtype. Set `pipe.vae = None` first for a denoiser that was trained on the
+    latents of a VAE that is not in the pipeline.
+    Errors: ConfigError where the denoiser was made for latents of other channels or another downsample_factor.
+    """
+    denoiser, own = _denoiser(pipe), pipe.components.get("vae")
+    _check_fits(type(pipe), denoiser.config, None if own is None else (type(own).__name__, own.config), autoencoder.config)
+    if any(hasattr(part, "_hf_hook") for part in pipe.components.values()):
+        raise ConfigError("the pipeline is being offloaded to the CPU; inject the VAE first, then enable offloading")
+    vae = _vae_for(type(pipe).__name__, autoencoder).to(device=denoiser.device, dtype=denoiser.dtype)
+    # built anew, because each class derives its own things from the VAE when it is made (vae_scale_factor, image_processor ...)
+    parameters = inspect.signature(type(pipe).__init__).parameters
+    settings = {key: value for key, value in pipe.config.items() if key in parameters}
+    return type(pipe)(**{**settings, **pipe.components, "vae": vae})
+
+
+def paint(
+    pipe: DiffusionPipeline,
+    prompt: str,
+    *,
+    image: Image.Image | None = None,
+    strength: float = 0.6,
+    size: int | tuple[int, int] | None = None,
+    steps: int = 20,
+    guidance: float = 7.5,
+    seed: int = 0,
+) -> Image.Image:
+    """A picture for a prompt; with `image`, a variation of that image.
+
+    strength: share of the steps that is done over, in (0,1]: 1 keeps next to nothing of `image`.
+    size: side, or (height, width), in pixels; `image` is scaled and cropped to it. None: the image's size, else the pipeline's.
+    guidance: classifier-free guidance scale, from 1 (none).
+    The same seed gives the same noise on every device. The pipeline's bar is shown where stderr is a terminal.
+    Errors: ConfigError for a size that the pipeline cannot make (the message says which it can), for steps and strength
+    that leave no step, and where the numbers overflow.
+    """
+    if steps < 1:
+        raise ConfigError(f"steps (={steps}) must be at least 1")
+    height, width = _picture_size(pipe, image, size)
+    options: dict[str, Any] = {"guidance_scale": guidance, "height": height, "width": width}
+    if image is not None:
+        if not (0 < strength <= 1 and steps * strength >= 1):
+            raise ConfigError(f"strength (={strength}) must be in (0,1], and steps (={steps}) times strength at least 1")
+        pipe = _image_to_image(pipe)
+        mode = "L" if pipe.vae.config.in_channels == 1 else "RGB"
+        options |= {"image": ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.LANCZOS), "strength": strength}
+    accepted = inspect.signature(pipe.__call__).parameters
+    with _bar_on_terminals(pipe):
+        pixels = pipe(
+            prompt,
+            num_inference_steps=steps,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="pt",
+            **{key: value for key, value in options.items() if key in accepted},
+        ).images[0]
+    return _picture(pixels)
+
+
+def _diffusers() -> ModuleType:
+    """diffusers, where it and transformers are installed."""
+    # transformers announces on import that image processors, which no pipeline here uses, do without torchvision
+    logging.getLogger("transformers.utils.import_utils").addFilter(_is_no_torchvision_notice)
+    try:
+        import diffusers
+        import transformers  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("diffusers and transformers", "diffusers", "painting") from None
+    return diffusers
+
+
+def _is_no_torchvision_notice(record: logging.LogRecord) -> bool:
+    return "requires torchvision (not installed); falling back" not in record.getMessage()
+
+
+@contextmanager
+def _format_errors(name: str) -> Iterator[None]:
+    """What diffusers raises for files that are missing or broken, as one line."""
+    try:
+        yield
+    except VaeworksError:
+        raise
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise FormatError(
+            f"no pipeline could be loaded from {name}: {reason if len(reason) < 300 else reason[:300] + ' ...'}; "
+            f"pass a diffusers folder, the id of a hub repository that can be reached, or one of {', '.join(TINY)}"
+        ) from None
+
+
+# Does the VAE fit?
+
+
+def _check_stored(name: str, config: AutoencoderConfig) -> type[DiffusionPipeline]:
+    """The class of a stored pipeline, whose configuration files say that the VAE fits."""
+    diffusers = _diffusers()
+    read = diffusers.AutoencoderKL.load_config  # reads any component's config.json, from a folder or the hub
+    index = diffusers.DiffusionPipeline.load_config(name)
+    kind = index.get("_class_name")
+    if not isinstance(kind, str) or not hasattr(diffusers, kind):
+        raise FormatError(f"{name} holds a pipeline of class {kind!r}, which diffusers {diffusers.__version__} does not have")
+    parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and entry[1]}
+    denoiser = next((part for part in ("transformer", "unet") if part in parts), None)
+    if denoiser is None:
+        raise FormatError(f"{name} holds a {kind}, which has neither a unet nor a transformer; take a text-to-image pipeline")
+    own = (parts["vae"], read(name, subfolder="vae")) if "vae" in parts else None
+    _check_fits(getattr(diffusers, kind), read(name, subfolder=denoiser), own, config)
+    return getattr(diffusers, kind)
+
+
+def _check_fits(
+    kind: type[DiffusionPipeline], denoiser: Mapping[str, Any], own: tuple[str, Mapping[str, Any]] | None, config: AutoencoderConfig
+) -> None:
+    """kind: the pipeline's class; denoiser: its configuration; own: class and configuration of the VAE that is replaced."""
+    # min: inpainting denoisers also take a mask, others also make a variance
+    channels = min(denoiser["in_channels"], denoiser.get("out_channels") or denoiser["in_channels"]) // (4 if _packs(kind) else 1)
+    if own is not None and own[0] not in REPLACEABLE:
+        raise ConfigError(f"{kind.__name__} with its {own[0]} cannot take an AutoencoderKL; take a pipeline made for one (SD, SDXL, SD3, Flux.1)")
+    factor = 2 ** (len(own[1]["block_out_channels"]) - 1) if own is not None else config.downsample_factor
+    made_for = f"f{factor}c{channels}"
+    remedy = f"take a VAE that is {made_for}, or a pipeline made for {config.name}"
+    if channels != config.latent_channels:
+        raise ConfigError(
+            f"the pipeline's denoiser takes latents of {channels} channels ({made_for}), "
+            f"this VAE makes {config.latent_channels} ({config.name}); {remedy}"
+        )
+    # Latents of another f have the right shape and would run. But they cover other areas of the picture and have other
+    # statistics than those the denoiser learned, so that the picture is certainly wrong. This holds for tiny pipelines
+    # as well: TINY makes one for any f. The way out is in `inject`'s docstring.
+    if factor != config.downsample_factor:
+        raise ConfigError(
+            f"the pipeline's denoiser takes latents of 1/{factor} of the picture's size ({made_for}), "
+            f"this VAE makes 1/{config.downsample_factor} ({config.name}); {remedy}"
+        )
+
+
+def _packs(kind: type[DiffusionPipeline]) -> bool:
+    """Whether a pipeline gives its denoiser 2x2 latents as one token of four times the channels, as Flux does."""
+    return hasattr(kind, "_pack_latents")
+
+
+def _denoiser(pipe: DiffusionPipeline) -> nn.Module:
+    for part in ("transformer", "unet"):
+        if pipe.components.get(part) is not None:
+            return pipe.components[part]
+    raise ConfigError(f"{type(pipe).__name__} has neither a unet nor a transformer; take a text-to-image pipeline")
+
+
+# The VAE as a pipeline needs it
+
+
+def _vae_for(kind: str, autoencoder: Autoencoder) -> AutoencoderKL:
+    """diffusers' VAE, whose latents this class of pipeline normalizes as `autoencoder.normalize` does."""
+    config = autoencoder.config
+    # every pipeline divides by scaling_factor, only some look further, and SDXL takes latents_mean for 4 channels only
+    if config.normalization == "channel" or (config.shift_factor and not kind.startswith(APPLIES_SHIFT)):
+        autoencoder = _only_scaled(autoencoder)
+    return to_diffusers(autoencoder)
+
+
+def _only_scaled(autoencoder: Autoencoder) -> Autoencoder:
+    """The same VAE with latents that need no shift and no channel statistics, because its outermost weights apply them.
+
+    New latents = (latents - mean) / std. Exact, but for a log-variance at the ends of its clamp.
+    """
+    config = autoencoder.config
+    c, channelwise = config.latent_channels, config.normalization == "channel"
+    mean = torch.tensor(config.latents_mean if channelwise else [config.shift_factor] * c, dtype=torch.float64)
+    std = torch.tensor(config.latents_std if channelwise else [1.0] * c, dtype=torch.float64)
+    scaled = copy.deepcopy(autoencoder)
+    scaled.config = dataclasses.replace(
+        config, post_quant_conv=True, shift_factor=0.0, normalization="scalar", latents_mean=None, latents_std=None
+    )
+    last = scaled.quant_conv if isinstance(scaled.quant_conv, nn.Conv2d) else scaled.encoder.conv_out
+    _scale_output(last, torch.cat([1 / std, torch.ones(c)]), torch.cat([-mean / std, -2 * std.log()]))  # means, then log-variances
+    if not isinstance(scaled.post_quant_conv, nn.Conv2d):  # decoder.conv_in could not take the shift: it pads with zeros
+        scaled.post_quant_conv = nn.Conv2d(c, c, 1).to(last.weight)
+        nn.init.dirac_(scaled.post_quant_conv.weight)
+        nn.init.zeros_(scaled.post_quant_conv.bias)
+    _scale_input(scaled.post_quant_conv, std, mean)
+    return scaled
+
+
+@torch.no_grad()
+def _scale_output(conv: nn.Conv2d, gain: Tensor, offset: Tensor) -> None:
+    """Make a convolution's output y become y * gain + offset, by channel."""
+    weight, bias = conv.weight.cpu().double(), conv.bias.cpu().double()
+    conv.weight.copy_(weight * gain[:, None, None, None])
+    conv.bias.copy_(bias * gain + offset)
+
+
+@torch.no_grad()
+def _scale_input(conv: nn.Conv2d, gain: Tensor, offset: Tensor) -> None:
+    """Make a 1x1 convolution see x * gain + offset, by channel, instead of x."""
+    weight, bias = conv.weight.cpu().double(), conv.bias.cpu().double()
+    conv.weight.copy_(weight * gain[:, None, None])
+    conv.bias.copy_(bias + weight.flatten(1) @ offset)
+
+
+# Painting
+
+
+def _picture_size(pipe: DiffusionPipeline, image: Image.Image | None, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) that the pipeline can make."""
+    if isinstance(size, int):
+        height, width = size, size
+    elif size is not None:
+        height, width = size
+    elif image is not None:
+        height, width = image.height, image.width
+    else:
+        return _default_size(pipe)
+    multiple = _size_multiple(pipe)
+    if height < multiple or width < multiple or height % multiple or width % multiple:
+        nearest = "x".join(str(max(1, round(side / multiple)) * multiple) for side in (height, width))
+        raise ConfigError(
+            f"height x width (={height}x{width}) must be divisible by {multiple}, which {type(pipe).__name__} with a VAE of "
+            f"f{pipe.vae_scale_factor} asks for; the nearest size is {nearest}"
+        )
+    largest = _denoiser(pipe).config.get("pos_embed_max_size")
+    limit = largest * multiple if largest else math.inf
+    if max(height, width) > limit:
+        raise ConfigError(f"height x width (={height}x{width}) must be at most {limit}x{limit}, the pipeline's table of positions")
+    return height, width
+
+
+def _default_size(pipe: DiffusionPipeline) -> tuple[int, int]:
+    sample = getattr(pipe, "default_sample_size", None) or _denoiser(pipe).config.sample_size
+    height, width = (sample, sample) if isinstance(sample, int) else sample
+    return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
+
+
+def _size_multiple(pipe: DiffusionPipeline) -> int:
+    """What the picture's sides must be divisible by."""
+    f = pipe.vae_scale_factor
+    if _packs(type(pipe)):
+        return 2 * f
+    patch = _denoiser(pipe).config.get("patch_size")
+    return f * patch if patch else math.lcm(8, f)  # pipelines with a U-Net ask for 8 whatever the VAE
+
+
+def _image_to_image(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """The image-to-image pipeline of the same family, sharing all parts."""
+    config = pipe.vae.config
+    taken_for_latents = config.latent_channels if getattr(pipe, "transformer", None) is not None else 4
+    if config.in_channels == taken_for_latents:
+        raise ConfigError(f"{type(pipe).__name__} takes images of {taken_for_latents} channels for latents; paint without an image")
+    try:
+        return _diffusers().AutoPipelineForImage2Image.from_pipe(pipe)
+    except ValueError:
+        raise ConfigError(f"diffusers has no image-to-image pipeline for {type(pipe).__name__}; paint without an image") from None
+
+
+@contextmanager
+def _bar_on_terminals(pipe: DiffusionPipeline) -> Iterator[None]:
+    before = getattr(pipe, "_progress_bar_config", {})
+    pipe.set_progress_bar_config(**{"disable": None, "leave": False, **before})  # None: tqdm looks whether stderr is a terminal
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**before)
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    """c h w in [0,1] as an image."""
+    if not pixels.isfinite().all():
+        raise ConfigError(
+            f"the picture has values that are not numbers: the VAE or the denoiser overflows in {str(pixels.dtype).removeprefix('torch.')}; "
+            "use float32 or bfloat16"
+        )
+    return to_pillow(from_model_range(pixels * 2 - 1))
+
+
+# Tiny pipelines: every part of the real ones at a size that runs in a second, with random weights
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """The same random weights every time, without a trace in PyTorch's random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would also seed the GPUs, whose state is not restored
+        yield
+
+
+def _tiny_sd(autoencoder: Autoencoder) -> DiffusionPipeline:
+    """Stable Diffusion 1: U-Net, one CLIP text encoder."""
+    diffusers = _diffusers()
+    with _seeded():
+        parts = {"unet": _tiny_unet(autoencoder, cross_attention_dim=_WIDTH), **_tiny_clip()}
+    parts |= {"scheduler": diffusers.DDIMScheduler(**_SD_NOISE, clip_sample=False, set_alpha_to_one=False)}
+    parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return _assemble(diffusers.StableDiffusionPipeline, autoencoder, parts)
+
+
+def _tiny_sdxl(autoencoder: Autoencoder) -> DiffusionPipeline:
+    """SDXL: U-Net that is told the picture's size, two CLIP text encoders."""
+    diffusers = _diffusers()
+    with _seeded():
+        unet = _tiny_unet(
+            autoencoder,
+            cross_attention_dim=2 * _WIDTH,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + _WIDTH,
+        )
+        parts = {"unet": unet, **_tiny_clip(), **_tiny_clip("_2", projection=True)}
+    parts |= {"scheduler": diffusers.EulerDiscreteScheduler(**_SD_NOISE), "add_watermarker": False}
+    return _assemble(diffusers.StableDiffusionXLPipeline, autoencoder, parts)
+
+
+def _tiny_sd3(autoencoder: Autoencoder) -> DiffusionPipeline:
+    """Stable Diffusion 3: MMDiT with 2x2 patches, two CLIP text encoders; T5 is left out, as diffusers allows."""
+    diffusers = _diffusers()
+    config = autoencoder.config
+    with _seeded():
+        transformer = diffusers.SD3Transformer2DModel(
+            sample_size=_tiny_latent_size(config),
+            patch_size=2,
+            in_channels=config.latent_channels,
+            out_channels=config.latent_channels,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            caption_projection_dim=_WIDTH,
+            joint_attention_dim=2 * _WIDTH,
+            pooled_projection_dim=2 * _WIDTH,
+        )
+        parts = {"transformer": transformer, **_tiny_clip(projection=True), **_tiny_clip("_2", projection=True)}
+    parts |= {"text_encoder_3": None, "tokenizer_3": None, "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)}
+    return _assemble(diffusers.StableDiffusion3Pipeline, autoencoder, parts)
+
+
+def _tiny_flux(autoencoder: Autoencoder) -> DiffusionPipeline:
+    """Flux.1: MMDiT on packed latents, a CLIP and a T5 text encoder."""
+    diffusers = _diffusers()
+    with _seeded():
+        transformer = diffusers.FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=4 * autoencoder.config.latent_channels,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=_WIDTH,
+            pooled_projection_dim=_WIDTH,
+            guidance_embeds=True,
+            axes_dims_rope=(4, 4, 8),
+        )
+        parts = {"transformer": transformer, **_tiny_clip(), **_tiny_t5("_2")}
+    parts |= {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
+    pipe = _assemble(diffusers.FluxPipeline, autoencoder, parts)
+    pipe.default_sample_size = _tiny_latent_size(autoencoder.config)  # the class has 128, a picture of a megapixel
+    return pipe
+
+
+TINY: dict[str, Callable[[Autoencoder], DiffusionPipeline]] = {
+    "tiny": _tiny_sd,
+    "tiny-sdxl": _tiny_sdxl,
+    "tiny-sd3": _tiny_sd3,
+    "tiny-flux": _tiny_flux,
+}
+"""Pipelines with random weights, made without any file, whose denoiser takes this VAE's latents. Errors: MissingExtraError."""
+
+_WIDTH = 32
+_SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+def _assemble(kind: type[DiffusionPipeline], autoencoder: Autoencoder, parts: dict[str, Any]) -> DiffusionPipeline:
+    for part in parts.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval()  # T5 has dropout
+    return kind(vae=_vae_for(kind.__name__, autoencoder), **parts)
+
+
+def _tiny_latent_size(config: AutoencoderConfig) -> int:
+    return max(2, TINY_SIZE // config.downsample_factor)
+
+
+def _tiny_unet(autoencoder: Autoencoder, **options: Any) -> nn.Module:
+    return _diffusers().UNet2DConditionModel(
+        sample_size=_tiny_latent_size(autoencoder.config),
+        in_channels=autoencoder.config.latent_channels,
+        out_channels=autoencoder.config.latent_channels,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=8,
+        norm_num_groups=8,
+        **options,
+    )
+
+
+def _tiny_clip(suffix: str = "", *, projection: bool = False) -> dict[str, Any]:
+    """A text encoder and its tokenizer, whose tokens are the 256 bytes, inside a word and at its end."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
+    config = CLIPTextConfig(
+        vocab_size=len(tokens),
+        hidden_size=_WIDTH,
+        intermediate_size=2 * _WIDTH,
+        projection_dim=_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    encoder = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
+    return {f"tokenizer{suffix}": tokenizer, f"text_encoder{suffix}": encoder}
+
+
+def _tiny_t5(suffix: str) -> dict[str, Any]:
+    """A text encoder and its tokenizer, whose tokens are the printable ASCII characters."""
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    tokens = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((chr(code), -3.0) for code in range(33, 127))]
+    tokenizer = T5Tokenizer(vocab=tokens, extra_ids=0, model_max_length=512)
+    config = T5Config(vocab_size=len(tokens), d_model=_WIDTH, d_kv=8, d_ff=2 * _WIDTH, num_layers=1, num_heads=4)
+    return {f"tokenizer{suffix}": tokenizer, f"text_encoder{suffix}": T5EncoderModel(config)}

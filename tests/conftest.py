@@ -1,0 +1,26 @@
+"""What all tests share: no network, few threads, reproducible property tests, and the folder of real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
+
+import pytest
+import torch
+from hypothesis import settings
+
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+torch.set_num_threads(min(2, CPUS))
+
+settings.register_profile("vaeworks", deadline=None, derandomize=True, database=None, max_examples=20)
+settings.load_profile("vaeworks")
+
+
+@pytest.fixture
+def test_data() -> Path:
+    """The folder of real images and weights that this project's machines have."""
+    if "VAEWORKS_TEST_DATA" not in os.environ:
+        pytest.skip("VAEWORKS_TEST_DATA is not set")
+    return Path(os.environ["VAEWORKS_TEST_DATA"])
