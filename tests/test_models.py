@@ -84,7 +84,8 @@ def assert_parity(vae: vw.Autoencoder, reference: AutoencoderKL, height: int, wi
     sum((b * weights_like(b, i)).sum() for i, (_, b) in enumerate(pairs)).backward()
     assert_near(ours.grad, theirs.grad, tolerance)
     wanted = {name: p.grad for name, p in reference.named_parameters()}
-    # Some gradients are 0 but for rounding (a key's bias) or small sums of large terms (biases before a norm).
+    # Some gradients are 0 but for rounding (a key's bias) or small sums of large terms (biases before a norm), so that
+    # in fp32 the scale is that of all gradients together; fp64 tells every one of them apart.
     floor = (1e-3 if vae.dtype == torch.float64 else 1.0) * max(g.abs().max().item() for g in wanted.values())
     levels = len(vae.config.channel_mult)
     for name, p in vae.named_parameters():

@@ -329,8 +329,8 @@ MODELS: dict[str, AutoencoderConfig] = {
     "ldm-f16": _f16,
     "ldm-f32": AutoencoderConfig(latent_channels=64, channel_mult=(1, 1, 2, 2, 4, 4), attention_factors=(16, 32)),
     # small ones that train on a laptop
-    "small-f8c4": AutoencoderConfig(channels=32, channel_mult=(1, 2, 4, 4), num_res_blocks=1, norm_groups=8),
-    "small-f8c16": AutoencoderConfig(channels=32, channel_mult=(1, 2, 4, 4), num_res_blocks=1, norm_groups=8, latent_channels=16),
-    "small-f4c4": AutoencoderConfig(channels=32, channel_mult=(1, 2, 4), num_res_blocks=1, norm_groups=8),
+    "small-f8c4": AutoencoderConfig(channels=16, channel_mult=(1, 2, 4, 8), num_res_blocks=1, norm_groups=4),
+    "small-f8c16": AutoencoderConfig(channels=16, channel_mult=(1, 2, 4, 8), num_res_blocks=1, norm_groups=4, latent_channels=16),
+    "small-f4c4": AutoencoderConfig(channels=16, channel_mult=(1, 2, 4), num_res_blocks=1, norm_groups=4),
 }
 """Architectures by name, for `build`."""

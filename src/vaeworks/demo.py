@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 import shutil
 import time
@@ -21,7 +22,8 @@ from .data import ImageFile, ImageSet, scan
 from .errors import ConfigError
 from .formats import load, save
 from .formats.files import read_json, write_text
-from .formats.pipelines import load_with_diffusers, paint, tiny_pipeline
+from .formats.diffusers import load_with_diffusers
+from .formats.pipelines import TINY, paint
 from .images import difference, from_model_range, to_model_range, to_pillow
 from .metrics import Evaluation, evaluate
 from .metrics.evaluate import DOWN_UP, JPEG, read_crop, reconstruct_uint8
@@ -62,7 +64,8 @@ def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], No
     error = difference_to_diffusers(vae, theirs, shown)
 
     say(f"painting {PROMPT!r} with it inside a Stable Diffusion pipeline (random weights)")
-    pipe = tiny_pipeline("tiny", theirs)
+    pipe = TINY["tiny"](vae)
+    pipe.vae = theirs
     painted = paint(pipe, PROMPT, size=128)
     start = to_pillow(shown).resize((128, 128), Image.Resampling.LANCZOS)
     repainted = paint(pipe, PROMPT, image=start, strength=STRENGTH)
@@ -161,7 +164,7 @@ def page_values(
         "latent_name": held_out.files[0].path.stem,
         "latents": latent_pictures(vae, held_out.files[0]),
         "stats": result.latents,
-        "bits": steps[-1]["bits_per_dimension"],
+        "bits": steps[-1]["bits_per_dimension"] if steps else math.nan,
         "pipeline": report["pipeline"],
         "prompt": PROMPT,
         "strength": STRENGTH,

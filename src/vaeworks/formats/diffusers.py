@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -102,18 +103,30 @@ def with_measured_stats(config: AutoencoderConfig, carried: AutoencoderConfig | 
     return dataclasses.replace(config, latents_mean=carried.latents_mean, latents_std=carried.latents_std)
 
 
+def load_with_diffusers(folder: Path) -> AutoencoderKL:
+    """diffusers' own AutoencoderKL from a folder in its layout; nothing of ours is involved.
+
+    Errors: MissingExtraError without diffusers.
+    """
+    return _autoencoder_kl().from_pretrained(folder, local_files_only=True).requires_grad_(False).eval()
+
+
+def _autoencoder_kl() -> type[AutoencoderKL]:
+    try:
+        from diffusers import AutoencoderKL
+    except ImportError:
+        raise MissingExtraError("diffusers", "diffusers", "this") from None
+    return AutoencoderKL
+
+
 def to_diffusers(autoencoder: Autoencoder) -> AutoencoderKL:
     """diffusers' own AutoencoderKL with a copy of these weights: `pipe.vae = to_diffusers(vae)`.
 
     Being diffusers' class, it survives the pipeline's save_pretrained and loads again without vaeworks.
     Errors: MissingExtraError without diffusers; ConfigError for what AutoencoderKL cannot express.
     """
-    try:
-        from diffusers import AutoencoderKL
-    except ImportError:
-        raise MissingExtraError("diffusers", "diffusers", "to_diffusers") from None
     with torch.device("meta"):
-        target = AutoencoderKL(**diffusers_config(autoencoder.config))
+        target = _autoencoder_kl()(**diffusers_config(autoencoder.config))
     levels = len(autoencoder.config.channel_mult)
     state = {diffusers_name(name, levels): t.detach().clone() for name, t in autoencoder.state_dict().items()}
     target.load_state_dict(state, assign=True)

@@ -7,7 +7,8 @@ import dataclasses
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
 from ..errors import ConfigError, FormatError, MissingExtraError, VaeworksError
-from ..images import from_model_range, to_pillow
+from ..images import center_crop, from_model_range, to_pillow
 from ..models import Autoencoder
 from .diffusers import to_diffusers
 
@@ -30,11 +31,28 @@ if TYPE_CHECKING:
 APPLIES_SHIFT = ("StableDiffusion3", "Flux")
 """How the names of pipeline classes begin that compute with the VAE's shift_factor; SD and SDXL do not look at it."""
 
-REPLACEABLE = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "ConsistencyDecoderVAE")
+REPLACEABLE = ("AutoencoderKL", "AutoencoderTiny")
 """VAE classes whose place an AutoencoderKL can take; video, Flux.2 and other VAEs have another interface."""
 
 TINY_SIZE = 64
 """Default picture side of tiny pipelines, in pixels."""
+
+_WIDTH = 32  # of tiny networks
+_SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+_CHATTER = {
+    # image processors, which no pipeline here uses, do without torchvision
+    "transformers.utils.import_utils": "requires torchvision (not installed); falling back",
+    # an empty list of modules, at every change of dtype (diffusers 0.42)
+    "diffusers.models.modeling_utils": "that should be kept in float32: [].",
+}  # what these loggers say of every pipeline, and no user can do anything about
+_WARNINGS: dict[str, type[Warning]] = {
+    # Euler schedulers call np.array on tensors, which PyTorch answers in the way of NumPy 1
+    "__array__ implementation doesn't accept a copy keyword": DeprecationWarning,
+    # SDXL pipelines in float16 call this method of their own
+    "`upcast_vae` is deprecated": FutureWarning,
+    # every look at the hub
+    "The `local_dir_use_symlinks` argument is deprecated": UserWarning,
+}  # what diffusers' own code provokes
 
 
 def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.device, dtype: torch.dtype) -> DiffusionPipeline:
@@ -46,14 +64,14 @@ def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.devic
     """
     diffusers = _diffusers()
     if name in TINY:
-        return TINY[name](autoencoder).to(device=device, dtype=dtype)
+        return TINY[name](autoencoder).to(device=device, dtype=dtype, silence_dtype_warnings=True)
     name = name.removeprefix("hf:")
     if Path(name).exists() and not (Path(name) / "model_index.json").is_file():
         raise FormatError(f"{name} is no diffusers pipeline, which is a folder with a model_index.json; or pass one of {', '.join(TINY)}")
-    with _format_errors(name):
+    with _format_errors(name), _quiet():
         kind = _check_stored(name, autoencoder.config)
         vae = _vae_for(kind.__name__, autoencoder).to(dtype=dtype)
-        return diffusers.DiffusionPipeline.from_pretrained(name, vae=vae, dtype=dtype).to(device)
+        return diffusers.DiffusionPipeline.from_pretrained(name, vae=vae, dtype=dtype).to(device, silence_dtype_warnings=True)
 
 
 def inject(pipe: DiffusionPipeline, autoencoder: Autoencoder) -> DiffusionPipeline:
@@ -88,24 +106,28 @@ def paint(
     """A picture for a prompt; with `image`, a variation of that image.
 
     strength: share of the steps that is done over, in (0,1]: 1 keeps next to nothing of `image`.
-    size: side, or (height, width), in pixels; `image` is scaled and cropped to it. None: the image's size, else the pipeline's.
+    size: side, or (height, width), in pixels; `image` is scaled and cropped to it. None: the pipeline's own size, or with
+    `image` that one's, cropped to what the pipeline can make.
     guidance: classifier-free guidance scale, from 1 (none).
     The same seed gives the same noise on every device. The pipeline's bar is shown where stderr is a terminal.
     Errors: ConfigError for a size that the pipeline cannot make (the message says which it can), for steps and strength
-    that leave no step, and where the numbers overflow.
+    that leave no step, and where the numbers overflow; DataError for an image that is too small.
     """
     if steps < 1:
         raise ConfigError(f"steps (={steps}) must be at least 1")
-    height, width = _picture_size(pipe, image, size)
+    if image is not None and not (0 < strength <= 1 and steps * strength >= 1):
+        raise ConfigError(f"strength (={strength}) must be in (0,1], and steps (={steps}) times strength at least 1")
+    if image is not None and size is None:
+        image = center_crop(image, _size_multiple(pipe))
+        size = image.height, image.width
+    height, width = _picture_size(pipe, size)
     options: dict[str, Any] = {"guidance_scale": guidance, "height": height, "width": width}
+    pipe = _for_task(pipe, painting_over=image is not None)
     if image is not None:
-        if not (0 < strength <= 1 and steps * strength >= 1):
-            raise ConfigError(f"strength (={strength}) must be in (0,1], and steps (={steps}) times strength at least 1")
-        pipe = _image_to_image(pipe)
         mode = "L" if pipe.vae.config.in_channels == 1 else "RGB"
         options |= {"image": ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.LANCZOS), "strength": strength}
     accepted = inspect.signature(pipe.__call__).parameters
-    with _bar_on_terminals(pipe):
+    with _bar_on_terminals(pipe), _quiet():
         pixels = pipe(
             prompt,
             num_inference_steps=steps,
@@ -118,8 +140,8 @@ def paint(
 
 def _diffusers() -> ModuleType:
     """diffusers, where it and transformers are installed."""
-    # transformers announces on import that image processors, which no pipeline here uses, do without torchvision
-    logging.getLogger("transformers.utils.import_utils").addFilter(_is_no_torchvision_notice)
+    for logger in _CHATTER:
+        logging.getLogger(logger).addFilter(_is_no_chatter)
     try:
         import diffusers
         import transformers  # noqa: F401
@@ -128,8 +150,16 @@ def _diffusers() -> ModuleType:
     return diffusers
 
 
-def _is_no_torchvision_notice(record: logging.LogRecord) -> bool:
-    return "requires torchvision (not installed); falling back" not in record.getMessage()
+def _is_no_chatter(record: logging.LogRecord) -> bool:
+    return _CHATTER[record.name] not in record.getMessage()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for message, category in _WARNINGS.items():
+            warnings.filterwarnings("ignore", message=message, category=category)
+        yield
 
 
 @contextmanager
@@ -140,10 +170,10 @@ def _format_errors(name: str) -> Iterator[None]:
     except VaeworksError:
         raise
     except (OSError, ValueError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
         raise FormatError(
             f"no pipeline could be loaded from {name}: {reason if len(reason) < 300 else reason[:300] + ' ...'}; "
-            f"pass a diffusers folder, the id of a hub repository that can be reached, or one of {', '.join(TINY)}"
+            f"pass another diffusers folder or hub id, or one of {', '.join(TINY)}"
         ) from None
 
 
@@ -154,15 +184,25 @@ def _check_stored(name: str, config: AutoencoderConfig) -> type[DiffusionPipelin
     """The class of a stored pipeline, whose configuration files say that the VAE fits."""
     diffusers = _diffusers()
     read = diffusers.AutoencoderKL.load_config  # reads any component's config.json, from a folder or the hub
-    index = diffusers.DiffusionPipeline.load_config(name)
-    kind = index.get("_class_name")
+    try:
+        index = diffusers.DiffusionPipeline.load_config(name)
+    except OSError:
+        if Path(name).exists():
+            raise
+        # diffusers says "no file named model_index.json" for an unknown repository and for a missing network alike
+        raise FormatError(
+            f"{name} is neither a diffusers folder nor a repository that the hub gave; check the name, the network "
+            f"(HF_HUB_OFFLINE) and, for a private one, 'hf auth login'; or pass one of {', '.join(TINY)}"
+        ) from None
+    kind = index.get("_class_name") if isinstance(index, dict) else None
     if not isinstance(kind, str) or not hasattr(diffusers, kind):
         raise FormatError(f"{name} holds a pipeline of class {kind!r}, which diffusers {diffusers.__version__} does not have")
     parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and entry[1]}
     denoiser = next((part for part in ("transformer", "unet") if part in parts), None)
     if denoiser is None:
         raise FormatError(f"{name} holds a {kind}, which has neither a unet nor a transformer; take a text-to-image pipeline")
-    own = (parts["vae"], read(name, subfolder="vae")) if "vae" in parts else None
+    published_without = Path(name).is_dir() and not (Path(name) / "vae").is_dir()
+    own = (parts["vae"], read(name, subfolder="vae")) if "vae" in parts and not published_without else None
     _check_fits(getattr(diffusers, kind), read(name, subfolder=denoiser), own, config)
     return getattr(diffusers, kind)
 
@@ -171,10 +211,13 @@ def _check_fits(
     kind: type[DiffusionPipeline], denoiser: Mapping[str, Any], own: tuple[str, Mapping[str, Any]] | None, config: AutoencoderConfig
 ) -> None:
     """kind: the pipeline's class; denoiser: its configuration; own: class and configuration of the VAE that is replaced."""
-    # min: inpainting denoisers also take a mask, others also make a variance
-    channels = min(denoiser["in_channels"], denoiser.get("out_channels") or denoiser["in_channels"]) // (4 if _packs(kind) else 1)
+    remedy = "take an SD, SDXL, SD3 or Flux.1 pipeline"
+    if "vae" not in inspect.signature(kind.__init__).parameters or "in_channels" not in denoiser:
+        raise ConfigError(f"{kind.__name__} is no pipeline for the latents of an image VAE; {remedy}")
     if own is not None and own[0] not in REPLACEABLE:
-        raise ConfigError(f"{kind.__name__} with its {own[0]} cannot take an AutoencoderKL; take a pipeline made for one (SD, SDXL, SD3, Flux.1)")
+        raise ConfigError(f"{kind.__name__} has a VAE of another kind, {own[0]}; {remedy}")
+    # min: denoisers for inpainting take a mask besides the latents, others make a variance besides them
+    channels = min(denoiser["in_channels"], denoiser.get("out_channels") or denoiser["in_channels"]) // (4 if _packs(kind) else 1)
     factor = 2 ** (len(own[1]["block_out_channels"]) - 1) if own is not None else config.downsample_factor
     made_for = f"f{factor}c{channels}"
     remedy = f"take a VAE that is {made_for}, or a pipeline made for {config.name}"
@@ -198,7 +241,8 @@ def _packs(kind: type[DiffusionPipeline]) -> bool:
     return hasattr(kind, "_pack_latents")
 
 
-def _denoiser(pipe: DiffusionPipeline) -> nn.Module:
+def _denoiser(pipe: DiffusionPipeline) -> Any:
+    """A diffusers model, with its configuration."""
     for part in ("transformer", "unet"):
         if pipe.components.get(part) is not None:
             return pipe.components[part]
@@ -209,10 +253,12 @@ def _denoiser(pipe: DiffusionPipeline) -> nn.Module:
 
 
 def _vae_for(kind: str, autoencoder: Autoencoder) -> AutoencoderKL:
-    """diffusers' VAE, whose latents this class of pipeline normalizes as `autoencoder.normalize` does."""
+    """An AutoencoderKL whose latents this class of pipeline normalizes as `autoencoder.normalize` does."""
     config = autoencoder.config
-    # every pipeline divides by scaling_factor, only some look further, and SDXL takes latents_mean for 4 channels only
-    if config.normalization == "channel" or (config.shift_factor and not kind.startswith(APPLIES_SHIFT)):
+    # Every pipeline divides by scaling_factor, only some look further, and SDXL takes latents_mean for 4 channels only.
+    unseen = config.normalization == "channel" or (config.shift_factor and not kind.startswith(APPLIES_SHIFT))
+    # In float16, SDXL's pipelines look for post_quant_conv's weights.
+    if unseen or (kind.startswith("StableDiffusionXL") and not config.post_quant_conv):
         autoencoder = _only_scaled(autoencoder)
     return to_diffusers(autoencoder)
 
@@ -233,9 +279,9 @@ def _only_scaled(autoencoder: Autoencoder) -> Autoencoder:
     last = scaled.quant_conv if isinstance(scaled.quant_conv, nn.Conv2d) else scaled.encoder.conv_out
     _scale_output(last, torch.cat([1 / std, torch.ones(c)]), torch.cat([-mean / std, -2 * std.log()]))  # means, then log-variances
     if not isinstance(scaled.post_quant_conv, nn.Conv2d):  # decoder.conv_in could not take the shift: it pads with zeros
-        scaled.post_quant_conv = nn.Conv2d(c, c, 1).to(last.weight)
-        nn.init.dirac_(scaled.post_quant_conv.weight)
-        nn.init.zeros_(scaled.post_quant_conv.bias)
+        identity = {"weight": torch.eye(c)[:, :, None, None].to(last.weight), "bias": torch.zeros(c).to(last.weight)}
+        scaled.post_quant_conv = nn.Conv2d(c, c, 1, device="meta")
+        scaled.post_quant_conv.load_state_dict(identity, assign=True)
     _scale_input(scaled.post_quant_conv, std, mean)
     return scaled
 
@@ -243,6 +289,7 @@ def _only_scaled(autoencoder: Autoencoder) -> Autoencoder:
 @torch.no_grad()
 def _scale_output(conv: nn.Conv2d, gain: Tensor, offset: Tensor) -> None:
     """Make a convolution's output y become y * gain + offset, by channel."""
+    assert conv.bias is not None
     weight, bias = conv.weight.cpu().double(), conv.bias.cpu().double()
     conv.weight.copy_(weight * gain[:, None, None, None])
     conv.bias.copy_(bias * gain + offset)
@@ -251,6 +298,7 @@ def _scale_output(conv: nn.Conv2d, gain: Tensor, offset: Tensor) -> None:
 @torch.no_grad()
 def _scale_input(conv: nn.Conv2d, gain: Tensor, offset: Tensor) -> None:
     """Make a 1x1 convolution see x * gain + offset, by channel, instead of x."""
+    assert conv.bias is not None
     weight, bias = conv.weight.cpu().double(), conv.bias.cpu().double()
     conv.weight.copy_(weight * gain[:, None, None])
     conv.bias.copy_(bias + weight.flatten(1) @ offset)
@@ -259,16 +307,13 @@ def _scale_input(conv: nn.Conv2d, gain: Tensor, offset: Tensor) -> None:
 # Painting
 
 
-def _picture_size(pipe: DiffusionPipeline, image: Image.Image | None, size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """(height, width) that the pipeline can make."""
-    if isinstance(size, int):
-        height, width = size, size
-    elif size is not None:
-        height, width = size
-    elif image is not None:
-        height, width = image.height, image.width
+def _picture_size(pipe: DiffusionPipeline, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) that the pipeline can make; None: its own."""
+    if size is None:
+        sample = getattr(pipe, "default_sample_size", None) or _denoiser(pipe).config.sample_size
+        height, width = (side * pipe.vae_scale_factor for side in _pair(sample))
     else:
-        return _default_size(pipe)
+        height, width = _pair(size)
     multiple = _size_multiple(pipe)
     if height < multiple or width < multiple or height % multiple or width % multiple:
         nearest = "x".join(str(max(1, round(side / multiple)) * multiple) for side in (height, width))
@@ -283,10 +328,8 @@ def _picture_size(pipe: DiffusionPipeline, image: Image.Image | None, size: int 
     return height, width
 
 
-def _default_size(pipe: DiffusionPipeline) -> tuple[int, int]:
-    sample = getattr(pipe, "default_sample_size", None) or _denoiser(pipe).config.sample_size
-    height, width = (sample, sample) if isinstance(sample, int) else sample
-    return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _size_multiple(pipe: DiffusionPipeline) -> int:
@@ -298,16 +341,23 @@ def _size_multiple(pipe: DiffusionPipeline) -> int:
     return f * patch if patch else math.lcm(8, f)  # pipelines with a U-Net ask for 8 whatever the VAE
 
 
-def _image_to_image(pipe: DiffusionPipeline) -> DiffusionPipeline:
-    """The image-to-image pipeline of the same family, sharing all parts."""
-    config = pipe.vae.config
-    taken_for_latents = config.latent_channels if getattr(pipe, "transformer", None) is not None else 4
-    if config.in_channels == taken_for_latents:
-        raise ConfigError(f"{type(pipe).__name__} takes images of {taken_for_latents} channels for latents; paint without an image")
+def _for_task(pipe: DiffusionPipeline, painting_over: bool) -> DiffusionPipeline:
+    """The pipeline of the same family that starts from noise, or from an image; it shares all parts."""
+    kind, accepted = type(pipe).__name__, inspect.signature(pipe.__call__).parameters
+    if "mask_image" in accepted:
+        raise ConfigError(f"{kind} paints into masks; take a text-to-image pipeline")
+    # Pipelines with a transformer compare with the VAE, those with a U-Net with 4. The VAE with c = 3 is LDM's f4.
+    latents = pipe.vae.config.latent_channels if getattr(pipe, "transformer", None) is not None else 4
+    if painting_over and pipe.vae.config.in_channels == latents:
+        raise ConfigError(f"{kind} would take an image of {latents} channels for latents of this VAE; paint without an image")
+    if painting_over == ("image" in accepted):
+        return pipe
+    diffusers = _diffusers()
     try:
-        return _diffusers().AutoPipelineForImage2Image.from_pipe(pipe)
+        return (diffusers.AutoPipelineForImage2Image if painting_over else diffusers.AutoPipelineForText2Image).from_pipe(pipe)
     except ValueError:
-        raise ConfigError(f"diffusers has no image-to-image pipeline for {type(pipe).__name__}; paint without an image") from None
+        other = "image-to-image" if painting_over else "text-to-image"
+        raise ConfigError(f"diffusers has no {other} pipeline of the family of {kind}; take an SD, SDXL, SD3 or Flux.1 pipeline") from None
 
 
 @contextmanager
@@ -321,11 +371,11 @@ def _bar_on_terminals(pipe: DiffusionPipeline) -> Iterator[None]:
 
 
 def _picture(pixels: Tensor) -> Image.Image:
-    """c h w in [0,1] as an image."""
+    """Pixels c h w in [0,1] as an image."""
     if not pixels.isfinite().all():
         raise ConfigError(
-            f"the picture has values that are not numbers: the VAE or the denoiser overflows in {str(pixels.dtype).removeprefix('torch.')}; "
-            "use float32 or bfloat16"
+            f"the picture has values that are not numbers, because the VAE or the denoiser overflows in "
+            f"{str(pixels.dtype).removeprefix('torch.')}; use float32 or bfloat16"
         )
     return to_pillow(from_model_range(pixels * 2 - 1))
 
@@ -420,9 +470,6 @@ TINY: dict[str, Callable[[Autoencoder], DiffusionPipeline]] = {
     "tiny-flux": _tiny_flux,
 }
 """Pipelines with random weights, made without any file, whose denoiser takes this VAE's latents. Errors: MissingExtraError."""
-
-_WIDTH = 32
-_SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
 def _assemble(kind: type[DiffusionPipeline], autoencoder: Autoencoder, parts: dict[str, Any]) -> DiffusionPipeline:

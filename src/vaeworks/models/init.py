@@ -3,6 +3,7 @@
 Every residual branch starts at zero, so only the convolutions between the blocks act. They carry "bands": a colour
 channel (of a cosine transform over the colours) at a vertical and a horizontal frequency, each at about unit variance.
 Halving splits a band into four; the strongest bands that fit stay, and the strongest of the last level are the latents.
+Doubling puts them together again, by interpolation: a convolution after nearest-neighbour doubling cannot invert Haar.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import GroupNorm, ResBlock, SpatialAttention
@@ -18,12 +20,14 @@ from .decoder import Decoder
 from .encoder import Encoder
 
 Band = tuple[int, int, int]  # colour, vertical and horizontal frequency (sign changes within a cell)
-Pair = tuple[int, int]  # the two channels that carry x and -x
+Slot = tuple[int, ...]  # the channel that carries a band x, or the two channels that carry x and -x
 
-ANCHOR = 10.0  # a constant so large that the statistics of its GroupNorm group hardly depend on the image
+ANCHOR = 6.0  # a constant so large that the statistics of its GroupNorm group depend little on the image
 LOGVAR = -8.0  # of the latents at the start: noise of about 2 % of their standard deviation
-MEAN, HALF_DIFFERENCE = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.5, -0.5, 0.0])  # of the two cells halving sees
-SMOOTH, SLOPE = torch.tensor([0.25, 0.5, 0.25]), torch.tensor([-0.5, 0.0, 0.5])  # of cells already doubled
+KERNELS = {  # of one axis: for a band that is the mean, and for one that is half the difference, of two neighbours
+    "downsample": torch.tensor([[0.5, 0.5, 0.0], [0.5, -0.5, 0.0]]),
+    "upsample": torch.tensor([[0.25, 0.5, 0.25], [-0.5, 0.0, 0.5]]),
+}
 
 
 @torch.no_grad()
@@ -40,97 +44,60 @@ def linear_init_(autoencoder: Autoencoder, generator: torch.Generator) -> None:
             nn.init.zeros_(module.conv2.weight)
         elif isinstance(module, SpatialAttention):
             nn.init.zeros_(module.out.weight)
-    bands = _encoder_(autoencoder.encoder, autoencoder.latent_channels)
-    _decoder_(autoencoder.decoder, bands)
+    encoder, decoder, c = autoencoder.encoder, autoencoder.decoder, autoencoder.latent_channels
+    colours = _colours(encoder.conv_in.in_channels)
+    bands = [(colour, 0, 0) for colour in range(len(colours))]
+    strengths = torch.tensor([[_strength(band)] for band in bands])
+    bands, slots = _carry_(encoder, bands, colours / strengths)
+    bands = bands[:c]  # these are the latents
+    _read_(encoder.conv_out, torch.eye(c, len(bands)), slots)
+    encoder.conv_out.weight[c:], encoder.conv_out.bias[c:] = 0.0, LOGVAR
+    bands, slots = _carry_(decoder, bands, torch.eye(len(bands), c))
+    inverse = F.pad(colours * strengths, (0, decoder.conv_out.out_channels - len(colours)))  # padded or cut to fit
+    _read_(decoder.conv_out, inverse[[band[0] for band in bands]].T, slots)
     for conv in (autoencoder.quant_conv, autoencoder.post_quant_conv):
         if isinstance(conv, nn.Conv2d):
             nn.init.dirac_(conv.weight)
 
 
-def _encoder_(encoder: Encoder, latent_channels: int) -> list[Band]:
-    """From colours down to the latents; returns the bands that the latents are, strongest first."""
-    convs: list[nn.Conv2d] = [encoder.conv_in]
-    for level in encoder.levels:
-        convs += [m for m in (level.blocks[0].conv_shortcut, getattr(level.downsample, "conv", None)) if isinstance(m, nn.Conv2d)]
-    pairs = _anchor_(convs[-1], encoder.norm_out)
-    bands: list[Band] = [(colour, 0, 0) for colour in range(encoder.conv_in.in_channels)]
-    for conv in convs:
-        halves, old = conv.stride == (2, 2), bands
-        if halves:
-            bands = sorted(((k, 2 * y + i, 2 * x + j) for k, y, x in old for i in (0, 1) for j in (0, 1)), key=_strength, reverse=True)
-        bands = bands[: len(pairs) if conv is convs[-1] else conv.out_channels]
-        taps = torch.zeros(len(bands), *conv.weight.shape[1:])
-        for row, band in zip(taps, bands, strict=True):
-            if conv is encoder.conv_in:
-                row[:, 1, 1] = _colours(conv.in_channels)[band[0]] / _strength(band)
-            elif halves:
-                y, x = (HALF_DIFFERENCE if _high(frequency) else MEAN for frequency in band[1:])
-                row[old.index(_parent(band))] = torch.outer(y, x) * _strength(_parent(band)) / _strength(band)
-            else:
-                row[old.index(band)] = 1.0
-        _write_(conv, taps, pairs if conv is convs[-1] else None)
-    moments = encoder.conv_out
-    moments.weight[latent_channels:] = 0.0
-    moments.bias[latent_channels:] = LOGVAR
-    bands = bands[:latent_channels]
-    _read_(moments, torch.eye(len(bands)), pairs)
-    return bands
+def _carry_(network: Encoder | Decoder, bands: list[Band], entry: Tensor) -> tuple[list[Band], list[Slot]]:
+    """Carry bands, made by `entry` (bands in), through the network; returns those at its norm_out and their channels."""
+    path = [(name, m) for name, m in network.named_modules() if name.endswith(("conv_in", "conv_shortcut", "sample.conv"))]
+    convs = [(name, conv) for name, conv in path if isinstance(conv, nn.Conv2d)]
+    slots: list[Slot] = []
+    for name, conv in convs:
+        step = name.split(".")[-2] if name.endswith("sample.conv") else "same"
+        links = [(i, band, target) for i, band in enumerate(bands) for target in _targets(band, step)]
+        slots = _pairs_(conv, network.norm_out) if conv is convs[-1][1] else [(i,) for i in range(conv.out_channels)]
+        bands = sorted(dict.fromkeys(target for _, _, target in links), key=_strength, reverse=True)[: len(slots)]
+        taps = torch.zeros(len(bands), len(entry) if conv is network.conv_in else conv.in_channels, *conv.kernel_size)
+        for i, band, target in links:
+            if target in bands:
+                finer = max(band, target, key=lambda b: b[1] + b[2])  # its frequencies tell how it is part of the other
+                y, x = (KERNELS[step][_is_difference(f)] if step in KERNELS else _delta(conv) for f in finer[1:])
+                taps[bands.index(target), i] = torch.outer(y, x) * _strength(band) / _strength(target)
+        if conv is network.conv_in:
+            taps = torch.einsum("obyx,bi->oiyx", taps, entry)
+        for row, slot in zip(taps, slots, strict=False):
+            for channel, sign in zip(slot, (1, -1), strict=False):
+                conv.weight[channel] = sign * row
+    return bands, slots
 
 
-def _decoder_(decoder: Decoder, bands: list[Band]) -> None:
-    """From the latents, which are `bands`, up to colours."""
-    convs: list[nn.Conv2d] = [decoder.conv_in]
-    for level in decoder.levels:
-        convs += [m for m in (level.blocks[0].conv_shortcut, getattr(level.upsample, "conv", None)) if isinstance(m, nn.Conv2d)]
-    doubling = {id(level.upsample.conv) for level in decoder.levels if hasattr(level.upsample, "conv")}
-    pairs = _anchor_(convs[-1], decoder.norm_out)
-    for conv in convs:
-        old = bands
-        if id(conv) in doubling:
-            bands = list(dict.fromkeys(_parent(band) for band in old))
-        bands = bands[: len(pairs) if conv is convs[-1] else conv.out_channels]
-        taps = torch.zeros(len(bands), *conv.weight.shape[1:])
-        for channel, band in enumerate(old):
-            if id(conv) in doubling:
-                if _parent(band) in bands:
-                    y, x = (SLOPE if _high(frequency) else SMOOTH for frequency in band[1:])
-                    taps[bands.index(_parent(band)), channel] = torch.outer(y, x) * _strength(band) / _strength(_parent(band))
-            elif band in bands:
-                taps[bands.index(band), channel, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = 1.0
-        _write_(conv, taps, pairs if conv is convs[-1] else None)
-    colours = _colours(decoder.conv_out.out_channels)
-    mix = torch.zeros(len(colours), len(bands))
-    for column, band in enumerate(bands):
-        if band[0] < len(colours):
-            mix[:, column] = colours[band[0]] * _strength(band)
-    _read_(decoder.conv_out, mix, pairs)
+def _targets(band: Band, step: str) -> list[Band]:
+    """The bands that this one becomes part of: its four quarters, or the band that it is a quarter of, or itself."""
+    k, y, x = band
+    quarters = [(k, 2 * y + i, 2 * x + j) for i in (0, 1) for j in (0, 1)]
+    return {"downsample": quarters, "upsample": [(k, y // 2, x // 2)], "same": [band]}[step]
 
 
-def _write_(conv: nn.Conv2d, taps: Tensor, pairs: list[Pair] | None) -> None:
-    """Make the first outputs of conv the bands with these taps (bands in kh kw), or each pair of outputs (x, -x)."""
-    for i, row in enumerate(taps):
-        if pairs is None:
-            conv.weight[i] = row
-        else:
-            conv.weight[pairs[i][0]], conv.weight[pairs[i][1]] = row, -row
-
-
-def _read_(conv: nn.Conv2d, mix: Tensor, pairs: list[Pair]) -> None:
-    """Make the first outputs of conv the mixtures (out bands) of bands that are paired and went through SiLU.
-
-    silu(x) - silu(-x) = x, so nothing of the nonlinearity is left.
-    """
-    conv.weight[: len(mix)] = 0.0
-    for column, (plus, minus) in zip(mix.T, pairs, strict=False):
-        conv.weight[: len(mix), plus, 1, 1] = column
-        conv.weight[: len(mix), minus, 1, 1] = -column
-
-
-def _anchor_(conv: nn.Conv2d, norm: GroupNorm) -> list[Pair]:
+def _pairs_(conv: nn.Conv2d, norm: GroupNorm) -> list[Slot]:
     """Let conv add the constants +-ANCHOR to each group of `norm`, so that norm is nearly the identity for the rest.
 
     Returns the pairs of channels of one group that are left; groups of fewer than four channels get no constants.
     """
+    if norm.num_channels == 1:
+        return [(0,)]
     size = max(norm.num_channels // norm.num_groups, 2)
     starts = range(0, norm.num_channels - size + 1, size)
     if size < 4:
@@ -138,8 +105,21 @@ def _anchor_(conv: nn.Conv2d, norm: GroupNorm) -> list[Pair]:
     for start in starts:
         conv.weight[start : start + 2] = 0.0
         conv.bias[start : start + 2] = torch.tensor([ANCHOR, -ANCHOR])
-        norm.weight[start + 2 : start + size] = math.sqrt((2 * ANCHOR**2 + size - 2) / size)
+        norm.weight[start + 2 : start + size] = math.sqrt((2 * ANCHOR**2 + size - 2) / size)  # undoes the division
     return [(start + i, start + i + 1) for i in range(2, size - 1, 2) for start in starts]
+
+
+def _read_(conv: nn.Conv2d, mix: Tensor, slots: list[Slot]) -> None:
+    """Make the first outputs of conv the mixtures (out bands) of bands after SiLU, using silu(x) - silu(-x) = x."""
+    conv.weight[: len(mix)] = 0.0
+    for column, slot in zip(mix.T, slots, strict=False):
+        for channel, sign in zip(slot, (1, -1), strict=False):
+            conv.weight[: len(mix), channel, 1, 1] = sign * column
+
+
+def _delta(conv: nn.Conv2d) -> Tensor:
+    """The kernel of one axis that changes nothing, of conv's size."""
+    return torch.eye(conv.kernel_size[0])[conv.kernel_size[0] // 2]
 
 
 def _colours(n: int) -> Tensor:
@@ -153,11 +133,6 @@ def _strength(band: Band) -> float:
     return 0.7 * 0.35 ** band[0] / (1 + 4 * (band[1] + band[2]))
 
 
-def _parent(band: Band) -> Band:
-    """The band of the larger image that this one is a quarter of."""
-    return band[0], band[1] // 2, band[2] // 2
-
-
-def _high(frequency: int) -> bool:
-    """Whether this frequency is the difference, not the mean, of two neighbours of its parent (Walsh's sequency order)."""
-    return bool((frequency ^ (frequency >> 1)) & 1)
+def _is_difference(frequency: int) -> int:
+    """1 for the difference, 0 for the mean of two neighbours of the band of half this frequency (Walsh's sequency)."""
+    return (frequency ^ (frequency >> 1)) & 1
