@@ -314,6 +314,10 @@ def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
     return found
 
 
+_small = AutoencoderConfig(
+    latent_channels=16, channels=16, channel_mult=(1, 2, 4, 8), num_res_blocks=1, norm_groups=4,
+    mid_attention=False, quant_conv=False, post_quant_conv=False,
+)  # fmt: skip
 _f16 = AutoencoderConfig(latent_channels=16, channel_mult=(1, 1, 2, 2, 4), attention_factors=(16,))
 
 MODELS: dict[str, AutoencoderConfig] = {
@@ -329,8 +333,8 @@ MODELS: dict[str, AutoencoderConfig] = {
     "ldm-f16": _f16,
     "ldm-f32": AutoencoderConfig(latent_channels=64, channel_mult=(1, 1, 2, 2, 4, 4), attention_factors=(16, 32)),
     # small ones that train on a laptop
-    "small-f8c4": AutoencoderConfig(channels=16, channel_mult=(1, 2, 4, 8), num_res_blocks=1, norm_groups=4),
-    "small-f8c16": AutoencoderConfig(channels=16, channel_mult=(1, 2, 4, 8), num_res_blocks=1, norm_groups=4, latent_channels=16),
-    "small-f4c4": AutoencoderConfig(channels=16, channel_mult=(1, 2, 4), num_res_blocks=1, norm_groups=4),
+    "small-f8c16": _small,
+    "small-f8c4": dataclasses.replace(_small, latent_channels=4),
+    "small-f4c4": dataclasses.replace(_small, latent_channels=4, channels=32, channel_mult=(1, 2, 4)),
 }
 """Architectures by name, for `build`."""

@@ -69,9 +69,9 @@ def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.devic
     if Path(name).exists() and not (Path(name) / "model_index.json").is_file():
         raise FormatError(f"{name} is no diffusers pipeline, which is a folder with a model_index.json; or pass one of {', '.join(TINY)}")
     with _format_errors(name), _quiet():
-        kind = _check_stored(name, autoencoder.config)
-        vae = _vae_for(kind.__name__, autoencoder).to(dtype=dtype)
-        return diffusers.DiffusionPipeline.from_pretrained(name, vae=vae, dtype=dtype).to(device, silence_dtype_warnings=True)
+        kind, absent = _check_stored(name, autoencoder.config)
+        parts = dict.fromkeys(absent) | {"vae": _vae_for(kind.__name__, autoencoder).to(dtype=dtype)}
+        return diffusers.DiffusionPipeline.from_pretrained(name, dtype=dtype, **parts).to(device, silence_dtype_warnings=True)
 
 
 def inject(pipe: DiffusionPipeline, autoencoder: Autoencoder) -> DiffusionPipeline:
@@ -180,12 +180,28 @@ def _format_errors(name: str) -> Iterator[None]:
 # Does the VAE fit?
 
 
-def _check_stored(name: str, config: AutoencoderConfig) -> type[DiffusionPipeline]:
-    """The class of a stored pipeline, whose configuration files say that the VAE fits."""
+def _check_stored(name: str, config: AutoencoderConfig) -> tuple[type[DiffusionPipeline], list[str]]:
+    """A stored pipeline whose configuration files say that the VAE fits: its class, and the parts that it does without."""
     diffusers = _diffusers()
-    read = diffusers.AutoencoderKL.load_config  # reads any component's config.json, from a folder or the hub
+    index = _stored_index(name)
+    kind = index.get("_class_name") if isinstance(index, dict) else None
+    if not isinstance(kind, str) or not hasattr(diffusers, kind):
+        raise FormatError(f"{name} holds a pipeline of class {kind!r}, which diffusers {diffusers.__version__} does not have")
+    parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
+    denoiser = next((part for part in ("transformer", "unet") if parts.get(part)), None)
+    if denoiser is None:
+        raise FormatError(f"{name} holds a {kind}, which has neither a unet nor a transformer; take a text-to-image pipeline")
+    published_without = Path(name).is_dir() and not (Path(name) / "vae").is_dir()
+    own = (parts["vae"], _stored_config(name, "vae")) if parts.get("vae") and not published_without else None
+    _check_fits(getattr(diffusers, kind), _stored_config(name, denoiser), own, config)
+    # SD3's class wants to be told that it does without T5
+    return getattr(diffusers, kind), [part for part, value in parts.items() if value is None]
+
+
+def _stored_index(name: str) -> Any:
+    """The contents of model_index.json, which should be an object."""
     try:
-        index = diffusers.DiffusionPipeline.load_config(name)
+        return _diffusers().DiffusionPipeline.load_config(name)
     except OSError:
         if Path(name).exists():
             raise
@@ -194,17 +210,14 @@ def _check_stored(name: str, config: AutoencoderConfig) -> type[DiffusionPipelin
             f"{name} is neither a diffusers folder nor a repository that the hub gave; check the name, the network "
             f"(HF_HUB_OFFLINE) and, for a private one, 'hf auth login'; or pass one of {', '.join(TINY)}"
         ) from None
-    kind = index.get("_class_name") if isinstance(index, dict) else None
-    if not isinstance(kind, str) or not hasattr(diffusers, kind):
-        raise FormatError(f"{name} holds a pipeline of class {kind!r}, which diffusers {diffusers.__version__} does not have")
-    parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and entry[1]}
-    denoiser = next((part for part in ("transformer", "unet") if part in parts), None)
-    if denoiser is None:
-        raise FormatError(f"{name} holds a {kind}, which has neither a unet nor a transformer; take a text-to-image pipeline")
-    published_without = Path(name).is_dir() and not (Path(name) / "vae").is_dir()
-    own = (parts["vae"], read(name, subfolder="vae")) if "vae" in parts and not published_without else None
-    _check_fits(getattr(diffusers, kind), read(name, subfolder=denoiser), own, config)
-    return getattr(diffusers, kind)
+
+
+def _stored_config(name: str, part: str) -> dict[str, Any]:
+    """A component's config.json, from a folder or the hub."""
+    try:
+        return _diffusers().AutoencoderKL.load_config(name, subfolder=part)
+    except OSError:
+        raise FormatError(f"{name} has no {part}/config.json that could be read") from None
 
 
 def _check_fits(
@@ -419,7 +432,7 @@ def _tiny_sdxl(autoencoder: Autoencoder) -> DiffusionPipeline:
 
 
 def _tiny_sd3(autoencoder: Autoencoder) -> DiffusionPipeline:
-    """Stable Diffusion 3: MMDiT with 2x2 patches, two CLIP text encoders; T5 is left out, as diffusers allows."""
+    """Stable Diffusion 3: MMDiT with 2x2 patches, two CLIP text encoders and T5."""
     diffusers = _diffusers()
     config = autoencoder.config
     with _seeded():
@@ -435,8 +448,9 @@ def _tiny_sd3(autoencoder: Autoencoder) -> DiffusionPipeline:
             joint_attention_dim=2 * _WIDTH,
             pooled_projection_dim=2 * _WIDTH,
         )
-        parts = {"transformer": transformer, **_tiny_clip(projection=True), **_tiny_clip("_2", projection=True)}
-    parts |= {"text_encoder_3": None, "tokenizer_3": None, "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)}
+        clips = _tiny_clip(projection=True) | _tiny_clip("_2", projection=True)
+        parts = {"transformer": transformer, **clips, **_tiny_t5("_3", width=2 * _WIDTH)}
+    parts |= {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)}
     return _assemble(diffusers.StableDiffusion3Pipeline, autoencoder, parts)
 
 
@@ -456,7 +470,7 @@ def _tiny_flux(autoencoder: Autoencoder) -> DiffusionPipeline:
             guidance_embeds=True,
             axes_dims_rope=(4, 4, 8),
         )
-        parts = {"transformer": transformer, **_tiny_clip(), **_tiny_t5("_2")}
+        parts = {"transformer": transformer, **_tiny_clip(), **_tiny_t5("_2", width=_WIDTH)}
     parts |= {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
     pipe = _assemble(diffusers.FluxPipeline, autoencoder, parts)
     pipe.default_sample_size = _tiny_latent_size(autoencoder.config)  # the class has 128, a picture of a megapixel
@@ -521,11 +535,11 @@ def _tiny_clip(suffix: str = "", *, projection: bool = False) -> dict[str, Any]:
     return {f"tokenizer{suffix}": tokenizer, f"text_encoder{suffix}": encoder}
 
 
-def _tiny_t5(suffix: str) -> dict[str, Any]:
+def _tiny_t5(suffix: str, width: int) -> dict[str, Any]:
     """A text encoder and its tokenizer, whose tokens are the printable ASCII characters."""
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
     tokens = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((chr(code), -3.0) for code in range(33, 127))]
     tokenizer = T5Tokenizer(vocab=tokens, extra_ids=0, model_max_length=512)
-    config = T5Config(vocab_size=len(tokens), d_model=_WIDTH, d_kv=8, d_ff=2 * _WIDTH, num_layers=1, num_heads=4)
+    config = T5Config(vocab_size=len(tokens), d_model=width, d_kv=8, d_ff=2 * width, num_layers=1, num_heads=4)
     return {f"tokenizer{suffix}": tokenizer, f"text_encoder{suffix}": T5EncoderModel(config)}

@@ -36,7 +36,7 @@ def linear_init_(autoencoder: Autoencoder, generator: torch.Generator) -> None:
     for module in autoencoder.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
-            nn.init.zeros_(module.bias)
+            nn.init.zeros_(_bias(module))
         elif isinstance(module, GroupNorm):
             module.reset_parameters()
     for module in autoencoder.modules():
@@ -51,7 +51,7 @@ def linear_init_(autoencoder: Autoencoder, generator: torch.Generator) -> None:
     bands, slots = _carry_(encoder, bands, colours / strengths)
     bands = bands[:c]  # these are the latents
     _read_(encoder.conv_out, torch.eye(c, len(bands)), slots)
-    encoder.conv_out.weight[c:], encoder.conv_out.bias[c:] = 0.0, LOGVAR
+    encoder.conv_out.weight[c:], _bias(encoder.conv_out)[c:] = 0.0, LOGVAR
     bands, slots = _carry_(decoder, bands, torch.eye(len(bands), c))
     inverse = F.pad(colours * strengths, (0, decoder.conv_out.out_channels - len(colours)))  # padded or cut to fit
     _read_(decoder.conv_out, inverse[[band[0] for band in bands]].T, slots)
@@ -104,7 +104,7 @@ def _pairs_(conv: nn.Conv2d, norm: GroupNorm) -> list[Slot]:
         return [(start, start + 1) for start in starts]
     for start in starts:
         conv.weight[start : start + 2] = 0.0
-        conv.bias[start : start + 2] = torch.tensor([ANCHOR, -ANCHOR])
+        _bias(conv)[start : start + 2] = torch.tensor([ANCHOR, -ANCHOR])
         norm.weight[start + 2 : start + size] = math.sqrt((2 * ANCHOR**2 + size - 2) / size)  # undoes the division
     return [(start + i, start + i + 1) for i in range(2, size - 1, 2) for start in starts]
 
@@ -115,6 +115,12 @@ def _read_(conv: nn.Conv2d, mix: Tensor, slots: list[Slot]) -> None:
     for column, slot in zip(mix.T, slots, strict=False):
         for channel, sign in zip(slot, (1, -1), strict=False):
             conv.weight[: len(mix), channel, 1, 1] = sign * column
+
+
+def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    """The bias, which every layer of these networks has: n_out."""
+    assert layer.bias is not None
+    return layer.bias
 
 
 def _delta(conv: nn.Conv2d) -> Tensor:
