@@ -1,0 +1,82 @@
+"""The house plan: imports point downward, and heavy or optional libraries stay behind their fences."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "vaeworks"
+
+LAYERS = [
+    {"errors", "config", "recipes"},
+    {"nn", "images"},
+    {"models", "losses"},
+    {"data", "metrics", "formats", "runtime"},
+    {"pages"},
+    {"train", "doctor", "arena", "apps", "precompute"},
+    {"demo"},
+    {"cli", "ui", "serve", "__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+FENCES = {
+    "diffusers": {"formats/diffusers.py", "formats/pipelines.py", "formats/tiny_pipelines.py"},
+    "transformers": {"formats/pipelines.py", "formats/tiny_pipelines.py"},
+    "tyro": {"cli.py"},
+    "matplotlib": {"pages/page.py"},
+    "jinja2": {"pages/page.py"},
+    "torchvision": set(),
+    "pickle": set(),
+    "gradio": set(),
+}
+
+FILES = sorted(SRC.rglob("*.py"))
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """(relative level, module) of every import in a file, wherever it stands."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or node.names[0].name))
+    return found
+
+
+def part(path: Path) -> str:
+    return path.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_imports_point_downward(path: Path) -> None:
+    """A part of the house imports from its own layer or those below."""
+    if part(path) == "__init__":
+        return  # the lazy index of public names
+    here = path.relative_to(SRC).parent.parts
+    for level, module in imports(path):
+        if level and module != "__version__":
+            absolute = [*here[: len(here) - (level - 1)], *module.split(".")]
+            assert LEVEL[absolute[0]] <= LEVEL[part(path)], f"{path.name} imports {'.'.join(absolute)}, which is above it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))
+def test_fences(path: Path) -> None:
+    """Named libraries are imported in their places only."""
+    for level, module in imports(path):
+        library = module.split(".")[0]
+        if not level and library in FENCES:
+            assert path.relative_to(SRC).as_posix() in FENCES[library], f"{path} imports {library}"
+
+
+def test_losses_import_no_network() -> None:
+    """Losses are given networks' outputs."""
+    for path in (SRC / "losses").glob("*.py"):
+        assert all("models" not in module and "nn" != module for level, module in imports(path) if level)
+
+
+def test_every_part_has_a_layer() -> None:
+    """A new folder or module takes a place in LAYERS."""
+    assert {part(p) for p in FILES} - {"__init__"} <= LEVEL.keys()

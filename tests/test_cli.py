@@ -1,0 +1,200 @@
+"""The command line as a user meets it: exit codes, one-line errors, JSON, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vaeworks as vw
+from vaeworks.cli import COMMANDS, main
+from vaeworks.images import open_image, to_uint8
+from vaeworks.metrics import psnr
+from vaeworks.recipes import RECIPES
+
+MODEL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, scaling_factor=0.5)
+TRAIN = (
+    "--model.channels 8 --model.channel-mult 1 2 --model.norm-groups 4 --data.size 16 --data.workers 0 --images 32 --batch 8 "
+    "--val-every 16 --save-every 16 --stats-images 8 --data.val-fraction 0.3 --precision fp32"
+).split()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos/, a model file, a diffusers folder."""
+    root = tmp_path_factory.mktemp("place")
+    (root / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        Image.fromarray(rng.integers(0, 255, (24, 28, 3), dtype=np.uint8)).resize((70, 50), 3).save(root / "photos" / f"p{i}.png")
+    torch.manual_seed(0)
+    vae = vw.build(MODEL)
+    vw.save(vae, root / "vae.safetensors")
+    vw.save(vae, root / "folder", layout="diffusers")
+    return root
+
+
+def error(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The one line that a command ends with, exit code 2."""
+    assert main([str(w) for w in words]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("vaeworks: ")
+    return said
+
+
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS), ["train", "sd1", "--help"], ["--version"]])
+def test_help_imports_no_torch(words: list[str]) -> None:
+    """Every help text is there, exits with 0, and needs neither torch nor numpy."""
+    code = f"import sys; sys.argv = ['vaeworks', *{words!r}]\nfrom vaeworks.cli import main\ntry: code = main()\nexcept SystemExit as e: code = e.code\n"
+    code += "assert not code, code; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules), 'imported'"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "vaeworks" in done.stdout + done.stderr
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    """Names are resolved when first used, all of them exist, and a wrong one is an AttributeError."""
+    code = "import sys, vaeworks as vw; assert 'torch' not in sys.modules; [getattr(vw, n) for n in vw.__all__]; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = vw.nonsense
+
+
+def test_unknown_words_get_the_nearest_known(capsys) -> None:
+    """Command, recipe and option."""
+    assert "did you mean 'train'?" in error(capsys, "trian")
+    assert "did you mean 'sd1'?" in error(capsys, "train", "sd", "--data", "x", "--out", "y")
+    assert "--imags" in error(capsys, "train", "sd1", "--data", "x", "--out", "y", "--imags", 3)
+    assert "--data" in error(capsys, "train", "sd1", "--out", "y")
+
+
+def test_recipes_lists_all(capsys) -> None:
+    """As JSON on stdout, nothing else there."""
+    assert main(["recipes", "--json"]) == 0
+    assert [row["recipe"] for row in json.loads(capsys.readouterr().out)] == list(RECIPES)
+
+
+def test_train_eval_resume(place: Path, tmp_path: Path, capsys) -> None:
+    """The newcomer's path: train, evaluate what was held out, make the run longer; JSON throughout."""
+    run = tmp_path / "run"
+    assert main(["train", "small-f4c4", "--data", str(place / "photos"), "--out", str(run), *TRAIN, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["images_seen"] == 32
+    assert main(["eval", str(run), "--data", str(place / "photos"), "--val-fraction", "0.3", "--out", str(tmp_path / "eval"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    held_out = {f["path"] for f in json.loads((run / "data.json").read_text())["val"]}
+    assert {score["path"] for score in result["scores"]} == held_out
+    assert json.loads((tmp_path / "eval" / "eval.json").read_text()) == result
+    assert (tmp_path / "eval" / "worst.png").exists()
+    # --resume takes the run's own settings, and the option that lengthens it
+    assert main(["train", "small-f4c4", "--data", str(place / "photos"), "--out", str(run), "--resume", "--images", "48", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images_seen"] == 48
+
+
+def test_bad_training_input(place: Path, tmp_path: Path, capsys) -> None:
+    """One line each, exit code 2, and no folder made."""
+    out = tmp_path / "run"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "a.jpg").write_text("no picture")
+    tiny = tmp_path / "tiny"
+    tiny.mkdir()
+    Image.new("RGB", (8, 8)).save(tiny / "a.png")
+    cases = [
+        (tmp_path / "nowhere", [], "does not exist"),
+        (empty, [], "no image file in"),
+        (broken, [], "a.jpg: not an image"),
+        (tiny, [], "8x8 pixels, smaller than 16"),
+        (place / "photos", ["--data.size", "17"], "data.size (=17) must be divisible"),
+        (place / "photos", ["--data.val-fraction", "0.9999"], "all 10 images"),
+        (place / "photos", ["--optimizer.lr", "-1"], "lr (=-1.0) must be positive"),
+        (place / "photos", ["--model.norm-groups", "3"], "must be divisible by norm_groups (=3)"),
+    ]
+    for data, options, message in cases:
+        assert message in error(capsys, "train", "small-f4c4", "--data", data, "--out", out, *TRAIN, *options)
+        assert not out.exists(), message
+
+
+def test_reconstruct_encode_decode_agree(place: Path, tmp_path: Path, capsys) -> None:
+    """decode(encode(x)) is reconstruct(x), at a size that is no multiple of f."""
+    photo = place / "photos" / "p0.png"
+    model = str(place / "vae.safetensors")
+    assert main(["reconstruct", model, str(photo), "--out", str(tmp_path / "a"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert main(["encode", model, str(photo), "--out", str(tmp_path / "b")]) == 0
+    assert main(["decode", model, str(tmp_path / "b"), "--out", str(tmp_path / "c")]) == 0
+    one, other = (to_uint8(open_image(tmp_path / name / "p0.png")) for name in "ac")
+    assert one.shape == (3, 50, 70)
+    assert torch.equal(one, other)
+    assert told[str(tmp_path / "a" / "p0.png")]["psnr"] == pytest.approx(psnr(to_uint8(open_image(photo)), one))
+    # posterior samples differ by seed, the mode does not
+    for name, seed in (("s0", 0), ("s1", 1), ("t0", 0)):
+        main(["encode", model, str(photo), "--out", str(tmp_path / name), "--posterior", "sample", "--seed", str(seed)])
+    files = [(tmp_path / name / "p0.safetensors").read_bytes() for name in ("s0", "s1", "t0")]
+    assert files[0] == files[2] != files[1]
+
+
+def test_nothing_is_overwritten_unasked(place: Path, tmp_path: Path, capsys) -> None:
+    """A target that exists is named and kept; no other target is written either."""
+    (tmp_path / "p3.png").write_text("precious")
+    words = ["reconstruct", place / "vae.safetensors", place / "photos", "--out", tmp_path]
+    assert "p3.png exists" in error(capsys, *words)
+    assert [p.name for p in tmp_path.iterdir()] == ["p3.png"]
+    assert main([str(w) for w in [*words, "--overwrite"]]) == 0
+    assert len(list(tmp_path.iterdir())) == 10
+
+
+def test_bad_models_and_inputs(place: Path, tmp_path: Path, capsys) -> None:
+    """Each in one line: missing model, no model, torn model, no image, latents of another model."""
+    photos = place / "photos"
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes((place / "vae.safetensors").read_bytes()[:3000])
+    assert "does not exist" in error(capsys, "eval", tmp_path / "none", "--data", photos)
+    assert "neither a run's" in error(capsys, "eval", photos, "--data", photos)
+    assert "not a whole safetensors file" in error(capsys, "eval", torn, "--data", photos)
+    (tmp_path / "text.png").write_text("no picture")
+    assert "text.png: not an image" in error(capsys, "reconstruct", place / "folder", tmp_path / "text.png", "--out", tmp_path / "o")
+    main(["encode", str(place / "folder"), str(photos / "p0.png"), "--out", str(tmp_path / "latents")])
+    vw.save(vw.build(MODEL, latent_channels=8), tmp_path / "c8.safetensors")
+    assert "f4c4, this one is f4c8" in error(capsys, "decode", tmp_path / "c8.safetensors", tmp_path / "latents", "--out", tmp_path / "o")
+
+
+def test_generate(place: Path, tmp_path: Path, capsys) -> None:
+    """A picture from noise and one from an image; what cannot be is one line."""
+    words = ["generate", "tiny", "a photo of a dog", "--vae", place / "vae.safetensors", "--steps", 2, "--size", 32]
+    assert main([str(w) for w in [*words, "--out", tmp_path / "a.png", "--json"]]) == 0
+    assert json.loads(capsys.readouterr().out)["pipeline"] == "StableDiffusionPipeline"
+    assert main([str(w) for w in [*words, "--out", tmp_path / "b.jpg", "--image", place / "photos" / "p0.png"]]) == 0
+    assert {open_image(tmp_path / n).size for n in ("a.png", "b.jpg")} == {(32, 32)}
+    assert "a.png exists" in error(capsys, *words, "--out", tmp_path / "a.png")
+    assert "must be divisible by" in error(capsys, *words[:-1], 30, "--out", tmp_path / "c.png")
+    assert not (tmp_path / "c.png").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    """--debug lets the error through."""
+    with pytest.raises(vw.FormatError):
+        main(["eval", str(tmp_path / "none"), "--data", "photos", "--debug"])
+
+
+def test_interrupted_training_says_how_to_go_on(place: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    """Ctrl-C: exit code 130, a checkpoint, and the very command that continues."""
+    import os
+    import signal
+
+    from vaeworks.train import loop
+
+    step = loop.generator_step
+    monkeypatch.setattr(loop, "generator_step", lambda *a, **k: (os.kill(os.getpid(), signal.SIGINT), step(*a, **k))[1])
+    words = ["train", "small-f4c4", "--data", str(place / "photos"), "--out", str(tmp_path / "run")]
+    assert main([*words, *TRAIN]) == 130
+    assert f"vaeworks {' '.join(words)} --resume" in capsys.readouterr().err
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
