@@ -287,7 +287,7 @@ FOREIGN = {
     "groups-32": AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1),
     "attention": AutoencoderConfig(channels=32, channel_mult=(1, 1, 2), num_res_blocks=2, attention_factors=(2, 4)),
     "no-attention": AutoencoderConfig(channels=32, channel_mult=(1,), num_res_blocks=1, mid_attention=False),
-    "no-quant": AutoencoderConfig(channels=32, channel_mult=(1, 3), num_res_blocks=1, latent_channels=16, quant_conv=False, post_quant_conv=False),
+    "no-quant": AutoencoderConfig(channels=32, channel_mult=(1, 3), num_res_blocks=1, quant_conv=False, post_quant_conv=False),
     "post-quant-only": AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1, quant_conv=False),
     "decoder": AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1, decoder_channels=64, decoder_channel_mult=(1, 1.5)),
     "channels": AutoencoderConfig(channels=32, channel_mult=(2, 3), num_res_blocks=3, in_channels=1, out_channels=4, latent_channels=3),
@@ -365,7 +365,9 @@ def test_old_diffusers_attention_names(tmp_path: Path) -> None:
 
 def test_defaults_of_a_sparse_diffusers_config(tmp_path: Path) -> None:
     """What an old config.json leaves out has diffusers' defaults, as AutoencoderKL itself reads it."""
-    reference = AutoencoderKL(block_out_channels=[32, 64], down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2)
+    reference = AutoencoderKL(
+        block_out_channels=[32, 64], down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2
+    )
     reference.save_pretrained(tmp_path)
     description = tmp_path / "config.json"
     kept = ("_class_name", "block_out_channels", "down_block_types", "up_block_types")
@@ -634,7 +636,18 @@ def test_files_without_configuration_are_refused(layout: str, tmp_path: Path) ->
         vw.load(strip_metadata(weights_file(path)))
 
 
-@pytest.mark.parametrize("metadata", ["{", "[]", "{}", '{"autoencoder": 3}', '{"autoencoder": {"flavour": 1}}', '{"autoencoder": {"channels": "8"}}', '{"autoencoder": {"channels": -8}}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"autoencoder": 3}',
+        '{"autoencoder": {"flavour": 1}}',
+        '{"autoencoder": {"channels": "8"}}',
+        '{"autoencoder": {"channels": -8}}',
+    ],
+)
 def test_unreadable_metadata_is_refused(metadata: str, tmp_path: Path) -> None:
     """Our metadata in a form that this version cannot read is a FormatError in one line, not guessed around."""
     _, path = saved(tmp_path, FOREIGN["groups-32"], "ldm")

@@ -204,7 +204,12 @@ def test_weights_of_diffusers_give_its_results(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "decoder",
-    [{"decoder_channels": 16}, {"decoder_channels": 12}, {"decoder_channel_mult": (1, 3)}, {"decoder_channels": 4, "decoder_channel_mult": (1, 5)}],
+    [
+        {"decoder_channels": 16},
+        {"decoder_channels": 12},
+        {"decoder_channel_mult": (1, 3)},
+        {"decoder_channels": 4, "decoder_channel_mult": (1, 5)},
+    ],
 )
 def test_decoder_of_other_widths(decoder: dict) -> None:
     """With two widths, the encoder equals a diffusers model of its width and the decoder one of its own."""

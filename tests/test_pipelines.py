@@ -236,11 +236,15 @@ def test_the_vae_itself_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_trace_in_the_random_state(kind: str) -> None:
+def test_neither_follows_nor_changes_the_random_state(kind: str) -> None:
     vae = random_vae(4, shift_factor=0.5, post_quant_conv=False)
-    state: Tensor = torch.get_rng_state()
-    paint(tiny(kind, vae), "a cat", steps=1)
-    assert torch.equal(state, torch.get_rng_state())
+    pictures = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (1, 2):
+            state: Tensor = torch.manual_seed(seed).get_state()
+            pictures.append(paint(tiny(kind, vae), "a cat", steps=1))
+            assert torch.equal(state, torch.get_rng_state())
+    assert same(*pictures)
 
 
 # Stored pipelines
