@@ -74,7 +74,7 @@ def test_fences(path: Path) -> None:
 def test_losses_import_no_network() -> None:
     """Losses are given networks' outputs."""
     for path in (SRC / "losses").glob("*.py"):
-        assert all("models" not in module and "nn" != module for level, module in imports(path) if level)
+        assert all("models" not in module and module != "nn" for level, module in imports(path) if level)
 
 
 def test_every_part_has_a_layer() -> None:

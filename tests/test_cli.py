@@ -19,10 +19,33 @@ from vaeworks.metrics import psnr
 from vaeworks.recipes import RECIPES
 
 MODEL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, scaling_factor=0.5)
-TRAIN = (
-    "--model.channels 8 --model.channel-mult 1 2 --model.norm-groups 4 --data.size 16 --data.workers 0 --images 32 --batch 8 "
-    "--val-every 16 --save-every 16 --stats-images 8 --data.val-fraction 0.3 --precision fp32"
-).split()
+TRAIN = [
+    "--model.channels",
+    "8",
+    "--model.channel-mult",
+    "1",
+    "2",
+    "--model.norm-groups",
+    "4",
+    "--data.size",
+    "16",
+    "--data.workers",
+    "0",
+    "--images",
+    "32",
+    "--batch",
+    "8",
+    "--val-every",
+    "16",
+    "--save-every",
+    "16",
+    "--stats-images",
+    "8",
+    "--data.val-fraction",
+    "0.3",
+    "--precision",
+    "fp32",
+]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +83,9 @@ def test_help_imports_no_torch(words: list[str]) -> None:
 
 def test_importing_the_package_imports_no_torch() -> None:
     """Names are resolved when first used, all of them exist, and a wrong one is an AttributeError."""
-    code = "import sys, vaeworks as vw; assert 'torch' not in sys.modules; [getattr(vw, n) for n in vw.__all__]; assert 'torch' in sys.modules"
+    code = (
+        "import sys, vaeworks as vw; assert 'torch' not in sys.modules; [getattr(vw, n) for n in vw.__all__]; assert 'torch' in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = vw.nonsense
@@ -86,7 +111,9 @@ def test_train_eval_resume(place: Path, tmp_path: Path, capsys) -> None:
     assert main(["train", "small-f4c4", "--data", str(place / "photos"), "--out", str(run), *TRAIN, "--json"]) == 0
     first = json.loads(capsys.readouterr().out)
     assert first["images_seen"] == 32
-    assert main(["eval", str(run), "--data", str(place / "photos"), "--val-fraction", "0.3", "--out", str(tmp_path / "eval"), "--json"]) == 0
+    assert (
+        main(["eval", str(run), "--data", str(place / "photos"), "--val-fraction", "0.3", "--out", str(tmp_path / "eval"), "--json"]) == 0
+    )
     result = json.loads(capsys.readouterr().out)
     held_out = {f["path"] for f in json.loads((run / "data.json").read_text())["val"]}
     assert {score["path"] for score in result["scores"]} == held_out

@@ -181,7 +181,9 @@ def test_objective_is_reconstruction_plus_beta_kl() -> None:
     kl = torch.distributions.kl_divergence(normal(posterior.mean, posterior.std), normal(0.0, 1.0)).mean()
     expected = torch.nn.functional.mse_loss(recon, images) + 0.3 * kl
     torch.testing.assert_close(loss, expected)
-    for ours, theirs in zip(torch.autograd.grad(loss, (moments, recon), retain_graph=True), torch.autograd.grad(expected, (moments, recon)), strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(loss, (moments, recon), retain_graph=True), torch.autograd.grad(expected, (moments, recon)), strict=True
+    ):
         torch.testing.assert_close(ours, theirs)
     assert terms.keys() == {"reconstruction", "kl"}
 
@@ -380,6 +382,8 @@ def test_precisions_and_checkpointing_agree(precision: str, checkpointing: bool)
     model = initial_model(config)
     result = generator_step(model, model, build_optimizer(model, config.optimizer), batch, list(range(8)), config, precision)
     reference_model = initial_model(SHORT)
-    reference = generator_step(reference_model, reference_model, build_optimizer(reference_model, SHORT.optimizer), batch, list(range(8)), SHORT, "fp32")
+    reference = generator_step(
+        reference_model, reference_model, build_optimizer(reference_model, SHORT.optimizer), batch, list(range(8)), SHORT, "fp32"
+    )
     assert result.loss == pytest.approx(reference.loss, rel=1e-6 if precision == "fp32" else 2e-2)
     assert {p.dtype for p in model.parameters()} == {torch.float32}

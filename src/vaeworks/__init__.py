@@ -47,7 +47,7 @@ _HOME = {
 }
 
 __version__ = "0.1.0"
-__all__ = [  # noqa: RUF022
+__all__ = [
     "Autoencoder", "AutoencoderConfig", "ConfigError", "DataConfig", "DataError", "FormatError", "LossConfig",
     "MissingExtraError", "OptimizerConfig", "Posterior", "TrainConfig", "TrainingError", "VaeworksError",
     "build", "evaluate", "load", "recipe", "save", "to_diffusers", "train",

@@ -169,7 +169,7 @@ def encode(
         with torch.inference_mode():
             found = autoencoder.encode(to_model_range(image[None]).to(autoencoder.dtype), pad=True)
             latents = (found.mode() if posterior == "mode" else found.sample(generator))[0]
-        write_latents(target, latents, autoencoder.config, image.shape[-2:], posterior)
+        write_latents(target, latents, autoencoder.config, (image.shape[-2], image.shape[-1]), posterior)
         rows[str(target)] = {"source": str(path), "shape": list(latents.shape)}
         console().print(f"{target}  {' x '.join(map(str, latents.shape))}")
     return rows

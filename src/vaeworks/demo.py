@@ -21,8 +21,8 @@ from .config import dumps
 from .data import ImageFile, ImageSet, scan
 from .errors import ConfigError
 from .formats import load, save
-from .formats.files import read_json, write_text
 from .formats.diffusers import load_with_diffusers
+from .formats.files import read_json, write_text
 from .formats.pipelines import TINY, paint
 from .images import difference, from_model_range, to_model_range, to_pillow
 from .metrics import Evaluation, evaluate
@@ -98,7 +98,9 @@ def _clear(out: Path, overwrite: bool) -> None:
     if not out.exists() or not any(out.iterdir()):
         return
     if not overwrite or not (out / "run" / "run.json").exists() or read_run(out / "run").recipe != "demo":
-        raise ConfigError(f"{out} is not empty; choose another --out" + ("" if overwrite else ", or pass --overwrite to repeat an earlier demo"))
+        raise ConfigError(
+            f"{out} is not empty; choose another --out" + ("" if overwrite else ", or pass --overwrite to repeat an earlier demo")
+        )
     shutil.rmtree(out)
 
 
@@ -123,7 +125,13 @@ def environment() -> dict[str, str]:
 
 
 def page_values(
-    out: Path, vae: Autoencoder, result: RunResult, judged: Evaluation, held_out: ImageSet, report: dict[str, Any], pictures: dict[str, Image.Image]
+    out: Path,
+    vae: Autoencoder,
+    result: RunResult,
+    judged: Evaluation,
+    held_out: ImageSet,
+    report: dict[str, Any],
+    pictures: dict[str, Image.Image],
 ) -> dict[str, Any]:
     """What the page's template asks for."""
     log = read_log(out / "run")

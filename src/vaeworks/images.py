@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import ConfigError, DataError
@@ -36,11 +36,10 @@ def open_image(source: str | Path | bytes, channels: int = 3) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                image.load()
-                image = ImageOps.exif_transpose(image)
-                return _convert(image, "L" if channels == 1 else "RGB")
-    except Image.UnidentifiedImageError:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+                file.load()
+                return _convert(ImageOps.exif_transpose(file), "L" if channels == 1 else "RGB")
+    except UnidentifiedImageError:
         raise DataError("not an image") from None
     except Image.DecompressionBombError:
         raise DataError("larger than Pillow's safety limit") from None

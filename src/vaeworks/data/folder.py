@@ -92,9 +92,7 @@ def scan(source: str | Path, min_side: int = 1, progress: Callable[[Iterable[Pat
             else:
                 skipped.append((str(path), result))
     if not files:
-        raise DataError(
-            f"none of the {len(paths)} image files in {str(source)!r} can be used; the first: {skipped[0][0]}: {skipped[0][1]}"
-        )
+        raise DataError(f"none of the {len(paths)} image files in {str(source)!r} can be used; the first: {skipped[0][0]}: {skipped[0][1]}")
     return ImageSet(str(source), tuple(files), tuple(skipped))
 
 

@@ -51,6 +51,4 @@ class Order:
 def latent_noise(seed: int, counters: list[int], shape: tuple[int, int, int]) -> Tensor:
     """Standard normal noise for the images with these counters: n c h w, float32, on the CPU."""
     generator = torch.Generator()
-    return torch.stack(
-        [torch.randn(shape, generator=generator.manual_seed(random_seed(seed, NOISE, counter))) for counter in counters]
-    )
+    return torch.stack([torch.randn(shape, generator=generator.manual_seed(random_seed(seed, NOISE, counter))) for counter in counters])

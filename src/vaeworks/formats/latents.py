@@ -35,6 +35,8 @@ def read_latents(path: Path, config: AutoencoderConfig) -> tuple[Tensor, tuple[i
     latents = tensors["latents"]
     facts = json.loads(metadata.get(METADATA_KEY, "{}"))
     if latents.shape[0] != config.latent_channels or facts.get("model", config.name) != config.name:
-        raise ConfigError(f"{path} holds latents of a model {facts.get('model', f'with {latents.shape[0]} channels')}, this one is {config.name}")
+        raise ConfigError(
+            f"{path} holds latents of a model {facts.get('model', f'with {latents.shape[0]} channels')}, this one is {config.name}"
+        )
     factor = config.downsample_factor
     return latents, (facts.get("height", latents.shape[1] * factor), facts.get("width", latents.shape[2] * factor))

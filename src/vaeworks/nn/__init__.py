@@ -2,7 +2,7 @@
 
 from .attention import SpatialAttention
 from .norm import GroupNorm
-from .residual import ResBlock
 from .resample import Downsample, Upsample
+from .residual import ResBlock
 
 __all__ = ["Downsample", "GroupNorm", "ResBlock", "SpatialAttention", "Upsample"]

@@ -66,6 +66,10 @@ def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
     except ImportError:
         raise MissingExtraError("jinja2", "report", "the page") from None
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     write_text(path, environment.get_template(template).render(values))

@@ -84,7 +84,7 @@ def train(
     # build what is trained
     model = initial_model(config).to(device)
     if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(model).requires_grad_(False).eval() if config.ema_halflife else None
     judged = average if average is not None else model
     optimizer = build_optimizer(model, config.optimizer)
@@ -92,7 +92,7 @@ def train(
     if resume and (newest := newest_checkpoint(checkpoints)) is not None:
         position = load_checkpoint(newest, model, average, optimizer)
         messages.append(f"continuing from {newest.name} at {position.images_seen:,} images")
-    val_images = validation_images(model, val_set.files, config.data.val_images) 
+    val_images = validation_images(model, val_set.files, config.data.val_images)
     crops = Crops(train_set.files, config.data, config.seed, config.model.in_channels)
     started = time.perf_counter() - position.seconds
     images_seen, best, val_psnr = position.images_seen, position.best_psnr, None

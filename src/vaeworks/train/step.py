@@ -64,12 +64,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """"auto" as bf16 where the hardware computes with it, else fp32."""
+    """ "auto" as bf16 where the hardware computes with it, else fp32."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 
@@ -83,7 +83,8 @@ def generator_step(
     The gradient is the batch's whatever micro_batch is. If loss or gradient are not finite, weights stay as they were.
     """
     size = config.micro_batch or len(batch)
-    shape = (autoencoder.latent_channels, *(side // autoencoder.downsample_factor for side in batch.shape[-2:]))
+    height, width = (side // autoencoder.downsample_factor for side in batch.shape[-2:])
+    shape = (autoencoder.latent_channels, height, width)
     device = autoencoder.device
     sums = torch.zeros(4, device=device)
     optimizer.zero_grad(set_to_none=True)
@@ -101,7 +102,8 @@ def generator_step(
         sums += share * torch.stack([loss.detach(), terms["reconstruction"].detach(), terms["kl"].detach(), mse])
     limit = config.optimizer.clip_norm or math.inf
     grad_norm = nn.utils.clip_grad_norm_(autoencoder.parameters(), limit)
-    result = StepResult(*sums.tolist(), grad_norm.item())
+    loss_sum, reconstruction, kl, mse_sum = sums.tolist()
+    result = StepResult(loss_sum, reconstruction, kl, mse_sum, grad_norm.item())
     if result.finite:
         optimizer.step()
     return result
