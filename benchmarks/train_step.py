@@ -78,7 +78,7 @@ def arms(config: vw.TrainConfig, batch: Tensor) -> dict[str, tuple[Callable[[], 
         optimizer = build_optimizer(ours, config.optimizer)
         counters = list(range(len(batch)))
         sides[f"vaeworks {precision}"] = (
-            lambda m=ours, o=optimizer, p=precision: generator_step(m, m, o, batch, counters, config, p),
+            lambda m=ours, o=optimizer, n=counters, p=precision: generator_step(m, m, o, batch, n, config, p),
             ours,
         )
         for last in (False, True):

@@ -74,7 +74,8 @@ def error(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 @pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS), ["train", "sd1", "--help"], ["--version"]])
 def test_help_imports_no_torch(words: list[str]) -> None:
     """Every help text is there, exits with 0, and needs neither torch nor numpy."""
-    code = f"import sys; sys.argv = ['vaeworks', *{words!r}]\nfrom vaeworks.cli import main\ntry: code = main()\nexcept SystemExit as e: code = e.code\n"
+    code = f"import sys; sys.argv = ['vaeworks', *{words!r}]\nfrom vaeworks.cli import main\n"
+    code += "try: code = main()\nexcept SystemExit as e: code = e.code\n"
     code += "assert not code, code; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules), 'imported'"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -213,7 +213,7 @@ def test_a_run_that_diverges_stops_with_one_line_and_keeps_its_checkpoint(folder
         return dataclasses.replace(result, loss=float("nan")) if calls == 6 else result
 
     monkeypatch.setattr(loop, "generator_step", failing)
-    with pytest.raises(vw.TrainingError, match="0000000032.safetensors is kept; try a lower optimizer.lr") as caught:
+    with pytest.raises(vw.TrainingError, match=r"0000000032\.safetensors is kept; try a lower optimizer\.lr") as caught:
         train(SHORT, folder, tmp_path / "run", show=False)
     assert "\n" not in str(caught.value)
     assert newest_checkpoint(tmp_path / "run" / "checkpoints").name == "0000000032.safetensors"

@@ -30,7 +30,8 @@ def diffusers_config(config: AutoencoderConfig) -> dict[str, Any]:
     widths = list(config.widths)
     if widths[0] != config.channels:
         raise ConfigError(
-            f"diffusers' AutoencoderKL needs channel_mult to start with 1, not {config.channel_mult[0]}; layout 'ldm' or 'native' can carry it"
+            f"diffusers' AutoencoderKL needs channel_mult to start with 1, not {config.channel_mult[0]}; "
+            "layout 'ldm' or 'native' can carry it"
         )
     if config.decoder_widths != config.widths:
         raise ConfigError("diffusers' AutoencoderKL has one list of widths for encoder and decoder; layout 'ldm' or 'native' can carry two")
