@@ -129,8 +129,8 @@ def test_full_width_has_diffusers_shapes(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_parity_in_double_precision(name: str) -> None:
-    """Values and gradients equal diffusers' to 1e-10 of their scale in fp64, for every model of the family."""
-    vae = random_vae(FAMILY[name], torch.float64)
+    """Values and gradients in training equal diffusers' to 1e-10 of their scale in fp64, for every model of the family."""
+    vae = random_vae(FAMILY[name], torch.float64).train()
     assert_parity(vae, vw.to_diffusers(vae), 64, 96 if vae.downsample_factor < 32 else 32, 1e-10)
 
 
@@ -148,12 +148,12 @@ def test_parity_in_single_precision(name: str, height: int, width: int) -> None:
         assert_near(vae.decode(expected.mean), reference.decode(expected.mean).sample, 1e-5)
 
 
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (8, 40)])
+@pytest.mark.parametrize(("training", "height", "width"), [(False, 16, 16), (True, 8, 40)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_parity_of_variants(name: str, dtype: torch.dtype, height: int, width: int) -> None:
-    """Values and gradients equal diffusers' for other channels, widths, depths and places of attention."""
-    vae = random_vae(VARIANTS[name], dtype)
+def test_parity_of_variants(name: str, dtype: torch.dtype, training: bool, height: int, width: int) -> None:
+    """Values and gradients equal diffusers' for other channels, widths, depths and places of attention, trained or not."""
+    vae = random_vae(VARIANTS[name], dtype).train(training)
     assert_parity(vae, vw.to_diffusers(vae), height, width, 1e-10 if dtype == torch.float64 else 1e-5)
 
 
@@ -185,6 +185,7 @@ def test_weights_of_diffusers_give_its_results(name: str, tmp_path: Path) -> Non
             layers_per_block=config.num_res_blocks,
             latent_channels=config.latent_channels,
             norm_num_groups=config.norm_groups,
+            mid_block_add_attention=config.mid_attention,
             use_quant_conv=config.quant_conv,
             use_post_quant_conv=config.post_quant_conv,
             scaling_factor=config.scaling_factor,
@@ -298,6 +299,61 @@ def test_group_norm_by_hand() -> None:
     expected = normal * norm.weight[:, None, None] + norm.bias[:, None, None]
     assert_near(norm(x), expected, 1e-12)
     assert_near(norm.silu(x), expected * expected.sigmoid(), 1e-12)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("frozen", [(), ("weight", "bias"), ("x",), ("x", "weight")])
+def test_training_norm_equals_evaluation(frozen: tuple[str, ...], layout: torch.memory_format) -> None:
+    """Training's memory-saving norm with SiLU has the values and gradients of the plain one, whatever needs no gradient."""
+    norm = scramble_(GroupNorm(8, 2)).double()
+    results = []
+    for training in (False, True):
+        x = weights_like(torch.empty(2, 8, 3, 5, dtype=torch.float64), 3).to(memory_format=layout).requires_grad_()
+        leaves = {"x": x, **dict(norm.named_parameters())}
+        for name, leaf in leaves.items():
+            leaf.requires_grad_(name not in frozen)
+            leaf.grad = None
+        y = norm.train(training).silu(x)
+        (y * weights_like(y, 4)).sum().backward()
+        results.append([y, *(leaf.grad for name, leaf in leaves.items() if name not in frozen)])
+        assert all(leaves[name].grad is None for name in frozen)
+    for actual, expected in zip(*results[::-1], strict=True):
+        assert_near(actual.detach(), expected.detach(), 1e-13)
+        assert actual.stride() == expected.stride()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_norm_gradient_is_that_of_differences(training: bool) -> None:
+    """Finite differences agree with the gradient of the norm with SiLU, in images and parameters."""
+    norm = scramble_(GroupNorm(4, 2)).double().train(training)
+    x = weights_like(torch.empty(1, 4, 2, 3, dtype=torch.float64), 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, *_: norm.silu(x), (x, norm.weight, norm.bias))
+
+
+def test_memory_layout_changes_no_result() -> None:
+    """NHWC and NCHW memory give the same values and gradients in training, to fp64 rounding."""
+    vae, reference = (random_vae(VARIANTS["attention-everywhere"], torch.float64).train() for _ in range(2))
+    vae.to(memory_format=torch.channels_last)
+    images = random_images(TINY, 8, 12, torch.float64)
+    for model, x in ((vae, images.to(memory_format=torch.channels_last)), (reference, images)):
+        recon, p = model(x)
+        (recon.square().sum() + p.kl().sum()).backward()
+    for p, q in zip(vae.parameters(), reference.parameters(), strict=True):
+        assert_near(p.grad, q.grad, 1e-10, floor=1e-3 * reference.decoder.conv_out.weight.grad.abs().max().item())
+
+
+def test_training_under_autocast_on_a_cpu() -> None:
+    """bf16 autocast trains, and its gradients point where those of fp32 do."""
+    vae = random_vae(TINY).train()
+    images = random_images(TINY, 8, 12, torch.float32)
+    gradients = []
+    for enabled in (False, True):
+        vae.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            recon, _ = vae(images)
+        recon.float().square().mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in vae.parameters() if p.grad is not None]))
+    assert F.cosine_similarity(*gradients, dim=0) > 0.99
 
 
 @pytest.mark.parametrize("out_channels", [8, 16])
@@ -468,19 +524,17 @@ def gradients_and_kept_bytes(vae: vw.Autoencoder, images: Tensor) -> tuple[list[
 
 
 def test_gradient_checkpointing_changes_memory_only() -> None:
-    """Recomputation gives bit-equal gradients and keeps less than half of the activations; in eval mode it is off."""
+    """Recomputation gives bit-equal gradients and keeps less than half of the activations; in eval mode it does nothing."""
     vae = random_vae(dataclasses.replace(TINY, num_res_blocks=2, attention_factors=(2,))).train()
     images = random_images(TINY, 16, 24, torch.float32)
     plain, plain_bytes = gradients_and_kept_bytes(vae, images)
+    _, evaluated_bytes = gradients_and_kept_bytes(vae.eval(), images)
     vae.set_gradient_checkpointing()
-    recomputed, recomputed_bytes = gradients_and_kept_bytes(vae, images)
-    evaluated, evaluated_bytes = gradients_and_kept_bytes(vae.eval(), images)
-    for a, b, c in zip(plain, recomputed, evaluated, strict=True):
-        assert torch.equal(a, b)
-        assert torch.equal(a, c)
+    assert gradients_and_kept_bytes(vae, images)[1] == evaluated_bytes
+    recomputed, recomputed_bytes = gradients_and_kept_bytes(vae.train(), images)
+    assert all(torch.equal(a, b) for a, b in zip(plain, recomputed, strict=True))
     assert recomputed_bytes < plain_bytes / 2
-    assert evaluated_bytes == plain_bytes
-    vae.train().set_gradient_checkpointing(False)
+    vae.set_gradient_checkpointing(False)
     assert gradients_and_kept_bytes(vae, images)[1] == plain_bytes
 
 

@@ -117,7 +117,7 @@ def test_an_interrupted_run_goes_on_as_if_undisturbed(folder: Path, finished: Pa
         return original(*args, **kwargs)
 
     monkeypatch.setattr(loop, "generator_step", counted)
-    with pytest.raises(Interrupted, match=f"stopped at {8 * stop_after} images"):
+    with pytest.raises(Interrupted, match=f"stopped at {8 * stop_after} images.*continue with: vaeworks train custom"):
         train(SHORT, folder, tmp_path / "run", show=False)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train(SHORT, folder, tmp_path / "run", resume=True, show=False)

@@ -78,14 +78,9 @@ def train(
     config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),  # noqa: B008
 ) -> dict[str, Any]:
     """Train a VAE by a recipe. Every number of the recipe is an option below."""
-    from .train import Interrupted
     from .train import train as run
 
-    try:
-        result = run(config, data, out, recipe=recipe, resume=resume)
-    except Interrupted as stop:
-        console().print(f"{stop}\ncontinue with: vaeworks train {recipe} --data {data} --out {out} --resume", soft_wrap=True)
-        raise
+    result = run(config, data, out, recipe=recipe, resume=resume)
     val = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on held-out images"
     stats = result.latents
     console().print(
@@ -261,7 +256,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"vaeworks: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        print(f"vaeworks: {stop}" if str(stop) else "vaeworks: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -97,11 +97,16 @@ def _clear(out: Path, overwrite: bool) -> None:
     """Make room for a demo; only what an earlier demo has made is ever deleted."""
     if not out.exists() or not any(out.iterdir()):
         return
+    known = ("run", "vae-diffusers", "vae-ldm.safetensors", "painted.png", "repainted.png", "report.json", "report.html")
     if not overwrite or not (out / "run" / "run.json").exists() or read_run(out / "run").recipe != "demo":
         raise ConfigError(
             f"{out} is not empty; choose another --out" + ("" if overwrite else ", or pass --overwrite to repeat an earlier demo")
         )
-    shutil.rmtree(out)
+    for path in (out / name for name in known):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @torch.inference_mode()

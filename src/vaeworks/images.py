@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,11 +35,9 @@ def open_image(source: str | Path | bytes, channels: int = 3) -> Image.Image:
     Errors: DataError, with the reason in a few words, for what cannot be read whole.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-                file.load()
-                return _convert(ImageOps.exif_transpose(file), "L" if channels == 1 else "RGB")
+        with _quiet, Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            file.load()
+            return _convert(_upright(file), "L" if channels == 1 else "RGB")
     except UnidentifiedImageError:
         raise DataError("not an image") from None
     except Image.DecompressionBombError:
@@ -47,6 +46,40 @@ def open_image(source: str | Path | bytes, channels: int = 3) -> Image.Image:
         raise
     except Exception as error:  # decoders raise whatever their C library reports
         raise DataError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+class _Quiet:
+    """A context without warnings: Pillow warns of odd metadata, but the pixels decide. For any number of threads at once,
+    whose last one to leave restores the filters, which belong to the whole process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._saved.__exit__()
+
+
+_quiet = _Quiet()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; as it is stored where the EXIF data cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a parser of other people's bytes fails in many ways
+        return image
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

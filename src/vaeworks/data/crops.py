@@ -45,6 +45,10 @@ class Crops(Dataset[tuple[Tensor, int]]):
             image = open_image(file.path, self.channels)
         except (DataError, OSError) as error:
             raise DataError(f"{file.path} could be read when the run started and cannot now: {error}") from None
+        if image.size != (file.width, file.height):
+            raise DataError(
+                f"{file.path} had {file.width}x{file.height} pixels when the run started and has {image.width}x{image.height} now"
+            )
         size = image.size[0] * image.size[1] * self.channels
         if self._cached_bytes + size <= self.config.cache_mib * 2**20:
             self._cache[index] = image
@@ -53,18 +57,29 @@ class Crops(Dataset[tuple[Tensor, int]]):
 
 
 def batches(crops: Crops, start: int, stop: int, batch: int, workers: int) -> Iterator[tuple[Tensor, list[int]]]:
-    """Crops start..stop of a run in batches: uint8 n c size size, and their counters. A last, smaller batch is left out."""
+    """Crops start..stop of a run in batches: uint8 n c size size, and their counters. A last, smaller batch is left out.
+
+    Errors: DataError naming the file that cannot be read any more.
+    """
     loader = DataLoader(
         crops,
         batch_size=batch,
         sampler=range(start, stop),
-        num_workers=min(workers, os.cpu_count() or 1),
+        num_workers=min(workers, _cores()),
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
         collate_fn=_collate,
         worker_init_fn=_ignore_interrupt,
     )
-    return iter(loader)
+    try:
+        yield from loader
+    except DataError as error:  # a worker's error comes with its whole traceback; the last line is the message
+        raise DataError(str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")) from None
+
+
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, list[int]]:

@@ -67,6 +67,7 @@ def find_images(source: str | Path) -> list[Path]:
     paths = [
         Path(folder, name)
         for folder, _, names in os.walk(root, followlinks=False)
+        if not any(part.startswith(".") for part in Path(folder).relative_to(root).parts)  # thumbnails and caches
         for name in names
         if name.lower().endswith(SUFFIXES) and not name.startswith(".")
     ]

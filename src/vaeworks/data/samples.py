@@ -16,7 +16,7 @@ SCIKIT_LEARN = ("china.jpg", "flower.jpg")
 
 
 def photos() -> list[Path]:
-    """Paths of the 16 bundled photographs, 10 in colour and 6 in gray, 303 to 1411 pixels on their shorter side."""
+    """Paths of the 16 bundled photographs, 10 in colour and 6 in gray, 300 to 1411 pixels on their shorter side."""
     return [
         *(_folder("skimage") / "data" / name for name in SCIKIT_IMAGE),
         *(_folder("sklearn") / "datasets" / "images" / name for name in SCIKIT_LEARN),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..config import AutoencoderConfig
+from ..config import AutoencoderConfig, from_dict
 from ..errors import ConfigError, FormatError, MissingExtraError
 from ..models import Autoencoder
 from .keymap import diffusers_name
@@ -71,30 +71,46 @@ def config_from_diffusers(values: dict[str, Any], where: str) -> AutoencoderConf
     kind = values.get("_class_name", "AutoencoderKL")
     if kind != "AutoencoderKL":
         raise FormatError(f"{where} describes a {kind}; supported: AutoencoderKL")
+    try:
+        return _config(values)
+    except (ConfigError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise FormatError(f"{where} describes no AutoencoderKL: {error}") from None
+
+
+def _config(values: dict[str, Any]) -> AutoencoderConfig:
     widths = values.get("block_out_channels", [64])
-    types = [*values.get("down_block_types", ["DownEncoderBlock2D"]), *values.get("up_block_types", ["UpDecoderBlock2D"])]
+    down, up = (
+        values.get(key, default)
+        for key, default in (("down_block_types", ["DownEncoderBlock2D"]), ("up_block_types", ["UpDecoderBlock2D"]))
+    )
+    types = [*down, *up]
     known = {"DownEncoderBlock2D", "UpDecoderBlock2D", "AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D"}
     if other := sorted(set(types) - known):
-        raise FormatError(f"{where} has blocks of type {', '.join(other)}; supported: {', '.join(sorted(known))}")
+        raise ConfigError(f"blocks of type {', '.join(other)}; supported: {', '.join(sorted(known))}")
+    if not len(widths) == len(down) == len(up) or not widths:
+        raise ConfigError(f"block_out_channels (={widths}), down_block_types and up_block_types must have one entry for each level")
+    if (activation := values.get("act_fn", "silu")) not in ("silu", "swish"):
+        raise ConfigError(f"act_fn is {activation!r}; supported: 'silu'")
     mean, std = values.get("latents_mean"), values.get("latents_std")
-    return AutoencoderConfig(
-        in_channels=values.get("in_channels", 3),
-        out_channels=values.get("out_channels", 3),
-        latent_channels=values.get("latent_channels", 4),
-        channels=widths[0],
-        channel_mult=tuple(w // widths[0] if w % widths[0] == 0 else w / widths[0] for w in widths),
-        num_res_blocks=values.get("layers_per_block", 1),
-        mid_attention=values.get("mid_block_add_attention", True),
-        attention_factors=tuple(2**i for i in range(len(widths)) if types[i].startswith("Attn")),
-        quant_conv=values.get("use_quant_conv", True),
-        post_quant_conv=values.get("use_post_quant_conv", True),
-        norm_groups=values.get("norm_num_groups", 32),
-        scaling_factor=values.get("scaling_factor", 0.18215),
-        shift_factor=values.get("shift_factor") or 0.0,
-        latents_mean=tuple(mean) if mean else None,
-        latents_std=tuple(std) if std else None,
-        normalization="channel" if mean and std else "scalar",
-    )
+    found = {
+        "in_channels": values.get("in_channels", 3),
+        "out_channels": values.get("out_channels", 3),
+        "latent_channels": values.get("latent_channels", 4),
+        "channels": widths[0],
+        "channel_mult": [w // widths[0] if w % widths[0] == 0 else w / widths[0] for w in widths],
+        "num_res_blocks": values.get("layers_per_block", 1),
+        "mid_attention": values.get("mid_block_add_attention", True),
+        "attention_factors": [2**i for i in range(len(widths)) if types[i].startswith("Attn")],
+        "quant_conv": values.get("use_quant_conv", True),
+        "post_quant_conv": values.get("use_post_quant_conv", True),
+        "norm_groups": values.get("norm_num_groups", 32),
+        "scaling_factor": values.get("scaling_factor", 0.18215),
+        "shift_factor": values.get("shift_factor") or 0.0,
+        "latents_mean": mean or None,
+        "latents_std": std or None,
+        "normalization": "channel" if mean and std else "scalar",
+    }
+    return from_dict(AutoencoderConfig, found)
 
 
 def with_measured_stats(config: AutoencoderConfig, carried: AutoencoderConfig | None) -> AutoencoderConfig:

@@ -58,6 +58,19 @@ def diffusers_name(name: str, num_levels: int) -> str:
             return name
 
 
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Before diffusers 0.18; well-known files such as sd-vae-ft-mse still have these names."""
+
+
+def current_name(name: str) -> str:
+    """diffusers' present name of a tensor that may have one of its old names."""
+    match name.split("."):
+        case [*head, layer, last] if layer in OLD_ATTENTION and "attentions" in head:
+            return ".".join([*head, OLD_ATTENTION[layer], last])
+        case _:
+            return name
+
+
 def _diffusers_level(half: str, i: str) -> str:
     return f"down_blocks.{i}" if half == "encoder" else f"up_blocks.{i}"
 

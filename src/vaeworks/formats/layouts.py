@@ -15,7 +15,7 @@ from ..errors import ConfigError, FormatError
 from ..models import Autoencoder
 from . import diffusers, ldm, native
 from .files import atomic, read_json, read_tensors, write_tensors
-from .keymap import NAMES, is_attention_matrix
+from .keymap import NAMES, current_name, is_attention_matrix
 
 Layout = Literal["native", "diffusers", "ldm"]
 
@@ -56,6 +56,10 @@ def save(autoencoder: Autoencoder, path: str | Path, layout: Layout = "native", 
         tensors[NAMES[layout](name, levels)] = tensor
     metadata = {"format": "pt", **native.config_metadata(config)}
     description = {"_class_name": "AutoencoderKL", **diffusers.diffusers_config(config)} if layout == "diffusers" else None
+    if overwrite and Path(path).is_dir() and (layout != "diffusers" or {p.name for p in Path(path).iterdir()} - {WEIGHTS, "config.json"}):
+        raise ConfigError(
+            f"{path} is a folder that exists and holds other things than a VAE, so overwrite=True does not apply; choose another name"
+        )
     with atomic(path, overwrite) as temporary:
         if description is None:
             write_tensors(temporary, tensors, metadata)
@@ -111,6 +115,8 @@ def _assemble(config: AutoencoderConfig, tensors: dict[str, Tensor], layout: Lay
     with torch.device("meta"):
         autoencoder = Autoencoder(config)
     levels = len(config.channel_mult)
+    if layout == "diffusers":
+        tensors = {current_name(name): tensor for name, tensor in tensors.items()}
     state = {}
     for name, expected in autoencoder.state_dict().items():
         foreign = NAMES[layout](name, levels)

@@ -20,7 +20,10 @@ def config_from_shapes(tensors: Mapping[str, Tensor], where: str) -> Autoencoder
     def shape(name: str) -> tuple[int, ...]:
         if name not in tensors:
             raise FormatError(f"{where} has no tensor {name!r}: it is not a whole VAE in LDM layout")
-        return tuple(tensors[name].shape)
+        found = tuple(tensors[name].shape)
+        if len(found) != 4 or 0 in found:
+            raise FormatError(f"{where}: tensor {name!r} has shape {found}, which is no convolution's")
+        return found
 
     def count(pattern: str) -> int:
         n = 0

@@ -111,6 +111,8 @@ def train(
             picture.save(samples / f"{images_seen:010d}.png")
             log.picture(images_seen, "reconstructions", picture)
             log.write(images_seen, {"val_psnr": val_psnr})
+            if not log.console.is_terminal:  # where the bar cannot be seen
+                log.say(f"{images_seen:>9,} images  {val_psnr:.2f} dB on held-out images")
             if best is None or val_psnr > best:
                 best = val_psnr
                 save(judged, out / "best.safetensors", overwrite=True)
@@ -151,7 +153,9 @@ def train(
 
             # keep
             if interrupt.wanted:
-                raise Interrupted(f"stopped at {images_seen:,} images; saved {checkpoint()}")
+                saved = checkpoint()
+                again = f"vaeworks train {recipe} --data {data} --out {out} --resume"
+                raise Interrupted(f"stopped at {images_seen:,} images; saved {saved}; continue with: {again}")
             if _due(images_seen, config.batch, config.save_every):
                 checkpoint()
         if not _due(images_seen, config.batch, config.val_every):
