@@ -68,7 +68,7 @@ class _Quiet:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                self._saved.__exit__()
+                self._saved.__exit__(None, None, None)
 
 
 _quiet = _Quiet()
