@@ -76,7 +76,9 @@ class AutoencoderConfig:
                 f"decoder_channel_mult (={self.decoder_channel_mult}) must have as many entries as "
                 f"channel_mult (={self.channel_mult}): encoder and decoder share one downsample factor"
             )
-        for part, widths in (("encoder", self.widths), ("decoder", self.decoder_widths)):
+        if self.decoder_channels is not None and self.decoder_channels < 1:
+            raise ConfigError(f"decoder_channels (={self.decoder_channels}) must be at least 1")
+        for part, widths in (("encoder", (self.channels, *self.widths)), ("decoder", self.decoder_widths)):
             for width in widths:
                 if width % self.norm_groups:
                     raise ConfigError(
@@ -94,8 +96,12 @@ class AutoencoderConfig:
                 raise ConfigError(f"{name} has {len(values)} entries, latent_channels is {self.latent_channels}")
         if self.normalization == "channel" and (self.latents_mean is None or self.latents_std is None):
             raise ConfigError("normalization 'channel' needs latents_mean and latents_std")
+        if any(not std > 0 for std in self.latents_std or ()):
+            raise ConfigError(f"latents_std (={self.latents_std}) must be positive")
         if not (math.isfinite(self.scaling_factor) and self.scaling_factor != 0):
             raise ConfigError(f"scaling_factor (={self.scaling_factor}) must be finite and not 0")
+        if not math.isfinite(self.shift_factor):
+            raise ConfigError(f"shift_factor (={self.shift_factor}) must be finite")
 
     @property
     def widths(self) -> tuple[int, ...]:

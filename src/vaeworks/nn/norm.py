@@ -48,7 +48,7 @@ class _GroupNormSiLU(torch.autograd.Function):
         dx, dweight, dbias = torch.ops.aten.native_group_norm_backward(
             grad, x, mean, rstd, weight, *_sizes(x), ctx.groups, list(ctx.needs_input_grad[:3])
         )
-        return dx.contiguous(memory_format=layout), dweight, dbias, None, None
+        return dx if dx is None else dx.contiguous(memory_format=layout), dweight, dbias, None, None
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int]:
