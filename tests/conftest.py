@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
@@ -10,10 +11,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 import pytest
 import torch
 from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 torch.set_num_threads(min(2, CPUS))
 
+set_hypothesis_home_dir(Path(tempfile.gettempdir(), "vaeworks-hypothesis"))  # not in the repository
 settings.register_profile("vaeworks", deadline=None, derandomize=True, database=None, max_examples=20)
 settings.load_profile("vaeworks")
 

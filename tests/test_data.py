@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import hashlib
+import multiprocessing
 import os
 import threading
 import time
@@ -458,6 +461,24 @@ def test_a_file_lost_during_training_is_named(tmp_path: Path, workers: int, dama
     with pytest.raises(vw.DataError, match=r"001\.png") as caught:
         everything(batches(stream, 0, 6, 3, workers=workers))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["error", "early"])
+def test_workers_end_with_the_stream(tmp_path: Path, ending: str) -> None:
+    """After an error, and where a run stops early, the workers are gone at once: PyTorch may wait 5 seconds for each."""
+    write_pictures(tmp_path, 3)
+    stream = crops(tmp_path)
+    if ending == "error":
+        (tmp_path / "001.png").unlink()
+    gc.collect()
+    start = time.monotonic()
+    with contextlib.suppress(vw.DataError):
+        for _ in batches(stream, 0, 100, 2, workers=2):
+            if ending == "early":
+                break
+    gc.collect()
+    assert time.monotonic() - start < 4
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import platform
 import shutil
+import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -24,8 +25,9 @@ from .formats import load, save
 from .formats.diffusers import load_with_diffusers
 from .formats.files import read_json, write_text
 from .formats.pipelines import TINY, paint
-from .images import difference, from_model_range, to_model_range, to_pillow
-from .metrics import Evaluation, evaluate
+from .images import difference, from_model_range, to_model_range, to_pillow, to_uint8
+from .metrics import Evaluation, ImageScore, evaluate, psnr
+from .metrics.baselines import down_up
 from .metrics.evaluate import DOWN_UP, JPEG, read_crop, reconstruct_uint8
 from .models import Autoencoder
 from .pages import data_uri, line_chart, write_page
@@ -37,6 +39,7 @@ from .train.validate import CROP
 
 PROMPT = "a photo of a dog"
 STRENGTH = 0.3
+LIMIT = 512  # longest side of the crops that are judged, in pixels
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow", "scikit-image")
 
 
@@ -54,7 +57,7 @@ def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], No
 
     _, held_out = scan("photos").split(config.data.val_fraction)
     say("judging it on photographs it never saw")
-    judged = evaluate(vae, held_out.files)
+    judged = evaluate(vae, held_out.files, limit=LIMIT)
 
     say("saving it as a diffusers folder and as an LDM file")
     save(vae, out / "vae-diffusers", layout="diffusers")
@@ -161,14 +164,14 @@ def page_values(
         "crop": report["recipe"]["data"]["size"],
         "diffusers_error": report["largest_difference_to_diffusers"],
         "scores": [{**dataclasses.asdict(s), "name": Path(s.path).stem, "down_up": s.baselines[DOWN_UP]} for s in judged.scores],
-        "rows": [_row(vae, s.path, s.psnr, s.ssim) for s in judged.worst(len(judged.scores))],
+        "rows": [_row(vae, s) for s in judged.worst(len(judged.scores))],
         "steps": _steps(out / "run" / "samples", looks, read_crop(held_out.files[0].path, vae, CROP)),
         "psnr_chart": line_chart(
             {
                 "validation, weight average": ([x["images_seen"] for x in looks], [x["val_psnr"] for x in looks]),
                 "training crops": ([x["images_seen"] for x in steps], smooth([x["psnr"] for x in steps])),
             },
-            "images seen", "PSNR, dB",
+            "images seen", "PSNR, dB", levels={"bicubic down-up, validation": down_up_psnr(vae, held_out)},
         ),
         "loss_chart": line_chart(
             {"loss": ([x["images_seen"] for x in steps], smooth([x["loss"] for x in steps]))}, "images seen", "loss (smoothed)", log=True
@@ -189,11 +192,11 @@ def page_values(
     }  # fmt: skip
 
 
-def _row(vae: Autoencoder, path: str, psnr: float, ssim: float) -> dict[str, Any]:
-    image = read_crop(path, vae, 512)
+def _row(vae: Autoencoder, score: ImageScore) -> dict[str, Any]:
+    image = read_crop(score.path, vae, LIMIT)
     recon = reconstruct_uint8(vae, image)
     pictures = [data_uri(to_pillow(x), quality=92) for x in (image, recon, difference(image, recon))]
-    return {"name": Path(path).stem, "psnr": psnr, "ssim": ssim, "pictures": pictures}
+    return {"name": Path(score.path).stem, "psnr": score.psnr, "ssim": score.ssim, "pictures": pictures}
 
 
 def _steps(samples: Path, looks: list[dict[str, float]], first: Tensor) -> list[dict[str, Any]]:
@@ -214,6 +217,12 @@ def latent_pictures(vae: Autoencoder, file: ImageFile) -> list[str]:
     mean = torch.tensor(vae.config.latents_mean)[:, None, None]
     std = torch.tensor(vae.config.latents_std)[:, None, None]
     return [data_uri(to_pillow(channel[None])) for channel in from_model_range((latents - mean) / (3 * std))]
+
+
+def down_up_psnr(vae: Autoencoder, held_out: ImageSet) -> float:
+    """Mean PSNR in dB of the down-up baseline on the crops that training validates."""
+    crops = [to_pillow(read_crop(file.path, vae, CROP)) for file in held_out.files]
+    return statistics.fmean(psnr(to_uint8(c), to_uint8(down_up(c, vae.downsample_factor))) for c in crops)
 
 
 def smooth(values: list[float], share: float = 0.05) -> list[float]:

@@ -62,7 +62,7 @@ def batches(crops: Crops, start: int, stop: int, batch: int, workers: int) -> It
     Errors: DataError naming the file that cannot be read any more.
     """
     loader = DataLoader(
-        crops,
+        _Attempts(crops),
         batch_size=batch,
         sampler=range(start, stop),
         num_workers=min(workers, _cores()),
@@ -71,10 +71,23 @@ def batches(crops: Crops, start: int, stop: int, batch: int, workers: int) -> It
         collate_fn=_collate,
         worker_init_fn=_ignore_interrupt,
     )
-    try:
-        yield from loader
-    except DataError as error:  # a worker's error comes with its whole traceback; the last line is the message
-        raise DataError(str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")) from None
+    for result in loader:
+        if isinstance(result, DataError):
+            raise result
+        yield result
+
+
+class _Attempts(Dataset):
+    """Crops, or the error as a value: raised in a worker, it would come as a traceback, and its workers end 5 s late."""
+
+    def __init__(self, crops: Crops):
+        self.crops = crops
+
+    def __getitem__(self, counter: int) -> tuple[Tensor, int] | DataError:
+        try:
+            return self.crops[counter]
+        except DataError as error:
+            return DataError(str(error))
 
 
 def _cores() -> int:
@@ -82,7 +95,10 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, list[int]]:
+def _collate(samples: list) -> tuple[Tensor, list[int]] | DataError:
+    for sample in samples:
+        if isinstance(sample, DataError):
+            return sample
     return torch.stack([crop for crop, _ in samples]), [counter for _, counter in samples]
 
 

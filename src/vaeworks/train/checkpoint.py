@@ -96,6 +96,6 @@ def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tenso
     for full_name, value in tensors.items():
         key, name = full_name.split(".", 1)
         parameter = parameters[name]
-        # as torch.optim keeps them: the step count on the CPU, moments beside the parameter and in its memory layout
-        state = value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
+        # fused optimizers keep the step count beside the parameter; moments have its memory layout as well
+        state = value.to(parameter.device, copy=True) if key == "step" else torch.empty_like(parameter).copy_(value)
         optimizer.state[parameter][key] = state

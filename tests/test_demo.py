@@ -1,0 +1,82 @@
+"""The demo, with next to no training: everything it promises is there and works without us."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+import vaeworks as vw
+from vaeworks.cli import main
+from vaeworks.pages import line_chart
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    assert main(["demo", "--out", str(folder), "--minutes", "0.02"]) == 0
+    return folder
+
+
+def test_demo_leaves_what_it_promises(out: Path) -> None:
+    """Run, exports, pictures and reports; the report has every headline figure."""
+    for name in ("run/model.safetensors", "vae-diffusers/config.json", "vae-ldm.safetensors", "painted.png", "repainted.png", "report.html"):
+        assert (out / name).is_file()
+    report = json.loads((out / "report.json").read_text())
+    assert report["largest_difference_to_diffusers"] < 1e-5
+    assert report["prompt"] == "a photo of a dog"
+    assert report["pipeline"] == "StableDiffusionPipeline"
+    assert report["gain_over_down_up"] == pytest.approx(report["psnr"] - report["evaluation"]["baselines"]["bicubic down-up"]["psnr"])
+    trained_on = {f["digest"] for f in json.loads((out / "run" / "data.json").read_text())["train"]}
+    held_out = {f["path"] for f in json.loads((out / "run" / "data.json").read_text())["val"]}
+    assert {s["path"] for s in report["evaluation"]["scores"]} == held_out
+    assert not trained_on & {f["digest"] for f in json.loads((out / "run" / "data.json").read_text())["val"]}
+
+
+def test_page_is_self_contained(out: Path) -> None:
+    """No address of anything outside, every picture inside, alternative texts for all."""
+    page = (out / "report.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert "@import" not in page
+    pictures = re.findall(r"<img [^>]*>", page)
+    assert len(pictures) >= 12 + 2 + 16 + 3
+    assert all('src="data:image/' in p and 'alt="' in p for p in pictures)
+    assert page.count("<svg") == 2
+    report = json.loads((out / "report.json").read_text())
+    assert f"{report['psnr']:.2f} dB" in page
+
+
+def test_exports_load_without_us(out: Path) -> None:
+    """diffusers' own class loads the folder; the three files hold one model, with its measured factors."""
+    theirs = AutoencoderKL.from_pretrained(out / "vae-diffusers")
+    ours, ldm = vw.load(out / "run"), vw.load(out / "vae-ldm.safetensors")
+    assert theirs.config.scaling_factor == ours.config.scaling_factor == ldm.config.scaling_factor != 1.0
+    assert theirs.config.shift_factor == ours.config.shift_factor
+    images = torch.rand(1, 3, 64, 96) * 2 - 1
+    with torch.no_grad():
+        expected = theirs.decode(theirs.encode(images).latent_dist.mode()).sample
+        for vae in (ours, ldm, vw.load(out / "vae-diffusers")):
+            torch.testing.assert_close(vae.decode(vae.encode(images).mode()), expected, atol=1e-5, rtol=0)
+
+
+def test_demo_clears_only_what_a_demo_made(out: Path, tmp_path: Path, capsys) -> None:
+    """Not unasked, never a folder that holds something else, and never a file it did not make."""
+    assert main(["demo", "--out", str(out)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert main(["demo", "--out", str(tmp_path), "--overwrite"]) == 2
+    (out / "notes.txt").write_text("precious")
+    assert main(["demo", "--out", str(out), "--minutes", "0.01", "--overwrite"]) == 0
+    assert (out / "notes.txt").read_text() == (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_line_chart() -> None:
+    """An SVG with the names of lines and levels, and no warning for one point or none."""
+    svg = line_chart({"a": ([0, 1], [1.0, 2.0]), "b": ([0], [3.0])}, "x axis", "y axis", levels={"floor": 0.5})
+    assert svg.startswith("<svg")
+    assert all(word in svg for word in ("x axis", "y axis", "floor", ">a<", ">b<"))
+    assert line_chart({"a": ([], [])}, "x", "y", log=True).startswith("<svg")
