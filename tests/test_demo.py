@@ -24,8 +24,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_demo_leaves_what_it_promises(out: Path) -> None:
     """Run, exports, pictures and reports; the report has every headline figure."""
-    for name in ("run/model.safetensors", "vae-diffusers/config.json", "vae-ldm.safetensors", "painted.png", "repainted.png", "report.html"):
-        assert (out / name).is_file()
+    names = ["run/model.safetensors", "vae-diffusers/config.json", "vae-ldm.safetensors", "painted.png", "repainted.png", "report.html"]
+    assert all((out / name).is_file() for name in names)
     report = json.loads((out / "report.json").read_text())
     assert report["largest_difference_to_diffusers"] < 1e-5
     assert report["prompt"] == "a photo of a dog"
