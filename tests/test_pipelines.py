@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig
-from vaeworks.formats.pipelines import TINY, inject, load_pipeline, paint
+from vaeworks.formats.pipelines import inject, load_pipeline, paint
+from vaeworks.formats.tiny_pipelines import TINY
 from vaeworks.images import from_model_range, to_pillow
 
 LEVELS = {2: (1, 2), 4: (1, 1, 2), 8: (1, 1, 2, 2), 16: (1, 1, 1, 2, 2)}

@@ -202,6 +202,7 @@ def generate(
     guidance: Annotated[float, arg(help="guidance scale")] = 7.5,
     seed: Annotated[int, arg(help="of the noise")] = 0,
     device: Annotated[str, arg(help="auto: cuda where there is one, else cpu")] = "auto",
+    dtype: Annotated[Literal["auto", "fp32", "bf16", "fp16"], arg(help="auto: bf16 on cuda, else fp32")] = "auto",
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Paint from a prompt with this VAE inside a Stable Diffusion pipeline. `tiny` is built offline with random weights."""
@@ -215,8 +216,9 @@ def generate(
         raise ConfigError(f"{out} exists; choose another --out, or pass --overwrite")
     start = None if image is None else _open(image, open_image, 3)
     on = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float16 if on.type == "cuda" else torch.float32
-    pipe = load_pipeline(pipeline, load(vae), on, dtype)
+    kind = {"auto": "bf16" if on.type == "cuda" else "fp32"}.get(dtype, dtype)
+    weights = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[kind]
+    pipe = load_pipeline(pipeline, load(vae), on, weights)
     picture = paint(pipe, prompt, image=start, strength=strength, size=size, steps=steps, guidance=guidance, seed=seed)
     _save_picture(picture, out)
     console().print(f"{out}  {picture.width} x {picture.height}, {type(pipe).__name__}")

@@ -24,7 +24,8 @@ from .errors import ConfigError
 from .formats import load, save
 from .formats.diffusers import load_with_diffusers
 from .formats.files import read_json, write_text
-from .formats.pipelines import TINY, paint
+from .formats.pipelines import paint
+from .formats.tiny_pipelines import TINY
 from .images import difference, from_model_range, to_model_range, to_pillow, to_uint8
 from .metrics import Evaluation, ImageScore, evaluate, psnr
 from .metrics.baselines import down_up

@@ -11,10 +11,14 @@ import torch
 from ..config import AutoencoderConfig, from_dict
 from ..errors import ConfigError, FormatError, MissingExtraError
 from ..models import Autoencoder
+from .fold import fold_normalization
 from .keymap import diffusers_name
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
+
+APPLIES_SHIFT = ("StableDiffusion3", "Flux")
+"""How the names of pipeline classes begin that compute with the VAE's shift_factor; SD and SDXL do not look at it."""
 
 NORM_EPS = 1e-6
 """diffusers' AutoencoderKL has no field for it."""
@@ -139,7 +143,9 @@ def _autoencoder_kl() -> type[AutoencoderKL]:
 def to_diffusers(autoencoder: Autoencoder) -> AutoencoderKL:
     """diffusers' own AutoencoderKL with a copy of these weights: `pipe.vae = to_diffusers(vae)`.
 
-    Being diffusers' class, it survives the pipeline's save_pretrained and loads again without vaeworks.
+    Being diffusers' class, it survives the pipeline's save_pretrained and loads again without vaeworks. Mind that SD's and
+    SDXL's pipelines do not look at shift_factor: for a denoiser that was trained on `normalize`d latents, use
+    `formats.pipelines.inject`, which moves the shift into the weights where a pipeline would forget it.
     Errors: MissingExtraError without diffusers; ConfigError for what AutoencoderKL cannot express.
     """
     with torch.device("meta"):
@@ -148,3 +154,14 @@ def to_diffusers(autoencoder: Autoencoder) -> AutoencoderKL:
     state = {diffusers_name(name, levels): t.detach().clone() for name, t in autoencoder.state_dict().items()}
     target.load_state_dict(state, assign=True)
     return target.requires_grad_(False).eval()
+
+
+def vae_for_pipeline(kind: str, autoencoder: Autoencoder) -> AutoencoderKL:
+    """An AutoencoderKL whose latents this class of pipeline normalizes as `autoencoder.normalize` does."""
+    config = autoencoder.config
+    # Every pipeline divides by scaling_factor, only some look further, and SDXL takes latents_mean for 4 channels only.
+    unseen = config.normalization == "channel" or (config.shift_factor and not kind.startswith(APPLIES_SHIFT))
+    # In float16, SDXL's pipelines look for post_quant_conv's weights.
+    if unseen or (kind.startswith("StableDiffusionXL") and not config.post_quant_conv):
+        autoencoder = fold_normalization(autoencoder)
+    return to_diffusers(autoencoder)

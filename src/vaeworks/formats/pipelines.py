@@ -1,50 +1,33 @@
-"""Stable Diffusion pipelines with a VAE of ours inside. The only module that builds pipelines."""
+"""Stable Diffusion pipelines with a VAE of ours inside."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import inspect
-import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image, ImageOps
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import AutoencoderConfig
-from ..errors import ConfigError, FormatError, MissingExtraError, VaeworksError
+from ..errors import ConfigError, FormatError, VaeworksError
 from ..images import center_crop, from_model_range, to_pillow
 from ..models import Autoencoder
-from .diffusers import to_diffusers
+from .diffusers import vae_for_pipeline
+from .tiny_pipelines import TINY, diffusers_library
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DiffusionPipeline
-
-APPLIES_SHIFT = ("StableDiffusion3", "Flux")
-"""How the names of pipeline classes begin that compute with the VAE's shift_factor; SD and SDXL do not look at it."""
+    from diffusers import DiffusionPipeline
 
 REPLACEABLE = ("AutoencoderKL", "AutoencoderTiny")
 """VAE classes whose place an AutoencoderKL can take; video, Flux.2 and other VAEs have another interface."""
 
-TINY_SIZE = 64
-"""Default picture side of tiny pipelines, in pixels."""
-
-_WIDTH = 32  # of tiny networks
-_SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-_CHATTER = {
-    # image processors, which no pipeline here uses, do without torchvision
-    "transformers.utils.import_utils": "requires torchvision (not installed); falling back",
-    # an empty list of modules, at every change of dtype (diffusers 0.42)
-    "diffusers.models.modeling_utils": "that should be kept in float32: [].",
-}  # what these loggers say of every pipeline, and no user can do anything about
 _WARNINGS: dict[str, type[Warning]] = {
     # Euler schedulers call np.array on tensors, which PyTorch answers in the way of NumPy 1
     "__array__ implementation doesn't accept a copy keyword": DeprecationWarning,
@@ -62,7 +45,7 @@ def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.devic
     large is read.
     Errors: FormatError for what cannot be found or read; ConfigError for a VAE that the pipeline's denoiser does not fit.
     """
-    diffusers = _diffusers()
+    diffusers = diffusers_library()
     if name in TINY:
         return TINY[name](autoencoder).to(device=device, dtype=dtype, silence_dtype_warnings=True)
     name = name.removeprefix("hf:")
@@ -70,7 +53,7 @@ def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.devic
         raise FormatError(f"{name} is no diffusers pipeline, which is a folder with a model_index.json; or pass one of {', '.join(TINY)}")
     with _format_errors(name), _quiet():
         kind, absent = _check_stored(name, autoencoder.config)
-        parts = dict.fromkeys(absent) | {"vae": _vae_for(kind.__name__, autoencoder).to(dtype=dtype)}
+        parts = dict.fromkeys(absent) | {"vae": vae_for_pipeline(kind.__name__, autoencoder).to(dtype=dtype)}
         return diffusers.DiffusionPipeline.from_pretrained(name, dtype=dtype, **parts).to(device, silence_dtype_warnings=True)
 
 
@@ -85,7 +68,7 @@ def inject(pipe: DiffusionPipeline, autoencoder: Autoencoder) -> DiffusionPipeli
     _check_fits(type(pipe), denoiser.config, None if own is None else (type(own).__name__, own.config), autoencoder.config)
     if any(hasattr(part, "_hf_hook") for part in pipe.components.values()):
         raise ConfigError("the pipeline is being offloaded to the CPU; inject the VAE first, then enable offloading")
-    vae = _vae_for(type(pipe).__name__, autoencoder).to(device=denoiser.device, dtype=denoiser.dtype)
+    vae = vae_for_pipeline(type(pipe).__name__, autoencoder).to(device=denoiser.device, dtype=denoiser.dtype)
     # built anew, because each class derives its own things from the VAE when it is made (vae_scale_factor, image_processor ...)
     parameters = inspect.signature(type(pipe).__init__).parameters
     settings = {key: value for key, value in pipe.config.items() if key in parameters}
@@ -138,22 +121,6 @@ def paint(
     return _picture(pixels)
 
 
-def _diffusers() -> ModuleType:
-    """diffusers, where it and transformers are installed."""
-    for logger in _CHATTER:
-        logging.getLogger(logger).addFilter(_is_no_chatter)
-    try:
-        import diffusers
-        import transformers  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("diffusers and transformers", "diffusers", "painting") from None
-    return diffusers
-
-
-def _is_no_chatter(record: logging.LogRecord) -> bool:
-    return _CHATTER[record.name] not in record.getMessage()
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -182,7 +149,7 @@ def _format_errors(name: str) -> Iterator[None]:
 
 def _check_stored(name: str, config: AutoencoderConfig) -> tuple[type[DiffusionPipeline], list[str]]:
     """A stored pipeline whose configuration files say that the VAE fits: its class, and the parts that it does without."""
-    diffusers = _diffusers()
+    diffusers = diffusers_library()
     index = _stored_index(name)
     kind = index.get("_class_name") if isinstance(index, dict) else None
     if not isinstance(kind, str) or not hasattr(diffusers, kind):
@@ -201,7 +168,7 @@ def _check_stored(name: str, config: AutoencoderConfig) -> tuple[type[DiffusionP
 def _stored_index(name: str) -> Any:
     """The contents of model_index.json, which should be an object."""
     try:
-        return _diffusers().DiffusionPipeline.load_config(name)
+        return diffusers_library().DiffusionPipeline.load_config(name)
     except OSError:
         if Path(name).exists():
             raise
@@ -215,7 +182,7 @@ def _stored_index(name: str) -> Any:
 def _stored_config(name: str, part: str) -> dict[str, Any]:
     """A component's config.json, from a folder or the hub."""
     try:
-        return _diffusers().AutoencoderKL.load_config(name, subfolder=part)
+        return diffusers_library().AutoencoderKL.load_config(name, subfolder=part)
     except OSError:
         raise FormatError(f"{name} has no {part}/config.json that could be read") from None
 
@@ -260,61 +227,6 @@ def _denoiser(pipe: DiffusionPipeline) -> Any:
         if pipe.components.get(part) is not None:
             return pipe.components[part]
     raise ConfigError(f"{type(pipe).__name__} has neither a unet nor a transformer; take a text-to-image pipeline")
-
-
-# The VAE as a pipeline needs it
-
-
-def _vae_for(kind: str, autoencoder: Autoencoder) -> AutoencoderKL:
-    """An AutoencoderKL whose latents this class of pipeline normalizes as `autoencoder.normalize` does."""
-    config = autoencoder.config
-    # Every pipeline divides by scaling_factor, only some look further, and SDXL takes latents_mean for 4 channels only.
-    unseen = config.normalization == "channel" or (config.shift_factor and not kind.startswith(APPLIES_SHIFT))
-    # In float16, SDXL's pipelines look for post_quant_conv's weights.
-    if unseen or (kind.startswith("StableDiffusionXL") and not config.post_quant_conv):
-        autoencoder = _only_scaled(autoencoder)
-    return to_diffusers(autoencoder)
-
-
-def _only_scaled(autoencoder: Autoencoder) -> Autoencoder:
-    """The same VAE with latents that need no shift and no channel statistics, because its outermost weights apply them.
-
-    New latents = (latents - mean) / std. Exact, but for a log-variance at the ends of its clamp.
-    """
-    config = autoencoder.config
-    c, channelwise = config.latent_channels, config.normalization == "channel"
-    mean = torch.tensor(config.latents_mean if channelwise else [config.shift_factor] * c, dtype=torch.float64)
-    std = torch.tensor(config.latents_std if channelwise else [1.0] * c, dtype=torch.float64)
-    scaled = copy.deepcopy(autoencoder)
-    scaled.config = dataclasses.replace(
-        config, post_quant_conv=True, shift_factor=0.0, normalization="scalar", latents_mean=None, latents_std=None
-    )
-    last = scaled.quant_conv if isinstance(scaled.quant_conv, nn.Conv2d) else scaled.encoder.conv_out
-    _scale_output(last, torch.cat([1 / std, torch.ones(c)]), torch.cat([-mean / std, -2 * std.log()]))  # means, then log-variances
-    if not isinstance(scaled.post_quant_conv, nn.Conv2d):  # decoder.conv_in could not take the shift: it pads with zeros
-        identity = {"weight": torch.eye(c)[:, :, None, None].to(last.weight), "bias": torch.zeros(c).to(last.weight)}
-        scaled.post_quant_conv = nn.Conv2d(c, c, 1, device="meta")
-        scaled.post_quant_conv.load_state_dict(identity, assign=True)
-    _scale_input(scaled.post_quant_conv, std, mean)
-    return scaled
-
-
-@torch.no_grad()
-def _scale_output(conv: nn.Conv2d, gain: Tensor, offset: Tensor) -> None:
-    """Make a convolution's output y become y * gain + offset, by channel."""
-    assert conv.bias is not None
-    weight, bias = conv.weight.cpu().double(), conv.bias.cpu().double()
-    conv.weight.copy_(weight * gain[:, None, None, None])
-    conv.bias.copy_(bias * gain + offset)
-
-
-@torch.no_grad()
-def _scale_input(conv: nn.Conv2d, gain: Tensor, offset: Tensor) -> None:
-    """Make a 1x1 convolution see x * gain + offset, by channel, instead of x."""
-    assert conv.bias is not None
-    weight, bias = conv.weight.cpu().double(), conv.bias.cpu().double()
-    conv.weight.copy_(weight * gain[:, None, None])
-    conv.bias.copy_(bias + weight.flatten(1) @ offset)
 
 
 # Painting
@@ -365,7 +277,7 @@ def _for_task(pipe: DiffusionPipeline, painting_over: bool) -> DiffusionPipeline
         raise ConfigError(f"{kind} would take an image of {latents} channels for latents of this VAE; paint without an image")
     if painting_over == ("image" in accepted):
         return pipe
-    diffusers = _diffusers()
+    diffusers = diffusers_library()
     try:
         return (diffusers.AutoPipelineForImage2Image if painting_over else diffusers.AutoPipelineForText2Image).from_pipe(pipe)
     except ValueError:
@@ -391,155 +303,3 @@ def _picture(pixels: Tensor) -> Image.Image:
             f"{str(pixels.dtype).removeprefix('torch.')}; use float32 or bfloat16"
         )
     return to_pillow(from_model_range(pixels * 2 - 1))
-
-
-# Tiny pipelines: every part of the real ones at a size that runs in a second, with random weights
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """The same random weights every time, without a trace in PyTorch's random state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # torch.manual_seed would also seed the GPUs, whose state is not restored
-        yield
-
-
-def _tiny_sd(autoencoder: Autoencoder) -> DiffusionPipeline:
-    """Stable Diffusion 1: U-Net, one CLIP text encoder."""
-    diffusers = _diffusers()
-    with _seeded():
-        parts = {"unet": _tiny_unet(autoencoder, cross_attention_dim=_WIDTH), **_tiny_clip()}
-    parts |= {"scheduler": diffusers.DDIMScheduler(**_SD_NOISE, clip_sample=False, set_alpha_to_one=False)}
-    parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    return _assemble(diffusers.StableDiffusionPipeline, autoencoder, parts)
-
-
-def _tiny_sdxl(autoencoder: Autoencoder) -> DiffusionPipeline:
-    """SDXL: U-Net that is told the picture's size, two CLIP text encoders."""
-    diffusers = _diffusers()
-    with _seeded():
-        unet = _tiny_unet(
-            autoencoder,
-            cross_attention_dim=2 * _WIDTH,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + _WIDTH,
-        )
-        parts = {"unet": unet, **_tiny_clip(), **_tiny_clip("_2", projection=True)}
-    parts |= {"scheduler": diffusers.EulerDiscreteScheduler(**_SD_NOISE), "add_watermarker": False}
-    return _assemble(diffusers.StableDiffusionXLPipeline, autoencoder, parts)
-
-
-def _tiny_sd3(autoencoder: Autoencoder) -> DiffusionPipeline:
-    """Stable Diffusion 3: MMDiT with 2x2 patches, two CLIP text encoders and T5."""
-    diffusers = _diffusers()
-    config = autoencoder.config
-    with _seeded():
-        transformer = diffusers.SD3Transformer2DModel(
-            sample_size=_tiny_latent_size(config),
-            patch_size=2,
-            in_channels=config.latent_channels,
-            out_channels=config.latent_channels,
-            num_layers=2,
-            attention_head_dim=8,
-            num_attention_heads=4,
-            caption_projection_dim=_WIDTH,
-            joint_attention_dim=2 * _WIDTH,
-            pooled_projection_dim=2 * _WIDTH,
-        )
-        clips = _tiny_clip(projection=True) | _tiny_clip("_2", projection=True)
-        parts = {"transformer": transformer, **clips, **_tiny_t5("_3", width=2 * _WIDTH)}
-    parts |= {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)}
-    return _assemble(diffusers.StableDiffusion3Pipeline, autoencoder, parts)
-
-
-def _tiny_flux(autoencoder: Autoencoder) -> DiffusionPipeline:
-    """Flux.1: MMDiT on packed latents, a CLIP and a T5 text encoder."""
-    diffusers = _diffusers()
-    with _seeded():
-        transformer = diffusers.FluxTransformer2DModel(
-            patch_size=1,
-            in_channels=4 * autoencoder.config.latent_channels,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=_WIDTH,
-            pooled_projection_dim=_WIDTH,
-            guidance_embeds=True,
-            axes_dims_rope=(4, 4, 8),
-        )
-        parts = {"transformer": transformer, **_tiny_clip(), **_tiny_t5("_2", width=_WIDTH)}
-    parts |= {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
-    pipe = _assemble(diffusers.FluxPipeline, autoencoder, parts)
-    pipe.default_sample_size = _tiny_latent_size(autoencoder.config)  # the class has 128, a picture of a megapixel
-    return pipe
-
-
-TINY: dict[str, Callable[[Autoencoder], DiffusionPipeline]] = {
-    "tiny": _tiny_sd,
-    "tiny-sdxl": _tiny_sdxl,
-    "tiny-sd3": _tiny_sd3,
-    "tiny-flux": _tiny_flux,
-}
-"""Pipelines with random weights, made without any file, whose denoiser takes this VAE's latents. Errors: MissingExtraError."""
-
-
-def _assemble(kind: type[DiffusionPipeline], autoencoder: Autoencoder, parts: dict[str, Any]) -> DiffusionPipeline:
-    for part in parts.values():
-        if isinstance(part, nn.Module):
-            part.requires_grad_(False).eval()  # T5 has dropout
-    return kind(vae=_vae_for(kind.__name__, autoencoder), **parts)
-
-
-def _tiny_latent_size(config: AutoencoderConfig) -> int:
-    return max(2, TINY_SIZE // config.downsample_factor)
-
-
-def _tiny_unet(autoencoder: Autoencoder, **options: Any) -> nn.Module:
-    return _diffusers().UNet2DConditionModel(
-        sample_size=_tiny_latent_size(autoencoder.config),
-        in_channels=autoencoder.config.latent_channels,
-        out_channels=autoencoder.config.latent_channels,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=8,
-        norm_num_groups=8,
-        **options,
-    )
-
-
-def _tiny_clip(suffix: str = "", *, projection: bool = False) -> dict[str, Any]:
-    """A text encoder and its tokenizer, whose tokens are the 256 bytes, inside a word and at its end."""
-    from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    letters = sorted(ByteLevel.alphabet())
-    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
-    config = CLIPTextConfig(
-        vocab_size=len(tokens),
-        hidden_size=_WIDTH,
-        intermediate_size=2 * _WIDTH,
-        projection_dim=_WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    encoder = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
-    return {f"tokenizer{suffix}": tokenizer, f"text_encoder{suffix}": encoder}
-
-
-def _tiny_t5(suffix: str, width: int) -> dict[str, Any]:
-    """A text encoder and its tokenizer, whose tokens are the printable ASCII characters."""
-    from transformers import T5Config, T5EncoderModel, T5Tokenizer
-
-    tokens = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((chr(code), -3.0) for code in range(33, 127))]
-    tokenizer = T5Tokenizer(vocab=tokens, extra_ids=0, model_max_length=512)
-    config = T5Config(vocab_size=len(tokens), d_model=width, d_kv=8, d_ff=2 * width, num_layers=1, num_heads=4)
-    return {f"tokenizer{suffix}": tokenizer, f"text_encoder{suffix}": T5EncoderModel(config)}
