@@ -77,8 +77,9 @@ def arms(config: vw.TrainConfig, batch: Tensor) -> dict[str, tuple[Callable[[], 
         ours = initial_model(config).to(memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
         optimizer = build_optimizer(ours, config.optimizer)
         counters = list(range(len(batch)))
+        mine = dataclasses.replace(config, precision=precision)
         sides[f"vaeworks {precision}"] = (
-            lambda m=ours, o=optimizer, n=counters, p=precision: generator_step(m, m, o, batch, n, config, p),
+            lambda m=ours, o=optimizer, n=counters, c=mine: generator_step(m, m, o, batch, n, c),
             ours,
         )
         for last in (False, True):

@@ -112,14 +112,14 @@ def test_train_eval_resume(place: Path, tmp_path: Path, capsys) -> None:
     assert main(["train", "small-f4c4", "--data", str(place / "photos"), "--out", str(run), *TRAIN, "--json"]) == 0
     first = json.loads(capsys.readouterr().out)
     assert first["images_seen"] == 32
-    assert (
-        main(["eval", str(run), "--data", str(place / "photos"), "--val-fraction", "0.3", "--out", str(tmp_path / "eval"), "--json"]) == 0
-    )
+    assert main(["eval", str(run), "--data", str(place / "photos"), "--out", str(tmp_path / "eval"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     held_out = {f["path"] for f in json.loads((run / "data.json").read_text())["val"]}
     assert {score["path"] for score in result["scores"]} == held_out
     assert json.loads((tmp_path / "eval" / "eval.json").read_text()) == result
     assert (tmp_path / "eval" / "worst.png").exists()
+    assert main(["eval", str(run), "--data", str(place / "photos"), "--include-training", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["scores"]) == 10
     # --resume takes the run's own settings, and the option that lengthens it
     assert main(["train", "small-f4c4", "--data", str(place / "photos"), "--out", str(run), "--resume", "--images", "48", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images_seen"] == 48
@@ -205,6 +205,51 @@ def test_generate(place: Path, tmp_path: Path, capsys) -> None:
     assert "a.png exists" in error(capsys, *words, "--out", tmp_path / "a.png")
     assert "must be divisible by" in error(capsys, *words[:-1], 30, "--out", tmp_path / "c.png")
     assert not (tmp_path / "c.png").exists()
+
+
+def test_folders_files_and_names_that_do_not_fit(place: Path, tmp_path: Path, capsys) -> None:
+    """A folder is never replaced by a picture, a file never by a folder; unknown kinds and devices are told before the work."""
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "a.txt").write_text("x")
+    generate = ["generate", "tiny", "a dog", "--vae", place / "vae.safetensors"]
+    assert "precious exists" in error(capsys, *generate, "--out", tmp_path / "precious", "--overwrite")
+    assert (tmp_path / "precious" / "a.txt").exists()
+    assert "kind of picture" in error(capsys, *generate, "--out", tmp_path / "a.xyz")
+    assert "device 'nonsense'" in error(capsys, *generate, "--out", tmp_path / "a.png", "--device", "nonsense")
+    taken = tmp_path / "precious" / "a.txt"
+    assert "a.txt is a file" in error(capsys, "reconstruct", place / "vae.safetensors", place / "photos", "--out", taken)
+    assert "limit (=-5)" in error(capsys, "eval", place / "vae.safetensors", "--data", place / "photos", "--limit", -5)
+    assert "recipe comes first" in error(capsys, "train", "--data", place / "photos", "--out", tmp_path / "r", "small-f4c4")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    words = ["train", "small-f4c4", "--data", place / "photos", "--out", tmp_path / "run", "--resume"]
+    assert "run.json is not a run's record" in error(capsys, *words)
+
+
+def test_folders_keep_their_shape_and_broken_files_are_passed_over(place: Path, tmp_path: Path, capsys) -> None:
+    """A class tree is mirrored; a file that cannot be read is named, brackets and all, and the rest is done."""
+    for name in ("a/001.png", "b/001.png", "b/x[/b].png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes((place / "photos" / "p0.png").read_bytes() if "001" in name else b"broken")
+    out = tmp_path / "out"
+    assert main(["reconstruct", str(place / "vae.safetensors"), str(tmp_path / "in"), "--out", str(out)]) == 0
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png")) == ["a/001.png", "b/001.png"]
+    assert "x[/b].png: not an image" in capsys.readouterr().err
+    assert main(["eval", str(place / "vae.safetensors"), "--data", str(tmp_path / "in")]) == 0
+    assert "x[/b].png: not an image" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_full_disk_anywhere_is_one_line(place: Path, tmp_path: Path) -> None:
+    """A limit on file size that the first sample grid meets: one line, exit code 2, no traceback."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from vaeworks.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["train", "small-f4c4", "--data", str(place / "photos"), "--out", str(tmp_path / "run"), *TRAIN]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("vaeworks: ")
+    assert "Traceback" not in done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

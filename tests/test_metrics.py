@@ -69,7 +69,8 @@ def test_evaluation_of_a_known_model() -> None:
     """The identity is infinitely good; an offset of 5 gray levels costs what it must where nothing clips."""
     files = scan("photos").files[:3]
     model = Identity(SMALL)
-    assert evaluate(model, files, limit=128).psnr == math.inf
+    assert evaluate(model, files, limit=128).scores[0].psnr == math.inf
+    assert evaluate(model, files, limit=128).psnr == 100  # so that one exact image does not hide all others
     model.offset = 5.0
     flat = Image.new("RGB", (64, 64), (100, 120, 140))
     result = _evaluate_picture(model, flat)
@@ -86,12 +87,12 @@ def _evaluate_picture(model: vw.Autoencoder, picture: Image.Image):
 
 def test_evaluation_covers_every_image_and_says_what_it_skipped(tmp_path: Path) -> None:
     """Rows by file, crop sizes multiples of f, too small files named, digest that changes with the files."""
-    for name, size in (("a", (33, 50)), ("b", (64, 64)), ("c", (3, 3))):
+    for name, size in (("a", (33, 50)), ("b", (64, 64)), ("c", (3, 3)), ("d", (10, 60))):
         Image.effect_noise(size, 50).convert("RGB").save(tmp_path / f"{name}.png")
     model = vw.build(SMALL)
     result = evaluate(model, scan(tmp_path).files, limit=48)
     assert [(Path(s.path).stem, s.width, s.height) for s in result.scores] == [("a", 32, 48), ("b", 48, 48)]
-    assert [Path(p).stem for p, _ in result.skipped] == ["c"]
+    assert [Path(p).stem for p, _ in result.skipped] == ["c", "d"]
     assert result.worst(1)[0].psnr == min(s.psnr for s in result.scores)
     assert result.protocol != evaluate(model, scan(tmp_path).files[1:], limit=48).protocol
     assert result.protocol != evaluate(model, scan(tmp_path).files, limit=None).protocol

@@ -29,7 +29,7 @@ from vaeworks.train.ema import ema_update_
 from vaeworks.train.log import read_log
 from vaeworks.train.loop import initial_model
 from vaeworks.train.schedule import ema_decay, learning_rate, progress
-from vaeworks.train.step import build_optimizer, generator_step, resolve_precision
+from vaeworks.train.step import build_optimizer, generator_step, resolve_device, resolve_precision
 
 MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 SHORT = TrainConfig(
@@ -101,10 +101,17 @@ def test_equal_seeds_equal_runs(folder: Path, finished: Path, tmp_path: Path) ->
     assert not same(weights(finished), weights(tmp_path / "c"))
 
 
-@pytest.mark.parametrize("stop_after", [5, 8, 11])
-def test_an_interrupted_run_goes_on_as_if_undisturbed(folder: Path, finished: Path, tmp_path: Path, stop_after: int, monkeypatch) -> None:
+@pytest.mark.parametrize(("stop_after", "precision"), [(5, "fp32"), (8, "fp32"), (11, "fp32"), (6, "bf16")])
+def test_an_interrupted_run_goes_on_as_if_undisturbed(
+    folder: Path, finished: Path, tmp_path: Path, stop_after: int, precision: str, monkeypatch
+) -> None:
     """SIGINT in the middle saves; --resume ends with the same weights, optimizer, average and log as without it."""
     from vaeworks.train import loop
+
+    config = dataclasses.replace(SHORT, precision=precision)
+    if precision != SHORT.precision:
+        finished = tmp_path / "whole"
+        train(config, folder, finished, show=False)
 
     steps = 0
     original = loop.generator_step
@@ -118,9 +125,9 @@ def test_an_interrupted_run_goes_on_as_if_undisturbed(folder: Path, finished: Pa
 
     monkeypatch.setattr(loop, "generator_step", counted)
     with pytest.raises(Interrupted, match=f"stopped at {8 * stop_after} images.*continue with: vaeworks train custom"):
-        train(SHORT, folder, tmp_path / "run", show=False)
+        train(config, folder, tmp_path / "run", show=False)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    train(SHORT, folder, tmp_path / "run", resume=True, show=False)
+    train(config, folder, tmp_path / "run", resume=True, show=False)
     assert same(weights(finished), weights(tmp_path / "run"))
     assert figures(finished) == figures(tmp_path / "run")
     from safetensors.torch import load_file
@@ -163,7 +170,7 @@ def test_micro_batches_give_the_same_gradient() -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         # fp64 weights on fp32 images would not run: let the forward cast them
         model.register_forward_pre_hook(lambda module, args: tuple(a.double() for a in args))
-        result = generator_step(model, model, optimizer, batch, list(range(8)), config, "fp32")
+        result = generator_step(model, model, optimizer, batch, list(range(8)), config)
         after.append((result, model.state_dict()))
     for name, value in after[0][1].items():
         torch.testing.assert_close(value, after[1][1][name], atol=1e-7, rtol=1e-6)
@@ -195,7 +202,7 @@ def test_step_leaves_weights_alone_when_the_loss_is_not_finite() -> None:
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model.register_forward_hook(lambda module, args, out: (out[0] * float("nan"), out[1]))
     batch = torch.zeros(8, 3, 16, 16, dtype=torch.uint8)
-    result = generator_step(model, model, optimizer, batch, list(range(8)), SHORT, "fp32")
+    result = generator_step(model, model, optimizer, batch, list(range(8)), SHORT)
     assert not result.finite
     assert same(before, model.state_dict())
 
@@ -352,12 +359,144 @@ def test_noise_belongs_to_the_image_not_to_the_batch() -> None:
     assert not torch.equal(whole, latent_noise(4, [0, 1, 2, 3], (4, 8, 8)))
 
 
-def test_precision_is_resolved() -> None:
-    """Asked-for precisions stay; auto is one of the two."""
-    cpu = torch.device("cpu")
-    assert resolve_precision("fp32", cpu) == "fp32"
-    assert resolve_precision("bf16", cpu) == "bf16"
-    assert resolve_precision("auto", cpu) in ("fp32", "bf16")
+@pytest.mark.parametrize(("capability", "expected"), [("avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx2", "fp32")])
+def test_precision_follows_the_processor(capability: str, expected: str, monkeypatch) -> None:
+    """auto is bf16 where the processor computes with it, and fp32 elsewhere."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
+    assert resolve_precision(torch.device("cpu")) == expected
+
+
+def test_precision_is_decided_once(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """A run that began in one precision goes on in it on a processor where auto would mean the other."""
+    from vaeworks.train import loop
+    from vaeworks.train.run import read_run
+
+    config = dataclasses.replace(SHORT, precision="auto", images=16, val_every=16)
+    monkeypatch.setattr(loop, "resolve_precision", lambda device: "bf16")
+    train(config, folder, tmp_path / "run", show=False)
+    monkeypatch.setattr(loop, "resolve_precision", lambda device: "fp32")
+    result = train(dataclasses.replace(config, images=32), folder, tmp_path / "run", resume=True, show=False)
+    assert result.precision == read_run(tmp_path / "run").config.precision == "bf16"
+
+
+def test_devices_that_are_not_there() -> None:
+    """An unknown device and a missing one are a ConfigError in one line."""
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    for name in ("nonsense", *(() if torch.cuda.is_available() else ("cuda",))):
+        with pytest.raises(vw.ConfigError, match=f"device '{name}' cannot be used"):
+            resolve_device(name)
+
+
+def test_kl_is_computed_in_full_precision() -> None:
+    """Under bf16 autocast the moments come back as fp32: in bf16 the KL near the prior is wrong by percents."""
+    model = initial_model(SHORT)
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = model.encode(torch.zeros(1, 3, 16, 16))
+    assert posterior.mean.dtype == posterior.kl().dtype == torch.float32
+
+
+def test_the_average_is_what_is_saved(finished: Path) -> None:
+    """model.safetensors holds the checkpoint's average, not its weights."""
+    from safetensors.torch import load_file
+
+    checkpoint = load_file(newest_checkpoint(finished / "checkpoints"))
+    saved = weights(finished)
+    assert all(torch.equal(saved[k], checkpoint[f"average.{k}"]) for k in saved)
+    assert any(not torch.equal(saved[k], checkpoint[f"model.{k}"]) for k in saved)
+
+
+def test_gradients_are_clipped() -> None:
+    """With plain SGD of rate 1, a step's length is the norm of the gradient, cut at clip_norm."""
+    batch = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for clip in (1e-3, 0.0):
+        config = dataclasses.replace(SHORT, optimizer=OptimizerConfig(clip_norm=clip))
+        model = initial_model(config)
+        before = [p.detach().clone() for p in model.parameters()]
+        result = generator_step(model, model, torch.optim.SGD(model.parameters(), lr=1.0), batch, list(range(8)), config)
+        length = torch.stack([(p - b).square().sum() for p, b in zip(model.parameters(), before, strict=True)]).sum().sqrt().item()
+        assert length == pytest.approx(clip or result.grad_norm, rel=1e-3)
+        assert result.grad_norm > 1e-2
+
+
+def test_best_is_the_best(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """best.safetensors is of the highest validation, not of the last, and has measured statistics at the end."""
+    from vaeworks.train import loop
+
+    figures_to_come = iter([10.0, 30.0, 20.0, 15.0])
+    at_best: list[dict[str, torch.Tensor]] = []
+    original = loop.validate
+
+    def falling(autoencoder, images):
+        figure = next(figures_to_come)
+        if figure == 30.0:
+            at_best.append({k: v.clone() for k, v in autoencoder.state_dict().items()})
+        return figure, original(autoencoder, images)[1]
+
+    monkeypatch.setattr(loop, "validate", falling)
+    result = train(SHORT, folder, tmp_path / "run", show=False)
+    assert (result.best_psnr, result.val_psnr) == (30.0, 15.0)
+    best = vw.load(tmp_path / "run" / "best.safetensors")
+    assert same(best.state_dict(), at_best[0])
+    assert best.config.scaling_factor != 1.0
+
+
+def test_torn_checkpoints_do_not_push_out_good_ones(folder: Path, finished: Path, tmp_path: Path) -> None:
+    """After going on from the one before, the torn one is gone; if all are torn, nothing starts anew unasked."""
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "run")
+    folder_of = tmp_path / "run" / "checkpoints"
+    (folder_of / "0000009999.safetensors").write_bytes(b"torn")
+    train(dataclasses.replace(SHORT, images=128), folder, tmp_path / "run", resume=True, show=False)
+    assert sorted(p.name for p in folder_of.iterdir()) == ["0000000096.safetensors", "0000000128.safetensors"]
+    for path in folder_of.iterdir():
+        path.write_bytes(b"torn")
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    with pytest.raises(vw.FormatError, match="none of the 2 checkpoints"):
+        train(SHORT, folder, tmp_path / "run", resume=True, show=False)
+    assert (tmp_path / "run" / "log.jsonl").read_text() == log
+
+
+def test_resuming_a_finished_run_changes_nothing(folder: Path, finished: Path, tmp_path: Path) -> None:
+    """Log, weights and figures stay."""
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "run")
+    before = json.loads((finished / "result.json").read_text())
+    result = train(SHORT, folder, tmp_path / "run", resume=True, show=False)
+    assert result.val_psnr == before["val_psnr"]
+    assert result.images_per_second > 0
+    assert figures(tmp_path / "run") == figures(finished)
+    assert same(weights(tmp_path / "run"), weights(finished))
+
+
+def test_validation_images_are_never_trained_on(folder: Path, tmp_path: Path) -> None:
+    """A validation folder inside the training folder: its files leave the training side, and that is said."""
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "all")
+    (tmp_path / "all" / "val").mkdir()
+    for name in ("00.png", "01.png"):
+        shutil.copy(folder / name, tmp_path / "all" / "val" / name)
+    config = dataclasses.replace(SHORT, images=8, data=dataclasses.replace(SHORT.data, val=str(tmp_path / "all" / "val")))
+    train(config, tmp_path / "all", tmp_path / "run", show=False)
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert len(data["train"]) == 10
+    assert not {f["digest"] for f in data["train"]} & {f["digest"] for f in data["val"]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": -1}, {"ema_halflife": -5}, {"batch": 0}, {"max_minutes": 0.0}, {"micro_batch": 3},
+        {"model": dataclasses.replace(MODEL, out_channels=1)}, {"model": dataclasses.replace(MODEL, in_channels=4, out_channels=4)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_impossible_runs_are_refused(change: dict) -> None:
+    """Settings that would crash later, or compute something else than asked, are a ConfigError at once."""
+    with pytest.raises(vw.ConfigError):
+        dataclasses.replace(SHORT, **change)
 
 
 @pytest.mark.parametrize("recipe", ["sd1"])
@@ -368,7 +507,7 @@ def test_full_size_recipe_runs_a_step(recipe: str) -> None:
     assert model.num_parameters == 83_653_863
     before = model.decoder.conv_out.weight.detach().clone()
     batch = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    result = generator_step(model, model, build_optimizer(model, config.optimizer), batch, [0], config, "fp32")
+    result = generator_step(model, model, build_optimizer(model, config.optimizer), batch, [0], config)
     assert result.finite
     assert not torch.equal(before, model.decoder.conv_out.weight)
 
@@ -377,13 +516,13 @@ def test_full_size_recipe_runs_a_step(recipe: str) -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_precisions_and_checkpointing_agree(precision: str, checkpointing: bool) -> None:
     """bf16 and recomputation change a step's loss by no more than rounding; weights stay fp32."""
-    config = dataclasses.replace(SHORT, gradient_checkpointing=checkpointing)
+    config = dataclasses.replace(SHORT, gradient_checkpointing=checkpointing, precision=precision)
     batch = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     model = initial_model(config)
-    result = generator_step(model, model, build_optimizer(model, config.optimizer), batch, list(range(8)), config, precision)
+    result = generator_step(model, model, build_optimizer(model, config.optimizer), batch, list(range(8)), config)
     reference_model = initial_model(SHORT)
     reference = generator_step(
-        reference_model, reference_model, build_optimizer(reference_model, SHORT.optimizer), batch, list(range(8)), SHORT, "fp32"
+        reference_model, reference_model, build_optimizer(reference_model, SHORT.optimizer), batch, list(range(8)), SHORT
     )
     assert result.loss == pytest.approx(reference.loss, rel=1e-6 if precision == "fp32" else 2e-2)
     assert {p.dtype for p in model.parameters()} == {torch.float32}

@@ -14,7 +14,7 @@ import io
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +27,7 @@ from .errors import ConfigError, DataError, VaeworksError
 from .recipes import RECIPES, recipe
 
 if TYPE_CHECKING:
+    from PIL import Image
     from rich.console import Console
 
     from .metrics import Evaluation
@@ -42,7 +43,7 @@ def console() -> Console:
     """Where people read."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def demo(
@@ -54,7 +55,7 @@ def demo(
     from .demo import run_demo
 
     report = run_demo(out, minutes, overwrite, console().print)
-    console().print(f"\n[bold]{out / 'report.html'}[/] shows it all; {out / 'report.json'} has every figure")
+    console().print(f"\n{out / 'report.html'} shows it all; {out / 'report.json'} has every figure")
     return report
 
 
@@ -80,11 +81,11 @@ def train(
     """Train a VAE by a recipe. Every number of the recipe is an option below."""
     from .train import train as run
 
-    result = run(config, data, out, recipe=recipe, resume=resume)
+    result = run(config, _source(data), out, recipe=recipe, resume=resume)
     val = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on held-out images"
     stats = result.latents
     console().print(
-        f"[bold]{out / 'model.safetensors'}[/]: {result.images_seen:,} images in {result.seconds:.0f} s{val}\n"
+        f"{out / 'model.safetensors'}: {result.images_seen:,} images in {result.seconds:.0f} s{val}\n"
         f"latents measured on {stats.num_images:,} crops: scaling_factor {stats.scaling_factor:.5f}, shift_factor {stats.shift_factor:.5f}"
     )
     return dataclasses.asdict(result)
@@ -96,28 +97,37 @@ def evaluate(
     out: Annotated[Path | None, arg(metavar="DIR", help="for eval.json and a picture of the worst cases")] = None,
     limit: Annotated[int, arg(help="longest side of the central crop that is judged, in pixels")] = 512,
     val_fraction: Annotated[float | None, arg(help="judge only the files that a run with this data.val-fraction held out")] = None,
+    include_training: Annotated[bool, arg(help="judge also the files that the run in MODEL was trained on")] = False,
+    overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """PSNR and SSIM per image, beside two baselines that have learned nothing."""
+    """PSNR and SSIM per image, beside two baselines that have learned nothing. A run is judged on what it has not seen."""
     from .data import scan
     from .formats import load
-    from .formats.files import write_text
+    from .formats.files import write_picture, write_text
     from .metrics import evaluate as judge
+    from .metrics.evaluate import worst_cases
+    from .train.run import trained_on
 
+    if out is not None and (out / "eval.json").exists() and not overwrite:
+        raise ConfigError(f"{out / 'eval.json'} exists; choose another --out, or pass --overwrite")
     autoencoder = load(model)
-    images = scan(data)
+    images = scan(_source(data))
     if val_fraction is not None:
         _, images = images.split(val_fraction)
-        if not images.files:
-            raise DataError(f"no file of {data!r} is held out at val-fraction {val_fraction}")
-    result = judge(autoencoder, images.files, limit=limit, progress=_bar("evaluating"))
+    seen = set() if include_training else trained_on(Path(model))
+    files = tuple(file for file in images.files if file.digest not in seen)
+    if not files:
+        why = f"held out at val-fraction {val_fraction}" if val_fraction is not None else "unseen by this run; --include-training judges it"
+        raise DataError(f"no file of {data!r} is {why}")
+    if left_out := len(images.files) - len(files):
+        console().print(f"{left_out:,} images left out, because this run was trained on them; --include-training judges them too")
+    result = judge(autoencoder, files, limit=limit, progress=_bar("evaluating"))
     result = dataclasses.replace(result, skipped=(*images.skipped, *result.skipped))
     _print_evaluation(result)
     values = result.to_dict()
     if out is not None:
-        from .metrics.evaluate import worst_cases
-
-        out.mkdir(parents=True, exist_ok=True)
-        worst_cases(autoencoder, result, limit).save(out / "worst.png")
+        _make_folder(out)
+        write_picture(out / "worst.png", worst_cases(autoencoder, result, limit))
         write_text(out / "eval.json", dumps(values) + "\n")
         console().print(f"{out / 'eval.json'}, {out / 'worst.png'} (original, reconstruction, difference x 4)")
     return values
@@ -126,16 +136,17 @@ def evaluate(
 def reconstruct(model: Model, inputs: Inputs, out: Out, overwrite: Overwrite = False) -> dict[str, Any]:
     """Images through the VAE and back, as PNG files of the same size."""
     from .formats import load
-    from .images import open_image, to_pillow, to_uint8
+    from .formats.files import write_picture
+    from .images import to_pillow, to_uint8
     from .metrics import psnr
     from .metrics.evaluate import reconstruct_uint8
 
     autoencoder = load(model)
-    rows = {}
-    for path, target in _targets(_images(inputs), out, ".png", overwrite):
-        image = to_uint8(_open(path, open_image, autoencoder.config.in_channels))
+    rows: dict[str, Any] = {}
+    for path, target, picture in _readable(_targets(_images(inputs), out, ".png", overwrite), autoencoder.config.in_channels):
+        image = to_uint8(picture)
         recon = reconstruct_uint8(autoencoder, image)
-        _save_picture(to_pillow(recon), target)
+        write_picture(target, to_pillow(recon))
         rows[str(target)] = {"source": str(path), "psnr": psnr(image, recon)}
         console().print(f"{target}  {rows[str(target)]['psnr']:.2f} dB")
     return rows
@@ -154,13 +165,13 @@ def encode(
 
     from .formats import load
     from .formats.latents import write_latents
-    from .images import open_image, to_model_range, to_uint8
+    from .images import to_model_range, to_uint8
 
     autoencoder = load(model)
     generator = torch.Generator().manual_seed(seed)
-    rows = {}
-    for path, target in _targets(_images(inputs), out, ".safetensors", overwrite):
-        image = to_uint8(_open(path, open_image, autoencoder.config.in_channels))
+    rows: dict[str, Any] = {}
+    for path, target, picture in _readable(_targets(_images(inputs), out, ".safetensors", overwrite), autoencoder.config.in_channels):
+        image = to_uint8(picture)
         with torch.inference_mode():
             found = autoencoder.encode(to_model_range(image[None]).to(autoencoder.dtype), pad=True)
             latents = (found.mode() if posterior == "mode" else found.sample(generator))[0]
@@ -175,6 +186,7 @@ def decode(model: Model, inputs: Inputs, out: Out, overwrite: Overwrite = False)
     import torch
 
     from .formats import load
+    from .formats.files import write_picture
     from .formats.latents import read_latents
     from .images import crop_to, from_model_range, to_pillow
 
@@ -184,7 +196,7 @@ def decode(model: Model, inputs: Inputs, out: Out, overwrite: Overwrite = False)
         latents, (height, width) = read_latents(path, autoencoder.config)
         with torch.inference_mode():
             image = crop_to(from_model_range(autoencoder.decode(latents[None].to(autoencoder.dtype)))[0], height, width)
-        _save_picture(to_pillow(image), target)
+        write_picture(target, to_pillow(image))
         rows[str(target)] = {"source": str(path), "shape": list(image.shape)}
         console().print(f"{target}  {width} x {height}")
     return rows
@@ -209,18 +221,20 @@ def generate(
     import torch
 
     from .formats import load
+    from .formats.files import picture_kind, write_picture
     from .formats.pipelines import load_pipeline, paint
-    from .images import open_image
+    from .train.step import resolve_device
 
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists; choose another --out, or pass --overwrite")
-    start = None if image is None else _open(image, open_image, 3)
-    on = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise ConfigError(f"{out} exists; choose another --out" + ("" if out.is_dir() else ", or pass --overwrite"))
+    picture_kind(out)  # before the work, not after it
+    start = None if image is None else _open(image, 3)
+    on = resolve_device(device)
     kind = {"auto": "bf16" if on.type == "cuda" else "fp32"}.get(dtype, dtype)
     weights = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[kind]
     pipe = load_pipeline(pipeline, load(vae), on, weights)
     picture = paint(pipe, prompt, image=start, strength=strength, size=size, steps=steps, guidance=guidance, seed=seed)
-    _save_picture(picture, out)
+    write_picture(out, picture)
     console().print(f"{out}  {picture.width} x {picture.height}, {type(pipe).__name__}")
     return {"out": str(out), "pipeline": type(pipe).__name__, "width": picture.width, "height": picture.height, "seed": seed}
 
@@ -258,12 +272,17 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"vaeworks: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stop:
-        print(f"vaeworks: {stop}" if str(stop) else "vaeworks: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        if debug:
+            raise
+        print(f"vaeworks: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"vaeworks: {stop}" if str(stop) else "vaeworks: interrupted", file=sys.stderr)
+        return 130
 
 
 def _bound(words: list[str]) -> Callable[[], Any]:
@@ -297,8 +316,10 @@ _FRAMES = dict.fromkeys(map(ord, "╭╮╰╯│─"), " ")
 
 def _default_config(words: list[str]) -> TrainConfig:
     """What `train`'s options default to: the recipe's numbers, or those of the run that --resume continues."""
-    if not words or words[0].startswith("-"):
+    if not words or words[0] in ("-h", "--help"):
         return TrainConfig()
+    if words[0].startswith("-"):
+        raise ConfigError(f"the recipe comes first: vaeworks train RECIPE --data SRC --out RUN; known: {', '.join(RECIPES)}")
     default = recipe(words[0])
     folder = next((w.partition("=")[2] or n for w, n in itertools.zip_longest(words, words[1:]) if w.partition("=")[0] == "--out"), None)
     if "--resume" in words and folder is not None:
@@ -321,10 +342,11 @@ def _summary(function: Callable[..., Any]) -> str:
 
 
 def _print_help() -> None:
+    from rich.console import Console
     from rich.table import Table
 
-    out = console()
-    out.print("[bold]vaeworks[/] COMMAND ...  build, train, prove, swap and run the VAE of Stable Diffusion and its successors\n")
+    out = Console(highlight=False, markup=False)
+    out.print("vaeworks COMMAND ...  build, train, prove, swap and run the VAE of Stable Diffusion and its successors\n")
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, command in COMMANDS.items():
         table.add_row(name, _summary(command))
@@ -348,7 +370,7 @@ def _print_evaluation(result: Evaluation) -> None:
         worst.add_row(Path(score.path).name, f"{score.psnr:.2f}", f"{score.ssim:.4f}", f"{score.width}x{score.height}")
     out.print(worst)
     for path, reason in result.skipped:
-        out.print(f"[yellow]skipped[/] {path}: {reason}")
+        out.print(f"skipped {path}: {reason}", style="yellow")
 
 
 def _bar(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
@@ -357,27 +379,37 @@ def _bar(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     return lambda items: track(list(items), what, console=console(), transient=True)
 
 
-def _images(inputs: tuple[str, ...]) -> list[Path]:
+def _source(data: str) -> str:
+    if data == "photos" and Path(data).is_dir():
+        console().print("taking the bundled photographs; for the folder of that name write ./photos", style="yellow")
+    return data
+
+
+def _images(inputs: tuple[str, ...]) -> list[tuple[Path, Path]]:
+    """(image file, its place below the folder that was named)."""
     from .data.folder import find_images
 
-    return [path for source in inputs for path in find_images(source)]
+    found = [(path, source) for source in inputs for path in find_images(_source(source))]
+    return [(path, path.relative_to(source) if Path(source).is_dir() and source != "photos" else Path(path.name)) for path, source in found]
 
 
-def _files(inputs: tuple[str, ...], suffix: str) -> list[Path]:
-    found = []
-    for source in inputs:
-        path = Path(source)
-        if not path.exists():
-            raise DataError(f"{source!r} does not exist")
-        found += sorted(path.rglob(f"*{suffix}")) if path.is_dir() else [path]
+def _files(inputs: tuple[str, ...], suffix: str) -> list[tuple[Path, Path]]:
+    """(file, its place below the folder that was named)."""
+    found: list[tuple[Path, Path]] = []
+    for source in map(Path, inputs):
+        if not source.exists():
+            raise DataError(f"{str(source)!r} does not exist")
+        found += (
+            [(p, p.relative_to(source)) for p in sorted(source.rglob(f"*{suffix}"))] if source.is_dir() else [(source, Path(source.name))]
+        )
     if not found:
         raise DataError(f"no {suffix} file in {', '.join(inputs)}")
     return found
 
 
-def _targets(sources: list[Path], out: Path, suffix: str, overwrite: bool) -> list[tuple[Path, Path]]:
+def _targets(sources: list[tuple[Path, Path]], out: Path, suffix: str, overwrite: bool) -> list[tuple[Path, Path]]:
     """(source, target) pairs; all targets are checked before the first is written."""
-    pairs = [(source, out / f"{source.stem}{suffix}") for source in sources]
+    pairs = [(source, out / place.with_suffix(suffix)) for source, place in sources]
     seen: dict[Path, Path] = {}
     for source, target in pairs:
         if target in seen:
@@ -385,24 +417,38 @@ def _targets(sources: list[Path], out: Path, suffix: str, overwrite: bool) -> li
         seen[target] = source
         if target.exists() and not overwrite:
             raise ConfigError(f"{target} exists; choose another --out, or pass --overwrite")
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     return pairs
 
 
-def _open(path: Path, opener: Callable[..., Any], channels: int) -> Any:
+def _make_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; choose a folder for --out")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _readable(pairs: list[tuple[Path, Path]], channels: int) -> Iterator[tuple[Path, Path, Image.Image]]:
+    """(source, target, image) of every file that can be read; the others are named, and are an error if there is no image at all."""
+    errors = []
+    for source, target in pairs:
+        try:
+            image = _open(source, channels)
+        except DataError as error:
+            errors.append(error)
+            console().print(f"skipped {error}", style="yellow")
+            continue
+        yield source, target, image
+    if len(errors) == len(pairs):
+        raise errors[0]
+
+
+def _open(path: Path, channels: int) -> Image.Image:
+    from .images import open_image
+
     try:
-        return opener(path, channels)
+        return open_image(path, channels)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-
-
-def _save_picture(picture: Any, path: Path) -> None:
-    from .formats.files import atomic
-
-    with atomic(path, overwrite=True) as temporary:
-        picture.save(temporary, format=path.suffix.lstrip(".").upper().replace("JPG", "JPEG") or "PNG")
 
 
 if __name__ == "__main__":

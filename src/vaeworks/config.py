@@ -157,6 +157,8 @@ class DataConfig:
             raise ConfigError(f"size (={self.size}) must be at least 1")
         if not 0 < self.min_scale <= 1:
             raise ConfigError(f"min_scale (={self.min_scale}) must be in (0, 1]")
+        if self.val_images < 1 or self.workers < 0 or self.cache_mib < 0:
+            raise ConfigError(f"val_images (={self.val_images}) must be at least 1, workers and cache_mib not negative")
         if not 0 <= self.val_fraction < 1:
             raise ConfigError(f"val_fraction (={self.val_fraction}) must be in [0, 1)")
 
@@ -171,8 +173,8 @@ class LossConfig:
     """weight of the KL term in mean/mean units; LDM's kl_weight w (sum/sum) is w * latents / pixels: 1e-6 is 2.08e-8 at f8c4"""
 
     def __post_init__(self) -> None:
-        if self.beta < 0:
-            raise ConfigError(f"beta (={self.beta}) must not be negative")
+        if not (math.isfinite(self.beta) and self.beta >= 0):
+            raise ConfigError(f"beta (={self.beta}) must be finite and not negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +197,13 @@ class OptimizerConfig:
     """largest gradient norm; 0: no clipping"""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not (math.isfinite(self.lr) and self.lr > 0):
             raise ConfigError(f"lr (={self.lr}) must be positive")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas (={self.betas}) must be in [0, 1)")
+        for name in ("weight_decay", "warmup_images", "final_lr", "clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} (={getattr(self, name)}) must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +227,7 @@ class TrainConfig:
     ema_halflife: int = 1000
     """half-life of the weight average that is saved as the model, in images; 0: none"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on GPUs that have it, else fp32; weights and optimizer are always fp32"""
+    """auto: bf16 autocast on GPUs and CPUs that compute with it, else fp32; weights and optimizer are always fp32"""
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, about a third more time"""
     channels_last: bool = True
@@ -244,6 +251,14 @@ class TrainConfig:
         for name in ("images", "batch", "val_every", "save_every", "log_every", "keep_checkpoints", "stats_images"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1")
+        for name in ("seed", "ema_halflife"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} (={getattr(self, name)}) must not be negative")
+        if self.model.in_channels != self.model.out_channels or self.model.in_channels not in (1, 3):
+            raise ConfigError(
+                f"in_channels (={self.model.in_channels}) and out_channels (={self.model.out_channels}) must be equal, "
+                "1 or 3, to train on images"
+            )
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
             raise ConfigError(f"batch (={self.batch}) must be a multiple of micro_batch (={self.micro_batch})")
         if self.data.size % self.model.downsample_factor:

@@ -23,7 +23,7 @@ from .data import ImageFile, ImageSet, scan
 from .errors import ConfigError
 from .formats import load, save
 from .formats.diffusers import load_with_diffusers
-from .formats.files import read_json, write_text
+from .formats.files import read_json, write_picture, write_text
 from .formats.pipelines import paint
 from .formats.tiny_pipelines import TINY
 from .images import difference, from_model_range, to_model_range, to_pillow, to_uint8
@@ -36,7 +36,7 @@ from .recipes import recipe
 from .train import RunResult, train
 from .train.log import read_log
 from .train.run import read_run
-from .train.validate import CROP
+from .train.validate import CROP, validation_files
 
 PROMPT = "a photo of a dog"
 STRENGTH = 0.3
@@ -64,7 +64,8 @@ def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], No
     save(vae, out / "vae-diffusers", layout="diffusers")
     save(vae, out / "vae-ldm.safetensors", layout="ldm")
     theirs = load_with_diffusers(out / "vae-diffusers")
-    shown = read_crop(held_out.files[0].path, vae, CROP)
+    first = validation_files(held_out.files)[0]
+    shown = read_crop(first.path, vae, CROP)
     error = difference_to_diffusers(vae, theirs, shown)
 
     say(f"painting {PROMPT!r} with it inside a Stable Diffusion pipeline (random weights)")
@@ -73,8 +74,8 @@ def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], No
     painted = paint(pipe, PROMPT, size=128)
     start = to_pillow(shown).resize((128, 128), Image.Resampling.LANCZOS)
     repainted = paint(pipe, PROMPT, image=start, strength=STRENGTH)
-    painted.save(out / "painted.png")
-    repainted.save(out / "repainted.png")
+    write_picture(out / "painted.png", painted)
+    write_picture(out / "repainted.png", repainted)
 
     report = {
         "version": __version__,
@@ -166,7 +167,7 @@ def page_values(
         "diffusers_error": report["largest_difference_to_diffusers"],
         "scores": [{**dataclasses.asdict(s), "name": Path(s.path).stem, "down_up": s.baselines[DOWN_UP]} for s in judged.scores],
         "rows": [_row(vae, s) for s in judged.worst(len(judged.scores))],
-        "steps": _steps(out / "run" / "samples", looks, read_crop(held_out.files[0].path, vae, CROP)),
+        "steps": _steps(out / "run" / "samples", looks, read_crop(validation_files(held_out.files)[0].path, vae, CROP)),
         "psnr_chart": line_chart(
             {
                 "validation, weight average": ([x["images_seen"] for x in looks], [x["val_psnr"] for x in looks]),
@@ -178,8 +179,8 @@ def page_values(
             {"loss": ([x["images_seen"] for x in steps], smooth([x["loss"] for x in steps]))}, "images seen", "loss (smoothed)", log=True
         ),
         "protocol": judged.protocol,
-        "latent_name": held_out.files[0].path.stem,
-        "latents": latent_pictures(vae, held_out.files[0]),
+        "latent_name": validation_files(held_out.files)[0].path.stem,
+        "latents": latent_pictures(vae, validation_files(held_out.files)[0]),
         "stats": result.latents,
         "bits": steps[-1]["bits_per_dimension"] if steps else math.nan,
         "pipeline": report["pipeline"],

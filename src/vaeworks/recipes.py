@@ -45,7 +45,7 @@ def small_f8c16() -> TrainConfig:
         init="linear",
         data=DataConfig(size=64, min_scale=0.12),
         loss=LossConfig(reconstruction="mse", beta=1e-6),
-        optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), warmup_images=1_500, final_lr=0.0),
+        optimizer=OptimizerConfig(lr=5e-4, betas=(0.9, 0.99), warmup_images=1_500, final_lr=0.0),
         ema_halflife=300,
         val_every=10_000,
         save_every=10_000,

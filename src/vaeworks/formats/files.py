@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -30,11 +31,10 @@ def atomic(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        if path.is_dir():  # a folder cannot be replaced in one step: the old one steps aside first
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
+        if path.is_dir():
+            if not temporary.is_dir():
+                raise ConfigError(f"{path} is a folder; choose the name of a file")
+            _replace_folder(temporary, path)
         else:
             temporary.replace(path)
     except (OSError, SafetensorError) as error:
@@ -49,10 +49,43 @@ def atomic(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def _replace_folder(new: Path, path: Path) -> None:
+    """A folder cannot be replaced in one step: the old one steps aside, and back if the new one cannot take its place."""
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all, over what was there."""
     with atomic(path, overwrite=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture, whole or not at all, over what was there; its kind is that of the name's ending.
+
+    Errors: ConfigError for an ending that Pillow does not know.
+    """
+    kind = picture_kind(path)
+    with atomic(path, overwrite=True) as temporary:
+        picture.save(temporary, format=kind)
+
+
+def picture_kind(path: Path) -> str:
+    """Pillow's name for the kind of picture that a file name asks for.
+
+    Errors: ConfigError for an ending that Pillow cannot write.
+    """
+    kind = Image.registered_extensions().get(path.suffix.lower(), "")
+    if kind not in Image.SAVE:
+        raise ConfigError(f"{path} does not end like a kind of picture; .png and .jpg do")
+    return kind
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -25,6 +25,9 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 RUN_MODEL = "model.safetensors"
 """The finished model in a run folder, in native layout."""
 
+LDM_LEFTOVERS = ("loss.", "model_ema.")
+"""What training leaves in LDM files besides the VAE."""
+
 SIGNATURES: dict[str, str] = {
     "native": "decoder.levels.0.blocks.0.norm1.weight",
     "diffusers": "decoder.up_blocks.0.resnets.0.norm1.weight",
@@ -82,6 +85,8 @@ def load(path: str | Path) -> Autoencoder:
         return _load_folder(path)
     tensors, metadata = read_tensors(path)
     layout = detect(tensors)
+    if layout == "ldm":
+        tensors = {name: t for name, t in tensors.items() if not name.startswith(LDM_LEFTOVERS)}
     if layout is None:
         raise FormatError(f"{path} is not a VAE of a known layout; its first tensors are {', '.join(sorted(tensors)[:3]) or 'none'}")
     config = native.config_from_metadata(metadata, str(path))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..config import AutoencoderConfig
+from ..config import MODELS, AutoencoderConfig
 from ..errors import FormatError
 
 
@@ -38,7 +40,7 @@ def config_from_shapes(tensors: Mapping[str, Tensor], where: str) -> Autoencoder
     groups = 32
     while any(width % groups for width in widths + decoder_widths):
         groups //= 2
-    return AutoencoderConfig(
+    found = AutoencoderConfig(
         in_channels=shape("encoder.conv_in.weight")[1],
         out_channels=shape("decoder.conv_out.weight")[0],
         latent_channels=shape("decoder.conv_in.weight")[1],
@@ -53,6 +55,27 @@ def config_from_shapes(tensors: Mapping[str, Tensor], where: str) -> Autoencoder
         post_quant_conv="post_quant_conv.weight" in tensors,
         norm_groups=groups,
     )
+    return _with_known_normalization(found, where)
+
+
+def _with_known_normalization(config: AutoencoderConfig, where: str) -> AutoencoderConfig:
+    """The constants of the published VAE of this architecture; the first where there are several, with a warning."""
+
+    def architecture(c: AutoencoderConfig) -> AutoencoderConfig:
+        return dataclasses.replace(c, scaling_factor=1.0, shift_factor=0.0)
+
+    known = {name: c for name, c in MODELS.items() if c.scaling_factor != 1.0 and architecture(c) == config}
+    if not known:
+        return config
+    name, first = next(iter(known.items()))
+    others = [f"{n} ({c.scaling_factor})" for n, c in known.items() if c.scaling_factor != first.scaling_factor]
+    if others:
+        warnings.warn(
+            f"{where} does not say how its latents are scaled: taken for {name} ({first.scaling_factor}), "
+            f"but it may be {', '.join(others)}; set vae.config = dataclasses.replace(vae.config, scaling_factor=...) then",
+            stacklevel=4,
+        )
+    return first
 
 
 def _mult(widths: list[int], channels: int) -> tuple[float, ...]:

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..data import ImageFile, ImageSet
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..images import center_crop, difference, from_model_range, grid, open_image, to_model_range, to_pillow, to_uint8
 from ..models import Autoencoder
 from .baselines import down_up, jpeg_at
-from .reconstruction import psnr, ssim
+from .reconstruction import SSIM_WINDOW, psnr, ssim
 
 DOWN_UP, JPEG = "bicubic down-up", "JPEG, same bytes"
 """Names of the baseline rows."""
@@ -33,7 +33,7 @@ class Protocol:
     """SHA-256 over the judged files' contents"""
     posterior: str = "mode"
     rounding: str = "clamped and rounded to 8 bits"
-    psnr: str = "per image over all channels, peak 255; mean over images"
+    psnr: str = "per image over all channels, peak 255; mean over images, at most 100 dB each"
     ssim: str = "scikit-image, Gaussian 11x11, sigma 1.5, per channel; mean over images"
 
 
@@ -55,6 +55,11 @@ class ImageScore:
     """of the JPEG baseline's file"""
 
 
+def mean_psnr(values: Iterable[float]) -> float:
+    """Mean in dB of PSNRs, of which an image that is reproduced exactly counts as 100."""
+    return statistics.fmean(min(value, 100.0) for value in values)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A model's figures on a set of images."""
@@ -69,17 +74,17 @@ class Evaluation:
     @property
     def psnr(self) -> float:
         """Mean over images, in dB."""
-        return statistics.fmean(score.psnr for score in self.scores)
+        return mean_psnr(score.psnr for score in self.scores)
 
     @property
     def ssim(self) -> float:
-        """Mean over images; nan if one was too small for it."""
+        """Mean over images."""
         return statistics.fmean(score.ssim for score in self.scores)
 
     def baseline(self, name: str) -> tuple[float, float]:
         """Mean PSNR and SSIM of a baseline over the same images."""
         pairs = [score.baselines[name] for score in self.scores]
-        return statistics.fmean(p for p, _ in pairs), statistics.fmean(s for _, s in pairs)
+        return mean_psnr(p for p, _ in pairs), statistics.fmean(s for _, s in pairs)
 
     def worst(self, count: int) -> tuple[ImageScore, ...]:
         """The images with the lowest PSNR, worst first."""
@@ -119,12 +124,16 @@ def evaluate(
     limit: longest side of the central crop that is judged, in pixels; None: whole images.
     Errors: DataError where no image can be used.
     """
+    if limit is not None and limit < max(SSIM_WINDOW, autoencoder.downsample_factor):
+        raise ConfigError(f"limit (={limit}) must be at least {max(SSIM_WINDOW, autoencoder.downsample_factor)} pixels")
     factor = autoencoder.downsample_factor
     scores: list[ImageScore] = []
     skipped: list[tuple[str, str]] = []
     for file in progress(files):
         try:
             image = read_crop(file.path, autoencoder, limit)
+            if min(image.shape[-2:]) < SSIM_WINDOW:
+                raise DataError(f"{file.width}x{file.height} pixels, too small for SSIM's window of {SSIM_WINDOW}")
         except DataError as error:
             skipped.append((str(file.path), str(error)))
             continue

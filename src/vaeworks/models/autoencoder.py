@@ -41,7 +41,9 @@ class Autoencoder(nn.Module):
         if pad:
             images = pad_to_multiple(images, self.config.downsample_factor)
         check_divisible(images.shape[-2], images.shape[-1], self.config.downsample_factor)
-        return Posterior(self.quant_conv(self.encoder(images)))
+        moments = self.quant_conv(self.encoder(images))
+        # autocast leaves them in half precision, in which the KL of a small variance is wrong by percents
+        return Posterior(moments.float() if torch.is_autocast_enabled(moments.device.type) else moments)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images n 3 f*h f*w, about in [-1,1] (not clamped), from unnormalized latents n c h w.

@@ -68,14 +68,27 @@ def load_checkpoint(path: Path, model: nn.Module, average: nn.Module | None, opt
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most images that is a whole file; None where there is none."""
-    for path in sorted(folder.glob("*.safetensors"), reverse=True):
+    """The checkpoint with the most images that is a whole file; None where there are none at all.
+
+    Errors: FormatError where there are checkpoints and none is whole.
+    """
+    paths = sorted(folder.glob("*.safetensors"), reverse=True)
+    for path in paths:
         try:
             read_tensors(path)
         except FormatError:
             continue
         return path
+    if paths:
+        raise FormatError(f"none of the {len(paths)} checkpoints in {folder} is a whole file; start anew with another --out")
     return None
+
+
+def remove_newer(path: Path) -> None:
+    """Delete the checkpoints after this one, which are torn: they must not count among the newest ones that are kept."""
+    for other in path.parent.glob("*.safetensors"):
+        if other.name > path.name:
+            other.unlink()
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

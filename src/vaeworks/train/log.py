@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from ..config import TrainConfig
+from ..formats.files import write_text
 
 JSONL = "log.jsonl"
 
@@ -23,13 +24,15 @@ class RunLog:
     """Writes a run's log. Used as a context; `show` draws the bar on stderr."""
 
     def __init__(self, run: Path, images_seen: int = 0, show: bool = True):
-        self.console = Console(stderr=True, quiet=not show)
+        self.console = Console(stderr=True, quiet=not show, highlight=False, markup=False)
         self._path = run / JSONL
-        _truncate(self._path, images_seen)
+        if self._path.exists():  # drop what an interrupted run logged after the checkpoint it goes on from
+            kept = [line for line in read_log(run) if line["images_seen"] <= images_seen]
+            write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _tensorboard(run, images_seen)
         if self._board is None:
-            self.console.print("TensorBoard log left out: pip install 'vaeworks[tensorboard]' adds it", style="dim")
+            self.console.print("TensorBoard log left out: pip install 'vaeworks[tensorboard]' adds it")
         self._bar = Progress(
             TextColumn("{task.fields[images]:>9,} images"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[figures]}"), console=self.console, auto_refresh=False,
@@ -54,7 +57,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A line for people, above the bar."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, soft_wrap=True)
 
     def config(self, config: TrainConfig) -> None:
         """The resolved configuration, for people."""
@@ -63,8 +66,8 @@ class RunLog:
         parts = {"run": {k: v for k, v in values.items() if not isinstance(v, dict)}}
         parts |= {k: v for k, v in values.items() if isinstance(v, dict)}
         for part, fields in parts.items():
-            table.add_row(f"[dim]{part}[/]", "  ".join(f"[dim]{k}[/] {v}" for k, v in fields.items() if v is not None))
-        self.console.print(table, highlight=False)
+            table.add_row(part, "  ".join(f"{k} {v}" for k, v in fields.items() if v is not None), style="dim")
+        self.console.print(table)
 
     def write(self, images_seen: int, values: dict[str, float]) -> None:
         """One line of JSON, and the same scalars for TensorBoard."""
@@ -80,24 +83,23 @@ class RunLog:
             self._board.add_image(name, np.asarray(image), images_seen, dataformats="HWC")
 
 
+def last_look(run: Path, images_seen: int) -> tuple[int | None, float | None]:
+    """Where a run that goes on from `images_seen` was validated last, and the PSNR in dB; (None, None) if never."""
+    looks = [line for line in read_log(run) if "val_psnr" in line and line["images_seen"] <= images_seen]
+    return (int(looks[-1]["images_seen"]), looks[-1]["val_psnr"]) if looks else (None, None)
+
+
 def read_log(run: Path) -> list[dict[str, float]]:
-    """Lines of a run's log, oldest first; each has images_seen."""
-    path = run / JSONL
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
-def _truncate(path: Path, images_seen: int) -> None:
-    """Drop what an interrupted run logged after the checkpoint it goes on from."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """Lines of a run's log, oldest first; each has images_seen. A line torn by an interruption is left out."""
+    lines = []
+    for line in (run / JSONL).read_text(encoding="utf-8").splitlines() if (run / JSONL).exists() else []:
         try:
-            if json.loads(line)["images_seen"] <= images_seen:
-                kept.append(line)
-        except (ValueError, KeyError):
-            continue  # torn by the interruption
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and "images_seen" in value:
+            lines.append(value)
+    return lines
 
 
 def _tensorboard(run: Path, images_seen: int) -> Any | None:

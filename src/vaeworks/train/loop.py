@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +15,18 @@ from ..config import TrainConfig, dumps, to_dict
 from ..data import Crops, batches, random_seed
 from ..data.order import INIT
 from ..errors import TrainingError
-from ..formats import save
-from ..formats.files import write_text
+from ..formats import load, save
+from ..formats.files import write_picture, write_text
 from ..models import Autoencoder, build
 from ..models.init import linear_init_
-from .checkpoint import Position, load_checkpoint, newest_checkpoint, save_checkpoint
+from .checkpoint import Position, load_checkpoint, newest_checkpoint, remove_newer, save_checkpoint
 from .ema import ema_update_
 from .interrupt import Interrupt
 from .latent_stats import LatentStats, measure_latents
-from .log import RunLog
-from .run import RESULT, RunRecord, check_folder, claim_folder, split_data
+from .log import RunLog, last_look
+from .run import BEST, RESULT, RunRecord, check_folder, claim_folder, read_run, split_data
 from .schedule import ema_decay, learning_rate, progress
-from .step import build_optimizer, generator_step, resolve_precision
+from .step import build_optimizer, generator_step, resolve_device, resolve_precision
 from .validate import validate, validation_images
 
 
@@ -73,8 +74,10 @@ def train(
     """
     # claim the folder, look at the data
     out = Path(out)
-    device = torch.device(config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    precision = resolve_precision(config.precision, device)
+    device = resolve_device(config.device)
+    if config.precision == "auto":  # decided once, so that a run continued on another machine stays the same run
+        precision = read_run(out).config.precision if resume else resolve_precision(device)
+        config = dataclasses.replace(config, precision=precision)
     record = RunRecord(recipe, str(data), config)
     check_folder(out, record, resume)
     train_set, val_set, messages = split_data(config, str(data), out)
@@ -91,11 +94,13 @@ def train(
     position = Position()
     if resume and (newest := newest_checkpoint(checkpoints)) is not None:
         position = load_checkpoint(newest, model, average, optimizer)
+        remove_newer(newest)
         messages.append(f"continuing from {newest.name} at {position.images_seen:,} images")
     val_images = validation_images(model, val_set.files, config.data.val_images)
     crops = Crops(train_set.files, config.data, config.seed, config.model.in_channels)
     started = time.perf_counter() - position.seconds
-    images_seen, best, val_psnr = position.images_seen, position.best_psnr, None
+    images_seen, best = position.images_seen, position.best_psnr
+    looked_at, val_psnr = last_look(out, images_seen)
 
     def checkpoint() -> Path:
         here = Position(images_seen, time.perf_counter() - started, best)
@@ -104,23 +109,24 @@ def train(
     with RunLog(out, images_seen, show) as log, Interrupt() as interrupt:
 
         def look() -> None:
-            nonlocal val_psnr, best
+            nonlocal val_psnr, best, looked_at
+            looked_at = images_seen
             if not val_images:
                 return
             val_psnr, picture = validate(judged, val_images)
-            picture.save(samples / f"{images_seen:010d}.png")
+            write_picture(samples / f"{images_seen:010d}.png", picture)
             log.picture(images_seen, "reconstructions", picture)
             log.write(images_seen, {"val_psnr": val_psnr})
             if not log.console.is_terminal:  # where the bar cannot be seen
                 log.say(f"{images_seen:>9,} images  {val_psnr:.2f} dB on held-out images")
             if best is None or val_psnr > best:
                 best = val_psnr
-                save(judged, out / "best.safetensors", overwrite=True)
+                save(judged, out / BEST, overwrite=True)
 
         log.config(config)
-        for message in (f"{config.model.name}, {model.num_parameters:,} parameters, {precision} on {device}", *messages):
+        for message in (f"{config.model.name}, {model.num_parameters:,} parameters, {config.precision} on {device}", *messages):
             log.say(message)
-        if images_seen == 0:
+        if looked_at is None:
             look()
         stream = batches(crops, images_seen, config.images, config.batch, config.data.workers)
         done = progress(config, images_seen, position.seconds)
@@ -130,7 +136,7 @@ def train(
             lr = learning_rate(config.optimizer, images_seen + len(batch), done)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            result = generator_step(model, model, optimizer, batch, counters, config, precision)
+            result = generator_step(model, model, optimizer, batch, counters, config)
             if not result.finite:
                 raise TrainingError(_not_finite(result.loss, result.grad_norm, images_seen, newest_checkpoint(checkpoints)))
             images_seen += len(batch)
@@ -154,21 +160,25 @@ def train(
             # keep
             if interrupt.wanted:
                 saved = checkpoint()
-                again = f"vaeworks train {recipe} --data {data} --out {out} --resume"
+                again = shlex.join(["vaeworks", "train", recipe, "--data", str(data), "--out", str(out), "--resume"])
                 raise Interrupted(f"stopped at {images_seen:,} images; saved {saved}; continue with: {again}")
             if _due(images_seen, config.batch, config.save_every):
                 checkpoint()
-        if not _due(images_seen, config.batch, config.val_every):
+        if looked_at != images_seen:
             look()
 
     # finish: a last checkpoint to extend the run from, the latents' statistics, the model
     seconds = time.perf_counter() - started
     checkpoint()
+    if (out / BEST).exists():
+        best_model = load(out / BEST).to(device)
+        best_model.config = measure_latents(best_model, crops, config.stats_images, config.batch).applied_to(best_model.config)
+        save(best_model, out / BEST, overwrite=True)
     stats = measure_latents(judged, crops, config.stats_images, config.batch)
     judged.config = stats.applied_to(judged.config)
     save(judged, out / "model.safetensors", overwrite=True)
-    rate = (images_seen - position.images_seen) / max(seconds - position.seconds, 1e-9)
-    outcome = RunResult(str(out), images_seen, seconds, rate, val_psnr, best, model.num_parameters, precision, str(device), stats)
+    rate = images_seen / max(seconds, 1e-9)
+    outcome = RunResult(str(out), images_seen, seconds, rate, val_psnr, best, model.num_parameters, config.precision, str(device), stats)
     write_text(out / RESULT, dumps({**dataclasses.asdict(outcome), "config": to_dict(config)}) + "\n")
     return outcome
 

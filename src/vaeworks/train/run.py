@@ -5,7 +5,7 @@ RUN/data.json                every file, the side it is on, what was skipped and
 RUN/log.jsonl, tensorboard/  figures by images seen
 RUN/samples/                 reconstruction grids: original, reconstruction, difference x 4
 RUN/checkpoints/             to continue from
-RUN/best.safetensors         the average weights with the best validation PSNR so far, native layout
+RUN/best.safetensors         the average weights with the best validation PSNR so far, native layout; statistics when the run ends
 RUN/model.safetensors        the finished model, native layout, with measured scaling_factor and shift_factor
 RUN/result.json              the figures it ended with
 """
@@ -19,10 +19,10 @@ from typing import Any
 
 from ..config import TrainConfig, differences, dumps, from_dict, to_dict
 from ..data import ImageFile, ImageSet, scan
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, FormatError
 from ..formats.files import read_json, write_text
 
-RUN, DATA, RESULT = "run.json", "data.json", "result.json"
+RUN, DATA, RESULT, BEST = "run.json", "data.json", "result.json", "best.safetensors"
 
 CHANGEABLE = (
     "images", "max_minutes", "val_every", "save_every", "log_every", "keep_checkpoints", "stats_images", "device",
@@ -85,7 +85,17 @@ def read_run(out: Path) -> RunRecord:
     if not (out / RUN).is_file():
         raise ConfigError(f"{out} holds no run to resume; leave --resume away to start one")
     values = read_json(out / RUN)
-    return RunRecord(values["recipe"], values["source"], from_dict(TrainConfig, values["config"]))
+    try:
+        return RunRecord(values["recipe"], values["source"], from_dict(TrainConfig, values["config"]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise FormatError(f"{out / RUN} is not a run's record: {error}") from None
+
+
+def trained_on(model: Path) -> set[str]:
+    """Content digests of the images that a run was trained on; empty for a path that is no run."""
+    if not (model / DATA).is_file():
+        return set()
+    return {file["digest"] for file in read_json(model / DATA).get("train", [])}
 
 
 def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet, ImageSet, list[str]]:
@@ -94,20 +104,27 @@ def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet, I
     Errors: DataError for a source without usable images, or for one that is not what the run in `out` started with.
     """
     images = scan(source, min_side=config.data.size)
+    told = []
     if config.data.val is not None:
-        train, val = images, scan(config.data.val, min_side=config.model.downsample_factor)
+        val = scan(config.data.val, min_side=config.model.downsample_factor)
+        judged = {file.digest for file in val.files}
+        train = ImageSet(source, tuple(f for f in images.files if f.digest not in judged), images.skipped + val.skipped)
+        if left_out := len(images.files) - len(train.files):
+            told.append(f"{left_out:,} training images left out, because they are validation images as well")
     else:
         train, val = images.split(config.data.val_fraction)
     if not train.files:
         raise DataError(f"all {len(images.files)} images of {source!r} are held out; lower data.val-fraction (={config.data.val_fraction})")
-    if (out / DATA).is_file() and (before := read_json(out / DATA)["train_digest"]) != train.digest:
+    if (out / DATA).is_file() and (before := read_json(out / DATA).get("train_digest", "")) != train.digest:
         raise DataError(f"the images in {source!r} are not those that the run started with (digest {before[:8]}, now {train.digest[:8]})")
-    told = [f"{len(train.files):,} training images, {len(val.files):,} held out by content hash"]
-    told += [f"[yellow]skipped[/] {path}: {reason}" for path, reason in images.skipped[:5]]
-    if len(images.skipped) > 5:
-        told.append(f"[yellow]skipped[/] {len(images.skipped) - 5} more, listed in {out / DATA}")
+    told.append(
+        f"{len(train.files):,} training images, {len(val.files):,} held out" + (" by content hash" if config.data.val is None else "")
+    )
+    told += [f"skipped {path}: {reason}" for path, reason in train.skipped[:5]]
+    if len(train.skipped) > 5:
+        told.append(f"skipped {len(train.skipped) - 5} more, listed in {out / DATA}")
     if not val.files:
-        told.append("[yellow]no image is held out[/], so nothing is validated: raise data.val-fraction, or give data.val a folder")
+        told.append("no image is held out, so nothing is validated: raise data.val-fraction, or give data.val a folder")
     return train, val, told
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..config import OptimizerConfig, TrainConfig
 from ..data import latent_noise
+from ..errors import ConfigError
 from ..images import to_model_range
 from ..losses import objective
 from ..models import Autoencoder
@@ -64,10 +66,21 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """ "auto" as bf16 where the hardware computes with it, else fp32."""
-    if precision != "auto":
-        return precision
+def resolve_device(name: str) -> torch.device:
+    """A device by name; "auto" is cuda where there is one, else cpu.
+
+    Errors: ConfigError for a device that is unknown or not there.
+    """
+    try:
+        device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def resolve_precision(device: torch.device) -> Literal["fp32", "bf16"]:
+    """What precision "auto" means on a device: bf16 where the hardware computes with it, else fp32."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
@@ -76,7 +89,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 def generator_step(
     model: nn.Module, autoencoder: Autoencoder, optimizer: torch.optim.Optimizer, batch: Tensor, counters: list[int],
-    config: TrainConfig, precision: str,
+    config: TrainConfig,
 ) -> StepResult:  # fmt: skip
     """One step of the autoencoder on a batch, uint8 n c h w, whose posterior noise is keyed by its image counters.
 
@@ -94,7 +107,7 @@ def generator_step(
         if config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         noise = latent_noise(config.seed, part_counters, shape).to(device, non_blocking=True)
-        with autocast(device, precision):
+        with autocast(device, config.precision):
             recon, posterior = model(images, noise)
         loss, terms = objective(recon, images, posterior, config.loss)
         share = len(part) / len(batch)

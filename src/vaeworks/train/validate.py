@@ -22,12 +22,17 @@ SHOWN = 6
 
 
 def validation_images(autoencoder: Autoencoder, files: Sequence[ImageFile], count: int) -> list[Tensor]:
-    """Central crops of the first `count` files: uint8 c h w, sides multiples of f."""
-    return [read_crop(file.path, autoencoder, CROP) for file in files[:count]]
+    """Central crops of `count` files, evenly chosen by content hash: uint8 c h w, sides multiples of f."""
+    return [read_crop(file.path, autoencoder, CROP) for file in validation_files(files)[:count]]
+
+
+def validation_files(files: Sequence[ImageFile]) -> list[ImageFile]:
+    """Files in the order of their content hashes, so that the first few are a fair sample of a folder tree."""
+    return sorted(files, key=lambda file: file.digest)
 
 
 def validate(autoencoder: Autoencoder, images: Sequence[Tensor]) -> tuple[float, Image.Image]:
-    """Mean PSNR in dB by the posterior's mode, and a grid with columns original, reconstruction, difference x 4."""
+    """Mean PSNR in dB by the posterior's mode, and a grid with rows original, reconstruction, difference x 4."""
     was_training = autoencoder.training
     autoencoder.eval()
     recons = [reconstruct_uint8(autoencoder, image) for image in images]
