@@ -136,7 +136,7 @@ def _format_errors(name: str) -> Iterator[None]:
         yield
     except VaeworksError:
         raise
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise FormatError(
             f"no pipeline could be loaded from {name}: {reason if len(reason) < 300 else reason[:300] + ' ...'}; "
