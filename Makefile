@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test lint check bench clean
 
 demo: .venv/ready
 	$(BIN)/vaeworks demo --out out/demo --overwrite
@@ -10,11 +10,13 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest
 
-check: .venv/ready
+lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+# What continuous integration runs
+check: lint test
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/train_step.py
