@@ -130,7 +130,7 @@ def main() -> None:
             best = min(peers, key=lambda n: statistics.median(seconds[n]))
             row["ratio_to_best_diffusers"] = statistics.median(b / a for a, b in zip(times, seconds[best], strict=True))
             ratio = f"  {row['ratio_to_best_diffusers']:.2f}x"
-        print(f"{name:24}{row["images_per_second"]:8.3g}{rates[0]:8.3g}{rates[-1]:8.3g}{row['kept_mib']:11.1f}{ratio}")
+        print(f"{name:24}{row['images_per_second']:8.3g}{rates[0]:8.3g}{rates[-1]:8.3g}{row['kept_mib']:11.1f}{ratio}")
         rows.append(row)
     print(json.dumps({**facts, "rows": rows}))
 
