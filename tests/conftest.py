@@ -23,7 +23,7 @@ settings.load_profile("vaeworks")
 
 @pytest.fixture
 def test_data() -> Path:
-    """The folder of real images and weights that this project's machines have."""
+    """The folder that holds data/ and weights/, with real photographs and weights."""
     if "VAEWORKS_TEST_DATA" not in os.environ:
         pytest.skip("VAEWORKS_TEST_DATA is not set")
     return Path(os.environ["VAEWORKS_TEST_DATA"])

@@ -236,7 +236,7 @@ def test_photos_are_sixteen_readable_files() -> None:
 
 def test_real_folder(test_data: Path) -> None:
     """Every photograph of a real folder is readable, large enough and has one side of the split."""
-    found = scan(test_data / "oxford-pets-cats", min_side=64)
+    found = scan(test_data / "data" / "oxford-pets-cats", min_side=64)
     assert len(found.files) > 100
     assert not found.skipped
     assert set(sides(found, 0.2).values()) == {"train", "val"}
