@@ -18,7 +18,8 @@ def demo() -> TrainConfig:
     """The small f8c16 on the bundled photographs in 4 minutes: what `vaeworks demo` trains.
 
     vaeworks train demo --data photos --out runs/demo
-    MEASURED
+    Measured on 2 CPU cores (AMD EPYC, AVX-512 BF16): 4 minutes, 12,648 crops, 31.55 dB on the four held-out photographs, where
+    bicubic down-up by 8 has 27.52.
     """
     config = small_f8c16()
     return dataclasses.replace(
@@ -36,7 +37,8 @@ def small_f8c16() -> TrainConfig:
     """2.6 M parameters, 16 channels at 1/8: trains on a laptop, the widths of SD3's and Flux.1's latents.
 
     vaeworks train small-f8c16 --data DIR --out runs/f8c16
-    MEASURED
+    Measured there on 2,080 dog photographs of 256 px with --max-minutes 2.5: 7,560 crops, 30.5 dB on 40 held-out photographs,
+    where bicubic down-up by 8 has 23.5. The whole run takes about an hour at that speed (not run).
     """
     return TrainConfig(
         model=MODELS["small-f8c16"],
@@ -56,7 +58,7 @@ def small_f8c4() -> TrainConfig:
     """2.6 M parameters, 4 channels at 1/8: the shape of SD 1, 2 and SDXL latents, trains on a laptop.
 
     vaeworks train small-f8c4 --data DIR --out runs/f8c4
-    MEASURED
+    Measured as small-f8c16: 8,384 crops, 26.1 dB, down-up 23.5.
     """
     return dataclasses.replace(small_f8c16(), model=MODELS["small-f8c4"])
 
@@ -65,7 +67,7 @@ def small_f4c4() -> TrainConfig:
     """2.6 M parameters, 4 channels at 1/4: for small pictures, trains on a laptop.
 
     vaeworks train small-f4c4 --data DIR --out runs/f4c4
-    MEASURED
+    Measured as small-f8c16, --max-minutes 2.3: 3,520 crops, 30.6 dB, down-up by 4 26.6.
     """
     return dataclasses.replace(small_f8c16(), model=MODELS["small-f4c4"])
 
@@ -76,7 +78,8 @@ def sd1() -> TrainConfig:
     vaeworks train sd1 --data DIR --out runs/sd1
     kl_weight 1e-6 of latent diffusion's sum/sum convention is beta 2.08e-8 here; its learning rate 4.5e-6 is per image of
     the batch. It has no perceptual and no adversarial term, which latent diffusion's recipe adds: results will be smoother.
-    MEASURED
+    Measured on 2 CPU cores: a step of one image takes 8 s in bf16 (benchmarks/results/train_step_sd1.txt). No run on a GPU was
+    made, and none of this length.
     """
     return TrainConfig(
         model=dataclasses.replace(MODELS["sd1"], scaling_factor=1.0),
