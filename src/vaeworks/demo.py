@@ -94,7 +94,7 @@ def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], No
     }
     write_text(out / "report.json", dumps(report) + "\n")
     pictures = {"painted": painted, "started": start, "repainted": repainted}
-    write_page(out / "report.html", "demo.html", page_values(out, vae, result, judged, held_out, report, pictures))
+    write_page(out / "report.html", "demo.html", page_values(out, vae, result, judged, held_out, first, report, pictures))
     return report
 
 
@@ -140,10 +140,11 @@ def page_values(
     result: RunResult,
     judged: Evaluation,
     held_out: ImageSet,
+    first: ImageFile,
     report: dict[str, Any],
     pictures: dict[str, Image.Image],
 ) -> dict[str, Any]:
-    """What the page's template asks for."""
+    """What the page's template asks for; `first` is the image whose latents and progress are shown."""
     log = read_log(out / "run")
     looks = [line for line in log if "val_psnr" in line]
     steps = [line for line in log if "loss" in line]
@@ -167,7 +168,7 @@ def page_values(
         "diffusers_error": report["largest_difference_to_diffusers"],
         "scores": [{**dataclasses.asdict(s), "name": Path(s.path).stem, "down_up": s.baselines[DOWN_UP]} for s in judged.scores],
         "rows": [_row(vae, s) for s in judged.worst(len(judged.scores))],
-        "steps": _steps(out / "run" / "samples", looks, read_crop(validation_files(held_out.files)[0].path, vae, CROP)),
+        "steps": _steps(out / "run" / "samples", looks, read_crop(first.path, vae, CROP)),
         "psnr_chart": line_chart(
             {
                 "validation, weight average": ([x["images_seen"] for x in looks], [x["val_psnr"] for x in looks]),
@@ -179,8 +180,8 @@ def page_values(
             {"loss": ([x["images_seen"] for x in steps], smooth([x["loss"] for x in steps]))}, "images seen", "loss (smoothed)", log=True
         ),
         "protocol": judged.protocol,
-        "latent_name": validation_files(held_out.files)[0].path.stem,
-        "latents": latent_pictures(vae, validation_files(held_out.files)[0]),
+        "latent_name": first.path.stem,
+        "latents": latent_pictures(vae, first),
         "stats": result.latents,
         "bits": steps[-1]["bits_per_dimension"] if steps else math.nan,
         "pipeline": report["pipeline"],

@@ -43,7 +43,7 @@ class Crops(Dataset[tuple[Tensor, int]]):
         file = self.files[index]
         try:
             image = open_image(file.path, self.channels)
-        except (DataError, OSError) as error:
+        except DataError as error:
             raise DataError(f"{file.path} could be read when the run started and cannot now: {error}") from None
         if image.size != (file.width, file.height):
             raise DataError(
