@@ -60,17 +60,18 @@ def convert(
     from ..formats.apps import support
     from ..formats.content import content_hash
     from ..formats.diffusers_config import normalization_elsewhere, only_in_metadata
+    from ..formats.files import check_ending
     from ..formats.layouts import read, save
     from ..formats.locate import locate
 
     source = _scaled(locate(src), scale_of)
     if layout in ("ldm", "native"):
-        _check_ending(dst)
+        check_ending(dst)
     vae = read(source)
     with quietly():  # the warnings are printed below
         save(vae, dst, layout, dtype=_dtype(dtype), overwrite=overwrite)
     written = locate(dst)
-    notes = [*filter(None, [source.ambiguity]), *source.notes]
+    notes = list(source.remarks)
     notes += [f"other programs do not see {what}, which stands in our metadata only" for what in only_in_metadata(vae.config, layout)]
     notes += filter(None, [normalization_elsewhere(vae.config, layout)])
     if source.ignored:
@@ -178,6 +179,7 @@ def fold(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """The normalization of the latents moved into the weights, for programs that hard-code their own."""
+    from ..formats.files import check_ending
     from ..formats.fold import fold_to
     from ..formats.layouts import read, save
     from ..formats.locate import locate
@@ -191,7 +193,7 @@ def fold(
     if source.ambiguity:
         raise ConfigError(f"{model}: {source.ambiguity}; what it is folded from must be known")
     if layout != "diffusers":
-        _check_ending(dst)
+        check_ending(dst)
     vae = read(source)
     before = vae.config
     if like is not None and MODELS[like].name != before.name:
@@ -221,13 +223,14 @@ def repair(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """A VAE that gives black pictures in float16, rescaled so that it does not, without training; the error is measured."""
+    from ..formats.files import check_ending
     from ..formats.layouts import load, save
     from ..runtime import half_safe, sample_images
 
     if dst.exists() and not overwrite:
         raise ConfigError(f"{dst} exists; choose another name, or pass --force")
     if layout != "diffusers":
-        _check_ending(dst)
+        check_ending(dst)
     with quietly():  # of epsilon and of latents' scale, the one said below and the other without effect
         vae = load(model)
         images = None if data is None else sample_images(vae, data)
@@ -249,11 +252,6 @@ def _scaled(source: Located, scale_of: str | None) -> Located:
     numbers = {"scaling_factor": published.scaling_factor, "shift_factor": published.shift_factor}
     config = dataclasses.replace(source.config, normalization="scalar", **numbers)  # type: ignore[arg-type]  # floats
     return dataclasses.replace(source, config=config, normalization_source="config", ambiguity="")
-
-
-def _check_ending(dst: Path) -> None:
-    if dst.suffix.lower() not in (".safetensors", ".sft"):
-        raise ConfigError(f"{dst} must end in .safetensors: applications choose the reader of a file by its ending")
 
 
 def _dtype(name: str) -> torch.dtype | None:

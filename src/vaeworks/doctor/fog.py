@@ -43,9 +43,7 @@ def fog(
     images: files; None: four bundled photographs.
     Errors: ConfigError where the two VAEs' latents have not one shape; DataError for files that are no images.
     """
-    constants = None if scaling_factor is None else (scaling_factor, shift_factor)
-    made = None if reference is None else make(reference, images)
-    return judge(look(made, candidate, constants, images, known=known), candidate, constants, known=known)
+    return _judged(reference, candidate, scaling_factor, shift_factor, images, known)[1]
 
 
 def fog_picture(
@@ -62,10 +60,21 @@ def fog_picture(
 
     Arguments and errors are those of `fog`.
     """
+    return picture_of(*_judged(reference, candidate, scaling_factor, shift_factor, images, known), rows)
+
+
+def _judged(
+    reference: Autoencoder | None,
+    candidate: Autoencoder,
+    scaling_factor: float | None,
+    shift_factor: float,
+    images: Sequence[str | Path] | None,
+    known: bool,
+) -> tuple[Look, Fog]:
     constants = None if scaling_factor is None else (scaling_factor, shift_factor)
     made = None if reference is None else make(reference, images)
     seen = look(made, candidate, constants, images, known=known)
-    return picture_of(seen, judge(seen, candidate, constants, known=known), rows)
+    return seen, judge(seen, candidate, constants, known=known)
 
 
 SAME_SCALE = 0.87, 1.15
@@ -198,7 +207,7 @@ def _look_at_tensors(located: Located) -> tuple[list[str], list[str]]:
         tensor = located.archive.read(name)
         if not tensor.is_floating_point():
             continue
-        low, high = torch.aminmax(tensor.float()) if tensor.numel() else (torch.zeros(()),) * 2
+        low, high = torch.aminmax(tensor) if tensor.numel() else (torch.zeros(()),) * 2
         if not (low.isfinite() and high.isfinite()):
             broken.append(name)
         elif low == high == 0 and tensor.ndim > 1:  # biases may be 0

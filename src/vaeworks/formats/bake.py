@@ -17,7 +17,7 @@ from .apps.support import COMFYUI, WEBUI, support
 from .archive.entries import Entry
 from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import only_in_metadata
-from .files import atomic
+from .files import atomic, check_ending
 from .finite import is_finite
 from .keymap import is_attention_matrix, layout_name
 from .locate import Located, locate
@@ -29,9 +29,6 @@ SOURCE_KEY = "vaeworks_source"
 
 STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
 """Metadata that are hashes of a checkpoint's tensors, and wrong as soon as one changes."""
-
-ENDINGS = (".safetensors", ".sft")
-"""By a file's ending, applications choose its reader."""
 
 Progress = Callable[[int, int], None]
 
@@ -78,7 +75,7 @@ def extract(checkpoint: str | Path, dst: str | Path, *, overwrite: bool = False,
     exists or does not end in .safetensors; VaeworksError where the disk is full.
     """
     located, dst = locate(checkpoint), Path(dst)
-    _check_ending(dst)
+    _check_target(dst)
     if dst.exists() and dst.resolve() == located.archive.path.resolve():
         raise ConfigError(f"{dst} is the checkpoint itself, of which only the VAE would be left; choose another name")
     if not _is_part(located):
@@ -98,9 +95,8 @@ def _is_part(located: Located) -> bool:
     return bool(located.prefix) or pipeline or len(located.archive.entries) > len(located.names) + len(located.ignored)
 
 
-def _check_ending(dst: Path) -> None:
-    if dst.suffix.lower() not in ENDINGS:
-        raise ConfigError(f"{dst} must end in .safetensors: applications choose the reader of a file by its ending")
+def _check_target(dst: Path) -> None:
+    check_ending(dst)
     if dst.is_dir():
         raise ConfigError(f"{dst} is a folder; choose the name of a file")
 
@@ -160,7 +156,7 @@ def bake(
     made for, and where `dst` exists or does not end in .safetensors; VaeworksError where the disk is full.
     """
     dst = Path(dst)
-    _check_ending(dst)
+    _check_target(dst)
     seat, located = find_seat(checkpoint), locate(vae)
     check_fits(located, seat)
     notes = _notes(located, seat)

@@ -9,6 +9,7 @@ from typing import Any
 from ..config import AutoencoderConfig, LatentConfig, TinyConfig, from_dict
 from ..errors import ConfigError, FormatError
 from . import kinds
+from .shapes import multiples
 
 NORM_EPS = 1e-6
 """diffusers' AutoencoderKL has no field for it."""
@@ -174,7 +175,7 @@ def _flux2_config(values: dict[str, Any]) -> AutoencoderConfig:
     if decoder_widths and len(decoder_widths) != len(found["channel_mult"]):
         raise ConfigError(f"decoder_block_out_channels (={decoder_widths}) must have one entry for each level")
     if decoder_widths and decoder_widths != values.get("block_out_channels"):
-        own_mult = _mult(decoder_widths)
+        own_mult = multiples(decoder_widths, decoder_widths[0])
         found |= {"decoder_channels": decoder_widths[0]} | ({} if own_mult == found["channel_mult"] else {"decoder_channel_mult": own_mult})
     found |= {"normalization": "batchnorm", "latents_patch": patch[0], "latents_norm_eps": values.get("batch_norm_eps", 1e-4)}
     return from_dict(AutoencoderConfig, found)
@@ -198,7 +199,7 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
         "out_channels": values.get("out_channels", 3),
         "latent_channels": values.get("latent_channels", latent_channels),
         "channels": widths[0],
-        "channel_mult": _mult(widths),
+        "channel_mult": multiples(widths, widths[0]),
         "num_res_blocks": values.get("layers_per_block", blocks),
         "mid_attention": values.get("mid_block_add_attention", True),
         "attention_factors": [2**i for i in range(len(widths)) if types[i].startswith("Attn")],
@@ -206,10 +207,6 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
         "post_quant_conv": values.get("use_post_quant_conv", True),
         "norm_groups": values.get("norm_num_groups", 32),
     }
-
-
-def _mult(widths: list[int]) -> list[float]:
-    return [w // widths[0] if w % widths[0] == 0 else w / widths[0] for w in widths]
 
 
 def _tiny_config(values: dict[str, Any]) -> TinyConfig:

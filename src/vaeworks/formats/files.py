@@ -98,6 +98,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     path.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read; a web UI may be someone else
 
 
+SAFETENSORS_ENDINGS = (".safetensors", ".sft")
+
+
+def check_ending(path: Path) -> None:
+    """Errors: ConfigError for the name of a file that applications would not read as safetensors."""
+    if path.suffix.lower() not in SAFETENSORS_ENDINGS:
+        raise ConfigError(f"{path} must end in .safetensors: applications choose the reader of a file by its ending")
+
+
 ROOM = 2**20
 """Bytes left free besides what is written."""
 

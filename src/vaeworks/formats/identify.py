@@ -197,7 +197,7 @@ def identify_located(located: Located) -> Identity:
         support=support(located),
         ignored=located.ignored,
         dropped=archive.dropped,
-        notes=(*filter(None, [located.ambiguity]), *located.notes),
+        notes=located.remarks,
     )
 
 

@@ -15,6 +15,7 @@ from ..errors import ConfigError, FormatError
 from ..models import Autoencoder
 from . import native
 from .archive import Archive
+from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import diffusers_class, diffusers_config, only_in_metadata
 from .files import atomic, check_room, write_tensors
 from .finite import is_finite
@@ -142,7 +143,7 @@ def read(located: Located) -> Autoencoder:
 def _widest(dtypes: list[str]) -> torch.dtype:
     present = {dtype for dtype in dtypes if dtype in ("F64", "F32", "F16", "BF16")}
     if len(present) == 1:
-        return {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[present.pop()]
+        return TORCH_DTYPES[present.pop()]
     return torch.float64 if "F64" in present else torch.float32
 
 

@@ -65,6 +65,11 @@ class Located:
     """what the shapes leave open and pictures depend on"""
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What people are told of it: the ambiguity first."""
+        return (*filter(None, [self.ambiguity]), *self.notes)
+
+    @property
     def baked(self) -> bool:
         """Whether the VAE is part of a full checkpoint."""
         return self.prefix != "" and kinds.checkpoint_family(self.archive.entries) is not None
@@ -156,12 +161,13 @@ def _complete(
     config: AutoencoderConfig | TinyConfig, ours: Mapping[str, str], entries: Mapping[str, Entry], layout: Layout, where: str
 ) -> dict[str, str]:
     """Names of all tensors of this configuration, of which none may be missing, left over, of another shape or not of floats."""
+    own = {theirs: entries[theirs] for theirs in ours.values()}
     names: dict[str, str] = {}
     for name, shape in each_shape(config):
         if name not in ours:
             if name == OPTIONAL:
                 continue
-            if what := kinds.foreign_kind({theirs: entries[theirs] for theirs in ours.values()}):
+            if what := kinds.foreign_kind(own):
                 raise FormatError(f"{where} is {what}")
             raise FormatError(
                 f"{where} has no tensor {layout_name(name, layout, config)!r}, which its configuration asks for; it is not a whole VAE"
@@ -176,7 +182,7 @@ def _complete(
             )
         names[name] = ours[name]
     if surplus := sorted(theirs for name, theirs in ours.items() if name not in names):
-        what = kinds.foreign_kind({theirs: entries[theirs] for theirs in ours.values()})
+        what = kinds.foreign_kind(own)
         other = f"{where} has {len(surplus)} tensors that no VAE of its configuration has, the first {surplus[0]!r}"
         raise FormatError(f"{where} is {what}" if what else other)
     return names

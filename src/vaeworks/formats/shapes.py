@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..config import MODELS, AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
 from ..errors import ConfigError, FormatError
@@ -45,9 +45,9 @@ def _kl_config(shapes: Shapes, where: str) -> AutoencoderConfig:
         latent_channels=latent_channels,
         bottleneck=BottleneckConfig(kind="kl" if double else "point"),
         channels=channels,
-        channel_mult=_mult(widths, channels),
+        channel_mult=multiples(widths, channels),
         decoder_channels=None if decoder_widths == widths else decoder_widths[0],
-        decoder_channel_mult=None if decoder_widths == widths else _mult(decoder_widths, decoder_widths[0]),
+        decoder_channel_mult=None if decoder_widths == widths else multiples(decoder_widths, decoder_widths[0]),
         num_res_blocks=blocks,
         mid_attention="encoder.middle.attention.norm.weight" in shapes,
         attention_factors=tuple(2**i for i in range(levels) if f"encoder.levels.{i}.attentions.0.norm.weight" in shapes),
@@ -115,7 +115,8 @@ def _count(shapes: Shapes, pattern: str) -> int:
     return n
 
 
-def _mult(widths: list[int], channels: int) -> tuple[float, ...]:
+def multiples(widths: Sequence[int], channels: int) -> tuple[float, ...]:
+    """Widths in multiples of `channels`: whole numbers where they are."""
     return tuple(w // channels if w % channels == 0 else w / channels for w in widths)
 
 
