@@ -19,7 +19,7 @@ lint: .venv/ready
 check: lint test
 
 bench: .venv/ready
-	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/train_throughput.py
 	$(BIN)/python benchmarks/load_time.py
 
 .venv/ready: pyproject.toml constraints.txt

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vaeworks as vw
+from vaeworks.config import BalanceConfig
 from vaeworks.train.balance import Balance
-from vaeworks.train.balance_config import BalanceConfig
 from vaeworks.train.balance_state import Event, Figures
 from vaeworks.train.plateau import Plateau
 

@@ -95,7 +95,7 @@ def test_importing_the_package_imports_no_torch() -> None:
 def test_unknown_words_get_the_nearest_known(capsys) -> None:
     """Command, recipe and option."""
     assert "did you mean 'train'?" in error(capsys, "trian")
-    assert "did you mean 'sd1'?" in error(capsys, "train", "sd", "--data", "x", "--out", "y")
+    assert "did you mean 'sd1'?" in error(capsys, "train", "sd11", "--data", "x", "--out", "y")
     assert "--imags" in error(capsys, "train", "sd1", "--data", "x", "--out", "y", "--imags", 3)
     assert "--data" in error(capsys, "train", "sd1", "--out", "y")
 
@@ -265,8 +265,8 @@ def test_interrupted_training_says_how_to_go_on(place: Path, tmp_path: Path, cap
 
     from vaeworks.train import loop
 
-    step = loop.generator_step
-    monkeypatch.setattr(loop, "generator_step", lambda *a, **k: (os.kill(os.getpid(), signal.SIGINT), step(*a, **k))[1])
+    step = loop.training_step
+    monkeypatch.setattr(loop, "training_step", lambda *a, **k: (os.kill(os.getpid(), signal.SIGINT), step(*a, **k))[1])
     words = ["train", "small-f4c4", "--data", str(place / "photos"), "--out", str(tmp_path / "run")]
     assert main([*words, *TRAIN]) == 130
     assert f"vaeworks {' '.join(words)} --resume" in capsys.readouterr().err

@@ -27,9 +27,11 @@ from vaeworks.train import Interrupted, measure_latents, train
 from vaeworks.train.checkpoint import newest_checkpoint
 from vaeworks.train.ema import ema_update_
 from vaeworks.train.log import read_log
-from vaeworks.train.loop import initial_model
+from vaeworks.train.precision import resolve_device, resolve_precision
 from vaeworks.train.schedule import ema_decay, learning_rate, progress
-from vaeworks.train.step import build_optimizer, generator_step, resolve_device, resolve_precision
+from vaeworks.train.start import initial_model
+from vaeworks.train.step import training_step
+from vaeworks.train.trained import Trained
 
 MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 SHORT = TrainConfig(
@@ -56,6 +58,11 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
     train(SHORT, folder, out, show=False)
     return out
+
+
+def started(config: TrainConfig) -> Trained:
+    """What a run of this configuration trains, before its first step."""
+    return Trained.of(initial_model(config), config)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -114,7 +121,7 @@ def test_an_interrupted_run_goes_on_as_if_undisturbed(
         train(config, folder, finished, show=False)
 
     steps = 0
-    original = loop.generator_step
+    original = loop.training_step
 
     def counted(*args, **kwargs):
         nonlocal steps
@@ -123,7 +130,7 @@ def test_an_interrupted_run_goes_on_as_if_undisturbed(
             os.kill(os.getpid(), signal.SIGINT)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(loop, "generator_step", counted)
+    monkeypatch.setattr(loop, "training_step", counted)
     with pytest.raises(Interrupted, match=f"stopped at {8 * stop_after} images.*continue with: vaeworks train custom"):
         train(config, folder, tmp_path / "run", show=False)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -140,8 +147,8 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(folder: Path, finished: P
     script = (
         "import dataclasses, sys, time; sys.path.insert(0, sys.argv[3])\n"
         "import test_train as t; from vaeworks.train import loop\n"
-        "step = loop.generator_step\n"
-        "loop.generator_step = lambda *a, **k: (time.sleep(0.05), step(*a, **k))[1]\n"
+        "step = loop.training_step\n"
+        "loop.training_step = lambda *a, **k: (time.sleep(0.05), step(*a, **k))[1]\n"
         "t.train(t.SHORT, sys.argv[1], sys.argv[2], show=False)\n"
     )
     run = tmp_path / "run"
@@ -166,12 +173,12 @@ def test_micro_batches_give_the_same_gradient() -> None:
     after = []
     for micro in (None, 2):
         config = dataclasses.replace(SHORT, micro_batch=micro, optimizer=OptimizerConfig(clip_norm=0))
-        model = initial_model(config).double()
-        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        trained = Trained.of(initial_model(config).double(), config)
+        trained.optimizer = torch.optim.SGD(trained.learner.parameters(), lr=1.0)
         # fp64 weights on fp32 images would not run: let the forward cast them
-        model.register_forward_pre_hook(lambda module, args: tuple(None if a is None else a.double() for a in args))
-        result = generator_step(model, model, optimizer, batch, list(range(8)), config)
-        after.append((result, model.state_dict()))
+        trained.learner.register_forward_pre_hook(lambda module, args: tuple(a.double() if torch.is_tensor(a) else a for a in args))
+        result = training_step(trained, batch, list(range(8)))
+        after.append((result, trained.autoencoder.state_dict()))
     for name, value in after[0][1].items():
         torch.testing.assert_close(value, after[1][1][name], atol=1e-7, rtol=1e-6)
     assert after[0][0].loss == pytest.approx(after[1][0].loss, rel=1e-6)
@@ -192,39 +199,61 @@ def test_objective_is_reconstruction_plus_beta_kl() -> None:
         torch.autograd.grad(loss, (moments, recon), retain_graph=True), torch.autograd.grad(expected, (moments, recon)), strict=True
     ):
         torch.testing.assert_close(ours, theirs)
-    assert terms.keys() == {"reconstruction", "perceptual", "kl"}
-    assert terms["perceptual"] == 0
+    assert terms.keys() == {"reconstruction", "kl"}
 
 
 def test_step_leaves_weights_alone_when_the_loss_is_not_finite() -> None:
     """A NaN in the forward pass: no weight moves and the result says so."""
-    model = initial_model(SHORT)
-    optimizer = build_optimizer(model, SHORT.optimizer)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    model.register_forward_hook(lambda module, args, out: (out[0] * float("nan"), out[1]))
+    trained = started(SHORT)
+    before = {k: v.clone() for k, v in trained.autoencoder.state_dict().items()}
+    trained.learner.register_forward_hook(lambda module, args, out: out._replace(recon=out.recon * float("nan")))
     batch = torch.zeros(8, 3, 16, 16, dtype=torch.uint8)
-    result = generator_step(model, model, optimizer, batch, list(range(8)), SHORT)
+    result = training_step(trained, batch, list(range(8)))
     assert not result.finite
-    assert same(before, model.state_dict())
+    assert same(before, trained.autoencoder.state_dict())
 
 
 def test_a_run_that_diverges_stops_with_one_line_and_keeps_its_checkpoint(folder: Path, tmp_path: Path, monkeypatch) -> None:
     """The message names the checkpoint that is kept and what to try; that checkpoint is whole."""
     from vaeworks.train import loop
 
-    original, calls = loop.generator_step, 0
+    original, calls = loop.training_step, 0
 
     def failing(*args, **kwargs):
         nonlocal calls
         calls += 1
         result = original(*args, **kwargs)
-        return dataclasses.replace(result, loss=float("nan")) if calls == 6 else result
+        return dataclasses.replace(result, loss=float("nan")) if calls >= 6 else result
 
-    monkeypatch.setattr(loop, "generator_step", failing)
-    with pytest.raises(vw.TrainingError, match=r"0000000032\.safetensors is kept; try a lower optimizer\.lr") as caught:
+    monkeypatch.setattr(loop, "training_step", failing)
+    with pytest.raises(vw.TrainingError, match=r"3 steps in a row.*lower learning rate.*0032\.safetensors is kept") as caught:
         train(SHORT, folder, tmp_path / "run", show=False)
     assert "\n" not in str(caught.value)
     assert newest_checkpoint(tmp_path / "run" / "checkpoints").name == "0000000032.safetensors"
+
+
+def test_a_step_that_is_not_finite_is_passed_over(folder: Path, tmp_path: Path) -> None:
+    """A NaN injected into one step's images: no weight moves in it, the run goes on and ends with finite weights."""
+    from vaeworks.train import loop
+
+    original = loop.training_step
+    moved: list[bool] = []
+
+    def injected(trained, *args, **kwargs):
+        before = trained.autoencoder.decoder.conv_out.weight.detach().clone()
+        hook = trained.learner.register_forward_hook(
+            lambda m, a, out: out._replace(recon=out.recon * (float("nan") if len(moved) == 3 else 1))
+        )
+        result = original(trained, *args, **kwargs)
+        hook.remove()
+        moved.append(not torch.equal(before, trained.autoencoder.decoder.conv_out.weight))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "training_step", injected)
+        train(SHORT, folder, tmp_path / "run", show=False)
+    assert moved == [True] * 3 + [False] + [True] * 8
+    assert all(t.isfinite().all() for t in weights(tmp_path / "run").values())
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(folder: Path, tmp_path: Path) -> None:
@@ -411,10 +440,12 @@ def test_gradients_are_clipped() -> None:
     batch = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for clip in (1e-3, 0.0):
         config = dataclasses.replace(SHORT, optimizer=OptimizerConfig(clip_norm=clip))
-        model = initial_model(config)
-        before = [p.detach().clone() for p in model.parameters()]
-        result = generator_step(model, model, torch.optim.SGD(model.parameters(), lr=1.0), batch, list(range(8)), config)
-        length = torch.stack([(p - b).square().sum() for p, b in zip(model.parameters(), before, strict=True)]).sum().sqrt().item()
+        trained = started(config)
+        before = [p.detach().clone() for p in trained.learner.parameters()]
+        trained.optimizer = torch.optim.SGD(trained.learner.parameters(), lr=1.0)
+        result = training_step(trained, batch, list(range(8)))
+        moved = zip(trained.learner.parameters(), before, strict=True)
+        length = torch.stack([(p - b).square().sum() for p, b in moved]).sum().sqrt().item()
         assert length == pytest.approx(clip or result.grad_norm, rel=1e-3)
         assert result.grad_norm > 1e-2
 
@@ -431,7 +462,7 @@ def test_best_is_the_best(folder: Path, tmp_path: Path, monkeypatch) -> None:
         figure = next(figures_to_come)
         if figure == 30.0:
             at_best.append({k: v.clone() for k, v in autoencoder.state_dict().items()})
-        return figure, original(autoencoder, images)[1]
+        return dataclasses.replace(original(autoencoder, images), psnr=figure)
 
     monkeypatch.setattr(loop, "validate", falling)
     result = train(SHORT, folder, tmp_path / "run", show=False)
@@ -504,13 +535,13 @@ def test_impossible_runs_are_refused(change: dict) -> None:
 def test_full_size_recipe_runs_a_step(recipe: str) -> None:
     """Stable Diffusion's own network takes a training step on a CPU, with finite figures and moved weights."""
     config = dataclasses.replace(vw.recipe(recipe), batch=1, micro_batch=None, precision="fp32")
-    model = initial_model(config)
-    assert model.num_parameters == 83_653_863
-    before = model.decoder.conv_out.weight.detach().clone()
+    trained = started(config)
+    assert trained.autoencoder.num_parameters == 83_653_863
+    before = trained.autoencoder.decoder.conv_out.weight.detach().clone()
     batch = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    result = generator_step(model, model, build_optimizer(model, config.optimizer), batch, [0], config)
+    result = training_step(trained, batch, [0])
     assert result.finite
-    assert not torch.equal(before, model.decoder.conv_out.weight)
+    assert not torch.equal(before, trained.autoencoder.decoder.conv_out.weight)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -519,11 +550,8 @@ def test_precisions_and_checkpointing_agree(precision: str, checkpointing: bool)
     """bf16 and recomputation change a step's loss by no more than rounding; weights stay fp32."""
     config = dataclasses.replace(SHORT, gradient_checkpointing=checkpointing, precision=precision)
     batch = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    model = initial_model(config)
-    result = generator_step(model, model, build_optimizer(model, config.optimizer), batch, list(range(8)), config)
-    reference_model = initial_model(SHORT)
-    reference = generator_step(
-        reference_model, reference_model, build_optimizer(reference_model, SHORT.optimizer), batch, list(range(8)), SHORT
-    )
+    trained = started(config)
+    result = training_step(trained, batch, list(range(8)))
+    reference = training_step(started(SHORT), batch, list(range(8)))
     assert result.loss == pytest.approx(reference.loss, rel=1e-6 if precision == "fp32" else 2e-2)
-    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert {p.dtype for p in trained.learner.parameters()} == {torch.float32}

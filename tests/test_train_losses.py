@@ -12,12 +12,15 @@ from PIL import Image
 
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig, BottleneckConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
+from vaeworks.losses import Distance
 from vaeworks.losses.reconstruction import DISTANCES
 from vaeworks.train import train
 from vaeworks.train.log import read_log
-from vaeworks.train.loop import Interrupted, initial_model
+from vaeworks.train.loop import Interrupted
 from vaeworks.train.perceptual import perceptual_distance
-from vaeworks.train.step import generator_step
+from vaeworks.train.start import initial_model
+from vaeworks.train.step import StepResult, training_step
+from vaeworks.train.trained import Trained
 
 SHORT = TrainConfig(
     model=AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False),
@@ -44,15 +47,21 @@ def batch() -> torch.Tensor:
     return torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
+def stepped(config: TrainConfig, perceptual: Distance | None = None) -> tuple[Trained, StepResult]:
+    """A step that moves nothing, so that its gradients can be looked at."""
+    trained = Trained.of(initial_model(config), config, perceptual=perceptual)
+    trained.optimizer = torch.optim.SGD(trained.learner.parameters(), lr=0.0)
+    return trained, training_step(trained, batch(), list(range(4)))
+
+
 @pytest.mark.parametrize("kind", DISTANCES)
 def test_every_reconstruction_is_an_option(kind: str) -> None:
     """One step each: finite, with a gradient in every weight."""
     config = dataclasses.replace(SHORT, loss=LossConfig(reconstruction=kind))
-    model = initial_model(config)
-    result = generator_step(model, model, torch.optim.SGD(model.parameters(), lr=0.0), batch(), list(range(4)), config)
+    trained, result = stepped(config)
     assert result.finite
     assert result.reconstruction > 0
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.learner.parameters())
 
 
 def test_the_perceptual_term_has_a_gradient() -> None:
@@ -62,10 +71,9 @@ def test_the_perceptual_term_has_a_gradient() -> None:
     gradients = []
     for weight in (0.0, 2.0):
         loss = dataclasses.replace(config.loss, perceptual_weight=weight)
-        model = initial_model(config)
         step = dataclasses.replace(config, loss=loss, optimizer=OptimizerConfig(clip_norm=0))
-        result = generator_step(model, model, torch.optim.SGD(model.parameters(), lr=0.0), batch(), list(range(4)), step, distance)
-        gradients.append([p.grad.clone() for p in model.parameters()])
+        trained, result = stepped(step, distance)
+        gradients.append([p.grad.clone() for p in trained.learner.parameters()])
         assert result.perceptual > 0
         assert result.loss == pytest.approx(result.reconstruction + weight * result.perceptual, rel=1e-5)
     assert all(not torch.equal(a, b) for a, b in zip(*gradients, strict=True))
@@ -78,11 +86,9 @@ def test_micro_batches_see_the_same_perceptual_term(micro: int) -> None:
     for size in (None, micro):
         loss = LossConfig(reconstruction="ms_ssim", perceptual="without-weights")
         config = dataclasses.replace(SHORT, loss=loss, micro_batch=size, optimizer=OptimizerConfig(clip_norm=0))
-        model = initial_model(dataclasses.replace(config, model=dataclasses.replace(config.model, bottleneck=POINT)))
-        config = dataclasses.replace(config, model=model.kl_config)
-        distance = perceptual_distance(loss, torch.device("cpu"))
-        result = generator_step(model, model, torch.optim.SGD(model.parameters(), lr=0.0), batch(), list(range(4)), config, distance)
-        found.append((result, [p.grad.clone() for p in model.parameters()]))
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, bottleneck=POINT))
+        trained, result = stepped(config, perceptual_distance(loss, torch.device("cpu")))
+        found.append((result, [p.grad.clone() for p in trained.learner.parameters()]))
     assert found[0][0].loss == pytest.approx(found[1][0].loss, rel=1e-5)
     for a, b in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
@@ -103,19 +109,19 @@ def test_runs_resume_exactly(name: str, folder: Path, tmp_path: Path, monkeypatc
     train(config, folder, tmp_path / "whole", show=False)
     from vaeworks.train import loop
 
-    original, calls = loop.generator_step, 0
+    original, calls = loop.training_step, 0
 
-    def stopping(*args: object) -> object:
+    def stopping(*args: object, **options: object) -> object:
         nonlocal calls
         calls += 1
         if calls == 4:
             raise Interrupted("enough")  # as a kill: nothing is saved at this point
-        return original(*args)  # type: ignore[arg-type]
+        return original(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "generator_step", stopping)
+    monkeypatch.setattr(loop, "training_step", stopping)
     with pytest.raises(Interrupted):
         train(dataclasses.replace(config, save_every=16), folder, tmp_path / "parts", show=False)
-    monkeypatch.setattr(loop, "generator_step", original)
+    monkeypatch.setattr(loop, "training_step", original)
     train(dataclasses.replace(config, save_every=16), folder, tmp_path / "parts", show=False, resume=True)
     whole, parts = (vw.load(tmp_path / run) for run in ("whole", "parts"))
     assert whole.config == parts.config

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +36,25 @@ def open_image(source: str | Path | bytes, channels: int = 3) -> Image.Image:
     transparent becomes white. Animations give their first frame.
     Errors: DataError, with the reason in a few words, for what cannot be read whole.
     """
+    with _file(source) as file:
+        file.load()
+        return _convert(_upright(file), "L" if channels == 1 else "RGB")
+
+
+def image_size(content: bytes) -> tuple[int, int]:
+    """Width and height in pixels that an encoded image claims to have, before EXIF orientation: only its header is read.
+
+    Errors: DataError, with the reason in a few words, for what is no image.
+    """
+    with _file(content) as file:
+        return file.size
+
+
+@contextmanager
+def _file(source: str | Path | bytes) -> Iterator[Image.Image]:
     try:
         with _quiet, Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            file.load()
-            return _convert(_upright(file), "L" if channels == 1 else "RGB")
+            yield file
     except UnidentifiedImageError:
         raise DataError("not an image") from None
     except Image.DecompressionBombError:
@@ -72,6 +89,8 @@ class _Quiet:
 
 
 _quiet = _Quiet()
+if hasattr(os, "register_at_fork"):  # a process that is forked while another thread is inside would wait for that thread for ever
+    os.register_at_fork(after_in_child=_quiet.__init__)  # type: ignore[misc]
 
 
 def _upright(image: Image.Image) -> Image.Image:

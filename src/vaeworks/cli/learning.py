@@ -10,10 +10,10 @@ from tyro.conf import Positional, arg
 
 from ..config import TrainConfig, dumps
 from ..errors import ConfigError, DataError
-from ..recipes import RECIPES
+from ..recipes import GROUPS, claim, purpose
 from .inputs import data_source, loaded, make_folder
 from .options import Data, Model, Out, Overwrite
-from .show import bar, console, print_evaluation, summary
+from .show import bar, console, print_evaluation
 
 
 def demo(
@@ -30,14 +30,27 @@ def demo(
 
 
 def recipes() -> list[dict[str, str]]:
-    """What can be trained, and what each is for."""
+    """What can be trained, and the claim of the debate that each tests."""
     from rich.table import Table
+    from rich.text import Text
 
-    rows = [{"recipe": name, "model": make().model.name, "purpose": summary(make)} for name, make in RECIPES.items()]
-    table = Table("recipe", "model", "purpose", box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*row.values())
-    console().print(table)
+    rows = [
+        {"recipe": name, "group": group, "model": make().model.name, "purpose": purpose(make), "claim": claim(make)}
+        for group, members in GROUPS.items()
+        for name, make in members.items()
+    ]
+    out = console()
+    for group, members in GROUPS.items():
+        table = Table("recipe", "model", "purpose and claim", box=None, header_style="dim", title_style="bold", title_justify="left")
+        table.title = group
+        for row in rows:
+            if row["recipe"] in members:
+                what = Text(row["purpose"])
+                if row["claim"]:
+                    what.append("\n" + row["claim"], style="dim")
+                table.add_row(row["recipe"], "as the VAE" if group == "fine-tuning" else row["model"], what)
+        out.print(table, "")
+    out.print("NAME-tiny: the same on a network that trains in seconds. Every number is an option: vaeworks train NAME --help")
     return rows
 
 
@@ -46,11 +59,14 @@ def train(
     data: Data,
     out: Annotated[Path, arg(metavar="RUN", help="run folder; new or empty, unless --resume")],
     resume: Annotated[bool, arg(help="continue the run in --out; its settings are the defaults then")] = False,
+    start: Annotated[str | None, arg(name="from", metavar="VAE", help="fine-tune this VAE: as MODEL elsewhere")] = None,
     config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),  # noqa: B008
 ) -> dict[str, Any]:
     """Train a VAE by a recipe. Every number of the recipe is an option below."""
     from ..train import train as run
 
+    if start is not None:
+        config = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, path=start))
     result = run(config, data_source(data), out, recipe=recipe, resume=resume)
     val = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on held-out images"
     stats = result.latents
@@ -89,14 +105,16 @@ def evaluate(
         why = f"held out at val-fraction {val_fraction}" if val_fraction is not None else "unseen by this run; --include-training judges it"
         raise DataError(f"no file of {data!r} is {why}")
     if left_out := len(images.files) - len(files):
-        console().print(f"{left_out:,} images left out, because this run was trained on them; --include-training judges them too")
+        console().print(
+            f"{left_out:,} images left out, because this run was (if streamed: may have been) trained on them; see --include-training"
+        )
     result = judge(autoencoder, files, limit=limit, progress=bar("evaluating"))
     result = dataclasses.replace(result, skipped=(*images.skipped, *result.skipped))
     print_evaluation(result)
     values = result.to_dict()
     if out is not None:
         make_folder(out)
-        write_picture(out / "worst.png", worst_cases(autoencoder, result, limit))
+        write_picture(out / "worst.png", worst_cases(autoencoder, result, limit, files=files))
         write_text(out / "eval.json", dumps(values) + "\n")
         console().print(f"{out / 'eval.json'}, {out / 'worst.png'} (original, reconstruction, difference x 4)")
     return values

@@ -25,6 +25,7 @@ import tyro
 from .. import __version__
 from ..config import TrainConfig, dumps
 from ..errors import ConfigError, VaeworksError
+from ..launcher import shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from .learning import demo, evaluate, recipes, train
 from .running import decode, encode, generate, reconstruct
@@ -64,14 +65,14 @@ def main(argv: list[str] | None = None) -> int:
             print(f"vaeworks {__version__}")
             return 0
         with _plain_warnings(), _terminated_as_interrupted():
-            result = _bound(words)()
-        if as_json:
+            result = _command(words)()
+        if as_json and speaks():
             print(dumps(result))
         return 0
     except VaeworksError as error:
         if debug:
             raise
-        print(f"vaeworks: {' '.join(str(error).split())}", file=sys.stderr)
+        _tell(error, " ".join(str(error).split()))
         return 2
     except BrokenPipeError:  # the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,11 +80,17 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that may not be written
         if debug:
             raise
-        print(f"vaeworks: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        _tell(error, f"{error.filename or 'a file'}: {error.strerror or error}")
         return 2
     except KeyboardInterrupt as stop:
-        print(f"vaeworks: {stop}" if str(stop) else "vaeworks: interrupted", file=sys.stderr)
+        _tell(stop, str(stop) or "interrupted")
         return 130
+
+
+def _tell(error: BaseException, text: str) -> None:
+    """One line about an error; of several processes that have it, one tells it."""
+    if tells(error):
+        print(f"vaeworks: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -107,8 +114,16 @@ def _terminated_as_interrupted() -> Iterator[None]:
 def _plain_warnings() -> Iterator[None]:
     """Warnings as lines for people, without the place in the source that Python shows."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"vaeworks: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: print(f"vaeworks: {message}", file=sys.stderr) if speaks() else None
         yield
+
+
+def _command(words: list[str]) -> Callable[[], Any]:
+    """As `_bound`; what is wrong with the words is so in every process that a launcher has started with them."""
+    try:
+        return _bound(words)
+    except VaeworksError as error:
+        raise shared(error) from error.__cause__
 
 
 def _bound(words: list[str]) -> Callable[[], Any]:

@@ -103,7 +103,7 @@ def generate(
     from ..formats import load
     from ..formats.files import picture_kind, write_picture
     from ..formats.pipelines import load_pipeline, paint
-    from ..train.step import resolve_device
+    from ..train.precision import resolve_device
 
     if out.is_dir() or (out.exists() and not overwrite):
         raise ConfigError(f"{out} exists; choose another --out" + ("" if out.is_dir() else ", or pass --overwrite"))

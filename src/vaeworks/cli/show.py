@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..launcher import speaks
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """Where people read."""
+    """Where people read; of several processes that train together one alone speaks."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not speaks())
 
 
 @contextmanager

@@ -1,26 +1,60 @@
-"""The stream of training crops."""
+"""Training crops by image counter: crop k of a run is the same wherever and whenever it is asked for."""
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..config import DataConfig
 from ..errors import DataError
-from ..images import open_image, to_uint8
-from .folder import ImageFile
+from ..images import to_uint8
 from .order import Order
+from .place import ImageFile, open_place
 from .transforms import random_crop
+
+Say = Callable[[str], None]
+"""Tells people something, in one line."""
+
+Loaded = tuple[Tensor, dict[int, str]]
+"""Crops, uint8 n c size size, and for those that could not be read, by place in the part, the reason."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The crops that one process contributes to one batch."""
+
+    counters: list[int]
+    work: list[Any]
+    """what whoever loads them is told, one entry a crop"""
+    origin: list[Any] = field(default_factory=list)
+    """what this process remembers of them, one entry a crop"""
+
+
+class CropSource(Protocol):
+    """What `batches` takes crops from."""
+
+    @property
+    def load(self) -> Callable[[list[Any]], Loaded]:
+        """A part's work done, in whatever process. Errors: DataError."""
+        ...
+
+    def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[Part]:
+        """This process's parts of the whole batches of crops start..stop."""
+        ...
+
+    def finish(self, part: Part, loaded: Loaded, say: Say) -> Tensor:
+        """A part's crops, out of what `load` returned: uint8 n c size size."""
+        ...
 
 
 class Crops(Dataset[tuple[Tensor, int]]):
-    """Training crops by image counter: crop k of a run is the same wherever and whenever it is asked for."""
+    """Crops of images that can be read at any time."""
 
     def __init__(self, files: tuple[ImageFile, ...], config: DataConfig, seed: int, channels: int = 3):
         self.files = files
@@ -42,7 +76,7 @@ class Crops(Dataset[tuple[Tensor, int]]):
             return self._cache[index]
         file = self.files[index]
         try:
-            image = open_image(file.path, self.channels)
+            image = open_place(file.path, self.channels)
         except DataError as error:
             raise DataError(f"{file.path} could be read when the run started and cannot now: {error}") from None
         if image.size != (file.width, file.height):
@@ -55,53 +89,17 @@ class Crops(Dataset[tuple[Tensor, int]]):
             self._cached_bytes += size
         return image
 
+    def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[Part]:
+        """This process's parts of the whole batches of crops start..stop."""
+        share = batch // world
+        for first in range(start + rank * share, stop - batch + 1 + rank * share, batch):
+            counters = list(range(first, first + share))
+            yield Part(counters, counters)
 
-def batches(crops: Crops, start: int, stop: int, batch: int, workers: int) -> Iterator[tuple[Tensor, list[int]]]:
-    """Crops start..stop of a run in batches: uint8 n c size size, and their counters. A last, smaller batch is left out.
+    def load(self, counters: list[int]) -> Loaded:
+        """Crops as one tensor. Errors: DataError naming the image that cannot be read any more."""
+        return torch.stack([self[counter][0] for counter in counters]), {}
 
-    Errors: DataError naming the file that cannot be read any more.
-    """
-    loader = DataLoader(
-        _Attempts(crops),
-        batch_size=batch,
-        sampler=range(start, stop),
-        num_workers=min(workers, _cores()),
-        drop_last=True,
-        pin_memory=torch.cuda.is_available(),
-        collate_fn=_collate,
-        worker_init_fn=_ignore_interrupt,
-    )
-    for result in loader:
-        if isinstance(result, DataError):
-            raise result
-        yield result
-
-
-class _Attempts(Dataset):
-    """Crops, or the error as a value: raised in a worker, it would come as a traceback, and its workers end 5 s late."""
-
-    def __init__(self, crops: Crops):
-        self.crops = crops
-
-    def __getitem__(self, counter: int) -> tuple[Tensor, int] | DataError:
-        try:
-            return self.crops[counter]
-        except DataError as error:
-            return DataError(str(error))
-
-
-def _cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _collate(samples: list) -> tuple[Tensor, list[int]] | DataError:
-    for sample in samples:
-        if isinstance(sample, DataError):
-            return sample
-    return torch.stack([crop for crop, _ in samples]), [counter for _, counter in samples]
-
-
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the training process decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def finish(self, part: Part, loaded: Loaded, say: Say) -> Tensor:
+        """The crops as they were loaded."""
+        return loaded[0]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, CROP, NOISE, INIT, LEVEL = range(5)
+ORDER, CROP, NOISE, INIT, LEVEL, STEP, SHARDS, BLOCKS = range(8)
 """Streams: one for each use, so that no two uses share random numbers."""
 
 

@@ -1,40 +1,98 @@
-"""The objective: a sum of named terms, each a mean, so that weights mean the same at every size."""
+"""The objective: a sum of named terms, each a mean, so that weights mean the same at every size.
+
+It has two sides: what is asked of pixels, whose gradient enters the decoder through the images alone, and what is asked of latents.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from ..config import LossConfig
-from .reconstruction import DISTANCES
+from ..config import LossConfig, RegularizerConfig
+from .reconstruction import DISTANCES, gaussian_nll, optimal_gaussian_nll
+from .regularize import envelope, variance_expansion, variance_floor
+from .spectrum import encoding_spectrum_matching
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Of a reconstruction and its images, n c h w in [-1,1], to a scalar that is a mean over images."""
 
+Terms = dict[str, Tensor]
+"""Scalars by name, before weighting."""
 
-class HasKL(Protocol):
-    """A distribution that knows its divergence from the prior."""
+
+class Distribution(Protocol):
+    """What an encoder predicts: latents for certain, or a variance and a divergence from the prior as well."""
 
     @property
     def is_point(self) -> bool:
         """Whether there is no variance, and so no divergence that could be a loss."""
 
+    @property
+    def mean(self) -> Tensor:
+        """Latents without noise, n c h w."""
+
+    @property
+    def var(self) -> Tensor:
+        """Variance, n c h w."""
+
     def kl(self) -> Tensor:
         """Per element, in nats."""
 
 
+def pixel_terms(
+    recon: Tensor, images: Tensor, config: LossConfig, perceptual: Distance | None = None, log_variance: Tensor | None = None
+) -> Terms:
+    """Distances of a reconstruction and its images, n 3 h w in [-1,1]: reconstruction, and perceptual where there is one.
+
+    log_variance: the learned one of reconstruction "gaussian".
+    """
+    match config.reconstruction:
+        case "gaussian":
+            reconstruction = gaussian_nll(recon, images, recon.new_zeros(()) if log_variance is None else log_variance)
+        case "optimal-gaussian":
+            reconstruction = optimal_gaussian_nll(recon, images)
+        case kind:
+            reconstruction = DISTANCES[kind](recon, images)
+    return {"reconstruction": reconstruction} | ({} if perceptual is None else {"perceptual": perceptual(recon, images)})
+
+
+def latent_terms(posterior: Distribution, latents: Tensor, images: Tensor, config: LossConfig, also: RegularizerConfig) -> Terms:
+    """What is asked of latents n c h w, samples of `posterior`, of images n 3 f*h f*w: kl, and regularizers whose weight is not 0."""
+    terms = {"kl": latents.new_zeros(()) if posterior.is_point else posterior.kl().float().mean()}
+    if also.spectrum > 0:
+        terms["spectrum"] = encoding_spectrum_matching(latents, images)
+    if also.variance_expansion > 0:
+        terms["variance_expansion"] = variance_expansion(posterior.var)
+    if also.envelope > 0:
+        terms["envelope"] = envelope(latents)
+    if also.variance_floor > 0:
+        terms["variance_floor"] = variance_floor(posterior.mean)  # a dead channel's samples have the variance of its noise
+    return terms
+
+
+def weights(loss: LossConfig, also: RegularizerConfig | None = None) -> dict[str, float]:
+    """The weight of every term by its name."""
+    found = {"reconstruction": 1.0, "perceptual": loss.perceptual_weight, "kl": loss.beta}
+    for name in ("spectrum", "variance_expansion", "envelope", "variance_floor", "scale_equivariance"):
+        found[name] = getattr(also, name) if also is not None else 0.0
+    return found
+
+
+def weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The sum of terms times their weights: a scalar."""
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
 def objective(
-    recon: Tensor, images: Tensor, posterior: HasKL, config: LossConfig, perceptual: Distance | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
+    recon: Tensor, images: Tensor, posterior: Distribution, config: LossConfig, perceptual: Distance | None = None
+) -> tuple[Tensor, Terms]:
     """The loss, and its terms before weighting: reconstruction + perceptual_weight * perceptual + beta * mean KL.
 
     Sources: Higgins et al. 2017, beta-VAE; Rombach et al. 2021 (arXiv 2112.10752) with the perceptual term.
     """
-    terms = {"reconstruction": DISTANCES[config.reconstruction](recon, images)}
-    zero = terms["reconstruction"].new_zeros(())
-    terms["perceptual"] = zero if perceptual is None else perceptual(recon, images)
-    terms["kl"] = zero if posterior.is_point else posterior.kl().float().mean()
-    loss = terms["reconstruction"] + config.perceptual_weight * terms["perceptual"] + config.beta * terms["kl"]
-    return loss, terms
+    terms = pixel_terms(recon, images, config, perceptual)
+    terms["kl"] = recon.new_zeros((), dtype=torch.float32) if posterior.is_point else posterior.kl().float().mean()
+    return weighted(terms, weights(config)), terms

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..processes import process_average
 from .perceptual import unit
 from .precision import full_precision
 
@@ -64,9 +65,12 @@ def envelope(latents: Tensor, limit: float = 1.0) -> Tensor:
 def variance_floor(latents: Tensor, floor: float = 1.0, epsilon: float = 1e-8) -> Tensor:
     """Mean over channels of max(0, floor - std)², std over n h w: keeps channels of a plain autoencoder alive without a KL term.
 
-    A figure of the batch: parts of a batch do not add up to the whole. Source: Bardes et al. 2021, "VICReg" (arXiv 2105.04906).
+    A figure of the batch, over all processes: parts of a batch do not add up to the whole.
+    Source: Bardes et al. 2021, "VICReg" (arXiv 2105.04906).
     """
-    std = (latents.transpose(0, 1).flatten(1).var(1, correction=0) + epsilon).sqrt()
+    channels = latents.transpose(0, 1).flatten(1)
+    mean = process_average(channels.mean(1, keepdim=True))
+    std = (process_average((channels - mean).square().mean(1)) + epsilon).sqrt()
     return (floor - std).relu().square().mean()
 
 

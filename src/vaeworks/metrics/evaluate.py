@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..data import ImageFile, ImageSet
+from ..data.place import Place, open_place
 from ..errors import ConfigError, DataError
-from ..images import center_crop, difference, from_model_range, grid, open_image, to_model_range, to_pillow, to_uint8
+from ..images import center_crop, difference, from_model_range, grid, to_model_range, to_pillow, to_uint8
 from ..models import Autoencoder
 from .baselines import down_up, jpeg_at
 from .reconstruction import SSIM_WINDOW, psnr, ssim
@@ -96,12 +96,12 @@ class Evaluation:
         return {"psnr": self.psnr, "ssim": self.ssim, "baselines": baselines, **asdict(self)}
 
 
-def read_crop(path: Path | str, autoencoder: Autoencoder, limit: int | None) -> Tensor:
-    """The judged part of an image file: its middle, sides multiples of f and at most `limit`; uint8 c h w.
+def read_crop(path: Place | str, autoencoder: Autoencoder, limit: int | None) -> Tensor:
+    """The judged part of an image: its middle, sides multiples of f and at most `limit`; uint8 c h w.
 
-    Errors: DataError for a broken file or one smaller than f.
+    Errors: DataError for a broken image or one smaller than f.
     """
-    image = open_image(path, autoencoder.config.in_channels)
+    image = open_place(path, autoencoder.config.in_channels)
     return to_uint8(center_crop(image, autoencoder.downsample_factor, limit))
 
 
@@ -160,11 +160,17 @@ def _digest(files: tuple[ImageFile, ...], without: set[str]) -> str:
     return ImageSet("", tuple(f for f in files if str(f.path) not in without)).digest
 
 
-def worst_cases(autoencoder: Autoencoder, evaluation: Evaluation, limit: int | None, count: int = 4) -> Image.Image:
-    """A picture of the images with the lowest PSNR: rows of original, reconstruction, difference x 4."""
+def worst_cases(
+    autoencoder: Autoencoder, evaluation: Evaluation, limit: int | None, count: int = 4, files: tuple[ImageFile, ...] = ()
+) -> Image.Image:
+    """A picture of the images with the lowest PSNR: rows of original, reconstruction, difference x 4.
+
+    files: those that were judged; needed where images are not files.
+    """
+    places = {str(file.path): file.path for file in files}
     rows = []
     for score in evaluation.worst(count):
-        image = read_crop(score.path, autoencoder, limit)
+        image = read_crop(places.get(score.path, score.path), autoencoder, limit)
         recon = reconstruct_uint8(autoencoder, image)
         rows.append([image, recon, difference(image, recon)])
     return grid(rows)

@@ -54,8 +54,12 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Latents n c h w, unnormalized, to images n 3 f*h f*w, about in [-1,1]."""
+        return self.conv_out(self.features(z))
+
+    def features(self, z: Tensor) -> Tensor:
+        """What the last convolution makes the image of: latents n c h w to n c' f*h f*w."""
         recompute = self.gradient_checkpointing and self.training
         x = self.middle(self.conv_in(z), recompute)
         for level in self.levels:
             x = level(x, recompute)
-        return self.conv_out(self.norm_out.silu(x))
+        return self.norm_out.silu(x)

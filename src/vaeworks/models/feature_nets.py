@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..nn.conv import convolved
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ class FeatureNet(nn.Module):
             raise ConfigError(f"{self.name} needs images of at least {self.smallest}x{self.smallest} pixels, not {size}; use larger crops")
         weight = next(self.features.parameters())
         x = ((images.to(torch.promote_types(images.dtype, torch.float32)) - self.shift) / self.scale).to(weight.dtype)
+        if x.device.type == "cpu" and torch.is_grad_enabled():  # in training
+            x = x.contiguous(memory_format=torch.channels_last)
         seen = []
         for number, layer in enumerate(self.features):
-            x = layer(x)
+            x = convolved(x, layer) if isinstance(layer, nn.Conv2d) else layer(x)
             if number in self.taps:
                 seen.append(x)
         return seen

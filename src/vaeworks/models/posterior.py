@@ -21,6 +21,13 @@ class Posterior:
         self.is_point = False
 
     @classmethod
+    def of(cls, mean: Tensor, logvar: Tensor) -> Posterior:
+        """The posterior of this mean and log-variance, n c h w each, as they are."""
+        posterior = cls.__new__(cls)
+        posterior.mean, posterior.logvar, posterior.is_point = mean, logvar, False
+        return posterior
+
+    @classmethod
     def point(cls, latents: Tensor) -> Posterior:
         """The posterior of an encoder that predicts no variance: latents n c h w for certain. Its KL is infinite."""
         posterior = cls.__new__(cls)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .conv import Conv3x3
+
 
 class Downsample(nn.Module):
     """3x3 convolution with stride 2 after one row and one column of zeros at the bottom and the right only."""
@@ -23,8 +25,8 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv3x3(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """n c h w to n c 2h 2w."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv.doubled(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .conv import Conv3x3
 from .norm import GroupNorm
 
 
@@ -13,9 +14,9 @@ class ResBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, groups: int = 32, eps: float = 1e-6):
         super().__init__()
         self.norm1 = GroupNorm(in_channels, groups, eps)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv3x3(in_channels, out_channels)
         self.norm2 = GroupNorm(out_channels, groups, eps)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv3x3(out_channels, out_channels)
         self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,9 +16,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..config import from_dict, to_dict
+from ..config import BalanceConfig, from_dict, to_dict
 from ..errors import ConfigError
-from .balance_config import BalanceConfig
 from .balance_state import BalanceState, Event, Figures, Phase, Plan
 from .plateau import Plateau
 

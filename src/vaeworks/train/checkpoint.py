@@ -1,19 +1,27 @@
 """Checkpoints: one safetensors file each, whole or absent, from which a run goes on as if it had never stopped.
 
-Order, crops and noise are functions of (seed, images seen), so that a checkpoint holds no random state.
+Order, crops and noise are functions of (seed, images seen), so that a checkpoint holds no random state; and it holds whole tensors by
+name, however many processes wrote it, so that any number of them can go on.
+
+model.* average.* beside.* discriminator.* lecam.*      weights and statistics
+optimizer.* discriminator_optimizer.*                   <exp_avg|exp_avg_sq|step>.<parameter>
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import FormatError
 from ..formats.files import atomic, read_tensors, write_tensors
+from ..processes import broadcast_tensors, main_first
+from .trained import Trained
 
 METADATA_KEY = "vaeworks_checkpoint"
 
@@ -27,44 +35,88 @@ class Position:
     """of training, over all its parts"""
     best_psnr: float | None = None
     """best validation PSNR so far, in dB"""
+    balance: dict[str, Any] = field(default_factory=dict)
+    """what the supervisor of the discriminator remembers, and its settings"""
+    planned: bool = True
+    """written where the run's plan asks for it, and not where a user interrupted: a run that was never interrupted has it as well"""
 
 
-def save_checkpoint(
-    folder: Path, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer, position: Position, keep: int
-) -> Path:
-    """Write checkpoint folder/<images seen>.safetensors, then delete all but the newest `keep`.
+def state_tensors(trained: Trained) -> dict[str, Tensor]:
+    """All that is kept, by the names above; whole tensors, in every process; those that were shards are on the CPU."""
+    networks = {"model": trained.autoencoder, "average": trained.average}
+    tensors = {f"{part}.{name}": t for part, network in networks.items() if network is not None for name, t in network.state_dict().items()}
+    tensors |= {f"beside.{name}": p for name, p in trained.learner.beside().items()}
+    tensors |= _optimizer_tensors("optimizer", _named(trained), trained.optimizer)
+    if (adversary := trained.adversary) is not None:
+        tensors |= {f"discriminator.{name}": t for name, t in adversary.network.state_dict().items()}
+        tensors |= {f"lecam.{name}": t for name, t in (adversary.lecam.state_dict() if adversary.lecam is not None else {}).items()}
+        tensors |= _optimizer_tensors("discriminator_optimizer", dict(adversary.network.named_parameters()), adversary.optimizer)
+    return {name: t.full_tensor().cpu() if _is_shared_out(t) else t for name, t in tensors.items()}
 
-    Errors: VaeworksError where the disk is full; the older checkpoints are kept then.
+
+def save_checkpoint(folder: Path, trained: Trained, position: Position, keep: int, good: int | None = None) -> Path:
+    """Write checkpoint folder/<images seen>.safetensors in process 0, then delete the old ones that nobody needs.
+
+    Kept are the newest `keep` planned ones, this one, and the newest planned one of at most `good` images, to which the supervisor may
+    want to return. Errors: VaeworksError where the disk is full; the older checkpoints are kept then.
     """
-    tensors: dict[str, Tensor] = {f"model.{name}": t for name, t in model.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{name}": t for name, t in average.state_dict().items()}
-    tensors |= _optimizer_tensors(model, optimizer)
     path = folder / f"{position.images_seen:010d}.safetensors"
-    with atomic(path, overwrite=True) as temporary:
-        write_tensors(temporary, tensors, {METADATA_KEY: json.dumps(asdict(position))})
-    for old in sorted(folder.glob("*.safetensors"))[:-keep]:
-        old.unlink()
+    tensors = state_tensors(trained)
+
+    def write() -> None:
+        if position.planned or not path.exists():  # at the same place, the planned one has the same weights
+            with atomic(path, overwrite=True) as temporary:
+                write_tensors(temporary, tensors, {METADATA_KEY: json.dumps(asdict(position))})
+        _delete_old(folder, path, keep, good)
+
+    main_first(write)
     return path
 
 
-def load_checkpoint(path: Path, model: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer) -> Position:
-    """Put a checkpoint's state into model, average and optimizer, in place.
+def _delete_old(folder: Path, newest: Path, keep: int, good: int | None) -> None:
+    planned = planned_checkpoints(folder)
+    kept = {newest, *planned[-keep:]}
+    if good is not None and (before := [p for p in planned if images_of(p) <= good]):
+        kept.add(before[-1])
+    for old in folder.glob("*.safetensors"):
+        if old not in kept:
+            old.unlink()
+
+
+def planned_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints that an undisturbed run has as well, oldest first; torn files are none."""
+    return [path for path in sorted(folder.glob("*.safetensors")) if (position := _position(path)) is not None and position.planned]
+
+
+def images_of(path: Path) -> int:
+    """Images seen, by a checkpoint's name; -1 for another file."""
+    return int(path.stem) if path.stem.isdigit() else -1
+
+
+def load_checkpoint(path: Path | None, trained: Trained) -> Position:
+    """Put a checkpoint's state into what is trained, in place, in all processes; process 0 reads it.
 
     Errors: FormatError for a torn file or one of another network.
     """
-    tensors, metadata = read_tensors(path)
-    if METADATA_KEY not in metadata:
-        raise FormatError(f"{path} is no training checkpoint")
+
+    found: dict[str, Tensor] | None = None
+
+    def read() -> Position:
+        nonlocal found
+        assert path is not None
+        found, metadata = read_tensors(path)
+        if METADATA_KEY not in metadata:
+            raise FormatError(f"{path} is no training checkpoint")
+        return Position(**json.loads(metadata[METADATA_KEY]))
+
+    position = main_first(read)
+    tensors = broadcast_tensors(found)
     try:
-        model.load_state_dict(_part(tensors, "model."))
-        if average is not None:
-            average.load_state_dict(_part(tensors, "average."))
-        _restore_optimizer(model, optimizer, _part(tensors, "optimizer."))
+        _restore(trained, tensors)
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{path} belongs to another network: {reason}") from None
-    return Position(**json.loads(metadata[METADATA_KEY]))
+    return position
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -84,6 +136,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+def good_checkpoint(folder: Path, images: int) -> Path | None:
+    """The newest planned checkpoint of at most so many images: what an undisturbed run would return to."""
+    paths = [path for path in planned_checkpoints(folder) if images_of(path) <= images]
+    return paths[-1] if paths else None
+
+
 def remove_newer(path: Path) -> None:
     """Delete the checkpoints after this one, which are torn: they must not count among the newest ones that are kept."""
     for other in path.parent.glob("*.safetensors"):
@@ -91,24 +149,81 @@ def remove_newer(path: Path) -> None:
             other.unlink()
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+def _position(path: Path) -> Position | None:
+    """A checkpoint's position, from its header; None for a torn file or another one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return Position(**json.loads(metadata[METADATA_KEY]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name: optimizer.<exp_avg|exp_avg_sq|step>.<parameter>."""
+def _named(trained: Trained) -> dict[str, nn.Parameter]:
+    """Trained parameters by name; the autoencoder's as in its files."""
+    return dict(trained.autoencoder.named_parameters()) | {f"beside.{name}": p for name, p in trained.learner.beside().items()}
+
+
+def _optimizer_tensors(part: str, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"optimizer.{key}.{name}": value if torch.is_tensor(value) else torch.tensor(float(value))
-        for name, parameter in model.named_parameters()
+        f"{part}.{key}.{name}": value if torch.is_tensor(value) else torch.tensor(float(value))
+        for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    parameters = dict(model.named_parameters())
+def _restore(trained: Trained, tensors: dict[str, Tensor]) -> None:
+    _load(trained.autoencoder, _part(tensors, "model."))
+    if trained.average is not None:
+        _load(trained.average, _part(tensors, "average."))
+    for name, parameter in trained.learner.beside().items():
+        _assign_(parameter, tensors[f"beside.{name}"])
+    _restore_optimizer(_named(trained), trained.optimizer, _part(tensors, "optimizer."))
+    if (adversary := trained.adversary) is not None and any(name.startswith("discriminator.") for name in tensors):
+        adversary.network.load_state_dict(_part(tensors, "discriminator."))
+        if adversary.lecam is not None:
+            adversary.lecam.load_state_dict(_part(tensors, "lecam."))
+        _restore_optimizer(dict(adversary.network.named_parameters()), adversary.optimizer, _part(tensors, "discriminator_optimizer."))
+
+
+def _load(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    if not any(_is_shared_out(p) for p in network.parameters()):
+        network.load_state_dict(tensors)
+        return
+    own = network.state_dict()
+    if own.keys() != tensors.keys():
+        raise KeyError(f"{len(own.keys() ^ tensors.keys())} tensors are not those of this network")
+    for name, target in own.items():
+        _assign_(target, tensors[name])
+
+
+def _is_shared_out(tensor: Tensor) -> bool:
+    """Whether it is a DTensor; importing that class takes most of a second."""
+    return hasattr(tensor, "full_tensor")
+
+
+@torch.no_grad()
+def _assign_(target: Any, value: Tensor) -> None:
+    """Put a whole tensor into one that may be shared out between processes."""
+    if _is_shared_out(target):
+        from torch.distributed.tensor import distribute_tensor
+
+        value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
+    target.copy_(value)
+
+
+def _restore_optimizer(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    optimizer.state.clear()
     for full_name, value in tensors.items():
         key, name = full_name.split(".", 1)
         parameter = parameters[name]
         # fused optimizers keep the step count beside the parameter; moments have its memory layout as well
-        state = value.to(parameter.device, copy=True) if key == "step" else torch.empty_like(parameter).copy_(value)
+        if key == "step":
+            state = value.to(parameter.device, copy=True)
+        else:
+            _assign_(state := torch.empty_like(parameter), value)
         optimizer.state[parameter][key] = state
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

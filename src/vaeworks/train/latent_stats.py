@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 
 from ..config import LatentConfig
 from ..data import Crops, batches
 from ..images import to_model_range
 from ..models import Autoencoder
+
+LEAST = 1e-6
+"""Smallest standard deviation of a channel, as a share of that of all: fp32 has no smaller differences."""
 
 Config = TypeVar("Config", bound=LatentConfig)
 
@@ -29,13 +33,27 @@ class LatentStats:
     """1 / standard deviation over all elements, about `shift_factor`"""
     shift_factor: float
     """mean over all elements"""
+    patch_mean: tuple[float, ...] = ()
+    """per channel after `latents_patch`, where that is more than 1 or normalization is 'batchnorm'"""
+    patch_std: tuple[float, ...] = ()
 
     def applied_to(self, config: Config) -> Config:
-        """The configuration with these figures, normalization "scalar"."""
-        return dataclasses.replace(
-            config, latents_mean=self.mean, latents_std=self.std, scaling_factor=self.scaling_factor,
-            shift_factor=self.shift_factor, normalization="scalar",
-        )  # fmt: skip
+        """The configuration with these figures; of normalization "channel" the scale stays 1."""
+        channel = config.normalization == "channel"
+        scale, shift = (1.0, 0.0) if channel else (self.scaling_factor, self.shift_factor)
+        return dataclasses.replace(config, latents_mean=self.mean, latents_std=self.std, scaling_factor=scale, shift_factor=shift)
+
+    def apply_(self, autoencoder: Autoencoder) -> None:
+        """Give the autoencoder the normalization that its latents have turned out to need, in the kind that its configuration names."""
+        if autoencoder.config.normalization == "batchnorm":
+            running_mean, running_var = autoencoder.bn.running_mean, autoencoder.bn.running_var
+            assert running_mean is not None and running_var is not None
+            running_mean.copy_(torch.tensor(self.patch_mean, dtype=torch.float64))
+            # epsilon is added to it again; where it is more than all there is, nothing can be done
+            var = torch.tensor(self.patch_std, dtype=torch.float64).square() - autoencoder.config.latents_norm_eps
+            running_var.copy_(var.clamp_min(0))
+        else:
+            autoencoder.config = self.applied_to(autoencoder.config)
 
 
 @torch.inference_mode()
@@ -44,17 +62,23 @@ def measure_latents(autoencoder: Autoencoder, crops: Crops, num_images: int, bat
 
     They are those of posterior samples, computed without sampling: Var[z] = Var[mean] + E[variance].
     """
-    c = autoencoder.latent_channels
+    patch = autoencoder.config.latents_patch
+    c = autoencoder.latent_channels * patch**2
     total, square, count = torch.zeros(c, dtype=torch.float64), torch.zeros(c, dtype=torch.float64), 0
     for images, _ in batches(crops, 0, num_images - num_images % batch or batch, batch, workers=0):
         posterior = autoencoder.encode(to_model_range(images).to(autoencoder.device))
-        mean, var = posterior.mean.double().cpu(), posterior.var.double().cpu()
+        mean, var = (F.pixel_unshuffle(x.double().cpu(), patch) for x in (posterior.mean, posterior.var))
         total += mean.sum(dim=(0, 2, 3))
         square += (mean.square() + var).sum(dim=(0, 2, 3))
         count += len(images)
-    elements = count * mean[0, 0].numel()
-    channel_mean = total / elements
-    channel_std = (square / elements - channel_mean.square()).clamp_min(0).sqrt()
+    first, second = (x / (count * mean[0, 0].numel()) for x in (total, square))
+    channel_mean, channel_square = (x.view(-1, patch**2).mean(1) for x in (first, second))
     shift = channel_mean.mean()
-    std = ((square / elements).mean() - shift.square()).clamp_min(1e-24).sqrt()
-    return LatentStats(count, tuple(channel_mean.tolist()), tuple(channel_std.tolist()), 1 / std.item(), shift.item())
+    std = (channel_square.mean() - shift.square()).clamp_min(1e-24).sqrt()
+    least = (LEAST * std) ** 2  # of a channel that is dead, so that it can be divided by
+    channel_std = (channel_square - channel_mean.square()).clamp_min(least).sqrt()
+    stats = LatentStats(count, tuple(channel_mean.tolist()), tuple(channel_std.tolist()), 1 / std.item(), shift.item())
+    if patch == 1 and autoencoder.config.normalization != "batchnorm":
+        return stats
+    patch_std = (second - first.square()).clamp_min(least).sqrt()
+    return dataclasses.replace(stats, patch_mean=tuple(first.tolist()), patch_std=tuple(patch_std.tolist()))

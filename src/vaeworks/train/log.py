@@ -1,116 +1,194 @@
-"""What a run tells: lines of JSON, TensorBoard where it is installed, and a progress bar for people."""
+"""What a run tells: lines of JSON that any program can read, trackers, a view in the terminal, alarms, and a page.
+
+The lines are the source of all the rest. They depend on no clock, so that a run that goes on leaves the log of an undisturbed one.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
+import os
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.live import Live
 from rich.table import Table
 
-from ..config import TrainConfig
-from ..formats.files import write_text
+from ..config import TrainConfig, to_dict
+from ..errors import MissingExtraError, VaeworksError
+from .alarms import Alarms
+from .balance_state import Plan
+from .card import write_card
+from .figures import EVENT, LOOK, plain
+from .live import View, event_style
+from .log_lines import JSONL, keep_log, last_look, read_log
+from .run_page import RunPage, Status
+from .trackers import Trackers
+from .validate import Look
 
-JSONL = "log.jsonl"
+__all__ = ["JSONL", "RunLog", "last_look", "read_log"]
+
+OPTIONAL_PARTS = ("regularizers", "adversarial", "finetune")
+"""Of the configuration; by default they do nothing."""
+
+REDRAWS = 0.25
+"""Shortest time between two redraws, in seconds."""
 
 
 class RunLog:
-    """Writes a run's log. Used as a context; `show` draws the bar on stderr."""
+    """Writes a run's log and shows the run. Used as a context, in the process that speaks for all; `silent` makes one for the others.
 
-    def __init__(self, run: Path, images_seen: int = 0, show: bool = True):
+    images_seen: where the run goes on from; what it had logged after that is dropped. show: whether people are told anything on stderr.
+    """
+
+    def __init__(self, run: Path | None, config: TrainConfig, images_seen: int = 0, show: bool = True):
         self.console = Console(stderr=True, quiet=not show, highlight=False, markup=False)
-        self._path = run / JSONL
-        if self._path.exists():  # drop what an interrupted run logged after the checkpoint it goes on from
-            kept = [line for line in read_log(run) if line["images_seen"] <= images_seen]
-            write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = _tensorboard(run, images_seen)
-        if self._board is None:
-            self.console.print("TensorBoard log left out: pip install 'vaeworks[tensorboard]' adds it")
-        self._bar = Progress(
-            TextColumn("{task.fields[images]:>9,} images"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[figures]}"), console=self.console, auto_refresh=False,
-        )  # fmt: skip
-        self._task = self._bar.add_task("train", total=1.0, images=images_seen, figures="")
+        self._config = config
+        self._run = run
+        kept = keep_log(run, images_seen) if run else []
+        self._file = (run / JSONL if run else Path(os.devnull)).open("a", encoding="utf-8")
+        self._view = View(config)
+        for line in kept:
+            self._view.take(line)
+        self._alarms = Alarms(config, kept)
+        self._trackers = Trackers(config.trackers if run else (), run or Path(), config, images_seen, self.say)
+        self._page = RunPage(run, config) if run else None
+        self._looked = any(LOOK in line for line in kept)
+        self._told_at = kept[-1]["images_seen"] if kept else 0
+        redrawn = show and self.console.is_interactive and self.console.file.isatty()
+        self._live = Live(self._view, console=self.console, auto_refresh=False) if redrawn else None
+        self._drawn_at = 0.0
+
+    @classmethod
+    def silent(cls) -> RunLog:
+        """One that writes and shows nothing."""
+        return cls(None, TrainConfig(), show=False)
 
     def __enter__(self) -> RunLog:
-        self._bar.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
+        if error is not None:
+            state: Literal["stopped", "failed"] = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            self._write_page(Status(state, self._view.done, reason=str(error) or type(error).__name__))
+        if self._live is not None:
+            self._live.stop()  # draws it a last time
+        self._trackers.close()
         self._file.close()
-        if self._board is not None:
-            self._board.close()
 
-    def bar(self, done: float, images_seen: int, rate: float, loss: float, psnr: float, val_psnr: float | None, left: float) -> None:
-        """Redraw the bar: share done, images/s, loss, PSNR of training crops and of validation, seconds left."""
-        val = "" if val_psnr is None else f"  val {val_psnr:.2f}"
-        figures = f"{rate:.0f} img/s  loss {loss:.4f}  psnr {psnr:.2f}{val} dB  {_duration(left)} left"
-        self._bar.update(self._task, completed=done, images=images_seen, figures=figures, refresh=True)
+    # ------------------------------------------------------------------ what happens in a run
+
+    def step(self, images_seen: int, figures: Mapping[str, Any]) -> None:
+        """The figures of a step."""
+        self._write(images_seen, figures)
+        if not self._looked and images_seen - self._told_at > self._config.val_every:  # no image is held out
+            self._tell(images_seen)
+
+    def look(self, images_seen: int, seen: Look) -> None:
+        """What a look at held-out images came to; the page is written anew."""
+        self._looked = True
+        self._trackers.picture(images_seen, "reconstructions", seen.picture)
+        self._write(images_seen, seen.figures)
+        self._tell(images_seen)
+
+    def event(self, images_seen: int, sentence: str, alarm: bool = False, action: str | None = None, kind: str | None = None) -> None:
+        """A sentence for people: a line of JSON, and one in the terminal.
+
+        alarm: whether it is about trouble; action: what is done about it; kind: of an alarm, or of the alarm that is over with this.
+        """
+        line = {"images_seen": images_seen, EVENT: sentence, "alarm": alarm, "action": action}
+        self._append(line if kind is None else {**line, "kind": kind})
+        self._trackers.event(images_seen, sentence, alarm)
+        if self._live is None:
+            word = "alarm: " if alarm else ""
+            self.console.print(f"{images_seen:>11,} images  {word}{sentence}", style=event_style(line), soft_wrap=True)
+        else:
+            self._redraw()
+
+    def live(self, images_seen: int, done: float, plan: Plan | None = None) -> None:
+        """Redraw the view, where it can be redrawn and it is time. Cheap: it may be called after every step.
+
+        done: share of the run; plan: of the discriminator's supervisor, where there is one.
+        """
+        self._view.step(images_seen, done, plan)
+        if time.monotonic() - self._drawn_at >= REDRAWS:
+            self._redraw()
 
     def say(self, text: str) -> None:
-        """A line for people, above the bar."""
+        """A line for people, above the view."""
         self.console.print(text, soft_wrap=True)
 
     def config(self, config: TrainConfig) -> None:
-        """The resolved configuration, for people."""
+        """The resolved configuration, for people; without the parts that are as if they were not there."""
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        values = dataclasses.asdict(config)
-        parts = {"run": {k: v for k, v in values.items() if not isinstance(v, dict)}}
-        parts |= {k: v for k, v in values.items() if isinstance(v, dict)}
-        for part, fields in parts.items():
-            table.add_row(part, "  ".join(f"{k} {v}" for k, v in fields.items() if v is not None), style="dim")
+        values, defaults = to_dict(config), to_dict(TrainConfig())
+        table.add_row("run", _words({k: v for k, v in values.items() if not isinstance(v, dict)}), style="dim")
+        for part, fields in values.items():
+            if isinstance(fields, dict) and not (part in OPTIONAL_PARTS and fields == defaults[part]):
+                table.add_row(part, _words(fields), style="dim")
         self.console.print(table)
 
-    def write(self, images_seen: int, values: dict[str, float]) -> None:
-        """One line of JSON, and the same scalars for TensorBoard."""
-        self._file.write(json.dumps({"images_seen": images_seen, **values}) + "\n")
+    def finish(self) -> None:
+        """Write the page and the model's card, when everything else is in the run folder."""
+        self._write_page(Status("finished", 1.0))
+        if self._run is not None:
+            self._attempt("the model card", functools.partial(write_card, self._run))
+
+    # ------------------------------------------------------------------ how
+
+    def _write(self, images_seen: int, values: Mapping[str, Any]) -> None:
+        """One line of JSON, its numbers for the trackers, and the alarms that it raises. Figures that are not finite become null."""
+        line = {"images_seen": images_seen, **plain(values)}
+        self._append(line)
+        self._trackers.scalars(images_seen, line)
+        for alarm in self._alarms.observe(line):
+            self.event(images_seen, alarm.message, alarm=not alarm.over, kind=alarm.kind)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, images_seen)
+        self._view.take(line)
 
-    def picture(self, images_seen: int, name: str, image: Image.Image) -> None:
-        """A picture for TensorBoard."""
-        if self._board is not None:
-            self._board.add_image(name, np.asarray(image), images_seen, dataformats="HWC")
+    def _tell(self, images_seen: int) -> None:
+        """A line where nothing is redrawn, and the page."""
+        self._told_at = images_seen
+        if self._live is None:
+            self.say(self._view.line())
+        self._write_page(Status("training", self._view.done, self._view.pace.rate, self._view.pace.left))
 
+    def _redraw(self) -> None:
+        if self._live is not None:
+            self._drawn_at = time.monotonic()
+            self._live.refresh()
 
-def last_look(run: Path, images_seen: int) -> tuple[int | None, float | None]:
-    """Where a run that goes on from `images_seen` was validated last, and the PSNR in dB; (None, None) if never."""
-    looks = [line for line in read_log(run) if "val_psnr" in line and line["images_seen"] <= images_seen]
-    return (int(looks[-1]["images_seen"]), looks[-1]["val_psnr"]) if looks else (None, None)
+    def _write_page(self, status: Status) -> None:
+        if self._page is not None and not self._attempt("the run's page", functools.partial(self._page.write, status)):
+            self._page = None
 
-
-def read_log(run: Path) -> list[dict[str, float]]:
-    """Lines of a run's log, oldest first; each has images_seen. A line torn by an interruption is left out."""
-    lines = []
-    for line in (run / JSONL).read_text(encoding="utf-8").splitlines() if (run / JSONL).exists() else []:
+    def _attempt(self, what: str, work: Callable[[], Any]) -> bool:
+        """Do what a run can do without; where it cannot be done, that is said. Returns whether it is worth to try again."""
         try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and "images_seen" in value:
-            lines.append(value)
-    return lines
+            work()
+        except MissingExtraError as error:
+            self.say(f"{what} is left out: {error}")
+            return False
+        except Exception as error:  # of any kind: hours of training are worth more than a page
+            reason = str(error) if isinstance(error, (VaeworksError, OSError)) else f"{type(error).__name__}: {error}"
+            self.say(f"{what} could not be written, and the run goes on: {reason}")
+        return True
 
 
-def _tensorboard(run: Path, images_seen: int) -> Any | None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(run / "tensorboard"), purge_step=images_seen or None)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def _words(fields: Mapping[str, Any], prefix: str = "") -> str:
+    """Settings in a row, but for those that are not set."""
+    said = [
+        _words(value, f"{prefix}{name}.") if isinstance(value, Mapping) else f"{prefix}{name} {value}"
+        for name, value in fields.items()
+        if value is not None
+    ]
+    return "  ".join(said)

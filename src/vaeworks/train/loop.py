@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
+import math
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..config import TrainConfig, dumps, to_dict
-from ..data import Crops, batches, random_seed
-from ..data.order import INIT
-from ..errors import TrainingError
+from ..data import Crops, batches
+from ..errors import DataError, TrainingError
 from ..formats import load, save
 from ..formats.files import write_picture, write_text
-from ..models import Autoencoder, build
-from ..models.init import linear_init_
-from .checkpoint import Position, load_checkpoint, newest_checkpoint, remove_newer, save_checkpoint
-from .ema import ema_update_
+from ..launcher import shared
+from ..models import Autoencoder
+from ..processes import joined, main_first, rank, together, world_size
+from .balance_state import Event
+from .checkpoint import Position, good_checkpoint, load_checkpoint, newest_checkpoint, remove_newer, save_checkpoint
+from .finetune import Comparison, compare_with_start
 from .interrupt import Interrupt
 from .latent_stats import LatentStats, measure_latents
 from .log import RunLog, last_look
-from .perceptual import perceptual_distance
+from .parallel import agree_on_time, check_processes, whole, wrap_
+from .precision import resolve_device, resolve_precision
 from .run import BEST, RESULT, RunRecord, check_folder, claim_folder, read_run, split_data
 from .schedule import ema_decay, learning_rate, progress
-from .step import build_optimizer, generator_step, resolve_device, resolve_precision
+from .start import initial_discriminator, initial_model, load_frozen, with_start
+from .step import training_step
+from .supervision import Supervisor
+from .trackers import check_trackers
+from .trained import Trained
 from .validate import validate, validation_images
 
 
@@ -50,142 +58,207 @@ class RunResult:
     precision: str
     device: str
     latents: LatentStats
+    finetuned: Comparison | None = None
+    """what fine-tuning has changed; None for a run from random weights"""
 
 
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop; it has saved a checkpoint. The message says how to go on."""
 
 
-def initial_model(config: TrainConfig) -> Autoencoder:
-    """The network that a run starts from: a function of the configuration and its seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_seed(config.seed, INIT))
-        model = build(config.model)
-        if config.init == "linear":
-            linear_init_(model, torch.default_generator)
-    model.set_gradient_checkpointing(config.gradient_checkpointing)
-    return model.train()
-
-
 def train(
-    config: TrainConfig, data: str | Path, out: str | Path, *, recipe: str = "custom", resume: bool = False, show: bool = True
-) -> RunResult:
+    config: TrainConfig, data: str | Path, out: str | Path, *, recipe: str = "custom", resume: bool = False, show: bool = True,
+    features: Callable[[torch.Tensor], Any] | None = None,
+) -> RunResult:  # fmt: skip
     """Train an autoencoder on the images of `data` and leave it in the run folder `out` (run.py says what is there).
 
-    Errors: DataError, ConfigError before anything is written over; TrainingError for a loss that is not finite;
-    Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved. In all cases what was saved stays.
+    Started by torchrun or accelerate in several processes, they train together, and process 0 writes. features: a frozen network of the
+    caller's own for regularizers.alignment: images n 3 h w in [-1,1] to features n d h' w'.
+    Errors: DataError, ConfigError before anything is written over; TrainingError for a loss that is not finite; Interrupted after
+    Ctrl-C or SIGTERM, with a checkpoint saved. In all cases what was saved stays.
     """
-    # claim the folder, look at the data
-    out = Path(out)
     device = resolve_device(config.device)
-    if config.precision == "auto":  # decided once, so that a run continued on another machine stays the same run
-        precision = read_run(out).config.precision if resume else resolve_precision(device)
-        config = dataclasses.replace(config, precision=precision)
-    record = RunRecord(recipe, str(data), config)
-    check_folder(out, record, resume)
-    train_set, val_set, messages = split_data(config, str(data), out)
-    perceptual = perceptual_distance(config.loss, device, say=functools.partial(print, file=sys.stderr))
-    claim_folder(out, record, train_set, val_set)
-    checkpoints, samples = out / "checkpoints", out / "samples"
+    with joined(device):
+        return _train(config, str(data), Path(out), device, recipe, resume, show and rank() == 0, features)
 
-    # build what is trained
-    model = initial_model(config).to(device)
+
+def _train(
+    config: TrainConfig, data: str, out: Path, device: torch.device, recipe: str, resume: bool, show: bool, features: Any
+) -> RunResult:
+    # settle what is not said: precision and architecture, once, so that a run continued elsewhere stays the same run
+    together(lambda: check_processes(config))
+    together(lambda: check_trackers(config.trackers))
+    say = functools.partial(print, file=sys.stderr) if show else None
+    config, told = main_first(lambda: _settled(config, out, device, resume))
+
+    # claim the folder, look at the data
+    record = RunRecord(recipe, data, config)
+    main_first(lambda: check_folder(out, record, resume))
+    train_set, val_set, messages = main_first(lambda: split_data(config, data, out))
+    messages = [*told, *messages]
+    frozen = together(lambda: load_frozen(config, device, say, features))
+    discriminator = together(lambda: initial_discriminator(config, frozen.judge))
+    checkpoints, samples = out / "checkpoints", out / "samples"
+    newest = main_first(lambda: newest_checkpoint(checkpoints)) if resume else None
+    model = together(lambda: initial_model(config, frozen.teacher, blank=newest is not None).to(device))
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(model).requires_grad_(False).eval() if config.ema_halflife else None
-    judged = average if average is not None else model
-    optimizer = build_optimizer(model, config.optimizer)
+    main_first(lambda: claim_folder(out, record, train_set, val_set))
+
+    # build what is trained
+    trained = Trained.of(
+        model, config, discriminator=discriminator, perceptual=frozen.perceptual, features=frozen.features,
+        feature_channels=frozen.feature_channels, teacher=frozen.teacher,
+    )  # fmt: skip
+    num_parameters = sum(p.numel() for p in model.parameters())
     position = Position()
-    if resume and (newest := newest_checkpoint(checkpoints)) is not None:
-        position = load_checkpoint(newest, model, average, optimizer)
-        remove_newer(newest)
+    if newest is not None:
+        position = load_checkpoint(newest, trained)
+        main_first(lambda: remove_newer(newest))
         messages.append(f"continuing from {newest.name} at {position.images_seen:,} images")
-    val_images = validation_images(model, val_set.files, config.data.val_images)
+    supervisor = Supervisor(trained, position.balance)
+    if config.compile:
+        trained.learner.compile()
+    supervisor.switch_parts()
+    wrap_(trained)
+    val_images = together(lambda: validation_images(model, val_set.files, config.data.val_images) if rank() == 0 else [])
     crops = Crops(train_set.files, config.data, config.seed, config.model.in_channels)
     started = time.perf_counter() - position.seconds
     images_seen, best = position.images_seen, position.best_psnr
-    looked_at, val_psnr = last_look(out, images_seen)
+    looked_at, val_psnr = main_first(lambda: last_look(out, images_seen))
 
-    def checkpoint() -> Path:
-        here = Position(images_seen, time.perf_counter() - started, best)
-        return save_checkpoint(checkpoints, model, average, optimizer, here, config.keep_checkpoints)
+    def checkpoint(planned: bool = True) -> Path:
+        here = Position(images_seen, time.perf_counter() - started, best, supervisor.to_dict(), planned)
+        return save_checkpoint(checkpoints, trained, here, config.keep_checkpoints, supervisor.restore_to)
 
-    with RunLog(out, images_seen, show) as log, Interrupt() as interrupt:
+    with RunLog(out, config, images_seen, show) if rank() == 0 else RunLog.silent() as log, Interrupt() as interrupt:
 
         def look() -> None:
             nonlocal val_psnr, best, looked_at
             looked_at = images_seen
+            judged = whole(trained.judged)
+            val_psnr, best = main_first(lambda: judge(judged))
+
+        def judge(judged: Autoencoder) -> tuple[float | None, float | None]:
             if not val_images:
-                return
-            val_psnr, picture = validate(judged, val_images)
-            write_picture(samples / f"{images_seen:010d}.png", picture)
-            log.picture(images_seen, "reconstructions", picture)
-            log.write(images_seen, {"val_psnr": val_psnr})
-            if not log.console.is_terminal:  # where the bar cannot be seen
-                log.say(f"{images_seen:>9,} images  {val_psnr:.2f} dB on held-out images")
-            if best is None or val_psnr > best:
-                best = val_psnr
+                return val_psnr, best
+            seen = validate(judged, val_images)
+            write_picture(samples / f"{images_seen:010d}.png", seen.picture)
+            log.look(images_seen, seen)
+            if math.isfinite(seen.psnr) and (best is None or seen.psnr > best):
                 save(judged, out / BEST, overwrite=True)
+                return seen.psnr, seen.psnr
+            return seen.psnr, best
+
+        def restore(event: Event) -> None:
+            assert event.restore_to is not None
+            target = event.restore_to
+            path = main_first(lambda: good_checkpoint(checkpoints, target))
+            if path is None:
+                raise shared(TrainingError(f"{event.message}; but no checkpoint of before is left in {checkpoints}"))
+            load_checkpoint(path, trained)
 
         log.config(config)
-        for message in (f"{config.model.name}, {model.num_parameters:,} parameters, {config.precision} on {device}", *messages):
+        for message in (f"{config.model.name}, {num_parameters:,} parameters, {config.precision} on {_where(device)}", *messages):
             log.say(message)
         if looked_at is None:
             look()
-        stream = batches(crops, images_seen, config.images, config.batch, config.data.workers)
+        stream = batches(crops, images_seen, config.images, config.batch, config.data.workers, rank=rank(), world=world_size(), say=log.say)
         done = progress(config, images_seen, position.seconds)
         while done < 1 and images_seen + config.batch <= config.images:
+            # the batch; an error of one process is an error of all
+            try:
+                batch, counters = together(lambda: next(stream))
+            except DataError as problem:
+                saved = checkpoint(planned=False)
+                raise shared(DataError(f"{problem}; saved {saved}; mend it and continue with: {_again(recipe, data, out)}")) from None
+
             # one step
-            batch, counters = next(stream)
-            lr = learning_rate(config.optimizer, images_seen + len(batch), done)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            result = generator_step(model, model, optimizer, batch, counters, config, perceptual)
-            if not result.finite:
-                raise TrainingError(_not_finite(result.loss, result.grad_norm, images_seen, newest_checkpoint(checkpoints)))
-            images_seen += len(batch)
-            if average is not None:
-                ema_update_(average, model, ema_decay(config.ema_halflife, config.batch, images_seen))
+            if supervisor.switch_parts():
+                wrap_(trained)
+            lr, discriminator_lr = (
+                learning_rate(optimizer, images_seen + config.batch, done) for optimizer in (config.optimizer, config.adversarial.optimizer)
+            )
+            result = training_step(
+                trained, batch, counters, supervisor.plan, done=done, lr=lr, discriminator_lr=discriminator_lr, first_counter=images_seen
+            )
+            images_seen += config.batch
+            if trained.average is not None and result.finite:
+                trained.update_average_(ema_decay(config.ema_halflife, config.batch, images_seen))
 
             # report
-            seconds = time.perf_counter() - started
+            wanted, seconds = agree_on_time(interrupt.wanted, time.perf_counter() - started)
             done = progress(config, images_seen, seconds)
+            events = supervisor.observe(images_seen, result)
             if _due(images_seen, config.batch, config.log_every):
-                rate = (images_seen - position.images_seen) / max(seconds - position.seconds, 1e-9)
-                log.bar(done, images_seen, rate, result.loss, result.psnr, val_psnr, seconds * (1 - done) / max(done, 1e-9))
-                figures = {
-                    "loss": result.loss, "reconstruction": result.reconstruction, "perceptual": result.perceptual,
-                    "kl": result.kl, "psnr": result.psnr,
-                    "bits_per_dimension": result.bits_per_dimension, "grad_norm": result.grad_norm, "lr": lr,
-                }  # fmt: skip
-                log.write(images_seen, figures)
+                log.step(images_seen, result.figures(lr))
+            log.live(images_seen, done, supervisor.plan)
             if _due(images_seen, config.batch, config.val_every):
                 look()
+                events += supervisor.validated(val_psnr)
+
+            # what the supervisor has decided
+            for event in events:
+                log.event(images_seen, event.message, event.alarm, event.action)
+                if event.action == "stop":
+                    kept = main_first(lambda: newest_checkpoint(checkpoints))
+                    raise shared(TrainingError(_stopped(event.message, kept)))
+                if event.action == "restore":
+                    restore(event)
 
             # keep
-            if interrupt.wanted:
-                saved = checkpoint()
-                again = shlex.join(["vaeworks", "train", recipe, "--data", str(data), "--out", str(out), "--resume"])
-                raise Interrupted(f"stopped at {images_seen:,} images; saved {saved}; continue with: {again}")
-            if _due(images_seen, config.batch, config.save_every):
+            planned = _due(images_seen, config.batch, config.save_every) or any(e.action in ("save", "restore") for e in events)
+            if planned:
                 checkpoint()
+            if wanted:
+                saved = checkpoint(planned=planned)
+                raise shared(Interrupted(f"stopped at {images_seen:,} images; saved {saved}; continue with: {_again(recipe, data, out)}"))
         if looked_at != images_seen:
             look()
+        checkpoint(planned=False)  # to extend the run from
 
-    # finish: a last checkpoint to extend the run from, the latents' statistics, the model
-    seconds = time.perf_counter() - started
-    checkpoint()
-    if (out / BEST).exists():
-        best_model = load(out / BEST).to(device)
-        best_model.config = measure_latents(best_model, crops, config.stats_images, config.batch).applied_to(best_model.config)
-        save(best_model, out / BEST, overwrite=True)
-    stats = measure_latents(judged, crops, config.stats_images, config.batch)
-    judged.config = stats.applied_to(judged.config)
-    save(judged, out / "model.safetensors", overwrite=True)
-    rate = images_seen / max(seconds, 1e-9)
-    outcome = RunResult(str(out), images_seen, seconds, rate, val_psnr, best, model.num_parameters, config.precision, str(device), stats)
-    write_text(out / RESULT, dumps({**dataclasses.asdict(outcome), "config": to_dict(config)}) + "\n")
-    return outcome
+        # finish: the latents' statistics, the model
+        seconds = time.perf_counter() - started
+        judged = whole(trained.judged)
+
+        def finish() -> RunResult:
+            def measured(vae: Autoencoder) -> LatentStats:
+                return measure_latents(vae, crops, config.stats_images, config.batch)
+
+            def finished(vae: Autoencoder, path: Path) -> LatentStats:
+                stats = measured(vae)
+                if config.finetune.path is None and config.finetune.teacher is None:  # else the scale stays what diffusion models know
+                    stats.apply_(vae)
+                save(vae, path, overwrite=True)
+                return stats
+
+            if (out / BEST).exists():
+                finished(load(out / BEST).to(device), out / BEST)
+            stats = finished(judged, out / "model.safetensors")
+            finetuned = compare_with_start(config, judged, val_images, stats, measured)
+            if finetuned is not None and finetuned.warning is not None:
+                log.say(finetuned.warning)
+            outcome = RunResult(
+                str(out), images_seen, seconds, images_seen / max(seconds, 1e-9), val_psnr, best, num_parameters, config.precision,
+                str(device), stats, finetuned,
+            )  # fmt: skip
+            write_text(out / RESULT, dumps({**dataclasses.asdict(outcome), "config": to_dict(config)}) + "\n")
+            log.finish()
+            return outcome
+
+        return main_first(finish)
+
+
+def _settled(config: TrainConfig, out: Path, device: torch.device, resume: bool) -> tuple[TrainConfig, list[str]]:
+    """The configuration with nothing left open, and what people should know of it."""
+    if resume:
+        before = read_run(out).config
+        precision = before.precision if config.precision == "auto" else config.precision
+        found = config.finetune.path is not None or config.finetune.teacher is not None  # the model was made to fit a file
+        return dataclasses.replace(config, precision=precision, model=before.model if found else config.model), []
+    if config.precision == "auto":
+        config = dataclasses.replace(config, precision=resolve_precision(device))
+    return with_start(config)
 
 
 def _due(images_seen: int, batch: int, every: int) -> bool:
@@ -193,10 +266,14 @@ def _due(images_seen: int, batch: int, every: int) -> bool:
     return images_seen // every > (images_seen - batch) // every
 
 
-def _not_finite(loss: float, grad_norm: float, images_seen: int, checkpoint: Path | None) -> str:
-    what = "loss" if not abs(loss) < float("inf") else "gradient"
+def _again(recipe: str, data: str, out: Path) -> str:
+    return shlex.join(["vaeworks", "train", recipe, "--data", data, "--out", str(out), "--resume"])
+
+
+def _where(device: torch.device) -> str:
+    return str(device) if world_size() == 1 else f"{device.type}, {world_size()} processes"
+
+
+def _stopped(why: str, checkpoint: Path | None) -> str:
     kept = f"checkpoint {checkpoint} is kept" if checkpoint else "no checkpoint had been written yet"
-    return (
-        f"the {what} was not finite after {images_seen:,} images (loss {loss}, gradient norm {grad_norm}); {kept}; "
-        f"try a lower optimizer.lr, optimizer.clip-norm 1, precision fp32, or look at the images in data.json"
-    )
+    return f"{why}; {kept}; or try optimizer.clip-norm 1, precision fp32, or look at the images in data.json"

@@ -1,7 +1,8 @@
 """The folder of a run: what it was asked to do, on which files, and how it goes on.
 
 RUN/run.json                 recipe, configuration, data source: the record
-RUN/data.json                every file, the side it is on, what was skipped and why
+RUN/data.json                every image, the side it is on, what was skipped and why; of a stream only what is validated
+RUN/stream.jsonl             of a stream: where its blocks of images begin, so that a continued run need not read all again
 RUN/log.jsonl, tensorboard/  figures by images seen
 RUN/samples/                 reconstruction grids: original, reconstruction, difference x 4
 RUN/checkpoints/             to continue from
@@ -12,21 +13,24 @@ RUN/result.json              the figures it ended with
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config import TrainConfig, differences, dumps, from_dict, to_dict
-from ..data import ImageFile, ImageSet, scan
+from ..data import ImageFile, ImageSet, ImageStream, first_images, is_held_out, is_stream, open_stream, scan
 from ..errors import ConfigError, DataError, FormatError
 from ..formats.files import read_json, write_text
 
 RUN, DATA, RESULT, BEST = "run.json", "data.json", "result.json", "best.safetensors"
+STREAM = "stream.jsonl"
 
 CHANGEABLE = (
     "images", "max_minutes", "val_every", "save_every", "log_every", "keep_checkpoints", "stats_images", "device",
     "micro_batch", "gradient_checkpointing", "channels_last", "data.workers", "data.cache_mib", "data.val_images",
+    "compile", "parallel", "trackers", "license", "loss.perceptual_path", "regularizers.alignment_path", "adversarial.network_path",
+    "finetune.path", "finetune.teacher",
 )  # fmt: skip
 """Settings that a continued run may change: they do not change what has been learned so far."""
 
@@ -61,15 +65,17 @@ def check_folder(out: Path, record: RunRecord, resume: bool) -> None:
         raise ConfigError(f"{out} holds a run of another configuration ({what}); take its settings, or choose another --out")
 
 
-def claim_folder(out: Path, record: RunRecord, train: ImageSet, val: ImageSet) -> None:
+def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, val: ImageSet) -> None:
     """Write down what the run is and on which files.
 
     Errors: VaeworksError where the folder cannot be written.
     """
-    files = {
+    files: dict[str, Any] = {
         "source": record.source, "train_digest": train.digest, "skipped": [list(s) for s in train.skipped],
         "train": [_file(f) for f in train.files], "val": [_file(f) for f in val.files],
     }  # fmt: skip
+    if isinstance(train, ImageStream):
+        files["streamed"] = {"shards": train.shards.count, "val_fraction": train.val_fraction}
     values = {"version": 1, "recipe": record.recipe, "source": record.source, "config": to_dict(record.config)}
     write_text(out / DATA, dumps(files) + "\n")
     write_text(out / RUN, dumps(values) + "\n")
@@ -91,35 +97,43 @@ def read_run(out: Path) -> RunRecord:
         raise FormatError(f"{out / RUN} is not a run's record: {error}") from None
 
 
-def trained_on(model: Path) -> set[str]:
-    """Content digests of the images that a run was trained on; empty for a path that is no run."""
+def trained_on(model: Path) -> Container[str]:
+    """Content digests of the images that a run was trained on, for `in`; empty for a path that is no run.
+
+    Of a stream they are not known one by one: all that were not held out count as trained on.
+    """
     if not (model / DATA).is_file():
         return set()
-    return {file["digest"] for file in read_json(model / DATA).get("train", [])}
+    values = read_json(model / DATA)
+    if (streamed := values.get("streamed")) is not None:
+        return _AllBut(streamed["val_fraction"], frozenset(file["digest"] for file in values["val"]))
+    return {file["digest"] for file in values.get("train", [])}
 
 
-def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet, ImageSet, list[str]]:
+@dataclass(frozen=True)
+class _AllBut:
+    """All contents but those that a stream holds out."""
+
+    val_fraction: float
+    judged: frozenset[str]
+
+    def __contains__(self, digest: object) -> bool:
+        return not is_held_out(str(digest), self.val_fraction) and digest not in self.judged
+
+
+def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | ImageStream, ImageSet, list[str]]:
     """Training and validation images, and what people should know about them.
 
     Errors: DataError for a source without usable images, or for one that is not what the run in `out` started with.
     """
-    images = scan(source, min_side=config.data.size)
-    told = []
+    given = None
     if config.data.val is not None:
-        val = scan(config.data.val, min_side=config.model.downsample_factor)
-        judged = {file.digest for file in val.files}
-        train = ImageSet(source, tuple(f for f in images.files if f.digest not in judged), images.skipped + val.skipped)
-        if left_out := len(images.files) - len(train.files):
-            told.append(f"{left_out:,} training images left out, because they are validation images as well")
-    else:
-        train, val = images.split(config.data.val_fraction)
-    if not train.files:
-        raise DataError(f"all {len(images.files)} images of {source!r} are held out; lower data.val-fraction (={config.data.val_fraction})")
+        smallest = config.model.downsample_factor
+        streamed = is_stream(config.data.val)
+        given = first_images(config.data.val, config.data.val_images, smallest) if streamed else scan(config.data.val, smallest)
+    train, val, told = (_split_stream if is_stream(source) else _split_set)(config, source, given)
     if (out / DATA).is_file() and (before := read_json(out / DATA).get("train_digest", "")) != train.digest:
         raise DataError(f"the images in {source!r} are not those that the run started with (digest {before[:8]}, now {train.digest[:8]})")
-    told.append(
-        f"{len(train.files):,} training images, {len(val.files):,} held out" + (" by content hash" if config.data.val is None else "")
-    )
     told += [f"skipped {path}: {reason}" for path, reason in train.skipped[:5]]
     if len(train.skipped) > 5:
         told.append(f"skipped {len(train.skipped) - 5} more, listed in {out / DATA}")
@@ -128,5 +142,32 @@ def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet, I
     return train, val, told
 
 
+def _split_set(config: TrainConfig, source: str, given: ImageSet | None) -> tuple[ImageSet, ImageSet, list[str]]:
+    images = scan(source, min_side=config.data.size)
+    told = []
+    if given is None:
+        train, val = images.split(config.data.val_fraction)
+    else:
+        judged = {file.digest for file in given.files}
+        train = ImageSet(source, tuple(f for f in images.files if f.digest not in judged), images.skipped + given.skipped)
+        val = given
+        if left_out := len(images.files) - len(train.files):
+            told.append(f"{left_out:,} training images left out, because they are validation images as well")
+    if not train.files:
+        raise DataError(f"all {len(images.files)} images of {source!r} are held out; lower data.val-fraction (={config.data.val_fraction})")
+    told.append(f"{len(train.files):,} training images, {len(val.files):,} held out" + (" by content hash" if given is None else ""))
+    return train, val, told
+
+
+def _split_stream(config: TrainConfig, source: str, given: ImageSet | None) -> tuple[ImageStream, ImageSet, list[str]]:
+    if given is not None:
+        stream = open_stream(source, 0.0, frozenset(file.digest for file in given.files))
+        return stream, given, [f"training images as they come, {len(given.files):,} held out"]
+    stream = open_stream(source, config.data.val_fraction)
+    val = stream.held_out(config.data.val_images, config.data.size)
+    share = f"of which a share of {config.data.val_fraction:g} is held out by content hash, and its first {len(val.files):,} validated"
+    return stream, val, [f"training images as they come, {share}"]
+
+
 def _file(file: ImageFile) -> dict[str, Any]:
-    return {**dataclasses.asdict(file), "path": str(file.path)}
+    return {"path": str(file.path), "digest": file.digest, "width": file.width, "height": file.height}

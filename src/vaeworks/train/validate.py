@@ -2,23 +2,67 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ..data import ImageFile
-from ..images import difference, grid
-from ..metrics import psnr
-from ..metrics.evaluate import read_crop, reconstruct_uint8
-from ..models import Autoencoder
+from ..images import difference, from_model_range, grid, to_model_range
+from ..metrics import psnr, ssim
+from ..metrics.evaluate import mean_psnr, read_crop
+from ..models import Autoencoder, Posterior
 
 CROP = 256
 """Longest side of the crops that are validated, in pixels."""
 
 SHOWN = 6
 """Images in a grid."""
+
+ROW_GAP = 2
+"""White pixels between a grid's images."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at held-out images came to."""
+
+    psnr: float
+    """mean over images in dB, by the posterior's mode, rounded to 8 bits; an exact image counts as 100; nan where the decoder gave no
+    numbers for one"""
+    ssim: float | None
+    """mean over images; None where all are smaller than SSIM's window"""
+    latent_mean: tuple[float, ...]
+    """of the posterior's means, per channel, over all images and places"""
+    latent_std: tuple[float, ...]
+    """likewise"""
+    latent_absmax: float
+    """largest absolute value of a posterior's mean"""
+    posterior_std: tuple[float, ...] | None
+    """root of the mean variance of posteriors, per channel; None for a bottleneck that has no posterior"""
+    kl_per_channel: tuple[float, ...] | None
+    """KL divergence from the prior, nats per latent element; None likewise"""
+    picture: Image.Image
+    """a grid with rows original, reconstruction, difference x 4"""
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """As they stand in the log."""
+        found = {
+            "val_psnr": self.psnr,
+            "val_ssim": self.ssim,
+            "latent_mean": list(self.latent_mean),
+            "latent_std": list(self.latent_std),
+            "latent_absmax": self.latent_absmax,
+        }
+        if self.posterior_std is None or self.kl_per_channel is None:
+            return found
+        return {**found, "posterior_std": list(self.posterior_std), "kl_per_channel": list(self.kl_per_channel)}
 
 
 def validation_images(autoencoder: Autoencoder, files: Sequence[ImageFile], count: int) -> list[Tensor]:
@@ -31,12 +75,55 @@ def validation_files(files: Sequence[ImageFile]) -> list[ImageFile]:
     return sorted(files, key=lambda file: file.digest)
 
 
-def validate(autoencoder: Autoencoder, images: Sequence[Tensor]) -> tuple[float, Image.Image]:
-    """Mean PSNR in dB by the posterior's mode, and a grid with rows original, reconstruction, difference x 4."""
+@torch.inference_mode()
+def validate(autoencoder: Autoencoder, images: Sequence[Tensor]) -> Look:
+    """Every image, uint8 c h w with sides that are multiples of f, through the posterior's mode and back, and what its latents are like."""
     was_training = autoencoder.training
     autoencoder.eval()
-    recons = [reconstruct_uint8(autoencoder, image) for image in images]
+    latents, recons, psnrs = _Latents(), [], []
+    for image in images:
+        posterior = autoencoder.encode(to_model_range(image[None]).to(autoencoder.device, autoencoder.dtype))
+        latents.add(posterior)
+        decoded = autoencoder.decode(posterior.mode())
+        recons.append(from_model_range(decoded)[0].cpu())
+        psnrs.append(psnr(image, recons[-1]) if decoded.isfinite().all() else math.nan)
     autoencoder.train(was_training)
     pairs = list(zip(images, recons, strict=True))
+    similar = [value for a, b in pairs if math.isfinite(value := ssim(a, b))]
     rows = [[a, b, difference(a, b)] for a, b in pairs[:SHOWN]]
-    return statistics.fmean(psnr(a, b) for a, b in pairs), grid([list(column) for column in zip(*rows, strict=True)])
+    return Look(
+        psnr=mean_psnr(psnrs),
+        ssim=statistics.fmean(similar) if similar else None,
+        **latents.figures(),
+        picture=grid([list(column) for column in zip(*rows, strict=True)], gap=ROW_GAP),
+    )
+
+
+class _Latents:
+    """Sums over posteriors of images of different sizes, in double precision."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | float = 0.0
+        self._count = 0
+        self._absmax = 0.0
+        self._has_kl = True
+
+    def add(self, posterior: Posterior) -> None:
+        mean = posterior.mean.float().cpu().double()
+        self._has_kl = not posterior.is_point
+        kl, var = (x.float().cpu().double() if self._has_kl else torch.zeros_like(mean) for x in (posterior.kl(), posterior.var))
+        self._sums = self._sums + torch.stack([mean, mean.square(), var, kl]).sum(dim=(1, 3, 4))
+        self._count += mean[:, 0].numel()
+        self._absmax = max(self._absmax, mean.abs().max().item())
+
+    def figures(self) -> dict[str, Any]:
+        assert isinstance(self._sums, Tensor), "there is at least one image"
+        mean, square, var, kl = self._sums / self._count
+        std = (square - mean.square()).clamp_min(0).sqrt()
+        return {
+            "latent_mean": tuple(mean.tolist()),
+            "latent_std": tuple(std.tolist()),
+            "latent_absmax": self._absmax,
+            "posterior_std": tuple(var.sqrt().tolist()) if self._has_kl else None,
+            "kl_per_channel": tuple(kl.tolist()) if self._has_kl else None,
+        }

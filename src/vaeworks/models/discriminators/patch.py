@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
+from ...processes import process_average, world_size
 from .layers import SLOPE, check_size
 
 
@@ -25,7 +27,7 @@ class PatchDiscriminator(nn.Module):
         for i, (inner, outer) in enumerate(pairwise(widths)):
             stride = 2 if i + 1 < num_layers else 1
             layers += [
-                nn.Conv2d(inner, outer, 4, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outer), nn.LeakyReLU(SLOPE)
+                nn.Conv2d(inner, outer, 4, stride=stride, padding=1, bias=False), BatchNorm(outer), nn.LeakyReLU(SLOPE)
             ]  # fmt: skip
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
         self.apply(_init_)
@@ -37,6 +39,37 @@ class PatchDiscriminator(nn.Module):
         """
         check_size(images, self.least_size, "patch")
         return self.layers(images)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalization by the statistics of the whole batch: those of all processes together, which have equal shares of it.
+
+    torch's SyncBatchNorm does the same on GPUs alone, and cannot be differentiated twice, as gradient penalties need.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """n c h w to n c h w."""
+        if world_size() == 1 or not self.training:
+            return super().forward(x)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = process_average(wide.mean((0, 2, 3)))
+        centred = wide - mean[:, None, None]
+        variance = process_average(centred.square().mean((0, 2, 3)))
+        self._follow(mean, variance, x.numel() // x.shape[1] * world_size())
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics, which are of the unbiased variance, towards those of a batch of `count` numbers a channel."""
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var) * (count / (count - 1)), self.momentum)
+        self.num_batches_tracked += 1
 
 
 def _init_(module: nn.Module) -> None:

@@ -80,9 +80,16 @@ class BalanceConfig:
             raise ConfigError(f"lowest (={self.lowest}) must be in (0, 1]")
 
     @classmethod
-    def for_run(cls, images: int) -> BalanceConfig:
+    def for_run(
+        cls, images: int, *, start_images: int | None = None, earliest: float = 0.2, latest: float = 0.6, warmup: float = 0.025,
+        ramp: float = 0.05,
+    ) -> BalanceConfig:  # fmt: skip
         """Counts in proportion to the length of a run: a start between 20 and 60 % of it, felt in full 7.5 % later."""
+
+        def share(of: float, least: int = 1) -> int:
+            return max(round(images * of), least)
+
         return cls(
-            earliest=images // 5, latest=images * 3 // 5, window=max(images // 10, 1), warmup=images // 40, ramp=max(images // 20, 1),
-            smoothing=max(images // 200, 1), patience=max(images // 50, 1), cooldown=images // 20, pause=images // 50,
+            start_images=start_images, earliest=share(earliest, 0), latest=share(latest, 0), window=share(0.1), warmup=share(warmup, 0),
+            ramp=share(ramp), smoothing=share(0.005), patience=share(0.02), cooldown=share(0.05, 0), pause=share(0.02, 0),
         )  # fmt: skip

@@ -1,0 +1,24 @@
+"""Every setting of the product, as frozen dataclasses. Imports no torch, so that `--help` is instant.
+
+A recipe (recipes/) returns a `TrainConfig`; its JSON is the record kept in run folders and model files.
+"""
+
+from .balance import BalanceConfig
+from .model import AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
+from .named import MODELS, TINY_MODELS
+from .plain import differences, dumps, from_dict, to_dict
+from .training import (
+    AdversarialConfig,
+    DataConfig,
+    FinetuneConfig,
+    LossConfig,
+    OptimizerConfig,
+    RegularizerConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "MODELS", "TINY_MODELS", "AdversarialConfig", "AutoencoderConfig", "BalanceConfig", "BottleneckConfig", "DataConfig", "FinetuneConfig",
+    "LatentConfig", "LossConfig", "OptimizerConfig", "RegularizerConfig", "TinyConfig", "TrainConfig", "differences", "dumps", "from_dict",
+    "to_dict",
+]  # fmt: skip

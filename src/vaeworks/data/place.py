@@ -1,0 +1,79 @@
+"""Where an image is kept, and what is known of it once it has been looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+from ..errors import DataError
+from ..images import open_image
+
+
+class Place(Protocol):
+    """A place that holds an encoded image and can be read at any time: a `Path`, a tar's member, a data set's row.
+
+    Its `str` is the name by which people find it.
+    """
+
+    @property
+    def stem(self) -> str:
+        """A short name."""
+        ...
+
+    def read_bytes(self) -> bytes:
+        """The encoded image. Errors: OSError, DataError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A readable image."""
+
+    path: Place
+    digest: str
+    """SHA-256 of the encoded image's bytes, in hex"""
+    width: int
+    """pixels, after EXIF orientation"""
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An encoded image in memory, with the name of the place it came from."""
+
+    name: str
+    content: bytes
+
+    @property
+    def stem(self) -> str:
+        """The name's last part."""
+        return Path(self.name).stem
+
+    def read_bytes(self) -> bytes:
+        """The encoded image."""
+        return self.content
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def read_place(place: Place) -> bytes:
+    """The encoded image at a place.
+
+    Errors: DataError, with the reason in a few words.
+    """
+    try:
+        return place.read_bytes()
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from None
+
+
+def open_place(place: Place | str, channels: int = 3) -> Image.Image:
+    """The image at a place, or in the file of that name: as `open_image`.
+
+    Errors: DataError, with the reason in a few words.
+    """
+    return open_image(read_place(Path(place) if isinstance(place, str) else place), channels)

@@ -1,0 +1,68 @@
+"""What a data source is: the bundled photographs, a folder, tars, a Hugging Face data set, or a stream of these.
+
+photos                                  the bundled photographs
+FOLDER, FILE                            images of a folder tree, or one; of a folder without images its tars or parquet files
+shards/{000..012}.tar, shards/*.tar     tars, as WebDataset lays them out
+hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]] a data set of the Hugging Face hub
+dataset:PATH[:SPLIT[:COLUMN]]           one on this machine: what `save_to_disk` wrote, a folder with parquet or other files
+stream:SOURCE                           tars or a data set, read from front to back instead of looked at whole
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import DataError
+from ..images import SUFFIXES
+from .folder import files_below, find_images
+from .hugging_face import HUB, LOCAL, DatasetName, dataset_name, is_dataset_folder, rows
+from .place import Place
+from .tars import all_tar_members, tar_files
+
+STREAM = "stream:"
+"""What a source begins with that is not to be looked at whole."""
+
+
+def is_stream(source: str | Path) -> bool:
+    """Whether a source is to be read from front to back."""
+    return str(source).startswith(STREAM)
+
+
+def find_places(source: str | Path) -> tuple[list[Place], list[tuple[str, str]]]:
+    """Where the images of a source are, in its order, and (name, reason) of what is known to be unusable already.
+
+    Errors: DataError for a source that is missing or empty; MissingExtraError for a data set without `datasets`.
+    """
+    name = str(source)
+    if is_stream(name):
+        raise DataError(f"{name} is read from front to back, which only training can; leave {STREAM!r} away")
+    if name.startswith((HUB, LOCAL)):
+        return list(rows(dataset_name(name))), []
+    root = Path(source).expanduser()
+    if root.is_dir():
+        if is_dataset_folder(root):
+            return list(rows(DatasetName(LOCAL, str(root)))), []
+        if images := files_below(root, SUFFIXES):
+            return list(images), []
+    if tars := tar_files(name):
+        members, skipped = all_tar_members(tars)
+        if not members:
+            what = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+            raise DataError(f"no image in {len(tars)} tars of {name!r}; looked for {' '.join(SUFFIXES)}{what}")
+        return list(members), skipped
+    if root.is_dir() and files_below(root, (".parquet",)):
+        return list(rows(DatasetName(LOCAL, str(root)))), []
+    return list(find_images(source)), []
+
+
+def streamed_dataset(source: str) -> DatasetName:
+    """What a source that begins with `stream:` is to the library that reads it.
+
+    Errors: DataError for a source that cannot be streamed.
+    """
+    name = source.removeprefix(STREAM)
+    if name.startswith((HUB, LOCAL)):
+        return dataset_name(name)
+    if tar_files(name) or Path(name).expanduser().is_dir():
+        return DatasetName(LOCAL, str(Path(name).expanduser()))
+    raise DataError(f"{name!r} cannot be streamed; give tars, {HUB}OWNER/NAME or {LOCAL}PATH behind {STREAM!r}")

@@ -1,0 +1,262 @@
+"""Crops of a stream: which image is number k is a function of the source, the seed and k, found by reading up to it.
+
+An epoch takes the shards in an order from (seed, epoch) and their rows as they are stored. Rows that are held out or unusable are
+left out; every `BLOCK` of the others are shuffled by (seed, epoch, block). An image whose header is fine and whose pixels turn out
+to be broken gives its place to the next of its block: so all processes agree without a word, though each decodes its own share.
+From an epoch's last, smaller block it is left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import threading
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..config import DataConfig
+from ..errors import DataError
+from ..images import image_size, open_image, to_uint8
+from .crops import Crops, Loaded, Part, Say
+from .image_set import ImageSet
+from .order import BLOCKS, SHARDS, random_words
+from .stream import ImageStream, content_digest
+from .transforms import random_crop
+
+SAID = 5
+"""Skipped rows that are named."""
+
+BLOCK = 1000
+"""Images that are shuffled among each other, and kept in memory, encoded, at a time; twice as many while the next are read."""
+
+
+@dataclass(frozen=True)
+class Bookmark:
+    """Where a block begins."""
+
+    counter: int
+    """of its first crop"""
+    epoch: int = 0
+    block: int = 0
+    """within the epoch"""
+    shard: int = 0
+    """place in the epoch's order of shards"""
+    row: int = 0
+    """within the shard"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Images of a stream that follow each other, shuffled: names and encoded bytes."""
+
+    first: int
+    """counter of the first crop"""
+    images: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Cuts crops out of encoded images."""
+
+    config: DataConfig
+    seed: int
+    channels: int
+
+    def __call__(self, work: list[tuple[int, bytes]]) -> Loaded:
+        """Crops of (counter, encoded image); black, with the reason, where an image cannot be read."""
+        size = self.config.size
+        crops, reasons = torch.zeros(len(work), self.channels, size, size, dtype=torch.uint8), {}
+        for place, (counter, content) in enumerate(work):
+            try:
+                crops[place] = self.crop(open_image(content, self.channels), counter)
+            except DataError as error:
+                reasons[place] = str(error)
+        return crops, reasons
+
+    def crop(self, image: Image.Image, counter: int) -> Tensor:
+        """Crop number `counter`: uint8 c size size."""
+        return to_uint8(random_crop(image, self.config.size, self.config.min_scale, self.config.flip, self.seed, counter))
+
+
+class StreamedCrops:
+    """Crops of images that come one after the other. For `batches`, as `Crops` is."""
+
+    def __init__(self, stream: ImageStream, config: DataConfig, seed: int, channels: int = 3, bookmarks: Path | None = None):
+        """bookmarks: a file that keeps where blocks begin, so that a continued run need not read all again; None: no such file."""
+        self.stream = stream
+        self.load = Cut(config, seed, channels)
+        self.bookmarks = Bookmarks(bookmarks, [stream.digest, stream.val_fraction, sorted(stream.judged), seed, config.size, BLOCK])
+        self.rows_read = 0
+        """rows looked at, over all epochs"""
+        self.rows_skipped = 0
+        """of these, rows that cannot be used"""
+
+    def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[Part]:
+        """This process's parts of the whole batches of crops start..stop. Errors: DataError where the stream cannot be read on."""
+        share = batch // world
+        mark = self.bookmarks.before(start)
+        stopped = threading.Event()
+        with closing(_read_ahead(self._blocks(mark, rank == 0, stopped, say), stopped)) as blocks:
+            places = ((block, place) for block in blocks for place in range(len(block.images)))
+            slots = itertools.islice(places, start - mark.counter, None)
+            for first in range(start, stop - batch + 1, batch):
+                mine = list(itertools.islice(slots, batch))[rank * share : (rank + 1) * share]
+                counters = [block.first + place for block, place in mine]
+                assert counters[0] == first + rank * share
+                yield Part(counters, [(block.first + place, block.images[place][1]) for block, place in mine], mine)
+
+    def finish(self, part: Part, loaded: Loaded, say: Say) -> Tensor:
+        """The crops, with those of the next images of the block for those that could not be read.
+
+        Errors: DataError where no image of a block can be read.
+        """
+        images, reasons = loaded
+        for place, reason in reasons.items():
+            block, first = part.origin[place]
+            self._skip(block.images[first][0], reason, say)
+            images[place] = self._stand_in(block, first, part.counters[place])
+        return images
+
+    def _stand_in(self, block: Block, first: int, counter: int) -> Tensor:
+        for step in range(1, len(block.images)):
+            _, content = block.images[(first + step) % len(block.images)]
+            crops, reasons = self.load([(counter, content)])
+            if not reasons:
+                return crops[0]
+        raise DataError(f"none of the {len(block.images)} images around {block.images[first][0]} can be read")
+
+    def _blocks(self, mark: Bookmark, keep: bool, stopped: threading.Event, say: Say) -> Iterator[Block]:
+        """Blocks from a bookmark on, without end but for `stopped`. keep: write bookmarks on the way."""
+        count = self.stream.shards.count
+        while True:
+            order = _shuffled(count, self.load.seed, SHARDS, mark.epoch)
+            images: list[tuple[str, bytes]] = []
+            first = mark
+            for shard in range(first.shard, count):
+                start = first.row if shard == first.shard else 0
+                for row, (name, content) in enumerate(self.stream.shards.rows(order[shard], start), start):
+                    if stopped.is_set():
+                        return
+                    if usable := self._usable(name, content, say):
+                        images.append((name, usable))
+                    if len(images) == BLOCK:
+                        yield self._block(mark, images)
+                        mark = Bookmark(mark.counter + BLOCK, mark.epoch, mark.block + 1, shard, row + 1)
+                        self.bookmarks.add(mark, keep)
+                        images = []
+            # the last block may be small, and without an image to stand in: what is broken in it leaves before it is counted
+            images = [(name, content) for name, content in images if not stopped.is_set() and self._is_whole(name, content, say)]
+            if stopped.is_set():
+                return
+            if images:
+                yield self._block(mark, images)
+            elif not mark.block:
+                raise DataError(f"no image of {self.stream.source!r} can be trained on: all are held out, too small or unreadable")
+            mark = Bookmark(mark.counter + len(images), mark.epoch + 1)
+            self.bookmarks.add(mark, keep)
+
+    def _block(self, mark: Bookmark, images: list[tuple[str, bytes]]) -> Block:
+        order = _shuffled(len(images), self.load.seed, BLOCKS, mark.epoch * 2**32 + mark.block)
+        return Block(mark.counter, [images[place] for place in order])
+
+    def _usable(self, name: str, content: bytes | DataError, say: Say) -> bytes | None:
+        """The encoded image, if it is for training and its header says that it is large enough."""
+        self.rows_read += 1
+        if isinstance(content, bytes):
+            if not self.stream.trains(content_digest(content)):
+                return None
+            if not (fault := self._fault(content)):
+                return content
+        else:
+            fault = str(content)
+        self._skip(name, fault, say)
+        return None
+
+    def _fault(self, content: bytes) -> str:
+        try:
+            width, height = image_size(content)
+        except DataError as error:
+            return str(error)
+        smallest = self.load.config.size
+        return f"{width}x{height} pixels, smaller than {smallest}" if min(width, height) < smallest else ""
+
+    def _is_whole(self, name: str, content: bytes, say: Say) -> bool:
+        try:
+            open_image(content)
+        except DataError as error:
+            self._skip(name, str(error), say)
+            return False
+        return True
+
+    def _skip(self, name: str, reason: str, say: Say) -> None:
+        self.rows_skipped += 1
+        if self.rows_skipped <= SAID:
+            say(f"skipped {name}: {reason}" + ("; what else is skipped is only counted" if self.rows_skipped == SAID else ""))
+
+
+class Bookmarks:
+    """Where blocks begin, as far as it is known; in a file, if there is one to keep them for a continued run."""
+
+    def __init__(self, path: Path | None, of: list[Any]):
+        """of: everything that places of blocks depend on, as JSON values; bookmarks of anything else count for nothing."""
+        self.path = path
+        self.of = hashlib.sha256(json.dumps(of).encode()).hexdigest()
+        self.known = [Bookmark(0)]
+        for line in path.read_text().splitlines() if path is not None and path.is_file() else ():
+            with suppress(ValueError, TypeError, KeyError):  # a line that was being written when the run was killed
+                values = json.loads(line)
+                if values.pop("of") == self.of:
+                    self.known.append(Bookmark(**values))
+
+    def before(self, counter: int) -> Bookmark:
+        """The last known beginning of a block that holds this crop or one before it."""
+        return max((mark for mark in self.known if mark.counter <= counter), key=lambda mark: mark.counter)
+
+    def add(self, mark: Bookmark, keep: bool) -> None:
+        """Remember one more, and write it into the file if `keep`; one that is known already is not written again."""
+        if mark.counter <= self.known[-1].counter:
+            return
+        self.known.append(mark)
+        if keep and self.path is not None:
+            with suppress(OSError), self.path.open("a") as file:  # a full disk costs a longer start, no more
+                file.write("\n" + json.dumps({"of": self.of, **dataclasses.asdict(mark)}))
+
+
+def _shuffled(length: int, seed: int, stream: int, counter: int) -> list[int]:
+    return np.argsort(random_words(seed, stream, counter, length), kind="stable").tolist()
+
+
+def _read_ahead(blocks: Iterator[Block], stopped: threading.Event) -> Generator[Block]:
+    """The same blocks; while one is being used the next is read. Sets `stopped` at the end."""
+    with ThreadPoolExecutor(1) as reader:
+        try:
+            coming = reader.submit(next, blocks)
+            while True:
+                block = coming.result()
+                coming = reader.submit(next, blocks)
+                yield block
+        finally:
+            stopped.set()
+
+
+def training_crops(
+    images: ImageSet | ImageStream, config: DataConfig, seed: int, channels: int = 3, bookmarks: Path | None = None
+) -> Crops | StreamedCrops:
+    """Training crops of a set of images, or of a stream, for `batches`.
+
+    bookmarks: where a stream keeps where its blocks begin.
+    """
+    if isinstance(images, ImageStream):
+        return StreamedCrops(images, config, seed, channels, bookmarks)
+    return Crops(images.files, config, seed, channels)

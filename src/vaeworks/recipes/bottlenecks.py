@@ -1,0 +1,163 @@
+"""What latents are: every side of the debate about KL terms, bounds and noise, as one change each to `small-f8c16`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ..config import BottleneckConfig, LossConfig, RegularizerConfig, TrainConfig
+from .small import small_f8c16
+
+
+def _with(bottleneck: BottleneckConfig, regularizers: RegularizerConfig | None = None, **model: Any) -> TrainConfig:
+    config = small_f8c16()
+    model |= {"bottleneck": bottleneck}
+    return dataclasses.replace(
+        config, model=dataclasses.replace(config.model, **model), regularizers=regularizers or config.regularizers
+    )  # fmt: skip
+
+
+def kl_strong() -> TrainConfig:
+    """A KL weight of 0.01 in mean/mean units, 1e5 times latent diffusion's: latents nearer to a normal distribution.
+
+    Claim: SD's KL is too weak, hence the magic scaling factor; against it: past a point a stronger one hurts.
+    vaeworks train kl-strong --data DIR --out runs/kl-strong    (a sweep: --loss.beta 1e-8 ... 1)
+    """
+    return dataclasses.replace(small_f8c16(), loss=LossConfig(reconstruction="mse", beta=1e-2))
+
+
+def sigma_vae() -> TrainConfig:
+    """The true evidence bound: a Gaussian likelihood with the variance that suits each image, and a KL weight that follows from it.
+
+    Claim: no beta is left to choose (arXiv 2006.13202).
+    vaeworks train sigma-vae --data DIR --out runs/sigma-vae
+    """
+    config = small_f8c16()
+    c, f = config.model.latent_channels, config.model.downsample_factor
+    return dataclasses.replace(config, loss=LossConfig(reconstruction="optimal-gaussian", beta=c / (3 * f**2)))
+
+
+def plain_ae() -> TrainConfig:
+    """A plain autoencoder: no variance, no KL, no bound, no noise.
+
+    Claim: it is what a VAE with latent diffusion's KL weight is already.
+    vaeworks train plain-ae --data DIR --out runs/plain-ae
+    """
+    return _with(BottleneckConfig(kind="point"))
+
+
+def clamped_ae() -> TrainConfig:
+    """A plain autoencoder with latents clamped to [-3,3], a term that keeps their variance at 1, and noise on what the decoder sees.
+
+    Claim: this beats KL, as a trainer of such VAEs said in the debate that this project began with.
+    vaeworks train clamped-ae --data DIR --out runs/clamped-ae
+    """
+    bottleneck = BottleneckConfig(kind="point", bound="clamp", limit=3.0, noise="additive", noise_scale=0.2)
+    return _with(bottleneck, RegularizerConfig(variance_floor=0.01))
+
+
+def tanh() -> TrainConfig:
+    """Latents within (-1,1) by tanh.
+
+    Claim: bounding the latents is easy and rids us of the magic number.
+    vaeworks train tanh --data DIR --out runs/tanh
+    """
+    return _with(BottleneckConfig(kind="point", bound="tanh", limit=1.0))
+
+
+def softclamp() -> TrainConfig:
+    """Latents within (-3,3) by 3 tanh(z/3), which leaves small ones alone: TAESD's.
+
+    Claim: as tanh, with less saturation.
+    vaeworks train softclamp --data DIR --out runs/softclamp
+    """
+    return _with(BottleneckConfig(kind="point", bound="softclamp", limit=3.0))
+
+
+def rmsnorm() -> TrainConfig:
+    """Latents with a root mean square of 1 at every place.
+
+    Claim: normalizing makes the magic number 1 without a KL term (GAE, arXiv 2603.10365).
+    vaeworks train rmsnorm --data DIR --out runs/rmsnorm
+    """
+    return _with(BottleneckConfig(kind="point", bound="rmsnorm"))
+
+
+def layernorm() -> TrainConfig:
+    """Latents with mean 0 and variance 1 over each whole image: DiTo's.
+
+    Claim: as rmsnorm; it hides an image's brightness and contrast from single places (arXiv 2501.18593).
+    vaeworks train layernorm --data DIR --out runs/layernorm
+    """
+    return _with(BottleneckConfig(kind="point", bound="layernorm"))
+
+
+def sphere() -> TrainConfig:
+    """Latents of length 1 at every place.
+
+    Claim: a bounded space without a prior (HAE, arXiv 2601.22904; Sphere-Encoder, arXiv 2602.15030).
+    vaeworks train sphere --data DIR --out runs/sphere
+    """
+    return _with(BottleneckConfig(kind="point", bound="sphere"))
+
+
+def batchnorm() -> TrainConfig:
+    """The KL bottleneck with statistics of its 2x2 squares kept in the model, as Flux.2 has them, in place of one number.
+
+    Claim: running statistics replace the magic number.
+    vaeworks train batchnorm --data DIR --out runs/batchnorm
+    """
+    return _with(BottleneckConfig(), normalization="batchnorm", latents_patch=2)
+
+
+def noise() -> TrainConfig:
+    """RMS-normalized latents with additive noise of a random level on what the decoder sees.
+
+    Claim: it is the perturbation that makes latents good (RAE, arXiv 2510.11690).
+    vaeworks train noise --data DIR --out runs/noise
+    """
+    return _with(BottleneckConfig(kind="point", bound="rmsnorm", noise="additive", noise_scale=0.5))
+
+
+def denoise() -> TrainConfig:
+    """Latents mixed with noise, up to nothing but noise, which the decoder has to see through.
+
+    Claim: latent denoising makes latents good for any generator (l-DeTok, arXiv 2507.15856).
+    vaeworks train denoise --data DIR --out runs/denoise
+    """
+    return _with(BottleneckConfig(noise="interpolative", noise_scale=3.0))
+
+
+def sigma_noise() -> TrainConfig:
+    """RMS-normalized latents with noise of one random strength for each image.
+
+    Claim: a fixed noise replaces the KL term (LatentLM, arXiv 2412.08635; GAE).
+    vaeworks train sigma-noise --data DIR --out runs/sigma-noise
+    """
+    return _with(BottleneckConfig(kind="point", bound="rmsnorm", noise="sigma", noise_scale=0.2))
+
+
+def variance_expansion() -> TrainConfig:
+    """A posterior that is rewarded for its width, held together by an envelope, without a KL term.
+
+    Claim: it beats every KL weight (VE-Loss, arXiv 2603.21085).
+    vaeworks train variance-expansion --data DIR --out runs/ve
+    """
+    config = _with(BottleneckConfig(), RegularizerConfig(variance_expansion=1e-5, envelope=1e-6))
+    return dataclasses.replace(config, loss=LossConfig(reconstruction="mse", beta=0.0))
+
+
+def prefixes() -> TrainConfig:
+    """Decoding from a random number of leading channels: the first ones come to hold the most.
+
+    Claim: many channels need not hurt, if they are in order (DC-AE 1.5, arXiv 2508.00413).
+    vaeworks train prefixes --data DIR --out runs/prefixes
+    """
+    return _with(BottleneckConfig(prefixes=(4, 8, 16)))
+
+
+RECIPES = {
+    "kl-strong": kl_strong, "sigma-vae": sigma_vae, "plain-ae": plain_ae, "clamped-ae": clamped_ae, "tanh": tanh, "softclamp": softclamp,
+    "rmsnorm": rmsnorm, "layernorm": layernorm, "sphere": sphere, "batchnorm": batchnorm, "noise": noise, "denoise": denoise,
+    "sigma-noise": sigma_noise, "variance-expansion": variance_expansion, "prefixes": prefixes,
+}  # fmt: skip

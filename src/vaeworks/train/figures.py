@@ -1,0 +1,95 @@
+"""The figures in a run's log: which lines there are, which names a line has, and how numbers are written for people.
+
+A step line has the losses of one batch, a look line what held-out images came to, an event line a sentence. No line depends on a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+STEP, LOOK, EVENT = "loss", "val_psnr", "event"
+"""The name by which a line of each kind is known."""
+
+OBJECTIVE = ("loss", "reconstruction", "perceptual", "kl", "psnr", "bits_per_dimension", "grad_norm", "lr")
+"""Of every step line."""
+
+DISCRIMINATOR = (
+    "discriminator_loss", "accuracy_real", "accuracy_fake", "logit_real", "logit_fake", "discriminator_grad_norm", "r1", "r2", "lecam",
+    "adversarial", "adaptive_weight", "adversarial_weight",
+)  # fmt: skip
+"""Of step lines while a discriminator learns, and while it is felt."""
+
+
+def number(value: Any) -> float | None:
+    """A figure as a finite number; None for what is absent, no number, or not finite."""
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def regularizers(line: Mapping[str, Any]) -> dict[str, float | None]:
+    """What a step line has besides the objective's and the discriminator's figures: the regularizers that are on."""
+    if STEP not in line:
+        return {}
+    return {name: number(value) for name, value in line.items() if name not in (*OBJECTIVE, *DISCRIMINATOR, "images_seen")}
+
+
+def logit_gap(line: Mapping[str, Any]) -> float | None:
+    """Mean logit of images minus mean logit of reconstructions; None where a line has none."""
+    real, fake = number(line.get("logit_real")), number(line.get("logit_fake"))
+    return None if real is None or fake is None else real - fake
+
+
+def carried(look: Mapping[str, Any]) -> list[float]:
+    """Nats per latent element that each channel of a posterior carries about an image, of a look line; [] where it has none.
+
+    ½ ln(1 + variance of the means / mean variance), the capacity of a Gaussian channel, and never more than the KL divergence, which
+    bounds it from above (but counts an idle posterior that is not the prior, too).
+    """
+    means, posteriors, kls = (finite_list(look.get(name)) for name in ("latent_std", "posterior_std", "kl_per_channel"))
+    if not kls or len(means) != len(kls) or len(posteriors) != len(kls):
+        return kls
+    return [min(kl, 0.5 * math.log1p((m / max(p, 1e-30)) ** 2)) for m, p, kl in zip(means, posteriors, kls, strict=True)]
+
+
+def finite_list(values: Any) -> list[float]:
+    """A list of figures; [] where one is missing or not finite."""
+    found = [number(value) for value in values] if isinstance(values, (list, tuple)) else []
+    return [value for value in found if value is not None] if None not in found else []
+
+
+def open_alarms(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The newest event of every kind of alarm that is not over yet."""
+    newest = {line["kind"]: line for line in lines if EVENT in line and "kind" in line}
+    return [line for line in newest.values() if line["alarm"]]
+
+
+def plain(value: Any) -> Any:
+    """A figure as JSON knows it: numbers that are not finite become null, tuples become lists."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def written(value: Any, form: str = ".3g") -> str:
+    """A figure for people: "–" for one that is absent or not finite."""
+    found = number(value)
+    return "–" if found is None else format(found, form)
+
+
+def percent(share: Any) -> str:
+    """A share of [0,1] in percent."""
+    return "–" if number(share) is None else f"{100 * share:.0f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """As 1:02:03 or 2:03; "–" for what is not known."""
+    if number(seconds) is None:
+        return "–"
+    minutes, rest = divmod(max(0, round(seconds or 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,44 @@
+"""The lines of a run's log, read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..formats.files import write_text
+from .figures import LOOK
+
+JSONL = "log.jsonl"
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """Lines of a run's log, oldest first; each has images_seen. A line torn by an interruption is left out."""
+    return [line for _, line in _lines(run)]
+
+
+def keep_log(run: Path, images_seen: int) -> list[dict[str, Any]]:
+    """Drop the lines that an interrupted run logged after the checkpoint it goes on from, and a torn one; returns those that stay."""
+    if not (run / JSONL).exists():
+        return []
+    kept = [(text, line) for text, line in _lines(run) if line["images_seen"] <= images_seen]
+    write_text(run / JSONL, "".join(text + "\n" for text, _ in kept))
+    return [line for _, line in kept]
+
+
+def last_look(run: Path, images_seen: int) -> tuple[int | None, float | None]:
+    """Where a run that goes on from `images_seen` was validated last, and the PSNR in dB; (None, None) if never."""
+    looks = [line for line in read_log(run) if LOOK in line and line["images_seen"] <= images_seen]
+    return (int(looks[-1]["images_seen"]), looks[-1][LOOK]) if looks else (None, None)
+
+
+def _lines(run: Path) -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    for text in (run / JSONL).read_text(encoding="utf-8").splitlines() if (run / JSONL).exists() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and "images_seen" in line:
+            found.append((text, line))
+    return found

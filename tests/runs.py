@@ -1,0 +1,71 @@
+"""Small runs that several tests train: configurations, images, and what two runs must have in common to be the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from vaeworks.config import AdversarialConfig, AutoencoderConfig, DataConfig, OptimizerConfig, TrainConfig
+from vaeworks.train.checkpoint import newest_checkpoint
+from vaeworks.train.log import read_log
+from vaeworks.train.start import initial_discriminator, initial_model
+from vaeworks.train.trained import Trained
+
+MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
+SHORT = TrainConfig(
+    model=MODEL, data=DataConfig(size=32, val_fraction=0.3, workers=0, val_images=2), images=96, batch=8, precision="fp32",
+    optimizer=OptimizerConfig(lr=1e-3, warmup_images=16), val_every=32, save_every=32, log_every=8, stats_images=16, keep_checkpoints=2,
+)  # fmt: skip
+"""12 steps without a discriminator."""
+
+PLAIN_ADAM = OptimizerConfig(kind="adam", lr=1e-2, betas=(0.5, 0.9), warmup_images=0, final_lr=1.0, clip_norm=0.0)
+MODERN = AdversarialConfig(
+    discriminator="modern", channels=16, num_layers=2, start_images=24, warmup=0.1, ramp=0.2, lecam=1e-3, optimizer=PLAIN_ADAM
+)
+"""Starts after 24 images, is felt after 40 of 128."""
+
+WITH_DISCRIMINATOR = dataclasses.replace(SHORT, images=128, adversarial=MODERN)
+"""16 steps: 3 without, 2 unfelt, 3 in the ramp, 8 in full."""
+
+
+def make_images(root: Path, count: int = 12, size: int = 40) -> Path:
+    """A folder of smooth random images."""
+    root.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize((size, size), 3).save(root / f"{i:02d}.png")
+    return root
+
+
+def random_batch(count: int = 8, size: int = 32, seed: int = 0) -> torch.Tensor:
+    """Smooth random images, uint8 n 3 size size."""
+    rng = np.random.default_rng(seed)
+    pictures = [Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize((size, size), 3) for _ in range(count)]
+    return torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures])
+
+
+def started(config: TrainConfig, **frozen: object) -> Trained:
+    """What a run of this configuration trains, before its first step."""
+    return Trained.of(initial_model(config), config, discriminator=initial_discriminator(config, None), **frozen)  # type: ignore[arg-type]
+
+
+def outcome(run: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:
+    """All tensors of a run's last checkpoint and of its model, and its log."""
+    newest = newest_checkpoint(run / "checkpoints")
+    assert newest is not None
+    model = load_file(run / "model.safetensors")
+    return load_file(newest) | {f"file.{name}": t for name, t in model.items()}, read_log(run)
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Both ended with the same bytes: weights, average, discriminator, both optimizers, model, and log."""
+    (tensors, log), (others, other_log) = outcome(a), outcome(b)
+    assert tensors.keys() == others.keys()
+    different = [name for name, t in tensors.items() if not torch.equal(t, others[name])]
+    assert not different, f"{len(different)} of {len(tensors)} tensors differ, the first {different[:3]}"
+    assert log == other_log
