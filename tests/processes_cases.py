@@ -238,7 +238,6 @@ def tasks(images: Path, out: Path) -> dict[str, Callable[[], dict[str, Tensor] |
     found |= {f"{name}, fsdp": (lambda name=name: steps(name, "fsdp")) for name in SHARED_OUT}
     found["lame"] = lame
     found["run"] = lambda: whole(RUN, images, out / "run")
-    found["fsdp run"] = lambda: whole(FSDP_RUN, images, out / "fsdp run")
     found["part"] = lambda: part(RUN, images, out / "part")
     found["fsdp part"] = lambda: part(FSDP_RUN, images, out / "fsdp part")
     found["unreadable"] = lambda: unreadable(images, out / "unreadable")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ..config import LatentConfig
-from ..data import Crops, batches
+from ..data import CropSource, batches
 from ..images import to_model_range
 from ..models import Autoencoder
 
@@ -57,7 +57,7 @@ class LatentStats:
 
 
 @torch.inference_mode()
-def measure_latents(autoencoder: Autoencoder, crops: Crops, num_images: int, batch: int) -> LatentStats:
+def measure_latents(autoencoder: Autoencoder, crops: CropSource, num_images: int, batch: int) -> LatentStats:
     """Mean and standard deviation of the latents of the first `num_images` training crops.
 
     They are those of posterior samples, computed without sampling: Var[z] = Var[mean] + E[variance].

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..config import TrainConfig, dumps, to_dict
-from ..data import Crops, batches
+from ..data import batches, training_crops
 from ..errors import DataError, TrainingError
 from ..formats import load, save
 from ..formats.files import write_picture, write_text
@@ -31,7 +31,7 @@ from .latent_stats import LatentStats, measure_latents
 from .log import RunLog, last_look
 from .parallel import agree_on_time, check_processes, whole, wrap_
 from .precision import resolve_device, resolve_precision
-from .run import BEST, RESULT, RunRecord, check_folder, claim_folder, read_run, split_data
+from .run import BEST, RESULT, STREAM, RunRecord, check_folder, claim_folder, read_run, split_data
 from .schedule import ema_decay, learning_rate, progress
 from .start import initial_discriminator, initial_model, load_frozen, with_start
 from .step import training_step
@@ -122,7 +122,7 @@ def _train(
     supervisor.switch_parts()
     wrap_(trained)
     val_images = together(lambda: validation_images(model, val_set.files, config.data.val_images) if rank() == 0 else [])
-    crops = Crops(train_set.files, config.data, config.seed, config.model.in_channels)
+    crops = training_crops(train_set, config.data, config.seed, config.model.in_channels, bookmarks=out / STREAM)
     started = time.perf_counter() - position.seconds
     images_seen, best = position.images_seen, position.best_psnr
     looked_at, val_psnr = main_first(lambda: last_look(out, images_seen))
