@@ -326,7 +326,7 @@ SCRIPT = (
     "import sys, time; sys.path.insert(0, sys.argv[3])\n"
     "import dataclasses, runs; from pathlib import Path; from vaeworks.train import loop, train\n"
     "step = loop.training_step\n"
-    "loop.training_step = lambda *a, **k: (time.sleep(0.15), step(*a, **k))[1]\n"
+    "loop.training_step = lambda *a, **k: (time.sleep(0.2), step(*a, **k))[1]\n"
     "config = dataclasses.replace(runs.WITH_DISCRIMINATOR, data=dataclasses.replace(runs.SHORT.data, workers=2))\n"
     "out = Path(sys.argv[2])\n"
     "train(config, sys.argv[1], out, show=False, resume=(out / 'run.json').exists())\n"
@@ -346,7 +346,7 @@ def test_sigkill_at_random_moments(folder: Path, undisturbed: Path, tmp_path: Pa
                 started_at = time.monotonic()
                 while process.poll() is None and time.monotonic() - started_at < 60 and not _has_begun(out, seen):
                     time.sleep(0.02)
-                time.sleep(rng.uniform(0.0, 0.6))
+                time.sleep(rng.uniform(0.0, 0.3))
                 process.send_signal(signal.SIGKILL)
                 kills += 1
             process.wait(timeout=120)

@@ -95,7 +95,7 @@ def _train(
     record = RunRecord(recipe, data, config)
     main_first(lambda: check_folder(out, record, resume))
     train_set, val_set, messages = main_first(lambda: split_data(config, data, out))
-    messages = [*told, *messages]
+    messages = [*told, *messages, *_remarks(config)]
     frozen = together(lambda: load_frozen(config, device, say, features))
     discriminator = together(lambda: initial_discriminator(config, frozen.judge))
     checkpoints, samples = out / "checkpoints", out / "samples"
@@ -259,6 +259,17 @@ def _settled(config: TrainConfig, out: Path, device: torch.device, resume: bool)
     if config.precision == "auto":
         config = dataclasses.replace(config, precision=resolve_precision(device))
     return with_start(config)
+
+
+def _remarks(config: TrainConfig) -> list[str]:
+    """What is allowed and not what people may take it for."""
+    size = config.micro_batch or config.batch
+    if config.adversarial.discriminator == "patch" and size < config.batch:
+        return [
+            f"discriminator 'patch' normalizes each micro-batch of {size} images by itself, so that this is not the run of a whole batch; "
+            "'modern' has no such statistics"
+        ]
+    return []
 
 
 def _due(images_seen: int, batch: int, every: int) -> bool:
