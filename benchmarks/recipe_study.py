@@ -77,7 +77,7 @@ def judged(vae: vw.Autoencoder, run: Path, options: argparse.Namespace) -> dict[
     """The figures of a trained model on held-out photographs."""
     held_out = {file["digest"] for file in json.loads((run / "data.json").read_text())["val"]}
     files = tuple(f for f in scan(options.data).files if f.digest in held_out)[: options.val_images]
-    images = torch.stack([read_crop(file, vae, 256) for file in files])
+    images = torch.stack([read_crop(file.path, vae, 256) for file in files])
     x = to_model_range(images)
     parts = [vae.encode(part) for part in x.split(4)]
     mean = torch.cat([p.mean for p in parts])

@@ -161,6 +161,7 @@ class Peer:
         self.optimizer, self.disc_optimizer = optimizer(self.model), optimizer(self.disc)
         self.batch = setting.batch()
         if compiled:
+            torch._functorch.config.donated_buffer = False  # or its graphs cannot be gone through twice, as the adaptive weight asks for
             for network in (self.model.encoder, self.model.decoder, self.disc, self.lpips):
                 network.compile()
 

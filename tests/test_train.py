@@ -131,7 +131,7 @@ def test_an_interrupted_run_goes_on_as_if_undisturbed(
         return original(*args, **kwargs)
 
     monkeypatch.setattr(loop, "training_step", counted)
-    with pytest.raises(Interrupted, match=f"stopped at {8 * stop_after} images.*continue with: vaeworks train custom"):
+    with pytest.raises(Interrupted, match=f"stopped at {8 * stop_after} images.*continue with: train"):
         train(config, folder, tmp_path / "run", show=False)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     train(config, folder, tmp_path / "run", resume=True, show=False)
@@ -357,9 +357,10 @@ def test_schedules() -> None:
     assert learning_rate(config, 100, 0.0) == pytest.approx(2.0)
     assert learning_rate(config, 1000, 0.5) == pytest.approx(2.0 * 0.55)
     assert learning_rate(config, 1000, 1.0) == pytest.approx(0.2)
-    run = dataclasses.replace(SHORT, images=100, max_minutes=1.0)
-    assert progress(run, 50, 6.0) == 0.5
-    assert progress(run, 50, 45.0) == 0.75
+    run = dataclasses.replace(SHORT, images=100, max_minutes=1.0)  # of which a batch of 8 leaves out 4
+    assert progress(run, 48, 6.0) == 0.5
+    assert progress(run, 48, 45.0) == 0.75
+    assert progress(run, 96, 6.0) == 1.0
     assert ema_decay(1000, 10, 10**6) ** 100 == pytest.approx(0.5)
     assert ema_decay(1000, 10, 0) < 0.01
 

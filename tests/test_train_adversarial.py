@@ -17,7 +17,7 @@ from runs import MODERN, SHORT, WITH_DISCRIMINATOR, assert_same_run, make_images
 from safetensors.torch import load_file
 
 import vaeworks as vw
-from vaeworks.config import AdversarialConfig, BottleneckConfig, LossConfig, OptimizerConfig, TrainConfig
+from vaeworks.config import AdversarialConfig, BottleneckConfig, FinetuneConfig, LossConfig, OptimizerConfig, TrainConfig
 from vaeworks.train import loop, train
 from vaeworks.train.balance_state import Plan
 from vaeworks.train.log import read_log
@@ -126,12 +126,13 @@ def test_every_discriminator_learns_and_is_felt(kind: str) -> None:
     assert ("lecam" in result.others) == (config.adversarial.lecam > 0)
 
 
-@pytest.mark.parametrize("micro", [2, 4])
-def test_micro_batches_are_one_batch(micro: int) -> None:
-    """Both steps of a batch of 8 in parts: gradients, adaptive weight and every figure are those of the batch."""
+@pytest.mark.parametrize(("micro", "kind"), [(2, "modern"), (4, "modern"), (2, "unet, vanilla"), (2, "residual, R1 and R2")])
+def test_micro_batches_are_one_batch(micro: int, kind: str) -> None:
+    """Both steps of a batch of 8 in parts: gradients, adaptive weight and every figure are those of the batch; with spectral norms, too."""
     found = []
     for size in (None, micro):
-        config = dataclasses.replace(WITH_DISCRIMINATOR, micro_batch=size, optimizer=OptimizerConfig(clip_norm=0.0))
+        plain = OptimizerConfig(clip_norm=0.0)
+        config = dataclasses.replace(WITH_DISCRIMINATOR, adversarial=KINDS[kind], micro_batch=size, optimizer=plain)
         t = started(config)
         t.optimizer = torch.optim.SGD(t.learner.parameters(), lr=0.0)
         t.adversary.optimizer = torch.optim.SGD(t.adversary.network.parameters(), lr=0.0)
@@ -156,6 +157,98 @@ def test_penalties_decay_over_the_run() -> None:
     a, b = losses
     assert a["r1"] == b["r1"]
     assert a["discriminator_loss"] - b["discriminator_loss"] == pytest.approx(0.9 * 0.05 * (a["r1"] + a["r2"]), rel=1e-3)
+
+
+def test_what_disturbs_is_independent_of_the_posteriors_noise() -> None:
+    """Variances add: a decoder that sees (1 - t) z + t s noise of a posterior of width σ sees a variance of ((1 - t) σ)² + (t s)²."""
+    bottleneck = BottleneckConfig(noise="interpolative", noise_scale=3.0)
+    t = started(dataclasses.replace(SHORT, model=dataclasses.replace(SHORT.model, bottleneck=bottleneck)))
+    seen: list[torch.Tensor] = []
+    t.learner.register_forward_pre_hook(lambda module, args: seen.extend([args[1], args[2][0]]))
+    training_step(t, random_batch(), list(range(8)))
+    noise, other = seen
+    assert abs(torch.corrcoef(torch.stack([noise.flatten(), other.flatten()]))[0, 1]) < 0.05
+
+
+def test_the_discriminators_warmup_begins_with_it(folder: Path, tmp_path: Path) -> None:
+    """Its learning rate rises from its own first step, however late it starts."""
+    adversarial = dataclasses.replace(MODERN, optimizer=dataclasses.replace(MODERN.optimizer, warmup_images=80))
+    original, rates = loop.training_step, []
+
+    def watched(trained, batch, counters, plan, **kwargs):
+        if plan.train_discriminator:
+            rates.append(kwargs["discriminator_lr"])
+        return original(trained, batch, counters, plan, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "training_step", watched)
+        train(dataclasses.replace(WITH_DISCRIMINATOR, adversarial=adversarial), folder, tmp_path / "run", show=False)
+    full = adversarial.optimizer.lr
+    assert rates[:3] == pytest.approx([0.1 * full, 0.2 * full, 0.3 * full])
+    assert max(rates) == pytest.approx(full)
+
+
+def test_memory_that_runs_out_is_one_line(folder: Path, tmp_path: Path) -> None:
+    """With the checkpoint that is kept and what to try; other errors stay what they are."""
+
+    def large(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "training_step", large)
+        with pytest.raises(vw.TrainingError, match=r"^memory ran out in a step; no checkpoint.*--micro-batch[^\n]*$"):
+            train(SHORT, folder, tmp_path / "run", show=False)
+
+
+def test_the_best_is_remembered_where_no_checkpoint_was_planned(folder: Path, tmp_path: Path) -> None:
+    """A run that ends between its looks, and is made longer: best.safetensors is replaced by something better only."""
+    config = dataclasses.replace(SHORT, save_every=96, val_every=1000, optimizer=OptimizerConfig(lr=1e-3, warmup_images=16))
+    first = train(config, folder, tmp_path / "run", show=False)
+    best = (tmp_path / "run" / "best.safetensors").read_bytes()
+    again = train(config, folder, tmp_path / "run", show=False, resume=True)
+    assert again.best_psnr == first.best_psnr
+    wrecked = dataclasses.replace(config, images=104)
+    original = loop.validate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "validate", lambda *a: dataclasses.replace(original(*a), psnr=1.0))
+        longer = train(wrecked, folder, tmp_path / "run", show=False, resume=True)
+    assert longer.best_psnr == first.best_psnr
+    assert vw.load(tmp_path / "run" / "best.safetensors").state_dict().keys()
+    assert len((tmp_path / "run" / "best.safetensors").read_bytes()) == len(best)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"images": 4}, "at least one batch"),
+        ({"seed": 2**64}, "less than"),
+        ({"max_minutes": float("nan")}, "max_minutes"),
+        ({"adversarial": dataclasses.replace(MODERN, start_images=1000)}, "before the end of the run"),
+    ],
+)
+def test_runs_that_would_do_nothing_are_refused(change: dict, words: str) -> None:
+    """At once, and not at the end of a run that has learned nothing."""
+    with pytest.raises(vw.ConfigError, match=words):
+        dataclasses.replace(WITH_DISCRIMINATOR, **change)
+
+
+def test_starts_cannot_appear_in_a_run(folder: Path, tmp_path: Path) -> None:
+    """A run that began with random weights cannot be continued as a fine-tuning of something else; nor can fine-tuning go without a VAE."""
+    train(SHORT, folder, tmp_path / "run", show=False)
+    late = dataclasses.replace(SHORT, finetune=FinetuneConfig(path=str(tmp_path / "run")))
+    with pytest.raises(vw.ConfigError, match=r"finetune\.path was None"):
+        train(late, folder, tmp_path / "run", show=False, resume=True)
+    with pytest.raises(vw.ConfigError, match="--from"):
+        train(dataclasses.replace(SHORT, finetune=FinetuneConfig(required=True)), folder, tmp_path / "other", show=False)
+    assert not (tmp_path / "other" / "run.json").exists()
+
+
+def test_crops_too_small_for_a_loss_leave_nothing(folder: Path, tmp_path: Path) -> None:
+    """Told before the folder is claimed."""
+    config = dataclasses.replace(SHORT, data=dataclasses.replace(SHORT.data, size=8), loss=LossConfig(perceptual="without-weights"))
+    with pytest.raises(vw.ConfigError, match=r"data\.size \(=8\) is too small"):
+        train(config, folder, tmp_path / "run", show=False)
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 # ---------------------------------------------------------------- the run
@@ -399,6 +492,7 @@ def test_compiled_across_the_start(micro: int | None, folder: Path, tmp_path: Pa
         ({"discriminator": "residual", "loss": "relativistic", "lecam": 0.1}, "lecam"),
         ({"discriminator": "modern", "weight": -1.0}, "weight"),
         ({"discriminator": "modern", "earliest": 1.5}, "share of the run"),
+        ({"discriminator": "modern", "earliest": 0.7}, "earliest"),
     ],
 )
 def test_impossible_discriminators_are_refused(change: dict, words: str) -> None:

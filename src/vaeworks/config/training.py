@@ -99,11 +99,6 @@ class RegularizerConfig:
     alignment_adaptive: bool = True
     """the weight is relative to the strength of the reconstruction, as VA-VAE has it; it costs a second backward pass of the decoder"""
 
-    @property
-    def alike(self) -> bool:
-        """Whether some steps change latents and images alike."""
-        return self.equivariance > 0 or self.lowpass > 0
-
     def __post_init__(self) -> None:
         _not_negative(
             self, "scale_equivariance", "spectrum", "variance_expansion", "envelope", "variance_floor", "alignment",
@@ -209,6 +204,8 @@ class AdversarialConfig:
         for name in ("earliest", "latest", "warmup", "ramp"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name} (={getattr(self, name)}) is a share of the run and must be at most 1")
+        if self.earliest > self.latest:
+            raise ConfigError(f"adversarial.earliest (={self.earliest}) must not be after adversarial.latest (={self.latest})")
         if self.start_images is not None and self.start_images < 0:
             raise ConfigError(f"start_images (={self.start_images}) must not be negative")
         for name in ("channels", "num_layers"):
@@ -230,6 +227,8 @@ class FinetuneConfig:
     """decoder: the latents stay what they are, to the last bit; encoder: a new one for the same latents and decoder"""
     expects: str | None = None
     """the published VAE that `path` must have the architecture of (config/named.py); its scale is taken where the file has none"""
+    required: bool = False
+    """there is nothing to train without `path`"""
     teacher: str | None = None
     """a VAE whose latents the encoder shall reach, whatever `load` takes"""
     teacher_weight: float = 1.0
@@ -313,7 +312,11 @@ class TrainConfig:
             raise ConfigError(
                 f"data.size (={self.data.size}) must be divisible by the model's downsample_factor (={self.model.downsample_factor})"
             )
-        if self.max_minutes is not None and self.max_minutes <= 0:
+        if self.seed >= 2**64:
+            raise ConfigError(f"seed (={self.seed}) must be less than 2**64")
+        if self.images < self.batch:
+            raise ConfigError(f"images (={self.images}) must be at least one batch (={self.batch})")
+        if self.max_minutes is not None and not (math.isfinite(self.max_minutes) and self.max_minutes > 0):
             raise ConfigError(f"max_minutes (={self.max_minutes}) must be positive")
         self._check_combinations()
 
@@ -327,8 +330,11 @@ class TrainConfig:
             raise ConfigError("regularizers.variance-floor looks at the whole batch at once; leave micro-batch away")
         if parts and regularizers.alignment > 0 and regularizers.alignment_adaptive:
             raise ConfigError("the adaptive weight of alignment looks at the whole batch at once; leave micro-batch away, or switch it off")
-        if self.compile and regularizers.alike:
-            raise ConfigError("equivariance and lowpass change sizes from step to step, for which compile would start anew; leave one away")
+        if self.compile and regularizers.equivariance > 0:
+            raise ConfigError("equivariance changes sizes from step to step, for which compile would start anew each time; leave one away")
+        start = self.adversarial.start_images
+        if self.adversarial.on and start is not None and start >= self.images:
+            raise ConfigError(f"adversarial.start-images (={start}) must come before the end of the run (images {self.images})")
         if self.compile and regularizers.alignment > 0 and regularizers.alignment_adaptive:
             raise ConfigError("a compiled pass cannot be gone through backwards twice; set regularizers.alignment-adaptive to False")
         if self.finetune.part == "decoder":

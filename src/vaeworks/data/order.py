@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, CROP, NOISE, INIT, LEVEL, STEP, SHARDS, BLOCKS = range(8)
+ORDER, CROP, NOISE, INIT, LEVEL, STEP, SHARDS, BLOCKS, DISTURBANCE = range(9)
 """Streams: one for each use, so that no two uses share random numbers."""
 
 
@@ -54,7 +54,8 @@ def noise_levels(seed: int, counters: list[int]) -> Tensor:
     return torch.from_numpy(np.minimum(uniforms.astype(np.float32), np.float32(1 - 2.0**-24)))
 
 
-def latent_noise(seed: int, counters: list[int], shape: tuple[int, int, int]) -> Tensor:
+def latent_noise(seed: int, counters: list[int], shape: tuple[int, int, int], stream: int = NOISE) -> Tensor:
     """Standard normal noise for the images with these counters: n c h w, float32, on the CPU."""
     generator = torch.Generator()
-    return torch.stack([torch.randn(shape, generator=generator.manual_seed(random_seed(seed, NOISE, counter))) for counter in counters])
+    seeds = [random_seed(seed, stream, counter) for counter in counters]
+    return torch.stack([torch.randn(shape, generator=generator.manual_seed(number)) for number in seeds])

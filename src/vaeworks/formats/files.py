@@ -95,7 +95,26 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     from safetensors.torch import save_file
 
     save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, path, metadata=dict(metadata or {}))
+    _order_metadata(path)
     path.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read; a web UI may be someone else
+
+
+METADATA = "__metadata__"
+
+
+def _order_metadata(path: Path) -> None:
+    """Metadata in the order of their names, which safetensors leaves to chance: equal content shall be equal bytes. And all on the disk."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if METADATA in header:
+            header = {METADATA: dict(sorted(header.pop(METADATA).items())), **header}
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 SAFETENSORS_ENDINGS = (".safetensors", ".sft")

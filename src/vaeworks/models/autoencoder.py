@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..config import MODELS, TINY_MODELS, AutoencoderConfig, TinyConfig
 from ..errors import ConfigError
 from ..images import check_divisible, crop_to, pad_to_multiple
-from .bottleneck import bounded, perturbed
+from .bottleneck import bounded
 from .decoder import Decoder
 from .encoder import Encoder
 from .posterior import Posterior
@@ -72,16 +72,13 @@ class Autoencoder(nn.Module):
             )
         return self.decoder(self.post_quant_conv(latents))
 
-    def forward(self, images: Tensor, noise: Tensor | None = None, level: Tensor | None = None) -> tuple[Tensor, Posterior]:
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior]:
         """Reconstructions n 3 h w of posterior samples, and the posterior: what a training step needs.
 
-        noise: standard normal, n c h/f w/f; None decodes the posterior's mode. level: n numbers in [0,1), with which the
-        bottleneck disturbs the latents (models/bottleneck.py); None: it does not.
+        noise: standard normal, n c h/f w/f; None decodes the posterior's mode.
         """
         posterior = self.encode(images)
         latents = posterior.mode() if noise is None else posterior.sample(noise=noise)
-        if noise is not None and level is not None and isinstance(self.config, AutoencoderConfig):
-            latents = perturbed(latents, self.config.bottleneck, noise, level)
         return self.decode(latents), posterior
 
     def reconstruct(self, images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ def finetune() -> TrainConfig:
     vaeworks train finetune --from VAE --data DIR --out runs/mine
     """
     return TrainConfig(
+        finetune=FinetuneConfig(required=True),
         images=20_000,
         batch=4,
         data=DataConfig(size=256, min_scale=0.5),
@@ -31,7 +32,7 @@ def finetune_decoder() -> TrainConfig:
     Claim: pictures of one kind can be made better without touching the diffusion model.
     vaeworks train finetune-decoder --from VAE --data DIR --out runs/mine
     """
-    return dataclasses.replace(finetune(), finetune=FinetuneConfig(part="decoder"))
+    return dataclasses.replace(finetune(), finetune=FinetuneConfig(required=True, part="decoder"))
 
 
 def finetune_encoder() -> TrainConfig:
@@ -39,7 +40,7 @@ def finetune_encoder() -> TrainConfig:
 
     vaeworks train finetune-encoder --from VAE --data DIR --out runs/mine
     """
-    return dataclasses.replace(finetune(), finetune=FinetuneConfig(part="encoder"))
+    return dataclasses.replace(finetune(), finetune=FinetuneConfig(required=True, part="encoder"))
 
 
 def sd_ft_mse() -> TrainConfig:
@@ -55,7 +56,7 @@ def sd_ft_mse() -> TrainConfig:
         config,
         images=1_000_000,
         batch=16,
-        finetune=FinetuneConfig(part="decoder", expects="sd1"),
+        finetune=FinetuneConfig(required=True, part="decoder", expects="sd1"),
         loss=LossConfig(reconstruction="mse", perceptual="lpips-vgg16", perceptual_weight=0.1),
         ema_halflife=10_000,
         val_every=20_000,
@@ -65,7 +66,7 @@ def sd_ft_mse() -> TrainConfig:
 
 
 def _preset(name: str) -> TrainConfig:
-    return dataclasses.replace(finetune(), finetune=FinetuneConfig(part="decoder", expects=name))
+    return dataclasses.replace(finetune(), finetune=FinetuneConfig(required=True, part="decoder", expects=name))
 
 
 def finetune_sd1() -> TrainConfig:

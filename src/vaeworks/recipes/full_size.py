@@ -17,7 +17,7 @@ def sd1() -> TrainConfig:
     Measured on 2 CPU cores: a step of one image without LPIPS and discriminator takes 8 s in bf16 (benchmarks/results). No run on a GPU
     was made, and none of this length.
     """
-    optimizer = OptimizerConfig(kind="adam", lr=5.4e-5, betas=(0.5, 0.9), warmup_images=10_000, final_lr=1.0)
+    optimizer = OptimizerConfig(kind="adam", lr=5.4e-5, betas=(0.5, 0.9), warmup_images=10_000, final_lr=1.0, clip_norm=0.0)
     return TrainConfig(
         model=dataclasses.replace(MODELS["sd1"], scaling_factor=1.0),
         images=3_000_000,
@@ -27,7 +27,7 @@ def sd1() -> TrainConfig:
         optimizer=optimizer,
         adversarial=AdversarialConfig(
             discriminator="patch", weight=0.5, earliest=0.05, latest=0.2, warmup=0.005, ramp=0.01,
-            optimizer=dataclasses.replace(optimizer, warmup_images=0, clip_norm=0.0),
+            optimizer=dataclasses.replace(optimizer, warmup_images=0),
         ),
         ema_halflife=10_000,
         val_every=50_000,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..config import AdversarialConfig
 from ..errors import ConfigError
@@ -22,6 +25,9 @@ class Adversary:
 
     def __init__(self, network: nn.Module, config: AdversarialConfig):
         self.network = network.train()
+        self._spectral = [module for module in network.modules() if isinstance(module, _SpectralNorm)]
+        for norm in self._spectral:
+            norm.eval()
         self.config = config
         self.optimizer = build_optimizer(network.parameters(), config.optimizer)
         self.lecam = LeCam().to(next(network.parameters()).device) if config.lecam > 0 else None
@@ -36,6 +42,7 @@ class Adversary:
         done: share of the run, for the penalties' decay. lr: None: the optimizer's own. If loss or gradient are not finite in any
         process, weights stay as they were.
         """
+        self._settle_norms()
         share = self.config.penalty_final**done if self.config.penalty_final > 0 else 1 - done
         self.optimizer.zero_grad(set_to_none=True)
         total = sum(len(images) for images, _ in pairs)
@@ -61,6 +68,23 @@ class Adversary:
             if self.lecam is not None:
                 self.lecam.update_(sums["logit_real"], sums["logit_fake"])
         return {name: value for name, value in sums.items() if name not in self._silent}
+
+    @property
+    def steps(self) -> int:
+        """How many it has taken."""
+        return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
+
+    def _settle_norms(self) -> None:
+        """One step of the power iteration behind every spectral norm, which is then left alone: else each micro-batch would be judged
+        by another network."""
+        for norm in self._spectral:
+            norm.train()
+        with torch.no_grad():
+            for module in self.network.modules():
+                if is_parametrized(module):
+                    _ = module.weight
+        for norm in self._spectral:
+            norm.eval()
 
     @property
     def _silent(self) -> set[str]:

@@ -10,7 +10,7 @@ optimizer.* discriminator_optimizer.*                   <exp_avg|exp_avg_sq|step
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,6 @@ class Position:
     images_seen: int = 0
     seconds: float = 0.0
     """of training, over all its parts"""
-    best_psnr: float | None = None
-    """best validation PSNR so far, in dB"""
     balance: dict[str, Any] = field(default_factory=dict)
     """what the supervisor of the discriminator remembers, and its settings"""
     planned: bool = True
@@ -107,7 +105,7 @@ def load_checkpoint(path: Path | None, trained: Trained) -> Position:
         found, metadata = read_tensors(path)
         if METADATA_KEY not in metadata:
             raise FormatError(f"{path} is no training checkpoint")
-        return Position(**json.loads(metadata[METADATA_KEY]))
+        return _position_in(metadata[METADATA_KEY])
 
     position = main_first(read)
     tensors = broadcast_tensors(found)
@@ -149,12 +147,18 @@ def remove_newer(path: Path) -> None:
             other.unlink()
 
 
+def _position_in(text: str) -> Position:
+    """The position in a checkpoint's metadata; fields of earlier versions are passed over."""
+    known = {f.name for f in fields(Position)}
+    return Position(**{name: value for name, value in json.loads(text).items() if name in known})
+
+
 def _position(path: Path) -> Position | None:
     """A checkpoint's position, from its header; None for a torn file or another one."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        return Position(**json.loads(metadata[METADATA_KEY]))
+        return _position_in(metadata[METADATA_KEY])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
 

@@ -55,7 +55,7 @@ def draw_step(config: RegularizerConfig, seed: int, first_counter: int, size: in
 
     What takes the reconstruction's place gets no smaller than `least` pixels; what is decoded besides, than one latent of `factor` pixels.
     """
-    if not (config.alike or config.scale_equivariance > 0):
+    if not (config.equivariance or config.lowpass or config.scale_equivariance):
         return NOTHING
     *uniforms, which, second = (float(u) for u in random_uniforms(seed, STEP, first_counter, 5))
     if uniforms[0] >= 1 - config.lowpass:

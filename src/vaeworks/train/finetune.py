@@ -60,6 +60,7 @@ def compare_with_start(
     figures = [_on_image(start, judged, image) for image in images]
     quality_before, quality_after, moved = [statistics.fmean(c) for c in zip(*figures, strict=True)] if figures else [None] * 3
     before, after = (1 / s.scaling_factor for s in (stats if same_encoder else measured(start), stats))
+    moved = 0.0 if same_encoder and moved is not None else moved  # and not the rounding of another memory layout
     warning = None if config.finetune.teacher is not None else drift_warning(config, before, after)
     return Comparison(config.finetune.path, same_encoder, same_decoder, quality_before, quality_after, moved, before, after, warning)
 

@@ -19,6 +19,10 @@ LOG_VARIANCE = -3.0
 """The learned log-variance of pixels in [-1,1] at the start: about 22 dB."""
 
 
+Disturbance = tuple[Tensor, Tensor]
+"""Of latents in training: standard normal noise n c h/f w/f, independent of the posterior's, and n levels in [0,1)."""
+
+
 class Pass(NamedTuple):
     """What a forward pass of training came to; plain tensors, so that wrappers can look through it."""
 
@@ -64,13 +68,13 @@ class Learner(nn.Module):
         """Whether the encoder is on."""
         return self._encoder_trains
 
-    def forward(self, images: Tensor, noise: Tensor, level: Tensor | None = None, draw: Draw = NOTHING) -> Pass:
-        """Images n 3 h w in [-1,1], normal noise n c h/f w/f for the posterior's sample, n levels in [0,1) of disturbance."""
+    def forward(self, images: Tensor, noise: Tensor, disturbance: Disturbance | None = None, draw: Draw = NOTHING) -> Pass:
+        """Images n 3 h w in [-1,1], and standard normal noise n c h/f w/f for the posterior's sample."""
         vae = self.autoencoder
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_trains):
             posterior = vae.encode(images)
             latents = posterior.sample(noise=noise)
-        given = latents if level is None else perturbed(latents, vae.kl_config.bottleneck, noise, level)
+        given = latents if disturbance is None else perturbed(latents, vae.kl_config.bottleneck, *disturbance)
         features, recon = self._decoded(draw.on_latents(given))
         small = self._decoded(Transform(1 / draw.shrink)(given))[1] if draw.shrink else None
         projected = None if self.projection is None else self.projection(latents)

@@ -26,10 +26,13 @@ def keep_log(run: Path, images_seen: int) -> list[dict[str, Any]]:
     return [line for _, line in kept]
 
 
-def last_look(run: Path, images_seen: int) -> tuple[int | None, float | None]:
-    """Where a run that goes on from `images_seen` was validated last, and the PSNR in dB; (None, None) if never."""
+def last_look(run: Path, images_seen: int) -> tuple[int | None, float | None, float | None]:
+    """Where a run that goes on from `images_seen` was validated last, the PSNR then, and the best so far, in dB; None if never."""
     looks = [line for line in read_log(run) if LOOK in line and line["images_seen"] <= images_seen]
-    return (int(looks[-1]["images_seen"]), looks[-1][LOOK]) if looks else (None, None)
+    if not looks:
+        return None, None, None
+    best = max((line[LOOK] for line in looks if line[LOOK] is not None), default=None)
+    return int(looks[-1]["images_seen"]), looks[-1][LOOK], best
 
 
 def _lines(run: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -29,16 +29,20 @@ from .finetune import Comparison, compare_with_start
 from .interrupt import Interrupt
 from .latent_stats import LatentStats, measure_latents
 from .log import RunLog, last_look
+from .memory import memory_in_one_line
 from .parallel import agree_on_time, check_processes, whole, wrap_
 from .precision import resolve_device, resolve_precision
 from .run import BEST, RESULT, STREAM, RunRecord, check_folder, claim_folder, read_run, split_data
 from .schedule import ema_decay, learning_rate, progress
 from .start import initial_discriminator, initial_model, load_frozen, with_start
-from .step import training_step
+from .step import check_size, training_step
 from .supervision import Supervisor
 from .trackers import check_trackers
 from .trained import Trained
 from .validate import validate, validation_images
+
+CUSTOM = "custom"
+"""Name of a recipe that is a configuration of the caller's own."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    config: TrainConfig, data: str | Path, out: str | Path, *, recipe: str = "custom", resume: bool = False, show: bool = True,
+    config: TrainConfig, data: str | Path, out: str | Path, *, recipe: str = CUSTOM, resume: bool = False, show: bool = True,
     features: Callable[[torch.Tensor], Any] | None = None,
 ) -> RunResult:  # fmt: skip
     """Train an autoencoder on the images of `data` and leave it in the run folder `out` (run.py says what is there).
@@ -103,13 +107,14 @@ def _train(
     model = together(lambda: initial_model(config, frozen.teacher, blank=newest is not None).to(device))
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    main_first(lambda: claim_folder(out, record, train_set, val_set))
 
     # build what is trained
     trained = Trained.of(
         model, config, discriminator=discriminator, perceptual=frozen.perceptual, features=frozen.features,
         feature_channels=frozen.feature_channels, teacher=frozen.teacher,
     )  # fmt: skip
+    together(lambda: check_size(trained))
+    main_first(lambda: claim_folder(out, record, train_set, val_set))
     num_parameters = sum(p.numel() for p in model.parameters())
     position = Position()
     if newest is not None:
@@ -124,11 +129,11 @@ def _train(
     val_images = together(lambda: validation_images(model, val_set.files, config.data.val_images) if rank() == 0 else [])
     crops = training_crops(train_set, config.data, config.seed, config.model.in_channels, bookmarks=out / STREAM)
     started = time.perf_counter() - position.seconds
-    images_seen, best = position.images_seen, position.best_psnr
-    looked_at, val_psnr = main_first(lambda: last_look(out, images_seen))
+    images_seen = position.images_seen
+    looked_at, val_psnr, best = main_first(lambda: last_look(out, images_seen))
 
     def checkpoint(planned: bool = True) -> Path:
-        here = Position(images_seen, time.perf_counter() - started, best, supervisor.to_dict(), planned)
+        here = Position(images_seen, time.perf_counter() - started, supervisor.to_dict(), planned)
         return save_checkpoint(checkpoints, trained, here, config.keep_checkpoints, supervisor.restore_to)
 
     with RunLog(out, config, images_seen, show) if rank() == 0 else RunLog.silent() as log, Interrupt() as interrupt:
@@ -176,12 +181,14 @@ def _train(
             # one step
             if supervisor.switch_parts():
                 wrap_(trained)
-            lr, discriminator_lr = (
-                learning_rate(optimizer, images_seen + config.batch, done) for optimizer in (config.optimizer, config.adversarial.optimizer)
-            )
-            result = training_step(
-                trained, batch, counters, supervisor.plan, done=done, lr=lr, discriminator_lr=discriminator_lr, first_counter=images_seen
-            )
+            learned = (trained.adversary.steps if trained.adversary is not None else 0) * config.batch
+            lr = learning_rate(config.optimizer, images_seen + config.batch, done)
+            discriminator_lr = learning_rate(config.adversarial.optimizer, learned + config.batch, done)
+            with memory_in_one_line(lambda: newest_checkpoint(checkpoints)):
+                result = training_step(
+                    trained, batch, counters, supervisor.plan, done=done, lr=lr, discriminator_lr=discriminator_lr,
+                    first_counter=images_seen,
+                )  # fmt: skip
             images_seen += config.batch
             if trained.average is not None and result.finite:
                 trained.update_average_(ema_decay(config.ema_halflife, config.batch, images_seen))
@@ -208,10 +215,9 @@ def _train(
 
             # keep
             planned = _due(images_seen, config.batch, config.save_every) or any(e.action in ("save", "restore") for e in events)
-            if planned:
-                checkpoint()
-            if wanted:
+            if planned or wanted:
                 saved = checkpoint(planned=planned)
+            if wanted:
                 raise shared(Interrupted(f"stopped at {images_seen:,} images; saved {saved}; continue with: {_again(recipe, data, out)}"))
         if looked_at != images_seen:
             look()
@@ -278,6 +284,8 @@ def _due(images_seen: int, batch: int, every: int) -> bool:
 
 
 def _again(recipe: str, data: str, out: Path) -> str:
+    if recipe == CUSTOM:
+        return f"train(config, {data!r}, {str(out)!r}, resume=True)"
     return shlex.join(["vaeworks", "train", recipe, "--data", data, "--out", str(out), "--resume"])
 
 

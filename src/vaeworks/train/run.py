@@ -30,9 +30,17 @@ CHANGEABLE = (
     "images", "max_minutes", "val_every", "save_every", "log_every", "keep_checkpoints", "stats_images", "device",
     "micro_batch", "gradient_checkpointing", "channels_last", "data.workers", "data.cache_mib", "data.val_images",
     "compile", "parallel", "trackers", "license", "loss.perceptual_path", "regularizers.alignment_path", "adversarial.network_path",
-    "finetune.path", "finetune.teacher",
 )  # fmt: skip
 """Settings that a continued run may change: they do not change what has been learned so far."""
+
+
+MOVABLE = ("finetune.path", "finetune.teacher")
+"""Files that may be elsewhere when a run goes on, but not appear or vanish."""
+
+
+def _matters(name: str, before: Any, now: Any) -> bool:
+    """Whether a setting must not change from the one to the other in a run that is continued."""
+    return name not in CHANGEABLE and not (name in MOVABLE and before is not None and now is not None)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def check_folder(out: Path, record: RunRecord, resume: bool) -> None:
     stored = read_run(out)
     if stored.recipe != record.recipe:
         raise ConfigError(f"{out} holds a run of recipe {stored.recipe!r}, not {record.recipe!r}; choose another --out")
-    changed = {k: v for k, v in differences(stored.config, record.config).items() if k not in CHANGEABLE}
+    changed = {name: pair for name, pair in differences(stored.config, record.config).items() if _matters(name, *pair)}
     if changed:
         what = ", ".join(f"{name} was {a}, now {b}" for name, (a, b) in changed.items())
         raise ConfigError(f"{out} holds a run of another configuration ({what}); take its settings, or choose another --out")

@@ -9,7 +9,7 @@ from ..config import OptimizerConfig, TrainConfig
 
 def progress(config: TrainConfig, images_seen: int, seconds: float) -> float:
     """Share of the run that is done, in [0,1]: of its images or of its minutes, whichever is further."""
-    done = images_seen / config.images
+    done = images_seen / (config.images - config.images % config.batch)  # a last batch that is not whole is left out
     if config.max_minutes is not None:
         done = max(done, seconds / (60 * config.max_minutes))
     return min(done, 1.0)

@@ -50,7 +50,7 @@ def with_start(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     told: list[str] = []
     if path is not None:
         model, told = _of_start(config, path)
-    elif expects is not None or config.finetune.part != "all":
+    elif expects is not None or config.finetune.required or config.finetune.part != "all":
         raise ConfigError("this recipe starts from a VAE: say which with --from FILE")
     if teacher is not None:
         model, more = _for_teacher(model, teacher, has_scale=path is not None)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data import latent_noise, noise_levels
+from ..data.order import DISTURBANCE
+from ..errors import ConfigError
 from ..formats.backbones import UNKNOWN
 from ..images import to_model_range
 from ..losses.adaptive import adaptive_weight, at_convolution
@@ -24,7 +26,7 @@ from ..models.decoder import Decoder
 from ..processes import process_mean, world_size
 from .balance_state import Plan
 from .draw import Draw, draw_step
-from .learner import Pass, posterior_of
+from .learner import Disturbance, Pass, posterior_of
 from .optimizer import set_learning_rate
 from .precision import autocast
 from .trained import Trained
@@ -84,7 +86,7 @@ class Part:
     target: Tensor
     """n 3 h' w', what the reconstruction shall be"""
     noise: Tensor
-    level: Tensor | None
+    disturbance: Disturbance | None
     draw: Draw
     share: float
     """of the batch of this process"""
@@ -142,8 +144,11 @@ def _parts(t: Trained, batch: Tensor, counters: list[int], first: int) -> Iterat
             images = images.contiguous(memory_format=torch.channels_last)
         shape = (vae.latent_channels, images.shape[-2] // f, images.shape[-1] // f)
         noise = latent_noise(config.seed, some, shape).to(vae.device, non_blocking=True)
-        level = noise_levels(config.seed, some).to(vae.device) if config.model.bottleneck.disturbs else None
-        yield Part(images, draw.on_target(images, f), noise, level, draw, len(some) / len(batch))
+        disturbance = None
+        if config.model.bottleneck.disturbs:
+            other = latent_noise(config.seed, some, shape, DISTURBANCE)
+            disturbance = other.to(vae.device, non_blocking=True), noise_levels(config.seed, some).to(vae.device)
+        yield Part(images, draw.on_target(images, f), noise, disturbance, draw, len(some) / len(batch))
 
 
 def smallest(t: Trained) -> int:
@@ -157,9 +162,15 @@ def smallest(t: Trained) -> int:
     return -(-max(needs) // unit) * unit
 
 
+def check_size(t: Trained) -> None:
+    """Errors: ConfigError for crops smaller than what looks at them needs."""
+    if t.config.data.size < (least := smallest(t)):
+        raise ConfigError(f"data.size (={t.config.data.size}) is too small for the losses and networks of this run, which need {least}")
+
+
 def _forward(t: Trained, part: Part) -> Pass:
     with autocast(part.images.device, t.config.precision):
-        return t.model(part.images, part.noise, part.level, part.draw)
+        return t.model(part.images, part.noise, part.disturbance, part.draw)
 
 
 def _backward(t: Trained, part: Part, result: Pass, felt: float, adaptive: Tensor | None) -> dict[str, Tensor]:
