@@ -22,6 +22,7 @@ def kl_strong() -> TrainConfig:
 
     Claim: SD's KL is too weak, hence the magic scaling factor; against it: past a point a stronger one hurts.
     vaeworks train kl-strong --data DIR --out runs/kl-strong    (a sweep: --loss.beta 1e-8 ... 1)
+    Measured, of 3,000 crops (docs/recipes.md): 27.89 dB; small-f8c16 has 29.75.
     """
     return dataclasses.replace(small_f8c16(), loss=LossConfig(reconstruction="mse", beta=1e-2))
 
@@ -42,6 +43,7 @@ def plain_ae() -> TrainConfig:
 
     Claim: it is what a VAE with latent diffusion's KL weight is already.
     vaeworks train plain-ae --data DIR --out runs/plain-ae
+    Measured, of 3,000 crops (docs/recipes.md): 29.52 dB; small-f8c16 has 29.75.
     """
     return _with(BottleneckConfig(kind="point"))
 
@@ -51,6 +53,7 @@ def clamped_ae() -> TrainConfig:
 
     Claim: this beats KL, as a trainer of such VAEs said in the debate that this project began with.
     vaeworks train clamped-ae --data DIR --out runs/clamped-ae
+    Measured, of 3,000 crops (docs/recipes.md): 28.49 dB; small-f8c16 has 29.75.
     """
     bottleneck = BottleneckConfig(kind="point", bound="clamp", limit=3.0, noise="additive", noise_scale=0.2)
     return _with(bottleneck, RegularizerConfig(variance_floor=0.01))
@@ -61,6 +64,7 @@ def tanh() -> TrainConfig:
 
     Claim: bounding the latents is easy and rids us of the magic number.
     vaeworks train tanh --data DIR --out runs/tanh
+    Measured, of 3,000 crops (docs/recipes.md): 28.19 dB; small-f8c16 has 29.75.
     """
     return _with(BottleneckConfig(kind="point", bound="tanh", limit=1.0))
 
@@ -70,6 +74,7 @@ def softclamp() -> TrainConfig:
 
     Claim: as tanh, with less saturation.
     vaeworks train softclamp --data DIR --out runs/softclamp
+    Measured, of 3,000 crops (docs/recipes.md): 29.50 dB; small-f8c16 has 29.75.
     """
     return _with(BottleneckConfig(kind="point", bound="softclamp", limit=3.0))
 
@@ -79,6 +84,7 @@ def rmsnorm() -> TrainConfig:
 
     Claim: normalizing makes the magic number 1 without a KL term (GAE, arXiv 2603.10365).
     vaeworks train rmsnorm --data DIR --out runs/rmsnorm
+    Measured, of 3,000 crops (docs/recipes.md): 29.34 dB; small-f8c16 has 29.75.
     """
     return _with(BottleneckConfig(kind="point", bound="rmsnorm"))
 
@@ -115,6 +121,7 @@ def noise() -> TrainConfig:
 
     Claim: it is the perturbation that makes latents good (RAE, arXiv 2510.11690).
     vaeworks train noise --data DIR --out runs/noise
+    Measured, of 3,000 crops (docs/recipes.md): 28.32 dB; small-f8c16 has 29.75.
     """
     return _with(BottleneckConfig(kind="point", bound="rmsnorm", noise="additive", noise_scale=0.5))
 
@@ -124,6 +131,7 @@ def denoise() -> TrainConfig:
 
     Claim: latent denoising makes latents good for any generator (l-DeTok, arXiv 2507.15856).
     vaeworks train denoise --data DIR --out runs/denoise
+    Measured, of 3,000 crops (docs/recipes.md): 22.89 dB; small-f8c16 has 29.75.
     """
     return _with(BottleneckConfig(noise="interpolative", noise_scale=3.0))
 

@@ -21,6 +21,7 @@ def patchgan() -> TrainConfig:
 
     Claim: PatchGAN is ancient; against it: with the right start it does its work.
     vaeworks train patchgan --data DIR --out runs/patchgan
+    Measured, of 3,000 crops (docs/recipes.md): 28.98 dB; small-f8c16 has 29.75.
     """
     return _with(discriminator="patch")
 
@@ -30,6 +31,7 @@ def modern_gan() -> TrainConfig:
 
     Claim: a modern discriminator is better than PatchGAN (MaskBit, arXiv 2409.16211).
     vaeworks train modern-gan --data DIR --out runs/modern-gan
+    Measured, of 3,000 crops (docs/recipes.md): 28.97 dB; small-f8c16 has 29.75.
     """
     return _with(discriminator="modern", lecam=1e-3)
 

@@ -18,6 +18,7 @@ def l1() -> TrainConfig:
 
     Claim: sharper than squared error, at a fraction of a decibel. (Others: --loss.reconstruction huber, ms_ssim, haar, laplacian ...)
     vaeworks train l1 --data DIR --out runs/l1
+    Measured, of 3,000 crops (docs/recipes.md): 29.47 dB; small-f8c16 has 29.75.
     """
     return _with(reconstruction="l1")
 
@@ -27,6 +28,7 @@ def perceptual() -> TrainConfig:
 
     Claim: a perceptual term decides how sharp pictures look; this one needs no download.
     vaeworks train perceptual --data DIR --out runs/perceptual
+    Measured, of 3,000 crops (docs/recipes.md): 28.95 dB; small-f8c16 has 29.75.
     """
     return _with(reconstruction="l1", perceptual="without-weights", perceptual_weight=0.5)
 
@@ -46,6 +48,7 @@ def vgg() -> TrainConfig:
 
     Claim: as lpips, with 7 MB of weights.
     vaeworks train vgg --data DIR --out runs/vgg --loss.perceptual-path VGG16_CONV1TO3_FILE
+    Measured, of 3,000 crops (docs/recipes.md): 29.67 dB; small-f8c16 has 29.75.
     """
     return _with(reconstruction="l1", perceptual="vgg16-conv1to3", perceptual_weight=0.1)
 

@@ -17,6 +17,7 @@ def equivariance() -> TrainConfig:
 
     Claim: latents that move as their picture does are learned up to 7 times faster (EQ-VAE, arXiv 2502.09509).
     vaeworks train equivariance --data DIR --out runs/eq
+    Measured, of 3,000 crops (docs/recipes.md): 26.80 dB; small-f8c16 has 29.75.
     """
     return _with(RegularizerConfig(equivariance=0.5))
 
@@ -26,6 +27,7 @@ def scale_equivariance() -> TrainConfig:
 
     Claim: it takes needless high frequencies out of latents (arXiv 2502.14831).
     vaeworks train scale-equivariance --data DIR --out runs/se
+    Measured, of 3,000 crops (docs/recipes.md): 28.42 dB; small-f8c16 has 29.75.
     """
     return _with(RegularizerConfig(scale_equivariance=0.25))
 
@@ -35,6 +37,7 @@ def spectrum() -> TrainConfig:
 
     Claim: a spectrum like an image's is what diffusion needs (encoding spectrum matching, arXiv 2603.14645).
     vaeworks train spectrum --data DIR --out runs/spectrum
+    Measured, of 3,000 crops (docs/recipes.md): 29.50 dB; small-f8c16 has 29.75.
     """
     config = _with(RegularizerConfig(spectrum=0.01))
     return dataclasses.replace(config, loss=dataclasses.replace(config.loss, beta=0.0))
@@ -45,6 +48,7 @@ def lowpass() -> TrainConfig:
 
     Claim: frequencies of latents shall mean those of the picture (decoding spectrum matching, arXiv 2603.14645).
     vaeworks train lowpass --data DIR --out runs/lowpass
+    Measured, of 3,000 crops (docs/recipes.md): 26.43 dB; small-f8c16 has 29.75.
     """
     return _with(RegularizerConfig(lowpass=0.75))
 
@@ -56,6 +60,7 @@ def align() -> TrainConfig:
     wanted.
     vaeworks train align --data DIR --out runs/align --regularizers.alignment-path VGG16_CONV1TO3_FILE
     With DINOv2: --regularizers.alignment-network hf:facebook/dinov2-base
+    Measured, of 3,000 crops (docs/recipes.md): 28.97 dB; small-f8c16 has 29.75.
     """
     return _with(RegularizerConfig(alignment=0.1, alignment_network="vgg16_conv1to3"))
 

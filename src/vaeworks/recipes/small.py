@@ -62,6 +62,7 @@ def small_f8c64() -> TrainConfig:
 
     Claim: channels are nearly free; against it: past a point they hurt the diffusion model.
     vaeworks train small-f8c64 --data DIR --out runs/f8c64
+    Measured, of 3,000 crops (docs/recipes.md): 30.47 dB; small-f8c16 has 29.75.
     """
     return dataclasses.replace(small_f8c16(), model=dataclasses.replace(MODELS["small-f8c16"], latent_channels=64))
 
