@@ -53,7 +53,7 @@ def test_the_network(bound: str) -> None:
     vae = vw.build(point(bound))
     assert vae.encoder.conv_out.out_channels == vae.quant_conv.out_channels == 4
     images = torch.rand(2, 3, 16, 16) * 2 - 1
-    recon, posterior = vae(images, torch.randn(2, 4, 8, 8), torch.rand(2))
+    recon, posterior = vae(images, torch.randn(2, 4, 8, 8))
     assert posterior.is_point
     assert torch.equal(posterior.sample(), posterior.mode())
     loss, terms = objective(recon, images, posterior, vw.LossConfig(beta=1.0))

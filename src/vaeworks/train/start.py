@@ -18,6 +18,7 @@ from ..formats.backbones import Backbone, load_backbone
 from ..formats.layouts import read
 from ..formats.locate import Located, locate
 from ..losses import Distance
+from ..losses.perceptual import FeatureDistance
 from ..models import Autoencoder, build
 from ..models.init import linear_init_
 from ..runtime.scale import scale_activations
@@ -180,6 +181,8 @@ def load_frozen(config: TrainConfig, device: torch.device, say: Say | None = Non
     """
     f, size, c = config.model.downsample_factor, config.data.size, config.model.in_channels
     found = Frozen(perceptual=perceptual_distance(config.loss, device, say))
+    if config.precision == "bf16" and isinstance(found.perceptual, FeatureDistance):
+        found.perceptual.network.bfloat16()  # as autocast would, and without casting its weights at every step
     regularizers, adversarial = config.regularizers, config.adversarial
     if features is not None and not regularizers.alignment:
         raise ConfigError("features are for the alignment of latents, whose weight is 0; set regularizers.alignment")

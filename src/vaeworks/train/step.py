@@ -151,12 +151,15 @@ def _parts(t: Trained, batch: Tensor, counters: list[int], first: int) -> Iterat
         yield Part(images, draw.on_target(images, f), noise, disturbance, draw, len(some) / len(batch))
 
 
-def smallest(t: Trained) -> int:
-    """Pixels below which no picture is shrunk, where its size is drawn: what all that looks at it needs, in whole latents."""
+def smallest(t: Trained, unknown: int = UNKNOWN) -> int:
+    """Pixels below which no picture is shrunk, where its size is drawn: what all that looks at it needs, in whole latents.
+
+    unknown: what is taken for a network that does not say what it needs.
+    """
     loss = t.config.loss
     needs = [WINDOW] if loss.reconstruction == "ms_ssim" or loss.perceptual == "without-weights" else [1]
     networks = [n for n in (getattr(t.perceptual, "network", None), t.features) if n is not None]
-    needs += [getattr(network, "smallest", UNKNOWN) for network in networks]
+    needs += [getattr(network, "smallest", unknown) for network in networks]
     needs += [int(t.adversary.network.least_size)] if t.adversary is not None else []  # type: ignore[arg-type]
     unit = t.autoencoder.downsample_factor * t.autoencoder.config.latents_patch
     return -(-max(needs) // unit) * unit
@@ -164,7 +167,7 @@ def smallest(t: Trained) -> int:
 
 def check_size(t: Trained) -> None:
     """Errors: ConfigError for crops smaller than what looks at them needs."""
-    if t.config.data.size < (least := smallest(t)):
+    if t.config.data.size < (least := smallest(t, unknown=1)):
         raise ConfigError(f"data.size (={t.config.data.size}) is too small for the losses and networks of this run, which need {least}")
 
 
