@@ -83,7 +83,7 @@ def test_lines_are_json_for_everyone(tmp_path: Path) -> None:
     assert second["kl_per_channel"] == [3.0] * 4
     assert third == {"images_seen": 300, "event": 'said "so"', "alarm": True, "action": "halve", "kind": "learning rate"}
     assert last_look(tmp_path, 1000) == (200, None, None)
-    assert last_look(tmp_path, 150) == (None, None)
+    assert last_look(tmp_path, 150) == (None, None, None)
 
 
 def test_the_silent_twin_does_nothing(tmp_path: Path, capfd, monkeypatch) -> None:

@@ -1,8 +1,8 @@
 """What can be trained: recipes are functions that return a `TrainConfig`, in plain dicts.
 
 Structure is chosen by recipe, numbers by flag. Each docstring says what it tests, the command, and what was measured, if anything was:
-nothing in it is an estimate unless it says so. Figures "of 3,000 crops" are those of docs/recipes.md: one thread of an AMD EPYC, bf16, 1,858
-dog photographs, judged on 40 others; a run takes about 80 s where nothing else runs, with a discriminator two minutes.
+nothing in it is an estimate unless it says so. Figures "of 3,000 crops" are those of docs/recipes.md: one thread of an AMD EPYC, bf16,
+1,858 dog photographs, judged on 40 others; a run takes about 80 s where nothing else runs, with a discriminator two minutes.
 """
 
 from __future__ import annotations

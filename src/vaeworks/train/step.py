@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..data import latent_noise, noise_levels
 from ..data.order import DISTURBANCE
 from ..errors import ConfigError
-from ..formats.backbones import UNKNOWN
+from ..formats.backbones import UNKNOWN, Backbone
 from ..images import to_model_range
 from ..losses.adaptive import adaptive_weight, at_convolution
 from ..losses.equivariance import Transform
@@ -151,24 +151,26 @@ def _parts(t: Trained, batch: Tensor, counters: list[int], first: int) -> Iterat
         yield Part(images, draw.on_target(images, f), noise, disturbance, draw, len(some) / len(batch))
 
 
-def smallest(t: Trained, unknown: int = UNKNOWN) -> int:
-    """Pixels below which no picture is shrunk, where its size is drawn: what all that looks at it needs, in whole latents.
-
-    unknown: what is taken for a network that does not say what it needs.
-    """
-    loss = t.config.loss
-    needs = [WINDOW] if loss.reconstruction == "ms_ssim" or loss.perceptual == "without-weights" else [1]
-    networks = [n for n in (getattr(t.perceptual, "network", None), t.features) if n is not None]
-    needs += [getattr(network, "smallest", unknown) for network in networks]
+def smallest(t: Trained) -> int:
+    """Pixels below which no picture is shrunk, where its size is drawn: what all that looks at it needs, in whole latents."""
+    needs = [_smallest_for_losses(t), *([t.features.smallest] if isinstance(t.features, Backbone) else [UNKNOWN] if t.features else [])]
     needs += [int(t.adversary.network.least_size)] if t.adversary is not None else []  # type: ignore[arg-type]
     unit = t.autoencoder.downsample_factor * t.autoencoder.config.latents_patch
     return -(-max(needs) // unit) * unit
 
 
 def check_size(t: Trained) -> None:
-    """Errors: ConfigError for crops smaller than what looks at them needs."""
-    if t.config.data.size < (least := smallest(t, unknown=1)):
-        raise ConfigError(f"data.size (={t.config.data.size}) is too small for the losses and networks of this run, which need {least}")
+    """Errors: ConfigError for crops smaller than the losses need."""
+    if t.config.data.size < (least := _smallest_for_losses(t)):
+        raise ConfigError(
+            f"data.size (={t.config.data.size}) is too small for the losses of this run, which need {least}; take larger crops"
+        )
+
+
+def _smallest_for_losses(t: Trained) -> int:
+    loss, network = t.config.loss, getattr(t.perceptual, "network", None)
+    window = WINDOW if loss.reconstruction == "ms_ssim" or loss.perceptual == "without-weights" else 1
+    return max(window, 1 if network is None else getattr(network, "smallest", UNKNOWN))
 
 
 def _forward(t: Trained, part: Part) -> Pass:
