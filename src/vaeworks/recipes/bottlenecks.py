@@ -32,6 +32,7 @@ def sigma_vae() -> TrainConfig:
 
     Claim: no beta is left to choose (arXiv 2006.13202).
     vaeworks train sigma-vae --data DIR --out runs/sigma-vae
+    Measured, of 3,000 crops (docs/recipes.md): 28.30 dB; small-f8c16 has 29.75.
     """
     config = small_f8c16()
     c, f = config.model.latent_channels, config.model.downsample_factor
@@ -94,6 +95,7 @@ def layernorm() -> TrainConfig:
 
     Claim: as rmsnorm; it hides an image's brightness and contrast from single places (arXiv 2501.18593).
     vaeworks train layernorm --data DIR --out runs/layernorm
+    Measured, of 3,000 crops (docs/recipes.md): 29.58 dB; small-f8c16 has 29.75.
     """
     return _with(BottleneckConfig(kind="point", bound="layernorm"))
 
@@ -103,6 +105,7 @@ def sphere() -> TrainConfig:
 
     Claim: a bounded space without a prior (HAE, arXiv 2601.22904; Sphere-Encoder, arXiv 2602.15030).
     vaeworks train sphere --data DIR --out runs/sphere
+    Measured, of 3,000 crops (docs/recipes.md): 28.45 dB; small-f8c16 has 29.75.
     """
     return _with(BottleneckConfig(kind="point", bound="sphere"))
 
@@ -141,6 +144,7 @@ def sigma_noise() -> TrainConfig:
 
     Claim: a fixed noise replaces the KL term (LatentLM, arXiv 2412.08635; GAE).
     vaeworks train sigma-noise --data DIR --out runs/sigma-noise
+    Measured, of 3,000 crops (docs/recipes.md): 28.52 dB; small-f8c16 has 29.75.
     """
     return _with(BottleneckConfig(kind="point", bound="rmsnorm", noise="sigma", noise_scale=0.2))
 
@@ -150,6 +154,7 @@ def variance_expansion() -> TrainConfig:
 
     Claim: it beats every KL weight (VE-Loss, arXiv 2603.21085).
     vaeworks train variance-expansion --data DIR --out runs/ve
+    Measured, of 3,000 crops (docs/recipes.md): 28.56 dB; small-f8c16 has 29.75.
     """
     config = _with(BottleneckConfig(), RegularizerConfig(variance_expansion=1e-5, envelope=1e-6))
     return dataclasses.replace(config, loss=LossConfig(reconstruction="mse", beta=0.0))
