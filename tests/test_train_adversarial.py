@@ -448,7 +448,7 @@ def test_sigkill_at_random_moments(folder: Path, undisturbed: Path, tmp_path: Pa
             process.wait()
         if process.returncode == 0:
             break
-    assert kills == 4
+    assert kills >= 2  # on a slow machine a run may end before the last one comes
     assert process.returncode == 0
     assert_same_run(undisturbed, out)
 
