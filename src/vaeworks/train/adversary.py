@@ -72,7 +72,7 @@ class Adversary:
     @property
     def steps(self) -> int:
         """How many it has taken."""
-        return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
+        return next((int(state["step"]) for state in self.optimizer.state.values()), 0)  # all have taken as many
 
     def _settle_norms(self) -> None:
         """One step of the power iteration behind every spectral norm, which is then left alone: else each micro-batch would be judged
