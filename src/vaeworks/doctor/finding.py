@@ -1,0 +1,121 @@
+"""What a panel of the doctor says: figures, pictures, and a verdict that follows from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from PIL import Image
+
+from ..errors import DataError
+from ..metrics.bootstrap import Interval
+
+Verdict = Literal["ill", "watch", "healthy", "not examined"]
+"""ill: what is made with this VAE suffers; watch: it may, or science disputes it; not examined: it could not be measured."""
+
+VERDICTS: tuple[Verdict, ...] = ("ill", "watch", "healthy", "not examined")
+"""Worst first."""
+
+
+class NotExamined(DataError):
+    """A panel cannot say anything: too few images, no labels, an architecture without the thing. Its message is one sentence with the remedy."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured number."""
+
+    label: str
+    """what it is, in a few words"""
+    value: float
+    low: float | None = None
+    """95 % interval, resampling images (or what `Finding.uncertainty` names); None where it has none, being exact or a maximum"""
+    high: float | None = None
+    unit: str = ""
+    """"dB", "%", "sigma", "px" ...; a share in 0..1 has none"""
+    limit: str = ""
+    """what is compared with it, in a few words: "ill above 0.5"; "ceiling of white noise 0.48" """
+
+    @classmethod
+    def of(cls, label: str, interval: Interval, unit: str = "", limit: str = "") -> Figure:
+        """A figure with the interval that a bootstrap gave."""
+        return cls(label, interval.value, interval.low, interval.high, unit, limit)
+
+    def text(self) -> str:
+        """Value, unit and interval as people read them."""
+        unit = self.unit if self.unit in ("", "%") else f" {self.unit}"
+        if self.low is None or self.high is None or not (math.isfinite(self.low) and math.isfinite(self.high)):
+            return f"{number(self.value)}{unit}"
+        return f"{number(self.value)}{unit} ({number(self.low)} to {number(self.high)})"
+
+
+def number(value: float) -> str:
+    """Three digits that count, without needless exponents."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == round(value) and abs(value) < 1e6:
+        return f"{value:.0f}"
+    if 1e-3 <= abs(value) < 1e5:
+        digits = max(0, 2 - math.floor(math.log10(abs(value))))
+        return f"{value:.{digits}f}"
+    return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with its caption."""
+
+    caption: str
+    image: Image.Image = field(compare=False, repr=False)
+    pixelated: bool = False
+    """small maps, whose pixels are latents: enlarged without blurring"""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Named lines of (x, y), drawn by the page."""
+
+    title: str
+    lines: Mapping[str, Sequence[tuple[float, float | None]]]
+    x: str
+    """what is along the x axis"""
+    y: str = ""
+    log: bool = False
+    """y in powers of ten, where all values are positive"""
+    levels: Mapping[str, float] = field(default_factory=dict)
+    """named horizontal lines: limits, ceilings"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one panel found."""
+
+    verdict: Verdict
+    sentence: str
+    """the verdict in plain words, with the figure it rests on"""
+    figures: Mapping[str, Figure]
+    """by names that stay: they are keys of report.json"""
+    meaning: str = ""
+    """what it means for the one who uses this VAE"""
+    remedy: str = ""
+    """what to do; empty where there is nothing to do"""
+    dispute: str = ""
+    """one sentence where science disputes the diagnosis"""
+    uncertainty: str = ""
+    """how sure the figures are, and why: what was resampled, how many images, what biases them"""
+    pictures: tuple[Picture, ...] = ()
+    curves: tuple[Curves, ...] = ()
+    tables: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    """values by channel, by layer ...: {table: {column: values}}"""
+    images: int = 0
+    """how many were looked at"""
+
+    def __post_init__(self) -> None:
+        assert self.verdict == "not examined" or self.figures, "no verdict without a figure"
+
+    @classmethod
+    def absent(cls, why: NotExamined) -> Finding:
+        """The finding of a panel that could not measure."""
+        return cls("not examined", str(why), {})
