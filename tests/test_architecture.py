@@ -24,7 +24,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FENCES = {
     "diffusers": {"formats/diffusers.py", "formats/diffusers_adapter.py", "formats/pipelines.py", "formats/tiny_pipelines.py"},
     "transformers": {"formats/tiny_pipelines.py", "formats/backbones.py"},
-    "tyro": {"cli/main.py", "cli/options.py", "cli/learning.py", "cli/running.py", "cli/swapping.py"},
+    "tyro": {"cli/main.py", "cli/options.py", "cli/learning.py", "cli/running.py", "cli/swapping.py", "cli/examining.py"},
     "matplotlib": {"pages/page.py"},
     "jinja2": {"pages/page.py"},
     "huggingface_hub": {"formats/hub.py"},

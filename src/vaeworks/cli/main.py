@@ -27,7 +27,9 @@ from ..config import TrainConfig, dumps
 from ..errors import ConfigError, VaeworksError
 from ..launcher import shared, speaks, tells
 from ..recipes import RECIPES, recipe
+from .examining import doctor
 from .learning import demo, evaluate, recipes, train
+from .outcome import Judged
 from .running import decode, encode, generate, reconstruct
 from .show import summary
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
@@ -37,6 +39,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "recipes": recipes,
     "train": train,
     "eval": evaluate,
+    "doctor": doctor,
     "reconstruct": reconstruct,
     "encode": encode,
     "decode": decode,
@@ -54,7 +57,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return the exit code: 0 done, 2 a user's error, 130 interrupted."""
+    """Run one command and return the exit code: 0 done, 1 a finding that --fail-on asked for, 2 a user's error, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = (_take(words, flag) for flag in ("--json", "--debug"))
     try:
@@ -69,6 +72,12 @@ def main(argv: list[str] | None = None) -> int:
         if as_json and speaks():
             print(dumps(result))
         return 0
+    except Judged as judged:
+        if as_json and speaks():
+            print(dumps(judged.result))
+        for sentence in judged.sentences:
+            print(f"vaeworks: {sentence}", file=sys.stderr)
+        return 1
     except VaeworksError as error:
         if debug:
             raise

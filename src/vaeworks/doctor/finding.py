@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from PIL import Image
 
@@ -19,8 +19,11 @@ VERDICTS: tuple[Verdict, ...] = ("ill", "watch", "healthy", "not examined")
 """Worst first."""
 
 
-class NotExamined(DataError):
-    """A panel cannot say anything: too few images, no labels, an architecture without the thing. Its message is one sentence with the remedy."""
+class NotExamined(DataError):  # noqa: N818 - the name is a verdict's
+    """A panel cannot say anything: too few images, no labels, an architecture without the thing.
+
+    Its message is one sentence with the remedy.
+    """
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Finding:
     """how sure the figures are, and why: what was resampled, how many images, what biases them"""
     pictures: tuple[Picture, ...] = ()
     curves: tuple[Curves, ...] = ()
-    tables: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, Sequence[float | str]]] = field(default_factory=dict)
     """values by channel, by layer ...: {table: {column: values}}"""
     images: int = 0
     """how many were looked at"""

@@ -27,6 +27,9 @@ SCALES = 0.6, 1.7
 """Standard deviation of normalized latents, outside which a scale is certainly wrong: of these photographs good VAEs with their
 right scale have 0.86..1.28. It is about 1 only on average over many pictures."""
 
+Photos = Sequence[str | Path | Tensor] | None
+"""Image files, or uint8 tensors c h w of a size that the VAE takes; None: four bundled photographs."""
+
 Constants = tuple[float, float] | None
 """(scaling_factor, shift_factor) that an application takes; None: those of the VAE itself."""
 
@@ -58,7 +61,7 @@ class Made:
 
 
 @torch.inference_mode()
-def make(autoencoder: Autoencoder, images: Sequence[str | Path] | None = None) -> Made:
+def make(autoencoder: Autoencoder, images: Photos = None) -> Made:
     """Photographs through a VAE and back."""
     autoencoder = _in_float32(autoencoder)
     pixels = [to_model_range(photo[None]).to(autoencoder.device) for photo in read_photos(autoencoder, images)]
@@ -71,7 +74,7 @@ def look(
     made: Made | None,
     candidate: Autoencoder,
     constants: Constants,
-    images: Sequence[str | Path] | None = None,
+    images: Photos = None,
     *,
     known: bool = True,
 ) -> Look:
@@ -114,8 +117,8 @@ def _in_float32(autoencoder: Autoencoder) -> Autoencoder:
     return autoencoder if autoencoder.dtype == torch.float32 else copy.deepcopy(autoencoder).float()
 
 
-def read_photos(autoencoder: Autoencoder, images: Sequence[str | Path] | None = None) -> list[Tensor]:
-    """Central squares of image files as uint8 c h w, resized to SIZE or the next smaller size that the VAE takes.
+def read_photos(autoencoder: Autoencoder, images: Photos = None) -> list[Tensor]:
+    """Central squares of image files as uint8 c h w, resized to SIZE or the next smaller size that the VAE takes; tensors as they are.
 
     Errors: DataError for a file that is no image, and for no files at all.
     """
@@ -127,6 +130,9 @@ def read_photos(autoencoder: Autoencoder, images: Sequence[str | Path] | None = 
     side = max(SIZE // multiple, 1) * multiple
     found = []
     for path in images:
+        if isinstance(path, Tensor):
+            found.append(path)
+            continue
         try:
             picture = open_image(path, autoencoder.config.in_channels)
         except DataError as error:

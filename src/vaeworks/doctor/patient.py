@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +48,8 @@ class Protocol:
     seed: int = 0
     labels: str = ""
     """SHA-256 over labels and masks; empty without"""
+    reference: str = ""
+    """digest of the VAE that the diffusion model was made for; empty: the examined one"""
 
     @property
     def digest(self) -> str:
@@ -53,7 +57,7 @@ class Protocol:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-@dataclass
+@dataclass(eq=False)
 class Patient:
     """An autoencoder with images that went through its encoder.
 
@@ -78,8 +82,9 @@ class Patient:
     """as it was loaded, in its own precision"""
     known: bool = True
     """whether its file is sure of scaling and shift"""
+    reference: Autoencoder | None = None
+    """the VAE that the diffusion model was made for, if it is another one"""
     track: Track = iter
-    _folder: Any = field(default=None, repr=False)
 
     @property
     def count(self) -> int:
@@ -136,6 +141,28 @@ class Patient:
         return from_model_range(images.nan_to_num(-1.0, 1.0, -1.0)).cpu()
 
 
+def choose(files: Sequence[ImageFile], limit: int | None = None, quick: bool = False) -> list[int]:
+    """Numbers of the files that are examined: `limit` at most, or QUICK_IMAGES, evenly spaced.
+
+    Errors: DataError where that is none.
+    """
+    most = limit if limit is not None else QUICK_IMAGES if quick else len(files)
+    count = min(most, len(files))
+    if count < 1:
+        raise DataError(f"no image to examine (limit {limit}, {len(files)} images); give at least one")
+    return [i * len(files) // count for i in range(count)]
+
+
+def protocol_of(
+    files: Sequence[ImageFile], size: int, quick: bool = False, seed: int = 0, labels: Sequence[str] | None = None,
+    masks: Sequence[Path | None] | None = None, reference: Autoencoder | None = None,
+) -> Protocol:  # fmt: skip
+    """What an examination of exactly these files would depend on; known before anything is encoded."""
+    digest = hashlib.sha256("".join(f.digest for f in files).encode()).hexdigest()
+    marks = "" if labels is None and masks is None else _labels_digest(labels, masks)
+    return Protocol(digest, len(files), size, quick, seed, marks, "" if reference is None else model_digest(reference))
+
+
 def admit(
     autoencoder: Autoencoder,
     files: Sequence[ImageFile],
@@ -147,64 +174,68 @@ def admit(
     labels: Sequence[str] | None = None,
     masks: Sequence[Path | None] | None = None,
     known: bool = True,
+    reference: Autoencoder | None = None,
     track: Track = iter,
 ) -> Patient:
     """Encode images, once for all panels.
 
-    limit: so many images at most, evenly spaced; quick: at most QUICK_IMAGES, unless `limit` says otherwise. Images that cannot be read are
-    left out. labels, masks: one per file. Latents are kept in a temporary file, which goes with the patient.
-    Errors: DataError where no image can be read; ConfigError for a size that is no multiple of f, or images that are neither gray nor RGB.
+    size: as in `Protocol`; limit, quick: as in `choose`; labels, masks: one per file; known: whether the model's file is sure of its
+    scaling factor; reference: the VAE that the diffusion model was made for. Latents are kept in a temporary file, which goes with
+    the patient.
+    Errors: DataError for no images or one that cannot be read; ConfigError for a size that is no multiple of f, for images that are neither
+    gray nor RGB, and for a reference with other latents.
     """
-    factor, channels = autoencoder.downsample_factor * autoencoder.config.latents_patch, autoencoder.config.in_channels
+    _check(autoencoder, size, reference)
+    taken = choose(files, limit, quick)
+    files = [files[i] for i in taken]
+    names = None if labels is None else tuple(labels[i] for i in taken)
+    places = None if masks is None else [masks[i] for i in taken]
+    model = copy.deepcopy(autoencoder).float().eval().requires_grad_(False)
+    folder = Path(tempfile.mkdtemp(prefix="vaeworks-doctor-"))
+    try:
+        pixels, mean, logvar = _encoded(model, files, size, folder, track)
+        drawn = None if places is None else torch.stack([_mask(path, size) for path in places])
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    patient = Patient(
+        model, protocol_of(files, size, quick, seed, names, places, reference), tuple(files), pixels, mean, logvar, names, drawn,
+        original=autoencoder, known=known, reference=reference, track=track,
+    )  # fmt: skip
+    weakref.finalize(patient, shutil.rmtree, folder, ignore_errors=True)
+    return patient
+
+
+def _check(autoencoder: Autoencoder, size: int, reference: Autoencoder | None) -> None:
+    config = autoencoder.config
+    factor = autoencoder.downsample_factor * config.latents_patch
     if size < 1 or size % factor:
         raise ConfigError(f"size (={size}) must be a multiple of {factor} for this model, such as {max(1, round(size / factor)) * factor}")
-    if channels not in (1, 3):
-        raise ConfigError(f"this model's images have {channels} channels; folders hold images of 1 or 3")
-    most = limit if limit is not None else QUICK_IMAGES if quick else len(files)
-    count = min(most, len(files))
-    if count < 1:
-        raise DataError(f"no image to examine (limit {limit}); give at least one")
-    taken = [i * len(files) // count for i in range(count)]
-    model = copy.deepcopy(autoencoder).float().eval().requires_grad_(False)
-    side, c = size // autoencoder.downsample_factor, autoencoder.latent_channels
-    folder = tempfile.TemporaryDirectory(prefix="vaeworks-doctor-")
-    try:
-        pixels = _on_disk(Path(folder.name, "pixels"), (count, channels, size, size), np.uint8)
-        mean = _on_disk(Path(folder.name, "mean"), (count, c, side, side), np.float32)
-        logvar: Tensor | None = None
-        kept: list[int] = []
-        reason = ""
-        with torch.no_grad():  # not inference_mode: panels take gradients at these latents
-            for number in track(taken):
-                try:
-                    picture = open_place(files[number].path, channels)
-                except DataError as error:
-                    reason = reason or f"{files[number].path}: {error}"
-                    continue
-                image = to_uint8(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS))
-                posterior = model.encode(to_model_range(image[None]).to(model.device))
-                if logvar is None and not posterior.is_point:
-                    logvar = _on_disk(Path(folder.name, "logvar"), (count, c, side, side), np.float32)
-                place = len(kept)
-                pixels[place], mean[place] = image, posterior.mean[0].float().cpu()
-                if logvar is not None:
-                    logvar[place] = posterior.logvar[0].float().cpu()
-                kept.append(number)
-        if not kept:
-            raise DataError(f"none of the {count} images can be read; the first: {reason}")
-    except BaseException:
-        folder.cleanup()
-        raise
-    n = len(kept)
-    chosen = tuple(files[i] for i in kept)
-    digest = hashlib.sha256("".join(f.digest for f in chosen).encode()).hexdigest()
-    names = tuple(labels[i] for i in kept) if labels is not None else None
-    drawn = None if masks is None else torch.stack([_mask(masks[i], size) for i in kept])
-    protocol = Protocol(digest, n, size, quick, seed, _labels_digest(names, drawn))
-    return Patient(
-        model, protocol, chosen, pixels[:n], mean[:n], None if logvar is None else logvar[:n], names, drawn,
-        original=autoencoder, known=known, _folder=folder,
-    )  # fmt: skip
+    if config.in_channels not in (1, 3):
+        raise ConfigError(f"this model's images have {config.in_channels} channels; folders hold images of 1 or 3")
+    if reference is not None and (reference.config.name, reference.config.in_channels) != (config.name, config.in_channels):
+        raise ConfigError(f"the reference's latents are {reference.config.name}, this VAE's {config.name}; they cannot be exchanged")
+
+
+def _encoded(model: Autoencoder, files: Sequence[ImageFile], size: int, folder: Path, track: Track) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Pixels, means and log-variances of the images, in files."""
+    n, channels, c, side = len(files), model.config.in_channels, model.latent_channels, size // model.downsample_factor
+    pixels = _on_disk(folder / "pixels", (n, channels, size, size), np.uint8)
+    mean = _on_disk(folder / "mean", (n, c, side, side), np.float32)
+    logvar: Tensor | None = None
+    with torch.no_grad():  # not inference_mode: panels take gradients at these latents
+        for place, file in enumerate(track(files)):
+            try:
+                picture = open_place(file.path, channels)
+            except DataError as error:
+                raise DataError(f"{file.path} cannot be read any more: {error}") from None
+            image = to_uint8(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS))
+            posterior = model.encode(to_model_range(image[None]).to(model.device))
+            pixels[place], mean[place] = image, posterior.mean[0].float().cpu()
+            if not posterior.is_point:
+                logvar = _on_disk(folder / "logvar", (n, c, side, side), np.float32) if logvar is None else logvar
+                logvar[place] = posterior.logvar[0].float().cpu()
+    return pixels, mean, logvar
 
 
 def model_digest(autoencoder: Autoencoder) -> str:
@@ -234,10 +265,8 @@ def _mask(path: Path | None, size: int) -> Tensor:
     return to_uint8(picture)[0] > 127
 
 
-def _labels_digest(labels: Sequence[str] | None, masks: Tensor | None) -> str:
-    if labels is None and masks is None:
-        return ""
+def _labels_digest(labels: Sequence[str] | None, masks: Sequence[Path | None] | None) -> str:
     digest = hashlib.sha256(json.dumps(labels).encode())
-    if masks is not None:
-        digest.update(np.packbits(masks.numpy()).tobytes())
+    for path in masks or ():
+        digest.update(b"-" if path is None else path.read_bytes())
     return digest.hexdigest()

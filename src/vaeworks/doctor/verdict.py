@@ -94,7 +94,7 @@ class Fog:
 
 def judge(seen: Look, candidate: Autoencoder, constants: Constants, *, known: bool = True) -> Fog:
     """The verdict on what was looked at; arguments as in `fog`."""
-    originals, fitting, shown = (_lab(pictures) for pictures in (seen.originals, seen.fitting, seen.shown))
+    originals, fitting, shown = (lab(pictures) for pictures in (seen.originals, seen.fitting, seen.shown))
     contrast, saturation = _shares(shown, originals)
     fitting_contrast, fitting_saturation = _shares(fitting, originals)
     quality, fitting_quality = _psnr(seen.originals, seen.shown), _psnr(seen.originals, seen.fitting)
@@ -127,7 +127,7 @@ def _own_fault(seen: Look, originals: Lab) -> str:
     """What is wrong with the candidate's reconstructions of its own latents; empty where nothing is."""
     if max(picture.float().std().item() for picture in seen.own) < FLAT:
         return "whatever it decodes becomes the same flat picture"
-    own = _lab(seen.own)
+    own = lab(seen.own)
     likeness, lightness = _fidelity(own[..., :1], originals[..., :1])
     if likeness < LIKENESS:
         return "it does not reconstruct its own latents: its encoder and decoder do not belong together, or are not trained"
@@ -155,7 +155,7 @@ def _of_spread(seen: Look) -> str:
     return f", if the scale is right: of that speaks only that the latents' standard deviation is {seen.latents_std:.2f}, which is about 1"
 
 
-def _lab(pictures: Sequence[Tensor]) -> Lab:
+def lab(pictures: Sequence[Tensor]) -> Lab:
     """Lightness 0..100 and the two colour axes of Lab: n h w 3."""
     from skimage.color import rgb2lab
 
@@ -164,15 +164,17 @@ def _lab(pictures: Sequence[Tensor]) -> Lab:
 
 def _shares(pictures: Lab, originals: Lab) -> tuple[float, float]:
     """Contrast and saturation, as shares of the originals'; those without colours have none to lose."""
-    contrast, saturation = (max(float(figure(pictures)), TINY) / max(float(figure(originals)), TINY) for figure in (_contrast, _saturation))
-    return contrast, saturation if _saturation(originals) > GRAY else 1.0
+    contrast, saturation = (max(figure(pictures), TINY) / max(figure(originals), TINY) for figure in (spread_of_lightness, mean_chroma))
+    return contrast, saturation if mean_chroma(originals) > GRAY else 1.0
 
 
-def _contrast(lab: Lab) -> float:
+def spread_of_lightness(lab: Lab) -> float:
+    """Standard deviation of lightness, mean over pictures n h w 3."""
     return float(lab[..., 0].std((1, 2)).mean())
 
 
-def _saturation(lab: Lab) -> float:
+def mean_chroma(lab: Lab) -> float:
+    """Mean chroma of pictures n h w 3."""
     return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
 
 

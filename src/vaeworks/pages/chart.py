@@ -17,6 +17,9 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 24
 POINTS = 400
 """Points that a curve has at most."""
 
+NAMED = 16
+"""Lines that a legend without values names."""
+
 Line = Sequence[tuple[float, float | None]]
 """(x, y) in the order of x; None where there is no value."""
 
@@ -33,12 +36,12 @@ def thinned(line: Line, limit: int = POINTS) -> list[tuple[float, float]]:
 
 def chart(
     title: str, lines: Mapping[str, Line], *, form: str = ".3g", log: bool = False, levels: Mapping[str, float] | None = None,
-    marks: Sequence[tuple[float, str]] = (),
+    marks: Sequence[tuple[float, str]] = (), x_label: str = "", newest: bool = True,
 ) -> str:  # fmt: skip
-    """A figure of named curves over images seen, with the newest value of each in its legend; "" where there is nothing to draw.
+    """A figure of named curves, by default over images seen, with the newest value of each in its legend; "" where nothing is to draw.
 
-    form: of those values; log: scales y, where all values are positive; levels: named horizontal lines; marks: places on the x axis
-    where something happened, and what.
+    form: of those values; newest: whether the legend has them; log: scales y, where all values are positive; levels: named horizontal
+    lines; marks: places on the x axis where something happened, and what; x_label: what is along that axis.
     """
     limit = POINTS if len(lines) <= 6 else max(3 * POINTS // len(lines), 40)
     drawn = {name: points for name, line in lines.items() if (points := thinned(line, limit))}
@@ -62,6 +65,10 @@ def chart(
     for value in _nice(start, end, 4):
         x, _ = place(value, values[0])
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{_short(value)}</text>')
+    below = 16 if x_label else 0
+    if x_label:
+        middle = (LEFT + WIDTH - RIGHT) / 2
+        parts.append(f'<text x="{middle}" y="{HEIGHT + 10}" text-anchor="middle">{escape(x_label)}</text>')
     for x, what in marks:
         if start <= x <= end:
             x, _ = place(x, values[0])
@@ -77,13 +84,18 @@ def chart(
         style = f'class="point" stroke="{color}"' if alone else f'stroke="{color}"'
         parts.append(f'<polyline {style} points="{steps}{" " + steps if alone else ""}"><title>{escape(name)}</title></polyline>')
     return (
-        f'<figure class="chart"><figcaption><h3>{escape(title)}</h3>{_legend(drawn, form)}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'
+        f'<figure class="chart"><figcaption><h3>{escape(title)}</h3>{_legend(drawn, form if newest else "")}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + below}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'
     )
 
 
 def _legend(drawn: Mapping[str, Sequence[tuple[float, float]]], form: str) -> str:
-    """Names, colours and newest values; of many lines, how many there are and between which values."""
+    """Names, colours and, if they have a form, newest values; of many lines, how many there are and between which values."""
+    if not form:
+        colors = {name: _color(i, len(drawn)) for i, name in enumerate(drawn)}
+        shown = dict(list(colors.items())[:NAMED])
+        more = f"<span>and {len(colors) - len(shown)} more</span>" if len(colors) > len(shown) else ""
+        return "".join(f'<span><i style="background:{color}"></i>{escape(name)}</span>' for name, color in shown.items()) + more
     newest = [points[-1][1] for points in drawn.values()]
     if len(drawn) > 6:
         return f"<span>{len(drawn)} channels, now from <b>{min(newest):{form}}</b> to <b>{max(newest):{form}}</b></span>"

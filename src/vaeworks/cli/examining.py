@@ -1,0 +1,155 @@
+"""The doctor's command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from ..errors import ConfigError
+from .inputs import data_source, make_folder
+from .options import Data, Out, Overwrite
+from .outcome import Judged
+from .show import bar, console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..doctor.examination import Examination
+    from ..models import Autoencoder
+
+Models = Annotated[
+    Positional[tuple[str, ...]], arg(metavar="MODEL", help="one or more: run folder, VAE file or folder, full checkpoint, hf:OWNER/NAME")
+]
+
+
+def doctor(
+    model: Models,
+    data: Data,
+    out: Out,
+    panels: Annotated[tuple[str, ...] | None, arg(metavar="PANEL", help="only these; by default all (docs/doctor.md)")] = None,
+    quick: Annotated[bool, arg(help="fewer images and probes: an SD-sized VAE within five minutes on two cores")] = False,
+    images: Annotated[int | None, arg(metavar="N", help="examine so many images at most, evenly spaced")] = None,
+    size: Annotated[int | None, arg(metavar="PX", help="side of the squares that images become; by default about 256")] = None,
+    labels: Annotated[
+        str | None, arg(metavar="HOW", help="folders, names, none, or a CSV file; by default folders where there are any")
+    ] = None,
+    masks: Annotated[Path | None, arg(metavar="DIR", help="a mask of the object for every image, by name")] = None,
+    reference: Annotated[
+        str | None, arg(metavar="VAE", help="the VAE that the diffusion model was made for, if MODEL is to replace it")
+    ] = None,
+    fail_on: Annotated[tuple[str, ...], arg(metavar="RULE", help="exit with 1 if a panel is bad: ill, watch, PANEL or PANEL:watch")] = (),
+    seed: Annotated[int, arg(help="of probes and noise")] = 0,
+    cache: Annotated[bool, arg(help="keep findings, and take those that are kept for the same model, images and options")] = True,
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """The diseases of a VAE, worst first, with figures, pictures and remedies. Several models: each, and a comparison."""
+    from ..data import scan
+    from ..doctor.examination import check_panels, failing
+    from ..doctor.labels import find_labels, find_masks
+    from ..doctor.page import COMPARE, RECORD, REPORT, check_alike, write_comparison, write_report
+
+    if not model:
+        raise ConfigError("no MODEL is given: vaeworks doctor MODEL --data SRC --out DIR")
+    wanted = None if panels is None else check_panels(name for word in panels for name in word.split(",") if name)
+    rules = [rule for word in fail_on for rule in word.split(",") if rule]
+    places = [out] if len(model) == 1 else [out / name for name in _names(model)]
+    existing = next((p / name for p in (out, *places) for name in (REPORT, RECORD, COMPARE) if (p / name).exists()), None)
+    if existing and not overwrite:
+        raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
+    source = scan(data_source(data))
+    classes, shapes = find_labels(source.files, labels), find_masks(source.files, masks)
+    options: dict[str, Any] = {
+        "panels": wanted, "size": size if size is not None else _size(model), "limit": images, "quick": quick, "seed": seed,
+        "labels": classes, "masks": shapes, "reference": None if reference is None else _loaded(reference)[0], "keep": cache,
+    }  # fmt: skip
+    found = []
+    for name, place in zip(model, places, strict=True):
+        found.append(_examined(name, source.files, options))
+        make_folder(place)
+        write_report(place, found[-1])
+        _print(found[-1])
+        console().print(f"{place / REPORT} shows it; {place / RECORD} has every figure\n")
+    if len(found) > 1:
+        check_alike(found)
+        write_comparison(out, found, [place.name for place in places])
+        console().print(f"{out / COMPARE} has all of them side by side")
+    for path, reason in source.skipped:
+        console().print(f"skipped {path}: {reason}", style="yellow")
+    result = found[0].to_dict() if len(found) == 1 else {"schema": 1, "models": [e.to_dict() for e in found]}
+    if bad := [f"{e.model}: {sentence}" for e in found for sentence in failing(e, rules)]:
+        raise Judged(result, bad)
+    return result
+
+
+def _examined(name: str, files: Any, options: dict[str, Any]) -> Examination:
+    from ..doctor.examination import examine
+    from ..doctor.panels import TITLES
+
+    autoencoder, known = _loaded(name)
+
+    def begin(what: str) -> Any:
+        return bar(f"{what}: {TITLES[what].partition(': ')[2] or TITLES[what]}" if what in TITLES else what)
+
+    console().print(f"{name}: {autoencoder.config.name}")
+    return examine(autoencoder, files, model=name, known=known, begin=begin, **options)
+
+
+def _loaded(name: str) -> tuple[Autoencoder, bool]:
+    """The model, on a GPU where there is one, and whether its file is sure of its scaling factor."""
+    import torch
+
+    from ..formats.layouts import read
+    from ..formats.locate import locate
+    from ..formats.seat import is_certain
+
+    located = locate(name)
+    autoencoder = read(located)
+    return autoencoder.to("cuda") if torch.cuda.is_available() else autoencoder, is_certain(located)
+
+
+def _size(models: Iterable[str]) -> int:
+    """About 256 pixels, as a multiple that every model takes: equal for all of them, so that they compare."""
+    import math
+
+    from ..formats.locate import locate
+
+    configs = [locate(name).config for name in models]
+    multiple = math.lcm(*(config.downsample_factor * config.latents_patch for config in configs))
+    return max(1, round(256 / multiple)) * multiple
+
+
+def _names(models: Iterable[str]) -> list[str]:
+    """A short name for each, all different: the file's, with its folder's before it where needed."""
+    names: list[str] = []
+    for model in models:
+        path = Path(model.removeprefix("hf:"))
+        parts = [part for part in path.resolve().parts if part not in ("/", "run", "model.safetensors")] or ["model"]
+        name = Path(parts[-1]).stem if Path(parts[-1]).suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin") else parts[-1]
+        while name in names:
+            name = f"{parts[-2]}-{name}" if len(parts) > 1 and not name.startswith(parts[-2]) else f"{name}-2"
+        names.append(name)
+    return names
+
+
+STYLES = {"ill": "red", "watch": "yellow", "healthy": "green", "not examined": "dim"}
+
+
+def _print(examination: Examination) -> None:
+    """A line per panel, worst first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..doctor.panels import TITLES
+
+    table = Table("panel", "verdict", "what was seen", box=None, header_style="dim", pad_edge=False)
+    for name, finding in examination.findings.items():
+        seen = Text(finding.sentence)
+        if finding.remedy and finding.verdict in ("ill", "watch"):
+            seen.append(f"\n{finding.remedy}", style="dim")
+        table.add_row(TITLES[name].partition(":")[0], Text(finding.verdict, style=STYLES[finding.verdict]), seen)
+    out = console()
+    protocol = examination.protocol
+    out.print(f"{protocol.count} images of {protocol.size} px{', quick' if protocol.quick else ''}")
+    out.print(table)

@@ -1,0 +1,14 @@
+"""How a command ends that has done its work and found what its user asked to be told of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class Judged(Exception):  # noqa: N818 - it is no error
+    """The result is there, and breaks a rule of --fail-on: it is printed, the sentences are told, and the exit code is 1."""
+
+    def __init__(self, result: Any, sentences: Sequence[str]):
+        super().__init__("; ".join(sentences))
+        self.result, self.sentences = result, tuple(sentences)

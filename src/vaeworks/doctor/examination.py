@@ -1,0 +1,213 @@
+"""A model through all panels, and several models on the same images."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..data import ImageFile
+from ..errors import ConfigError
+from ..formats.feature_weights import cache_folder
+from ..formats.files import atomic
+from ..models import Autoencoder
+from .finding import VERDICTS, Finding, NotExamined
+from .panels import TITLES, panel
+from .patient import Patient, Protocol, Track, admit, choose, model_digest, protocol_of
+from .record import SCHEMA, read_finding, to_dict, write_finding
+
+Begin = Callable[[str], Track]
+"""Is told what begins (a panel's name, or "encoding"), and gives what wraps its loop to show progress."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What the panels found of one model."""
+
+    model: str
+    """as its user named it"""
+    facts: Mapping[str, Any]
+    """what it is: name, digest, parameters, dtype, constants"""
+    protocol: Protocol
+    findings: Mapping[str, Finding]
+    """by panel, worst first"""
+    seconds: Mapping[str, float]
+    """by panel, and "encoding": what they took, or had taken when their finding was kept"""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Panels by verdict, worst first."""
+        return {verdict: sum(f.verdict == verdict for f in self.findings.values()) for verdict in VERDICTS}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but pictures as JSON values: what report.json holds."""
+        findings = {
+            name: {"title": TITLES[name], **to_dict(found), "seconds": self.seconds.get(name, 0.0)} for name, found in self.findings.items()
+        }
+        return {
+            "schema": SCHEMA, "vaeworks": __version__, "model": {"path": self.model, **self.facts}, "protocol": asdict(self.protocol),
+            "verdicts": self.counts, "findings": findings, "seconds": dict(self.seconds),
+        }  # fmt: skip
+
+
+def examine(
+    autoencoder: Autoencoder,
+    files: Sequence[ImageFile],
+    *,
+    model: str = "",
+    panels: Iterable[str] | None = None,
+    size: int | None = None,
+    limit: int | None = None,
+    quick: bool = False,
+    seed: int = 0,
+    labels: Sequence[str] | None = None,
+    masks: Sequence[Path | None] | None = None,
+    known: bool = True,
+    reference: Autoencoder | None = None,
+    keep: bool = True,
+    begin: Begin = lambda what: iter,
+) -> Examination:
+    """Examine a model on images.
+
+    model: its name on the page; panels: names of `TITLES`, None for all; size: as `default_size`; limit, quick, labels, masks, known,
+    reference: as in `admit`; keep: whether findings are taken from, and put into, the cache (`doctor_cache`), by model and protocol;
+    begin: for progress.
+    Errors: ConfigError for an unknown panel; and those of `admit`.
+    """
+    names = check_panels(panels)
+    size = default_size(autoencoder) if size is None else size
+    taken = choose(files, limit, quick)
+    chosen = [files[i] for i in taken]
+    marks = None if labels is None else [labels[i] for i in taken]
+    places = None if masks is None else [masks[i] for i in taken]
+    protocol = protocol_of(chosen, size, quick, seed, marks, places, reference)
+    digest = model_digest(autoencoder)
+    folder = doctor_cache() / f"{digest[:16]}-{_key(protocol, known)}"
+    findings: dict[str, Finding] = {}
+    seconds: dict[str, float] = {}
+    for name in names:
+        if keep and (kept := read_finding(folder / name)):
+            findings[name], seconds[name] = kept
+    missing = [name for name in names if name not in findings]
+    if missing:
+        started = time.perf_counter()
+        patient = admit(
+            autoencoder, chosen, size=size, limit=len(chosen), quick=quick, seed=seed, labels=marks, masks=places, known=known,
+            reference=reference, track=begin("encoding"),
+        )  # fmt: skip
+        seconds["encoding"] = time.perf_counter() - started
+        for name in missing:
+            patient.track = begin(name)
+            findings[name], seconds[name] = _examined(name, patient)
+            if keep:
+                _keep(folder / name, findings[name], seconds[name])
+    worst_first = sorted(findings, key=lambda name: (VERDICTS.index(findings[name].verdict), list(TITLES).index(name)))
+    return Examination(
+        model or autoencoder.config.name, _facts(autoencoder, digest, known), protocol, {n: findings[n] for n in worst_first}, seconds
+    )
+
+
+def _examined(name: str, patient: Patient) -> tuple[Finding, float]:
+    started = time.perf_counter()
+    try:
+        found = panel(name)(patient)
+    except NotExamined as why:
+        found = Finding.absent(why)
+    if not found.images and found.verdict != "not examined":
+        found = replace(found, images=patient.count)
+    return found, time.perf_counter() - started
+
+
+def _keep(folder: Path, found: Finding, seconds: float) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # a torn one
+    with atomic(folder) as temporary:
+        write_finding(temporary, found, seconds)
+
+
+def check_panels(panels: Iterable[str] | None) -> list[str]:
+    """The panels' names, in the order of TITLES.
+
+    Errors: ConfigError for an unknown one, or for none.
+    """
+    if panels is None:
+        return list(TITLES)
+    asked = list(panels)
+    for name in asked:
+        if name not in TITLES:
+            raise ConfigError(f"panel {name!r} is not known; choose from {', '.join(TITLES)}")
+    if not asked:
+        raise ConfigError(f"no panel is named; choose from {', '.join(TITLES)}")
+    return [name for name in TITLES if name in asked]
+
+
+def default_size(autoencoder: Autoencoder) -> int:
+    """About 256 pixels, as a multiple that the model takes."""
+    multiple = autoencoder.downsample_factor * autoencoder.config.latents_patch
+    return max(1, round(256 / multiple)) * multiple
+
+
+def doctor_cache() -> Path:
+    """Where findings are kept: doctor/ in the cache folder (docs/doctor.md); it may be deleted at any time."""
+    return cache_folder().parent / "doctor"
+
+
+def _key(protocol: Protocol, known: bool) -> str:
+    """What a kept finding depends on besides the model: the protocol, and the code that measures."""
+    return hashlib.sha256(f"{protocol.digest} {known} {_code()} {torch.__version__}".encode()).hexdigest()[:16]
+
+
+@cache
+def _code() -> str:
+    """SHA-256 over the source, so that no finding outlives the code that made it."""
+    digest = hashlib.sha256(__version__.encode())
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _facts(autoencoder: Autoencoder, digest: str, known: bool) -> dict[str, Any]:
+    config = autoencoder.config
+    return {
+        "name": config.name,
+        "digest": digest,
+        "parameters": sum(p.numel() for p in autoencoder.parameters()),
+        "dtype": str(autoencoder.dtype).removeprefix("torch."),
+        "downsample_factor": autoencoder.downsample_factor,
+        "latent_channels": autoencoder.latent_channels,
+        "normalization": config.normalization,
+        "scaling_factor": config.scaling_factor,
+        "shift_factor": config.shift_factor,
+        "scaling_known": known,
+    }
+
+
+def failing(examination: Examination, rules: Iterable[str]) -> list[str]:
+    """Sentences on findings that a user asked to be judged.
+
+    rules: "ill" (any panel that is), "watch" (that or worse), a panel's name (ill), or PANEL:watch. What could not be examined does not
+    fail.
+    Errors: ConfigError for what is no rule.
+    """
+    found: dict[str, str] = {}
+    for rule in rules:
+        name, _, level = rule.partition(":")
+        level = level or (name if name in ("ill", "watch") else "ill")
+        names = list(examination.findings) if name in ("ill", "watch") else [name]
+        if level not in ("ill", "watch") or (name not in TITLES and name not in ("ill", "watch")):
+            raise ConfigError(f"--fail-on {rule!r} is no rule; give ill, watch, a panel ({', '.join(TITLES)}) or PANEL:watch")
+        bad = ("ill",) if level == "ill" else ("ill", "watch")
+        for panel_name in names:
+            finding = examination.findings.get(panel_name)
+            if finding is None:
+                raise ConfigError(f"--fail-on {rule!r}: the panel was not asked for; add it to --panels")
+            if finding.verdict in bad:
+                found[panel_name] = f"{panel_name} is {finding.verdict}: {finding.sentence}"
+    return list(found.values())

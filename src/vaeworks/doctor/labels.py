@@ -1,0 +1,75 @@
+"""Which class an image is of, and where its object is: from folders, file names, a table, or a folder of masks."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data import ImageFile
+from ..errors import DataError
+
+NUMBER = re.compile(r"[\s_\-.]*\d+$")
+"""What a file name ends with after its class."""
+
+
+def find_labels(files: Sequence[ImageFile], how: str | None = None) -> tuple[str, ...] | None:
+    """A class per image.
+
+    how: "folders", the name of the folder that an image lies in; "names", file names up to their last number ("beagle_12.jpg" is a
+    beagle); a CSV file whose rows begin with a file name and a class; "none". None: folders, if two or more hold two images each.
+    Errors: DataError for a table that cannot be read or lacks an image.
+    """
+    if how == "none":
+        return None
+    if how == "names":
+        return tuple(NUMBER.sub("", Path(str(file.path)).stem) or Path(str(file.path)).stem for file in files)
+    if how is None or how == "folders":
+        names = tuple(Path(str(file.path)).parent.name for file in files)
+        counts = Counter(names)
+        return names if how or (len(counts) > 1 and sum(count > 1 for count in counts.values()) > 1) else None
+    return _from_table(files, Path(how))
+
+
+def _from_table(files: Sequence[ImageFile], path: Path) -> tuple[str, ...]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if len(row) >= 2]
+    except OSError as error:
+        raise DataError(
+            f"labels {str(path)!r}: {error.strerror}; give folders, names, none or a CSV file of file names and classes"
+        ) from None
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"labels {str(path)!r} are no CSV: {error}") from None
+    table = {row[0].strip(): row[1].strip() for row in rows}
+    found = []
+    for image in files:
+        name = Path(str(image.path))
+        label = next((table[key] for key in (str(name), name.name, name.stem) if key in table), None)
+        if label is None:
+            raise DataError(f"labels {str(path)!r} have no row for {name.name}; every image needs one")
+        found.append(label)
+    return tuple(found)
+
+
+def find_masks(files: Sequence[ImageFile], folder: str | Path | None) -> tuple[Path | None, ...] | None:
+    """A mask per image: of its name in a folder, with any ending, also after "_mask"; None where an image has none.
+
+    Errors: DataError where there is no folder, or no mask of any image.
+    """
+    if folder is None:
+        return None
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"masks {str(folder)!r} is no folder")
+    known = {
+        path.stem.removesuffix("_mask"): path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".png", ".bmp", ".tif", ".jpg")
+    }
+    found = tuple(known.get(Path(str(file.path)).stem) for file in files)
+    if not any(found):
+        raise DataError(
+            f"no image has a mask in {str(folder)!r}; they must have the images' names, such as {Path(str(files[0].path)).stem}.png"
+        )
+    return found

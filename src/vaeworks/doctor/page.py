@@ -1,0 +1,156 @@
+"""report.html: what the doctor found, in one file; compare.html: several models side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..config import dumps
+from ..errors import ConfigError
+from ..formats.files import write_text
+from ..pages import chart, data_uri, write_page
+from .examination import Examination
+from .finding import VERDICTS, Finding, number
+from .panels import TITLES
+
+REPORT, RECORD = "report.html", "report.json"
+COMPARE, COMPARE_RECORD = "compare.html", "compare.json"
+
+JPEG_FROM = 160_000
+"""Pixels from which a picture is stored as JPEG: photographs; small maps stay exact."""
+
+
+def write_report(folder: Path, examination: Examination) -> None:
+    """Write report.html and report.json into a folder, each whole or not at all.
+
+    Errors: MissingExtraError without jinja2; VaeworksError where they cannot be written.
+    """
+    write_text(folder / RECORD, dumps(examination.to_dict()) + "\n")
+    write_page(folder / REPORT, "doctor.html", page_values(examination))
+
+
+def page_values(examination: Examination) -> dict[str, Any]:
+    """What the template shows."""
+    return {
+        "version": __version__,
+        "model": Path(examination.model).name or examination.model,
+        "path": examination.model,
+        "facts": examination.facts,
+        "protocol": examination.protocol,
+        "counts": {verdict: count for verdict, count in examination.counts.items() if count},
+        "seconds": sum(examination.seconds.values()),
+        "panels": [_panel(name, finding) for name, finding in examination.findings.items()],
+    }
+
+
+def _panel(name: str, finding: Finding) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": TITLES[name],
+        "finding": finding,
+        "sentence": finding.sentence[:1].upper() + finding.sentence[1:],
+        "verdict": finding.verdict,
+        "figures": [
+            {"label": f.label, "value": f"{number(f.value)}{_unit(f.unit)}", "interval": _interval(f.low, f.high), "limit": f.limit}
+            for f in finding.figures.values()
+        ],
+        "pictures": [
+            {
+                "uri": data_uri(p.image, None if p.pixelated or p.image.width * p.image.height < JPEG_FROM else 88),
+                "caption": p.caption, "pixelated": p.pixelated, "width": p.image.width, "height": p.image.height,
+            }
+            for p in finding.pictures
+        ],
+        "charts": [
+            chart(_titled(c.title, c.y), c.lines, log=c.log, levels=c.levels, x_label=c.x, newest=False) for c in finding.curves if c.lines
+        ],
+        "tables": {title: _rows(table) for title, table in finding.tables.items() if table},
+    }  # fmt: skip
+
+
+def _titled(title: str, y: str) -> str:
+    return f"{title}, {y}" if y and y not in title else title
+
+
+def _unit(unit: str) -> str:
+    return "" if not unit else unit if unit == "%" else f" {unit}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)) else f"{number(low)} to {number(high)}"
+
+
+def _rows(table: Mapping[str, Sequence[float | str]]) -> dict[str, Any]:
+    columns = [[v if isinstance(v, str) else number(v) for v in values] for values in table.values()]
+    texts = [any(isinstance(v, str) for v in values) for values in table.values()]
+    return {
+        "head": list(zip(table, texts, strict=True)),
+        "rows": [list(zip(row, texts, strict=True)) for row in zip(*columns, strict=True)],
+    }
+
+
+def write_comparison(folder: Path, examinations: Sequence[Examination], places: Sequence[str]) -> None:
+    """Write compare.html and compare.json: every figure of several models, whose reports lie at `places` below the folder.
+
+    Errors: ConfigError where they were examined by unlike protocols, naming what differs.
+    """
+    rows = comparison(examinations)
+    names = [place.rstrip("/") for place in places]
+    values = {"schema": 1, "vaeworks": __version__, "models": {name: e.to_dict() for name, e in zip(names, examinations, strict=True)}}
+    write_text(folder / COMPARE_RECORD, dumps(values) + "\n")
+    models = [{"name": name, "page": f"{name}/{REPORT}", "examination": e} for name, e in zip(names, examinations, strict=True)]
+    write_page(
+        folder / COMPARE, "compare.html",
+        {"version": __version__, "models": models, "panels": rows, "protocol": examinations[0].protocol, "verdicts": VERDICTS},
+    )  # fmt: skip
+
+
+def comparison(examinations: Sequence[Examination]) -> list[dict[str, Any]]:
+    """Panels with the verdict of every model, and every figure's value and interval by model.
+
+    Errors: ConfigError for unlike protocols.
+    """
+    check_alike(examinations)
+    panels = []
+    for name in TITLES:
+        found = [e.findings.get(name) for e in examinations]
+        if not any(found):
+            continue
+        keys = dict.fromkeys(key for f in found if f for key in f.figures)
+        figures = []
+        for key in keys:
+            cells = [f.figures.get(key) if f else None for f in found]
+            first = next(cell for cell in cells if cell)
+            figures.append(
+                {
+                    "label": first.label if all(c is None or c.label == first.label for c in cells) else key.replace("_", " "),
+                    "unit": first.unit,
+                    "cells": [
+                        None if c is None else {"value": f"{number(c.value)}{_unit(c.unit)}", "interval": _interval(c.low, c.high)}
+                        for c in cells
+                    ],
+                }
+            )
+        panels.append({"name": name, "title": TITLES[name], "findings": found, "figures": figures})
+    return panels
+
+
+def check_alike(examinations: Sequence[Examination]) -> None:
+    """Errors: ConfigError for examinations by unlike protocols; the model's reference VAE may differ in nothing either."""
+    first = examinations[0]
+    for other in examinations[1:]:
+        differing = [
+            f"{name} ({_short(a)} and {_short(b)})" for name, a in vars(first.protocol).items() if (b := vars(other.protocol)[name]) != a
+        ]
+        if differing:
+            raise ConfigError(
+                f"{first.model} and {other.model} were not examined alike: {', '.join(differing)} differ; examine both in one call"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:8] if len(text) == 64 else text or "none"
