@@ -1,0 +1,293 @@
+"""Feature maps that are computed a strip of rows at a time, and kept or computed again.
+
+A `Map` gives any of its rows when asked. `Stored` has them in memory; the others compute theirs from another map's. `sweep` walks over a
+map from top to bottom, measures the statistics that the next group normalization needs, and keeps the rows if it is told to. So the result
+is the whole picture's, to rounding: statistics are of the whole map, and a convolution sees the rows around it, however small strips are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..nn import GroupNorm
+
+Shape = tuple[int, int, int, int]
+Kernels = list[list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of every group of channels, over a whole map: n g each, float64."""
+
+    mean: Tensor
+    var: Tensor
+    """biased"""
+
+
+EVERYTHING = 2**62
+"""Beyond the last row of any map."""
+
+
+class Map:
+    """A feature map n c h w, of which rows can be asked for."""
+
+    shape: Shape
+    itemsize: int
+    """bytes of a number"""
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows start..stop, within 0..h: n c (stop - start) w."""
+        raise NotImplementedError
+
+    def release(self, before: int) -> None:
+        """Rows above `before` will not be asked for again."""
+        raise NotImplementedError
+
+
+class Stored(Map):
+    """A map in memory, in blocks of rows, so that it can be filled and given back bit by bit."""
+
+    def __init__(self, shape: Shape, hold: Callable[[int], None] = lambda nbytes: None):
+        """hold: is told the bytes that are taken, or, if negative, given back."""
+        self.shape, self.hold = shape, hold
+        self.blocks: list[Tensor | None] = []
+        self.ends: list[int] = []
+
+    def append(self, block: Tensor) -> None:
+        """Rows that follow those that are there."""
+        self.itemsize = block.element_size()
+        self.blocks.append(block)
+        self.ends.append((self.ends[-1] if self.ends else 0) + block.shape[2])
+        self.hold(block.numel() * self.itemsize)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        parts, top = [], 0
+        for block, end in zip(self.blocks, self.ends, strict=True):
+            if top < stop and end > start:
+                assert block is not None, "released rows are asked for"
+                parts.append(block[:, :, max(start - top, 0) : stop - top])
+            top = end
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+    def release(self, before: int) -> None:
+        for i, end in enumerate(self.ends):
+            if end <= before and (block := self.blocks[i]) is not None:
+                self.hold(-block.numel() * self.itemsize)
+                self.blocks[i] = None
+
+
+class Convolved(Map):
+    """A 3x3 convolution of another map that keeps height and width, with a frame as `padding_mode` says."""
+
+    def __init__(self, source: Map, conv: nn.Conv2d):
+        n, _, h, w = source.shape
+        self.source, self.conv, self.shape = source, conv, (n, conv.out_channels, h, w)
+        self.itemsize = source.itemsize
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        height = self.shape[2]
+        x = self.source.rows(max(start - 1, 0), min(stop + 1, height))
+        if self.conv.padding_mode == "zeros":  # the convolution pads left and right; above and below only at the borders
+            return _convolved_rows(x, self.conv, start == 0, stop == height)
+        above = [self._beyond(-1)] if start == 0 else []
+        below = [self._beyond(height)] if stop == height else []
+        x = torch.cat([*above, x, *below], dim=2)
+        return F.conv2d(F.pad(x, (1, 1, 0, 0), mode=self.conv.padding_mode), self.conv.weight, self.conv.bias)
+
+    def _beyond(self, row: int) -> Tensor:
+        """The row above the first or below the last one."""
+        height = self.shape[2]
+        inside = {"reflect": abs(row) if row < 0 else height - 2, "replicate": min(max(row, 0), height - 1), "circular": row % height}
+        place = inside[self.conv.padding_mode]
+        return self.source.rows(place, place + 1)
+
+    def release(self, before: int) -> None:
+        if self.conv.padding_mode != "circular":
+            self.source.release(before - 1)
+
+
+def _convolved_rows(x: Tensor, conv: nn.Conv2d, first: bool, last: bool) -> Tensor:
+    """The convolution of a strip that has a row more above and below, but at the borders."""
+    if first and last:
+        return F.conv2d(x, conv.weight, conv.bias, padding=1)
+    if first or last:
+        x = F.pad(x, (0, 0, int(first), int(last)))
+    return F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))
+
+
+class Doubled(Map):
+    """Every pixel of another map four times: nearest-neighbour doubling."""
+
+    def __init__(self, source: Map):
+        n, c, h, w = source.shape
+        self.source, self.shape, self.itemsize = source, (n, c, 2 * h, 2 * w), source.itemsize
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        top = start // 2
+        x = F.interpolate(self.source.rows(top, (stop + 1) // 2), scale_factor=2.0, mode="nearest")
+        return x[:, :, start - 2 * top : stop - 2 * top]
+
+    def release(self, before: int) -> None:
+        self.source.release(before // 2)
+
+
+class Enlarged(Map):
+    """Nearest-neighbour doubling and a 3x3 convolution as one: four 2x2 convolutions of the small map, each for every other row and column.
+
+    Of the nine pixels that the convolution sees, two or four are equal: 4 instead of 9 multiplications, to rounding the same.
+    """
+
+    def __init__(self, source: Map, conv: nn.Conv2d, kernels: Kernels):
+        """kernels: `quartered` weights of the convolution, whose frame must be of zeros."""
+        n, _, h, w = source.shape
+        self.source, self.conv, self.kernels, self.shape = source, conv, kernels, (n, conv.out_channels, 2 * h, 2 * w)
+        self.itemsize = source.itemsize
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        height = self.source.shape[2]
+        top, bottom = start // 2, (stop + 1) // 2
+        x = self.source.rows(max(top - 1, 0), min(bottom + 1, height))
+        x = F.pad(x, (1, 1, int(top == 0), int(bottom == height)))
+        n, _, h, w = x.shape
+        size = (n, self.shape[1], 2 * (h - 2), 2 * (w - 2))
+        y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        for a in range(2):
+            for b in range(2):
+                y[:, :, a::2, b::2] = F.conv2d(x[:, :, a : h - 1 + a, b : w - 1 + b], self.kernels[a][b], self.conv.bias)
+        return y[:, :, start - 2 * top : stop - 2 * top]
+
+    def release(self, before: int) -> None:
+        self.source.release(before // 2 - 1)
+
+
+def quartered(weight: Tensor) -> Kernels:
+    """A 3x3 kernel o c 3 3 as four of 2x2, o c 2 2, on the map before it was doubled: for even and odd rows and columns."""
+    sums = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float64, device=weight.device)  # a, place, tap
+    kernels = torch.einsum("aiy,bjx,ocyx->abocij", sums, sums, weight.double()).to(weight.dtype)
+    return [[kernel.contiguous(memory_format=torch.channels_last) for kernel in row] for row in kernels]
+
+
+class Halved(Map):
+    """A 3x3 convolution of another map with stride 2, after a row and a column of zeros at the bottom and the right."""
+
+    def __init__(self, source: Map, conv: nn.Conv2d):
+        n, _, h, w = source.shape
+        self.source, self.conv, self.shape = source, conv, (n, conv.out_channels, h // 2, w // 2)
+        self.itemsize = source.itemsize
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        height = self.source.shape[2]
+        x = self.source.rows(2 * start, min(2 * stop + 1, height))
+        return F.conv2d(F.pad(x, (0, 1, 0, int(2 * stop + 1 > height))), self.conv.weight, self.conv.bias, stride=2)
+
+    def release(self, before: int) -> None:
+        self.source.release(2 * before)
+
+
+class Normalized(Map):
+    """Group normalization of another map by its statistics, then SiLU."""
+
+    def __init__(self, source: Map, norm: GroupNorm, statistics: Statistics):
+        self.source, self.shape, self.itemsize = source, source.shape, source.itemsize
+        if not norm.weight.is_meta:
+            self.scale, self.shift = (x[:, :, None, None] for x in affine(norm, statistics))
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        x = self.source.rows(start, stop)
+        if x.is_meta:  # a plan, which asks for shapes alone
+            return x
+        wide = torch.promote_types(x.dtype, torch.float32)
+        y = torch.addcmul(self.shift.to(x.device, wide), x.to(wide), self.scale.to(x.device, wide))
+        return F.silu(y, inplace=True).to(x.dtype)
+
+    def release(self, before: int) -> None:
+        self.source.release(before)
+
+
+class Sum(Map):
+    """Another map, or its 1x1 convolution, and a branch that comes from it: a residual block's result."""
+
+    def __init__(self, source: Map, shortcut: nn.Module, branch: Map):
+        self.source, self.shortcut, self.branch = source, shortcut, branch
+        self.shape, self.itemsize = branch.shape, branch.itemsize
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.branch.rows(start, stop).add_(self.shortcut(self.source.rows(start, stop)))
+
+    def release(self, before: int) -> None:
+        self.branch.release(before)
+        self.source.release(before - 2)  # the branch may be computed from it, through two convolutions
+
+
+def affine(norm: GroupNorm, statistics: Statistics) -> tuple[Tensor, Tensor]:
+    """What group normalization does to a channel, as scale and shift: n c each, float64."""
+    width = norm.num_channels // norm.num_groups
+    rstd = (statistics.var + norm.eps).rsqrt().repeat_interleave(width, 1)
+    scale = rstd * norm.weight.double()
+    return scale, norm.bias.double() - statistics.mean.repeat_interleave(width, 1) * scale
+
+
+def strips(height: int, rows: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, from top to bottom, of about equal length and at most `rows`."""
+    count = math.ceil(height / rows)
+    for i in range(count):
+        yield i * height // count, (i + 1) * height // count
+
+
+def sweep(map_: Map, rows: int, groups: int | None, into: Stored | None = None, release: bool = False) -> Statistics | None:
+    """Compute a map from top to bottom, and return the statistics of its groups of channels.
+
+    rows: of a strip, at most; groups: None where no group normalization follows; into: keeps the rows; release: gives back, strip by strip,
+    the memory of what the map is computed from.
+    """
+    total = _Merged()
+    height = map_.shape[2]
+    for start, stop in strips(height, rows):
+        block = map_.rows(start, stop)
+        if groups is not None and not block.is_meta:
+            total.add(block, groups)
+        if into is not None:
+            into.append(block)
+        if release:
+            map_.release(stop if stop < height else EVERYTHING)
+    if groups is None:
+        return None
+    if not total.count:  # a plan
+        nothing = torch.zeros(map_.shape[0], groups, dtype=torch.float64)
+        return Statistics(nothing, nothing)
+    return total.statistics()
+
+
+class _Merged:
+    """Mean and variance of parts, merged exactly (Chan, Golub & LeVeque 1979)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.squares = torch.zeros(())
+
+    def add(self, block: Tensor, groups: int) -> None:
+        var, mean = _moments(block, groups)
+        count = block[0].numel() // groups
+        delta, total = mean - self.mean, self.count + count
+        self.squares = self.squares + var * count + delta.square() * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = total
+
+    def statistics(self) -> Statistics:
+        return Statistics(self.mean, self.squares / self.count)
+
+
+def _moments(block: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Biased variance and mean of every group: n g each, float64."""
+    wide = torch.promote_types(block.dtype, torch.float32)
+    x = block.permute(0, 2, 3, 1).flatten(1, 2)  # a view of NHWC memory
+    var, mean = torch.var_mean(x.to(wide), dim=1, correction=0)  # by channel
+    var, mean = (v.double().unflatten(1, (groups, -1)) for v in (var, mean))
+    whole = mean.mean(2, keepdim=True)
+    return (var + (mean - whole).square()).mean(2), whole[..., 0]

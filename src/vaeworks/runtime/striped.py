@@ -1,0 +1,136 @@
+"""Encoder and decoder in strips of rows: the whole picture's result within a memory budget.
+
+Group normalization takes the statistics of the whole map, and attention, which is on the smallest map where memory is small, runs whole.
+Every tiled decoding that lacks one of these changes the picture (doctor/panels/tiling.py measures by how much).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from ..models import Decoder, Encoder
+from ..models.decoder import DecoderLevel
+from ..models.encoder import EncoderLevel
+from ..models.middle import Middle
+from ..nn import Downsample, ResBlock, Upsample
+from .maps import EVERYTHING, Convolved, Doubled, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, quartered, sweep
+
+Measured = tuple[Map, Statistics]
+"""A map with the statistics of its groups of channels."""
+
+
+@dataclass
+class Ledger:
+    """How much memory maps take, and may take, in bytes."""
+
+    budget: float = math.inf
+    used: int = 0
+    peak: int = 0
+    recomputed: list[str] = field(default_factory=list)
+    """what was not kept, in order"""
+
+    def fits(self, nbytes: int) -> bool:
+        """Whether so much more may be kept."""
+        return self.used + nbytes <= self.budget
+
+    def hold(self, nbytes: int) -> None:
+        """Count memory that is taken, or, if negative, given back."""
+        self.used += nbytes
+        self.peak = max(self.peak, self.used)
+
+
+class Striped:
+    """One half of a KL autoencoder in strips of at most `rows` rows. Maps are kept as far as the ledger allows, else computed again."""
+
+    def __init__(self, groups: int, rows: int, ledger: Ledger | None = None):
+        """groups: of every group normalization."""
+        self.groups, self.rows, self.ledger = groups, rows, ledger or Ledger()
+
+    def decode(self, decoder: Decoder, z: Tensor) -> Tensor:
+        """Latents n c h w, behind the quantization's convolution, to images n 3 f*h f*w."""
+        x = self._kept(Convolved(self._held(z), decoder.conv_in))
+        x = self._middle(decoder.middle, x)
+        for number, level in enumerate(decoder.levels):
+            assert isinstance(level, DecoderLevel)
+            x = self._blocks(level, x, f"decoder.levels.{number}")
+            if isinstance(level.upsample, Upsample):
+                x = self._swept(_enlarged(x[0], level.upsample.conv), f"decoder.levels.{number}.upsample")
+        return self._rows_of(Convolved(Normalized(x[0], decoder.norm_out, x[1]), decoder.conv_out))
+
+    def encode(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """Images n 3 h w to moments n 2c h/f w/f, in front of the quantization's convolution."""
+        x = self._swept(Convolved(self._held(images), encoder.conv_in), "encoder.conv_in")
+        for number, level in enumerate(encoder.levels):
+            assert isinstance(level, EncoderLevel)
+            x = self._blocks(level, x, f"encoder.levels.{number}")
+            if isinstance(level.downsample, Downsample):
+                x = self._kept(Halved(x[0], level.downsample.conv))
+        x = self._middle(encoder.middle, x)
+        return self._rows_of(Convolved(Normalized(x[0], encoder.norm_out, x[1]), encoder.conv_out))
+
+    def _middle(self, middle: Middle, x: Measured) -> Measured:
+        x = self._block(middle.block1, x, "middle.block1")
+        x = self._whole(middle.attention, x)
+        return self._block(middle.block2, x, "middle.block2")
+
+    def _blocks(self, level: DecoderLevel | EncoderLevel, x: Measured, name: str) -> Measured:
+        for place, (block, attention) in enumerate(zip(level.blocks, level.attentions, strict=True)):
+            assert isinstance(block, ResBlock)
+            x = self._whole(attention, self._block(block, x, f"{name}.blocks.{place}"))
+        return x
+
+    def _block(self, block: ResBlock, x: Measured, name: str) -> Measured:
+        """A residual block: what is between its convolutions is kept if there is room for it beside input and output."""
+        source, statistics = x
+        inner = self._swept(Convolved(Normalized(source, block.norm1, statistics), block.conv1), name, beside=2, again=True)
+        branch = Convolved(Normalized(inner[0], block.norm2, inner[1]), block.conv2)
+        return self._kept(Sum(source, block.conv_shortcut, branch))
+
+    def _whole(self, module: nn.Module, x: Measured) -> Measured:
+        """What needs the map as one tensor: attention."""
+        if isinstance(module, nn.Identity):
+            return x
+        map_, height = x[0], x[0].shape[2]
+        result = module(map_.rows(0, height))
+        map_.release(EVERYTHING)
+        return self._kept(self._held(result))
+
+    def _swept(self, map_: Map, name: str, beside: int = 1, again: bool = False) -> Measured:
+        """A map that is kept if there is room for it, counted `beside` times, because a result of that size is to grow beside it.
+
+        again: whether what it is computed from is needed again.
+        """
+        if self.ledger.fits(beside * self._bytes(map_)):
+            return self._kept(map_, release=not again)
+        self.ledger.recomputed.append(name)
+        statistics = sweep(map_, self.rows, self.groups)
+        assert statistics is not None
+        return map_, statistics
+
+    def _kept(self, map_: Map, release: bool = True) -> Measured:
+        stored = Stored(map_.shape, self.ledger.hold)
+        statistics = sweep(map_, self.rows, self.groups, into=stored, release=release)
+        assert statistics is not None
+        return stored, statistics
+
+    def _held(self, x: Tensor) -> Stored:
+        n, c, h, w = x.shape
+        stored = Stored((n, c, h, w), self.ledger.hold)
+        stored.append(x)
+        return stored
+
+    def _rows_of(self, map_: Map) -> Tensor:
+        stored = Stored(map_.shape, self.ledger.hold)
+        sweep(map_, self.rows, None, into=stored, release=True)
+        return stored.rows(0, map_.shape[2])
+
+    @staticmethod
+    def _bytes(map_: Map) -> int:
+        return math.prod(map_.shape) * map_.itemsize
+
+
+def _enlarged(map_: Map, conv: nn.Conv2d) -> Map:
+    return Enlarged(map_, conv, quartered(conv.weight)) if conv.padding_mode == "zeros" else Convolved(Doubled(map_), conv)

@@ -1,0 +1,187 @@
+"""Strips: equal to the whole picture within rounding, for any size, any strip and any budget; and the budget is kept."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import vaeworks as vw
+from vaeworks.errors import ConfigError
+from vaeworks.nn import GroupNorm
+from vaeworks.runtime.codec import Codec, parse_size
+from vaeworks.runtime.maps import EVERYTHING, Convolved, Doubled, Enlarged, Halved, Normalized, Stored, quartered, strips, sweep
+from vaeworks.runtime.striped import Ledger, Striped
+
+TINY = {"channels": 8, "norm_groups": 4, "num_res_blocks": 1}
+
+
+def vae(name: str = "small-f8c4", **overrides: object) -> vw.Autoencoder:
+    torch.manual_seed(0)
+    return vw.build(name, **{**TINY, **overrides}).double().eval().requires_grad_(False)
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def held(x: Tensor) -> Stored:
+    stored = Stored(tuple(x.shape))  # type: ignore[arg-type]
+    for part in x.split(3, dim=2):
+        stored.append(part)
+    return stored
+
+
+def all_rows(map_, rows: int) -> Tensor:
+    return torch.cat([map_.rows(a, b) for a, b in strips(map_.shape[2], rows)], dim=2)
+
+
+# --- maps
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_a_convolution_by_rows(mode: str, rows: int) -> None:
+    x, conv = random(2, 3, 10, 7), nn.Conv2d(3, 5, 3, padding=1, padding_mode=mode).double()
+    torch.testing.assert_close(all_rows(Convolved(held(x), conv), rows), conv(x))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 100])
+def test_doubling_and_halving_by_rows(rows: int) -> None:
+    """Doubling with its convolution is four small convolutions; halving pads below and right only."""
+    x, conv = random(2, 3, 9, 7), nn.Conv2d(3, 5, 3, padding=1).double()
+    whole = conv(nn.functional.interpolate(x, scale_factor=2.0))
+    torch.testing.assert_close(all_rows(Convolved(Doubled(held(x)), conv), rows), whole)
+    torch.testing.assert_close(all_rows(Enlarged(held(x), conv, quartered(conv.weight)), rows), whole)
+    x, conv = random(2, 3, 10, 8), nn.Conv2d(3, 5, 3, stride=2).double()
+    torch.testing.assert_close(all_rows(Halved(held(x), conv), rows), conv(nn.functional.pad(x, (0, 1, 0, 1))))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 100])
+def test_statistics_are_the_whole_maps(rows: int) -> None:
+    """Merged exactly, with parts of unequal mean: a mean of variances would lack what lies between them."""
+    x, norm = random(2, 8, 10, 5) + torch.arange(10.0)[:, None] * 3, GroupNorm(8, 4).double()
+    norm.weight.data, norm.bias.data = random(8), random(8)
+    statistics = sweep(held(x), rows, 4)
+    assert statistics is not None
+    groups = x.view(2, 4, -1)
+    torch.testing.assert_close(statistics.mean, groups.mean(2))
+    torch.testing.assert_close(statistics.var, groups.var(2, correction=0))
+    torch.testing.assert_close(all_rows(Normalized(held(x), norm, statistics), rows), norm.silu(x))
+
+
+def test_large_means_do_not_cost_digits() -> None:
+    """float32 with a mean of a thousand standard deviations, where E[x^2] - E[x]^2 would have lost all digits."""
+    x = random(1, 4, 64, 64).float() + 1000
+    statistics = sweep(held(x), 5, 2)
+    assert statistics is not None
+    torch.testing.assert_close(statistics.var, x.double().view(1, 2, -1).var(2, correction=0), rtol=1e-4, atol=0)
+
+
+def test_memory_is_counted_and_given_back() -> None:
+    ledger = Ledger(1000)
+    stored = Stored((1, 1, 4, 5), ledger.hold)
+    for _ in range(2):
+        stored.append(torch.zeros(1, 1, 2, 5))
+    assert ledger.used == ledger.peak == 4 * 20 and ledger.fits(920) and not ledger.fits(921)
+    stored.release(3)
+    assert ledger.used == 4 * 10
+    with pytest.raises(AssertionError, match="released rows"):
+        stored.rows(1, 3)
+    stored.release(EVERYTHING)
+    assert ledger.used == 0 and ledger.peak == 80
+
+
+# --- whole networks
+
+
+@given(st.integers(1, 12), st.integers(1, 7), st.integers(1, 40), st.sampled_from([0, 20_000, math.inf]))
+def test_strips_are_the_whole_picture(height: int, width: int, rows: int, budget: float) -> None:
+    """Any size, strip and budget, both halves: in float64 nothing is left but rounding."""
+    model = vae()
+    z, x = random(1, 4, height, width), random(1, 3, 8 * height, 8 * width)
+    with torch.inference_mode():
+        decoded = Striped(4, rows, Ledger(budget)).decode(model.decoder, model.post_quant_conv(z))
+        encoded = Striped(4, rows, Ledger(budget)).encode(model.encoder, x)
+        torch.testing.assert_close(decoded, model.decode(z), rtol=0, atol=1e-10)
+        torch.testing.assert_close(encoded, model.encoder(x), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("overrides", [
+    {"channel_mult": (1, 2)}, {"channel_mult": (1, 1, 2, 2, 2)}, {"mid_attention": False}, {"attention_factors": (1, 4)},
+    {"padding_mode": "reflect"}, {"num_heads": 2}, {"quant_conv": False, "post_quant_conv": False}, {"latent_channels": 16},
+    {"decoder_channels": 16}, {"num_res_blocks": 2},
+], ids=str)  # fmt: skip
+def test_every_kind_of_network(overrides: dict[str, object]) -> None:
+    """f2 to f16, with and without attention at any level, other frames, widths and blocks; batches of two."""
+    model = vae(**overrides)
+    z = random(2, model.latent_channels, 11, 6)
+    x = random(2, 3, 11 * model.downsample_factor, 6 * model.downsample_factor)
+    codec = Codec(model, tile=5)
+    torch.testing.assert_close(codec.decode(z), model.decode(z), rtol=0, atol=1e-10)
+    torch.testing.assert_close(codec.encode(x).mean, model.encode(x).mean, rtol=0, atol=1e-10)
+    tight = Codec(model, tile=5, memory=codec.plan_decode(*z.shape).peak * 2)
+    torch.testing.assert_close(tight.decode(z), model.decode(z), rtol=0, atol=1e-10)
+
+
+def test_float32_is_within_its_rounding() -> None:
+    """On outputs of range 2: the limit is 1e-5."""
+    model = vae().float()
+    z = random(1, 4, 24, 17).float() * 0.3
+    with torch.inference_mode():
+        whole = model.decode(z)
+        scale = 2 / (whole.max() - whole.min())
+        assert ((Codec(model).decode(z) - whole).abs().max() * scale).item() < 1e-5
+
+
+def test_a_plan_is_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run on tensors without values holds exactly as much as the real one, and stays within the budget."""
+    model = vae()
+    z = random(1, 4, 24, 24)
+    peaks = []
+    for memory in ("64MiB", "7MiB"):
+        codec = Codec(model, tile=4, memory=memory)
+        plan = codec.plan_decode(*z.shape)
+        ledger = Ledger(plan.maps)
+        with torch.inference_mode():
+            Striped(4, plan.rows, ledger).decode(model.decoder, model.post_quant_conv(z))
+        assert ledger.peak <= plan.maps and plan.peak <= parse_size(memory)
+        assert tuple(ledger.recomputed) == plan.recomputed
+        peaks.append(ledger.peak)
+        assert ledger.used == 3 * 192 * 192 * 8  # the picture alone
+    assert peaks[1] < peaks[0] and plan.recomputed
+
+
+def test_bad_input_is_one_line() -> None:
+    model = vae()
+    with pytest.raises(ConfigError, match=r"takes at least 0\.\d+ GiB beside the weights"):
+        Codec(model, memory="1MiB").decode(random(1, 4, 32, 8))
+    with pytest.raises(ConfigError, match="4 values that are no numbers"):
+        Codec(model).decode(torch.full((1, 4, 1, 1), math.nan))
+    with pytest.raises(ConfigError, match="n 4 h w"):
+        Codec(model).decode(random(1, 3, 4, 4))
+    with pytest.raises(ConfigError, match="must be divisible by downsample_factor"):
+        Codec(model).encode(random(1, 3, 8, 9))
+    assert Codec(model).encode(random(1, 3, 8, 9), pad=True).mean.shape == (1, 4, 1, 2)
+    for wrong in ("much", "-1GiB", "0"):
+        with pytest.raises(ConfigError, match="must be a size"):
+            Codec(model, memory=wrong)
+    with pytest.raises(ConfigError, match="at least 1 row"):
+        Codec(model, tile=0)
+
+
+@pytest.mark.parametrize(("text", "size"), [("4GiB", 4 * 2**30), ("800M", 800 * 2**20), ("2.5 gb", int(2.5 * 2**30)), (1234, 1234)])
+def test_sizes(text: str | int, size: int) -> None:
+    assert parse_size(text) == size
+
+
+def test_taesd_runs_whole() -> None:
+    torch.manual_seed(0)
+    tiny = vw.build("taesd").eval().requires_grad_(False)
+    z = random(1, 4, 6, 5).float()
+    with torch.inference_mode():
+        assert torch.equal(Codec(tiny).decode(z), tiny.decode(z))
