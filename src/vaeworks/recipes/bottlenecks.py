@@ -115,6 +115,7 @@ def batchnorm() -> TrainConfig:
 
     Claim: running statistics replace the magic number.
     vaeworks train batchnorm --data DIR --out runs/batchnorm
+    Measured, of 3,000 crops (docs/recipes.md): 29.62 dB; small-f8c16 has 29.75.
     """
     return _with(BottleneckConfig(), normalization="batchnorm", latents_patch=2)
 
@@ -165,6 +166,7 @@ def prefixes() -> TrainConfig:
 
     Claim: many channels need not hurt, if they are in order (DC-AE 1.5, arXiv 2508.00413).
     vaeworks train prefixes --data DIR --out runs/prefixes
+    Measured, of 3,000 crops (docs/recipes.md): 28.54 dB; small-f8c16 has 29.75.
     """
     return _with(BottleneckConfig(prefixes=(4, 8, 16)))
 

@@ -41,6 +41,7 @@ def r3gan() -> TrainConfig:
 
     Claim: a GAN with convergence built in needs no tricks (arXiv 2501.05441); no published comparison with PatchGAN in a VAE is known.
     vaeworks train r3gan --data DIR --out runs/r3gan
+    Measured, of 3,000 crops (docs/recipes.md): 28.88 dB; small-f8c16 has 29.75.
     """
     optimizer = dataclasses.replace(_OPTIMIZER, betas=(0.0, 0.99), lr=2e-4)
     return _with(discriminator="residual", loss="relativistic", r1=1.0, r2=1.0, penalty_final=0.1, optimizer=optimizer)
@@ -51,6 +52,7 @@ def unet_gan() -> TrainConfig:
 
     Claim: feedback at every pixel is better than at patches (LiteVAE, arXiv 2405.14477).
     vaeworks train unet-gan --data DIR --out runs/unet-gan
+    Measured, of 3,000 crops (docs/recipes.md): 28.97 dB; small-f8c16 has 29.75.
     """
     return _with(discriminator="unet", channels=16)
 
@@ -61,6 +63,7 @@ def projected_gan() -> TrainConfig:
     Claim: frozen features make the best discriminators (StyleGAN-T, VAR, RAE: with DINO).
     vaeworks train projected-gan --data DIR --out runs/projected --adversarial.network-path VGG16_CONV1TO3_FILE
     With DINOv2: --adversarial.network hf:facebook/dinov2-small
+    Measured, of 3,000 crops (docs/recipes.md): 28.85 dB; small-f8c16 has 29.75.
     """
     return _with(discriminator="projected", network="vgg16_conv1to3")
 
@@ -70,6 +73,7 @@ def decoder_gan() -> TrainConfig:
 
     Claim: an adversarial term spoils small latents, and belongs into a stage for the decoder alone (DC-AE, l-DeTok).
     vaeworks train decoder-gan --data DIR --out runs/decoder-gan
+    Measured, of 3,000 crops (docs/recipes.md): 28.88 dB; small-f8c16 has 29.75.
     """
     return _with(discriminator="modern", lecam=1e-3, stage="decoder")
 

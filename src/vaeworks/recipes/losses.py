@@ -58,6 +58,7 @@ def focal_frequency() -> TrainConfig:
 
     Claim: it finds the fine detail that squared error leaves out (arXiv 2012.12821).
     vaeworks train focal-frequency --data DIR --out runs/ff
+    Measured, of 3,000 crops (docs/recipes.md): 28.71 dB; small-f8c16 has 29.75.
     """
     return _with(reconstruction="focal_frequency")
 
