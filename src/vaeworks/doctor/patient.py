@@ -30,8 +30,8 @@ T = TypeVar("T")
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 """Wraps what is iterated over, to show progress."""
 
-QUICK_IMAGES = 96
-"""Images that --quick encodes: with an SD-sized encoder about a minute and a half on two cores."""
+QUICK_IMAGES = 64
+"""Images that --quick encodes: with an SD-sized encoder about a minute on two cores."""
 
 
 @dataclass(frozen=True)

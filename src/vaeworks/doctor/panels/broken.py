@@ -1,0 +1,44 @@
+"""Latents of which statistics would say nothing: what is no number, and images without content."""
+
+from __future__ import annotations
+
+import torch
+
+from ..finding import Figure, Finding, NotExamined
+from ..patient import Patient
+
+
+def not_finite(patient: Patient) -> float:
+    """Share of all latents, and of their log-variances, that are NaN or infinite: 0..1."""
+    found, total = 0, 0
+    for tensor in (patient.mean, patient.logvar):
+        for part in patient.parts(tensor) if tensor is not None else ():
+            found += int((~torch.isfinite(part)).sum())
+            total += part.numel()
+    return found / total
+
+
+def broken(patient: Patient) -> Finding | None:
+    """The finding where any latent is no finite number; None where all are.
+
+    Errors: NotExamined for images that have one colour, all the same, whose latents have no statistics.
+    """
+    share = not_finite(patient)
+    if share:
+        return Finding(
+            "ill",
+            f"{share:.2%} of its latents are NaN or infinite, so that nothing else can be measured",
+            {
+                "not_finite": Figure("latents that are NaN or infinite", 100 * share, unit="%", limit="ill above 0"),
+                "std": Figure("standard deviation of the latents", float("nan")),
+            },
+            meaning="The encoder overflows or has broken weights. Whatever is made with it is black or noise.",
+            remedy="Look at the precision panel: if float32 is finite and float16 is not, `vaeworks repair MODEL DST --for fp16` or "
+            "bf16 helps; NaN in float32 means damaged weights: take another file.",
+            uncertainty=f"Counted exactly, in float32, over {patient.count} images.",
+            images=patient.count,
+        )
+    first = patient.pixels[0, :, 0, 0]
+    if all(bool((part == first[:, None, None]).all()) for part in patient.parts(patient.pixels)):
+        raise NotExamined("needs images with content: all of these have one and the same colour; give photographs")
+    return None

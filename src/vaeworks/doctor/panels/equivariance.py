@@ -1,0 +1,210 @@
+"""Equivariance: whether the latents of a picture that is made smaller, turned, mirrored or shifted are the latents so transformed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...metrics.bootstrap import bootstrap
+from ..capacity import measure_channels, standardization
+from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict, number
+from ..patient import Patient
+from ..transforms import SCALES, SHIFTS, TURNS, inner, shifted_image, shifted_latents, smaller
+from .broken import broken
+from .decoded import crop_cells, crop_of, not_finite, undecodable
+from .maps import sheet
+
+Rows = dict[str, list[float]]
+Coder = Callable[[Tensor], Tensor]
+
+IMAGES, IMAGES_QUICK = 24, 5
+DECODED, DECODED_QUICK = 8, 2
+"""Images that are transformed and encoded; and those decoded from transformed latents."""
+
+LEAST = 6
+"""Latents along a side that are needed, so that something is left away from the border."""
+
+UNRELATED = 2.0
+"""Error of latents that have nothing to do with each other: the sum of their variances. Latents that change their sign come to 4."""
+
+SHIFT = 0.5
+OTHER = 0.5
+
+LABELS = {
+    "scale_1/2": "half the size", "scale_1/4": "a quarter of the size", "rot_90": "turned by 90°", "rot_180": "turned by 180°",
+    "rot_270": "turned by 270°", "hflip": "mirrored left and right", "vflip": "upside down", "crop": "cut at two sides",
+    "shift_1": "shifted by one latent", "shift_1/2": "shifted by half a latent", "shift_1/4": "shifted by a quarter",
+}  # fmt: skip
+DECODER = ("scale_1/2", "rot_90", "hflip", "shift_1")
+"""Transformations that are tried on the decoder."""
+
+
+def examine(patient: Patient) -> Finding:
+    """Error of encoding a transformed image against transforming its latents, and of decoding them."""
+    if (found := broken(patient)) is not None:
+        return found
+    cells = crop_cells(patient)
+    if cells < LEAST:
+        raise NotExamined(f"needs latents of at least {LEAST} x {LEAST}; examine at a size of {LEAST * patient.factor} px or more")
+    alive, _, std = standardization(measure_channels(patient))
+    numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
+    errors: Rows = {}
+    for i in patient.track(numbers):
+        images = crop_of(patient, [i], cells)
+        for name, error in encoder_errors(lambda x: patient.encode(x)[:, alive] / std.to(x.device), images, patient.factor).items():
+            errors.setdefault(name, []).append(error)
+    if not all(math.isfinite(e) for row in errors.values() for e in row):
+        return undecodable(float(np.mean([not math.isfinite(e) for row in errors.values() for e in row])))
+    shown = numbers[: DECODED_QUICK if patient.quick else DECODED]
+    seen = _decoded(patient, shown, cells)
+    if isinstance(seen, float):
+        return undecodable(seen)
+    figures = {name: Figure.of(LABELS[name], bootstrap(row), limit=_limit(name)) for name, row in errors.items()}
+    figures |= _decoder_figures(seen)
+    verdict, sentence = _verdict(figures)
+    return Finding(
+        verdict, sentence, figures,
+        meaning="0 means that turning a picture turns its latents; 1 that the latents' mean would be as good a guess; 2 that the two have nothing to do "
+        "with each other. Where the same thing has unlike latents when it is smaller or turned, a diffusion model has to learn it "
+        "once for each; and latents cannot be resized, turned or shifted in place of pictures.",
+        remedy="" if verdict == "healthy" else "Recipes equivariance and scale-equivariance train for it; with other VAEs, transform pictures and encode them again.",
+        dispute="Training for it improved diffusion models (EQ-VAE, arXiv 2502.09509), but over 86 tokenizers the error predicts them only weakly "
+        "(correlation about 0.53, arXiv 2606.03578).",
+        uncertainty=f"{len(numbers)} images, of which the middle {cells * patient.factor} px were encoded; {len(shown)} decoded; intervals resample images. "
+        "Channels are divided by their standard deviation, dead ones left out. Sizes are reduced by averaging squares, in images and latents; "
+        "shifts by fractions are bilinear, so that not even an ideal encoder has 0 there; shifts are compared away from the border, and include what "
+        "cutting the picture alone changes through global normalization.",
+        pictures=(seen.picture,), curves=(_curve(figures),), images=len(numbers),
+    )  # fmt: skip
+
+
+@torch.inference_mode()
+def encoder_errors(encode: Coder, images: Tensor, f: int) -> dict[str, float]:
+    """||E(t x) - t E(x)||^2 over elements, mean, by transformation t of images n k H W.
+
+    encode: to latents n c h w whose channels have variance 1, so that 2 is the error of unrelated latents. Transformations for which
+    the images are too small are left out.
+    """
+    z = encode(images)
+    errors = {}
+    for name, factor in SCALES.items():
+        if min(z.shape[-2:]) >= 2 * factor:
+            h, w = (side // factor * factor for side in z.shape[-2:])
+            small = encode(smaller(images[..., : f * h, : f * w], factor))
+            errors[name] = _error(small, smaller(z[..., :h, :w], factor))
+    for name, turn in TURNS.items():
+        errors[name] = _error(encode(turn(images)), turn(z))
+    for name, shift in SHIFTS.items():
+        if shift * f == round(shift * f):
+            margin = min(4, (min(z.shape[-2:]) - 1) // 4)
+            there, here = encode(shifted_image(images, shift, f)), shifted_latents(z, shift)
+            errors[name] = _error(inner(there, margin), inner(here, margin))
+    return errors
+
+
+def _error(a: Tensor, b: Tensor) -> float:
+    return float((a - b).double().square().mean())
+
+
+@dataclass(frozen=True)
+class Decoded:
+    before: list[float]
+    """PSNR of D(z) against x"""
+    falls: Rows
+    """dB that are lost against decoding latents as they are, by transformation: PSNR of D(z) against x less that of D(t z) against t x"""
+    own: Rows
+    """PSNR of D(t z) against t D(z)"""
+    picture: Picture
+
+
+def _decoded(patient: Patient, numbers: list[int], cells: int) -> Decoded | float:
+    before: list[float] = []
+    falls: Rows = {}
+    own: Rows = {}
+    rows = []
+    for i in patient.track(numbers):
+        x = crop_of(patient, [i], cells)
+        z = patient.encode(x)
+        plain = patient.decode(z)
+        pairs = decoder_pairs(patient.decode, x, z, patient.factor)
+        turned = images_transformed(plain, patient.factor)
+        if share := max(not_finite(picture) for picture in (plain, *(a for a, _ in pairs.values()))):
+            return share
+        before.append(psnr(plain, x))
+        for name, (there, wanted) in pairs.items():
+            falls.setdefault(name, []).append(before[-1] - psnr(there, wanted))
+            own.setdefault(name, []).append(psnr(there, turned[name]))
+        if len(rows) < 3:
+            pictures = [patient.uint8(p)[0] for pair in (pairs[n] for n in DECODER[:3] if n in pairs) for p in reversed(pair)]
+            rows.append([patient.uint8(x)[0], *pictures])
+    titles = ["image"]
+    for name in DECODER[:3]:
+        titles += [LABELS[name], "of its latents, so transformed"]
+    return Decoded(before, falls, own, Picture("pictures transformed, and what transformed latents decode to", sheet(rows, titles)))
+
+
+def decoder_pairs(decode: Coder, x: Tensor, z: Tensor, f: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """D(t z) and t x, by the transformations of DECODER, for an image and its latents."""
+    latents = {
+        "scale_1/2": smaller(_even(z, 1), 2), "rot_90": TURNS["rot_90"](z), "hflip": TURNS["hflip"](z), "shift_1": shifted_latents(z, 1.0),
+    }  # fmt: skip
+    wanted = images_transformed(x, f)
+    return {name: (decode(latents[name]), wanted[name]) for name in DECODER}
+
+
+def images_transformed(x: Tensor, f: int) -> dict[str, Tensor]:
+    """Images n k H W by the transformations of DECODER."""
+    return {
+        "scale_1/2": smaller(_even(x, f), 2), "rot_90": TURNS["rot_90"](x), "hflip": TURNS["hflip"](x), "shift_1": shifted_image(x, 1.0, f),
+    }  # fmt: skip
+
+
+def _even(x: Tensor, f: int) -> Tensor:
+    h, w = (side // (2 * f) * 2 * f for side in x.shape[-2:])
+    return x[..., :h, :w]
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """dB between images in [-1,1], the first clamped; at most 100."""
+    error = float((a.clamp(-1, 1) - b).double().square().mean())
+    return 100.0 if error <= 4e-10 else 10 * math.log10(4 / error)
+
+
+def _limit(name: str) -> str:
+    if name == "shift_1":
+        return f"0 ideal, 2 unrelated; ill above {SHIFT:g}"
+    return (
+        f"0 ideal, 2 unrelated; watch above {OTHER:g}"
+        if name not in ("shift_1/2", "shift_1/4", "crop", "scale_1/4")
+        else "0 ideal, 2 unrelated"
+    )
+
+
+def _decoder_figures(seen: Decoded) -> dict[str, Figure]:
+    figures = {"decoder": Figure.of("PSNR decoded as it is", bootstrap(seen.before), "dB")}
+    for name, row in seen.falls.items():
+        limit = "0: as good as untransformed"
+        figures[f"decoder_{name}"] = Figure.of(f"PSNR lost where latents are {LABELS[name]}", bootstrap(row), "dB", limit)
+        label = f"PSNR against its own picture, {LABELS[name]}"
+        figures[f"decoder_own_{name}"] = Figure.of(label, bootstrap(seen.own[name]), "dB", "100: the same")
+    return figures
+
+
+def _verdict(figures: dict[str, Figure]) -> tuple[Verdict, str]:
+    shift = figures["shift_1"].value
+    others = {name: figures[name].value for name in ("scale_1/2", *TURNS) if name in figures}
+    worst = max(others, key=others.__getitem__)
+    text = f"the error is {number(shift)} when shifted by one latent, and {number(others[worst])} when {LABELS[worst].replace('half', 'made half')} (0 is ideal, 2 unrelated)"
+    if shift > SHIFT:
+        return "ill", f"not even a shift by exactly one latent shifts the latents: {text}"
+    return ("watch" if others[worst] > OTHER else "healthy"), text
+
+
+def _curve(figures: dict[str, Figure]) -> Curves:
+    line = [(SHIFTS[name], figures[name].value) for name in sorted(SHIFTS, key=SHIFTS.__getitem__) if name in figures]
+    return Curves("error by shift along both sides", {"error": line}, "latents", levels={"no better than the mean": 1.0})

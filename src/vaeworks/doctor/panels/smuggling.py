@@ -1,0 +1,311 @@
+"""Smuggling: single cells of the latents that carry what belongs to the whole picture, as spots of Stable Diffusion's VAE are said to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...images import difference
+from ...metrics.bootstrap import Interval, bootstrap
+from ..capacity import measure_channels, standardization
+from ..finding import Figure, Finding, NotExamined, Picture, Verdict, number
+from ..occlusion import (
+    Influence, concentration, decoder_gradient, encoder_gradient, influence, occluded, of_gaussian, outlier, receptive_radius, window,
+)  # fmt: skip
+from ..patient import Patient
+from ..sensitivity import covariances, explained, sensitivity, slope
+from .broken import broken
+from .decoded import crop_cells, not_finite, undecodable
+from .maps import heat, sheet
+
+Array = NDArray[np.float64]
+
+IMAGES, IMAGES_QUICK = 8, 2
+"""Images whose decoder is probed; norms and log-variances are of all images."""
+
+PROBES, PROBES_QUICK = 8, 6
+
+CELLS, CELLS_QUICK = (4, 4, 8), (2, 2, 5)
+"""Cells that are occluded: of the largest norm, of the largest sensitivity, at random."""
+
+FLOOR = -30.0
+"""The clamp of the log-variance (models/posterior.py)."""
+
+NORM_OUTLIER = 4.0
+FAR = 2.0
+FAR_RATIO = 10.0
+LEAST = 5
+"""Latents along a side that are needed, for something to be outside a cell's neighbourhood."""
+
+
+def examine(patient: Patient) -> Finding:
+    """Norms, log-variances, sensitivity and occlusion."""
+    if (found := broken(patient)) is not None:
+        return found
+    if min(patient.mean.shape[-2:]) < LEAST:
+        raise NotExamined(f"needs latents of at least {LEAST} x {LEAST}; examine at a size of {LEAST * patient.factor} px or more")
+    survey = _surveyed(patient)
+    if isinstance(survey, float):
+        return undecodable(survey)
+    figures = _figures(patient, survey)
+    verdict, sentence = _verdict(figures)
+    n, m = patient.count, len(survey.probed)
+    return Finding(
+        verdict, sentence, figures,
+        meaning="A cell of the latents should say what is in its part of the picture. Where a few cells of very large values steer colour or "
+        "contrast of the whole picture, a diffusion model must hit those few cells exactly: an error there, an edit or a crop changes "
+        "everything else.",
+        remedy="" if verdict == "healthy" else "Train with noise on the latents (recipes noise, sigma-noise, denoise), or with a bound (recipe "
+        "clamped-ae, softclamp), under which no cell can carry a large value unharmed; do not crop, tile or edit latents of this VAE where "
+        "the marked cells are.",
+        dispute="That Stable Diffusion's VAE smuggles global information through bright spots (drhead, 2024) is disputed: editing them was found to "
+        "change distant patches only slightly, and its log-variance says little, the posterior being nearly deterministic.",
+        uncertainty=f"Norms and log-variances are of {n} images; sensitivity and occlusion of {m}, on crops of {survey.cells} x {survey.cells} latents "
+        "about the cell of the largest norm; intervals resample images. Sensitivity is a mean over "
+        f"{survey.probes} random probes; the slope is freed of their noise by two independent halves. The best cell to smuggle through may not be among "
+        f"the {survey.occluded} occluded ones. Group normalization couples all cells a little: hence something far away changes in every VAE of this "
+        "family, and more so in smaller pictures.",
+        pictures=(_picture(patient, survey),), images=n,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Probed:
+    """One image's crop under probes and occlusions."""
+
+    number: int
+    place: tuple[int, int]
+    """of the crop, in latents"""
+    latents: Tensor
+    """1 c h w"""
+    decoded: Tensor
+    """k H W"""
+    gain: Tensor
+    """h w: ||J|| by position, of changes by one standard deviation of each channel, in gray levels over the whole picture"""
+    rows: tuple[float, float, float] | None
+    """`covariances`, where there are log-variances above the clamp"""
+    common: tuple[Influence, ...]
+    """of cells at random"""
+    chosen: tuple[Influence, ...]
+    """of cells with the largest norm or sensitivity"""
+    worst: tuple[int, int]
+    """the cell, of all, that changes most far away"""
+    change: Tensor
+    """k H W: what replacing that cell changed"""
+    encoder: tuple[float, float]
+    """radii of the encoder's receptive field: 50 and 95 % of the energy, in pixels"""
+    decoder: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Survey:
+    outliers: Array
+    """n: largest norm over median norm of the standardized latents, by image"""
+    shares: Array
+    """n: of the energy, in the top 1 % of positions"""
+    fixed: float
+    """largest over median of the mean norm by position"""
+    gaussian: tuple[float, float]
+    floor: Array | None
+    """n: share of log-variances at the clamp"""
+    logvar: float | None
+    """median of all log-variances that were looked at"""
+    cells: int
+    probes: int
+    occluded: int
+    norms: dict[int, Tensor] = field(repr=False)
+    """by image probed, of the whole picture: h w"""
+    probed: tuple[Probed, ...] = ()
+
+
+def _surveyed(patient: Patient) -> Survey | float:
+    """All measurements; or the share of decoded values that are no numbers."""
+    alive, mean, std = standardization(measure_channels(patient))
+    numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
+    outliers, shares, norms, total, seen = [], [], {}, torch.zeros(patient.mean.shape[-2:], dtype=torch.float64), 0
+    for part in patient.parts(patient.mean):
+        energy = ((part[:, alive] - mean) / std).square().sum(1)
+        outliers.append(outlier(energy.sqrt()))
+        shares.append(concentration(energy))
+        total += energy.sqrt().double().sum(0)
+        norms |= {i: energy[i - seen].sqrt() for i in numbers if seen <= i < seen + len(part)}
+        seen += len(part)
+    floor, logvars = None, []
+    if patient.logvar is not None:
+        floors = []
+        for part in patient.parts(patient.logvar):
+            floors.append((part <= FLOOR).double().mean((1, 2, 3)))
+            logvars.append(float(part.median()))
+        floor = torch.cat(floors).numpy()
+    probes = PROBES_QUICK if patient.quick else PROBES
+    cells = crop_cells(patient)
+    probed = []
+    scale = torch.zeros(patient.mean.shape[1])
+    scale[alive] = std[:, 0, 0]
+    for i in patient.track(numbers):
+        one = _probe(patient, i, cells, norms[i], scale, probes)
+        if isinstance(one, float):
+            return one
+        probed.append(one)
+    h, w = patient.mean.shape[-2:]
+    return Survey(
+        torch.cat(outliers).numpy(), torch.cat(shares).numpy(), float(outlier(total[None])), of_gaussian(len(alive), h, w, patient.protocol.seed),
+        floor, float(np.median(logvars)) if logvars else None, cells, probes, sum(CELLS_QUICK if patient.quick else CELLS), norms, tuple(probed),
+    )  # fmt: skip
+
+
+def _probe(patient: Patient, i: int, cells: int, norm: Tensor, scale: Tensor, probes: int) -> Probed | float:
+    model, f, seed = patient.autoencoder, patient.factor, patient.protocol.seed + i
+    top, left = (
+        min(max(int(at) - cells // 2, 0), side - cells)
+        for at, side in zip(divmod(int(norm.argmax()), norm.shape[1]), norm.shape, strict=True)
+    )
+    here = (slice(top, top + cells), slice(left, left + cells))
+    latents = patient.mean[[i]][..., here[0], here[1]].to(model.device)
+    decoded = patient.decode(latents)
+    if share := not_finite(decoded):
+        return share
+    halves = sensitivity(model.decode, latents, probes, seed)
+    if not_finite(halves):
+        return not_finite(halves)
+    rows = None
+    if patient.logvar is not None:
+        logvar = patient.logvar[i][..., here[0], here[1]].clone()
+        rows = covariances(logvar, halves * (logvar > FLOOR))
+    gain = 127.5 * (halves.mean(0) * scale[:, None, None].square()).sum(0).sqrt()
+    chosen, common = _cells(norm[here], gain, CELLS_QUICK if patient.quick else CELLS, seed)
+    influences, changes = [], []
+    for cell in (*chosen, *common):
+        change = (patient.decode(occluded(latents, cell)) - decoded)[0].cpu()
+        if share := not_finite(change):
+            return share
+        influences.append(influence(change, cell, f))
+        changes.append(change)
+    worst = int(np.argmax([x.far for x in influences]))
+    middle = (cells // 2, cells // 2)
+    centre = (f * (middle[0] + 0.5) - 0.5, f * (middle[1] + 0.5) - 0.5)
+    crop = patient.images([i])[..., f * top : f * (top + cells), f * left : f * (left + cells)]
+    encoder = receptive_radius(encoder_gradient(model, crop, middle, seed).cpu(), centre)
+    decoder = receptive_radius(decoder_gradient(model, latents, middle, f, seed).cpu(), (float(middle[0]), float(middle[1])))
+    return Probed(
+        i, (top, left), latents.cpu(), decoded[0].cpu(), gain, rows, tuple(influences[len(chosen) :]), tuple(influences[: len(chosen)]),
+        influences[worst].cell, changes[worst], encoder, (f * decoder[0], f * decoder[1]),
+    )  # fmt: skip
+
+
+def _cells(norm: Tensor, gain: Tensor, counts: tuple[int, int, int], seed: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Cells of the largest norm and sensitivity; and others at random."""
+    w = norm.shape[1]
+    chosen: list[int] = []
+    for values, count in ((norm, counts[0]), (gain, counts[1])):
+        order = values.flatten().argsort(descending=True, stable=True).tolist()
+        chosen += [i for i in order if i not in chosen][:count]
+    order = torch.randperm(norm.numel(), generator=torch.Generator().manual_seed(seed)).tolist()
+    common = [i for i in order if i not in chosen][: counts[2]]
+    return [divmod(i, w) for i in chosen], [divmod(i, w) for i in common]
+
+
+def _figures(patient: Patient, survey: Survey) -> dict[str, Figure]:
+    gaussian, share = survey.gaussian
+    figures = {
+        "norm_outlier": Figure.of(
+            "largest norm of a cell over the median",
+            _mean(survey.outliers),
+            limit=f"{gaussian:.2f} of a Gaussian; watch above {NORM_OUTLIER:g}",
+        ),
+        "norm_largest": Figure("the same, of the worst image", float(survey.outliers.max())),
+        "norm_top": Figure.of("share of energy in the top 1 % of cells", _mean(survey.shares), limit=f"{share:.3f} of a Gaussian"),
+        "norm_fixed": Figure("largest mean norm of a place over the median", survey.fixed, limit="1 where no place is special"),
+    }
+    if survey.floor is not None and survey.logvar is not None:
+        figures["logvar"] = Figure("median log-variance", survey.logvar)
+        figures["logvar_floor"] = Figure.of("share of log-variances at the clamp of -30", _mean(survey.floor))
+        rows = np.array([x.rows for x in survey.probed])
+        rows = rows[np.isfinite(rows).all(1)]
+        if len(rows):
+            figures["logvar_slope"] = Figure.of("slope of log-variance by ln ||J||²", bootstrap(rows, slope), limit="-1 in theory")
+            figures["logvar_explained"] = Figure.of("R² of that line", bootstrap(rows, explained), limit="0: log-variance says nothing")
+    gains = torch.stack([x.gain for x in survey.probed])
+    figures["gain_outlier"] = Figure.of("largest sensitivity of a cell over the median", _mean(outlier(gains).numpy()))
+    figures["gain_top"] = Figure.of("share of squared sensitivity in the top 1 %", _mean(concentration(gains.square()).numpy()))
+    common = [_median(x.common) for x in survey.probed]
+    figures["far_median"] = Figure.of("change far from a cell at random", _mean([x.far for x in common]), "gray levels")
+    figures["far_worst"] = Figure.of(
+        "change far from the worst cell", _mean([_worst(x).far for x in survey.probed]), "gray levels", f"ill above {FAR:g}"
+    )
+    figures["nonlocal_median"] = Figure.of(
+        "share of its influence that is far away, cell at random", _mean([x.nonlocal_share for x in common])
+    )
+    figures["nonlocal_worst"] = Figure.of("the same, worst cell", _mean([_worst(x).nonlocal_share for x in survey.probed]))
+    figures["influence_ratio"] = Figure.of(
+        "influence of the strongest cell over a cell at random",
+        _mean([_ratio(max(y.total for y in (*x.common, *x.chosen)), c.total) for x, c in zip(survey.probed, common, strict=True)]),
+    )
+    figures["radius_50"] = Figure.of("radius of half a cell's influence", _mean([x.radius_50 for x in common]), "px")
+    figures["radius_95"] = Figure.of("radius of 95 % of it", _mean([x.radius_95 for x in common]), "px")
+    figures["encoder_radius"] = Figure.of("radius of 95 % of the encoder's gradient", _mean([x.encoder[1] for x in survey.probed]), "px")
+    figures["decoder_radius"] = Figure.of("radius of 95 % of the decoder's gradient", _mean([x.decoder[1] for x in survey.probed]), "px")
+    return figures
+
+
+def _mean(values: object) -> Interval:
+    rows = np.asarray(values, dtype=np.float64)
+    kept = rows[np.isfinite(rows)]
+    return bootstrap(kept) if len(kept) else Interval(float("nan"), float("nan"), float("nan"))
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b > 0 else float("nan")
+
+
+def _median(cells: tuple[Influence, ...]) -> Influence:
+    """By each of their figures."""
+    names = ("total", "nonlocal_share", "far", "radius_50", "radius_95")
+    return Influence(cells[0].cell, *(float(np.median([getattr(x, name) for x in cells])) for name in names))
+
+
+def _worst(probed: Probed) -> Influence:
+    return next(x for x in (*probed.chosen, *probed.common) if x.cell == probed.worst)
+
+
+def _verdict(figures: dict[str, Figure]) -> tuple[Verdict, str]:
+    norm, far, common = (figures[name].value for name in ("norm_outlier", "far_worst", "far_median"))
+    gaussian = figures["norm_outlier"].limit.split(" of")[0]
+    changes = f"replacing the worst cell by its neighbours changes the rest of the picture by {number(far)} gray levels (a cell at random: {number(common)})"
+    largest = f"the largest cell is {number(norm)} times the median cell (a Gaussian: {gaussian})"
+    if far > FAR and far > FAR_RATIO * common:
+        return "ill", f"{changes}; {largest}"
+    if norm > NORM_OUTLIER or far > FAR:
+        return "watch", f"{largest}; {changes}"
+    return "healthy", f"{largest}, and {changes}"
+
+
+def _picture(patient: Patient, survey: Survey) -> Picture:
+    rows = []
+    for one in survey.probed[:4]:
+        f, (top, left), side = patient.factor, one.place, survey.cells
+        pixels = patient.pixels[one.number][:, f * top : f * (top + side), f * left : f * (left + side)]
+        decoded = patient.uint8(one.decoded)
+        here = (slice(top, top + side), slice(left, left + side))
+        energy = (one.change * 127.5).square().mean(0).sqrt()
+        row = [pixels, decoded, heat(survey.norms[one.number][here])]
+        if patient.logvar is not None:
+            row.append(heat(patient.logvar[one.number].mean(0)[here]))
+        row += [
+            heat(one.gain.clamp_min(1e-6).log()),
+            heat((energy + 1e-3).log10(), -1.0, 2.0) if energy.max() > 0 else heat(energy),
+            difference(decoded, patient.uint8(one.decoded + one.change), 8),
+        ]
+        rows.append(row)
+    titles = ["image", "decoded", "norm of cells", "log-variance", "sensitivity", "worst cell's influence", "the change, 8-fold"]
+    if patient.logvar is None:
+        titles.remove("log-variance")
+    caption = (
+        "light: large; sensitivity by its logarithm; influence: what replacing the cell that acts farthest by its neighbours' mean changes, "
+        "0.1 to 100 gray levels by logarithm"
+    )
+    return Picture(caption, sheet(rows, titles))

@@ -1,0 +1,235 @@
+"""Spectrum of the latents: how much of it is fine detail that neighbours do not tell, against pictures and against white noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...images import to_model_range, to_pillow
+from ...losses.spectrum import encoding_spectrum_matching, radial_spectrum
+from ...metrics.bootstrap import Interval, bootstrap
+from ..capacity import measure_channels, standardization
+from ..dct import block_amplitudes, dct2, flatness, high_share, is_high, white_ceiling
+from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict
+from ..patient import Patient
+from .broken import broken
+from .maps import enlarged, heat
+
+Array = NDArray[np.float64]
+
+RHOS = 0.25, 0.5
+"""Shares of the highest diagonal frequency beyond which frequencies are called high (arXiv 2606.03578)."""
+
+BASELINE, GOOD = 0.40, 0.04
+"""SEC_0.25 of the baseline and of good tokenizers in arXiv 2606.03578. Of our recipes' VAEs, on 64 portraits of dogs, f4c4 has 0.32, f8c4
+0.45, f8c16 0.45 to 0.69, f8c64 0.73; TAEF2 0.41."""
+
+WHITE = 0.95
+"""Share of white noise's SEC_0.25 from which on latents are noise to their neighbours: planted white noise has 1.00 +- 0.01; of 12 VAEs of
+our recipes, on 64 portraits of dogs, the whitest (f8c64) has 0.84."""
+
+REMEDY = (
+    "Recipes that take needless detail out of latents: scale-equivariance, lowpass, spectrum, equivariance; also weaker KL (which adds "
+    "white noise) and fewer channels."
+)
+
+SIDE = 8
+"""Latents along a side that are needed for a slope."""
+
+IMAGES, IMAGES_QUICK = 512, 96
+"""Images whose spectra are taken."""
+
+BLOCK = 8
+
+
+def examine(patient: Patient) -> Finding:
+    """High-frequency share, slopes of latents and images, block profile, flatness, and the divergence between the spectra."""
+    if (found := broken(patient)) is not None:
+        return found
+    h, w = patient.mean.shape[-2:]
+    if min(h, w) < SIDE:
+        raise NotExamined(
+            f"needs latents of at least {SIDE} x {SIDE}, not {h} x {w}; examine at a size of {SIDE * patient.factor} px or more"
+        )
+    seen = measure_spectra(patient, patient.some(IMAGES_QUICK if patient.quick else IMAGES))
+    if not seen.energy.sum() > 0:
+        raise NotExamined("needs latents that differ; all of these are one number, of which the panel scale says more")
+    figures = _figures(seen)
+    verdict, sentence = _verdict(seen, figures)
+    return Finding(
+        verdict, sentence, figures,
+        meaning="A diffusion model makes coarse structure first and fine detail last, as pictures are made: their power falls steeply "
+        "with frequency. Fine detail in latents that does not follow from their neighbours is noise to it; it has to be "
+        "learned place by place, and small errors in it show as grain or wrong texture.",
+        remedy="" if verdict == "healthy" else REMEDY,
+        dispute="High-frequency share predicts generation better for LightningDiT than for SiT, and less well than semantic measures "
+        "for both (arXiv 2606.03578); it is no illness by itself.",
+        uncertainty=f"{len(seen.power)} images, which intervals resample; channels are standardized first, dead ones left out. The "
+        f"ceiling is exact for {h} x {w}; values of latents of other sizes, and of images with less detail, cannot be "
+        "compared. Flatness is corrected for the finite number of images as for white noise; images that are alike make it "
+        "a little too low.",
+        pictures=(_picture(seen),), curves=tuple(_curves(seen)), tables={"channels": _table(seen)}, images=len(seen.power),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Of n images, and of their latents standardized by channel."""
+
+    alive: list[int]
+    """numbers of the channels that are not dead, of which all of this is"""
+    power: Array
+    """n h w: squared DCT coefficients, mean over channels"""
+    channels: Array
+    """c h w: likewise, mean over images"""
+    radial: Array
+    """n b: power of the latents by frequency"""
+    pictures: Array
+    """n b: of the images, made as small as the latents and standardized alike"""
+    frequencies: Array
+    """b: in cycles per latent, up to 1/2"""
+    blocks: Array | None
+    """n 64: amplitudes of the latents' 8 x 8 blocks"""
+    picture_blocks: Array
+    """n 64: of the images' own"""
+    divergence: Array
+    """n: of the spectra, in nats (losses/spectrum.py)"""
+
+    @property
+    def energy(self) -> Array:
+        """h w: mean over images."""
+        return np.asarray(self.power.mean(0))
+
+
+def measure_spectra(patient: Patient, numbers: list[int]) -> Spectra:
+    """Of these images."""
+    alive, mean, std = standardization(measure_channels(patient))
+    rows: list[list[Tensor]] = []
+    channels = torch.zeros(len(alive), *patient.mean.shape[2:], dtype=torch.float64)
+    frequencies = torch.zeros(0)
+    for i in patient.track(numbers):
+        z = (patient.mean[[i]][:, alive] - mean) / std
+        images = to_model_range(patient.pixels[[i]])
+        small = F.adaptive_avg_pool2d(images, (z.shape[-2], z.shape[-1]))
+        square = dct2(z.double()).square()
+        channels += square[0] / len(numbers)
+        radial, frequencies = radial_spectrum(z)
+        rows.append([
+            square.mean(1)[0], radial[0], radial_spectrum(small - small.mean())[0][0],
+            block_amplitudes(z)[0] if min(z.shape[-2:]) >= BLOCK else torch.zeros(0),
+            block_amplitudes(images)[0], encoding_spectrum_matching(z, images),
+        ])  # fmt: skip
+    power, radial_, pictures, blocks, picture_blocks, divergence = (
+        torch.stack(column).double().numpy() for column in zip(*rows, strict=True)
+    )
+    return Spectra(
+        alive,
+        power,
+        channels.numpy(),
+        radial_,
+        pictures,
+        frequencies.double().numpy(),
+        blocks if blocks.size else None,
+        picture_blocks,
+        divergence,
+    )
+
+
+def slope(power: Array, frequencies: Array, h: int) -> float:
+    """Exponent a of power ~ frequency^a: least squares of ln power against ln frequency, from 2 cycles a side to 1/2 a latent.
+
+    power: n b, of which the mean over n is taken; 0 of white noise, about -2 of photographs. nan where a power is 0, or fewer than 3 bins
+    are left.
+    """
+    mean, used = power.mean(0), frequencies >= 2 / h - 1e-9
+    if used.sum() < 3 or not (mean[used] > 0).all():
+        return float("nan")
+    return float(np.polyfit(np.log(frequencies[used]), np.log(mean[used]), 1)[0])
+
+
+def _share(seen: Spectra, rho: float) -> Interval:
+    high = is_high(seen.power.shape[1], seen.power.shape[2], rho)
+    rows = np.stack([seen.power[:, high].sum(1), seen.power.sum((1, 2))], axis=1)
+    return bootstrap(rows, lambda sets: sets[:, 0].sum() / max(sets[:, 1].sum(), 1e-30))
+
+
+def _figures(seen: Spectra) -> dict[str, Figure]:
+    n, h, w = seen.power.shape
+    figures = {}
+    for rho in RHOS:
+        limit = f"{white_ceiling(h, w, rho):.3f} of white noise" + (f"; watch above {BASELINE:g}, good {GOOD:g}" if rho == RHOS[0] else "")
+        figures[f"sec_{rho:g}"] = Figure.of(f"share of energy above {rho:g} of the highest frequency", _share(seen, rho), limit=limit)
+    fit = partial(slope, frequencies=seen.frequencies, h=min(h, w))
+    picture = fit(seen.pictures)
+    figures["slope"] = Figure.of(
+        "slope of the latents' power, by powers of ten", bootstrap(seen.radial, fit), limit=f"{picture:.2f} of the images, 0 of white noise"
+    )
+    figures["image_slope"] = Figure.of("slope of the images' power, at the latents' size", bootstrap(seen.pictures, fit))
+    figures["flatness"] = Figure("spectral flatness", flatness(seen.energy, n * len(seen.channels)), limit="1 of white noise")
+    figures["divergence"] = Figure.of(
+        "divergence from the images' spectrum, flattened", bootstrap(seen.divergence), unit="nats", limit="0 after matching"
+    )
+    return figures
+
+
+def _verdict(seen: Spectra, figures: dict[str, Figure]) -> tuple[Verdict, str]:
+    h, w = seen.power.shape[1:]
+    share, ceiling = figures["sec_0.25"].value, white_ceiling(h, w, RHOS[0])
+    text = f"{share:.0%} of the latents' energy is in high frequencies (white noise: {ceiling:.0%})"
+    slopes = f"power falls with frequency to the power {figures['slope'].value:.2f}, that of the images {figures['image_slope'].value:.2f}"
+    if share >= WHITE * ceiling:
+        return "ill", f"{text}: a latent says nothing about its neighbours, as in white noise"
+    return ("watch" if share > BASELINE else "healthy"), f"{text}; {slopes}"
+
+
+def _picture(seen: Spectra) -> Picture:
+    level = torch.from_numpy(np.log10(seen.energy.clip(seen.energy.max() * 1e-6))).float()
+    factor = max(1, 384 // level.shape[-1])
+    caption = "energy by frequency (logarithm), the mean at the upper left, finest detail at the lower right"
+    return Picture(caption, to_pillow(enlarged(heat(level, float(level.min()), float(level.max())), factor)), pixelated=True)
+
+
+def _curves(seen: Spectra) -> Iterator[Curves]:
+    x = seen.frequencies.tolist()
+    lines = {"latents": _relative(seen.radial), "images, as small": _relative(seen.pictures)}
+    yield Curves(
+        "power by frequency, mean 1",
+        {name: list(zip(x, line, strict=True)) for name, line in lines.items()},
+        "cycles per latent",
+        log=True,
+        levels={"white noise": 1.0},
+    )
+    profiles = {"images": seen.picture_blocks} | ({"latents": seen.blocks} if seen.blocks is not None else {})
+    blocks = {name: _profile(rows) for name, rows in profiles.items()}
+    yield Curves(
+        "8 x 8 blocks: amplitude over that of the mean",
+        {name: [(float(i), y) for i, y in enumerate(line)] for name, line in blocks.items()},
+        "coefficient, in zigzag order", log=True, levels={"white noise": 1.0},
+    )  # fmt: skip
+
+
+def _relative(radial: Array) -> list[float | None]:
+    mean = radial.mean(0)
+    return [float(v) if v > 0 else None for v in mean / max(float(mean.mean()), 1e-30)]
+
+
+def _profile(blocks: Array) -> list[float | None]:
+    """Mean |D_uv| over mean |D_00|: the mean of their quotients would be infinite, as standardized latents' D_00 may be 0."""
+    mean = blocks.mean(0)
+    return [float(v) if v > 0 else None for v in mean / max(float(mean[0]), 1e-30)]
+
+
+def _table(seen: Spectra) -> dict[str, list[float | str]]:
+    shares: dict[str, list[float | str]] = {
+        f"energy above {rho:g}": [high_share(channel, rho) for channel in seen.channels] for rho in RHOS
+    }
+    flat: list[float | str] = [flatness(channel, len(seen.power)) for channel in seen.channels]
+    table: dict[str, list[float | str]] = {"channel": [str(i) for i in seen.alive]}
+    return table | shares | {"flatness": flat}
