@@ -18,7 +18,9 @@ from vaeworks.data import photos, scan
 from vaeworks.images import open_image, to_uint8
 from vaeworks.metrics import evaluate, psnr, ssim
 from vaeworks.metrics.baselines import down_up, jpeg_at
-from vaeworks.metrics.evaluate import DOWN_UP, JPEG, worst_cases
+from vaeworks.metrics.evaluate import DOWN_UP, JPEG
+from vaeworks.metrics.gallery import gallery, sheet
+from vaeworks.metrics.reading import Crop
 
 SMALL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 1, 2), num_res_blocks=1, norm_groups=4)
 
@@ -96,7 +98,7 @@ def test_evaluation_covers_every_image_and_says_what_it_skipped(tmp_path: Path) 
     assert result.worst(1)[0].psnr == min(s.psnr for s in result.scores)
     assert result.protocol != evaluate(model, scan(tmp_path).files[1:], limit=48).protocol
     assert result.protocol != evaluate(model, scan(tmp_path).files, limit=None).protocol
-    assert worst_cases(model, result, 48, 2).width == 3 * 48 + 4
+    assert sheet(gallery(model, result, scan(tmp_path).files, Crop(4, 48))).width == 3 * 48 + 4
     (tmp_path / "only").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "only" / "d.png")
     with pytest.raises(vw.DataError, match="no image can be evaluated"):

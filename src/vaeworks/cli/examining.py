@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
 from ..errors import ConfigError
 from .inputs import data_source, make_folder
-from .options import Data, Out, Overwrite
+from .options import Data, Models, Out, Overwrite
 from .outcome import Judged
 from .show import bar, console
 
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 
     from ..doctor.examination import Examination
     from ..models import Autoencoder
-
-Models = Annotated[
-    Positional[tuple[str, ...]], arg(metavar="MODEL", help="one or more: run folder, VAE file or folder, full checkpoint, hf:OWNER/NAME")
-]
-
 
 def doctor(
     model: Models,

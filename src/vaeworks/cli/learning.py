@@ -1,4 +1,4 @@
-"""Commands that train and judge: demo, recipes, train, eval."""
+"""Commands that train: demo, recipes, train."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from ..config import TrainConfig, dumps
-from ..errors import ConfigError, DataError
+from ..config import TrainConfig
 from ..recipes import GROUPS, claim, purpose
-from .inputs import data_source, loaded, make_folder
-from .options import Data, Model, Out, Overwrite
-from .show import bar, console, print_evaluation
+from .inputs import data_source
+from .options import Data, Out
+from .show import console
 
 
 def demo(
@@ -75,46 +74,3 @@ def train(
         f"latents measured on {stats.num_images:,} crops: scaling_factor {stats.scaling_factor:.5f}, shift_factor {stats.shift_factor:.5f}"
     )
     return dataclasses.asdict(result)
-
-
-def evaluate(
-    model: Model,
-    data: Data,
-    out: Annotated[Path | None, arg(metavar="DIR", help="for eval.json and a picture of the worst cases")] = None,
-    limit: Annotated[int, arg(help="longest side of the central crop that is judged, in pixels")] = 512,
-    val_fraction: Annotated[float | None, arg(help="judge only the files that a run with this data.val-fraction held out")] = None,
-    include_training: Annotated[bool, arg(help="judge also the files that the run in MODEL was trained on")] = False,
-    overwrite: Overwrite = False,
-) -> dict[str, Any]:
-    """PSNR and SSIM per image, beside two baselines that have learned nothing. A run is judged on what it has not seen."""
-    from ..data import scan
-    from ..formats.files import write_picture, write_text
-    from ..metrics import evaluate as judge
-    from ..metrics.evaluate import worst_cases
-    from ..train.run import trained_on
-
-    if out is not None and (out / "eval.json").exists() and not overwrite:
-        raise ConfigError(f"{out / 'eval.json'} exists; choose another --out, or pass --overwrite")
-    autoencoder = loaded(model)
-    images = scan(data_source(data))
-    if val_fraction is not None:
-        _, images = images.split(val_fraction)
-    seen = set() if include_training else trained_on(Path(model))
-    files = tuple(file for file in images.files if file.digest not in seen)
-    if not files:
-        why = f"held out at val-fraction {val_fraction}" if val_fraction is not None else "unseen by this run; --include-training judges it"
-        raise DataError(f"no file of {data!r} is {why}")
-    if left_out := len(images.files) - len(files):
-        console().print(
-            f"{left_out:,} images left out, because this run was (if streamed: may have been) trained on them; see --include-training"
-        )
-    result = judge(autoencoder, files, limit=limit, progress=bar("evaluating"))
-    result = dataclasses.replace(result, skipped=(*images.skipped, *result.skipped))
-    print_evaluation(result)
-    values = result.to_dict()
-    if out is not None:
-        make_folder(out)
-        write_picture(out / "worst.png", worst_cases(autoencoder, result, limit, files=files))
-        write_text(out / "eval.json", dumps(values) + "\n")
-        console().print(f"{out / 'eval.json'}, {out / 'worst.png'} (original, reconstruction, difference x 4)")
-    return values

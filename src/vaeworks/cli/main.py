@@ -28,7 +28,8 @@ from ..errors import ConfigError, VaeworksError
 from ..launcher import shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from .examining import doctor
-from .learning import demo, evaluate, recipes, train
+from .judging import evaluate
+from .learning import demo, recipes, train
 from .outcome import Judged
 from .running import decode, encode, generate, reconstruct
 from .show import summary

@@ -5,15 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..launcher import speaks
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from ..metrics import Evaluation
 
 
 def console() -> Console:
@@ -39,26 +36,6 @@ def quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
-
-
-def print_evaluation(result: Evaluation) -> None:
-    """Figures beside the baselines, and the worst images."""
-    from rich.table import Table
-
-    from ..metrics.evaluate import DOWN_UP, JPEG
-
-    table = Table("", "PSNR dB", "SSIM", box=None, header_style="bold")
-    for name, (psnr, ssim) in ((result.model, (result.psnr, result.ssim)), *((n, result.baseline(n)) for n in (DOWN_UP, JPEG))):
-        table.add_row(name, f"{psnr:.2f}", f"{ssim:.4f}")
-    out = console()
-    out.print(f"{len(result.scores)} images; {result.protocol.crop}; posterior {result.protocol.posterior}; 8-bit")
-    out.print(table)
-    worst = Table("worst", "PSNR dB", "SSIM", "size", box=None, header_style="bold")
-    for score in result.worst(5):
-        worst.add_row(Path(score.path).name, f"{score.psnr:.2f}", f"{score.ssim:.4f}", f"{score.width}x{score.height}")
-    out.print(worst)
-    for path, reason in result.skipped:
-        out.print(f"skipped {path}: {reason}", style="yellow")
 
 
 def bar(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:

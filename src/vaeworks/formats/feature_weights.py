@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError, FormatError
 from ..losses.perceptual import LPIPS, FeatureDistance
 from ..models.feature_nets import FEATURE_NETS, IMAGENET, UNSCALED, FeatureNet, Scaling
+from ..models.inception import InceptionV3
+from ..models.mobilenet import MobileNetV2
 from .archive import Archive, open_archive
 from .files import atomic
 
@@ -41,6 +43,7 @@ class Published:
 
 
 _TORCH = "https://download.pytorch.org/models/"
+_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
 _LPIPS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/"
 
 BACKBONES = {
@@ -50,6 +53,18 @@ BACKBONES = {
     "vgg16_conv1to3": Published("vgg16_oxford_conv1to3.pth", "eafc17c837909e5ff98fb8ff54f00a0b8b0e08d3502ac5a6573584fc15500b74", 7),
 }
 """By the networks' names in models/feature_nets.py: torchvision's classifiers of ImageNet, and the part of Oxford's VGG16."""
+
+SET_NETS: dict[str, tuple[Callable[[], nn.Module], Published]] = {
+    "inception": (
+        InceptionV3,
+        Published("pt_inception-2015-12-05-6726825d.pth", "6726825d", 91, _FID + "pt_inception-2015-12-05-6726825d.pth"),
+    ),
+    "mobilenetv2": (
+        MobileNetV2,
+        Published("mobilenetv2_keras_features.pth", "d584d0682de6b5ac39fa1d6b059467ec04521c5dea50390ed1eae0455645a2d5", 9),
+    ),
+}
+"""Networks whose features sets of images are compared in, by name: FID's, with TensorFlow's weights, and Keras' MobileNetV2."""
 
 _HEAD_HASHES = {
     ("0.0", "alexnet", "alex"): "18720f55913d0af89042f13faa7e536a6ce1444a0914e6db9461355ece1e8cd5",
@@ -101,6 +116,30 @@ def load_lpips(
     return LPIPS(network, weights)
 
 
+def load_set_net(name: str, path: str | Path | None = None, say: Say | None = None) -> nn.Module:
+    """A frozen network of `SET_NETS`, images n 3 h w in [-1,1] to features n d, with its published weights or those at `path`.
+
+    Errors: as `load_feature_net`.
+    """
+    if name not in SET_NETS:
+        raise ConfigError(f"feature network {name!r} is not known; choose from {', '.join(SET_NETS)}")
+    make, published = SET_NETS[name]
+    archive = open_archive(find(published, path, say))
+    with torch.device("meta"):  # as in load_feature_net
+        network = make()
+    weights = {
+        key: torch.zeros((), dtype=torch.long) if key.endswith("num_batches_tracked") else _read(archive, key, tuple(empty.shape), name)
+        for key, empty in network.state_dict().items()
+    }
+    network.load_state_dict(weights, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def is_here(name: str, version: str = "0.1") -> bool:
+    """Whether LPIPS with this backbone can be had without fetching anything."""
+    return all(local(weights) is not None for weights in (BACKBONES[name], HEADS[name, version]))
+
+
 def load_feature_distance(name: str = "vgg16_conv1to3", path: str | Path | None = None, say: Say | None = None) -> FeatureDistance:
     """The uncalibrated distance in a network's features; arguments and errors as `load_feature_net`."""
     return FeatureDistance(load_feature_net(name, path, say=say))
@@ -120,15 +159,21 @@ def find(weights: Published, path: str | Path | None = None, say: Say | None = N
     """
     if path is not None:
         return _given(weights, Path(path))
+    if found := local(weights):
+        return found
+    cached = cache_folder() / weights.file
+    _fetch(weights, cached, say)
+    return cached
+
+
+def local(weights: Published) -> Path | None:
+    """The file in the cache or in torch's; None where it would have to be fetched."""
     cached = cache_folder() / weights.file
     if cached.is_file():
         return cached
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "torch")
     torchs = Path(home, "hub", "checkpoints", weights.file)  # torchvision may have fetched it already
-    if torchs.is_file() and _sha256(torchs).startswith(weights.sha256):
-        return torchs
-    _fetch(weights, cached, say)
-    return cached
+    return torchs if torchs.is_file() and _sha256(torchs).startswith(weights.sha256) else None
 
 
 def _given(weights: Published, path: Path) -> Path:

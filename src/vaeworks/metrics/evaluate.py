@@ -2,98 +2,35 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..data import ImageFile, ImageSet
+from ..data.order import NOISE, latent_noise
 from ..data.place import Place, open_place
 from ..errors import ConfigError, DataError
-from ..images import center_crop, difference, from_model_range, grid, to_model_range, to_pillow, to_uint8
+from ..images import center_crop, from_model_range, to_model_range, to_pillow, to_uint8
+from ..losses.ms_ssim import ms_ssim, scales
+from ..losses.perceptual import LPIPS
 from ..models import Autoencoder
 from .baselines import down_up, jpeg_at
-from .reconstruction import SSIM_WINDOW, psnr, ssim
+from .colour import colour_bias
+from .evaluation import DOWN_UP, JPEG, Evaluation, ImageScore, mean_psnr
+from .features import Features, weights_digest
+from .protocol import NOT_MEASURED, Protocol
+from .reading import Crop
+from .reconstruction import psnr, ssim
+from .sets import set_distances
 
-DOWN_UP, JPEG = "bicubic down-up", "JPEG, same bytes"
-"""Names of the baseline rows."""
+__all__ = ["DOWN_UP", "JPEG", "Evaluation", "ImageScore", "evaluate", "mean_psnr", "read_crop", "reconstruct_uint8", "reconstruction"]
 
-
-@dataclass(frozen=True)
-class Protocol:
-    """What a figure depends on besides the model. Figures of different protocols are not comparable."""
-
-    crop: str
-    """which part of an image is judged"""
-    images: str
-    """SHA-256 over the judged files' contents"""
-    posterior: str = "mode"
-    rounding: str = "clamped and rounded to 8 bits"
-    psnr: str = "per image over all channels, peak 255; mean over images, at most 100 dB each"
-    ssim: str = "scikit-image, Gaussian 11x11, sigma 1.5, per channel; mean over images"
-
-
-@dataclass(frozen=True)
-class ImageScore:
-    """One image's figures; a baseline's name maps to its PSNR and SSIM."""
-
-    path: str
-    width: int
-    """pixels of the judged crop"""
-    height: int
-    psnr: float
-    """dB"""
-    ssim: float
-    baselines: dict[str, tuple[float, float]]
-    latent_bytes: int
-    """of the latents in fp16"""
-    jpeg_bytes: int
-    """of the JPEG baseline's file"""
-
-
-def mean_psnr(values: Iterable[float]) -> float:
-    """Mean in dB of PSNRs, of which an image that is reproduced exactly counts as 100."""
-    return statistics.fmean(min(value, 100.0) for value in values)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A model's figures on a set of images."""
-
-    model: str
-    """f and c"""
-    protocol: Protocol
-    scores: tuple[ImageScore, ...]
-    skipped: tuple[tuple[str, str], ...]
-    """(path, reason)"""
-
-    @property
-    def psnr(self) -> float:
-        """Mean over images, in dB."""
-        return mean_psnr(score.psnr for score in self.scores)
-
-    @property
-    def ssim(self) -> float:
-        """Mean over images."""
-        return statistics.fmean(score.ssim for score in self.scores)
-
-    def baseline(self, name: str) -> tuple[float, float]:
-        """Mean PSNR and SSIM of a baseline over the same images."""
-        pairs = [score.baselines[name] for score in self.scores]
-        return mean_psnr(p for p, _ in pairs), statistics.fmean(s for _, s in pairs)
-
-    def worst(self, count: int) -> tuple[ImageScore, ...]:
-        """The images with the lowest PSNR, worst first."""
-        return tuple(sorted(self.scores, key=lambda score: score.psnr)[:count])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
-        baselines = {name: dict(zip(("psnr", "ssim"), self.baseline(name), strict=True)) for name in (DOWN_UP, JPEG)}
-        return {"psnr": self.psnr, "ssim": self.ssim, "baselines": baselines, **asdict(self)}
+NO_LPIPS = "LPIPS: not measured, because no weights were given"
 
 
 def read_crop(path: Place | str, autoencoder: Autoencoder, limit: int | None) -> Tensor:
@@ -112,65 +49,139 @@ def reconstruct_uint8(autoencoder: Autoencoder, image: Tensor) -> Tensor:
     return from_model_range(autoencoder.reconstruct(x))[0].cpu()
 
 
+@torch.inference_mode()
+def reconstruction(autoencoder: Autoencoder, image: Tensor, seed: int | None = None, number: int = 0) -> tuple[Tensor, bool]:
+    """One uint8 image c h w through the model and back to uint8, and whether the model's output was all finite; what is not becomes black.
+
+    seed: None takes the posterior's mode; else a sample, whose noise is a function of the seed and the image's number.
+    """
+    x = to_model_range(image[None]).to(autoencoder.device, autoencoder.dtype)
+    if seed is None:
+        output = autoencoder.reconstruct(x)
+    else:
+        posterior = autoencoder.encode(x)
+        _, channels, height, width = posterior.mean.shape
+        noise = latent_noise(seed, [number], (channels, height, width), NOISE)
+        output = autoencoder.decode(posterior.sample(noise=noise)).clamp(-1, 1)
+    finite = bool(torch.isfinite(output).all())
+    return from_model_range(output if finite else torch.nan_to_num(output, nan=-1.0))[0].cpu(), finite
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What every image is measured with."""
+
+    autoencoder: Autoencoder
+    crop: Crop
+    seed: int | None
+    features: Features | None
+    lpips: LPIPS | None
+
+
 def evaluate(
     autoencoder: Autoencoder,
     files: tuple[ImageFile, ...],
     *,
     limit: int | None = 512,
+    multiple: int | None = None,
+    resize: int | None = None,
+    kernel: str = "lanczos",
+    seed: int | None = None,
+    features: Features | None = None,
+    lpips: LPIPS | None = None,
+    no_lpips: str = NO_LPIPS,
+    name: str = "",
     progress: Callable[[Iterable[ImageFile]], Iterable[ImageFile]] = iter,
 ) -> Evaluation:
-    """PSNR and SSIM of every image, of the model and of two baselines on the same pixels.
+    """Every image's figures, of the model and of two baselines on the same pixels, and the distances of the whole sets.
 
-    limit: longest side of the central crop that is judged, in pixels; None: whole images.
-    Errors: DataError where no image can be used.
+    limit: longest side of the central crop that is judged, in pixels; None: whole images. multiple: of which the crop's sides are
+    multiples, by default f; models of different f are judged on the same pixels with a common one.
+    resize, kernel: the shorter side's pixels to which images are resized before, and by which of Pillow's filters; by default not.
+    seed: None judges the posterior's mode, a number a sample. features: in what sets are compared (`load_features`). lpips: by default not
+    measured, and `no_lpips` says why. name: what people call the model.
+    Each image is read once; of it, figures and features stay in memory.
+    Errors: DataError where no image can be used; ConfigError for settings that break a rule.
     """
-    if limit is not None and limit < max(SSIM_WINDOW, autoencoder.downsample_factor):
-        raise ConfigError(f"limit (={limit}) must be at least {max(SSIM_WINDOW, autoencoder.downsample_factor)} pixels")
     factor = autoencoder.downsample_factor
+    if multiple is not None and multiple % factor:
+        raise ConfigError(f"multiple (={multiple}) must be a multiple of downsample_factor (={factor})")
+    judge = _Judge(autoencoder, Crop(multiple or factor, limit, resize, kernel), seed, features, lpips)
     scores: list[ImageScore] = []
+    vectors: list[tuple[np.ndarray, np.ndarray]] = []
     skipped: list[tuple[str, str]] = []
-    for file in progress(files):
+    flattened = 0
+    for number, file in enumerate(progress(files)):
         try:
-            image = read_crop(file.path, autoencoder, limit)
-            if min(image.shape[-2:]) < SSIM_WINDOW:
-                raise DataError(f"{file.width}x{file.height} pixels, too small for SSIM's window of {SSIM_WINDOW}")
+            image, alpha = judge.crop.read(file.path, autoencoder.config.in_channels)
+            if features is not None and min(image.shape[-2:]) < features.smallest:
+                raise DataError(
+                    f"{image.shape[-1]}x{image.shape[-2]} pixels are too few for {features.name}, which needs {features.smallest}"
+                )
         except DataError as error:
             skipped.append((str(file.path), str(error)))
             continue
-        scores.append(_score(autoencoder, str(file.path), image))
+        recon, finite = reconstruction(autoencoder, image, seed, number)
+        if recon.shape != image.shape:
+            raise ConfigError(
+                f"the model makes {recon.shape[0]} channels of {image.shape[0]}, so its output has no original to be held against"
+            )
+        scores.append(_score(judge, str(file.path), image, recon, finite))
+        flattened += alpha
+        if features is not None:
+            of_recon = features(recon)
+            vectors.append((features.of_original(image), of_recon if finite else np.full_like(of_recon, np.nan)))
     if not scores:
         raise DataError(f"no image can be evaluated; the first: {skipped[0][0]}: {skipped[0][1]}")
-    digest = _digest(files, {path for path, _ in skipped})
-    crop = f"central, sides multiples of {factor}" + (f", at most {limit} px" if limit else "") + ", not resized"
-    return Evaluation(autoencoder.config.name, Protocol(crop, digest), tuple(scores), tuple(skipped))
+    digest = ImageSet("", tuple(f for f in files if str(f.path) not in {path for path, _ in skipped})).digest
+    sets = set_distances(features, *(np.stack(side) for side in zip(*vectors, strict=True))) if features is not None else None
+    notes = _notes(scores, flattened, None if lpips is not None else no_lpips)
+    return Evaluation(autoencoder.config.name, _protocol(judge, digest, scores), tuple(scores), tuple(skipped), name, sets, tuple(notes))
 
 
-def _score(autoencoder: Autoencoder, path: str, image: Tensor) -> ImageScore:
-    recon = reconstruct_uint8(autoencoder, image)
+def _protocol(judge: _Judge, digest: str, scores: list[ImageScore]) -> Protocol:
+    counts = sorted({scales(score.height, score.width) for score in scores})
+    return Protocol(
+        judge.crop.stated, digest, judge.crop.resize_stated,
+        posterior="mode" if judge.seed is None else f"sample, seed {judge.seed}",
+        ms_ssim=f"{' or '.join(map(str, counts))} scales, weights of Wang et al. 2003, mean over channels; mean over images",
+        lpips=NOT_MEASURED if judge.lpips is None else f"{judge.lpips.network.name}, v0.1 heads, {weights_digest(judge.lpips)}",
+        features=NOT_MEASURED if judge.features is None else judge.features.stated,
+    )  # fmt: skip
+
+
+def _notes(scores: list[ImageScore], flattened: int, no_lpips: str | None) -> list[str]:
+    said = [no_lpips] if no_lpips else []
+    if flattened:
+        said.append(f"{flattened:,} images with transparency were flattened onto white")
+    if dead := [score.path for score in scores if not score.finite]:
+        named = ", ".join(Path(path).name for path in dead[:3]) + (", ..." if len(dead) > 3 else "")
+        said.append(f"the model's output is not finite (NaN or infinite) for {len(dead):,} of {len(scores):,} images: {named}")
+    return said
+
+
+def _score(judge: _Judge, path: str, image: Tensor, recon: Tensor, finite: bool) -> ImageScore:
     _, height, width = image.shape
-    latent_bytes = 2 * autoencoder.latent_channels * height * width // autoencoder.downsample_factor**2
+    factor = judge.autoencoder.downsample_factor
+    latent_bytes = 2 * judge.autoencoder.latent_channels * height * width // factor**2
     original = to_pillow(image)
-    shrunk = to_uint8(down_up(original, autoencoder.downsample_factor))
+    shrunk = to_uint8(down_up(original, factor))
     jpeg, jpeg_bytes = jpeg_at(original, latent_bytes)
     baselines = {name: (psnr(image, other), ssim(image, other)) for name, other in ((DOWN_UP, shrunk), (JPEG, to_uint8(jpeg)))}
-    return ImageScore(path, width, height, psnr(image, recon), ssim(image, recon), baselines, latent_bytes, jpeg_bytes)
+    lpips = None if judge.lpips is None else _lpips(judge.lpips, image, recon)
+    figures = (psnr(image, recon), ssim(image, recon), _ms_ssim(image, recon), lpips, colour_bias(image, recon))
+    if not finite:
+        figures = (math.nan, math.nan, math.nan, None if lpips is None else math.nan, (math.nan,) * len(figures[-1]))
+    return ImageScore(path, width, height, figures[0], figures[1], baselines, latent_bytes, jpeg_bytes, *figures[2:], finite)
 
 
-def _digest(files: tuple[ImageFile, ...], without: set[str]) -> str:
-    return ImageSet("", tuple(f for f in files if str(f.path) not in without)).digest
+def _ms_ssim(image: Tensor, recon: Tensor) -> float:
+    a, b = (to_model_range(x[None]).double() for x in (image, recon))
+    return ms_ssim(b, a).item()
 
 
-def worst_cases(
-    autoencoder: Autoencoder, evaluation: Evaluation, limit: int | None, count: int = 4, files: tuple[ImageFile, ...] = ()
-) -> Image.Image:
-    """A picture of the images with the lowest PSNR: rows of original, reconstruction, difference x 4.
-
-    files: those that were judged; needed where images are not files.
-    """
-    places = {str(file.path): file.path for file in files}
-    rows = []
-    for score in evaluation.worst(count):
-        image = read_crop(places.get(score.path, score.path), autoencoder, limit)
-        recon = reconstruct_uint8(autoencoder, image)
-        rows.append([image, recon, difference(image, recon)])
-    return grid(rows)
+@torch.inference_mode()
+def _lpips(distance: LPIPS, image: Tensor, recon: Tensor) -> float:
+    device = next(distance.parameters()).device
+    a, b = (to_model_range(x[None]).to(device) for x in (image, recon))
+    return distance.per_image(b, a).item()

@@ -1,0 +1,62 @@
+"""What the figures look like: the best, the median and the worst images, with what is wrong in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+from ..data import ImageFile
+from ..images import difference, grid
+from ..models import Autoencoder
+from .evaluate import reconstruction
+from .evaluation import Evaluation, ImageScore
+from .reading import Crop
+
+GAIN = 4
+"""By which differences are made visible."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """An image of the gallery, its reconstruction and the difference times `GAIN`: uint8 c h w."""
+
+    rank: str
+    """worst, median or best"""
+    score: ImageScore
+    original: Tensor
+    recon: Tensor
+    difference: Tensor
+
+
+def chosen(evaluation: Evaluation, worst: int = 3, median: int = 1, best: int = 1) -> tuple[tuple[str, ImageScore], ...]:
+    """Which images to show, by PSNR, worst first; none twice."""
+    ranked = evaluation.ranked
+    count = len(ranked)
+    start = max(0, (count - median) // 2)
+    places = [("worst", i) for i in range(min(worst, count))]
+    places += [("median", i) for i in range(start, min(start + median, count))]
+    places += [("best", i) for i in range(max(0, count - best), count)]
+    seen: set[int] = set()
+    return tuple((rank, ranked[i]) for rank, i in places if not (i in seen or seen.add(i)))  # type: ignore[func-returns-value]
+
+
+def gallery(
+    autoencoder: Autoencoder, evaluation: Evaluation, files: tuple[ImageFile, ...], crop: Crop, seed: int | None = None,
+    picks: tuple[tuple[str, ImageScore], ...] | None = None,
+) -> tuple[Shot, ...]:  # fmt: skip
+    """The chosen images, reconstructed once more; arguments as the evaluation's were. picks: others than `chosen` ones."""
+    places = {str(file.path): (number, file.path) for number, file in enumerate(files)}
+    shots = []
+    for rank, score in picks if picks is not None else chosen(evaluation):
+        number, place = places[score.path]
+        image, _ = crop.read(place, autoencoder.config.in_channels)
+        recon, _ = reconstruction(autoencoder, image, seed, number)
+        shots.append(Shot(rank, score, image, recon, difference(image, recon, GAIN)))
+    return tuple(shots)
+
+
+def sheet(shots: tuple[Shot, ...]) -> Image.Image:
+    """Rows of original, reconstruction, difference."""
+    return grid([[shot.original, shot.recon, shot.difference] for shot in shots])

@@ -1,0 +1,70 @@
+"""What a figure depends on besides the model, and the refusal to compare figures that do not depend on the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..config.plain import from_dict
+from ..errors import ConfigError
+
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a figure depends on besides the model. Figures of different protocols are not comparable."""
+
+    crop: str
+    """which part of an image is judged"""
+    images: str
+    """SHA-256 over the judged files' contents, in order"""
+    resize: str = "none"
+    """before the crop"""
+    posterior: str = "mode"
+    """or sample, with the seed of its noise"""
+    rounding: str = "clamped and rounded to 8 bits"
+    psnr: str = "per image over all channels, peak 255; mean over images, at most 100 dB each"
+    ssim: str = "scikit-image, Gaussian 11x11, sigma 1.5, per channel; mean over images"
+    ms_ssim: str = NOT_MEASURED
+    """with how many scales"""
+    lpips: str = NOT_MEASURED
+    """the network, the version of its heads, and the hash of both"""
+    features: str = NOT_MEASURED
+    """in what the distances of sets are measured, and its hash"""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all fields, in hex: equal protocols have equal digests."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Protocol:
+        """From JSON values. Errors: ConfigError for unknown fields."""
+        return from_dict(cls, values)
+
+
+def differences(a: Protocol, b: Protocol) -> tuple[str, ...]:
+    """A phrase for every field that differs, with both values."""
+    pairs = ((field.name, getattr(a, field.name), getattr(b, field.name)) for field in dataclasses.fields(Protocol))
+    return tuple(f"{name.replace('_', '-')} ({_short(x)} and {_short(y)})" for name, x, y in pairs if x != y)
+
+
+def check_alike(protocols: Mapping[str, Protocol]) -> None:
+    """Errors: ConfigError where results were not measured alike: one line that names every field that differs; by result's name."""
+    names = list(protocols)
+    for name in names[1:]:
+        if found := differences(protocols[names[0]], protocols[name]):
+            raise ConfigError(
+                f"{names[0]} and {name} were not measured alike, so their figures do not compare: "
+                f"they differ in {', '.join(found)}; measure both in one call"
+            )
+
+
+def _short(value: str) -> str:
+    """Hashes by their first 12 digits."""
+    return " ".join(word[:12] if len(word) == 64 and set(word) <= set("0123456789abcdef") else word for word in value.split(" "))

@@ -1,0 +1,122 @@
+"""How fast a model is, and how much memory it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import ConfigError
+from ..models import Autoencoder
+
+REPEATS = 5
+"""Of which the median counts, after one that does not."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Throughput and peak memory at one size and batch."""
+
+    size: int
+    """side of the images in pixels"""
+    batch: int
+    encode: float
+    """images per second, median"""
+    decode: float
+    encode_memory: float | None
+    """bytes at the peak beyond what was in use before; None where that cannot be told"""
+    decode_memory: float | None
+    memory: str
+    """how memory was measured, or why it was not"""
+    device: str
+    dtype: str
+    threads: int
+    repeats: int = REPEATS
+
+
+@torch.inference_mode()
+def throughput(autoencoder: Autoencoder, size: int = 256, batch: int = 1, repeats: int = REPEATS) -> Speed:
+    """Images per second that a model encodes and decodes, and what memory it takes, on its device and in its dtype.
+
+    Errors: ConfigError for a size that is no multiple of f.
+    """
+    if size % autoencoder.downsample_factor or size <= 0 or batch < 1:
+        raise ConfigError(
+            f"size (={size}) must be a multiple of downsample_factor (={autoencoder.downsample_factor}), and batch (={batch}) at least 1"
+        )
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, autoencoder.config.in_channels, size, size)
+    images = (torch.rand(shape, generator=generator) * 2 - 1).to(autoencoder.device, autoencoder.dtype)
+    latents = autoencoder.encode(images).mode()
+    encode, encode_memory, how = _measured(lambda: autoencoder.encode(images), autoencoder.device, repeats)
+    decode, decode_memory, how = _measured(lambda: autoencoder.decode(latents), autoencoder.device, repeats)
+    device = torch.cuda.get_device_name(autoencoder.device) if autoencoder.device.type == "cuda" else "CPU"
+    return Speed(
+        size, batch, batch / encode, batch / decode, encode_memory, decode_memory, how,
+        device, str(autoencoder.dtype).removeprefix("torch."), torch.get_num_threads(), repeats,
+    )  # fmt: skip
+
+
+def _measured(call: Callable[[], object], device: torch.device, repeats: int) -> tuple[float, float | None, str]:
+    """Seconds a call, bytes at the peak beyond those before, and how these were measured: in the first call, which is not timed."""
+    before, how = _begin_memory(device)
+    call()
+    peak = None if before is None else max(0.0, _peak(device) - before)
+    times = []
+    for _ in range(repeats):
+        _wait(device)
+        started = time.perf_counter()
+        call()
+        _wait(device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times), peak, how
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _begin_memory(device: torch.device) -> tuple[float | None, str]:
+    """Bytes in use, the peak being set back to them."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return float(torch.cuda.memory_allocated(device)), "CUDA's allocator, peak of allocated bytes beyond those before"
+    if device.type != "cpu":
+        return None, f"not measured: {device.type} tells no peak"
+    try:
+        _return_freed_memory()
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: VmHWM begins again at VmRSS
+        return _status("VmRSS"), "Linux' peak of resident memory (VmHWM) beyond that before"
+    except (OSError, ValueError) as error:
+        return None, f"not measured: this system does not let a process reset its peak ({type(error).__name__})"
+
+
+def _return_freed_memory() -> None:
+    """Give the system what C's allocator keeps ready; otherwise it is taken again unseen, and a peak is found too low."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # other systems' C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _peak(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return float(torch.cuda.max_memory_allocated(device))
+    return _status("VmHWM")
+
+
+def _status(field: str) -> float:
+    """Bytes that Linux states of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return 1024.0 * int(line.split()[1])
+    raise ValueError(f"no {field}")
