@@ -20,6 +20,9 @@ from torch import Tensor
 from . import __version__
 from .config import dumps
 from .data import ImageFile, ImageSet, scan
+from .doctor import examine
+from .doctor.page import write_report
+from .doctor.panels import TITLES
 from .errors import ConfigError
 from .formats import load, save
 from .formats.diffusers import load_with_diffusers
@@ -40,14 +43,15 @@ from .train.validate import CROP, validation_files
 
 PROMPT = "a photo of a dog"
 STRENGTH = 0.3
+DOCTOR_SIZE = 128  # side of the squares that are examined, in pixels
 LIMIT = 512  # longest side of the crops that are judged, in pixels
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow", "scikit-image")
 
 
 def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train, evaluate, export, reload with diffusers, paint; returns what report.json holds.
+    """Train, evaluate, examine, export, reload with diffusers, paint; returns what report.json holds.
 
-    Leaves run/, vae-diffusers/, vae-ldm.safetensors, painted.png, repainted.png, report.json and report.html in `out`.
+    Leaves run/, doctor/, vae-diffusers/, vae-ldm.safetensors, painted.png, repainted.png, report.json and report.html in `out`.
     Errors: ConfigError for an `out` that holds anything, unless it is an earlier demo and `overwrite` is on.
     """
     started = time.perf_counter()
@@ -59,6 +63,11 @@ def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], No
     _, held_out = scan("photos").split(config.data.val_fraction)
     say("judging it on photographs it never saw")
     judged = evaluate(vae, held_out.files, limit=LIMIT)
+
+    say("asking the doctor what is wrong with its latents")
+    examined = examine(vae, scan("photos").files, model=str(out / "run"), size=DOCTOR_SIZE, quick=True)
+    (out / "doctor").mkdir()
+    write_report(out / "doctor", examined)
 
     say("saving it as a diffusers folder and as an LDM file")
     save(vae, out / "vae-diffusers", layout="diffusers")
@@ -88,6 +97,7 @@ def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], No
         "pipeline": type(pipe).__name__,
         "training": dataclasses.asdict(result),
         "evaluation": judged.to_dict(),
+        "doctor": {name: {"verdict": found.verdict, "sentence": found.sentence} for name, found in examined.findings.items()},
         "recipe": dataclasses.asdict(config),
         "environment": environment(),
         "seconds": time.perf_counter() - started,
@@ -102,7 +112,7 @@ def _clear(out: Path, overwrite: bool) -> None:
     """Make room for a demo; only what an earlier demo has made is ever deleted."""
     if not out.exists() or not any(out.iterdir()):
         return
-    known = ("run", "vae-diffusers", "vae-ldm.safetensors", "painted.png", "repainted.png", "report.json", "report.html")
+    known = ("run", "doctor", "vae-diffusers", "vae-ldm.safetensors", "painted.png", "repainted.png", "report.json", "report.html")
     if not overwrite or not (out / "run" / "run.json").exists() or read_run(out / "run").recipe != "demo":
         raise ConfigError(
             f"{out} is not empty; choose another --out" + ("" if overwrite else ", or pass --overwrite to repeat an earlier demo")
@@ -188,6 +198,8 @@ def page_values(
         "prompt": PROMPT,
         "strength": STRENGTH,
         **{name: data_uri(picture) for name, picture in pictures.items()},
+        "doctor_size": DOCTOR_SIZE,
+        "findings": [{**found, "title": TITLES[name].partition(":")[0]} for name, found in report["doctor"].items()],
         "files": _files(out),
         "details": dumps({k: report[k] for k in ("recipe", "environment")}),
         "total_seconds": report["seconds"],
@@ -237,6 +249,7 @@ def smooth(values: list[float], share: float = 0.05) -> list[float]:
 def _files(out: Path) -> list[dict[str, str]]:
     what = {
         "run/model.safetensors": "the model, our layout: vaeworks.load",
+        "doctor/report.html": "what the doctor found",
         "vae-diffusers": "AutoencoderKL.from_pretrained, any diffusers pipeline",
         "vae-ldm.safetensors": "LDM names in one file, as web UIs name theirs",
         "run/checkpoints": "to continue: vaeworks train demo --data photos --out .../run --resume",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..doctor.examination import Examination
     from ..models import Autoencoder
 
+
 def doctor(
     model: Models,
     data: Data,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Network = Callable[[Tensor], Tensor]
 
 
@@ -58,6 +59,11 @@ def slope(rows: Array) -> float:
 
 
 def explained(rows: Array) -> float:
-    """R^2 of that line, 0..1: the share of the log-variance's variance that sensitivity explains; nan where either does not differ."""
+    """R^2 of that line, 0..1: the share of the log-variance's variance that sensitivity explains; 0 of a constant log-variance.
+
+    nan where sensitivity does not differ.
+    """
     xy, xx, yy = rows.mean(0)
-    return float(min(1.0, xy * xy / (xx * yy))) if xx > 0 and yy > 0 else float("nan")
+    if not xx > 0:
+        return float("nan")
+    return float(min(1.0, xy * xy / (xx * yy))) if yy > 0 else 0.0

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..images import from_model_range, to_model_range
 from ..metrics.colour import axes, colour_bias
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Coder = Callable[[Tensor], Tensor]
 
 LEVELS = 0.0, 0.05, 0.1, 0.2, 0.4, 0.8
@@ -33,16 +35,17 @@ def psnr(errors: Array) -> Array:
     return np.asarray(10 * np.log10(WORST / np.maximum(errors, WORST * 1e-10)))
 
 
-def noise_errors(decode: Coder, z: Tensor, x: Tensor, std: Tensor, seed: int, levels: Sequence[float] = LEVELS) -> tuple[Array, Array]:
-    """Errors of D(z + s std eps) against x, and against D(z), by level s: two arrays l, for one image 1 k H W.
+def noise_errors(
+    decode: Coder, z: Tensor, x: Tensor, std: Tensor, seed: int, levels: Sequence[float] = LEVELS
+) -> tuple[Array, Array, list[Tensor]]:  # fmt: skip
+    """Errors of D(z + s std eps) against x, and against D(z), by level s, for one image 1 k H W: two arrays l; and the pictures.
 
-    std: c 1 1. One eps for all levels, so that the curve is smooth.
+    std: c 1 1. The first level is 0. One eps for all levels, so that the curve is smooth.
     """
     eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z) * std.to(z)
-    plain = decode(z)
-    pictures = [plain if s == 0 else decode(z + s * eps) for s in levels]
-    against = [(error(p, x), error(p, plain.clamp(-1, 1))) for p in pictures]
-    return np.array([float(a) for a, _ in against]), np.array([float(b) for _, b in against])
+    pictures = [decode(z + s * eps) if s else decode(z) for s in levels]
+    plain = pictures[0].clamp(-1, 1)
+    return np.array([float(error(p, x)) for p in pictures]), np.array([float(error(p, plain)) for p in pictures]), pictures
 
 
 def level_of_loss(errors: Array, loss: float = 3.0, levels: Sequence[float] = LEVELS) -> float:
@@ -104,9 +107,12 @@ class Rounds:
 
 
 def cycle(encode: Coder, decode: Coder, x: Tensor, std: Tensor, rounds: int) -> Rounds:
-    """Rounds of decoding and encoding from an image 1 k H W in [-1,1]; std: of the channels, c 1 1."""
+    """Rounds of decoding and encoding from an image 1 k H W in [-1,1]; std: of the channels, c 1 1.
+
+    Contrast is that of squares as large as a latent, so that lost detail does not count as lost contrast.
+    """
     image, first = from_model_range(x).cpu(), encode(x)
-    z, before = first, x
+    z, before, f = first, x, x.shape[-1] // first.shape[-1]
     errors, drifts, colours, gains, pictures = [], [], [], [], []
     for _ in range(rounds):
         picture = from_model_range(decode(z).nan_to_num(-1.0, 1.0, -1.0)).cpu()
@@ -115,7 +121,7 @@ def cycle(encode: Coder, decode: Coder, x: Tensor, std: Tensor, rounds: int) -> 
         errors.append(float(error(now, x)))
         drifts.append(float(((z - first) / std.to(z)).double().square().mean().sqrt()))
         colours.append(colour_bias(image[0], picture[0]))
-        gains.append(contrast_gain(before, now))
+        gains.append(contrast_gain(F.avg_pool2d(before, f), F.avg_pool2d(now, f)))
         pictures.append(picture)
         before = now
     return Rounds(np.array(errors), np.array(drifts), np.array(colours), np.array(gains), tuple(pictures))

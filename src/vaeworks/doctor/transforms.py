@@ -27,7 +27,7 @@ SHIFTS: Mapping[str, float] = {"crop": 0.0, "shift_1": 1.0, "shift_1/2": 0.5, "s
 
 
 def smaller(x: Tensor, factor: int) -> Tensor:
-    """n c h w made smaller by averaging squares of factor x factor, for images and latents alike: no aliasing, and no choice of a kernel."""
+    """n c h w made smaller by averaging squares of factor x factor, images and latents alike: little aliasing, no choice of a kernel."""
     return F.avg_pool2d(x, factor)
 
 

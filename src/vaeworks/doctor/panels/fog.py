@@ -32,7 +32,9 @@ BLOCK = 4
 GRAY, LEAST_GRAY = 10.0, 0.01
 """Chroma in Lab below which a block is nearly gray, and the share of a picture that must be so for its tint to be measured."""
 
-IMAGES, IMAGES_QUICK = 24, 8
+IMAGES, IMAGES_QUICK = 24, 4
+TRIED, TRIED_QUICK = 4, 2
+"""Images that are looked at, and of these how many under applications' constants."""
 
 
 def examine(patient: Patient) -> Finding:
@@ -51,7 +53,7 @@ def examine(patient: Patient) -> Finding:
     shown = [[x.expand(3, -1, -1) for x in row[:4]] for row in rows]
     caption = "Originals; decoded with what fits; decoded as they would be" if made else "Originals; decoded from its own latents"
     pictures = [Picture(caption, grid(shown, gap=4))]
-    table = _applications(patient, pixels[:4]) if made is None else {}
+    table = _applications(patient, seen, TRIED_QUICK if patient.quick else TRIED) if made is None else {}
     return Finding(
         verdict, sentence + _worst_application(table), figures,
         meaning="A washed-out picture comes from a decoder that fades, or, far more often, from latents at another scale than the decoder "
@@ -122,19 +124,18 @@ def _verdict(fog: Fog, tint: float) -> tuple[Verdict, str]:
     return "healthy", fog.sentence
 
 
-def _applications(patient: Patient, pixels: list[Tensor]) -> dict[str, list[Any]]:
+def _applications(patient: Patient, seen: Look, count: int) -> dict[str, list[Any]]:
     """What pictures look like when an application decodes latents of right scale under its own constants."""
     vae = patient.autoencoder
     if patient.factor != 8 or not takes_constants(vae) or not patient.known:
         return {}
-    own = make(vae, pixels)
-    reference = lab(own.pictures)
+    reference = lab(seen.own[:count])
     table: dict[str, list[Any]] = {"application": [], "times the right scale": [], "contrast": [], "saturation": []}
     for name, (scale, shift) in APPLICATIONS.get(vae.latent_channels, {}).items():
-        latents = [vae.normalize(z) / scale + shift for z in own.latents]
+        latents = [vae.normalize(z) / scale + shift for z in seen.latents[:count]]
         pictures = [patient.uint8(patient.decode(z))[0] for z in latents]
         shown = lab(pictures)
-        ratio = latents[0].std().item() / max(own.latents[0].std().item(), 1e-12)
+        ratio = latents[0].std().item() / max(seen.latents[0].std().item(), 1e-12)
         table["application"].append(name)
         table["times the right scale"].append(ratio)
         table["contrast"].append(spread_of_lightness(shown) / max(spread_of_lightness(reference), 1e-6))
