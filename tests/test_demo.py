@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 
 import vaeworks as vw
 from vaeworks.cli import main
+from vaeworks.doctor.panels import TITLES
 from vaeworks.pages import line_chart
 
 
@@ -24,10 +25,20 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_demo_leaves_what_it_promises(out: Path) -> None:
     """Run, exports, pictures and reports; the report has every headline figure."""
-    names = ["run/model.safetensors", "vae-diffusers/config.json", "vae-ldm.safetensors", "painted.png", "repainted.png", "report.html"]
+    names = [
+        "run/model.safetensors",
+        "doctor/report.html",
+        "doctor/report.json",
+        "vae-diffusers/config.json",
+        "vae-ldm.safetensors",
+        "painted.png",
+        "repainted.png",
+        "report.html",
+    ]
     assert all((out / name).is_file() for name in names)
     report = json.loads((out / "report.json").read_text())
     assert report["largest_difference_to_diffusers"] < 1e-5
+    assert set(report["doctor"]) == set(TITLES)
     assert report["prompt"] == "a photo of a dog"
     assert report["pipeline"] == "StableDiffusionPipeline"
     assert report["gain_over_down_up"] == pytest.approx(report["psnr"] - report["evaluation"]["baselines"]["bicubic down-up"]["psnr"])

@@ -65,7 +65,7 @@ def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], No
     judged = evaluate(vae, held_out.files, limit=LIMIT)
 
     say("asking the doctor what is wrong with its latents")
-    examined = examine(vae, scan("photos").files, model=str(out / "run"), size=DOCTOR_SIZE, quick=True)
+    examined = examine(vae, scan("photos").files, model=str(out / "run"), size=DOCTOR_SIZE, quick=True, keep=False)
     (out / "doctor").mkdir()
     write_report(out / "doctor", examined)
 
