@@ -52,7 +52,9 @@ from vaeworks.data.order import BLOCKS, SHARDS, random_words
 from vaeworks.data.tars import expand_braces, tar_files
 from vaeworks.data.transforms import random_crop
 from vaeworks.images import open_image, to_uint8
-from vaeworks.metrics.evaluate import evaluate, worst_cases
+from vaeworks.metrics.evaluate import evaluate
+from vaeworks.metrics.gallery import gallery, sheet
+from vaeworks.metrics.reading import Crop
 from vaeworks.train import train
 from vaeworks.train.run import RunRecord, claim_folder, split_data, trained_on
 
@@ -881,12 +883,13 @@ def test_runs_on_other_sources_are_continued_exactly(
 
 @pytest.mark.parametrize("kind", ["tars", "saved"])
 def test_images_that_are_no_files_are_judged_too(sources: dict[str, str], kind: str) -> None:
-    """Figures and the picture of the worst cases are those of the same images in a folder."""
+    """Figures and the gallery are those of the same images in a folder."""
     model = vw.build(TRAINING.model)
     results = {name: evaluate(model, scan(sources[name]).files[:4], limit=None) for name in (kind, "folder")}
     assert [s.psnr for s in results[kind].scores] == [s.psnr for s in results["folder"].scores]
     assert results[kind].protocol == results["folder"].protocol
-    pictures = [worst_cases(model, results[name], None, files=scan(sources[name]).files) for name in (kind, "folder")]
+    crop = Crop(model.downsample_factor, limit=None)
+    pictures = [sheet(gallery(model, results[name], scan(sources[name]).files, crop)) for name in (kind, "folder")]
     assert pictures[0].tobytes() == pictures[1].tobytes()
 
 
