@@ -36,7 +36,7 @@ def page_values(examination: Examination) -> dict[str, Any]:
     """What the template shows."""
     return {
         "version": __version__,
-        "model": Path(examination.model).name or examination.model,
+        "model": short_name(examination.model),
         "path": examination.model,
         "facts": examination.facts,
         "protocol": examination.protocol,
@@ -44,6 +44,12 @@ def page_values(examination: Examination) -> dict[str, Any]:
         "seconds": sum(examination.seconds.values()),
         "panels": [_panel(name, finding) for name, finding in examination.findings.items()],
     }
+
+
+def short_name(model: str) -> str:
+    """What people call a model by its path: the last part that says something."""
+    parts = [part for part in Path(model).parts if part not in ("/", "run", "vae", "model.safetensors")]
+    return parts[-1] if parts else model
 
 
 def _panel(name: str, finding: Finding) -> dict[str, Any]:
