@@ -198,7 +198,7 @@ def test_latents_that_are_no_numbers_and_images_without_content() -> None:
     found = examine(patient(mean))
     assert found.verdict == "ill" and math.isnan(found.figures["std"].value)
     assert examine(patient(torch.zeros(4, 4, 8, 8))).verdict == "ill"
-    with pytest.raises(NotExamined, match="one and the same colour"):
+    with pytest.raises(NotExamined, match="one single colour"):
         examine(patient(torch.zeros(4, 4, 8, 8), pixels=torch.full((4, 3, 64, 64), 7, dtype=torch.uint8)))
 
 

@@ -42,16 +42,19 @@ def doctor(
 ) -> dict[str, Any]:
     """The diseases of a VAE, worst first, with figures, pictures and remedies. Several models: each, and a comparison."""
     from ..data import scan
-    from ..doctor.examination import check_panels, failing
+    from ..doctor.examination import check_panels, check_rules, failing
     from ..doctor.labels import find_labels, find_masks
-    from ..doctor.page import COMPARE, RECORD, REPORT, check_alike, write_comparison, write_report
+    from ..doctor.page import COMPARE, COMPARE_RECORD, RECORD, REPORT, check_alike, write_comparison, write_report
 
     if not model:
         raise ConfigError("no MODEL is given: vaeworks doctor MODEL --data SRC --out DIR")
-    wanted = None if panels is None else check_panels(name for word in panels for name in word.split(",") if name)
-    rules = [rule for word in fail_on for rule in word.split(",") if rule]
+    wanted = None if panels is None else check_panels(name.strip() for word in panels for name in word.split(",") if name.strip())
+    rules = [rule.strip() for word in fail_on for rule in word.split(",") if rule.strip()]
+    check_rules(rules, wanted)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; --out is a folder")
     places = [out] if len(model) == 1 else [out / name for name in _names(model)]
-    existing = next((p / name for p in (out, *places) for name in (REPORT, RECORD, COMPARE) if (p / name).exists()), None)
+    existing = next((p / name for p in (out, *places) for name in (REPORT, RECORD, COMPARE, COMPARE_RECORD) if (p / name).exists()), None)
     if existing and not overwrite:
         raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
     source = scan(data_source(data))

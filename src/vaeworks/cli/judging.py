@@ -109,7 +109,10 @@ def read_evaluations(path: Path) -> list[Evaluation]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is no eval.json, but a list or a value")
     try:
-        found = [Evaluation.from_dict(v) for v in values.get("models", [values])]
+        several = values.get("models", [values])
+        if not isinstance(several, list) or not several or not all(isinstance(v, dict) for v in several):
+            raise ConfigError("holds no results; give an eval.json that `vaeworks eval --out` wrote")
+        found = [Evaluation.from_dict(v) for v in several]
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return [dataclasses.replace(e, name=e.name or path.parent.name) for e in found]

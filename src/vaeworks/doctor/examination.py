@@ -189,6 +189,13 @@ def _facts(autoencoder: Autoencoder, digest: str, known: bool) -> dict[str, Any]
     }
 
 
+def check_rules(rules: Iterable[str], panels: Iterable[str] | None) -> None:
+    """Errors: ConfigError for what is no rule of `failing`, or is about a panel that is not among these; None: all."""
+    nothing = Finding.absent(NotExamined(""))
+    blank = Examination("", {}, Protocol("", 0, 0), dict.fromkeys(check_panels(panels), nothing), {})
+    failing(blank, rules)
+
+
 def failing(examination: Examination, rules: Iterable[str]) -> list[str]:
     """Sentences on findings that a user asked to be judged.
 
@@ -199,6 +206,8 @@ def failing(examination: Examination, rules: Iterable[str]) -> list[str]:
     found: dict[str, str] = {}
     for rule in rules:
         name, _, level = rule.partition(":")
+        if level and name in ("ill", "watch"):
+            level = "none"
         level = level or (name if name in ("ill", "watch") else "ill")
         names = list(examination.findings) if name in ("ill", "watch") else [name]
         if level not in ("ill", "watch") or (name not in TITLES and name not in ("ill", "watch")):

@@ -214,6 +214,10 @@ def _check(autoencoder: Autoencoder, size: int, reference: Autoencoder | None) -
         raise ConfigError(f"size (={size}) must be a multiple of {factor} for this model, such as {max(1, round(size / factor)) * factor}")
     if config.in_channels not in (1, 3):
         raise ConfigError(f"this model's images have {config.in_channels} channels; folders hold images of 1 or 3")
+    if config.out_channels != config.in_channels:
+        raise ConfigError(
+            f"this model takes {config.in_channels} channels and gives {config.out_channels}; only equal ones can be compared"
+        )
     if reference is not None and (reference.config.name, reference.config.in_channels) != (config.name, config.in_channels):
         raise ConfigError(f"the reference's latents are {reference.config.name}, this VAE's {config.name}; they cannot be exchanged")
 

@@ -154,7 +154,7 @@ class Evaluation:
                 Legibility.from_dict(values["legibility"]) if values["legibility"] else None,
                 Speed(**values["speed"]) if values["speed"] else None,
             )  # fmt: skip
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(f"not a whole evaluation: {type(error).__name__}: {error}; measure again with `vaeworks eval`") from None
 
 

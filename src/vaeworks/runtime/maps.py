@@ -108,7 +108,7 @@ class Convolved(Map):
         return self.source.rows(place, place + 1)
 
     def release(self, before: int) -> None:
-        if self.conv.padding_mode != "circular":
+        if self.conv.padding_mode != "circular" or before >= EVERYTHING:
             self.source.release(before - 1)
 
 
@@ -215,6 +215,7 @@ class Sum(Map):
 
     def __init__(self, source: Map, shortcut: nn.Module, branch: Map):
         self.source, self.shortcut, self.branch = source, shortcut, branch
+        self.wraps = isinstance(branch, Convolved) and branch.conv.padding_mode == "circular"
         self.shape, self.itemsize = branch.shape, branch.itemsize
 
     def rows(self, start: int, stop: int) -> Tensor:
@@ -222,6 +223,8 @@ class Sum(Map):
 
     def release(self, before: int) -> None:
         self.branch.release(before)
+        if self.wraps and before < EVERYTHING:  # the first row's branch is computed from the last rows, and the other way round
+            return
         self.source.release(before - 2)  # the branch may be computed from it, through two convolutions
 
 

@@ -38,7 +38,11 @@ def broken(patient: Patient) -> Finding | None:
             uncertainty=f"Counted exactly, in float32, over {patient.count} images.",
             images=patient.count,
         )
-    first = patient.pixels[0, :, 0, 0]
-    if all(bool((part == first[:, None, None]).all()) for part in patient.parts(patient.pixels)):
-        raise NotExamined("needs images with content: all of these have one and the same colour; give photographs")
+    need_content(patient)
     return None
+
+
+def need_content(patient: Patient) -> None:
+    """Errors: NotExamined where every image is of one colour."""
+    if all(bool((part == part[..., :1, :1]).all()) for part in patient.parts(patient.pixels)):
+        raise NotExamined("needs images with content: each of these is of one single colour; give photographs")

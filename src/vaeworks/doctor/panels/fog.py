@@ -16,6 +16,7 @@ from ..finding import Figure, Finding, Picture, Verdict
 from ..look import Constants, Look, look, make, takes_constants
 from ..patient import Patient
 from ..verdict import FADED, HARSH, Fog, judge, lab, mean_chroma, spread_of_lightness
+from .broken import need_content
 
 APPLICATIONS: Mapping[int, Mapping[str, tuple[float, float]]] = {
     4: {"Stable Diffusion 1 and 2": (0.18215, 0.0), "Stable Diffusion XL": (0.13025, 0.0)},
@@ -39,6 +40,7 @@ TRIED, TRIED_QUICK = 4, 2
 
 def examine(patient: Patient) -> Finding:
     """Contrast, saturation and tint of what it decodes, and what applications' constants would make of it."""
+    need_content(patient)
     numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
     pixels = [patient.pixels[i].clone() for i in numbers]
     vae, known = patient.autoencoder, patient.known

@@ -67,7 +67,7 @@ def _measured(patient: Patient, numbers: Sequence[int]) -> Sequence[LayerRange]:
     for place, number in enumerate(patient.track(numbers)):
         for layer in activation_ranges(patient.autoencoder, patient.images([number])):
             before = merged.get(layer.name)
-            if before is None or not layer.max_abs <= before.max_abs:
+            if before is None or not (layer.max_abs <= before.max_abs or math.isnan(before.max_abs)):
                 merged[layer.name] = LayerRange(layer.name, layer.half, layer.scalable, layer.max_abs, layer.p9999, place)
     return list(merged.values())
 

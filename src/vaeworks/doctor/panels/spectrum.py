@@ -169,7 +169,7 @@ def _figures(seen: Spectra) -> dict[str, Figure]:
     fit = partial(slope, frequencies=seen.frequencies, h=min(h, w))
     picture = fit(seen.pictures)
     figures["slope"] = Figure.of(
-        "slope of the latents' power, by powers of ten", bootstrap(seen.radial, fit), limit=f"{picture:.2f} of the images, 0 of white noise"
+        "slope of the latents' power, log over log", bootstrap(seen.radial, fit), limit=f"{picture:.2f} of the images, 0 of white noise"
     )
     figures["image_slope"] = Figure.of("slope of the images' power, at the latents' size", bootstrap(seen.pictures, fit))
     figures["flatness"] = Figure("spectral flatness", flatness(seen.energy, n * len(seen.channels)), limit="1 of white noise")

@@ -18,6 +18,7 @@ from ...metrics import psnr
 from ..finding import Figure, Finding, Picture, Verdict
 from ..patient import Patient
 from ..verdict import lab
+from .broken import need_content
 
 Decode = Callable[[Tensor], Tensor]
 
@@ -26,6 +27,9 @@ TILE, WHOLE = 512, 768
 
 TILE_QUICK, WHOLE_QUICK = 192, 288
 """With --quick; in smaller tiles everything is worse than in the real thing."""
+
+MOST = 128
+"""Latents along a side, at most: attention over those of a model with a small f would take minutes."""
 
 OVERLAP = {"diffusers": 1 / 4, "ComfyUI": 1 / 4}
 """Of neighbouring tiles, as a share of a tile: their defaults."""
@@ -39,8 +43,11 @@ PICTURES, PICTURES_QUICK = 3, 1
 
 def examine(patient: Patient) -> Finding:
     """Pictures decoded whole and by two applications' tiles, and the difference in tone and in detail."""
+    need_content(patient)
     f = patient.factor
     tile, whole = (max(1, side // f) * f for side in ((TILE_QUICK, WHOLE_QUICK) if patient.quick else (TILE, WHOLE)))
+    if whole > MOST * f:
+        tile, whole = MOST * f * 2 // 3 // f * f, MOST * f
     pictures, enlarged = large_pictures(patient, whole, PICTURES_QUICK if patient.quick else PICTURES)
     rows: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in OVERLAP}
     originals = []
