@@ -145,7 +145,7 @@ def test_gray_images_have_lightness_alone() -> None:
 def test_images_of_one_colour_each_are_not_examined_and_one_among_others_changes_nothing() -> None:
     """The mean colour of a plain image is exact: compared in dB it would condemn the sound codec of the other ones."""
     plain = torch.full((3, 3, 64, 64), 90, dtype=torch.uint8) * torch.tensor([1, 2, 0], dtype=torch.uint8)[:, None, None, None]
-    with pytest.raises(NotExamined, match="one colour"):
+    with pytest.raises(NotExamined, match="one single colour"):
         examine(patient(normal(3, 192, 8, 8), vae=Shuffled(), pixels=plain))
     mixed = torch.cat([plain[:1], ((gray() + 1) * 127.5).to(torch.uint8)])
     found = examine(patient(normal(2, 192, 8, 8), vae=Shuffled(gain=0.97), pixels=mixed))
