@@ -42,9 +42,11 @@ def doctor(
 ) -> dict[str, Any]:
     """The diseases of a VAE, worst first, with figures, pictures and remedies. Several models: each, and a comparison."""
     from ..data import scan
-    from ..doctor.examination import check_panels, check_rules, failing
+    from ..doctor.examination import check_panels, check_rules, default_size, failing
     from ..doctor.labels import find_labels, find_masks
     from ..doctor.page import COMPARE, COMPARE_RECORD, RECORD, REPORT, check_alike, write_comparison, write_report
+    from ..doctor.record import SCHEMA
+    from ..formats.locate import locate
 
     if not model:
         raise ConfigError("no MODEL is given: vaeworks doctor MODEL --data SRC --out DIR")
@@ -59,8 +61,10 @@ def doctor(
         raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
     source = scan(data_source(data))
     classes, shapes = find_labels(source.files, labels), find_masks(source.files, masks)
+    if size is None:  # one for all of them, so that they compare
+        size = default_size(*(locate(name).config for name in model))
     options: dict[str, Any] = {
-        "panels": wanted, "size": size if size is not None else _size(model), "limit": images, "quick": quick, "seed": seed,
+        "panels": wanted, "size": size, "limit": images, "quick": quick, "seed": seed,
         "labels": classes, "masks": shapes, "reference": None if reference is None else _loaded(reference)[0], "keep": cache,
     }  # fmt: skip
     found = []
@@ -76,7 +80,7 @@ def doctor(
         console().print(f"{out / COMPARE} has all of them side by side")
     for path, reason in source.skipped:
         console().print(f"skipped {path}: {reason}", style="yellow")
-    result = found[0].to_dict() if len(found) == 1 else {"schema": 1, "models": [e.to_dict() for e in found]}
+    result = found[0].to_dict() if len(found) == 1 else {"schema": SCHEMA, "models": [e.to_dict() for e in found]}
     if bad := [f"{e.model}: {sentence}" for e in found for sentence in failing(e, rules)]:
         raise Judged(result, bad)
     return result
@@ -106,17 +110,6 @@ def _loaded(name: str) -> tuple[Autoencoder, bool]:
     located = locate(name)
     autoencoder = read(located)
     return autoencoder.to("cuda") if torch.cuda.is_available() else autoencoder, is_certain(located)
-
-
-def _size(models: Iterable[str]) -> int:
-    """About 256 pixels, as a multiple that every model takes: equal for all of them, so that they compare."""
-    import math
-
-    from ..formats.locate import locate
-
-    configs = [locate(name).config for name in models]
-    multiple = math.lcm(*(config.downsample_factor * config.latents_patch for config in configs))
-    return max(1, round(256 / multiple)) * multiple
 
 
 def _names(models: Iterable[str]) -> list[str]:

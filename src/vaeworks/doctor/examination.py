@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..config import LatentConfig
 from ..data import ImageFile
 from ..errors import ConfigError
 from ..formats.feature_weights import cache_folder
@@ -83,7 +85,7 @@ def examine(
     Errors: ConfigError for an unknown panel; and those of `admit`.
     """
     names = check_panels(panels)
-    size = default_size(autoencoder) if size is None else size
+    size = default_size(autoencoder.config) if size is None else size
     taken = choose(files, limit, quick)
     chosen = [files[i] for i in taken]
     marks = None if labels is None else [labels[i] for i in taken]
@@ -148,9 +150,9 @@ def check_panels(panels: Iterable[str] | None) -> list[str]:
     return [name for name in TITLES if name in asked]
 
 
-def default_size(autoencoder: Autoencoder) -> int:
-    """About 256 pixels, as a multiple that the model takes."""
-    multiple = autoencoder.downsample_factor * autoencoder.config.latents_patch
+def default_size(*configs: LatentConfig) -> int:
+    """About 256 pixels, as a multiple that every one of these models takes."""
+    multiple = math.lcm(*(config.downsample_factor * config.latents_patch for config in configs))
     return max(1, round(256 / multiple)) * multiple
 
 

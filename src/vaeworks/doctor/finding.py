@@ -46,12 +46,21 @@ class Figure:
         """A figure with the interval that a bootstrap gave."""
         return cls(label, interval.value, interval.low, interval.high, unit, limit)
 
+    @property
+    def shown(self) -> str:
+        """Value and unit as people read them."""
+        return number(self.value) + (self.unit if self.unit in ("", "%") else f" {self.unit}")
+
+    @property
+    def interval(self) -> str:
+        """Its ends as people read them; empty where there is none."""
+        if self.low is None or self.high is None or not (math.isfinite(self.low) and math.isfinite(self.high)):
+            return ""
+        return f"{number(self.low)} to {number(self.high)}"
+
     def text(self) -> str:
         """Value, unit and interval as people read them."""
-        unit = self.unit if self.unit in ("", "%") else f" {self.unit}"
-        if self.low is None or self.high is None or not (math.isfinite(self.low) and math.isfinite(self.high)):
-            return f"{number(self.value)}{unit}"
-        return f"{number(self.value)}{unit} ({number(self.low)} to {number(self.high)})"
+        return f"{self.shown} ({self.interval})" if self.interval else self.shown
 
 
 def number(value: float) -> str:

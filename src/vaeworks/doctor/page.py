@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import dumps
+from ..config import differences, dumps
 from ..errors import ConfigError
 from ..formats.files import write_text
 from ..pages import chart, data_uri, write_page
 from .examination import Examination
 from .finding import VERDICTS, Finding, number
 from .panels import TITLES
+from .record import SCHEMA
 
 REPORT, RECORD = "report.html", "report.json"
 COMPARE, COMPARE_RECORD = "compare.html", "compare.json"
@@ -60,7 +60,7 @@ def _panel(name: str, finding: Finding) -> dict[str, Any]:
         "sentence": finding.sentence[:1].upper() + finding.sentence[1:],
         "verdict": finding.verdict,
         "figures": [
-            {"label": f.label, "value": f"{number(f.value)}{_unit(f.unit)}", "interval": _interval(f.low, f.high), "limit": f.limit}
+            {"label": f.label, "value": f.shown, "interval": f.interval, "limit": f.limit}
             for f in finding.figures.values()
         ],
         "pictures": [
@@ -81,14 +81,6 @@ def _titled(title: str, y: str) -> str:
     return f"{title}, {y}" if y and y not in title else title
 
 
-def _unit(unit: str) -> str:
-    return "" if not unit else unit if unit == "%" else f" {unit}"
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)) else f"{number(low)} to {number(high)}"
-
-
 def _rows(table: Mapping[str, Sequence[float | str]]) -> dict[str, Any]:
     columns = [[v if isinstance(v, str) else number(v) for v in values] for values in table.values()]
     texts = [any(isinstance(v, str) for v in values) for values in table.values()]
@@ -105,7 +97,7 @@ def write_comparison(folder: Path, examinations: Sequence[Examination], places: 
     """
     rows = comparison(examinations)
     names = [place.rstrip("/") for place in places]
-    values = {"schema": 1, "vaeworks": __version__, "models": {name: e.to_dict() for name, e in zip(names, examinations, strict=True)}}
+    values = {"schema": SCHEMA, "vaeworks": __version__, "models": {name: e.to_dict() for name, e in zip(names, examinations, strict=True)}}
     write_text(folder / COMPARE_RECORD, dumps(values) + "\n")
     models = [{"name": name, "page": f"{name}/{REPORT}", "examination": e} for name, e in zip(names, examinations, strict=True)]
     write_page(
@@ -134,10 +126,7 @@ def comparison(examinations: Sequence[Examination]) -> list[dict[str, Any]]:
                 {
                     "label": first.label if all(c is None or c.label == first.label for c in cells) else key.replace("_", " "),
                     "unit": first.unit,
-                    "cells": [
-                        None if c is None else {"value": f"{number(c.value)}{_unit(c.unit)}", "interval": _interval(c.low, c.high)}
-                        for c in cells
-                    ],
+                    "cells": [None if c is None else {"value": c.shown, "interval": c.interval} for c in cells],
                 }
             )
         panels.append({"name": name, "title": TITLES[name], "findings": found, "figures": figures})
@@ -148,9 +137,8 @@ def check_alike(examinations: Sequence[Examination]) -> None:
     """Errors: ConfigError for examinations by unlike protocols; the model's reference VAE may differ in nothing either."""
     first = examinations[0]
     for other in examinations[1:]:
-        differing = [
-            f"{name} ({_short(a)} and {_short(b)})" for name, a in vars(first.protocol).items() if (b := vars(other.protocol)[name]) != a
-        ]
+        found = differences(first.protocol, other.protocol)
+        differing = [f"{name} ({_short(a)} and {_short(b)})" for name, (a, b) in found.items()]
         if differing:
             raise ConfigError(
                 f"{first.model} and {other.model} were not examined alike: {', '.join(differing)} differ; examine both in one call"

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +19,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..config import to_dict
-from ..data import ImageFile
+from ..data import ImageFile, ImageSet
 from ..data.place import open_place
 from ..errors import ConfigError, DataError
 from ..images import from_model_range, to_model_range, to_uint8
 from ..models import Autoencoder
 from .finding import NotExamined
 
-T = TypeVar("T")
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 """Wraps what is iterated over, to show progress."""
 
@@ -113,8 +112,7 @@ class Patient:
 
     def some(self, most: int) -> list[int]:
         """Numbers of at most `most` images, evenly spaced over all."""
-        count = min(most, self.count)
-        return sorted({i * self.count // count for i in range(count)}) if count else []
+        return spaced(self.count, most)
 
     def images(self, numbers: Sequence[int]) -> Tensor:
         """Images n c size size in [-1,1] on the model's device."""
@@ -146,11 +144,16 @@ def choose(files: Sequence[ImageFile], limit: int | None = None, quick: bool = F
 
     Errors: DataError where that is none.
     """
-    most = limit if limit is not None else QUICK_IMAGES if quick else len(files)
-    count = min(most, len(files))
-    if count < 1:
+    chosen = spaced(len(files), limit if limit is not None else QUICK_IMAGES if quick else len(files))
+    if not chosen:
         raise DataError(f"no image to examine (limit {limit}, {len(files)} images); give at least one")
-    return [i * len(files) // count for i in range(count)]
+    return chosen
+
+
+def spaced(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers 0..count-1, evenly spaced."""
+    taken = min(most, count)
+    return [i * count // taken for i in range(taken)]
 
 
 def protocol_of(
@@ -158,7 +161,7 @@ def protocol_of(
     masks: Sequence[Path | None] | None = None, reference: Autoencoder | None = None,
 ) -> Protocol:  # fmt: skip
     """What an examination of exactly these files would depend on; known before anything is encoded."""
-    digest = hashlib.sha256("".join(f.digest for f in files).encode()).hexdigest()
+    digest = ImageSet("", tuple(files)).digest
     marks = "" if labels is None and masks is None else _labels_digest(labels, masks)
     return Protocol(digest, len(files), size, quick, seed, marks, "" if reference is None else model_digest(reference))
 

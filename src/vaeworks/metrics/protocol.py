@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.plain import differences as fields_that_differ
 from ..config.plain import from_dict
 from ..errors import ConfigError
 
@@ -50,8 +51,8 @@ class Protocol:
 
 def differences(a: Protocol, b: Protocol) -> tuple[str, ...]:
     """A phrase for every field that differs, with both values."""
-    pairs = ((field.name, getattr(a, field.name), getattr(b, field.name)) for field in dataclasses.fields(Protocol))
-    return tuple(f"{name.replace('_', '-')} ({_short(x)} and {_short(y)})" for name, x, y in pairs if x != y)
+    found = fields_that_differ(a, b)
+    return tuple(f"{name.replace('_', '-')} ({_short(x)} and {_short(y)})" for name, (x, y) in found.items())
 
 
 def check_alike(protocols: Mapping[str, Protocol]) -> None:

@@ -55,6 +55,10 @@ class Autoencoder(nn.Module):
         moments = self.quant_conv(self.encoder(images))
         if isinstance(self.encoder, TinyEncoder):
             return Posterior.point(moments)
+        return self.posterior(moments)
+
+    def posterior(self, moments: Tensor) -> Posterior:
+        """What a KL autoencoder's moments, behind quant_conv, say of the latents: a Gaussian, or a bounded point."""
         # autocast leaves them in half precision, in which the KL of a small variance is wrong by percents
         moments = moments.float() if torch.is_autocast_enabled(moments.device.type) else moments
         bottleneck = self.kl_config.bottleneck

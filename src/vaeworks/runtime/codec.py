@@ -16,7 +16,6 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..images import check_divisible, pad_to_multiple
 from ..models import Autoencoder, Decoder, Encoder, Posterior
-from ..models.bottleneck import bounded
 from .maps import Shape
 from .striped import Ledger, Striped
 
@@ -100,8 +99,7 @@ class Codec:
         check_divisible(images.shape[-2], images.shape[-1], vae.downsample_factor)
         images = images.contiguous(memory_format=torch.channels_last)
         moments = vae.quant_conv(self._strips(self.plan_encode(*images.shape)).encode(vae.encoder, images))
-        bottleneck = vae.kl_config.bottleneck
-        return Posterior(moments) if bottleneck.kind == "kl" else Posterior.point(bounded(moments, bottleneck))
+        return vae.posterior(moments)
 
     def plan_decode(self, n: int, c: int, h: int, w: int) -> Plan:
         """How latents of this shape would be decoded.

@@ -14,6 +14,8 @@ from ...metrics.bootstrap import bootstrap
 from ..capacity import measure_channels, standardization
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict, number
 from ..patient import Patient
+from ..smoothness import error
+from ..smoothness import psnr as decibels
 from ..transforms import SCALES, SHIFTS, TURNS, inner, shifted_image, shifted_latents, smaller
 from .broken import broken
 from .decoded import crop_cells, crop_of, not_finite, undecodable
@@ -63,8 +65,8 @@ def examine(patient: Patient) -> Finding:
     errors: Rows = {}
     for i in patient.track(numbers):
         images = crop_of(patient, [i], cells)
-        for name, error in encoder_errors(lambda x: patient.encode(x)[:, alive] / std.to(x.device), images, patient.factor).items():
-            errors.setdefault(name, []).append(error)
+        for name, found_error in encoder_errors(lambda x: patient.encode(x)[:, alive] / std.to(x.device), images, patient.factor).items():
+            errors.setdefault(name, []).append(found_error)
     if not all(math.isfinite(e) for row in errors.values() for e in row):
         return undecodable(float(np.mean([not math.isfinite(e) for row in errors.values() for e in row])))
     shown = numbers[: DECODED_QUICK if patient.quick else DECODED]
@@ -181,8 +183,7 @@ def _even(x: Tensor, f: int) -> Tensor:
 
 def psnr(a: Tensor, b: Tensor) -> float:
     """dB between images in [-1,1], the first clamped; at most 100."""
-    error = float((a.clamp(-1, 1) - b).double().square().mean())
-    return 100.0 if error <= 4e-10 else 10 * math.log10(4 / error)
+    return float(decibels(error(a, b).mean().cpu().numpy()))
 
 
 def _limit(name: str) -> str:
