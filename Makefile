@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/vaeworks demo --out out/demo --overwrite
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 
 import vaeworks as vw
+from vaeworks import demo
 from vaeworks.cli import main
 from vaeworks.doctor.panels import TITLES
 from vaeworks.pages import line_chart
@@ -19,7 +20,10 @@ from vaeworks.pages import line_chart
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "out"
-    assert main(["demo", "--out", str(folder), "--minutes", "0.02"]) == 0
+    with pytest.MonkeyPatch.context() as patch:  # smaller pictures; all else is the demo's
+        patch.setattr(demo, "DOCTOR_SIZE", 64)
+        patch.setattr(demo, "LIMIT", 128)
+        assert main(["demo", "--out", str(folder), "--minutes", "0.02"]) == 0
     return folder
 
 
@@ -74,14 +78,20 @@ def test_exports_load_without_us(out: Path) -> None:
             torch.testing.assert_close(vae.decode(vae.encode(images).mode()), expected, atol=1e-5, rtol=0)
 
 
-def test_demo_clears_only_what_a_demo_made(out: Path, tmp_path: Path, capsys) -> None:
+def test_demo_clears_only_what_a_demo_made(out: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not unasked, never a folder that holds something else, and never a file it did not make."""
     assert main(["demo", "--out", str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err
     (tmp_path / "thesis.txt").write_text("precious")
     assert main(["demo", "--out", str(tmp_path), "--overwrite"]) == 2
     (out / "notes.txt").write_text("precious")
-    assert main(["demo", "--out", str(out), "--minutes", "0.01", "--overwrite"]) == 0
+
+    def begun(*args: object, **options: object) -> None:
+        raise vw.ConfigError("far enough")
+
+    monkeypatch.setattr(demo, "train", begun)
+    assert main(["demo", "--out", str(out), "--overwrite"]) == 2
+    assert capsys.readouterr().err.endswith("far enough\n") and [path.name for path in out.iterdir()] == ["notes.txt"]
     assert (out / "notes.txt").read_text() == (tmp_path / "thesis.txt").read_text() == "precious"
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 import vaeworks as vw
 from vaeworks.cli.main import main
+from vaeworks.config.plain import differences
 from vaeworks.data import ImageFile, photos
 from vaeworks.doctor import examination as examining
 from vaeworks.doctor.examination import Examination, check_panels, doctor_cache, examine, failing
@@ -90,8 +91,11 @@ def test_no_image_is_told() -> None:
 def test_alpha_becomes_white_and_gray_models_see_gray(tmp_path: Path) -> None:
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(tmp_path / "a.png")
     image = files([tmp_path / "a.png"])
-    assert (admit(linear(), image, size=64).pixels == 255).all()
-    assert admit(linear("small-f8c4", in_channels=1, out_channels=1), image, size=64).pixels.shape == (1, 1, 64, 64)
+    seen = admit(linear(), image, size=64)
+    assert (seen.pixels == 255).all() and (seen.protocol.flattened, seen.protocol.channels) == (1, 3)
+    gray = admit(linear("small-f8c4", in_channels=1, out_channels=1), image, size=64)
+    assert gray.pixels.shape == (1, 1, 64, 64)
+    assert set(differences(seen.protocol, gray.protocol)) == {"channels"}  # so the two are not compared
     with pytest.raises(ConfigError, match="2 channels"):
         admit(vw.build("small-f8c4", in_channels=2), image, size=64)
 
@@ -384,7 +388,7 @@ def test_bad_input_is_one_line(model: str, tmp_path: Path, capsys: pytest.Captur
         ([str(tmp_path / "no.safetensors"), "--data", "photos", *out], "does not exist"),
         ([model, "--data", "photos", "--panels", "nose", *out], "panel 'nose' is not known"),
         ([model, "--data", "photos", "--labels", "names.txt", *out], "give folders, names, none or a CSV"),
-        ([model, "--data", "photos", "--images", "0", *out], "at least one"),
+        ([model, "--data", "photos", "--images", "0", *out], "at least 1"),
         (["--data", "photos", *out], "no MODEL"),
     ):
         assert main(["doctor", *words]) == 2

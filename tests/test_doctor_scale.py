@@ -114,6 +114,18 @@ def test_the_configuration_alone_decides_about_the_scale(scale: float, verdict: 
     assert (f"should be {right}" in found.sentence and f"scaling_factor {right}" in found.remedy) == (verdict != "healthy")
 
 
+def test_a_mirrored_latent_space_is_as_good() -> None:
+    """A negative scaling factor of the right size is healthy; of another one, the advice keeps its sign."""
+    latents = 5 * normal(8, 4, 8, 8)
+    assert examine(patient(latents, vae=scaled(-0.2))).verdict == "healthy"
+    found = examine(patient(latents, vae=scaled(-1.0)))
+    factor = found.figures["scaling_factor"]
+    right = f"{factor.value:.4g}"
+    assert found.verdict == "ill" and f"should be {right}" in found.sentence and f"scaling_factor {right}" in found.remedy
+    assert factor.value == pytest.approx(-0.2, rel=0.05)
+    assert factor.low < factor.value < factor.high < 0
+
+
 def test_an_unknown_scale_is_not_called_wrong() -> None:
     unknown = patient(5 * normal(8, 4, 8, 8), vae=scaled(1.0))
     unknown.known = False

@@ -244,6 +244,11 @@ def test_few_images(count: int) -> None:
     assert found.verdict == "not examined" and math.isnan(found.figures["lds"].low) == (count == 1)
 
 
+def test_one_class_is_no_classes() -> None:
+    found = examine(patient(normal(6, 4, 8, 8), labels=["dog"] * 6))
+    assert "not one class of 6" in found.sentence
+
+
 def test_what_cannot_be_measured() -> None:
     with pytest.raises(NotExamined, match="4 x 4"):
         examine(patient(normal(4, 4, 2, 2)))

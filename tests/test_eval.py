@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -246,9 +247,14 @@ def test_command_compares_models_of_any_factor(models: tuple[Path, ...], folder:
 
     assert main(["eval", one, *data, "--multiple", "8", "--against", str(tmp_path / "both"), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["models"]) == 3
-    assert main(["eval", one, *data, "--against", str(tmp_path / "both")]) == 2
+    assert main(["eval", one, *data, "--against", str(tmp_path / "both"), "--out", str(tmp_path / "unlike")]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "were not measured alike" in said and "crop (" in said and "posterior" not in said
+    assert "multiples of 4" in json.loads((tmp_path / "unlike" / "eval.json").read_text())["protocol"]["crop"]  # measured, so not lost
+    assert main(["eval", one, *data, "--against", str(tmp_path / "both"), str(tmp_path / "unlike")]) == 2
+    assert "evaluating" not in (said := capsys.readouterr().err) and "crop (" in said  # known before anything is measured
+    assert main(["eval", one, *data, "--out", one]) == 2
+    assert "is a file; --out is a folder" in capsys.readouterr().err
     assert main(["eval", one, gray, *data]) == 2
     assert "takes images of 3 channels" in capsys.readouterr().err.splitlines()[-1]
     assert main(["eval", one, two, *data, "--multiple", "4"]) == 2
@@ -276,3 +282,25 @@ def test_command_says_what_it_did_not_measure(models: tuple[Path, ...], folder: 
     assert main(["eval", gray, *options, "--overwrite", "--features", "inception"]) == 2
     assert "pt_inception-2015-12-05-6726825d.pth" in capsys.readouterr().err
     assert np.asarray(Image.open(tmp_path / "out" / "gallery.png")).size
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda scores: scores.clear(), "no image"),
+        (lambda scores: scores[0].update(psnr="high"), "no numbers"),
+        (lambda scores: scores[1].update(bias=[]), "lacks figures"),
+        (lambda scores: scores[1].update(lpips=0.5), "lacks figures"),
+        (lambda scores: scores[1]["baselines"].popitem(), "lacks figures"),
+        (lambda scores: scores[0].pop("ssim"), "KeyError"),
+    ],
+)
+def test_a_record_that_no_measurement_leaves(folder: Path, change: Callable[[list[dict]], object], why: str) -> None:
+    """One line, whatever was done to the file; two records of unlike numbers of images are not paired."""
+    found = evaluate(vw.build(SMALL), scan(folder).files)
+    values = json.loads(json.dumps(found.to_dict()))
+    change(values["scores"])
+    with pytest.raises(vw.ConfigError, match=f"not a whole evaluation.*{why}"):
+        Evaluation.from_dict(values)
+    with pytest.raises(vw.ConfigError, match="measure both again"):
+        compare([found, dataclasses.replace(found, scores=found.scores[1:])])

@@ -15,7 +15,7 @@ from vaeworks.nn import Conv3x3, GroupNorm, ResBlock, Upsample, winograd
 from vaeworks.nn import conv as conv_module
 from vaeworks.nn import norm as norm_module
 from vaeworks.nn.filtering import F2, F4, Doubled, Filtering
-from vaeworks.nn.winograd import minimal_filtering
+from vaeworks.nn.winograd import filtered, minimal_filtering, prepared
 
 LAST = torch.channels_last
 
@@ -194,3 +194,20 @@ def test_a_feature_network_in_training_is_the_plain_one(monkeypatch: pytest.Monk
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
     mine, theirs = (torch.autograd.grad(sum(f.square().sum() for f in features), images)[0] for features in (found, expected))
     torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("filtering", [F4(), F2(), Doubled()], ids=lambda f: type(f).__name__)
+@pytest.mark.parametrize(("height", "width", "above", "below"), [(1, 1, 0, 0), (3, 5, 1, 1), (8, 8, 0, 1), (9, 7, 1, 0), (22, 13, 1, 1)])
+def test_rows_of_a_map_without_a_gradient(
+    filtering: Filtering, height: int, width: int, above: int, below: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any size, with rows that are only seen instead of the frame's; inside inference mode, and training goes on after it."""
+    monkeypatch.setattr(winograd, "WORKSPACE", 3_000)
+    x, weight, bias = operands(5, 7, height, width)
+    with torch.inference_mode():
+        found = filtered(x, prepared(weight, filtering), bias, filtering, above, below)
+    gain = filtering.outputs // filtering.advance
+    expected = plain(x, weight, bias, filtering)[:, :, above * gain : (height - below) * gain]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert found.is_contiguous(memory_format=LAST)
+    minimal_filtering(*operands(5, 7, 8, 8), filtering).sum().backward()

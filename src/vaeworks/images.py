@@ -189,3 +189,12 @@ def grid(rows: Sequence[Sequence[Tensor]], gap: int = 2, background: int = 255) 
 def difference(a: Tensor, b: Tensor, gain: int = 4) -> Tensor:
     """|a - b| of two uint8 images, times `gain`, as uint8."""
     return (a.int() - b.int()).abs().mul(gain).clamp(0, 255).to(torch.uint8)
+
+
+def has_alpha(content: bytes) -> bool:
+    """Whether an encoded image's header promises transparency."""
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            return file.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in file.info
+    except Exception:  # it was read a moment ago; what a second look fails at decides nothing
+        return False

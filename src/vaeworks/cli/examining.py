@@ -59,6 +59,8 @@ def doctor(
     existing = next((p / name for p in (out, *places) for name in (REPORT, RECORD, COMPARE, COMPARE_RECORD) if (p / name).exists()), None)
     if existing and not overwrite:
         raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
+    if images is not None and images < 1:
+        raise ConfigError(f"--images {images} leaves nothing to examine; give at least 1")
     source = scan(data_source(data))
     classes, shapes = find_labels(source.files, labels), find_masks(source.files, masks)
     if size is None:  # one for all of them, so that they compare
@@ -143,5 +145,6 @@ def _print(examination: Examination) -> None:
         table.add_row(TITLES[name].partition(":")[0], Text(finding.verdict, style=STYLES[finding.verdict]), seen)
     out = console()
     protocol = examination.protocol
-    out.print(f"{protocol.count} images of {protocol.size} px{', quick' if protocol.quick else ''}")
+    flattened = f"; {protocol.flattened} with transparency were flattened onto white" if protocol.flattened else ""
+    out.print(f"{protocol.count} images of {protocol.size} px{', quick' if protocol.quick else ''}{flattened}")
     out.print(table)

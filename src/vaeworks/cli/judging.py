@@ -58,13 +58,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """How faithful VAEs are: PSNR to legibility, with intervals and baselines. Several models: paired differences."""
     from ..data import scan
-    from ..metrics import compare, load_features
-    from ..metrics.protocol import check_alike
+    from ..metrics import load_features
 
     if not models:
         raise ConfigError("no MODEL is given: vaeworks eval MODEL --data SRC")
     _check_free(out, overwrite)
     earlier = [e for path in against for e in read_evaluations(path)]
+    _check_alike(earlier)
     vaes = [_placed(loaded(model)) for model in models]
     crop_multiple = _multiple(models, vaes, multiple)
     images = scan(data_source(data))
@@ -78,11 +78,29 @@ def evaluate(
     found = []
     for name, vae in zip(_names(models), vaes, strict=True):
         found.append(_judged(name, vae, files, images, options, legibility, (speed_size, speed_batch) if speed else None))
-    everything = [*found, *earlier]
-    if len(everything) > 1:
-        from ..metrics.comparison import titles
+    try:
+        _check_alike([*found, *earlier])
+    except ConfigError:  # known only now, because it depends on which images could be read; what was measured is not lost
+        _shown(out, found, found, vaes, files, options)
+        raise
+    return _shown(out, found, [*found, *earlier], vaes, files, options)
 
-        check_alike({title: e.protocol for title, e in zip(titles(everything), everything, strict=True)})
+
+def _check_alike(evaluations: Sequence[Evaluation]) -> None:
+    """Errors: ConfigError for unlike protocols, naming what differs."""
+    from ..metrics.comparison import titles
+    from ..metrics.protocol import check_alike
+
+    check_alike({title: e.protocol for title, e in zip(titles(evaluations), evaluations, strict=True)})
+
+
+def _shown(
+    out: Path | None, found: Sequence[Evaluation], everything: Sequence[Evaluation], vaes: Sequence[Autoencoder],
+    files: tuple[ImageFile, ...], options: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Print, and write where a folder is given; everything: with what was measured earlier."""
+    from ..metrics import compare
+
     comparisons = compare(everything) if len(everything) > 1 else ()
     if len(everything) == 1:
         print_evaluation(found[0])
@@ -130,6 +148,8 @@ def _say(line: str) -> None:
 
 
 def _check_free(out: Path | None, overwrite: bool) -> None:
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; --out is a folder")
     for name in (RECORD, GALLERY, REPORT) if out is not None and not overwrite else ():
         if out is not None and (out / name).exists():
             raise ConfigError(f"{out / name} exists; choose another --out, or pass --overwrite")

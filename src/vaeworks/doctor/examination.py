@@ -23,7 +23,7 @@ from ..formats.files import atomic
 from ..models import Autoencoder
 from .finding import VERDICTS, Finding, NotExamined
 from .panels import TITLES, panel
-from .patient import Patient, Protocol, Track, admit, choose, model_digest, protocol_of
+from .patient import Patient, Protocol, Track, admit, check_examinable, choose, model_digest, protocol_of
 from .record import SCHEMA, read_finding, to_dict, write_finding
 
 Begin = Callable[[str], Track]
@@ -86,11 +86,12 @@ def examine(
     """
     names = check_panels(panels)
     size = default_size(autoencoder.config) if size is None else size
+    check_examinable(autoencoder, size, reference)
     taken = choose(files, limit, quick)
     chosen = [files[i] for i in taken]
     marks = None if labels is None else [labels[i] for i in taken]
     places = None if masks is None else [masks[i] for i in taken]
-    protocol = protocol_of(chosen, size, quick, seed, marks, places, reference)
+    protocol = protocol_of(chosen, size, quick, seed, marks, places, reference, autoencoder.config.in_channels)
     digest = model_digest(autoencoder)
     folder = doctor_cache() / f"{digest[:16]}-{_key(protocol, known)}"
     findings: dict[str, Finding] = {}

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from ..config import to_dict
 from ..data import ImageFile, ImageSet
-from ..data.place import open_place
+from ..data.place import open_place, read_place
 from ..errors import ConfigError, DataError
-from ..images import from_model_range, to_model_range, to_uint8
+from ..images import from_model_range, has_alpha, to_model_range, to_uint8
 from ..models import Autoencoder
 from .finding import NotExamined
 
@@ -49,6 +49,10 @@ class Protocol:
     """SHA-256 over labels and masks; empty without"""
     reference: str = ""
     """digest of the VAE that the diffusion model was made for; empty: the examined one"""
+    channels: int = 3
+    """of the images, as the model takes them"""
+    flattened: int = 0
+    """images with transparency, which were flattened onto white"""
 
     @property
     def digest(self) -> str:
@@ -158,12 +162,13 @@ def spaced(count: int, most: int) -> list[int]:
 
 def protocol_of(
     files: Sequence[ImageFile], size: int, quick: bool = False, seed: int = 0, labels: Sequence[str] | None = None,
-    masks: Sequence[Path | None] | None = None, reference: Autoencoder | None = None,
+    masks: Sequence[Path | None] | None = None, reference: Autoencoder | None = None, channels: int = 3,
 ) -> Protocol:  # fmt: skip
     """What an examination of exactly these files would depend on; known before anything is encoded."""
     digest = ImageSet("", tuple(files)).digest
     marks = "" if labels is None and masks is None else _labels_digest(labels, masks)
-    return Protocol(digest, len(files), size, quick, seed, marks, "" if reference is None else model_digest(reference))
+    flattened = sum(has_alpha(read_place(file.path)) for file in files)
+    return Protocol(digest, len(files), size, quick, seed, marks, "" if reference is None else model_digest(reference), channels, flattened)
 
 
 def admit(
@@ -188,7 +193,7 @@ def admit(
     Errors: DataError for no images or one that cannot be read; ConfigError for a size that is no multiple of f, for images that are neither
     gray nor RGB, and for a reference with other latents.
     """
-    _check(autoencoder, size, reference)
+    check_examinable(autoencoder, size, reference)
     taken = choose(files, limit, quick)
     files = [files[i] for i in taken]
     names = None if labels is None else tuple(labels[i] for i in taken)
@@ -202,15 +207,17 @@ def admit(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    protocol = protocol_of(files, size, quick, seed, names, places, reference, autoencoder.config.in_channels)
     patient = Patient(
-        model, protocol_of(files, size, quick, seed, names, places, reference), tuple(files), pixels, mean, logvar, names, drawn,
+        model, protocol, tuple(files), pixels, mean, logvar, names, drawn,
         original=autoencoder, known=known, reference=reference, track=track,
     )  # fmt: skip
     weakref.finalize(patient, shutil.rmtree, folder, ignore_errors=True)
     return patient
 
 
-def _check(autoencoder: Autoencoder, size: int, reference: Autoencoder | None) -> None:
+def check_examinable(autoencoder: Autoencoder, size: int, reference: Autoencoder | None = None) -> None:
+    """Errors: ConfigError, as `admit`."""
     config = autoencoder.config
     factor = autoencoder.downsample_factor * config.latents_patch
     if size < 1 or size % factor:

@@ -49,6 +49,10 @@ def compare(evaluations: Sequence[Evaluation]) -> tuple[Comparison, ...]:
     if len(evaluations) < 2:
         raise ConfigError(f"a comparison needs at least two evaluations, not {len(evaluations)}")
     check_alike({title: e.protocol for title, e in zip(titles(evaluations), evaluations, strict=True)})
+    if odd := next((e for e in evaluations if len(e.scores) != len(evaluations[0].scores)), None):
+        raise ConfigError(
+            f"{odd.title} has {len(odd.scores)} images and {evaluations[0].title} {len(evaluations[0].scores)}; measure both again"
+        )
     first, *others = evaluations
     names = titles(evaluations)
     return tuple(

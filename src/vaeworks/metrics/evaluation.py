@@ -148,12 +148,14 @@ class Evaluation:
         if values.get("schema") != SCHEMA:
             raise ConfigError(f"not an evaluation of schema {SCHEMA}, but of {values.get('schema')!r}; measure again with `vaeworks eval`")
         try:
-            return cls(
+            found = cls(
                 values["model"], Protocol.from_dict(values["protocol"]), tuple(map(_score, values["scores"])),
                 tuple((path, reason) for path, reason in values["skipped"]), values["name"], _sets(values["sets"]), tuple(values["notes"]),
                 Legibility.from_dict(values["legibility"]) if values["legibility"] else None,
                 Speed(**values["speed"]) if values["speed"] else None,
             )  # fmt: skip
+            _check_scores(found.scores)
+            return found
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(f"not a whole evaluation: {type(error).__name__}: {error}; measure again with `vaeworks eval`") from None
 
@@ -180,6 +182,19 @@ def _score(values: dict[str, Any]) -> ImageScore:
             "baselines": baselines,
         }
     )
+
+
+def _check_scores(scores: tuple[ImageScore, ...]) -> None:
+    """Errors: ValueError for what no measurement leaves: no image, figures that are no numbers, or that some images lack."""
+    if not scores:
+        raise ValueError("no image")
+    for score in scores:
+        numbers = (score.psnr, score.ssim, score.ms_ssim, *score.bias, *(x for pair in score.baselines.values() for x in pair))
+        if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers):
+            raise ValueError(f"{score.path} has figures that are no numbers")
+        alike = [(s.lpips is None, len(s.bias), set(s.baselines)) for s in (scores[0], score)]
+        if alike[0] != alike[1] or len(score.bias) not in (0, 2, 6) or not {DOWN_UP, JPEG} <= set(score.baselines):
+            raise ValueError(f"{score.path} lacks figures that other images have")
 
 
 def interval(values: dict[str, Any]) -> Interval:

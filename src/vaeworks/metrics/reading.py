@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 from PIL import Image
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ..data.place import Place, read_place
 from ..errors import ConfigError, DataError
-from ..images import center_crop, open_image, to_uint8
+from ..images import center_crop, has_alpha, open_image, to_uint8
 from .reconstruction import SSIM_WINDOW
 
 KERNELS = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR,
@@ -50,7 +49,7 @@ class Crop:
         cropped = to_uint8(center_crop(image, self.multiple, self.limit))
         if min(cropped.shape[-2:]) < SSIM_WINDOW:
             raise DataError(f"{image.width}x{image.height} pixels, too small for SSIM's window of {SSIM_WINDOW}")
-        return cropped, _has_alpha(content)
+        return cropped, has_alpha(content)
 
     def _resized(self, image: Image.Image) -> Image.Image:
         if self.resize is None:
@@ -68,12 +67,3 @@ class Crop:
     def resize_stated(self) -> str:
         """What the protocol says of resizing."""
         return "none" if self.resize is None else f"shorter side to {self.resize} px, Pillow's {self.kernel}"
-
-
-def _has_alpha(content: bytes) -> bool:
-    """Whether an encoded image's header promises transparency."""
-    try:
-        with Image.open(io.BytesIO(content)) as file:
-            return file.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in file.info
-    except Exception:  # it was read a moment ago; what a second look fails at decides nothing
-        return False

@@ -87,12 +87,13 @@ def _backward(grad: Tensor, x: Tensor, weight: Tensor, f: Filtering, wants: Sequ
 class _Chunk:
     """Some rows of tiles, of all images."""
 
-    def __init__(self, filtering: Filtering, first: int, rows: int, whole: Tensor):
-        """whole: the input n h w c."""
-        self.f, self.first, self.rows = filtering, first, rows
+    def __init__(self, filtering: Filtering, first: int, rows: int, whole: Tensor, above: int = 0):
+        """whole: the input n h w c; above: its rows over the first one that has an output, instead of the frame's, 0 or 1."""
+        self.f, self.first, self.rows, self.above = filtering, first, rows, above
         self.images, self.height, self.width, _ = whole.shape
-        self.columns, self.dtype = self.width // filtering.advance, whole.dtype
+        self.columns, self.dtype = -(-self.width // filtering.advance), whole.dtype
         self.frame = filtering.window - filtering.advance  # two rows, and columns, more than the tiles advance
+        self.padded_width = self.columns * filtering.advance + self.frame
 
     def buffer(self, name: str, *shape: int, columns: int | None = None) -> Tensor:
         """Of shape (*shape[:-1], images, rows, columns, shape[-1])."""
@@ -101,21 +102,22 @@ class _Chunk:
 
     def padded(self, c: int) -> tuple[Tensor, int, int]:
         """A buffer for what the chunk sees, with a frame, n h' w+2 c; and which of the input's rows its first and last ones are (end)."""
-        start = self.first * self.f.advance - 1
+        start = self.first * self.f.advance - 1 + self.above
         count = self.rows * self.f.advance + self.frame
-        return workspace("padded", self.dtype, self.images, count, self.width + 2, c), start, start + count
+        return workspace("padded", self.dtype, self.images, count, self.padded_width, c), start, start + count
 
     def transformed(self, whole: Tensor) -> Tensor:
         """Tiles of the input n h w c: products (rows), products (columns), n, rows, columns, c."""
         f, c = self.f, whole.shape[-1]
         padded, start, end = self.padded(c)
         low, high = max(start, 0), min(end, self.height)
-        padded[:, :, :: self.width + 1] = 0
+        padded[:, :, 0] = 0
+        padded[:, :, self.width + 1 :] = 0
         padded[:, : low - start] = 0
         padded[:, high - start :] = 0
-        padded[:, low - start : high - start, 1:-1] = whole[:, low:high]
-        lines = self.buffer("lines", f.products, c, columns=self.width + 2)
-        f.into(self.windows(padded, 1, self.rows), lines, self.buffer("spare", 2, c, columns=self.width + 2))
+        padded[:, low - start : high - start, 1 : self.width + 1] = whole[:, low:high]
+        lines = self.buffer("lines", f.products, c, columns=self.padded_width)
+        f.into(self.windows(padded, 1, self.rows), lines, self.buffer("spare", 2, c, columns=self.padded_width))
         tiles = self.buffer("tiles", f.products, f.products, c)
         f.into(self.windows(lines, 3, self.columns), tiles.transpose(0, 1), self.buffer("spare", 2, f.products, c))
         return tiles
@@ -123,12 +125,12 @@ class _Chunk:
     def add_input_gradient(self, dtiles: Tensor, dx: Tensor) -> None:
         """The transpose of `transformed`, into the chunk's rows of dx n h w c; earlier chunks are added to."""
         f, c = self.f, dx.shape[-1]
-        lines = self.buffer("lines", f.products, c, columns=self.width + 2)
+        lines = self.buffer("lines", f.products, c, columns=self.padded_width)
         lines[..., -self.frame :, :] = 0
         f.into_transposed(dtiles.transpose(0, 1), self.windows(lines, 3, self.columns), self.buffer("spare", 4, f.products, c))
         padded, start, end = self.padded(c)
         padded[:, -self.frame :] = 0
-        f.into_transposed(lines, self.windows(padded, 1, self.rows), self.buffer("spare", 4, c, columns=self.width + 2))
+        f.into_transposed(lines, self.windows(padded, 1, self.rows), self.buffer("spare", 4, c, columns=self.padded_width))
         new, high = start + self.frame if self.first else 0, min(end, self.height)
         if self.first:
             dx[:, start:new] += padded[:, : self.frame, 1:-1]
@@ -173,6 +175,31 @@ def _chunks(f: Filtering, whole: Tensor, outer: int) -> Iterator[_Chunk]:
         yield _Chunk(f, first, min(size, rows - first), whole)
 
 
+def prepared(weight: Tensor, f: Filtering) -> Tensor:
+    """The transformed kernel of weights o c 3 3, for `filtered`: products², c, o."""
+    return _transformed(weight, f).transpose(1, 2).contiguous()
+
+
+def filtered(x: Tensor, kernel: Tensor, bias: Tensor | None, f: Filtering, above: int = 0, below: int = 0) -> Tensor:
+    """The convolution of some rows of a map, n c h w in NHWC memory, of any height and width, without a gradient.
+
+    kernel: of `prepared`; above, below: how many of the rows, 0 or 1, are there to be seen only; where none is, the frame of zeros is.
+    """
+    n, _, height, width = x.shape
+    outer, rows = kernel.shape[2], x.permute(0, 2, 3, 1)
+    wanted = height - above - below
+    lines, columns = -(-wanted // f.advance), -(-width // f.advance)
+    y = _empty(x, n, outer, lines * f.outputs, columns * f.outputs)
+    size = max(1, min(lines, WORKSPACE // (n * columns * f.products**2 * max(rows.shape[-1], outer))))
+    for first in range(0, lines, size):
+        chunk = _Chunk(f, first, min(size, lines - first), rows, above)
+        m = chunk.buffer("products", f.products, f.products, outer)
+        torch.bmm(_matrices(chunk.transformed(rows)), kernel, out=_matrices(m))
+        chunk.transform_back(m, y.permute(0, 2, 3, 1), bias)
+    gain = f.outputs // f.advance
+    return y[:, :, : wanted * gain, : width * gain].contiguous(memory_format=torch.channels_last)
+
+
 def _empty(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
 
@@ -186,7 +213,8 @@ def workspace(name: str, dtype: torch.dtype, *shape: int) -> Tensor:
     """Memory of a shape that every thread keeps for this name: fresh memory costs as much as filling it several times over."""
     key, count = (name, dtype), math.prod(shape)
     if key not in _kept.buffers or _kept.buffers[key].numel() < count:
-        _kept.buffers[key] = torch.empty(count, dtype=dtype)
+        with torch.inference_mode(False):  # what is made within it could not be written outside
+            _kept.buffers[key] = torch.empty(count, dtype=dtype)
     return _kept.buffers[key][:count].view(shape)
 
 

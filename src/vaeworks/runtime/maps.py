@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import GroupNorm
+from .prepared import Kernels
 
 Shape = tuple[int, int, int, int]
-Kernels = list[list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,17 @@ class Stored(Map):
 class Convolved(Map):
     """A 3x3 convolution of another map that keeps height and width, with a frame as `padding_mode` says."""
 
-    def __init__(self, source: Map, conv: nn.Conv2d):
+    def __init__(self, source: Map, conv: nn.Conv2d, kernels: Kernels | None = None):
         n, _, h, w = source.shape
         self.source, self.conv, self.shape = source, conv, (n, conv.out_channels, h, w)
         self.itemsize = source.itemsize
+        self.prepared = (kernels or Kernels()).same(conv) if conv.padding_mode == "zeros" else None
 
     def rows(self, start: int, stop: int) -> Tensor:
         height = self.shape[2]
         x = self.source.rows(max(start - 1, 0), min(stop + 1, height))
-        if self.conv.padding_mode == "zeros":  # the convolution pads left and right; above and below only at the borders
-            return _convolved_rows(x, self.conv, start == 0, stop == height)
+        if self.prepared is not None:
+            return self.prepared.rows(x, int(start > 0), int(stop < height))
         above = [self._beyond(-1)] if start == 0 else []
         below = [self._beyond(height)] if stop == height else []
         x = torch.cat([*above, x, *below], dim=2)
@@ -110,15 +111,6 @@ class Convolved(Map):
     def release(self, before: int) -> None:
         if self.conv.padding_mode != "circular" or before >= EVERYTHING:
             self.source.release(before - 1)
-
-
-def _convolved_rows(x: Tensor, conv: nn.Conv2d, first: bool, last: bool) -> Tensor:
-    """The convolution of a strip that has a row more above and below, but at the borders."""
-    if first and last:
-        return F.conv2d(x, conv.weight, conv.bias, padding=1)
-    if first or last:
-        x = F.pad(x, (0, 0, int(first), int(last)))
-    return F.conv2d(x, conv.weight, conv.bias, padding=(0, 1))
 
 
 class Doubled(Map):
@@ -138,39 +130,22 @@ class Doubled(Map):
 
 
 class Enlarged(Map):
-    """Nearest-neighbour doubling and a 3x3 convolution as one: four 2x2 convolutions of the small map, each for every other row and column.
+    """Nearest-neighbour doubling and a 3x3 convolution, whose frame is of zeros, as one."""
 
-    Of the nine pixels that the convolution sees, two or four are equal: 4 instead of 9 multiplications, to rounding the same.
-    """
-
-    def __init__(self, source: Map, conv: nn.Conv2d, kernels: Kernels):
-        """kernels: `quartered` weights of the convolution, whose frame must be of zeros."""
+    def __init__(self, source: Map, conv: nn.Conv2d, kernels: Kernels | None = None):
         n, _, h, w = source.shape
-        self.source, self.conv, self.kernels, self.shape = source, conv, kernels, (n, conv.out_channels, 2 * h, 2 * w)
-        self.itemsize = source.itemsize
+        self.source, self.shape, self.itemsize = source, (n, conv.out_channels, 2 * h, 2 * w), source.itemsize
+        self.prepared = (kernels or Kernels()).doubled(conv)
 
     def rows(self, start: int, stop: int) -> Tensor:
         height = self.source.shape[2]
         top, bottom = start // 2, (stop + 1) // 2
         x = self.source.rows(max(top - 1, 0), min(bottom + 1, height))
-        x = F.pad(x, (1, 1, int(top == 0), int(bottom == height)))
-        n, _, h, w = x.shape
-        size = (n, self.shape[1], 2 * (h - 2), 2 * (w - 2))
-        y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        for a in range(2):
-            for b in range(2):
-                y[:, :, a::2, b::2] = F.conv2d(x[:, :, a : h - 1 + a, b : w - 1 + b], self.kernels[a][b], self.conv.bias)
+        y = self.prepared.rows(x, int(top > 0), int(bottom < height))
         return y[:, :, start - 2 * top : stop - 2 * top]
 
     def release(self, before: int) -> None:
         self.source.release(before // 2 - 1)
-
-
-def quartered(weight: Tensor) -> Kernels:
-    """A 3x3 kernel o c 3 3 as four of 2x2, o c 2 2, on the map before it was doubled: for even and odd rows and columns."""
-    sums = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float64, device=weight.device)  # a, place, tap
-    kernels = torch.einsum("aiy,bjx,ocyx->abocij", sums, sums, weight.double()).to(weight.dtype)
-    return [[kernel.contiguous(memory_format=torch.channels_last) for kernel in row] for row in kernels]
 
 
 class Halved(Map):
@@ -237,10 +212,12 @@ def affine(norm: GroupNorm, statistics: Statistics) -> tuple[Tensor, Tensor]:
 
 
 def strips(height: int, rows: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows, from top to bottom, of about equal length and at most `rows`."""
-    count = math.ceil(height / rows)
-    for i in range(count):
-        yield i * height // count, (i + 1) * height // count
+    """Ranges of rows, from top to bottom, of about equal length and at most `rows`; in multiples of 4, as filtering wants, if that is 4."""
+    step = math.ceil(height / math.ceil(height / rows))
+    step = math.ceil(step / 4) * 4 if rows >= 4 else step
+    step = min(step, rows // 4 * 4 or rows)
+    for start in range(0, height, step):
+        yield start, min(start + step, height)
 
 
 def sweep(map_: Map, rows: int, groups: int | None, into: Stored | None = None, release: bool = False) -> Statistics | None:
@@ -249,48 +226,56 @@ def sweep(map_: Map, rows: int, groups: int | None, into: Stored | None = None, 
     rows: of a strip, at most; groups: None where no group normalization follows; into: keeps the rows; release: gives back, strip by strip,
     the memory of what the map is computed from.
     """
-    total = _Merged()
+    total = _Parts()
     height = map_.shape[2]
     for start, stop in strips(height, rows):
         block = map_.rows(start, stop)
         if groups is not None and not block.is_meta:
-            total.add(block, groups)
+            total.add(block)
         if into is not None:
             into.append(block)
         if release:
             map_.release(stop if stop < height else EVERYTHING)
     if groups is None:
         return None
-    if not total.count:  # a plan
+    if not total.counts:  # a plan
         nothing = torch.zeros(map_.shape[0], groups, dtype=torch.float64)
         return Statistics(nothing, nothing)
-    return total.statistics()
+    return total.statistics(groups)
 
 
-class _Merged:
-    """Mean and variance of parts, merged exactly (Chan, Golub & LeVeque 1979)."""
+class _Parts:
+    """Mean and variance of parts of a map, merged exactly in float64."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.mean = self.squares = torch.zeros(())
+        self.counts: list[int] = []
+        self.moments: list[Tensor] = []
+        """2 n c each: means, biased variances"""
 
-    def add(self, block: Tensor, groups: int) -> None:
-        var, mean = _moments(block, groups)
-        count = block[0].numel() // groups
-        delta, total = mean - self.mean, self.count + count
-        self.squares = self.squares + var * count + delta.square() * (self.count * count / total)
-        self.mean = self.mean + delta * (count / total)
-        self.count = total
+    def add(self, block: Tensor) -> None:
+        width = block.shape[3]
+        for part in block.split(max(1, PIXELS // width), dim=2):
+            self.counts.append(part.shape[2] * width)
+            self.moments.append(_moments(part))
 
-    def statistics(self) -> Statistics:
-        return Statistics(self.mean, self.squares / self.count)
+    def statistics(self, groups: int) -> Statistics:
+        means, variances = torch.stack(self.moments, 1).double().unflatten(3, (groups, -1))  # parts n g c/g
+        share = torch.tensor(self.counts, dtype=torch.float64, device=means.device)[:, None, None, None]
+        share = share / (share.sum() * means.shape[3])
+        mean = (means * share).sum((0, 3))
+        return Statistics(mean, ((variances + (means - mean[..., None]).square()) * share).sum((0, 3)))
 
 
-def _moments(block: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Biased variance and mean of every group: n g each, float64."""
+PIXELS = 2048
+"""Of a part whose moments are computed at once: sums in float32 round the less the fewer they are of."""
+
+
+def _moments(block: Tensor) -> Tensor:
+    """Mean and biased variance of every channel, in no less than float32: 2 n c."""
     wide = torch.promote_types(block.dtype, torch.float32)
-    x = block.permute(0, 2, 3, 1).flatten(1, 2)  # a view of NHWC memory
-    var, mean = torch.var_mean(x.to(wide), dim=1, correction=0)  # by channel
-    var, mean = (v.double().unflatten(1, (groups, -1)) for v in (var, mean))
-    whole = mean.mean(2, keepdim=True)
-    return (var + (mean - whole).square()).mean(2), whole[..., 0]
+    if block.device.type != "cpu":
+        var, mean = torch.var_mean(block.to(wide), dim=(2, 3), correction=0)
+        return torch.stack([mean, var])
+    # batch normalization's statistics, in two passes over NHWC memory: 20 times faster than var_mean there
+    zero, one = torch.zeros(block.shape[1], dtype=wide), torch.ones(block.shape[1], dtype=wide)
+    return torch.stack([torch.stack(torch.batch_norm_update_stats(image[None], zero, one, 0.0)) for image in block], 1)

@@ -16,7 +16,8 @@ from ..models.decoder import DecoderLevel
 from ..models.encoder import EncoderLevel
 from ..models.middle import Middle
 from ..nn import Downsample, ResBlock, Upsample
-from .maps import EVERYTHING, Convolved, Doubled, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, quartered, sweep
+from .maps import EVERYTHING, Convolved, Doubled, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, sweep
+from .prepared import Kernels
 
 Measured = tuple[Map, Statistics]
 """A map with the statistics of its groups of channels."""
@@ -45,31 +46,31 @@ class Ledger:
 class Striped:
     """One half of a KL autoencoder in strips of at most `rows` rows. Maps are kept as far as the ledger allows, else computed again."""
 
-    def __init__(self, groups: int, rows: int, ledger: Ledger | None = None):
-        """groups: of every group normalization."""
-        self.groups, self.rows, self.ledger = groups, rows, ledger or Ledger()
+    def __init__(self, groups: int, rows: int, ledger: Ledger | None = None, kernels: Kernels | None = None):
+        """groups: of every group normalization; kernels: of convolutions, if there are prepared ones."""
+        self.groups, self.rows, self.ledger, self.kernels = groups, rows, ledger or Ledger(), kernels or Kernels()
 
     def decode(self, decoder: Decoder, z: Tensor) -> Tensor:
         """Latents n c h w, behind the quantization's convolution, to images n 3 f*h f*w."""
-        x = self._kept(Convolved(self._held(z), decoder.conv_in))
+        x = self._kept(self._convolved(self._held(z), decoder.conv_in))
         x = self._middle(decoder.middle, x)
         for number, level in enumerate(decoder.levels):
             assert isinstance(level, DecoderLevel)
             x = self._blocks(level, x, f"decoder.levels.{number}")
             if isinstance(level.upsample, Upsample):
-                x = self._swept(_enlarged(x[0], level.upsample.conv), f"decoder.levels.{number}.upsample")
-        return self._rows_of(Convolved(Normalized(x[0], decoder.norm_out, x[1]), decoder.conv_out))
+                x = self._swept(self._enlarged(x[0], level.upsample.conv), f"decoder.levels.{number}.upsample")
+        return self._rows_of(self._convolved(Normalized(x[0], decoder.norm_out, x[1]), decoder.conv_out))
 
     def encode(self, encoder: Encoder, images: Tensor) -> Tensor:
         """Images n 3 h w to moments n 2c h/f w/f, in front of the quantization's convolution."""
-        x = self._swept(Convolved(self._held(images), encoder.conv_in), "encoder.conv_in")
+        x = self._swept(self._convolved(self._held(images), encoder.conv_in), "encoder.conv_in")
         for number, level in enumerate(encoder.levels):
             assert isinstance(level, EncoderLevel)
             x = self._blocks(level, x, f"encoder.levels.{number}")
             if isinstance(level.downsample, Downsample):
                 x = self._kept(Halved(x[0], level.downsample.conv))
         x = self._middle(encoder.middle, x)
-        return self._rows_of(Convolved(Normalized(x[0], encoder.norm_out, x[1]), encoder.conv_out))
+        return self._rows_of(self._convolved(Normalized(x[0], encoder.norm_out, x[1]), encoder.conv_out))
 
     def _middle(self, middle: Middle, x: Measured) -> Measured:
         x = self._block(middle.block1, x, "middle.block1")
@@ -85,8 +86,8 @@ class Striped:
     def _block(self, block: ResBlock, x: Measured, name: str) -> Measured:
         """A residual block: what is between its convolutions is kept if there is room for it beside input and output."""
         source, statistics = x
-        inner = self._swept(Convolved(Normalized(source, block.norm1, statistics), block.conv1), name, beside=2, again=True)
-        branch = Convolved(Normalized(inner[0], block.norm2, inner[1]), block.conv2)
+        inner = self._swept(self._convolved(Normalized(source, block.norm1, statistics), block.conv1), name, beside=2, again=True)
+        branch = self._convolved(Normalized(inner[0], block.norm2, inner[1]), block.conv2)
         return self._kept(Sum(source, block.conv_shortcut, branch))
 
     def _whole(self, module: nn.Module, x: Measured) -> Measured:
@@ -131,6 +132,10 @@ class Striped:
     def _bytes(map_: Map) -> int:
         return math.prod(map_.shape) * map_.itemsize
 
+    def _convolved(self, map_: Map, conv: nn.Conv2d) -> Map:
+        return Convolved(map_, conv, self.kernels)
 
-def _enlarged(map_: Map, conv: nn.Conv2d) -> Map:
-    return Enlarged(map_, conv, quartered(conv.weight)) if conv.padding_mode == "zeros" else Convolved(Doubled(map_), conv)
+    def _enlarged(self, map_: Map, conv: nn.Conv2d) -> Map:
+        if conv.padding_mode == "zeros":
+            return Enlarged(map_, conv, self.kernels)
+        return self._convolved(Doubled(map_), conv)

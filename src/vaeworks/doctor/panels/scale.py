@@ -87,7 +87,7 @@ class Scale:
     rms: Interval
     """root mean square of normalized posterior samples: should be 1"""
     factor: Interval
-    """1 / standard deviation of unnormalized samples: what scaling_factor should be"""
+    """1 / standard deviation of unnormalized samples, with the sign of scaling_factor, which it should be"""
     shift: Interval
     """their mean: what shift_factor should be"""
     stds: Array
@@ -137,9 +137,10 @@ def measure_scale(patient: Patient, channels: Channels) -> Scale:
     """Statistics of what a diffusion model sees, and of what it is made of."""
     seed = patient.protocol.seed
     seen = measure_channels(patient, seen=True).sampled
+    sign = math.copysign(1.0, patient.autoencoder.config.scaling_factor)  # a mirrored latent space is as good
     return Scale(
         interval(seen, lambda m: math.hypot(*m.overall), seed=seed),
-        interval(channels.sampled, lambda m: 1 / max(m.overall[1], 1e-12), seed=seed),
+        interval(channels.sampled, lambda m: sign / max(m.overall[1], 1e-12), seed=seed),
         interval(channels.sampled, lambda m: m.overall[0], seed=seed),
         seen.pooled().std,
     )

@@ -240,6 +240,8 @@ def _have(labels: Sequence[str] | None) -> str:
     if labels is None:
         return "images without labels"
     counts = Counter(labels)
+    if len(counts) == 1:
+        return f"one class of {len(labels)}"
     return f"{len(counts)} classes, the largest two of " + " and ".join(str(count) for _, count in counts.most_common(2))
 
 

@@ -1,0 +1,124 @@
+"""3x3 convolutions made ready to run on strips of rows, in the way that is fastest for a dtype and a device.
+
+On CPUs in float32 and float64 that is minimal filtering (nn/winograd.py), whose transformed weights take four times the memory; elsewhere
+PyTorch's own convolution. Doubling with the convolution after it takes 9 (filtered) or 16 (four 2x2 kernels) instead of 36 products.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..nn.conv import LEAST_CHANNELS, LEAST_DOUBLED
+from ..nn.filtering import F4, Doubled, Filtering
+from ..nn.winograd import filtered, prepared
+
+FILTERED = (torch.float32, torch.float64)
+"""dtypes in which filtering rounds no worse than the convolution; in bfloat16 F(2,3) has three times its error (docs/log.md)."""
+
+
+class Prepared(ABC):
+    """A convolution of some rows of a map with a frame of zeros."""
+
+    @abstractmethod
+    def rows(self, x: Tensor, above: int, below: int) -> Tensor:
+        """x: n c h w, of which `above` first and `below` last rows, 0 or 1, are there to be seen only; where none is, the frame is."""
+
+
+class Direct(Prepared):
+    """PyTorch's convolution."""
+
+    def __init__(self, conv: nn.Conv2d):
+        self.conv = conv
+
+    def rows(self, x: Tensor, above: int, below: int) -> Tensor:
+        """n o (h - above - below) w."""
+        weight, bias = self.conv.weight, self.conv.bias
+        if not (above or below):
+            return F.conv2d(x, weight, bias, padding=1)
+        if not (above and below):
+            x = F.pad(x, (0, 0, 1 - above, 1 - below))
+        return F.conv2d(x, weight, bias, padding=(0, 1))
+
+
+class Filtered(Prepared):
+    """Minimal filtering; with `Doubled`, of the map with every pixel four times."""
+
+    def __init__(self, conv: nn.Conv2d, filtering: Filtering):
+        self.filtering, self.bias = filtering, conv.bias
+        self.kernel = prepared(conv.weight, filtering)
+
+    def rows(self, x: Tensor, above: int, below: int) -> Tensor:
+        """n o (h - above - below) w; doubled, n o 2(h - above - below) 2w."""
+        return filtered(x, self.kernel, self.bias, self.filtering, above, below)
+
+
+class Quartered(Prepared):
+    """Nearest-neighbour doubling and the convolution as one: four 2x2 convolutions, each for every other row and column.
+
+    Of the nine pixels that the convolution sees, two or four are equal: 4 instead of 9 products, to rounding the same.
+    """
+
+    def __init__(self, conv: nn.Conv2d):
+        self.bias, self.kernels = conv.bias, quartered(conv.weight)
+
+    def rows(self, x: Tensor, above: int, below: int) -> Tensor:
+        """n o 2(h - above - below) 2w."""
+        x = F.pad(x, (1, 1, 1 - above, 1 - below))
+        n, _, h, w = x.shape
+        size = (n, self.kernels[0][0].shape[0], 2 * (h - 2), 2 * (w - 2))
+        y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        for a in range(2):
+            for b in range(2):  # a row and a column too many: a part of x would be copied first
+                y[:, :, a::2, b::2] = F.conv2d(x, self.kernels[a][b], self.bias)[:, :, a : h - 2 + a, b : w - 2 + b]
+        return y
+
+
+def quartered(weight: Tensor) -> list[list[Tensor]]:
+    """A 3x3 kernel o c 3 3 as four of 2x2, o c 2 2, on the map before it was doubled: for even and odd rows and columns."""
+    sums = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float64, device=weight.device)  # a, place, tap
+    kernels = torch.einsum("aiy,bjx,ocyx->abocij", sums, sums, weight.double()).to(weight.dtype)
+    return [[kernel.contiguous(memory_format=torch.channels_last) for kernel in row] for row in kernels]
+
+
+class Kernels:
+    """The convolutions of a network, prepared when first needed and, where they may be kept, only then."""
+
+    def __init__(self, keep: bool = False):
+        self.keep = keep
+        self._kept: dict[tuple[nn.Conv2d, bool], Prepared] = {}
+
+    def same(self, conv: nn.Conv2d) -> Prepared:
+        """Of a convolution that keeps height and width."""
+        return self._of(conv, doubled=False)
+
+    def doubled(self, conv: nn.Conv2d) -> Prepared:
+        """Of nearest-neighbour doubling and the convolution after it."""
+        return self._of(conv, doubled=True)
+
+    def _of(self, conv: nn.Conv2d, doubled: bool) -> Prepared:
+        if found := self._kept.get((conv, doubled)):
+            return found
+        made = _prepare(conv, doubled)
+        if self.keep:
+            self._kept[conv, doubled] = made
+        return made
+
+
+def _prepare(conv: nn.Conv2d, doubled: bool) -> Prepared:
+    least, fits = min(conv.in_channels, conv.out_channels), conv.weight.device.type == "cpu" and conv.weight.dtype in FILTERED
+    if doubled:
+        return Filtered(conv, Doubled()) if fits and least >= LEAST_DOUBLED else Quartered(conv)
+    return Filtered(conv, F4()) if fits and least >= LEAST_CHANNELS[conv.weight.dtype] else Direct(conv)
+
+
+def prepared_bytes(conv: nn.Conv2d, doubled: bool) -> int:
+    """Memory that `Kernels` takes for a convolution, beside its weights."""
+    least, fits = min(conv.in_channels, conv.out_channels), conv.weight.dtype in FILTERED
+    size = conv.weight.numel() // 9 * conv.weight.element_size()
+    if doubled:
+        return size * (9 if fits and least >= LEAST_DOUBLED else 16)
+    return size * 36 if fits and least >= LEAST_CHANNELS[conv.weight.dtype] else 0
