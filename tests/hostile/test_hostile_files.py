@@ -70,7 +70,7 @@ HUGE = 2**62
         (b"pickle".ljust(257, b"\0") + b"ustar\x0000" + bytes(300), "is a tar archive"),
         (b"Not Found", "no model file of a known kind"),
         (b"Invalid username or password.", "no model file of a known kind"),
-        (os.urandom(4) + b"\xff" * 100, "no model file of a known kind"),
+        (b"\x9e\x17\xc4\x05" + b"\xff" * 100, "no model file of a known kind"),
         (b"abc", "no model file of a known kind"),
         (b"\x00", "only zeros"),
         (b"PK\5\6" + bytes(18), "an empty zip file"),
