@@ -22,10 +22,18 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """n c h w to n c h w."""
-        tokens = self.norm(x).flatten(2).transpose(1, 2)  # n (h w) c: a view of NHWC memory
-        q, k, v = (
-            layer(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # n heads (h w) c/heads
-            for layer in (self.query, self.key, self.value)
-        )
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return x + self.out(h).transpose(1, 2).unflatten(2, x.shape[2:])
+        tokens = self.norm(x)
+        return x + self.attend(tokens, *self.keys_values(tokens))
+
+    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Of normalized positions n c h w: n heads h*w c/heads each."""
+        return self._heads(self.key, tokens), self._heads(self.value, tokens)
+
+    def attend(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """What normalized positions n c h w, all or some, find among these keys: n c h w."""
+        h = F.scaled_dot_product_attention(self._heads(self.query, tokens), keys, values)
+        return self.out(h.transpose(1, 2).flatten(2)).transpose(1, 2).unflatten(2, tokens.shape[2:])
+
+    def _heads(self, layer: nn.Linear, tokens: Tensor) -> Tensor:
+        rows = tokens.flatten(2).transpose(1, 2)  # n (h w) c: a view of NHWC memory
+        return layer(rows).unflatten(2, (self.num_heads, -1)).transpose(1, 2)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn import GroupNorm
+from ..nn import GroupNorm, SpatialAttention
 from .prepared import Kernels
 
 Shape = tuple[int, int, int, int]
@@ -166,10 +166,10 @@ class Halved(Map):
 
 
 class Normalized(Map):
-    """Group normalization of another map by its statistics, then SiLU."""
+    """Group normalization of another map by its statistics, then SiLU unless told otherwise."""
 
-    def __init__(self, source: Map, norm: GroupNorm, statistics: Statistics):
-        self.source, self.shape, self.itemsize = source, source.shape, source.itemsize
+    def __init__(self, source: Map, norm: GroupNorm, statistics: Statistics, silu: bool = True):
+        self.source, self.shape, self.itemsize, self.silu = source, source.shape, source.itemsize, silu
         if not norm.weight.is_meta:
             self.scale, self.shift = (x[:, :, None, None] for x in affine(norm, statistics))
 
@@ -179,7 +179,7 @@ class Normalized(Map):
             return x
         wide = torch.promote_types(x.dtype, torch.float32)
         y = torch.addcmul(self.shift.to(x.device, wide), x.to(wide), self.scale.to(x.device, wide))
-        return F.silu(y, inplace=True).to(x.dtype)
+        return (F.silu(y, inplace=True) if self.silu else y).to(x.dtype)
 
     def release(self, before: int) -> None:
         self.source.release(before)
@@ -201,6 +201,21 @@ class Sum(Map):
         if self.wraps and before < EVERYTHING:  # the first row's branch is computed from the last rows, and the other way round
             return
         self.source.release(before - 2)  # the branch may be computed from it, through two convolutions
+
+
+class Attended(Map):
+    """Another map, and what its positions find by attention among keys and values of the whole of it."""
+
+    def __init__(self, tokens: Normalized, attention: SpatialAttention, keys: Tensor, values: Tensor):
+        self.tokens, self.attention, self.keys, self.values = tokens, attention, keys, values
+        self.shape, self.itemsize = tokens.shape, tokens.itemsize
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        found = self.attention.attend(self.tokens.rows(start, stop), self.keys, self.values)
+        return found.add_(self.tokens.source.rows(start, stop))
+
+    def release(self, before: int) -> None:
+        self.tokens.release(before)
 
 
 def affine(norm: GroupNorm, statistics: Statistics) -> tuple[Tensor, Tensor]:

@@ -32,11 +32,11 @@ class Direct(Prepared):
     """PyTorch's convolution."""
 
     def __init__(self, conv: nn.Conv2d):
-        self.conv = conv
+        self.weight, self.bias = conv.weight.contiguous(memory_format=torch.channels_last), conv.bias
 
     def rows(self, x: Tensor, above: int, below: int) -> Tensor:
         """n o (h - above - below) w."""
-        weight, bias = self.conv.weight, self.conv.bias
+        weight, bias = self.weight, self.bias
         if not (above or below):
             return F.conv2d(x, weight, bias, padding=1)
         if not (above and below):

@@ -1,6 +1,6 @@
 """Encoder and decoder in strips of rows: the whole picture's result within a memory budget.
 
-Group normalization takes the statistics of the whole map, and attention, which is on the smallest map where memory is small, runs whole.
+Group normalization takes the statistics of the whole map, and attention its keys and values.
 Every tiled decoding that lacks one of these changes the picture (doctor/panels/tiling.py measures by how much).
 """
 
@@ -15,8 +15,8 @@ from ..models import Decoder, Encoder
 from ..models.decoder import DecoderLevel
 from ..models.encoder import EncoderLevel
 from ..models.middle import Middle
-from ..nn import Downsample, ResBlock, Upsample
-from .maps import EVERYTHING, Convolved, Doubled, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, sweep
+from ..nn import Downsample, ResBlock, SpatialAttention, Upsample
+from .maps import Attended, Convolved, Doubled, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, strips, sweep
 from .prepared import Kernels
 
 Measured = tuple[Map, Statistics]
@@ -74,13 +74,13 @@ class Striped:
 
     def _middle(self, middle: Middle, x: Measured) -> Measured:
         x = self._block(middle.block1, x, "middle.block1")
-        x = self._whole(middle.attention, x)
+        x = self._attended(middle.attention, x)
         return self._block(middle.block2, x, "middle.block2")
 
     def _blocks(self, level: DecoderLevel | EncoderLevel, x: Measured, name: str) -> Measured:
         for place, (block, attention) in enumerate(zip(level.blocks, level.attentions, strict=True)):
             assert isinstance(block, ResBlock)
-            x = self._whole(attention, self._block(block, x, f"{name}.blocks.{place}"))
+            x = self._attended(attention, self._block(block, x, f"{name}.blocks.{place}"))
         return x
 
     def _block(self, block: ResBlock, x: Measured, name: str) -> Measured:
@@ -90,14 +90,17 @@ class Striped:
         branch = self._convolved(Normalized(inner[0], block.norm2, inner[1]), block.conv2)
         return self._kept(Sum(source, block.conv_shortcut, branch))
 
-    def _whole(self, module: nn.Module, x: Measured) -> Measured:
-        """What needs the map as one tensor: attention."""
-        if isinstance(module, nn.Identity):
+    def _attended(self, attention: nn.Module, x: Measured) -> Measured:
+        """Self-attention: keys and values of the whole map, and queries strip by strip."""
+        if not isinstance(attention, SpatialAttention):
             return x
-        map_, height = x[0], x[0].shape[2]
-        result = module(map_.rows(0, height))
-        map_.release(EVERYTHING)
-        return self._kept(self._held(result))
+        tokens = Normalized(x[0], attention.norm, x[1], silu=False)
+        pair = 2 * self._bytes(x[0])
+        self.ledger.hold(pair)
+        keys, values = _keys_values(tokens, attention, self.rows)
+        found = self._kept(Attended(tokens, attention, keys, values))
+        self.ledger.hold(-pair)
+        return found
 
     def _swept(self, map_: Map, name: str, beside: int = 1, again: bool = False) -> Measured:
         """A map that is kept if there is room for it, counted `beside` times, because a result of that size is to grow beside it.
@@ -139,3 +142,17 @@ class Striped:
         if conv.padding_mode == "zeros":
             return Enlarged(map_, conv, self.kernels)
         return self._convolved(Doubled(map_), conv)
+
+
+def _keys_values(tokens: Normalized, attention: SpatialAttention, rows: int) -> tuple[Tensor, Tensor]:
+    n, _, height, width = tokens.shape
+    pair: tuple[Tensor, Tensor] | None = None
+    for start, stop in strips(height, rows):
+        parts = attention.keys_values(tokens.rows(start, stop))
+        if pair is None:
+            heads, depth = parts[0].shape[1], parts[0].shape[3]
+            pair = parts[0].new_empty(n, heads, height * width, depth), parts[1].new_empty(n, heads, height * width, depth)
+        for whole, part in zip(pair, parts, strict=True):
+            whole[:, :, start * width : stop * width] = part
+    assert pair is not None
+    return pair

@@ -1,0 +1,40 @@
+"""Sizes of memory: as people write them, and what is free."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from ..errors import ConfigError
+
+UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a device has free: on Linux's CPUs what the system says is available, elsewhere half of what there is."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 2**32
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes, or "4GiB", "800M", "2.5 GB" (all powers of 1024), as bytes.
+
+    Errors: ConfigError for what is no size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", str(size).lower())
+    if not found or float(found[1]) <= 0:
+        raise ConfigError(f"memory (={size!r}) must be a size, such as 4GiB or 800MiB")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def as_gib(nbytes: float) -> str:
+    """For people: 1.23 GiB."""
+    return f"{nbytes / 2**30:.2f} GiB"

@@ -1,0 +1,139 @@
+"""How large a picture will be computed: strips of how many rows, and which maps are kept, so that a memory budget holds.
+
+A schedule is tried on tensors without values, which shows exactly what it would hold and compute. Of those that fit, the one with the least
+work is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..models import Autoencoder
+from ..nn.winograd import WORKSPACE
+from .maps import Shape
+from .memory import as_gib
+from .prepared import Kernels, Prepared, prepared_bytes
+from .striped import Ledger, Striped
+
+ROWS = 64, 32, 16, 8
+"""Rows of a strip that are tried, longest first: shorter ones take less memory and compute more rows twice."""
+
+TEMPORARIES = 5
+"""Strips of the widest map that live at the same time while one is computed: input, normalized, frame, output and sum, in float32
+(an estimate; benchmarks/decode_memory.py measures what is really taken)."""
+
+BUFFERS = 4
+"""Buffers of minimal filtering: windows, tiles, products, and what is between them."""
+
+Run = Callable[[Autoencoder, Tensor, Striped], Tensor]
+"""Computes something with a network without values, in strips."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a picture will be computed."""
+
+    rows: int
+    """of a strip, at most"""
+    keep: bool
+    """whether prepared weights of convolutions stay, for the next picture"""
+    peak: int
+    """bytes of maps, temporaries and prepared weights that it will take, about; weights and libraries are not counted"""
+    recomputed: tuple[str, ...]
+    """maps that are computed again each time they are needed, for want of room"""
+    maps: int
+    """bytes that maps may take"""
+    work: int
+    """multiplications of the 3x3 convolutions, as the plain ones would need them"""
+
+    @property
+    def sentence(self) -> str:
+        """The plan in plain words."""
+        again = f", computing {len(self.recomputed)} maps more than once" if self.recomputed else ""
+        return f"in strips of {self.rows} rows, about {as_gib(self.peak)} at most{again}"
+
+    def strips(self, groups: int, kernels: Kernels) -> Striped:
+        """What runs it; kernels: those that are kept."""
+        return Striped(groups, self.rows, Ledger(self.maps), kernels if self.keep else Kernels())
+
+
+class Counting(Kernels):
+    """Convolutions that compute nothing, and count what they would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work = 0
+        self.kept_bytes: dict[tuple[nn.Conv2d, bool], int] = {}
+
+    def _of(self, conv: nn.Conv2d, doubled: bool) -> Prepared:
+        self.kept_bytes[conv, doubled] = prepared_bytes(conv, doubled)
+        return _Counted(self, conv, 2 if doubled else 1)
+
+
+class _Counted(Prepared):
+    def __init__(self, counting: Counting, conv: nn.Conv2d, gain: int):
+        self.counting, self.conv, self.gain = counting, conv, gain
+
+    def rows(self, x: Tensor, above: int, below: int) -> Tensor:
+        n, _, h, w = x.shape
+        shape = (n, self.conv.out_channels, self.gain * (h - above - below), self.gain * w)
+        self.counting.work += math.prod(shape) * 9 * self.conv.in_channels
+        return x.new_empty(shape)
+
+
+def planned(network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, what: str, tile: int | None = None) -> Plan:
+    """The schedule with the least work whose memory is within the budget, in bytes.
+
+    network: without values (on the device "meta"); run: computes with it from a tensor of this shape; row: numbers in a row of the widest
+    map; groups: of group normalizations; what: for the error; tile: rows of a strip, instead of a choice.
+    Errors: ConfigError for a budget below the least that works.
+    """
+    found: list[Plan] = []
+    least = math.inf
+    for plan in _plans(network, run, shape, row, groups, budget, (tile,) if tile else ROWS):
+        least = min(least, plan.peak)
+        if plan.peak <= budget:
+            found.append(plan)
+            if not plan.recomputed:  # shorter strips can only take longer
+                break
+    if not found:
+        raise ConfigError(
+            f"{what} {shape[0]} x {shape[2]}x{shape[3]} takes at least {as_gib(least)} beside the weights, more than memory "
+            f"(={as_gib(budget)}); give more, or take half precision, a smaller batch or a smaller picture"
+        )
+    return min(found, key=lambda plan: plan.work)
+
+
+def _plans(
+    network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, choices: tuple[int, ...]
+) -> Iterator[Plan]:  # fmt: skip
+    dtype = next(network.parameters()).dtype
+    size = torch.promote_types(dtype, torch.float32).itemsize
+    for rows in choices:
+        passing = _passing(network)
+        tiles = 9 * row  # numbers in a row of them
+        buffer = min(max(WORKSPACE, tiles), tiles * math.ceil(rows / 4)) if passing else 0
+        spare = TEMPORARIES * size * row * rows + BUFFERS * dtype.itemsize * buffer
+        for keep in (True, False):
+            counting = Counting()
+            kernels = 0 if keep else passing
+            ledger = Ledger(budget - spare - kernels)
+            run(network, torch.empty(shape, device="meta", dtype=dtype), Striped(groups, rows, ledger, counting))
+            held = sum(counting.kept_bytes.values()) if keep else kernels
+            peak = ledger.peak + spare + held
+            if keep and (ledger.recomputed or peak > budget):  # room is better used for maps
+                continue
+            yield Plan(rows, keep, peak, tuple(ledger.recomputed), int(min(budget - spare - held, 2**62)), counting.work)
+            break
+
+
+def _passing(network: Autoencoder) -> int:
+    """Bytes of weights that are prepared, used, and given back: three at a time where maps are computed from one another, and a copy."""
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    return 4 * max((prepared_bytes(conv, doubled=False) for conv in convs), default=0)
