@@ -22,9 +22,25 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 FENCES = {
-    "diffusers": {"formats/diffusers.py", "formats/diffusers_adapter.py", "formats/pipelines.py", "formats/tiny_pipelines.py"},
+    "diffusers": {
+        "formats/diffusers.py",
+        "formats/diffusers_adapter.py",
+        "formats/pipelines.py",
+        "formats/tiny_pipelines.py",
+        "formats/from_diffusers.py",
+        "formats/accelerate.py",
+    },
     "transformers": {"formats/tiny_pipelines.py", "formats/backbones.py"},
-    "tyro": {"cli/main.py", "cli/options.py", "cli/learning.py", "cli/running.py", "cli/swapping.py", "cli/examining.py", "cli/judging.py"},
+    "tyro": {
+        "cli/main.py",
+        "cli/options.py",
+        "cli/learning.py",
+        "cli/running.py",
+        "cli/swapping.py",
+        "cli/examining.py",
+        "cli/judging.py",
+        "cli/encoding.py", "cli/exporting.py",
+    },
     "matplotlib": {"pages/page.py"},
     "jinja2": {"pages/page.py"},
     "huggingface_hub": {"formats/hub.py"},
@@ -33,9 +49,14 @@ FENCES = {
     "torchmetrics": {"metrics/kernel.py"},
     "wandb": {"train/trackers.py"},
     "trackio": {"train/trackers.py"},
+    "onnx": set(),
+    "onnx_ir": {"formats/onnx_graphs.py"},
+    "onnxruntime": {"formats/onnx_check.py"},
+    "onnxscript": set(),
     "torchvision": set(),
     "pickle": set(),
     "gradio": set(),
+    "triton": {"runtime/kernels/triton_normalization.py", "runtime/kernels/triton_doubling.py"},
 }
 
 FILES = sorted(SRC.rglob("*.py"))

@@ -148,7 +148,7 @@ def test_float32_is_within_its_rounding(size: tuple[int, int], tile: int | None)
         mean = model.encode(picture).mean
     for found, expected in ((codec.decode(z), whole), (codec.encode(picture).mean, mean), (codec.decode(z), whole)):
         assert ((found - expected).abs().max() * 2 / (expected.max() - expected.min())).item() < 1e-5
-    kept = [p.filtering for p in codec._kernels._kept.values() if isinstance(p, Filtered)]
+    kept = [p.filtering for _, p in codec._kernels._kept.values() if isinstance(p, Filtered)]
     assert {type(filtering).__name__ for filtering in kept} == {"F4", "Doubled"}
 
 
@@ -163,6 +163,23 @@ def test_weights_are_prepared_once_where_there_is_room() -> None:
     rich.decode(z)
     assert first == list(rich._kernels._kept.values()) and first and not poor._kernels._kept
     assert rich.plan_decode(*z.shape).work < poor.plan_decode(*z.shape).work
+
+
+def test_weights_that_change_are_prepared_again() -> None:
+    """An optimizer's step, and another tensor in its place."""
+    model = vae(channels=32, channel_mult=(1, 1))
+    z, codec = random(1, 4, 8, 8), Codec(model)
+    before = codec.decode(z)
+    with torch.no_grad():
+        for conv in model.decoder.modules():
+            if isinstance(conv, nn.Conv2d):
+                conv.weight.add_(0.01)
+    torch.testing.assert_close(codec.decode(z), model.decode(z), rtol=0, atol=1e-10)
+    assert not torch.allclose(codec.decode(z), before)
+    for conv in model.decoder.modules():
+        if isinstance(conv, nn.Conv2d):
+            conv.weight = nn.Parameter(conv.weight * 0.9)
+    torch.testing.assert_close(codec.decode(z), model.decode(z), rtol=0, atol=1e-10)
 
 
 def test_a_plan_counts_multiplications() -> None:
@@ -217,7 +234,7 @@ def test_a_plan_is_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bad_input_is_one_line() -> None:
     model = vae()
-    with pytest.raises(ConfigError, match=r"takes at least 0\.\d+ GiB beside the weights"):
+    with pytest.raises(ConfigError, match=r"takes at least \d+ MiB beside the weights, more than memory \(=1 MiB\)"):
         Codec(model, memory="1MiB").decode(random(1, 4, 32, 8))
     with pytest.raises(ConfigError, match="4 values that are no numbers"):
         Codec(model).decode(torch.full((1, 4, 1, 1), math.nan))

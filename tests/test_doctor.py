@@ -22,10 +22,11 @@ from vaeworks.doctor.finding import VERDICTS, Curves, Figure, Finding, NotExamin
 from vaeworks.doctor.labels import find_labels, find_masks
 from vaeworks.doctor.page import check_alike, comparison, write_comparison, write_report
 from vaeworks.doctor.panels import TITLES, panel
-from vaeworks.doctor.patient import QUICK_IMAGES, Patient, Protocol, admit, choose, model_digest
+from vaeworks.doctor.patient import QUICK_IMAGES, Patient, Protocol, admit, choose
 from vaeworks.doctor.record import from_dict, read_finding, to_dict, write_finding
 from vaeworks.errors import ConfigError, DataError
 from vaeworks.metrics.bootstrap import Interval, bootstrap, intervals
+from vaeworks.models.digest import model_digest
 
 
 @pytest.fixture(autouse=True)

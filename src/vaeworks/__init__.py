@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import AutoencoderConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
     from .errors import ConfigError, DataError, FormatError, MissingExtraError, TrainingError, VaeworksError
-    from .formats import load, save, to_diffusers
+    from .formats import accelerate, decelerate, from_diffusers, load, save, to_diffusers
     from .metrics import evaluate
     from .models import Autoencoder, Posterior, build
     from .recipes import recipe
+    from .runtime import Codec
     from .train import train
 
 _HOME = {
     "Autoencoder": "models",
     "AutoencoderConfig": "config",
+    "Codec": "runtime",
     "ConfigError": "errors",
     "DataConfig": "config",
     "DataError": "errors",
@@ -37,8 +39,11 @@ _HOME = {
     "TrainConfig": "config",
     "TrainingError": "errors",
     "VaeworksError": "errors",
+    "accelerate": "formats",
     "build": "models",
+    "decelerate": "formats",
     "evaluate": "metrics",
+    "from_diffusers": "formats",
     "load": "formats",
     "recipe": "recipes",
     "save": "formats",
@@ -48,9 +53,9 @@ _HOME = {
 
 __version__ = "0.1.0"
 __all__ = [
-    "Autoencoder", "AutoencoderConfig", "ConfigError", "DataConfig", "DataError", "FormatError", "LossConfig",
+    "Autoencoder", "AutoencoderConfig", "Codec", "ConfigError", "DataConfig", "DataError", "FormatError", "LossConfig",
     "MissingExtraError", "OptimizerConfig", "Posterior", "TrainConfig", "TrainingError", "VaeworksError",
-    "build", "evaluate", "load", "recipe", "save", "to_diffusers", "train",
+    "accelerate", "build", "decelerate", "evaluate", "from_diffusers", "load", "recipe", "save", "to_diffusers", "train",
 ]  # fmt: skip
 
 

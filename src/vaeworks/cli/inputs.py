@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..models import Autoencoder
+    from ..runtime import Codec
 
 
 def loaded(model: str) -> Autoencoder:
@@ -23,6 +24,25 @@ def loaded(model: str) -> Autoencoder:
 
     autoencoder = load(model)
     return autoencoder.float() if autoencoder.dtype == torch.float16 else autoencoder
+
+
+def codec(model: str, memory: str | None, precision: str | None) -> Codec:
+    """The model within a memory budget, on a GPU where there is one.
+
+    precision: fp32, bf16 or fp16; None: the weights' own, but fp32 for fp16 on a CPU.
+    """
+    import torch
+
+    from ..formats import load
+    from ..runtime import Codec
+    from ..train.precision import resolve_device
+
+    device = resolve_device("auto")
+    autoencoder = load(model).to(device)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision is None and device.type == "cpu" and autoencoder.dtype == torch.float16:
+        precision = "fp32"
+    return Codec(autoencoder, memory=memory, dtype=None if precision is None else dtypes[precision])
 
 
 def data_source(data: str) -> str:

@@ -27,11 +27,13 @@ from ..config import TrainConfig, dumps
 from ..errors import ConfigError, VaeworksError
 from ..launcher import shared, speaks, tells
 from ..recipes import RECIPES, recipe
+from .encoding import encode
 from .examining import doctor
+from .exporting import export
 from .judging import evaluate
 from .learning import demo, recipes, train
 from .outcome import Judged
-from .running import decode, encode, generate, reconstruct
+from .running import decode, generate, reconstruct
 from .show import summary
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
 
@@ -47,6 +49,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "generate": generate,
     "inspect": inspect,
     "convert": convert,
+    "export": export,
     "extract": extract,
     "bake": bake,
     "install": install,

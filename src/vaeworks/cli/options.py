@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -18,4 +18,11 @@ Data = Annotated[
     str, arg(metavar="SRC", help="folder of images, tars, hf:OWNER/NAME, dataset:PATH, stream:SRC (docs/data.md), or `photos`")
 ]
 Out = Annotated[Path, arg(metavar="DIR", help="output folder")]
+Memory = Annotated[
+    str | None, arg(metavar="SIZE", help="what a picture may take beside the weights, such as 4GiB; by default most of what is free")
+]
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16"] | None, arg(help="of the computation; by default the weights', but fp32 for fp16 ones on a CPU")
+]
+Verify = Annotated[bool, arg(help="measure the difference to decoding a whole picture in fp32, on a part that fits into memory")]
 Overwrite = Annotated[bool, arg(aliases=("--force",), help="replace files that exist")]

@@ -1,83 +1,62 @@
-"""Commands that run a VAE: reconstruct, encode, decode, generate."""
+"""Commands that run a VAE: reconstruct, decode, generate."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from ..config import TinyConfig
 from ..errors import ConfigError
-from .inputs import files_ending, image_files, loaded, opened, readable_images, targets
-from .options import Inputs, Model, Out, Overwrite
+from .inputs import codec, files_ending, image_files, opened, readable_images, targets
+from .options import Inputs, Memory, Model, Out, Overwrite, Precision, Verify
 from .show import console
 
 
-def reconstruct(model: Model, inputs: Inputs, out: Out, overwrite: Overwrite = False) -> dict[str, Any]:
+def reconstruct(
+    model: Model, inputs: Inputs, out: Out, memory: Memory = None, precision: Precision = None, overwrite: Overwrite = False
+) -> dict[str, Any]:  # fmt: skip
     """Images through the VAE and back, as PNG files of the same size."""
     from ..formats.files import write_picture
-    from ..images import to_pillow, to_uint8
+    from ..images import from_model_range, to_model_range, to_pillow, to_uint8
     from ..metrics import psnr
-    from ..metrics.evaluate import reconstruct_uint8
 
-    autoencoder = loaded(model)
+    through = codec(model, memory, precision)
     rows: dict[str, Any] = {}
     pairs = targets(image_files(inputs), out, ".png", overwrite)
-    for path, target, picture in readable_images(pairs, autoencoder.config.in_channels):
+    for path, target, picture in readable_images(pairs, through.autoencoder.config.in_channels):
         image = to_uint8(picture)
-        recon = reconstruct_uint8(autoencoder, image)
+        recon = from_model_range(through.reconstruct(to_model_range(image[None])).float())[0].cpu()
         write_picture(target, to_pillow(recon))
         rows[str(target)] = {"source": str(path), "psnr": psnr(image, recon)}
         console().print(f"{target}  {rows[str(target)]['psnr']:.2f} dB")
     return rows
 
 
-def encode(
-    model: Model,
-    inputs: Inputs,
-    out: Out,
-    posterior: Annotated[Literal["mode", "sample"], arg(help="which latents of the posterior")] = "mode",
-    seed: Annotated[int, arg(help="of --posterior sample")] = 0,
+def decode(
+    model: Model, inputs: Inputs, out: Out, memory: Memory = None, precision: Precision = None, verify: Verify = False,
     overwrite: Overwrite = False,
-) -> dict[str, Any]:
-    """Images to latents: one safetensors file each, `latents` c h/f w/f, unnormalized."""
-    import torch
-
-    from ..formats.latents import write_latents
-    from ..images import to_model_range, to_uint8
-
-    autoencoder = loaded(model)
-    generator = torch.Generator().manual_seed(seed)
-    rows: dict[str, Any] = {}
-    for path, target, picture in readable_images(
-        targets(image_files(inputs), out, ".safetensors", overwrite), autoencoder.config.in_channels
-    ):
-        image = to_uint8(picture)
-        with torch.inference_mode():
-            found = autoencoder.encode(to_model_range(image[None]).to(autoencoder.dtype), pad=True)
-            latents = (found.mode() if posterior == "mode" else found.sample(generator))[0]
-        write_latents(target, latents, autoencoder.config, (image.shape[-2], image.shape[-1]), posterior)
-        rows[str(target)] = {"source": str(path), "shape": list(latents.shape)}
-        console().print(f"{target}  {' x '.join(map(str, latents.shape))}")
-    return rows
-
-
-def decode(model: Model, inputs: Inputs, out: Out, overwrite: Overwrite = False) -> dict[str, Any]:
-    """Latents from `encode` to PNG files."""
-    import torch
-
+) -> dict[str, Any]:  # fmt: skip
+    """Latents from `encode` to PNG files, of any size within a memory budget (docs/runtime.md)."""
     from ..formats.files import write_picture
     from ..formats.latents import read_latents
     from ..images import crop_to, from_model_range, to_pillow
 
-    autoencoder = loaded(model)
-    rows = {}
+    through = codec(model, memory, precision)
+    rows: dict[str, Any] = {}
     for path, target in targets(files_ending(inputs, ".safetensors"), out, ".png", overwrite):
-        latents, (height, width) = read_latents(path, autoencoder.config)
-        with torch.inference_mode():
-            image = crop_to(from_model_range(autoencoder.decode(latents[None].to(autoencoder.dtype)))[0], height, width)
-        write_picture(target, to_pillow(image))
+        latents, (height, width) = read_latents(path, through.autoencoder.config)
+        if not isinstance(through.autoencoder.config, TinyConfig):
+            console().print(f"{path}: {through.plan_decode(1, *latents.shape).sentence}", style="dim")
+        image = crop_to(from_model_range(through.decode(latents[None]).float())[0].cpu(), height, width)
         rows[str(target)] = {"source": str(path), "shape": list(image.shape)}
+        if verify:
+            found = through.verify(latents[None])
+            rows[str(target)]["certificate"] = dataclasses.asdict(found)
+            console().print(found.sentence)
+        write_picture(target, to_pillow(image))
         console().print(f"{target}  {width} x {height}")
     return rows
 

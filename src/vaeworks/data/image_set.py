@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
-from ..images import open_image
+from ..images import image_size, open_image
 from .place import ImageFile, Place, read_place
 from .sources import find_places
 
@@ -45,18 +45,21 @@ def is_held_out(digest: str, val_fraction: float) -> bool:
     return content_position(digest) < val_fraction
 
 
-def scan(source: str | Path, min_side: int = 1, progress: Callable[[Iterable[Place], int], Iterable[Place]] | None = None) -> ImageSet:
+def scan(
+    source: str | Path, min_side: int = 1, progress: Callable[[Iterable[Place], int], Iterable[Place]] | None = None, *, decode: bool = True
+) -> ImageSet:
     """Every image of a source, read whole once, so that no broken one interrupts a training run later.
 
     source: as sources.py says, but no stream. min_side: images with a shorter side, in pixels, are left out.
-    progress: wraps the places, told their number.
+    progress: wraps the places, told their number. decode: False hashes files and looks at their headers alone, which is many times
+    faster; broken pixels then show when they are read, and sides are those before EXIF orientation.
     Errors: DataError for a missing or empty source, or where no image is usable.
     """
     places, unusable = find_places(source)
     files: list[ImageFile] = []
     skipped = list(unusable)
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
-        results = zip(places, pool.map(lambda place: _look(place, min_side), places), strict=True)
+        results = zip(places, pool.map(lambda place: _look(place, min_side, decode), places), strict=True)
         for place, result in _tracked(results, len(places), progress):
             if isinstance(result, ImageFile):
                 files.append(result)
@@ -71,11 +74,11 @@ def _tracked(results: Iterable, total: int, progress: Callable | None) -> Iterat
     return iter(progress(results, total) if progress else results)
 
 
-def _look(place: Place, min_side: int) -> ImageFile | str:
+def _look(place: Place, min_side: int, decode: bool) -> ImageFile | str:
     """The image's facts, or why it cannot be used."""
     try:
         content = read_place(place)
-        width, height = open_image(content).size
+        width, height = open_image(content).size if decode else image_size(content)
     except DataError as error:
         return str(error)
     if min(width, height) < min_side:

@@ -21,9 +21,10 @@ from ..errors import ConfigError
 from ..formats.feature_weights import cache_folder
 from ..formats.files import atomic
 from ..models import Autoencoder
+from ..models.digest import model_digest
 from .finding import VERDICTS, Finding, NotExamined
 from .panels import TITLES, panel
-from .patient import Patient, Protocol, Track, admit, check_examinable, choose, model_digest, protocol_of
+from .patient import Patient, Protocol, Track, admit, check_examinable, choose, protocol_of
 from .record import SCHEMA, read_finding, to_dict, write_finding
 
 Begin = Callable[[str], Track]

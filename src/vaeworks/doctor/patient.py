@@ -18,12 +18,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..config import to_dict
 from ..data import ImageFile, ImageSet
 from ..data.place import open_place, read_place
 from ..errors import ConfigError, DataError
 from ..images import from_model_range, has_alpha, to_model_range, to_uint8
 from ..models import Autoencoder
+from ..models.digest import model_digest
 from .finding import NotExamined
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
@@ -251,16 +251,6 @@ def _encoded(model: Autoencoder, files: Sequence[ImageFile], size: int, folder: 
                 logvar = _on_disk(folder / "logvar", (n, c, side, side), np.float32) if logvar is None else logvar
                 logvar[place] = posterior.logvar[0].float().cpu()
     return pixels, mean, logvar
-
-
-def model_digest(autoencoder: Autoencoder) -> str:
-    """SHA-256 over configuration and weights, in hex: equal models have equal digests, whatever file they are from."""
-    digest = hashlib.sha256(json.dumps(to_dict(autoencoder.config), sort_keys=True, default=str).encode())
-    for name, tensor in sorted(autoencoder.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _on_disk(path: Path, shape: tuple[int, ...], kind: Any) -> Tensor:

@@ -9,15 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .accelerate import accelerate, decelerate
     from .diffusers import to_diffusers
+    from .from_diffusers import from_diffusers
     from .layouts import load, save
     from .locate import Layout, Located, detect
 
 _HOME = {
-    "Layout": "locate", "Located": "locate", "detect": "locate", "load": "layouts", "save": "layouts", "to_diffusers": "diffusers",
+    "Layout": "locate", "Located": "locate", "accelerate": "accelerate", "decelerate": "accelerate", "detect": "locate",
+    "from_diffusers": "from_diffusers", "load": "layouts", "save": "layouts", "to_diffusers": "diffusers",
 }  # fmt: skip
 
-__all__ = ["Layout", "Located", "detect", "load", "save", "to_diffusers"]
+__all__ = ["Layout", "Located", "accelerate", "decelerate", "detect", "from_diffusers", "load", "save", "to_diffusers"]
 
 
 def __getattr__(name: str) -> Any:

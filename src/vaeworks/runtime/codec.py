@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,11 +12,15 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..images import check_divisible, pad_to_multiple
 from ..models import Autoencoder, Decoder, Encoder, Posterior
+from .compiling import Graphs, When, compiled
 from .maps import Shape
 from .memory import free_memory, parse_size
-from .plan import Plan, Run, planned
+from .plan import Plan, Run, planned, whole_plan
 from .prepared import Kernels
 from .striped import Striped
+
+if TYPE_CHECKING:
+    from ..formats.from_diffusers import TheirVAE
 
 SHARE = 0.7
 """Of the memory that is free, what is used where no budget is given."""
@@ -49,24 +54,35 @@ class Certificate:
 class Codec:
     """An autoencoder that is run in strips of rows: results are the whole picture's to rounding, and memory stays within a budget.
 
-    The model is not changed; a copy in `dtype` is made where it has another. A TAESD runs whole.
+    The model is not changed; a copy in `dtype` is made where it has another. Run whole instead, as PyTorch does it, are a TAESD and, where
+    memory allows, narrow networks, what is compiled or captured as a CUDA graph, and what is on a GPU.
     """
 
     def __init__(
-        self, autoencoder: Autoencoder, *, dtype: torch.dtype | None = None, memory: int | str | None = None, tile: int | None = None,
+        self, autoencoder: Autoencoder | TheirVAE, *, dtype: torch.dtype | None = None, memory: int | str | None = None,
+        tile: int | None = None, compile: When = "auto", graphs: bool = False,
     ) -> None:  # fmt: skip
-        """memory: bytes, or "4GiB", that one call may take beside weights, inputs and results; None: most of what is free then.
+        """autoencoder: ours, or an AutoencoderKL of diffusers', whose weights are shared.
 
-        tile: rows of a strip, instead of the planner's choice.
-        Errors: ConfigError for a budget that is no size, and for a tile below 1.
+        memory: bytes, or "4GiB", that one call may take beside weights, inputs and results; None: most of what is free then.
+        tile: rows of a strip, instead of the planner's choice; nothing is run whole then. compile: as in runtime/compiling.py; "auto"
+        compiles on GPUs alone. graphs: replay CUDA graphs of sizes that return, instead of compiling.
+        Errors: ConfigError for a budget that is no size, a tile below 1, another `compile`, or a VAE that cannot be taken over.
         """
         if tile is not None and tile < 1:
             raise ConfigError(f"tile (={tile}) must be at least 1 row")
+        if not isinstance(autoencoder, Autoencoder):
+            from ..formats.from_diffusers import from_diffusers
+
+            autoencoder = from_diffusers(autoencoder)
         self.memory = None if memory is None else parse_size(memory)
         self.tile = tile
         self.original = autoencoder
         self.autoencoder = (autoencoder if dtype in (None, autoencoder.dtype) else copy.deepcopy(autoencoder).to(dtype)).eval()
         self._kernels = Kernels(keep=True)
+        self._compile = compile
+        whole = {"decode": self._decode_whole, "encode": self._encode_whole}
+        self._whole = {name: Graphs(run, self.autoencoder) if graphs else compiled(run, compile) for name, run in whole.items()}
         self._plans: dict[tuple[str, Shape], Plan] = {}
         self._blank: Autoencoder | None = None
 
@@ -83,7 +99,8 @@ class Codec:
         if not isinstance(vae.decoder, Decoder) or latents.ndim != 4 or latents.shape[1] != vae.latent_channels or not latents.numel():
             return vae.decode(latents)  # which tells what is wrong
         latents = latents.contiguous(memory_format=torch.channels_last)
-        return _decoded(vae, latents, self._strips(self.plan_decode(*latents.shape)))
+        plan = self.plan_decode(*latents.shape)
+        return self._whole["decode"](latents) if plan.whole else _decoded(vae, latents, self._strips(plan))
 
     @torch.inference_mode()
     def encode(self, images: Tensor, *, pad: bool = False) -> Posterior:
@@ -95,7 +112,8 @@ class Codec:
         images = pad_to_multiple(images, vae.downsample_factor) if pad else images
         check_divisible(images.shape[-2], images.shape[-1], vae.downsample_factor)
         images = images.contiguous(memory_format=torch.channels_last)
-        return vae.posterior(_encoded(vae, images, self._strips(self.plan_encode(*images.shape))))
+        plan = self.plan_encode(*images.shape)
+        return vae.posterior(self._whole["encode"](images) if plan.whole else _encoded(vae, images, self._strips(plan)))
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """As `Autoencoder.reconstruct`."""
@@ -142,9 +160,18 @@ class Codec:
         if kept is None or kept.peak > budget or (kept.recomputed and self.memory is None):
             if self._blank is None:
                 self._blank = copy.deepcopy(self.autoencoder).to("meta")
-            groups = self.autoencoder.kl_config.norm_groups
-            kept = self._plans[what, shape] = planned(self._blank, run, shape, row, groups, budget, what, self.tile)
+            arguments = (self._blank, run, shape, row, self.autoencoder.kl_config.norm_groups, budget)
+            kept = planned(*arguments, what, self.tile)
+            if self.tile is None and (self._compile is True or self.autoencoder.device.type != "cpu" or kept.wide < 0.5):
+                kept = whole_plan(*arguments) or kept  # on CPUs strips of wide networks are faster, but cannot be compiled
+            self._plans[what, shape] = kept
         return kept
+
+    def _decode_whole(self, latents: Tensor) -> Tensor:
+        return self.autoencoder.decoder(self.autoencoder.post_quant_conv(latents))
+
+    def _encode_whole(self, images: Tensor) -> Tensor:
+        return self.autoencoder.quant_conv(self.autoencoder.encoder(images))
 
     def _strips(self, plan: Plan) -> Striped:
         return plan.strips(self.autoencoder.kl_config.norm_groups, self._kernels)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import GroupNorm, SpatialAttention
+from .kernels import group_moments, normalized_silu
 from .prepared import Kernels
 
 Shape = tuple[int, int, int, int]
@@ -170,6 +171,7 @@ class Normalized(Map):
 
     def __init__(self, source: Map, norm: GroupNorm, statistics: Statistics, silu: bool = True):
         self.source, self.shape, self.itemsize, self.silu = source, source.shape, source.itemsize, silu
+        self.norm, self.statistics = norm, statistics
         if not norm.weight.is_meta:
             self.scale, self.shift = (x[:, :, None, None] for x in affine(norm, statistics))
 
@@ -177,6 +179,8 @@ class Normalized(Map):
         x = self.source.rows(start, stop)
         if x.is_meta:  # a plan, which asks for shapes alone
             return x
+        if self.silu and x.device.type != "cpu":
+            return normalized_silu(x, self.norm, self.statistics.mean.float(), self.statistics.var.float())
         wide = torch.promote_types(x.dtype, torch.float32)
         y = torch.addcmul(self.shift.to(x.device, wide), x.to(wide), self.scale.to(x.device, wide))
         return (F.silu(y, inplace=True) if self.silu else y).to(x.dtype)
@@ -268,8 +272,8 @@ class _Parts:
         """2 n c each: means, biased variances"""
 
     def add(self, block: Tensor) -> None:
-        width = block.shape[3]
-        for part in block.split(max(1, PIXELS // width), dim=2):
+        _, c, _, width = block.shape
+        for part in block.split(max(1, PIXELS // width, NUMBERS // (width * c)), dim=2):
             self.counts.append(part.shape[2] * width)
             self.moments.append(_moments(part))
 
@@ -281,16 +285,16 @@ class _Parts:
         return Statistics(mean, ((variances + (means - mean[..., None]).square()) * share).sum((0, 3)))
 
 
-PIXELS = 2048
-"""Of a part whose moments are computed at once: sums in float32 round the less the fewer they are of."""
+PIXELS, NUMBERS = 2048, 2**17
+"""Of a part whose moments are computed at once, at least one of them: sums in float32 round the less the fewer they are of, and a call has
+its price."""
 
 
 def _moments(block: Tensor) -> Tensor:
     """Mean and biased variance of every channel, in no less than float32: 2 n c."""
     wide = torch.promote_types(block.dtype, torch.float32)
     if block.device.type != "cpu":
-        var, mean = torch.var_mean(block.to(wide), dim=(2, 3), correction=0)
-        return torch.stack([mean, var])
+        return torch.stack(group_moments(block, block.shape[1]))
     # batch normalization's statistics, in two passes over NHWC memory: 20 times faster than var_mean there
     zero, one = torch.zeros(block.shape[1], dtype=wide), torch.ones(block.shape[1], dtype=wide)
     return torch.stack([torch.stack(torch.batch_norm_update_stats(image[None], zero, one, 0.0)) for image in block], 1)

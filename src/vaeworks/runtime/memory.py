@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -36,5 +37,5 @@ def parse_size(size: int | str) -> int:
 
 
 def as_gib(nbytes: float) -> str:
-    """For people: 1.23 GiB."""
-    return f"{nbytes / 2**30:.2f} GiB"
+    """For people: 1.23 GiB, 45 MiB."""
+    return f"{nbytes / 2**30:.2f} GiB" if nbytes >= 2**29 else f"{math.ceil(nbytes / 2**20)} MiB"

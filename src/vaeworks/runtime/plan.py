@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ TEMPORARIES = 5
 BUFFERS = 4
 """Buffers of minimal filtering: windows, tiles, products, and what is between them."""
 
+WIDE = 64
+"""Channels from which on a convolution on a CPU gains by strips; narrower ones are made of too many small operations (docs/log.md)."""
+
 Run = Callable[[Autoencoder, Tensor, Striped], Tensor]
 """Computes something with a network without values, in strips."""
 
@@ -51,10 +54,16 @@ class Plan:
     """bytes that maps may take"""
     work: int
     """multiplications of the 3x3 convolutions, as the plain ones would need them"""
+    wide: float
+    """share of them in convolutions that are wide enough for strips to be faster than the network as it is"""
+    whole: bool = False
+    """whether it is not computed in strips at all"""
 
     @property
     def sentence(self) -> str:
         """The plan in plain words."""
+        if self.whole:
+            return f"whole, about {as_gib(self.peak)} at most"
         again = f", computing {len(self.recomputed)} maps more than once" if self.recomputed else ""
         return f"in strips of {self.rows} rows, about {as_gib(self.peak)} at most{again}"
 
@@ -68,7 +77,7 @@ class Counting(Kernels):
 
     def __init__(self) -> None:
         super().__init__()
-        self.work = 0
+        self.work = self.wide = 0
         self.kept_bytes: dict[tuple[nn.Conv2d, bool], int] = {}
 
     def _of(self, conv: nn.Conv2d, doubled: bool) -> Prepared:
@@ -83,7 +92,9 @@ class _Counted(Prepared):
     def rows(self, x: Tensor, above: int, below: int) -> Tensor:
         n, _, h, w = x.shape
         shape = (n, self.conv.out_channels, self.gain * (h - above - below), self.gain * w)
-        self.counting.work += math.prod(shape) * 9 * self.conv.in_channels
+        work = math.prod(shape) * 9 * self.conv.in_channels
+        self.counting.work += work
+        self.counting.wide += work if min(self.conv.in_channels, self.conv.out_channels) >= WIDE else 0
         return x.new_empty(shape)
 
 
@@ -110,6 +121,17 @@ def planned(network: Autoencoder, run: Run, shape: Shape, row: int, groups: int,
     return min(found, key=lambda plan: plan.work)
 
 
+def whole_plan(network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float) -> Plan | None:
+    """The whole picture at once, by the network itself, if that is within the budget; arguments are `planned`'s.
+
+    About: it is counted as one strip.
+    """
+    (plan,) = _plans(network, run, shape, row, groups, math.inf, (2**20,))
+    height = shape[2] * network.downsample_factor if shape[1] == network.latent_channels else shape[2]
+    peak = plan.peak + TEMPORARIES * next(network.parameters()).dtype.itemsize * row * height
+    return replace(plan, rows=height, peak=peak, whole=True) if peak <= budget else None
+
+
 def _plans(
     network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, choices: tuple[int, ...]
 ) -> Iterator[Plan]:  # fmt: skip
@@ -129,7 +151,8 @@ def _plans(
             peak = ledger.peak + spare + held
             if keep and (ledger.recomputed or peak > budget):  # room is better used for maps
                 continue
-            yield Plan(rows, keep, peak, tuple(ledger.recomputed), int(min(budget - spare - held, 2**62)), counting.work)
+            maps, wide = int(min(budget - spare - held, 2**62)), counting.wide / max(1, counting.work)
+            yield Plan(rows, keep, peak, tuple(ledger.recomputed), maps, counting.work, wide)
             break
 
 

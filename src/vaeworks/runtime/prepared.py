@@ -85,11 +85,14 @@ def quartered(weight: Tensor) -> list[list[Tensor]]:
 
 
 class Kernels:
-    """The convolutions of a network, prepared when first needed and, where they may be kept, only then."""
+    """The convolutions of a network, prepared when first needed and, where they may be kept, again only when weights have changed.
+
+    Changes that go past autograd's counting (through `.data`) are not seen.
+    """
 
     def __init__(self, keep: bool = False):
         self.keep = keep
-        self._kept: dict[tuple[nn.Conv2d, bool], Prepared] = {}
+        self._kept: dict[tuple[nn.Conv2d, bool], tuple[State, Prepared]] = {}
 
     def same(self, conv: nn.Conv2d) -> Prepared:
         """Of a convolution that keeps height and width."""
@@ -100,12 +103,22 @@ class Kernels:
         return self._of(conv, doubled=True)
 
     def _of(self, conv: nn.Conv2d, doubled: bool) -> Prepared:
-        if found := self._kept.get((conv, doubled)):
-            return found
+        state = _state(conv)
+        if (found := self._kept.get((conv, doubled))) and found[0] == state:
+            return found[1]
         made = _prepare(conv, doubled)
         if self.keep:
-            self._kept[conv, doubled] = made
+            self._kept[conv, doubled] = state, made
         return made
+
+
+State = tuple[int, ...]
+
+
+def _state(conv: nn.Conv2d) -> State:
+    """What changes when the weights do: place, and how often they were written to."""
+    tensors = (conv.weight,) if conv.bias is None else (conv.weight, conv.bias)
+    return tuple(n for t in tensors for n in (t.data_ptr(), 0 if t.is_inference() else t._version))
 
 
 def _prepare(conv: nn.Conv2d, doubled: bool) -> Prepared:

@@ -1,0 +1,40 @@
+"""The command that makes files for other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from .options import Model, Overwrite
+from .show import console
+
+
+def export(
+    model: Model,
+    folder: Annotated[Positional[Path], arg(metavar="DIR", help="output folder")],
+    layout: Annotated[
+        Literal["plain", "optimum"],
+        arg(help="plain: encoder.onnx, decoder.onnx; optimum: vae_encoder/model.onnx, vae_decoder/model.onnx with Optimum's names"),
+    ] = "plain",
+    dtype: Annotated[Literal["fp32", "fp16"], arg(help="of weights, inputs and outputs")] = "fp32",
+    normalized: Annotated[bool, arg(help="latents as a diffusion model sees them, instead of as the decoder takes them")] = False,
+    opset: Annotated[int, arg(help="version of ONNX's operators, 18 to 23")] = 20,
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """Encoder and decoder as ONNX files for any batch and size, checked by onnxruntime against PyTorch (docs/onnx.md)."""
+    import torch
+
+    from ..formats import load
+    from ..formats.onnx import export_onnx
+
+    precision = {"fp32": torch.float32, "fp16": torch.float16}[dtype]
+    with console().status("exporting"):
+        result = export_onnx(load(model), folder, layout=layout, dtype=precision, normalized=normalized, opset=opset, overwrite=overwrite)
+    for file in result.files:
+        console().print(
+            f"{folder / file.path}  {file.bytes / 1e6:,.1f} MB; onnxruntime differs from PyTorch by {file.difference:.1e} "
+            "of the outputs' range at most"
+        )
+    return result.to_dict()

@@ -1,0 +1,120 @@
+"""A VAE of diffusers' as one of ours, around the same weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ..config import AutoencoderConfig
+from ..errors import ConfigError, FormatError
+from ..models import Autoencoder
+from .diffusers_config import NORM_EPS, config_from_diffusers
+from .keymap import layout_name
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderTiny
+
+    TheirVAE: TypeAlias = AutoencoderKL | AutoencoderKLFlux2 | AutoencoderTiny
+
+KNOWN = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
+PROCESSORS = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "SlicedAttnProcessor")
+"""Ways of computing diffusers' attention that give the same."""
+
+
+def from_diffusers(vae: TheirVAE) -> Autoencoder:
+    """The same network as an `Autoencoder`, whose parameters are the very objects that diffusers' VAE has: nothing is copied.
+
+    So `vae.to(...)` and changes of weights in place, such as fusing a LoRA, are seen on both sides; parameters that are replaced by
+    others are not, until `share_weights`.
+    Errors: ConfigError for what is no AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny, and for one that was altered.
+    """
+    if not (isinstance(vae, nn.Module) and type(vae).__name__ in KNOWN and type(vae).__module__.startswith("diffusers.")):
+        raise ConfigError(f"a {type(vae).__name__} is not one of the VAEs of diffusers that can be taken over: {', '.join(KNOWN)}")
+    if reason := altered(vae):
+        raise ConfigError(f"this {type(vae).__name__} does not compute as its configuration says: {reason}")
+    try:
+        values: Any = vae.config
+        config = config_from_diffusers({**values, "_class_name": type(vae).__name__}, f"this {type(vae).__name__}")
+    except FormatError as error:
+        raise ConfigError(str(error)) from None
+    if isinstance(config, AutoencoderConfig):
+        config = dataclasses.replace(config, **_set_on_modules(vae))
+    with torch.device("meta"):
+        autoencoder = Autoencoder(config)
+    share_weights(autoencoder, vae)
+    return autoencoder.train(vae.training)
+
+
+def share_weights(autoencoder: Autoencoder, vae: TheirVAE) -> None:
+    """Give `from_diffusers`' result the parameters that the VAE has now, and what is set on its modules alone: padding and epsilon.
+
+    Errors: ConfigError where the VAE's parameters are no longer those of its architecture.
+    """
+    config = autoencoder.config
+    theirs: dict[str, Tensor] = vae.state_dict(keep_vars=True)
+    names = {name: layout_name(name, "diffusers", config) for name in autoencoder.state_dict(keep_vars=True)}
+    if odd := sorted(set(names.values()) ^ theirs.keys()):
+        raise ConfigError(f"weights of this {type(vae).__name__} are not those of its architecture: {odd[0]} and {len(odd) - 1} more")
+    for name, their_name in names.items():
+        path, _, last = name.rpartition(".")
+        ours, tensor = autoencoder.get_submodule(path), theirs[their_name]
+        kind = ours._parameters if last in ours._parameters else ours._buffers
+        if (kept := kind[last]) is not tensor:
+            assert kept is None or kept.shape == tensor.shape, f"{their_name} is {tuple(tensor.shape)}"
+            kind[last] = tensor  # type: ignore[assignment]
+        if last == "weight":
+            _take_settings(ours, vae.get_submodule(their_name.rpartition(".")[0]))
+
+
+def _take_settings(ours: nn.Module, theirs: nn.Module) -> None:
+    if isinstance(ours, nn.GroupNorm) and isinstance(theirs, nn.GroupNorm):
+        ours.eps = theirs.eps
+    if isinstance(ours, nn.Conv2d) and isinstance(theirs, nn.Conv2d):
+        ours.padding_mode = theirs.padding_mode
+
+
+def _set_on_modules(vae: nn.Module) -> dict[str, Any]:
+    """Settings of ours that diffusers' configuration does not know, as they are on the modules."""
+    eps = {half: _only({m.eps for m in part.modules() if isinstance(m, nn.GroupNorm)}) for half, part in _halves(vae).items()}
+    modes = {m.padding_mode for m in vae.modules() if isinstance(m, nn.Conv2d) and m.padding not in (0, (0, 0))}
+    scales = {f"{half}_scale": math.sqrt(found / NORM_EPS) for half, found in eps.items()}
+    same = len({*eps.values()}) == 1
+    norms = {"norm_eps": eps["encoder"]} if same else {"norm_eps": NORM_EPS, **scales}
+    return {"padding_mode": _only(modes), **norms}
+
+
+def _halves(vae: nn.Module) -> dict[str, nn.Module]:
+    return {half: vae.get_submodule(half) for half in ("encoder", "decoder")}
+
+
+def _only(found: set[Any]) -> Any:
+    if len(found) != 1:
+        raise ConfigError(f"this VAE's layers differ in epsilon or padding ({', '.join(map(str, sorted(found)))}), and ours cannot")
+    return found.pop()
+
+
+def altered(vae: nn.Module) -> str | None:
+    """What was done to a VAE's modules, so that they compute something else, or elsewhere, than their weights say; None: nothing.
+
+    Hooks on the VAE as a whole do not count: they run around its methods.
+    """
+    for name, module in vae.named_modules():
+        if not name:
+            continue
+        if module._forward_hooks or module._forward_pre_hooks or _patched(module):
+            return f"something is hooked to {name} (offloading by layers, or a patch)"
+        if (processor := getattr(module, "processor", None)) is not None and type(processor).__name__ not in PROCESSORS:
+            return f"{name} has a processor of its own, {type(processor).__name__}"
+        if any(p.is_meta for p in module.parameters(recurse=False)):
+            return f"the weights of {name} are elsewhere"
+    return None
+
+
+def _patched(module: nn.Module) -> bool:
+    """Whether an object has another way of computing than its class; accelerate leaves the class's own behind when its hooks go."""
+    own = ((name, module.__dict__[name]) for name in ("forward", "_conv_forward") if name in module.__dict__)
+    return any(getattr(method, "__func__", None) is not getattr(type(module), name) for name, method in own)

@@ -1,0 +1,21 @@
+"""Which model it is, whatever file it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+
+from ..config import to_dict
+from .autoencoder import Autoencoder
+
+
+def model_digest(autoencoder: Autoencoder) -> str:
+    """SHA-256 over configuration and weights, in hex: equal models have equal digests, whatever file they are from."""
+    digest = hashlib.sha256(json.dumps(to_dict(autoencoder.config), sort_keys=True, default=str).encode())
+    for name, tensor in sorted(autoencoder.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""The file that says what a folder of latents holds, and the statistics of all of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ..config import from_dict, to_dict
+from ..errors import ConfigError, DataError, FormatError
+from ..formats.files import atomic, read_json, write_text
+from .latents import LATENTS, LOGVAR
+from .plan import Plan, Shard, check_same
+from .shards import Content, is_done, read_content
+
+INDEX, STATS = "index.json", "latents_stats.pt"
+
+VERSION = 1
+
+SAMPLES = 10_000
+"""Images that statistics are taken of at most, as LightningDiT does."""
+
+
+def begin(folder: Path, plan: Plan, facts: dict[str, Any], classes: list[str] | None, overwrite: bool) -> None:
+    """Say what a folder will hold; one that already holds a part of just that is gone on with.
+
+    Errors: ConfigError for a folder with other latents, or with files that readers would take for latents.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; latents of a data set need a folder")
+    if (folder / INDEX).exists():
+        kept = read_plan(folder)
+        if kept == plan:
+            return
+        if not overwrite:
+            check_same(plan, kept, str(folder))
+        _remove(folder, kept)
+    elif strange := sorted(folder.glob("*.safetensors")):
+        raise ConfigError(f"{strange[0]} would be read as a part of the latents; choose an empty folder")
+    _write(folder, plan, facts, classes, None, [])
+
+
+def read_plan(folder: Path) -> Plan:
+    """What a folder's latents depend on. Errors: FormatError where its index is missing, torn or of a newer version."""
+    found = read_json(folder / INDEX)
+    if found.get("version") != VERSION:
+        raise FormatError(f"{folder / INDEX} is no index of latents that this version of vaeworks reads")
+    try:
+        return from_dict(Plan, found["plan"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise FormatError(f"{folder / INDEX} does not say how its latents were made: {error}") from None
+
+
+def finish(
+    folder: Path, plan: Plan, facts: dict[str, Any], classes: list[str] | None, unlisted: list[tuple[str, str]]
+) -> list[Content] | None:
+    """Statistics and the complete index, once all shards are there: of several processes, whichever sees that does it.
+
+    unlisted: (name, reason) of what the plan does not count. Errors: DataError where no image could be encoded.
+    """
+    shards = plan.shards()
+    if not all(is_done(folder, shard, plan) for shard in shards):
+        return None
+    contents = [read_content(folder, shard) for shard in shards]
+    if not any(content.rows for content in contents):
+        name, reason = contents[0].skipped[0]
+        raise DataError(f"none of the {plan.count} images could be encoded; the first: {name}: {reason}")
+    _write_stats(folder / STATS, statistics(folder, shards, [len(content.rows) for content in contents]))
+    _write(folder, plan, facts, classes, contents, unlisted)
+    return contents
+
+
+def statistics(folder: Path, shards: list[Shard], rows: list[int]) -> dict[str, Tensor]:
+    """Mean and standard deviation by channel, float32 1 c 1 1 each, of at most SAMPLES images, evenly spaced; none is mirrored.
+
+    Where log-variances are kept, of samples: the variance of the means, plus the mean variance. Divided by n - 1, as LightningDiT does.
+    """
+    total = sum(rows)
+    taken = min(SAMPLES, total)
+    wanted = [number * total // taken for number in range(taken)]
+    sums = squares = variance = torch.zeros(())
+    count = begun = 0
+    for shard, length in zip(shards, rows, strict=True):
+        with safe_open(folder / shard.file, framework="pt") as file:
+            latents = file.get_slice(LATENTS)
+            logvar = file.get_slice(LATENTS + LOGVAR) if LATENTS + LOGVAR in file.keys() else None  # noqa: SIM118
+            for row in (number - begun for number in wanted if begun <= number < begun + length):
+                z = latents[row : row + 1].double()
+                sums, squares = sums + z.sum((0, 2, 3)), squares + z.square().sum((0, 2, 3))
+                variance = variance if logvar is None else variance + logvar[row : row + 1].double().exp().sum((0, 2, 3))
+                count += z[0, 0].numel()
+        begun += length
+    mean = sums / count
+    spread = (squares - count * mean.square()).clamp(min=0) / max(1, count - 1) + variance / count
+    return {"mean": mean.float()[None, :, None, None], "std": spread.sqrt().float()[None, :, None, None]}
+
+
+def _write(
+    folder: Path, plan: Plan, facts: dict[str, Any], classes: list[str] | None, contents: list[Content] | None,
+    unlisted: list[tuple[str, str]],
+) -> None:  # fmt: skip
+    shards = plan.shards()
+    rows = [None] * len(shards) if contents is None else [len(content.rows) for content in contents]
+    found = {
+        "version": VERSION, "complete": contents is not None, "plan": to_dict(plan), "facts": facts, "classes": classes,
+        "shards": [
+            {"file": s.file, "names": s.names, "first": s.start, "last": s.stop - 1, "rows": n} for s, n in zip(shards, rows, strict=True)
+        ],
+        "skipped": None if contents is None else [*unlisted, *(entry for content in contents for entry in content.skipped)],
+    }  # fmt: skip
+    write_text(folder / INDEX, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_stats(path: Path, stats: dict[str, Tensor]) -> None:
+    content = io.BytesIO()
+    torch.save(stats, content)  # to a path it would keep the temporary file's name within
+    with atomic(path, overwrite=True) as temporary:
+        temporary.write_bytes(content.getvalue())
+
+
+def _remove(folder: Path, plan: Plan) -> None:
+    """The files of latents that are replaced; the index last, so that a half of it is still known."""
+    for shard in plan.shards():
+        (folder / shard.file).unlink(missing_ok=True)
+        (folder / shard.names).unlink(missing_ok=True)
+    for name in (STATS, INDEX):
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,90 @@
+"""Latents of a data set, to train on."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import ConfigError, DataError
+from ..formats.files import read_json
+from ..models import Posterior
+from .index import INDEX, STATS, read_plan
+from .latents import FLIPPED, LABELS, LATENTS, LOGVAR
+from .shards import Row, read_content
+
+
+class LatentSet(Dataset[tuple[Tensor, int]]):
+    """A folder that `encode_set` has filled: latents, and labels, read from mapped files when they are asked for.
+
+    Rows are in the order of the images. It can be given to a `DataLoader`, with workers too.
+    """
+
+    def __init__(self, folder: str | Path):
+        """Errors: FormatError for a folder without an index; DataError for one that is not complete."""
+        self.folder = Path(folder)
+        self.plan = read_plan(self.folder)
+        index = read_json(self.folder / INDEX)
+        if not index["complete"]:
+            raise DataError(f"{folder} is not complete; the call that has begun it does the rest")
+        self.facts: dict[str, Any] = index["facts"]
+        self.classes: list[str] | None = index["classes"]
+        self.shards = self.plan.shards()
+        self._ends = list(itertools.accumulate(shard["rows"] for shard in index["shards"]))
+        self._files: dict[int, Any] = {}
+        self._rows: dict[int, list[Row]] = {}
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Latents c h w, unnormalized, as they are kept; and the number of the class (0 where there are no classes)."""
+        shard, row = self._place(index)
+        return self._row(shard, LATENTS, row), int(self._row(shard, LABELS, row))
+
+    def latents(self, index: int, flip: bool = False) -> Tensor:
+        """Latents c h w of an image, or of its mirror image. Errors: ConfigError where mirror images were not encoded."""
+        shard, row = self._place(index)
+        return self._row(shard, FLIPPED if flip else LATENTS, row)
+
+    def posterior(self, index: int, flip: bool = False) -> Posterior:
+        """The posterior of an image, 1 c h w. Errors: ConfigError where moments were not kept."""
+        shard, row = self._place(index)
+        name = FLIPPED if flip else LATENTS
+        return Posterior.of(self._row(shard, name, row)[None], self._row(shard, name + LOGVAR, row)[None])
+
+    def image(self, index: int) -> Row:
+        """Which image a row is of: its number in the data set, its name, the SHA-256 of its bytes."""
+        shard, row = self._place(index)
+        if shard not in self._rows:
+            self._rows[shard] = read_content(self.folder, self.shards[shard]).rows
+        return self._rows[shard][row]
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation by channel, 1 c 1 1 each: (latents - mean) / std is what LightningDiT trains on."""
+        found = torch.load(self.folder / STATS, weights_only=True)
+        return found["mean"], found["std"]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        index %= len(self)
+        shard = bisect.bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard - 1] if shard else 0)
+
+    def _row(self, shard: int, name: str, row: int) -> Tensor:
+        if shard not in self._files:
+            self._files[shard] = safe_open(self.folder / self.shards[shard].file, framework="pt")
+        file = self._files[shard]
+        if name not in file.keys():  # noqa: SIM118
+            raise ConfigError(f"{self.folder} holds no {name}; encode with --flip for mirror images, --posterior moments for variances")
+        return file.get_slice(name)[row : row + 1][0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_files": {}}  # mapped files stay with their process

@@ -1,0 +1,62 @@
+"""Group normalization and SiLU in NHWC memory, in two readings of the map: one for the statistics, one for the result.
+
+All arithmetic is in no less than float32, whatever the map's type, so that a half-precision result is rounded once.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .choice import suits
+
+WIDEST = 2048
+"""Channels; wider maps do not fit into a kernel's block."""
+
+
+def group_norm_silu(x: Tensor, norm: nn.GroupNorm, dtype: torch.dtype | None = None) -> Tensor:
+    """silu(norm(x)): n c h w to n c h w.
+
+    dtype: of the result, by default x's. norm: with weights of any floating type.
+    """
+    mean, var = group_moments(x, norm.num_groups)
+    return normalized_silu(x, norm, mean, var, dtype)
+
+
+def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of every group of channels of a map n c h w: n groups each, in no less than float32.
+
+    With as many groups as channels they are the channels', to be merged with other strips' (`maps.py`).
+    Partial sums are of few pixels each, about their own mean, and merged as Chan, Golub & LeVeque 1983 do.
+    """
+    if suits(x) and x.shape[1] <= WIDEST:
+        from .triton_normalization import moments
+
+        return moments(x, groups)
+    return _group_moments(x, groups)
+
+
+def normalized_silu(x: Tensor, norm: nn.GroupNorm, mean: Tensor, var: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """SiLU of x, n c h w, normalized with these statistics of its groups, n groups each (they may be of a larger map), as `norm` scales."""
+    assert norm.weight is not None and norm.bias is not None  # every known VAE's have them
+    if suits(x, norm.weight, norm.bias, mean, var) and x.shape[1] <= WIDEST:
+        from .triton_normalization import normalized
+
+        return normalized(x, norm.weight, norm.bias, mean, var, norm.eps, dtype or x.dtype)
+    return _normalized_silu(x, norm, mean, var, dtype)
+
+
+def _group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    var, mean = torch.var_mean(x.to(wide).unflatten(1, (groups, -1)), dim=(2, 3, 4), correction=0)
+    return mean, var
+
+
+def _normalized_silu(x: Tensor, norm: nn.GroupNorm, mean: Tensor, var: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    width = x.shape[1] // mean.shape[1]
+    scale = (var.to(wide) + norm.eps).rsqrt().repeat_interleave(width, 1) * norm.weight.to(wide)
+    shift = norm.bias.to(wide) - mean.to(wide).repeat_interleave(width, 1) * scale
+    y = torch.addcmul(shift[:, :, None, None], x.to(wide), scale[:, :, None, None])
+    return F.silu(y, inplace=not y.requires_grad).to(dtype or x.dtype)
