@@ -170,6 +170,28 @@ def test_reconstruct_encode_decode_agree(place: Path, tmp_path: Path, capsys) ->
     assert files[0] == files[2] != files[1]
 
 
+def test_decode_within_memory_with_a_certificate_and_of_shards(place: Path, tmp_path: Path, capsys) -> None:
+    """The plan and the certificate are told, a budget that is too small says the least that works, shards become numbered pictures."""
+    model, photos = str(place / "vae.safetensors"), place / "photos"
+    main(["encode", model, str(photos / "p0.png"), "--out", str(tmp_path / "one")])
+    words = ["decode", model, str(tmp_path / "one"), "--out", str(tmp_path / "p")]
+    capsys.readouterr()
+    assert main([*words, "--memory", "300MiB", "--verify", "--json"]) == 0
+    told = capsys.readouterr()
+    assert "about " in told.err and " at most" in told.err and "against the whole picture in float32" in " ".join(told.err.split())
+    assert json.loads(told.out)[str(tmp_path / "p" / "p0.png")]["certificate"]["max_error"] < 1e-5
+    assert "takes at least" in error(capsys, *words, "--memory", "1KiB", "--overwrite")
+    assert "must be a size" in error(capsys, *words, "--memory", "lots", "--overwrite")
+    assert main([*words, "--precision", "bf16", "--verify", "--overwrite"]) == 0
+    assert "in bfloat16" in " ".join(capsys.readouterr().err.split())
+
+    assert main(["encode", model, str(photos), "--size", "64", "--labels", "none", "--out", str(tmp_path / "set")]) == 0
+    assert main(["decode", model, str(tmp_path / "set"), "--out", str(tmp_path / "pictures")]) == 0
+    folder = tmp_path / "pictures" / "latents_rank00_shard000"
+    assert len(list(folder.iterdir())) == len(list(photos.iterdir())) and open_image(folder / "000000.png").size == (64, 64)
+    assert "000000.png exists" in error(capsys, "decode", model, tmp_path / "set", "--out", tmp_path / "pictures")
+
+
 def test_nothing_is_overwritten_unasked(place: Path, tmp_path: Path, capsys) -> None:
     """A target that exists is named and kept; no other target is written either."""
     (tmp_path / "p3.png").write_text("precious")

@@ -261,3 +261,35 @@ def test_taesd_runs_whole() -> None:
     z = random(1, 4, 6, 5).float()
     with torch.inference_mode():
         assert torch.equal(Codec(tiny).decode(z), tiny.decode(z))
+
+
+def test_narrow_networks_and_compiled_ones_run_whole_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips pay for wide layers; what is compiled is the network as it is; a tile or a small budget has strips all the same."""
+    narrow = vae()
+    wide = vw.build("small-f8c4", channels=64, channel_mult=(1, 1), num_res_blocks=1).eval()
+    assert Codec(narrow).plan_decode(1, 4, 6, 7).whole and Codec(narrow).plan_encode(1, 3, 48, 56).whole
+    assert not Codec(wide).plan_decode(1, 4, 6, 7).whole and Codec(wide, compile=True).plan_decode(1, 4, 6, 7).whole
+    assert not Codec(narrow, tile=8).plan_decode(1, 4, 6, 7).whole
+    z = random(1, 4, 24, 24)
+    assert not Codec(narrow, memory="12MiB").plan_decode(*z.shape).whole
+    seen = []
+    whole = Codec(narrow)
+    monkeypatch.setitem(whole._whole, "decode", lambda x: seen.append(x.shape) or narrow.decoder(narrow.post_quant_conv(x)))
+    torch.testing.assert_close(whole.decode(z), narrow.decode(z), rtol=0, atol=1e-10)
+    assert seen == [z.shape] and "whole, about" in whole.plan_decode(*z.shape).sentence
+    with pytest.raises(ConfigError, match="compile"):
+        Codec(narrow, compile="yes")  # type: ignore[arg-type]
+
+
+def test_a_vae_of_diffusers_is_taken_as_it_is() -> None:
+    """Its weights are shared, its results are its own; what cannot be taken over is refused."""
+    torch.manual_seed(0)
+    theirs = vw.to_diffusers(vw.build("small-f8c4", channels=64, channel_mult=(1, 1), num_res_blocks=1)).eval()
+    codec = vw.Codec(theirs, tile=8)
+    z = random(1, 4, 10, 9).float()
+    with torch.no_grad():
+        expected = theirs.decode(z).sample
+    assert ((codec.decode(z) - expected).abs().max() * 2 / (expected.max() - expected.min())).item() < 1e-5
+    assert {p.data_ptr() for p in theirs.parameters()} == {p.data_ptr() for p in codec.autoencoder.parameters()}
+    with pytest.raises(ConfigError, match="Linear"):
+        vw.Codec(nn.Linear(1, 1))  # type: ignore[arg-type]

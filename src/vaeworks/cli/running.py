@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from ..config import TinyConfig
 from ..errors import ConfigError
-from .inputs import codec, files_ending, image_files, opened, readable_images, targets
+from .inputs import codec, files_ending, image_files, make_folder, opened, readable_images, targets
 from .options import Inputs, Memory, Model, Out, Overwrite, Precision, Verify
 from .show import console
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def reconstruct(
@@ -39,7 +43,7 @@ def decode(
     model: Model, inputs: Inputs, out: Out, memory: Memory = None, precision: Precision = None, verify: Verify = False,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Latents from `encode` to PNG files, of any size within a memory budget (docs/runtime.md)."""
+    """Latents from `encode`, files or shards, to PNG files; of any size within a memory budget (docs/runtime.md)."""
     from ..formats.files import write_picture
     from ..formats.latents import read_latents
     from ..images import crop_to, from_model_range, to_pillow
@@ -47,18 +51,32 @@ def decode(
     through = codec(model, memory, precision)
     rows: dict[str, Any] = {}
     for path, target in targets(files_ending(inputs, ".safetensors"), out, ".png", overwrite):
-        latents, (height, width) = read_latents(path, through.autoencoder.config)
+        found, (height, width) = read_latents(path, through.autoencoder.config)
+        shape = found.shape[-3:]
         if not isinstance(through.autoencoder.config, TinyConfig):
-            console().print(f"{path}: {through.plan_decode(1, *latents.shape).sentence}", style="dim")
-        image = crop_to(from_model_range(through.decode(latents[None]).float())[0].cpu(), height, width)
-        rows[str(target)] = {"source": str(path), "shape": list(image.shape)}
+            console().print(f"{path}: {through.plan_decode(1, *shape).sentence}", style="dim")
         if verify:
-            found = through.verify(latents[None])
-            rows[str(target)]["certificate"] = dataclasses.asdict(found)
-            console().print(found.sentence)
-        write_picture(target, to_pillow(image))
-        console().print(f"{target}  {width} x {height}")
+            certificate = through.verify(found.reshape(-1, *shape)[:1])
+            console().print(certificate.sentence)
+        for place, latents in _each(target, found):
+            if place.exists() and not overwrite:
+                raise ConfigError(f"{place} exists; choose another --out, or pass --overwrite")
+            image = crop_to(from_model_range(through.decode(latents[None]).float())[0].cpu(), height, width)
+            write_picture(place, to_pillow(image))
+            rows[str(place)] = {"source": str(path), "shape": list(image.shape)}
+            rows[str(place)] |= {"certificate": dataclasses.asdict(certificate)} if verify else {}
+            console().print(f"{place}  {width} x {height}")
     return rows
+
+
+def _each(target: Path, latents: Tensor) -> Iterator[tuple[Path, Tensor]]:
+    """A picture's place and its latents c h w; a shard's n c h w become a folder of numbered pictures."""
+    if latents.ndim == 3:
+        yield target, latents
+        return
+    make_folder(target.with_suffix(""))
+    for number, one in enumerate(latents):
+        yield target.with_suffix("") / f"{number:06}.png", one
 
 
 def generate(

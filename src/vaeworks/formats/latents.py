@@ -25,18 +25,18 @@ def write_latents(path: Path, latents: Tensor, config: LatentConfig, size: tuple
 
 
 def read_latents(path: Path, config: LatentConfig) -> tuple[Tensor, tuple[int, int]]:
-    """Latents c h/f w/f, and the (height, width) of their image.
+    """Latents of one image, c h/f w/f, or of a shard, n c h/f w/f; and the (height, width) of an image. They are mapped, not loaded.
 
     Errors: FormatError for a file without latents; ConfigError where they are those of another kind of model.
     """
     tensors, metadata = read_tensors(path)
-    if "latents" not in tensors or tensors["latents"].ndim != 3:
-        raise FormatError(f"{path} holds no tensor `latents` of shape c h w; `vaeworks encode` writes such files")
+    if "latents" not in tensors or tensors["latents"].ndim not in (3, 4):
+        raise FormatError(f"{path} holds no tensor `latents` of shape c h w or n c h w; `vaeworks encode` writes such files")
     latents = tensors["latents"]
     facts = json.loads(metadata.get(METADATA_KEY, "{}"))
-    if latents.shape[0] != config.latent_channels or facts.get("model", config.name) != config.name:
+    if latents.shape[-3] != config.latent_channels or facts.get("model", config.name) != config.name:
         raise ConfigError(
-            f"{path} holds latents of a model {facts.get('model', f'with {latents.shape[0]} channels')}, this one is {config.name}"
+            f"{path} holds latents of a model {facts.get('model', f'with {latents.shape[-3]} channels')}, this one is {config.name}"
         )
     factor = config.downsample_factor
-    return latents, (facts.get("height", latents.shape[1] * factor), facts.get("width", latents.shape[2] * factor))
+    return latents, (facts.get("height", latents.shape[-2] * factor), facts.get("width", latents.shape[-1] * factor))

@@ -126,10 +126,9 @@ def whole_plan(network: Autoencoder, run: Run, shape: Shape, row: int, groups: i
 
     About: it is counted as one strip.
     """
-    (plan,) = _plans(network, run, shape, row, groups, math.inf, (2**20,))
     height = shape[2] * network.downsample_factor if shape[1] == network.latent_channels else shape[2]
-    peak = plan.peak + TEMPORARIES * next(network.parameters()).dtype.itemsize * row * height
-    return replace(plan, rows=height, peak=peak, whole=True) if peak <= budget else None
+    (plan,) = _plans(network, run, shape, row, groups, math.inf, (height,))
+    return replace(plan, whole=True) if plan.peak <= budget else None
 
 
 def _plans(
