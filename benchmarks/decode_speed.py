@@ -2,9 +2,9 @@
 
     python benchmarks/decode_speed.py --sides 256 512 --rounds 5 [--compile] [--encode] [--out results/decode_speed.json]
 
-Variants are run one after the other, round by round, in one process; medians are printed. "conv-only": the same convolutions on tensors of the
-same shapes in NHWC memory, and nothing else: what a runtime that leaves convolutions to PyTorch can reach. Compiled variants are
-called twice before the clock starts. Weights are random: time does not depend on them. Errors are of range 2, against diffusers in float32.
+Variants are run one after the other, round by round, in one process, after one round that does not count; medians are printed. "conv-only": the
+same convolutions on tensors of the same shapes in NHWC memory, and nothing else: what a runtime that leaves convolutions to PyTorch can
+reach. Weights are random: time does not depend on them. Errors are of range 2, against diffusers in float32.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def convolutions(vae: vw.Autoencoder, x: Tensor, dtype: torch.dtype, encode: boo
     seen: list[tuple[nn.Conv2d, tuple[int, ...]]] = []
     half = vae.encoder if encode else vae.decoder
     hooks = [
-        m.register_forward_pre_hook(lambda m, args: seen.append((m, tuple(args[0].shape)))) for m in half.modules() if isinstance(m, nn.Conv2d)
+        m.register_forward_pre_hook(lambda m, args: seen.append((m, tuple(args[0].shape))))
+        for m in half.modules()
+        if isinstance(m, nn.Conv2d)
     ]
     hooks += [
         m.register_forward_pre_hook(lambda m, args: seen.append((m.conv, (*args[0].shape[:2], *(2 * s for s in args[0].shape[2:])))))
@@ -96,14 +98,14 @@ def measured(found: Variants, rounds: int) -> dict[str, dict]:
     errors: dict[str, tuple[float, float]] = {}
     reference = None
     with torch.inference_mode():
-        for number in range(rounds + 2):
+        for number in range(rounds + 1):
             for name, call in found.items():
                 started = time.perf_counter()
                 y = call()
                 seconds = time.perf_counter() - started
-                if number >= 2:
+                if number:
                     times[name].append(seconds)
-                elif number == 0 and not name.startswith("conv-only"):
+                elif not name.startswith("conv-only"):
                     reference = y.float() if reference is None else reference
                     error = (y.float() - reference).abs() * (2 / (reference.max() - reference.min()))
                     errors[name] = error.max().item(), error.mean().item()

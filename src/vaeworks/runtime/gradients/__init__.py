@@ -1,0 +1,5 @@
+"""Gradients of encoder and decoder, computed in strips of rows: the whole picture's, in a fraction of the memory."""
+
+from .halves import decode_with_gradient, encode_with_gradient
+
+__all__ = ["decode_with_gradient", "encode_with_gradient"]

@@ -1,0 +1,99 @@
+"""One half of an autoencoder as a chain of stages, with a backward pass of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from ..maps import Map, Statistics, Stored, sweep
+from .parameters import Gradients
+from .stages import Borrowed, Enlarge, Stage, held, kept
+
+
+class Chain:
+    """Segments of stages, each of which begins with a small map: the forward pass keeps that one, the backward pass computes the others again."""
+
+    def __init__(self, segments: list[list[Stage]], rows: int, groups: int):
+        """rows: of a strip, at most; groups: of every group normalization."""
+        self.segments, self.rows, self.groups = segments, rows, groups
+        self.parameters = [(m, name) for s in segments for stage in s for m in stage.layers() for name, _ in m.named_parameters(recurse=False)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The last stage's result: n c h w to n c' h' w'. For one picture: statistics are kept here."""
+        return _InStrips.apply(x, self, *(getattr(module, name) for module, name in self.parameters))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The result, and the first map of every segment."""
+        firsts: list[Tensor] = []
+        stages = [stage for segment in self.segments for stage in segment]
+        ends = {id(segment[-1]) for segment in self.segments[:-1]}
+        source: Map = held(x)
+        firsts.append(x)
+        statistics: Statistics | None = None
+        for stage, following in zip(stages, [*stages[1:], None], strict=True):
+            map_ = stage.measured(source, statistics, self.rows, self.groups)
+            stored = Stored(map_.shape)
+            statistics = sweep(map_, self.rows, self.groups if following and following.normalizes else None, into=stored, release=True)
+            source = stored
+            if id(stage) in ends:
+                firsts.append(stored.rows(0, stored.shape[2]))
+                source = Borrowed(held(firsts[-1]))
+        return stored.rows(0, stored.shape[2]), firsts
+
+    def backward(self, firsts: list[Tensor], grad: Tensor, gradients: Gradients, wants_input: bool) -> Tensor | None:
+        """The gradient at the first map, if it is wanted, from that at the result."""
+        needed = [wants_input]  # at the input of each stage
+        for segment in self.segments:
+            for stage in segment:
+                needed.append(needed[-1] or gradients.wants(*stage.layers()))
+        g: Stored | None = held(grad)
+        at = len(needed) - 1
+        for segment in reversed(self.segments):
+            at -= len(segment)
+            if g is None or not needed[at + len(segment)]:
+                return None
+            g = self._segment_backward(segment, firsts.pop(), g, gradients, needed[at : at + len(segment)])
+        return None if g is None else g.rows(0, g.shape[2])
+
+    def _segment_backward(self, segment: list[Stage], first: Tensor, g: Stored | None, gradients: Gradients, needed: list[bool]) -> Stored | None:
+        maps: list[Map | None] = [Borrowed(held(first))]
+        for i, stage in enumerate(segment[:-1]):
+            source = maps[-1]
+            assert source is not None
+            passing = i == 1 and isinstance(segment[0], Enlarge)  # wide, and quickly computed again
+            maps.append(kept(stage.result(source if passing else Borrowed(source)), self.rows))
+            if passing:
+                maps[1] = None
+        for i in reversed(range(len(segment))):
+            x = maps.pop()
+            x = kept(segment[0].result(Borrowed(held(first))), self.rows) if x is None else x
+            assert g is not None
+            g = segment[i].backward(x, g, self.rows, gradients, needed[i])
+            if g is None:
+                return None
+        return g
+
+
+class _InStrips(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, chain: Chain, *parameters: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            y, firsts = chain.forward(x)
+        ctx.save_for_backward(*firsts, *parameters)  # the latter so that autograd sees changes in between
+        ctx.chain = chain
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise ConfigError("a gradient through strips cannot be differentiated again (create_graph=True); use the autoencoder itself")
+        chain = ctx.chain
+        firsts = list(ctx.saved_tensors[: len(chain.segments)])
+        wants_input, _, *wants = ctx.needs_input_grad
+        gradients = Gradients(p for p, wanted in zip(chain.parameters, wants, strict=True) if wanted)
+        with torch.autocast(grad.device.type, enabled=False):
+            dx = chain.backward(firsts, grad, gradients, wants_input)
+        return dx, None, *(gradients.of(*p) for p in chain.parameters)

@@ -1,0 +1,104 @@
+"""Decoding and encoding whose results can be differentiated, within little memory.
+
+Autograd keeps every map of the forward pass. Checkpointing keeps the maps between residual blocks, and within a block computes with whole
+maps. Here the forward pass keeps the smallest map of every resolution and the statistics of group normalizations; with these the backward
+pass computes, strip by strip, what it needs again.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ...models import Autoencoder, Decoder, Encoder
+from ...models.decoder import DecoderLevel
+from ...models.encoder import EncoderLevel
+from ...models.middle import Middle
+from ...nn import Downsample, ResBlock, SpatialAttention, Upsample
+from .chain import Chain
+from .stages import Attend, Block, Enlarge, Halve, Out, Same, Stage
+
+
+def decode_with_gradient(autoencoder: Autoencoder, latents: Tensor, rows: int) -> Tensor:
+    """Images n 3 f*h f*w, about in [-1,1], from unnormalized latents n c h w, differentiable by latents and the decoder's parameters.
+
+    rows: of a strip, at most. Gradients are the whole picture's to rounding, and only computed for what requires one. Everything is
+    computed in the weights' dtype, autocast or not. With another padding than by zeros, blocks are checkpointed whole; a TAESD is left to
+    autograd.
+    Errors: ConfigError for latents of other channels, and for a gradient of the gradient.
+    Sources: recomputation from Chen et al. 2016, arXiv 1604.06174; global statistics as in runtime/striped.py.
+    """
+    decoder = autoencoder.decoder
+    if not isinstance(decoder, Decoder) or latents.ndim != 4 or latents.shape[1] != autoencoder.latent_channels or not latents.numel():
+        return autoencoder.decode(latents)  # a TAESD, or an error that it explains
+    z = autoencoder.post_quant_conv(latents)
+    if autoencoder.kl_config.padding_mode != "zeros":
+        return _decoded_by_blocks(decoder, z)
+    return Chain(_of_decoder(decoder), rows, autoencoder.kl_config.norm_groups)(z)
+
+
+def encode_with_gradient(autoencoder: Autoencoder, images: Tensor, rows: int) -> Tensor:
+    """Moments n 2c h/f w/f, for `autoencoder.posterior`, of images n 3 h w in [-1,1], differentiable by images and the encoder's parameters.
+
+    h and w are multiples of f. The rest is as in `decode_with_gradient`.
+    """
+    encoder = autoencoder.encoder
+    if not isinstance(encoder, Encoder):
+        return autoencoder.quant_conv(encoder(images))
+    if autoencoder.kl_config.padding_mode != "zeros":
+        return autoencoder.quant_conv(_encoded_by_blocks(encoder, images))
+    return autoencoder.quant_conv(Chain(_of_encoder(encoder), rows, autoencoder.kl_config.norm_groups)(images))
+
+
+def _of_decoder(decoder: Decoder) -> list[list[Stage]]:
+    """Segments, which begin with the smallest map of their resolution: in front of the doubling."""
+    segments: list[list[Stage]] = [[Same(decoder.conv_in), *_of_middle(decoder.middle)]]
+    for level in decoder.levels:
+        assert isinstance(level, DecoderLevel)
+        segments[-1] += _of_blocks(level)
+        if isinstance(level.upsample, Upsample):
+            segments.append([Enlarge(level.upsample.conv)])
+    segments[-1].append(Out(decoder.norm_out, decoder.conv_out))
+    return segments
+
+
+def _of_encoder(encoder: Encoder) -> list[list[Stage]]:
+    """Segments, which end with the halving."""
+    segments: list[list[Stage]] = [[Same(encoder.conv_in)]]
+    for level in encoder.levels:
+        assert isinstance(level, EncoderLevel)
+        segments[-1] += _of_blocks(level)
+        if isinstance(level.downsample, Downsample):
+            segments[-1].append(Halve(level.downsample.conv))
+            segments.append([])
+    segments[-1] += [*_of_middle(encoder.middle), Out(encoder.norm_out, encoder.conv_out)]
+    return segments
+
+
+def _of_middle(middle: Middle) -> list[Stage]:
+    return [Block(middle.block1), *_of_attention(middle.attention), Block(middle.block2)]
+
+
+def _of_blocks(level: DecoderLevel | EncoderLevel) -> list[Stage]:
+    stages: list[Stage] = []
+    for block, attention in zip(level.blocks, level.attentions, strict=True):
+        assert isinstance(block, ResBlock)
+        stages += [Block(block), *_of_attention(attention)]
+    return stages
+
+
+def _of_attention(attention: nn.Module) -> list[Stage]:
+    return [Attend(attention)] if isinstance(attention, SpatialAttention) else []
+
+
+def _decoded_by_blocks(decoder: Decoder, z: Tensor) -> Tensor:
+    x = decoder.middle(decoder.conv_in(z), True)
+    for level in decoder.levels:
+        x = level(x, True)
+    return decoder.conv_out(decoder.norm_out.silu(x))
+
+
+def _encoded_by_blocks(encoder: Encoder, images: Tensor) -> Tensor:
+    x = encoder.conv_in(images)
+    for level in encoder.levels:
+        x = level(x, True)
+    return encoder.conv_out(encoder.norm_out.silu(encoder.middle(x, True)))
