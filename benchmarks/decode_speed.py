@@ -3,8 +3,8 @@
     python benchmarks/decode_speed.py --sides 256 512 --rounds 5 [--compile] [--encode] [--out results/decode_speed.json]
 
 Variants are run one after the other, round by round, in one process, after one round that does not count; medians are printed.
-"conv-only": the same convolutions on tensors of the same shapes in NHWC memory, and nothing else: what a runtime that leaves convolutions to PyTorch can
-reach. Weights are random: time does not depend on them. Errors are of range 2, against diffusers in float32.
+"conv-only": the same convolutions on tensors of the same shapes in NHWC memory, and nothing else, which is what a runtime that leaves
+convolutions to PyTorch can reach. Weights are random: time does not depend on them. Errors are of range 2, against diffusers in float32.
 """
 
 from __future__ import annotations

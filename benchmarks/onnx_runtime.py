@@ -15,6 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -53,6 +54,9 @@ def variants(
     }
     if aot:
         began = time.perf_counter()
+        warnings.filterwarnings(
+            "ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning
+        )  # PyTorch's own use of what it has deprecated
         package = torch._inductor.aoti_compile_and_package(torch.export.export(best, (last,)), package_path=str(folder / "half.pt2"))
         seconds["AOTInductor"] = time.perf_counter() - began
         compiled = torch._inductor.aoti_load_package(package)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn import GroupNorm, ResBlock, SpatialAttention
-from ..maps import Convolved, Doubled, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, affine, strips, sweep
+from ..maps import Convolved, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, affine, strips, sweep
 from .parameters import Gradients
 from .transposes import Denormalized, Pooled, Spread, Sums, transposed
 
@@ -81,7 +81,8 @@ class Same(Stage):
     def backward(self, x: Map, grad: Stored, rows: int, gradients: Gradients, wanted: bool) -> Stored | None:
         if gradients.wants(self.conv):
             for start, stop in strips(x.shape[2], rows):
-                gradients.add_convolution(self.conv, _framed(x, start, stop), grad.rows(start, stop), (0, 1))
+                seen, above, below = _around(x, start, stop)
+                gradients.add_same(self.conv, seen, above, below, grad.rows(start, stop))
         return kept(Convolved(grad, transposed(self.conv)), rows) if wanted else None
 
 
@@ -98,11 +99,12 @@ class Enlarge(Stage):
         return Enlarged(x, self.conv)
 
     def backward(self, x: Map, grad: Stored, rows: int, gradients: Gradients, wanted: bool) -> Stored | None:
+        half = max(1, rows // 2)
         if gradients.wants(self.conv):
-            doubled = Doubled(x)
-            for start, stop in strips(doubled.shape[2], rows):
-                gradients.add_convolution(self.conv, _framed(doubled, start, stop), grad.rows(start, stop), (0, 1))
-        return kept(Pooled(Convolved(grad, transposed(self.conv))), max(1, rows // 2)) if wanted else None
+            for start, stop in strips(x.shape[2], half):
+                seen, above, below = _around(x, start, stop)
+                gradients.add_doubled(self.conv, seen, above, below, grad.rows(2 * start, 2 * stop))
+        return kept(Pooled(Convolved(grad, transposed(self.conv))), half) if wanted else None
 
 
 class Halve(Stage):
@@ -241,16 +243,14 @@ def through(
     back = Convolved(grad, transposed(conv)) if wanted or gradients.wants(norm) else None
     dz, of_dz, of_dzx = Stored(source.shape), 0, 0
     for start, stop in strips(height, rows):
-        top, bottom = max(start - 1, 0), min(stop + 1, height)
-        x = source.rows(top, bottom)
+        x, above, below = _around(source, start, stop)
         wide = torch.promote_types(x.dtype, torch.float32)
         z = torch.addcmul(shift.to(wide), x.to(wide), scale.to(wide))
         if gradients.wants(conv):
-            seen = F.pad(F.silu(z).to(x.dtype), (0, 0, int(start == 0), int(stop == height)))
-            gradients.add_convolution(conv, seen, grad.rows(start, stop), (0, 1))
+            gradients.add_same(conv, F.silu(z).to(x.dtype), above, below, grad.rows(start, stop))
         if back is None:
             continue
-        middle = slice(start - top, stop - top)
+        middle = slice(above, above + stop - start)
         part = torch.ops.aten.silu_backward(back.rows(start, stop).to(wide), z[:, :, middle])
         of_dz += _per_channel(part)
         of_dzx += _per_channel(part * x[:, :, middle].to(wide))
@@ -271,7 +271,7 @@ def _per_channel(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2).sum(1).double()
 
 
-def _framed(x: Map, start: int, stop: int) -> Tensor:
-    """Rows with those above and below them, which are zeros outside the map."""
-    height = x.shape[2]
-    return F.pad(x.rows(max(start - 1, 0), min(stop + 1, height)), (0, 0, int(start == 0), int(stop == height)))
+def _around(x: Map, start: int, stop: int) -> tuple[Tensor, int, int]:
+    """Rows with those above and below them, and how many these are, 0 or 1."""
+    above, below = int(start > 0), int(stop < x.shape[2])
+    return x.rows(start - above, stop + below), above, below
