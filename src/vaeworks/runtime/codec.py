@@ -16,7 +16,7 @@ from .compiling import Graphs, When, compiled
 from .maps import Shape
 from .memory import free_memory, parse_size
 from .plan import Plan, Run, planned, whole_plan
-from .prepared import Kernels
+from .prepared import FILTERED, Kernels
 from .striped import Striped
 
 if TYPE_CHECKING:
@@ -162,10 +162,16 @@ class Codec:
                 self._blank = copy.deepcopy(self.autoencoder).to("meta")
             arguments = (self._blank, run, shape, row, self.autoencoder.kl_config.norm_groups, budget)
             kept = planned(*arguments, what, self.tile)
-            if self.tile is None and (self._compile is True or self.autoencoder.device.type != "cpu" or kept.wide < 0.5):
-                kept = whole_plan(*arguments) or kept  # on CPUs strips of wide networks are faster, but cannot be compiled
+            if self.tile is None and not self._strips_are_faster(kept, what):
+                kept = whole_plan(*arguments) or kept
             self._plans[what, shape] = kept
         return kept
+
+    def _strips_are_faster(self, plan: Plan, what: str) -> bool:
+        """On CPUs, by filtering, and by doubling with the convolution after it as one (docs/log.md); but they cannot be compiled."""
+        vae = self.autoencoder
+        gains = vae.dtype in FILTERED or what == "decoding"
+        return vae.device.type == "cpu" and self._compile is not True and plan.wide >= 0.5 and gains
 
     def _decode_whole(self, latents: Tensor) -> Tensor:
         return self.autoencoder.decoder(self.autoencoder.post_quant_conv(latents))
