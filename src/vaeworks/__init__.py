@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import AutoencoderConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
     from .errors import ConfigError, DataError, FormatError, MissingExtraError, TrainingError, VaeworksError
-    from .formats import accelerate, decelerate, from_diffusers, load, save, to_diffusers
+    from .formats import accelerate, decelerate, export_onnx, from_diffusers, load, save, to_diffusers
     from .metrics import evaluate
     from .models import Autoencoder, Posterior, build
     from .recipes import recipe
@@ -43,6 +43,7 @@ _HOME = {
     "build": "models",
     "decelerate": "formats",
     "evaluate": "metrics",
+    "export_onnx": "formats",
     "from_diffusers": "formats",
     "load": "formats",
     "recipe": "recipes",
@@ -55,7 +56,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Autoencoder", "AutoencoderConfig", "Codec", "ConfigError", "DataConfig", "DataError", "FormatError", "LossConfig",
     "MissingExtraError", "OptimizerConfig", "Posterior", "TrainConfig", "TrainingError", "VaeworksError",
-    "accelerate", "build", "decelerate", "evaluate", "from_diffusers", "load", "recipe", "save", "to_diffusers", "train",
+    "accelerate", "build", "decelerate", "evaluate", "export_onnx", "from_diffusers", "load", "recipe", "save", "to_diffusers", "train",
 ]  # fmt: skip
 
 

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from .from_diffusers import from_diffusers
     from .layouts import load, save
     from .locate import Layout, Located, detect
+    from .onnx import export_onnx
 
 _HOME = {
     "Layout": "locate", "Located": "locate", "accelerate": "accelerate", "decelerate": "accelerate", "detect": "locate",
-    "from_diffusers": "from_diffusers", "load": "layouts", "save": "layouts", "to_diffusers": "diffusers",
+    "export_onnx": "onnx", "from_diffusers": "from_diffusers", "load": "layouts", "save": "layouts", "to_diffusers": "diffusers",
 }  # fmt: skip
 
-__all__ = ["Layout", "Located", "accelerate", "decelerate", "detect", "from_diffusers", "load", "save", "to_diffusers"]
+__all__ = ["Layout", "Located", "accelerate", "decelerate", "detect", "export_onnx", "from_diffusers", "load", "save", "to_diffusers"]
 
 
 def __getattr__(name: str) -> Any:

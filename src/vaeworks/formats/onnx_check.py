@@ -57,6 +57,7 @@ def quiet_session(path: Path, threads: int | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads else busily wait while PyTorch's compute
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

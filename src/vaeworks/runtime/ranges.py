@@ -128,7 +128,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.ranges: dict[str, LayerRange] = {}
         self.image = 0
-        self._queries: Tensor | None = None
+        self._keys: Tensor | None = None
 
     def watch(self, autoencoder: Autoencoder) -> Iterable[torch.utils.hooks.RemovableHandle]:
         halves = [half for half in (autoencoder.encoder, autoencoder.decoder) if isinstance(half, (Encoder, Decoder))]
@@ -139,8 +139,8 @@ class _Recorder:
             elif isinstance(module, (nn.Conv2d, nn.Linear, nn.GroupNorm, TinyBlock)):
                 yield module.register_forward_hook(self._noting(name, module in scalable))
             if isinstance(module, SpatialAttention):
-                yield module.query.register_forward_hook(self._keep_queries)
-                yield module.key.register_forward_hook(self._noting_logits(name + ".logits", module.num_heads))
+                yield module.key.register_forward_hook(self._keep_keys)  # which are computed before the queries
+                yield module.query.register_forward_hook(self._noting_logits(name + ".logits", module.num_heads))
 
     def _noting(self, name: str, scalable: bool) -> Callable[..., None]:
         def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -148,14 +148,14 @@ class _Recorder:
 
         return note
 
-    def _keep_queries(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._queries = output
+    def _keep_keys(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._keys = output
 
     def _noting_logits(self, name: str, heads: int) -> Callable[..., None]:
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], keys: Tensor) -> None:
-            assert self._queries is not None
-            q, k = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (self._queries, keys))  # n heads (h w) c/heads
-            self._queries = None
+        def note(module: nn.Module, inputs: tuple[Tensor, ...], queries: Tensor) -> None:
+            assert self._keys is not None
+            q, k = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (queries, self._keys))  # n heads (h w) c/heads
+            self._keys = None
             for part in q.split(max(1, LOGITS_AT_ONCE // (heads * k.shape[2])), dim=2):
                 self._note(name, part @ k.mT / math.sqrt(k.shape[3]), False)
 
