@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 import vaeworks as vw
 from vaeworks.errors import ConfigError
+from vaeworks.metrics.throughput import _begin_memory, _peak
 from vaeworks.nn import GroupNorm, Upsample
 from vaeworks.runtime.codec import Codec
 from vaeworks.runtime.maps import EVERYTHING, Convolved, Doubled, Enlarged, Halved, Normalized, Stored, strips, sweep
@@ -293,3 +295,51 @@ def test_a_vae_of_diffusers_is_taken_as_it_is() -> None:
     assert {p.data_ptr() for p in theirs.parameters()} == {p.data_ptr() for p in codec.autoencoder.parameters()}
     with pytest.raises(ConfigError, match="Linear"):
         vw.Codec(nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
+def test_maps_on_the_host_do_not_count() -> None:
+    """The same result, and the least memory: strips, keys and values; nothing is computed again."""
+    model = vae()
+    z = random(1, 4, 24, 24)
+    codec = Codec(model, tile=4, memory="8MiB", offload=True)  # below the least that works without
+    plan = codec.plan_decode(*z.shape)
+    assert plan.peak < parse_size("8MiB") and not plan.recomputed
+    torch.testing.assert_close(codec.decode(z), model.decode(z), rtol=0, atol=1e-10)
+    with pytest.raises(ConfigError, match="takes at least"):
+        Codec(model, tile=4, memory="8MiB").decode(z)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak")
+def test_memory_is_within_the_budget() -> None:
+    """What the process really takes, beside the result, with less than it would take otherwise."""
+    torch.manual_seed(0)
+    model = vw.build("small-f8c4", channels=32, channel_mult=(1, 1, 2, 2), num_res_blocks=1).eval().requires_grad_(False)
+    z = random(1, 4, 80, 80).float()
+    rich = Codec(model, tile=16).plan_decode(*z.shape).peak
+    codec = Codec(model, tile=16, memory=int(rich * 0.7))
+    codec.decode(z[:, :, :16])  # libraries take their own share
+    before, how = _begin_memory(torch.device("cpu"))
+    if before is None:
+        pytest.skip(how)
+    picture = codec.decode(z)
+    taken = _peak(torch.device("cpu")) - before - picture.numel() * 4
+    assert 0.3 * rich < taken < 0.7 * rich, (taken, rich)
+
+
+def test_a_gradient_through_strips() -> None:
+    """A step of fine-tuning at latents and weights is the whole network's; a copy's gradients, which go nowhere, are refused."""
+    model = vae().train().requires_grad_(True)
+    z, x = random(1, 4, 5, 6).requires_grad_(), random(1, 3, 40, 48).clamp(-1, 1)
+    codec = Codec(model, tile=8)
+    assert model.training and not codec.decode(z).requires_grad
+    parameters = [z, *model.parameters()]
+
+    def loss(decoded: Tensor, mean: Tensor) -> Tensor:
+        return (decoded - x).square().mean() + mean.square().mean()
+
+    found = torch.autograd.grad(loss(codec.decode(z, gradient=True), codec.encode(x, gradient=True).mean), parameters)
+    expected = torch.autograd.grad(loss(model.decode(z), model.encode(x).mean), parameters)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ConfigError, match="copy in float32"):
+        Codec(model, dtype=torch.float32).decode(z, gradient=True)

@@ -56,10 +56,10 @@ class _MinimalFiltering(torch.autograd.Function):
         if torch.is_grad_enabled():  # somebody differentiates twice
             return *_plain_backward(grad, x, weight, f, wants), None
         with torch.autocast("cpu", enabled=False):  # should somebody go backwards within it
-            return *_backward(grad, x, weight, f, wants), None
+            return *filtered_backward(grad, x, weight, f, wants), None
 
 
-def _backward(grad: Tensor, x: Tensor, weight: Tensor, f: Filtering, wants: Sequence[bool]) -> tuple[Tensor | None, ...]:
+def filtered_backward(grad: Tensor, x: Tensor, weight: Tensor, f: Filtering, wants: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """Gradients at x, weight and bias, as far as they are wanted."""
     rows, dy = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1).contiguous()
     outer, c = weight.shape[:2]

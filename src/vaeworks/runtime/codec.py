@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..images import check_divisible, pad_to_multiple
 from ..models import Autoencoder, Decoder, Encoder, Posterior
 from .compiling import Graphs, When, compiled
+from .gradients import decode_with_gradient, encode_with_gradient
 from .maps import Shape
 from .memory import free_memory, parse_size
 from .plan import Plan, Run, planned, whole_plan
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 SHARE = 0.7
 """Of the memory that is free, what is used where no budget is given."""
+
+GRADIENT_ROWS = 32
+"""Rows of a strip where gradients are wanted and `tile` says nothing."""
 
 PROBE = 64
 """Latents along a side of the picture that `verify` decodes whole."""
@@ -60,13 +64,14 @@ class Codec:
 
     def __init__(
         self, autoencoder: Autoencoder | TheirVAE, *, dtype: torch.dtype | None = None, memory: int | str | None = None,
-        tile: int | None = None, compile: When = "auto", graphs: bool = False,
+        tile: int | None = None, compile: When = "auto", graphs: bool = False, offload: bool = False,
     ) -> None:  # fmt: skip
         """autoencoder: ours, or an AutoencoderKL of diffusers', whose weights are shared.
 
         memory: bytes, or "4GiB", that one call may take beside weights, inputs and results; None: most of what is free then.
         tile: rows of a strip, instead of the planner's choice; nothing is run whole then. compile: as in runtime/compiling.py; "auto"
         compiles on GPUs alone. graphs: replay CUDA graphs of sizes that return, instead of compiling.
+        offload: keep maps in the host's memory where a picture is computed in strips on a GPU, whose memory then has a few strips only.
         Errors: ConfigError for a budget that is no size, a tile below 1, another `compile`, or a VAE that cannot be taken over.
         """
         if tile is not None and tile < 1:
@@ -78,42 +83,69 @@ class Codec:
         self.memory = None if memory is None else parse_size(memory)
         self.tile = tile
         self.original = autoencoder
-        self.autoencoder = (autoencoder if dtype in (None, autoencoder.dtype) else copy.deepcopy(autoencoder).to(dtype)).eval()
+        self.autoencoder = autoencoder if dtype in (None, autoencoder.dtype) else copy.deepcopy(autoencoder).to(dtype)
         self._kernels = Kernels(keep=True)
-        self._compile = compile
+        self._compile, self._offload = compile, offload
         whole = {"decode": self._decode_whole, "encode": self._encode_whole}
         self._whole = {name: Graphs(run, self.autoencoder) if graphs else compiled(run, compile) for name, run in whole.items()}
         self._plans: dict[tuple[str, Shape], Plan] = {}
         self._blank: Autoencoder | None = None
 
-    @torch.inference_mode()
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, *, gradient: bool = False) -> Tensor:
         """Images n 3 f*h f*w, about in [-1,1], from unnormalized latents n c h w, in the codec's dtype.
 
+        gradient: whether latents and parameters can have gradients (runtime/gradients), in strips of `tile` rows, by default 32; the
+        budget does not count there, and a copy in another dtype has no gradients.
         Errors: ConfigError for latents of other channels or that are not finite, and for a budget below the least that works.
         """
         vae = self.autoencoder
         if latents.ndim == 4 and not latents.isfinite().all():
             raise ConfigError(f"latents hold {int((~latents.isfinite()).sum())} values that are no numbers; what made them has overflowed")
-        latents = latents.to(vae.device, vae.dtype)
-        if not isinstance(vae.decoder, Decoder) or latents.ndim != 4 or latents.shape[1] != vae.latent_channels or not latents.numel():
+        if latents.ndim != 4 or latents.shape[1] != vae.latent_channels or not latents.numel():
             return vae.decode(latents)  # which tells what is wrong
+        if gradient:
+            return decode_with_gradient(self._trainable(), latents.to(vae.device, vae.dtype), self.tile or GRADIENT_ROWS)
+        return self._decode(latents)
+
+    @torch.inference_mode()
+    def _decode(self, latents: Tensor) -> Tensor:
+        vae = self.autoencoder
+        latents = latents.to(vae.device, vae.dtype)
+        if not isinstance(vae.decoder, Decoder):
+            return vae.decode(latents)
         latents = latents.contiguous(memory_format=torch.channels_last)
         plan = self.plan_decode(*latents.shape)
         return self._whole["decode"](latents) if plan.whole else _decoded(vae, latents, self._strips(plan))
 
-    @torch.inference_mode()
-    def encode(self, images: Tensor, *, pad: bool = False) -> Posterior:
+    def encode(self, images: Tensor, *, pad: bool = False, gradient: bool = False) -> Posterior:
         """The posterior of images n 3 h w in [-1,1]; arguments and errors are `Autoencoder.encode`'s and `decode`'s."""
         vae = self.autoencoder
-        images = images.to(vae.device, vae.dtype)
-        if not isinstance(vae.encoder, Encoder) or images.ndim != 4 or images.shape[1] != vae.config.in_channels or not images.numel():
+        if images.ndim != 4 or images.shape[1] != vae.config.in_channels or not images.numel():
             return vae.encode(images, pad=pad)  # which tells what is wrong
         images = pad_to_multiple(images, vae.downsample_factor) if pad else images
         check_divisible(images.shape[-2], images.shape[-1], vae.downsample_factor)
+        if gradient and isinstance(vae.encoder, Encoder):
+            moments = encode_with_gradient(self._trainable(), images.to(vae.device, vae.dtype), self.tile or GRADIENT_ROWS)
+            return vae.posterior(moments)
+        return vae.encode(images.to(vae.device, vae.dtype)) if gradient else self._encode(images)
+
+    @torch.inference_mode()
+    def _encode(self, images: Tensor) -> Posterior:
+        vae = self.autoencoder
+        images = images.to(vae.device, vae.dtype)
+        if not isinstance(vae.encoder, Encoder):
+            return vae.encode(images)
         images = images.contiguous(memory_format=torch.channels_last)
         plan = self.plan_encode(*images.shape)
         return vae.posterior(self._whole["encode"](images) if plan.whole else _encoded(vae, images, self._strips(plan)))
+
+    def _trainable(self) -> Autoencoder:
+        if self.autoencoder is not self.original:
+            raise ConfigError(
+                f"gradient: this codec computes with a copy in {str(self.autoencoder.dtype).removeprefix('torch.')}, whose gradients do "
+                "not reach the model; convert the model itself, and make a Codec without dtype"
+            )
+        return self.autoencoder
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """As `Autoencoder.reconstruct`."""
@@ -161,7 +193,7 @@ class Codec:
             if self._blank is None:
                 self._blank = copy.deepcopy(self.autoencoder).to("meta")
             arguments = (self._blank, run, shape, row, self.autoencoder.kl_config.norm_groups, budget)
-            kept = planned(*arguments, what, self.tile)
+            kept = planned(*arguments, what, self.tile, self._offload)
             if self.tile is None and not self._strips_are_faster(kept, what):
                 kept = whole_plan(*arguments) or kept
             self._plans[what, shape] = kept
@@ -171,7 +203,7 @@ class Codec:
         """On CPUs, by filtering, and by doubling with the convolution after it as one (docs/log.md); but they cannot be compiled."""
         vae = self.autoencoder
         gains = vae.dtype in FILTERED or what == "decoding"
-        return vae.device.type == "cpu" and self._compile is not True and plan.wide >= 0.5 and gains
+        return self._offload or (vae.device.type == "cpu" and self._compile is not True and plan.wide >= 0.5 and gains)
 
     def _decode_whole(self, latents: Tensor) -> Tensor:
         return self.autoencoder.decoder(self.autoencoder.post_quant_conv(latents))
@@ -180,7 +212,7 @@ class Codec:
         return self.autoencoder.quant_conv(self.autoencoder.encoder(images))
 
     def _strips(self, plan: Plan) -> Striped:
-        return plan.strips(self.autoencoder.kl_config.norm_groups, self._kernels)
+        return plan.strips(self.autoencoder.kl_config.norm_groups, self._kernels, self._offload)
 
 
 def _decoded(vae: Autoencoder, latents: Tensor, strips: Striped) -> Tensor:

@@ -54,16 +54,16 @@ class Map:
 class Stored(Map):
     """A map in memory, in blocks of rows, so that it can be filled and given back bit by bit."""
 
-    def __init__(self, shape: Shape, hold: Callable[[int], None] = lambda nbytes: None):
-        """hold: is told the bytes that are taken, or, if negative, given back."""
-        self.shape, self.hold = shape, hold
+    def __init__(self, shape: Shape, hold: Callable[[int], None] = lambda nbytes: None, offload: bool = False):
+        """hold: is told the bytes that are taken, or, if negative, given back; offload: into the host's memory, from a GPU's."""
+        self.shape, self.hold, self.offload = shape, hold, offload
         self.blocks: list[Tensor | None] = []
         self.ends: list[int] = []
 
     def append(self, block: Tensor) -> None:
         """Rows that follow those that are there."""
-        self.itemsize = block.element_size()
-        self.blocks.append(block)
+        self.itemsize, self.device = block.element_size(), block.device
+        self.blocks.append(block.cpu() if self.offload and not block.is_meta else block)
         self.ends.append((self.ends[-1] if self.ends else 0) + block.shape[2])
         self.hold(block.numel() * self.itemsize)
 
@@ -72,7 +72,7 @@ class Stored(Map):
         for block, end in zip(self.blocks, self.ends, strict=True):
             if top < stop and end > start:
                 assert block is not None, "released rows are asked for"
-                parts.append(block[:, :, max(start - top, 0) : stop - top])
+                parts.append(block[:, :, max(start - top, 0) : stop - top].to(self.device))
             top = end
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 

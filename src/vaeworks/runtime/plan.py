@@ -67,9 +67,9 @@ class Plan:
         again = f", computing {len(self.recomputed)} maps more than once" if self.recomputed else ""
         return f"in strips of {self.rows} rows, about {as_gib(self.peak)} at most{again}"
 
-    def strips(self, groups: int, kernels: Kernels) -> Striped:
-        """What runs it; kernels: those that are kept."""
-        return Striped(groups, self.rows, Ledger(self.maps), kernels if self.keep else Kernels())
+    def strips(self, groups: int, kernels: Kernels, offload: bool = False) -> Striped:
+        """What runs it; kernels: those that are kept; offload: as it was planned."""
+        return Striped(groups, self.rows, Ledger(self.maps), kernels if self.keep else Kernels(), offload)
 
 
 class Counting(Kernels):
@@ -98,16 +98,19 @@ class _Counted(Prepared):
         return x.new_empty(shape)
 
 
-def planned(network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, what: str, tile: int | None = None) -> Plan:
+def planned(
+    network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, what: str, tile: int | None = None,
+    offload: bool = False,
+) -> Plan:  # fmt: skip
     """The schedule with the least work whose memory is within the budget, in bytes.
 
     network: without values (on the device "meta"); run: computes with it from a tensor of this shape; row: numbers in a row of the widest
-    map; groups: of group normalizations; what: for the error; tile: rows of a strip, instead of a choice.
+    map; groups: of group normalizations; what: for the error; tile: rows of a strip, instead of a choice; offload: maps are on the host.
     Errors: ConfigError for a budget below the least that works.
     """
     found: list[Plan] = []
     least = math.inf
-    for plan in _plans(network, run, shape, row, groups, budget, (tile,) if tile else ROWS):
+    for plan in _plans(network, run, shape, row, groups, budget, (tile,) if tile else ROWS, offload):
         least = min(least, plan.peak)
         if plan.peak <= budget:
             found.append(plan)
@@ -132,7 +135,7 @@ def whole_plan(network: Autoencoder, run: Run, shape: Shape, row: int, groups: i
 
 
 def _plans(
-    network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, choices: tuple[int, ...]
+    network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, choices: tuple[int, ...], offload: bool = False
 ) -> Iterator[Plan]:  # fmt: skip
     dtype = next(network.parameters()).dtype
     size = torch.promote_types(dtype, torch.float32).itemsize
@@ -145,7 +148,7 @@ def _plans(
             counting = Counting()
             kernels = 0 if keep else passing
             ledger = Ledger(budget - spare - kernels)
-            run(network, torch.empty(shape, device="meta", dtype=dtype), Striped(groups, rows, ledger, counting))
+            run(network, torch.empty(shape, device="meta", dtype=dtype), Striped(groups, rows, ledger, counting, offload))
             held = sum(counting.kept_bytes.values()) if keep else kernels
             peak = ledger.peak + spare + held
             if keep and (ledger.recomputed or peak > budget):  # room is better used for maps

@@ -16,7 +16,7 @@ from ..models.decoder import DecoderLevel
 from ..models.encoder import EncoderLevel
 from ..models.middle import Middle
 from ..nn import Downsample, ResBlock, SpatialAttention, Upsample
-from .maps import Attended, Convolved, Doubled, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, strips, sweep
+from .maps import Attended, Convolved, Doubled, Enlarged, Halved, Map, Normalized, Shape, Statistics, Stored, Sum, strips, sweep
 from .prepared import Kernels
 
 Measured = tuple[Map, Statistics]
@@ -46,9 +46,14 @@ class Ledger:
 class Striped:
     """One half of a KL autoencoder in strips of at most `rows` rows. Maps are kept as far as the ledger allows, else computed again."""
 
-    def __init__(self, groups: int, rows: int, ledger: Ledger | None = None, kernels: Kernels | None = None):
-        """groups: of every group normalization; kernels: of convolutions, if there are prepared ones."""
+    def __init__(
+        self, groups: int, rows: int, ledger: Ledger | None = None, kernels: Kernels | None = None, offload: bool = False
+    ) -> None:  # fmt: skip
+        """groups: of every group normalization; kernels: of convolutions, if there are prepared ones; offload: keep maps on the host, where
+        they do not count.
+        """
         self.groups, self.rows, self.ledger, self.kernels = groups, rows, ledger or Ledger(), kernels or Kernels()
+        self.offload = offload
 
     def decode(self, decoder: Decoder, z: Tensor) -> Tensor:
         """Latents n c h w, behind the quantization's convolution, to images n 3 f*h f*w."""
@@ -107,7 +112,7 @@ class Striped:
 
         again: whether what it is computed from is needed again.
         """
-        if self.ledger.fits(beside * self._bytes(map_)):
+        if self.offload or self.ledger.fits(beside * self._bytes(map_)):
             return self._kept(map_, release=not again)
         self.ledger.recomputed.append(name)
         statistics = sweep(map_, self.rows, self.groups)
@@ -115,21 +120,24 @@ class Striped:
         return map_, statistics
 
     def _kept(self, map_: Map, release: bool = True) -> Measured:
-        stored = Stored(map_.shape, self.ledger.hold)
+        stored = self._stored(map_.shape)
         statistics = sweep(map_, self.rows, self.groups, into=stored, release=release)
         assert statistics is not None
         return stored, statistics
 
     def _held(self, x: Tensor) -> Stored:
         n, c, h, w = x.shape
-        stored = Stored((n, c, h, w), self.ledger.hold)
+        stored = self._stored((n, c, h, w))
         stored.append(x)
         return stored
 
     def _rows_of(self, map_: Map) -> Tensor:
-        stored = Stored(map_.shape, self.ledger.hold)
+        stored = self._stored(map_.shape)
         sweep(map_, self.rows, None, into=stored, release=True)
         return stored.rows(0, map_.shape[2])
+
+    def _stored(self, shape: Shape) -> Stored:
+        return Stored(shape, _uncounted, offload=True) if self.offload else Stored(shape, self.ledger.hold)
 
     @staticmethod
     def _bytes(map_: Map) -> int:
@@ -142,6 +150,10 @@ class Striped:
         if conv.padding_mode == "zeros":
             return Enlarged(map_, conv, self.kernels)
         return self._convolved(Doubled(map_), conv)
+
+
+def _uncounted(nbytes: int) -> None:
+    pass
 
 
 def _keys_values(tokens: Normalized, attention: SpatialAttention, rows: int) -> tuple[Tensor, Tensor]:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import ConfigError
 from ..maps import Map, Statistics, Stored, sweep
-from .parameters import Gradients
-from .stages import Borrowed, Enlarge, Stage, held, kept
+from .parameters import Gradients, names_in
+from .rows import Borrowed, held, kept
+from .stages import Block, Enlarge, Stage
 
 
 class Chain:
-    """Segments of stages, each of which begins with a small map: the forward pass keeps that one, the backward pass computes the others again."""
+    """Segments of stages, each of which begins with a small map.
+
+    The forward pass keeps that one, and the backward pass computes the others again.
+    """
 
     def __init__(self, segments: list[list[Stage]], rows: int, groups: int):
         """rows: of a strip, at most; groups: of every group normalization."""
         self.segments, self.rows, self.groups = segments, rows, groups
-        self.parameters = [(m, name) for s in segments for stage in s for m in stage.layers() for name, _ in m.named_parameters(recurse=False)]
+        layers = [layer for segment in segments for stage in segment for layer in stage.layers()]
+        self.parameters = [(layer, name) for layer in layers for name in names_in(layer)]
 
     def __call__(self, x: Tensor) -> Tensor:
         """The last stage's result: n c h w to n c' h' w'. For one picture: statistics are kept here."""
@@ -28,8 +34,9 @@ class Chain:
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The result, and the first map of every segment."""
         firsts: list[Tensor] = []
+        numbers: dict[Stage, int] = {}
         stages = [stage for segment in self.segments for stage in segment]
-        ends = {id(segment[-1]) for segment in self.segments[:-1]}
+        ends = {segment[-1] for segment in self.segments[:-1]}
         source: Map = held(x)
         firsts.append(x)
         statistics: Statistics | None = None
@@ -37,11 +44,23 @@ class Chain:
             map_ = stage.measured(source, statistics, self.rows, self.groups)
             stored = Stored(map_.shape)
             statistics = sweep(map_, self.rows, self.groups if following and following.normalizes else None, into=stored, release=True)
-            source = stored
-            if id(stage) in ends:
+            source, numbers[stage] = stored, math.prod(stored.shape)
+            if stage in ends:
                 firsts.append(stored.rows(0, stored.shape[2]))
                 source = Borrowed(held(firsts[-1]))
+        self._spend(numbers)
         return stored.rows(0, stored.shape[2]), firsts
+
+    def _spend(self, numbers: dict[Stage, int]) -> None:
+        """Let blocks keep more where a segment's maps are small beside those of the largest one, which sets the peak.
+
+        numbers: of each stage's result.
+        """
+        sizes = [sum(numbers[stage] for stage in segment) for segment in self.segments]
+        for segment, size in zip(self.segments, sizes, strict=True):
+            blocks = [stage for stage in segment if isinstance(stage, Block)]
+            for block in blocks:
+                block.keeps_inner = size + sum(numbers[b] for b in blocks) <= max(sizes)
 
     def backward(self, firsts: list[Tensor], grad: Tensor, gradients: Gradients, wants_input: bool) -> Tensor | None:
         """The gradient at the first map, if it is wanted, from that at the result."""
@@ -58,15 +77,16 @@ class Chain:
             g = self._segment_backward(segment, firsts.pop(), g, gradients, needed[at : at + len(segment)])
         return None if g is None else g.rows(0, g.shape[2])
 
-    def _segment_backward(self, segment: list[Stage], first: Tensor, g: Stored | None, gradients: Gradients, needed: list[bool]) -> Stored | None:
+    def _segment_backward(
+        self, segment: list[Stage], first: Tensor, g: Stored | None, gradients: Gradients, needed: list[bool]
+    ) -> Stored | None:
         maps: list[Map | None] = [Borrowed(held(first))]
         for i, stage in enumerate(segment[:-1]):
             source = maps[-1]
             assert source is not None
-            passing = i == 1 and isinstance(segment[0], Enlarge)  # wide, and quickly computed again
-            maps.append(kept(stage.result(source if passing else Borrowed(source)), self.rows))
-            if passing:
+            if passing := i == 1 and isinstance(segment[0], Enlarge):  # wide, and quickly computed again
                 maps[1] = None
+            maps.append(kept(stage.result(source) if passing else stage.again(source, self.rows), self.rows))
         for i in reversed(range(len(segment))):
             x = maps.pop()
             x = kept(segment[0].result(Borrowed(held(first))), self.rows) if x is None else x

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ...images import check_divisible
 from ...models import Autoencoder, Decoder, Encoder
 from ...models.decoder import DecoderLevel
 from ...models.encoder import EncoderLevel
@@ -37,11 +38,13 @@ def decode_with_gradient(autoencoder: Autoencoder, latents: Tensor, rows: int) -
 
 
 def encode_with_gradient(autoencoder: Autoencoder, images: Tensor, rows: int) -> Tensor:
-    """Moments n 2c h/f w/f, for `autoencoder.posterior`, of images n 3 h w in [-1,1], differentiable by images and the encoder's parameters.
+    """Moments n 2c h/f w/f of images n 3 h w in [-1,1], differentiable by images and the encoder's parameters.
 
-    h and w are multiples of f. The rest is as in `decode_with_gradient`.
+    They are for `autoencoder.posterior`. The rest is as in `decode_with_gradient`.
+    Errors: ConfigError for a size that is no multiple of f.
     """
     encoder = autoencoder.encoder
+    check_divisible(images.shape[-2], images.shape[-1], autoencoder.downsample_factor)
     if not isinstance(encoder, Encoder):
         return autoencoder.quant_conv(encoder(images))
     if autoencoder.kl_config.padding_mode != "zeros":

@@ -10,11 +10,16 @@ from torch import Tensor, nn
 
 from ...nn.conv import LEAST_CHANNELS, LEAST_DOUBLED
 from ...nn.filtering import F4, Doubled, Filtering
-from ...nn.winograd import _backward
+from ...nn.winograd import filtered_backward
 from ..prepared import FILTERED
 
 Parameter = tuple[nn.Module, str]
 """A layer, and the parameter's name in it."""
+
+
+def names_in(layer: nn.Module) -> list[str]:
+    """Of the parameters that a layer has, those included that it computes from others (torch.nn.utils.parametrize)."""
+    return [name for name in ("weight", "bias") if isinstance(getattr(layer, name, None), Tensor)]
 
 
 class Gradients:
@@ -25,7 +30,7 @@ class Gradients:
 
     def wants(self, *layers: nn.Module) -> bool:
         """Whether the gradient at any parameter of these layers is wanted."""
-        return any((layer, name) in self._sums for layer in layers for name, _ in layer.named_parameters(recurse=False))
+        return any((layer, name) in self._sums for layer in layers for name in names_in(layer))
 
     def add(self, layer: nn.Module, name: str, gradient: Tensor | None) -> None:
         """Add a strip's part; what is not wanted is dropped."""
@@ -71,7 +76,7 @@ class Gradients:
     def _add_filtered(self, conv: nn.Conv2d, x: Tensor, grad: Tensor, filtering: Filtering) -> None:
         """By minimal filtering, two to three times faster; the gradient is zero in rows that are there to be seen only."""
         x = x.contiguous(memory_format=torch.channels_last)
-        _, dweight, dbias = _backward(grad, x, conv.weight.detach(), filtering, self._wants(conv))
+        _, dweight, dbias = filtered_backward(grad, x, conv.weight.detach(), filtering, self._wants(conv))
         self._add_both(conv, dweight, dbias)
 
     def _wants(self, conv: nn.Conv2d) -> list[bool]:

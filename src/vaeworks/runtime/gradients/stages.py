@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from ...nn import GroupNorm, ResBlock, SpatialAttention
-from ..maps import Convolved, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, affine, strips, sweep
-from .parameters import Gradients
-from .transposes import Denormalized, Pooled, Spread, Sums, transposed
+from ..maps import Convolved, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, strips, sweep
+from .normalized import through
+from .parameters import Gradients, names_in
+from .rows import Borrowed, around, held, kept
+from .transposes import Pooled, Spread, transposed
 
 
 class Stage(ABC):
@@ -29,6 +31,10 @@ class Stage(ABC):
     def result(self, x: Map) -> Map:
         """The next map, for an input whose statistics have been measured."""
 
+    def again(self, x: Map, rows: int) -> Map:
+        """The next map, in the backward pass, where x is needed again."""
+        return self.result(Borrowed(x))
+
     @abstractmethod
     def backward(self, x: Map, grad: Stored, rows: int, gradients: Gradients, wanted: bool) -> Stored | None:
         """The gradient at x, if it is wanted, from that at the result. Adds those at parameters; releases x and grad."""
@@ -36,34 +42,6 @@ class Stage(ABC):
     def measured(self, x: Map, statistics: Statistics | None, rows: int, groups: int) -> Map:
         """The next map; keeps statistics for `result` and `backward`."""
         return self.result(x)
-
-
-class Borrowed(Map):
-    """Another map, which somebody else needs as well."""
-
-    def __init__(self, source: Map):
-        self.source, self.shape, self.itemsize = source, source.shape, source.itemsize
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self.source.rows(start, stop)
-
-    def release(self, before: int) -> None:
-        pass
-
-
-def held(x: Tensor) -> Stored:
-    """A tensor n c h w as a map."""
-    n, c, h, w = x.shape
-    stored = Stored((n, c, h, w))
-    stored.append(x.detach().contiguous(memory_format=torch.channels_last))
-    return stored
-
-
-def kept(map_: Map, rows: int) -> Stored:
-    """A map, computed strip by strip, while what it is computed from is released."""
-    stored = Stored(map_.shape)
-    sweep(map_, rows, None, into=stored, release=True)
-    return stored
 
 
 class Same(Stage):
@@ -81,7 +59,7 @@ class Same(Stage):
     def backward(self, x: Map, grad: Stored, rows: int, gradients: Gradients, wanted: bool) -> Stored | None:
         if gradients.wants(self.conv):
             for start, stop in strips(x.shape[2], rows):
-                seen, above, below = _around(x, start, stop)
+                seen, above, below = around(x, start, stop)
                 gradients.add_same(self.conv, seen, above, below, grad.rows(start, stop))
         return kept(Convolved(grad, transposed(self.conv)), rows) if wanted else None
 
@@ -102,7 +80,7 @@ class Enlarge(Stage):
         half = max(1, rows // 2)
         if gradients.wants(self.conv):
             for start, stop in strips(x.shape[2], half):
-                seen, above, below = _around(x, start, stop)
+                seen, above, below = around(x, start, stop)
                 gradients.add_doubled(self.conv, seen, above, below, grad.rows(2 * start, 2 * stop))
         return kept(Pooled(Convolved(grad, transposed(self.conv))), half) if wanted else None
 
@@ -156,9 +134,12 @@ class Block(Stage):
     """A residual block."""
 
     normalizes = True
+    keeps_inner = False
+    """whether h, between the convolutions, is kept once it is computed in the backward pass, rather than computed twice more"""
 
     def __init__(self, block: ResBlock):
         self.block = block
+        self.inner: Map | None = None
 
     def layers(self) -> Iterator[nn.Module]:
         b = self.block
@@ -176,6 +157,12 @@ class Block(Stage):
     def result(self, x: Map) -> Map:
         return self._sum(x, self._inner(x))
 
+    def again(self, x: Map, rows: int) -> Map:
+        if not self.keeps_inner:
+            return super().again(x, rows)
+        self.inner = kept(self._inner(Borrowed(x)), rows)
+        return self._sum(Borrowed(x), Borrowed(self.inner))
+
     def _inner(self, x: Map) -> Map:
         """h, what is between the convolutions."""
         return Convolved(Normalized(x, self.block.norm1, self.outer), self.block.conv1)
@@ -188,7 +175,7 @@ class Block(Stage):
         b = self.block
         self._shortcut_parameters(x, grad, rows, gradients)
         wants_inner = wanted or gradients.wants(b.norm1, b.conv1)
-        inner = self._inner(Borrowed(x))  # computed twice, rather than kept beside all that is kept now
+        inner, self.inner = self.inner or self._inner(Borrowed(x)), None
         dh = through(inner, b.norm2, self.statistics, b.conv2, Borrowed(grad), rows, gradients, wants_inner)
         if dh is None:
             return None
@@ -219,59 +206,13 @@ class Attend(Stage):
             return held(self.attention(x.rows(0, x.shape[2])))
 
     def backward(self, x: Map, grad: Stored, rows: int, gradients: Gradients, wanted: bool) -> Stored | None:
-        parameters = [(m, name) for m in self.layers() for name, _ in m.named_parameters(recurse=False) if gradients.wants(m)]
-        parameters = [(m, name) for m, name in parameters if getattr(m, name).requires_grad]
+        parameters = [(layer, name) for layer in self.layers() for name in names_in(layer) if gradients.wants(layer)]
+        parameters = [(layer, name) for layer, name in parameters if getattr(layer, name).requires_grad]
         with torch.enable_grad():
-            source = x.rows(0, x.shape[2]).detach().requires_grad_(wanted)
+            source = x.rows(0, x.shape[2]).detach().requires_grad_()
             y = self.attention(source)
-        inputs = [*([source] if wanted else []), *(getattr(m, name) for m, name in parameters)]
-        found = torch.autograd.grad(y, inputs, grad.rows(0, x.shape[2]))
-        for (module, name), gradient in zip(parameters, found[int(wanted) :], strict=True):
-            gradients.add(module, name, gradient)
-        return held(found[0]) if wanted else None
-
-
-def through(
-    source: Map, norm: GroupNorm, statistics: Statistics, conv: nn.Conv2d, grad: Map, rows: int, gradients: Gradients, wanted: bool
-) -> Denormalized | None:  # fmt: skip
-    """The gradient at `source`, if it is wanted, from `grad` behind its normalization, SiLU and convolution; releases grad.
-
-    Adds the gradients at parameters.
-    """
-    n, c, height, _ = source.shape
-    scale, shift = (t[:, :, None, None] for t in affine(norm, statistics))
-    back = Convolved(grad, transposed(conv)) if wanted or gradients.wants(norm) else None
-    dz, of_dz, of_dzx = Stored(source.shape), 0, 0
-    for start, stop in strips(height, rows):
-        x, above, below = _around(source, start, stop)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        z = torch.addcmul(shift.to(wide), x.to(wide), scale.to(wide))
-        if gradients.wants(conv):
-            gradients.add_same(conv, F.silu(z).to(x.dtype), above, below, grad.rows(start, stop))
-        if back is None:
-            continue
-        middle = slice(above, above + stop - start)
-        part = torch.ops.aten.silu_backward(back.rows(start, stop).to(wide), z[:, :, middle])
-        of_dz += _per_channel(part)
-        of_dzx += _per_channel(part * x[:, :, middle].to(wide))
-        if wanted:
-            dz.append(part.to(x.dtype))
-        back.release(stop)
-    if back is None:
-        return None
-    width = c // norm.num_groups
-    mean, rstd = (t.repeat_interleave(width, 1) for t in (statistics.mean, (statistics.var + norm.eps).rsqrt()))
-    gradients.add(norm, "weight", ((of_dzx - mean * of_dz) * rstd).sum(0))
-    gradients.add(norm, "bias", of_dz.sum(0))
-    return Denormalized(dz, source, norm, statistics, Sums(of_dz, of_dzx)) if wanted else None
-
-
-def _per_channel(x: Tensor) -> Tensor:
-    """Sums over pixels of n c h w: n c, float64."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2).sum(1).double()
-
-
-def _around(x: Map, start: int, stop: int) -> tuple[Tensor, int, int]:
-    """Rows with those above and below them, and how many these are, 0 or 1."""
-    above, below = int(start > 0), int(stop < x.shape[2])
-    return x.rows(start - above, stop + below), above, below
+        # source's is always asked for: without it, PyTorch 2.13's backward pass of group_norm in NHWC memory on CPUs crashes
+        dx, *found = torch.autograd.grad(y, [source, *(getattr(layer, name) for layer, name in parameters)], grad.rows(0, x.shape[2]))
+        for (layer, name), gradient in zip(parameters, found, strict=True):
+            gradients.add(layer, name, gradient)
+        return held(dx) if wanted else None

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn import GroupNorm
-from ..maps import Convolved, Map, Statistics
+from ..maps import Map, Statistics
 
 
 def transposed(conv: nn.Conv2d) -> nn.Conv2d:
@@ -74,9 +74,7 @@ class Denormalized(Map):
         q = -p * mean - of_dz * rstd / count
         a = rstd.repeat_interleave(width, 1) * weight
         wide = torch.promote_types(norm.weight.dtype, torch.float32)
-        self.a, self.p, self.q = (
-            t.to(wide)[:, :, None, None] for t in (a, p.repeat_interleave(width, 1), q.repeat_interleave(width, 1))
-        )
+        self.a, self.p, self.q = (t.to(wide)[:, :, None, None] for t in (a, p.repeat_interleave(width, 1), q.repeat_interleave(width, 1)))
 
     def rows(self, start: int, stop: int) -> Tensor:
         x, dz = self.source.rows(start, stop), self.dz.rows(start, stop)
