@@ -17,10 +17,10 @@ from torch import Tensor, nn
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig
 from vaeworks.errors import ConfigError
-from vaeworks.formats import accelerate as module
-from vaeworks.formats.accelerate import accelerate, decelerate
+from vaeworks.formats import acceleration as module
+from vaeworks.formats.acceleration import accelerate, decelerate
 from vaeworks.formats.diffusers import to_diffusers
-from vaeworks.formats.from_diffusers import from_diffusers
+from vaeworks.formats.shared_weights import from_diffusers
 from vaeworks.formats.tiny_pipelines import TINY
 
 ACCURACY = 1e-4
@@ -335,3 +335,12 @@ def test_refusals_leave_the_pipeline() -> None:
         accelerate(pipe)
     with pytest.raises(ConfigError, match="has no VAE"):
         accelerate(nn.Linear(1, 1))  # type: ignore[type-var]
+
+
+def test_public_names_stay_functions() -> None:
+    """Python puts a submodule over a name of its package: none may be called like what it gives."""
+    import vaeworks.formats as formats
+
+    assert not [name for name, home in formats._HOME.items() if name == home]
+    for _ in range(2):
+        assert all(callable(getattr(vw, name)) for name in ("accelerate", "decelerate", "from_diffusers", "export_onnx"))

@@ -27,8 +27,8 @@ FENCES = {
         "formats/diffusers_adapter.py",
         "formats/pipelines.py",
         "formats/tiny_pipelines.py",
-        "formats/from_diffusers.py",
-        "formats/accelerate.py",
+        "formats/shared_weights.py",
+        "formats/acceleration.py",
     },
     "transformers": {"formats/tiny_pipelines.py", "formats/backbones.py"},
     "tyro": {

@@ -17,7 +17,8 @@ from vaeworks.metrics.throughput import _begin_memory, _peak
 from vaeworks.nn import GroupNorm, Upsample
 from vaeworks.runtime.codec import Codec
 from vaeworks.runtime.maps import EVERYTHING, Convolved, Doubled, Enlarged, Halved, Normalized, Stored, strips, sweep
-from vaeworks.runtime.memory import parse_size
+from vaeworks.runtime.memory import container_memory, free_memory, parse_size
+from vaeworks.runtime.plan import RESERVE
 from vaeworks.runtime.prepared import Filtered
 from vaeworks.runtime.striped import Ledger, Striped
 
@@ -150,25 +151,25 @@ def test_float32_is_within_its_rounding(size: tuple[int, int], tile: int | None)
         mean = model.encode(picture).mean
     for found, expected in ((codec.decode(z), whole), (codec.encode(picture).mean, mean), (codec.decode(z), whole)):
         assert ((found - expected).abs().max() * 2 / (expected.max() - expected.min())).item() < 1e-5
-    kept = [p.filtering for _, p in codec._kernels._kept.values() if isinstance(p, Filtered)]
-    assert {type(filtering).__name__ for filtering in kept} == {"F4", "Doubled"}
+    kept = [p.filtering for _, p in codec._kernels["decoding"]._kept.values() if isinstance(p, Filtered)]
+    assert {type(filtering).__name__ for filtering in kept} == {"F4", "Doubled"} and codec._kernels["encoding"]._kept
 
 
 def test_weights_are_prepared_once_where_there_is_room() -> None:
     """Kept for the next picture; with a budget that is needed for maps, not."""
     model = vae()
     z = random(1, 4, 24, 24)
-    rich, poor = Codec(model, tile=4), Codec(model, tile=4, memory="9MiB")
+    rich, poor = Codec(model, tile=4), Codec(model, tile=4, memory=RESERVE + 9 * 2**20)
     for codec in (rich, poor):
         torch.testing.assert_close(codec.decode(z), model.decode(z), rtol=0, atol=1e-10)
-    first = list(rich._kernels._kept.values())
+    first = list(rich._kernels["decoding"]._kept.values())
     rich.decode(z)
-    assert first == list(rich._kernels._kept.values()) and first and not poor._kernels._kept
+    assert first == list(rich._kernels["decoding"]._kept.values()) and first and not poor._kernels["decoding"]._kept
     assert rich.plan_decode(*z.shape).work < poor.plan_decode(*z.shape).work
 
 
 def test_weights_that_change_are_prepared_again() -> None:
-    """An optimizer's step, and another tensor in its place."""
+    """An optimizer's step; another tensor in its place, also at its address; weights that are computed; and what inference mode made."""
     model = vae(channels=32, channel_mult=(1, 1))
     z, codec = random(1, 4, 8, 8), Codec(model)
     before = codec.decode(z)
@@ -182,6 +183,65 @@ def test_weights_that_change_are_prepared_again() -> None:
         if isinstance(conv, nn.Conv2d):
             conv.weight = nn.Parameter(conv.weight * 0.9)
     torch.testing.assert_close(codec.decode(z), model.decode(z), rtol=0, atol=1e-10)
+    for _ in range(4):  # the one that is dropped leaves its memory to the next
+        for conv in model.decoder.modules():
+            if isinstance(conv, nn.Conv2d):
+                weight = torch.randn_like(conv.weight) / 10
+                conv.weight = None
+                conv.weight = nn.Parameter(weight, requires_grad=False)
+        torch.testing.assert_close(codec.decode(z), model.decode(z), rtol=0, atol=1e-9)
+    conv = model.decoder.levels[0].blocks[0].conv1
+    nn.utils.parametrizations.weight_norm(conv)
+    torch.testing.assert_close(codec.decode(z), model.decode(z), rtol=0, atol=1e-9)
+    with torch.no_grad():
+        conv.parametrizations.weight.original0.mul_(1.5)
+    torch.testing.assert_close(codec.decode(z), model.decode(z), rtol=0, atol=1e-9)
+    with torch.inference_mode():
+        inferred = vae(channels=32, channel_mult=(1, 1))
+        codec = Codec(inferred)
+        codec.decode(z)
+        inferred.decoder.levels[0].blocks[0].conv1.weight.mul_(2)
+        torch.testing.assert_close(codec.decode(z), inferred.decode(z), rtol=0, atol=1e-10)
+
+
+def test_results_can_be_trained_on_and_plans_come_in_any_order() -> None:
+    """A model whose weights want gradients, as `build` makes it: results without a graph, free to be changed and to be trained on."""
+    torch.manual_seed(0)
+    model = vw.build("small-f8c4", channels=64, channel_mult=(1, 1), num_res_blocks=1)
+    codec = Codec(model)
+    z, x = random(1, 4, 8, 8).float(), random(1, 3, 16, 16).float()
+    picture, latents = codec.decode(z), codec.encode(x).mode()
+    assert not picture.requires_grad and not picture.is_inference()
+    picture.clamp_(-1, 1)
+    nn.Conv2d(4, 4, 1)(latents).sum().backward()
+    assert codec.plan_decode(1, 4, 12, 12).rows and codec.verify().max_error < 1e-5
+    with torch.autocast("cpu", torch.bfloat16):  # the codec's own dtype counts
+        torch.testing.assert_close(codec.decode(z).clamp(-1, 1), picture)
+        assert codec.encode(x).mode().dtype == torch.float32
+
+
+def test_a_batch_that_does_not_fit_goes_image_by_image() -> None:
+    model = vae()
+    z, x = random(5, 4, 24, 24), random(5, 3, 192, 192)
+    codec = Codec(model, tile=4, memory=RESERVE + 12 * 2**20)
+    with pytest.raises(ConfigError, match="takes at least"):
+        codec.plan_decode(*z.shape)
+    torch.testing.assert_close(codec.decode(z), model.decode(z), rtol=0, atol=1e-10)
+    torch.testing.assert_close(codec.encode(x).mean, model.encode(x).mean, rtol=0, atol=1e-10)
+
+
+def test_kept_weights_make_room_for_the_other_half() -> None:
+    """What one half has prepared is given back where the budget would be passed with it."""
+    torch.manual_seed(0)
+    model = vw.build("small-f8c4", channels=64, channel_mult=(1, 1), num_res_blocks=1).eval().requires_grad_(False)
+    z, x = random(1, 4, 8, 8).float(), random(1, 3, 16, 16).float()
+    need = Codec(model, tile=8).plan_decode(*z.shape).peak
+    for memory, kept in ((need, False), (4 * need, True)):
+        codec = Codec(model, tile=8, memory=memory)
+        codec.encode(x)
+        assert codec._kernels["encoding"].bytes > 0
+        codec.decode(z)
+        assert (codec._kernels["encoding"].bytes > 0) == kept and codec._kernels["decoding"].bytes > 0
 
 
 def test_a_plan_counts_multiplications() -> None:
@@ -221,13 +281,13 @@ def test_a_plan_is_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     model = vae()
     z = random(1, 4, 24, 24)
     peaks = []
-    for memory in ("64MiB", "9MiB"):
+    for memory in (RESERVE + 64 * 2**20, RESERVE + 9 * 2**20):
         codec = Codec(model, tile=4, memory=memory)
         plan = codec.plan_decode(*z.shape)
         ledger = Ledger(plan.maps)
         with torch.inference_mode():
             Striped(4, plan.rows, ledger).decode(model.decoder, model.post_quant_conv(z))
-        assert ledger.peak <= plan.maps and plan.peak <= parse_size(memory)
+        assert ledger.peak <= plan.maps and plan.peak <= memory
         assert tuple(ledger.recomputed) == plan.recomputed
         peaks.append(ledger.peak)
         assert ledger.used == 3 * 192 * 192 * 8  # the picture alone
@@ -244,6 +304,11 @@ def test_bad_input_is_one_line() -> None:
         Codec(model).decode(random(1, 3, 4, 4))
     with pytest.raises(ConfigError, match="must be divisible by downsample_factor"):
         Codec(model).encode(random(1, 3, 8, 9))
+    for nothing in (random(1, 4, 0, 8), random(0, 4, 8, 8)):
+        with pytest.raises(ConfigError, match="hold nothing"):
+            Codec(model).decode(nothing)
+    with pytest.raises(ConfigError, match="hold nothing"):
+        Codec(model).encode(random(1, 3, 8, 0))
     assert Codec(model).encode(random(1, 3, 8, 9), pad=True).mean.shape == (1, 4, 1, 2)
     for wrong in ("much", "-1GiB", "0"):
         with pytest.raises(ConfigError, match="must be a size"):
@@ -255,6 +320,21 @@ def test_bad_input_is_one_line() -> None:
 @pytest.mark.parametrize(("text", "size"), [("4GiB", 4 * 2**30), ("800M", 800 * 2**20), ("2.5 gb", int(2.5 * 2**30)), (1234, 1234)])
 def test_sizes(text: str | int, size: int) -> None:
     assert parse_size(text) == size
+
+
+def test_a_containers_limit_counts(tmp_path: Path) -> None:
+    """Version 2 and version 1 of control groups; "max", and none, are no limit."""
+    assert container_memory(tmp_path) == math.inf
+    (tmp_path / "memory.current").write_text("30\n")
+    for text, left in (("100\n", 70), ("max\n", math.inf), ("20\n", 0)):
+        (tmp_path / "memory.max").write_text(text)
+        assert container_memory(tmp_path) == left
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("50")
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("5")
+    (tmp_path / "memory.max").unlink()
+    assert container_memory(tmp_path) == 45
+    assert 0 < free_memory(torch.device("cpu")) < 2**50
 
 
 def test_taesd_runs_whole() -> None:
@@ -273,7 +353,7 @@ def test_narrow_networks_and_compiled_ones_run_whole_where_they_fit(monkeypatch:
     assert not Codec(wide).plan_decode(1, 4, 6, 7).whole and Codec(wide, compile=True).plan_decode(1, 4, 6, 7).whole
     assert not Codec(narrow, tile=8).plan_decode(1, 4, 6, 7).whole
     z = random(1, 4, 24, 24)
-    assert not Codec(narrow, memory="12MiB").plan_decode(*z.shape).whole
+    assert not Codec(narrow, memory=RESERVE + 12 * 2**20).plan_decode(*z.shape).whole
     seen = []
     whole = Codec(narrow)
     monkeypatch.setitem(whole._whole, "decode", lambda x: seen.append(x.shape) or narrow.decoder(narrow.post_quant_conv(x)))
@@ -301,12 +381,12 @@ def test_maps_on_the_host_do_not_count() -> None:
     """The same result, and the least memory: strips, keys and values; nothing is computed again."""
     model = vae()
     z = random(1, 4, 24, 24)
-    codec = Codec(model, tile=4, memory="8MiB", offload=True)  # below the least that works without
+    codec = Codec(model, tile=4, memory=RESERVE + 8 * 2**20, offload=True)  # below the least that works without
     plan = codec.plan_decode(*z.shape)
-    assert plan.peak < parse_size("8MiB") and not plan.recomputed
+    assert plan.peak < RESERVE + 8 * 2**20 and not plan.recomputed
     torch.testing.assert_close(codec.decode(z), model.decode(z), rtol=0, atol=1e-10)
     with pytest.raises(ConfigError, match="takes at least"):
-        Codec(model, tile=4, memory="8MiB").decode(z)
+        Codec(model, tile=4, memory=RESERVE + 8 * 2**20).decode(z)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak")

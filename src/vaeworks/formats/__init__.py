@@ -9,16 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .accelerate import accelerate, decelerate
+    from .acceleration import accelerate, decelerate
     from .diffusers import to_diffusers
-    from .from_diffusers import from_diffusers
     from .layouts import load, save
     from .locate import Layout, Located, detect
     from .onnx import export_onnx
+    from .shared_weights import from_diffusers
 
 _HOME = {
-    "Layout": "locate", "Located": "locate", "accelerate": "accelerate", "decelerate": "accelerate", "detect": "locate",
-    "export_onnx": "onnx", "from_diffusers": "from_diffusers", "load": "layouts", "save": "layouts", "to_diffusers": "diffusers",
+    "Layout": "locate", "Located": "locate", "accelerate": "acceleration", "decelerate": "acceleration", "detect": "locate",
+    "export_onnx": "onnx", "from_diffusers": "shared_weights", "load": "layouts", "save": "layouts", "to_diffusers": "diffusers",
 }  # fmt: skip
 
 __all__ = ["Layout", "Located", "accelerate", "decelerate", "detect", "export_onnx", "from_diffusers", "load", "save", "to_diffusers"]

@@ -33,7 +33,12 @@ def read_latents(path: Path, config: LatentConfig) -> tuple[Tensor, tuple[int, i
     if "latents" not in tensors or tensors["latents"].ndim not in (3, 4):
         raise FormatError(f"{path} holds no tensor `latents` of shape c h w or n c h w; `vaeworks encode` writes such files")
     latents = tensors["latents"]
-    facts = json.loads(metadata.get(METADATA_KEY, "{}"))
+    try:
+        facts = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except ValueError:
+        raise FormatError(f"{path}: its metadata {METADATA_KEY} are not JSON; `vaeworks encode` writes such files") from None
+    if not latents.numel():
+        raise FormatError(f"{path} holds no latents, its tensor has the shape {tuple(latents.shape)}")
     if latents.shape[-3] != config.latent_channels or facts.get("model", config.name) != config.name:
         raise ConfigError(
             f"{path} holds latents of a model {facts.get('model', f'with {latents.shape[-3]} channels')}, this one is {config.name}"

@@ -74,6 +74,10 @@ def export_onnx(
     activations that float16 cannot hold; VaeworksError where onnxruntime's result is another; MissingExtraError without the extra.
     """
     folder = Path(folder)
+    if not isinstance(autoencoder, Autoencoder):
+        from .shared_weights import from_diffusers
+
+        autoencoder = from_diffusers(autoencoder)
     _check_settings(layout, dtype, normalized, opset)
     description = _description(autoencoder) if layout == "optimum" else None
     _check_folder(folder, layout, overwrite)

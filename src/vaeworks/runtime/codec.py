@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from .prepared import FILTERED, Kernels
 from .striped import Striped
 
 if TYPE_CHECKING:
-    from ..formats.from_diffusers import TheirVAE
+    from ..formats.shared_weights import TheirVAE
 
 SHARE = 0.7
 """Of the memory that is free, what is used where no budget is given."""
@@ -40,8 +41,8 @@ class Certificate:
     height: int
     """of the picture that was compared, in pixels"""
     width: int
-    rows: int
-    """of a strip"""
+    rows: int | None
+    """of a strip; None: it runs whole"""
     dtype: str
     max_error: float
     mean_error: float
@@ -49,8 +50,10 @@ class Certificate:
     @property
     def sentence(self) -> str:
         """For people."""
+        how = "whole" if self.rows is None else f"strips of {self.rows} rows"
         return (
-            f"checked on {self.width} x {self.height} px in {self.dtype}, strips of {self.rows} rows: against the whole picture in float32 "
+            f"checked on {self.width} x {self.height} px in {self.dtype}, {how}: "
+            "against the whole picture in float32 "
             f"it differs by {self.max_error:.1e} at most and {self.mean_error:.1e} on average, of a range of 2"
         )
 
@@ -77,14 +80,14 @@ class Codec:
         if tile is not None and tile < 1:
             raise ConfigError(f"tile (={tile}) must be at least 1 row")
         if not isinstance(autoencoder, Autoencoder):
-            from ..formats.from_diffusers import from_diffusers
+            from ..formats.shared_weights import from_diffusers
 
             autoencoder = from_diffusers(autoencoder)
         self.memory = None if memory is None else parse_size(memory)
         self.tile = tile
         self.original = autoencoder
         self.autoencoder = autoencoder if dtype in (None, autoencoder.dtype) else copy.deepcopy(autoencoder).to(dtype)
-        self._kernels = Kernels(keep=True)
+        self._kernels = {"decoding": Kernels(keep=True), "encoding": Kernels(keep=True)}
         self._compile, self._offload = compile, offload
         whole = {"decode": self._decode_whole, "encode": self._encode_whole}
         self._whole = {name: Graphs(run, self.autoencoder) if graphs else compiled(run, compile) for name, run in whole.items()}
@@ -101,27 +104,37 @@ class Codec:
         vae = self.autoencoder
         if latents.ndim == 4 and not latents.isfinite().all():
             raise ConfigError(f"latents hold {int((~latents.isfinite()).sum())} values that are no numbers; what made them has overflowed")
-        if latents.ndim != 4 or latents.shape[1] != vae.latent_channels or not latents.numel():
+        if latents.ndim != 4 or latents.shape[1] != vae.latent_channels:
             return vae.decode(latents)  # which tells what is wrong
+        if not latents.numel():
+            raise ConfigError(f"latents of shape {tuple(latents.shape)} hold nothing; every side must be at least 1")
         if gradient:
             return decode_with_gradient(self._trainable(), latents.to(vae.device, vae.dtype), self.tile or GRADIENT_ROWS)
         return self._decode(latents)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: what is made there cannot be trained on
     def _decode(self, latents: Tensor) -> Tensor:
         vae = self.autoencoder
-        latents = latents.to(vae.device, vae.dtype)
+        with torch.autocast(vae.device.type, enabled=False):
+            return self._decoded(latents.to(vae.device, vae.dtype))
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        vae = self.autoencoder
         if not isinstance(vae.decoder, Decoder):
             return vae.decode(latents)
+        if (parts := self._parts("decoding", latents)) is not None:
+            return torch.cat([self._decoded(part) for part in parts])
         latents = latents.contiguous(memory_format=torch.channels_last)
         plan = self.plan_decode(*latents.shape)
-        return self._whole["decode"](latents) if plan.whole else _decoded(vae, latents, self._strips(plan))
+        return self._whole["decode"](latents) if plan.whole else _decoded(vae, latents, self._strips(plan, "decoding"))
 
     def encode(self, images: Tensor, *, pad: bool = False, gradient: bool = False) -> Posterior:
         """The posterior of images n 3 h w in [-1,1]; arguments and errors are `Autoencoder.encode`'s and `decode`'s."""
         vae = self.autoencoder
-        if images.ndim != 4 or images.shape[1] != vae.config.in_channels or not images.numel():
+        if images.ndim != 4 or images.shape[1] != vae.config.in_channels:
             return vae.encode(images, pad=pad)  # which tells what is wrong
+        if not images.numel():
+            raise ConfigError(f"images of shape {tuple(images.shape)} hold nothing; every side must be at least 1")
         images = pad_to_multiple(images, vae.downsample_factor) if pad else images
         check_divisible(images.shape[-2], images.shape[-1], vae.downsample_factor)
         if gradient and isinstance(vae.encoder, Encoder):
@@ -129,15 +142,29 @@ class Codec:
             return vae.posterior(moments)
         return vae.encode(images.to(vae.device, vae.dtype)) if gradient else self._encode(images)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _encode(self, images: Tensor) -> Posterior:
         vae = self.autoencoder
-        images = images.to(vae.device, vae.dtype)
-        if not isinstance(vae.encoder, Encoder):
-            return vae.encode(images)
+        with torch.autocast(vae.device.type, enabled=False):
+            images = images.to(vae.device, vae.dtype)
+            return vae.posterior(self._moments(images)) if isinstance(vae.encoder, Encoder) else vae.encode(images)
+
+    def _moments(self, images: Tensor) -> Tensor:
+        if (parts := self._parts("encoding", images)) is not None:
+            return torch.cat([self._moments(part) for part in parts])
         images = images.contiguous(memory_format=torch.channels_last)
         plan = self.plan_encode(*images.shape)
-        return vae.posterior(self._whole["encode"](images) if plan.whole else _encoded(vae, images, self._strips(plan)))
+        return self._whole["encode"](images) if plan.whole else _encoded(self.autoencoder, images, self._strips(plan, "encoding"))
+
+    def _parts(self, what: str, batch: Tensor) -> Sequence[Tensor] | None:
+        """Images one by one, where all of them at once do not fit, or only with maps that are computed again."""
+        if len(batch) == 1:
+            return None
+        plan = self.plan_decode if what == "decoding" else self.plan_encode
+        try:
+            return batch.split(1) if plan(*batch.shape).recomputed else None
+        except ConfigError:
+            return batch.split(1)
 
     def _trainable(self) -> Autoencoder:
         if self.autoencoder is not self.original:
@@ -162,8 +189,9 @@ class Codec:
             latents = torch.randn(1, vae.latent_channels, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
             latents = vae.denormalize(latents) if vae.config.latents_patch == 1 else latents
         probe = latents[:1, :, :PROBE, :PROBE].to(vae.device)
-        rows = self.tile or (self.plan_decode(*latents.shape).rows if isinstance(vae.decoder, Decoder) else probe.shape[2])
-        found = Codec(vae, memory=self.memory, tile=rows).decode(probe).float()
+        plan = self.plan_decode(1, *latents.shape[1:]) if isinstance(vae.decoder, Decoder) else None
+        rows = None if plan is None or plan.whole else self.tile or plan.rows
+        found = (self if rows is None else Codec(vae, memory=self.memory, tile=rows)).decode(probe).float()
         whole = copy.deepcopy(self.original).float().eval()
         with torch.inference_mode():
             expected = whole.decode(probe.float())
@@ -187,15 +215,16 @@ class Codec:
         return self._plan((n, c, h, w), n * w * widest, _encoded, "encoding")
 
     def _plan(self, shape: Shape, row: int, run: Run, what: str) -> Plan:
-        budget = SHARE * free_memory(self.autoencoder.device) if self.memory is None else self.memory
+        vae = self.autoencoder
+        budget = SHARE * free_memory(vae.device) if self.memory is None else self.memory
         kept = self._plans.get((what, shape))
-        if kept is None or kept.peak > budget or (kept.recomputed and self.memory is None):
+        if kept is None or kept.peak > budget or (kept.recomputed and budget > 1.5 * kept.budget):
             if self._blank is None:
-                self._blank = copy.deepcopy(self.autoencoder).to("meta")
+                self._blank = copy.deepcopy(self.autoencoder).to("meta").requires_grad_(False)
             arguments = (self._blank, run, shape, row, self.autoencoder.kl_config.norm_groups, budget)
             kept = planned(*arguments, what, self.tile, self._offload)
             if self.tile is None and not self._strips_are_faster(kept, what):
-                kept = whole_plan(*arguments) or kept
+                kept = whole_plan(*arguments, shape[2] * (vae.downsample_factor if what == "decoding" else 1)) or kept
             self._plans[what, shape] = kept
         return kept
 
@@ -211,8 +240,13 @@ class Codec:
     def _encode_whole(self, images: Tensor) -> Tensor:
         return self.autoencoder.quant_conv(self.autoencoder.encoder(images))
 
-    def _strips(self, plan: Plan) -> Striped:
-        return plan.strips(self.autoencoder.kl_config.norm_groups, self._kernels, self._offload)
+    def _strips(self, plan: Plan, what: str) -> Striped:
+        other = self._kernels["encoding" if what == "decoding" else "decoding"]
+        if not plan.keep:
+            self._kernels[what].clear()  # the room is for maps
+        if plan.peak + other.bytes > plan.budget:
+            other.clear()
+        return plan.strips(self.autoencoder.kl_config.norm_groups, self._kernels[what], self._offload)
 
 
 def _decoded(vae: Autoencoder, latents: Tensor, strips: Striped) -> Tensor:

@@ -14,15 +14,28 @@ from ..errors import ConfigError
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that a device has free: on Linux's CPUs what the system says is available, elsewhere half of what there is."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+def free_memory(device: torch.device) -> float:
+    """Bytes that a device has free: on Linux's CPUs what the system or a container leaves, elsewhere half of what there is."""
+    if device.type == "cuda":  # what PyTorch keeps for itself is free for it
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        return min(available, container_memory())
     except (OSError, StopIteration, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 2**32
+
+
+def container_memory(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that a container's limit leaves (Linux control groups, version 2 or 1); infinite where there is none."""
+    left = math.inf
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            left = min(left, int((root / limit).read_text()) - int((root / used).read_text()))
+        except (OSError, ValueError):  # no such version, or "max"
+            continue
+    return max(left, 0)
 
 
 def parse_size(size: int | str) -> int:

@@ -31,6 +31,9 @@ TEMPORARIES = 5
 BUFFERS = 4
 """Buffers of minimal filtering: windows, tiles, products, and what is between them."""
 
+RESERVE = 2**25
+"""Bytes for what libraries take for themselves, and what the allocator does not give back."""
+
 WIDE = 64
 """Channels from which on a convolution on a CPU gains by strips; narrower ones are made of too many small operations (docs/log.md)."""
 
@@ -52,6 +55,8 @@ class Plan:
     """maps that are computed again each time they are needed, for want of room"""
     maps: int
     """bytes that maps may take"""
+    budget: float
+    """bytes that it was made for"""
     work: int
     """multiplications of the 3x3 convolutions, as the plain ones would need them"""
     wide: float
@@ -124,12 +129,11 @@ def planned(
     return min(found, key=lambda plan: plan.work)
 
 
-def whole_plan(network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float) -> Plan | None:
+def whole_plan(network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, height: int) -> Plan | None:
     """The whole picture at once, by the network itself, if that is within the budget; arguments are `planned`'s.
 
-    About: it is counted as one strip.
+    About: it is counted as one strip, of the picture's height.
     """
-    height = shape[2] * network.downsample_factor if shape[1] == network.latent_channels else shape[2]
     (plan,) = _plans(network, run, shape, row, groups, math.inf, (height,))
     return replace(plan, whole=True) if plan.peak <= budget else None
 
@@ -143,18 +147,19 @@ def _plans(
         passing = _passing(network)
         tiles = 9 * row  # numbers in a row of them
         buffer = min(max(WORKSPACE, tiles), tiles * math.ceil(rows / 4)) if passing else 0
-        spare = TEMPORARIES * size * row * rows + BUFFERS * dtype.itemsize * buffer
+        spare = TEMPORARIES * size * row * rows + BUFFERS * dtype.itemsize * buffer + RESERVE
         for keep in (True, False):
             counting = Counting()
             kernels = 0 if keep else passing
             ledger = Ledger(budget - spare - kernels)
-            run(network, torch.empty(shape, device="meta", dtype=dtype), Striped(groups, rows, ledger, counting, offload))
+            with torch.no_grad():
+                run(network, torch.empty(shape, device="meta", dtype=dtype), Striped(groups, rows, ledger, counting, offload))
             held = sum(counting.kept_bytes.values()) if keep else kernels
             peak = ledger.peak + spare + held
             if keep and (ledger.recomputed or peak > budget):  # room is better used for maps
                 continue
             maps, wide = int(min(budget - spare - held, 2**62)), counting.wide / max(1, counting.work)
-            yield Plan(rows, keep, peak, tuple(ledger.recomputed), maps, counting.work, wide)
+            yield Plan(rows, keep, peak, tuple(ledger.recomputed), maps, budget, counting.work, wide)
             break
 
 

@@ -87,7 +87,8 @@ def quartered(weight: Tensor) -> list[list[Tensor]]:
 class Kernels:
     """The convolutions of a network, prepared when first needed and, where they may be kept, again only when weights have changed.
 
-    Changes that go past autograd's counting (through `.data`) are not seen.
+    Changes that go past autograd's counting (through `.data`) are not seen. Weights made in inference mode, which are not counted at all,
+    are prepared each time.
     """
 
     def __init__(self, keep: bool = False):
@@ -103,22 +104,40 @@ class Kernels:
         return self._of(conv, doubled=True)
 
     def _of(self, conv: nn.Conv2d, doubled: bool) -> Prepared:
-        state = _state(conv)
-        if (found := self._kept.get((conv, doubled))) and found[0] == state:
+        weight, bias = conv.weight, conv.bias  # read once: a parametrized weight is computed anew each time
+        if (found := self._kept.get((conv, doubled))) and found[0].holds(weight, bias):
             return found[1]
         made = _prepare(conv, doubled)
         if self.keep:
-            self._kept[conv, doubled] = state, made
+            self._kept[conv, doubled] = State(weight, bias), made
         return made
 
+    @property
+    def bytes(self) -> int:
+        """Memory that is kept."""
+        return sum(prepared_bytes(conv, doubled) for conv, doubled in self._kept)
 
-State = tuple[int, ...]
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._kept.clear()
 
 
-def _state(conv: nn.Conv2d) -> State:
-    """What changes when the weights do: place, and how often they were written to."""
-    tensors = (conv.weight,) if conv.bias is None else (conv.weight, conv.bias)
-    return tuple(n for t in tensors for n in (t.data_ptr(), 0 if t.is_inference() else t._version))
+class State:
+    """Weights as they were: the tensors themselves, where they were, and how often they had been written to."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.tensors = [t for t in (weight, bias) if t is not None]
+        self.facts = [_fact(t) for t in self.tensors]
+
+    def holds(self, weight: Tensor, bias: Tensor | None) -> bool:
+        """Whether they are still the same."""
+        now = [t for t in (weight, bias) if t is not None]
+        same = len(now) == len(self.tensors) and all(a is b for a, b in zip(now, self.tensors, strict=True))
+        return same and not any(t.is_inference() for t in now) and [_fact(t) for t in now] == self.facts
+
+
+def _fact(tensor: Tensor) -> tuple[int, int]:
+    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
 
 
 def _prepare(conv: nn.Conv2d, doubled: bool) -> Prepared:

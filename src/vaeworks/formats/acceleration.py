@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..models import Autoencoder
-from .from_diffusers import altered, from_diffusers, share_weights
+from .shared_weights import altered, from_diffusers, share_weights
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
