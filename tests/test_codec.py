@@ -300,6 +300,14 @@ def test_bad_input_is_one_line() -> None:
         Codec(model, memory="1MiB").decode(random(1, 4, 32, 8))
     with pytest.raises(ConfigError, match="4 values that are no numbers"):
         Codec(model).decode(torch.full((1, 4, 1, 1), math.nan))
+    with pytest.raises(ConfigError, match="1 values that are no numbers in float16"):  # finite before
+        Codec(model, dtype=torch.float16).decode(torch.full((1, 4, 1, 1), 1.0).index_fill(1, torch.tensor([2]), 1e6))
+    with pytest.raises(ConfigError, match="images hold"):
+        Codec(model).encode(torch.full((1, 3, 8, 8), math.nan))
+    with pytest.raises(ConfigError, match="choose one"):
+        Codec(model, graphs=True, compile=True)
+    with pytest.raises(ConfigError, match="whole number of rows"):
+        Codec(model, tile=2.5)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="n 4 h w"):
         Codec(model).decode(random(1, 3, 4, 4))
     with pytest.raises(ConfigError, match="must be divisible by downsample_factor"):
@@ -313,7 +321,7 @@ def test_bad_input_is_one_line() -> None:
     for wrong in ("much", "-1GiB", "0"):
         with pytest.raises(ConfigError, match="must be a size"):
             Codec(model, memory=wrong)
-    with pytest.raises(ConfigError, match="at least 1 row"):
+    with pytest.raises(ConfigError, match="at least 1"):
         Codec(model, tile=0)
 
 

@@ -494,3 +494,10 @@ def test_the_command_s_errors(model: Path, photos: Path, tmp_path: Path, capsys:
         assert main(command) == 2, command
         told = capsys.readouterr().err.strip().splitlines()[-1]
         assert told.startswith("vaeworks: ") and message in told, told
+
+
+def test_a_shard_that_does_not_fit_into_memory(vae: vw.Autoencoder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be found out after hours otherwise: a shard is in memory until it is written."""
+    monkeypatch.setattr("vaeworks.precompute.encode.free_memory", lambda device: 1000)
+    with pytest.raises(vw.ConfigError, match=r"a shard of 4 images takes .* take --shard-size 1 or less"):
+        encode(vae, photos, tmp_path / "out")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..data import ImageSet
     from ..runtime import Codec
 
+SHARD, BATCH, WORKERS = 10_000, 8, 2
+
 Sources = Annotated[
     Positional[tuple[str, ...]], arg(metavar="IN", help="image files, or a source: folder, tars, hf:OWNER/NAME (docs/data.md)")
 ]
@@ -46,9 +48,9 @@ def encode(
     precision: Annotated[
         Literal["fp32", "bf16"] | None, arg(help="of the computation; by default the weights' for files, fp32 for shards")
     ] = None,
-    shard_size: Annotated[int, arg(metavar="N", help="shards: images in each")] = 10_000,
-    batch: Annotated[int, arg(metavar="N", help="shards: images that go through the network together")] = 8,
-    workers: Annotated[int, arg(metavar="N", help="shards: processes that read and resize images")] = 2,
+    shard_size: Annotated[int, arg(metavar="N", help="shards: images in each")] = SHARD,
+    batch: Annotated[int, arg(metavar="N", help="shards: images that go through the network together")] = BATCH,
+    workers: Annotated[int, arg(metavar="N", help="shards: processes that read and resize images")] = WORKERS,
     memory: Memory = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
@@ -60,7 +62,8 @@ def encode(
     if into == "files":
         given = {
             "--size": size is not None, "--flip": flip, "--labels": labels is not None, "--dtype": dtype != "fp32",
-            "--posterior moments": posterior == "moments",
+            "--posterior moments": posterior == "moments", "--shard-size": shard_size != SHARD, "--batch": batch != BATCH,
+            "--workers": workers != WORKERS,
         }  # fmt: skip
         if wrong := [name for name, is_given in given.items() if is_given]:
             raise ConfigError(f"{', '.join(wrong)}: only for shards; pass --into shards, or leave it away")

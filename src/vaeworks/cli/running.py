@@ -61,7 +61,11 @@ def decode(
         for place, latents in _each(target, found):
             if place.exists() and not overwrite:
                 raise ConfigError(f"{place} exists; choose another --out, or pass --overwrite")
-            image = crop_to(from_model_range(through.decode(latents[None]).float())[0].cpu(), height, width)
+            try:
+                decoded = through.decode(latents[None])
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from None
+            image = crop_to(from_model_range(decoded.float())[0].cpu(), height, width)
             write_picture(place, to_pillow(image))
             rows[str(place)] = {"source": str(path), "shape": list(image.shape)}
             rows[str(place)] |= {"certificate": dataclasses.asdict(certificate)} if verify else {}

@@ -112,13 +112,14 @@ class Accelerated:
 
 
 def weights_state(module: nn.Module) -> tuple[Any, ...]:
-    """What changes when weights do: type, place and norm of each. A fused LoRA is seen, though it leaves no other trace.
+    """What changes when weights do: type, place, norm and sum of each. A fused LoRA is seen, though it leaves no other trace.
 
     Weights are read once for that, which takes about a hundredth of a decode.
     """
     weights = [p.detach() for p in module.parameters()]
     norms = torch.stack(torch._foreach_norm(weights, 2, dtype=torch.float32))
-    return weights[0].dtype, weights[0].device, tuple(norms.tolist())
+    sums = torch.stack([weight.sum(dtype=torch.float32) for weight in weights])  # which a change of sign changes
+    return weights[0].dtype, weights[0].device, tuple(norms.tolist()), tuple(sums.tolist())
 
 
 def _usable_everywhere(result: Tensor) -> Tensor:

@@ -159,6 +159,8 @@ def _check_settings(layout: str, dtype: torch.dtype, normalized: bool, opset: in
 
 def _check_folder(folder: Path, layout: OnnxLayout, overwrite: bool) -> None:
     """Errors: ConfigError for a folder that holds other things than an export, which would be lost with it."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; an export is a folder")
     if not overwrite or not folder.is_dir():
         return
     ours = (

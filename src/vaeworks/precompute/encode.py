@@ -21,6 +21,7 @@ from ..formats.files import check_room
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from ..runtime.codec import Codec
+from ..runtime.memory import as_gib, free_memory
 from .index import begin, finish
 from .latents import LABELS, check_finite, encoded, latents_shape, tensor_names
 from .plan import DTYPES, Plan, Settings, Shard, labels_digest, normalization_facts, settings_of
@@ -104,6 +105,7 @@ def encode_set(
     )  # fmt: skip
     todo = sum(map(len, work.shards))
     if work.shards:
+        _check_memory(work)
         check_room(folder / work.shards[0].file, _size(work))
         with _telling_what_is_done(folder, plan, rank):
             _encode(codec, images, work, batch, workers, say, progress or _silent)
@@ -211,9 +213,22 @@ def _facts(autoencoder: Autoencoder, digest: str, settings: Settings, images: Im
 
 def _size(work: _Work) -> int:
     """Bytes that the missing shards will take."""
+    return sum(map(len, work.shards)) * _image_size(work)
+
+
+def _image_size(work: _Work) -> int:
     settings = work.plan.settings
-    of_image = len(tensor_names(settings)) * math.prod(work.shape) * DTYPES[settings.dtype].itemsize
-    return sum(map(len, work.shards)) * of_image
+    return len(tensor_names(settings)) * math.prod(work.shape) * DTYPES[settings.dtype].itemsize
+
+
+def _check_memory(work: _Work) -> None:
+    """Errors: ConfigError for shards, one of which is in memory until it is written, that would take more than half of what is free."""
+    count, half = max(map(len, work.shards)), free_memory(torch.device("cpu")) / 2
+    if count * _image_size(work) > half:
+        raise ConfigError(
+            f"a shard of {count:,} images takes {as_gib(count * _image_size(work))} of memory, more than half of what is free; "
+            f"take --shard-size {max(1, int(half // _image_size(work)))} or less"
+        )
 
 
 def _silent(done: int, total: int) -> None:

@@ -61,8 +61,8 @@ class Certificate:
 class Codec:
     """An autoencoder that is run in strips of rows: results are the whole picture's to rounding, and memory stays within a budget.
 
-    The model is not changed; a copy in `dtype` is made where it has another. Run whole instead, as PyTorch does it, are a TAESD and, where
-    memory allows, narrow networks, what is compiled or captured as a CUDA graph, and what is on a GPU.
+    The model is not changed; a copy in `dtype` is made where it has another. A TAESD runs whole, as PyTorch does it, whatever the budget;
+    and so do, where memory allows, narrow networks, what is compiled or captured as a CUDA graph, and what is on a GPU.
     """
 
     def __init__(
@@ -77,8 +77,10 @@ class Codec:
         offload: keep maps in the host's memory where a picture is computed in strips on a GPU, whose memory then has a few strips only.
         Errors: ConfigError for a budget that is no size, a tile below 1, another `compile`, or a VAE that cannot be taken over.
         """
-        if tile is not None and tile < 1:
-            raise ConfigError(f"tile (={tile}) must be at least 1 row")
+        if tile is not None and (not isinstance(tile, int) or tile < 1):
+            raise ConfigError(f"tile (={tile}) must be a whole number of rows, at least 1")
+        if graphs and compile is True:
+            raise ConfigError("graphs and compile are two ways of one thing; choose one of them")
         if not isinstance(autoencoder, Autoencoder):
             from ..formats.shared_weights import from_diffusers
 
@@ -102,21 +104,20 @@ class Codec:
         Errors: ConfigError for latents of other channels or that are not finite, and for a budget below the least that works.
         """
         vae = self.autoencoder
-        if latents.ndim == 4 and not latents.isfinite().all():
-            raise ConfigError(f"latents hold {int((~latents.isfinite()).sum())} values that are no numbers; what made them has overflowed")
         if latents.ndim != 4 or latents.shape[1] != vae.latent_channels:
             return vae.decode(latents)  # which tells what is wrong
         if not latents.numel():
             raise ConfigError(f"latents of shape {tuple(latents.shape)} hold nothing; every side must be at least 1")
+        latents = _finite(latents.to(vae.device, vae.dtype), "latents")
         if gradient:
-            return decode_with_gradient(self._trainable(), latents.to(vae.device, vae.dtype), self.tile or GRADIENT_ROWS)
+            return decode_with_gradient(self._trainable(), latents, self.tile or GRADIENT_ROWS)
         return self._decode(latents)
 
     @torch.no_grad()  # not inference mode: what is made there cannot be trained on
     def _decode(self, latents: Tensor) -> Tensor:
         vae = self.autoencoder
         with torch.autocast(vae.device.type, enabled=False):
-            return self._decoded(latents.to(vae.device, vae.dtype))
+            return self._decoded(latents)
 
     def _decoded(self, latents: Tensor) -> Tensor:
         vae = self.autoencoder
@@ -137,16 +138,15 @@ class Codec:
             raise ConfigError(f"images of shape {tuple(images.shape)} hold nothing; every side must be at least 1")
         images = pad_to_multiple(images, vae.downsample_factor) if pad else images
         check_divisible(images.shape[-2], images.shape[-1], vae.downsample_factor)
+        images = _finite(images.to(vae.device, vae.dtype), "images")
         if gradient and isinstance(vae.encoder, Encoder):
-            moments = encode_with_gradient(self._trainable(), images.to(vae.device, vae.dtype), self.tile or GRADIENT_ROWS)
-            return vae.posterior(moments)
-        return vae.encode(images.to(vae.device, vae.dtype)) if gradient else self._encode(images)
+            return vae.posterior(encode_with_gradient(self._trainable(), images, self.tile or GRADIENT_ROWS))
+        return vae.encode(images) if gradient else self._encode(images)
 
     @torch.no_grad()
     def _encode(self, images: Tensor) -> Posterior:
         vae = self.autoencoder
         with torch.autocast(vae.device.type, enabled=False):
-            images = images.to(vae.device, vae.dtype)
             return vae.posterior(self._moments(images)) if isinstance(vae.encoder, Encoder) else vae.encode(images)
 
     def _moments(self, images: Tensor) -> Tensor:
@@ -247,6 +247,15 @@ class Codec:
         if plan.peak + other.bytes > plan.budget:
             other.clear()
         return plan.strips(self.autoencoder.kl_config.norm_groups, self._kernels[what], self._offload)
+
+
+def _finite(values: Tensor, what: str) -> Tensor:
+    if not values.isfinite().all():
+        count = int((~values.isfinite()).sum())
+        raise ConfigError(
+            f"{what} hold {count} values that are no numbers in {values.dtype}; what made them has overflowed".replace("torch.", "")
+        )
+    return values
 
 
 def _decoded(vae: Autoencoder, latents: Tensor, strips: Striped) -> Tensor:

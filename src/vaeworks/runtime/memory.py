@@ -50,5 +50,7 @@ def parse_size(size: int | str) -> int:
 
 
 def as_gib(nbytes: float) -> str:
-    """For people: 1.23 GiB, 45 MiB."""
-    return f"{nbytes / 2**30:.2f} GiB" if nbytes >= 2**29 else f"{math.ceil(nbytes / 2**20)} MiB"
+    """For people: 1.23 GiB, 45 MiB, 6 KiB."""
+    if nbytes >= 2**29:
+        return f"{nbytes / 2**30:.2f} GiB"
+    return f"{math.ceil(nbytes / 2**20)} MiB" if nbytes >= 2**20 else f"{math.ceil(nbytes / 2**10)} KiB"
