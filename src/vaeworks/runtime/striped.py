@@ -19,6 +19,9 @@ from ..nn import Downsample, ResBlock, SpatialAttention, Upsample
 from .maps import Attended, Convolved, Doubled, Enlarged, Halved, Map, Normalized, Shape, Statistics, Stored, Sum, strips, sweep
 from .prepared import Kernels
 
+LAG = 4
+"""Strips by which giving back lags behind: a convolution's neighbours, and strips that end between others."""
+
 Measured = tuple[Map, Statistics]
 """A map with the statistics of its groups of channels."""
 
@@ -89,9 +92,9 @@ class Striped:
         return x
 
     def _block(self, block: ResBlock, x: Measured, name: str) -> Measured:
-        """A residual block: what is between its convolutions is kept if there is room for it beside input and output."""
+        """A residual block: what is between its convolutions is kept if there is room for it; the output grows while it is given back."""
         source, statistics = x
-        inner = self._swept(self._convolved(Normalized(source, block.norm1, statistics), block.conv1), name, beside=2, again=True)
+        inner = self._swept(self._convolved(Normalized(source, block.norm1, statistics), block.conv1), name, lag=LAG, again=True)
         branch = self._convolved(Normalized(inner[0], block.norm2, inner[1]), block.conv2)
         return self._kept(Sum(source, block.conv_shortcut, branch))
 
@@ -107,12 +110,13 @@ class Striped:
         self.ledger.hold(-pair)
         return found
 
-    def _swept(self, map_: Map, name: str, beside: int = 1, again: bool = False) -> Measured:
-        """A map that is kept if there is room for it, counted `beside` times, because a result of that size is to grow beside it.
+    def _swept(self, map_: Map, name: str, lag: int = 0, again: bool = False) -> Measured:
+        """A map that is kept if there is room for it and for `lag` strips of a result that grows while it is given back.
 
         again: whether what it is computed from is needed again.
         """
-        if self.offload or self.ledger.fits(beside * self._bytes(map_)):
+        share = 1 + lag * min(self.rows, map_.shape[2]) / map_.shape[2]
+        if self.offload or self.ledger.fits(int(share * self._bytes(map_))):
             return self._kept(map_, release=not again)
         self.ledger.recomputed.append(name)
         statistics = sweep(map_, self.rows, self.groups)

@@ -75,9 +75,9 @@ def examine(patient: Patient) -> Finding:
         meaning="Programs decode large pictures in tiles to save memory. Group normalization then takes mean and variance of a tile "
         "instead of the whole picture, and attention sees a tile only; so every tile comes out with a tone of its own, and blending "
         "turns the steps into gradients.",
-        remedy="" if verdict == "healthy" else "Decode whole where memory allows (bfloat16 halves it), or in strips that use the whole "
-        "picture's statistics and give its result (vaeworks.runtime.codec.Codec); else take the largest tiles and overlap that fit. A "
-        "decoder that normalizes nothing over the picture (TAESD; not TAEF2, which has a normalized branch) does not suffer.",
+        remedy="" if verdict == "healthy" else "Decode in strips, which give the whole picture's result within a budget (vaeworks "
+        "decode --memory; in a pipeline, vaeworks.accelerate(pipe)), or whole; in other applications, take the largest tiles and overlap "
+        "that fit. A decoder that normalizes nothing over the picture (TAESD; not TAEF2, which has a normalized branch) does not suffer.",
         uncertainty=f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''} of {whole} px, {origin}, in tiles of {tile} px; the "
         "figures are the worst of them, without an interval. diffusers' tiles are tested equal to its own code, ComfyUI's are "
         "restated from its published one.",
