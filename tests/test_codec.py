@@ -304,6 +304,9 @@ def test_bad_input_is_one_line() -> None:
         Codec(model, dtype=torch.float16).decode(torch.full((1, 4, 1, 1), 1.0).index_fill(1, torch.tensor([2]), 1e6))
     with pytest.raises(ConfigError, match="images hold"):
         Codec(model).encode(torch.full((1, 3, 8, 8), math.nan))
+    for call in (lambda codec: codec.decode(random(1, 4, 1, 5)), lambda codec: codec.encode(random(1, 3, 8, 40))):
+        with pytest.raises(ConfigError, match="at least 2 x 2, not 1 x 5"):
+            call(Codec(vae(padding_mode="reflect")))
     with pytest.raises(ConfigError, match="choose one"):
         Codec(model, graphs=True, compile=True)
     with pytest.raises(ConfigError, match="whole number of rows"):

@@ -103,6 +103,7 @@ def test_what_the_file_says(plain: tuple[vw.Autoencoder, Path, exporting.OnnxExp
 def test_names_that_optimum_expects(tmp_path: Path) -> None:
     """Layout optimum: its folders, names and config.json; parameters are what diffusers makes a posterior of. In float16."""
     vae = random_vae(dataclasses.replace(LEAST, mid_attention=True)).eval()
+    (tmp_path / "out").mkdir()  # an empty folder is as good as none
     export_onnx(vae, tmp_path / "out", layout="optimum", dtype=torch.float16)
     images, latents = torch.rand(2, 3, 8, 12).half() * 2 - 1, torch.randn(2, 2, 4, 6).half()
     with torch.inference_mode():

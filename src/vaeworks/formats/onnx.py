@@ -81,6 +81,7 @@ def export_onnx(
     _check_settings(layout, dtype, normalized, opset)
     description = _description(autoencoder) if layout == "optimum" else None
     _check_folder(folder, layout, overwrite)
+    overwrite = overwrite or (folder.is_dir() and not any(folder.iterdir()))  # an empty one loses nothing
     reference = copy.deepcopy(autoencoder).to("cpu", torch.float32).eval().requires_grad_(False)
     exported = reference
     if dtype == torch.float16:

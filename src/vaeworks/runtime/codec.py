@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..config import AutoencoderConfig
 from ..errors import ConfigError
 from ..images import check_divisible, pad_to_multiple
 from ..models import Autoencoder, Decoder, Encoder, Posterior
@@ -108,6 +109,7 @@ class Codec:
             return vae.decode(latents)  # which tells what is wrong
         if not latents.numel():
             raise ConfigError(f"latents of shape {tuple(latents.shape)} hold nothing; every side must be at least 1")
+        self._check_reflection(latents.shape[-2], latents.shape[-1])
         latents = _finite(latents.to(vae.device, vae.dtype), "latents")
         if gradient:
             return decode_with_gradient(self._trainable(), latents, self.tile or GRADIENT_ROWS)
@@ -138,6 +140,7 @@ class Codec:
             raise ConfigError(f"images of shape {tuple(images.shape)} hold nothing; every side must be at least 1")
         images = pad_to_multiple(images, vae.downsample_factor) if pad else images
         check_divisible(images.shape[-2], images.shape[-1], vae.downsample_factor)
+        self._check_reflection(images.shape[-2] // vae.downsample_factor, images.shape[-1] // vae.downsample_factor)
         images = _finite(images.to(vae.device, vae.dtype), "images")
         if gradient and isinstance(vae.encoder, Encoder):
             return vae.posterior(encode_with_gradient(self._trainable(), images, self.tile or GRADIENT_ROWS))
@@ -165,6 +168,11 @@ class Codec:
             return batch.split(1) if plan(*batch.shape).recomputed else None
         except ConfigError:
             return batch.split(1)
+
+    def _check_reflection(self, height: int, width: int) -> None:
+        config = self.autoencoder.config
+        if isinstance(config, AutoencoderConfig) and config.padding_mode == "reflect" and min(height, width) < 2:
+            raise ConfigError(f"padding_mode 'reflect' needs latents of at least 2 x 2, not {height} x {width}; take a larger picture")
 
     def _trainable(self) -> Autoencoder:
         if self.autoencoder is not self.original:
