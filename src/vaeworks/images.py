@@ -198,3 +198,8 @@ def has_alpha(content: bytes) -> bool:
             return file.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in file.info
     except Exception:  # it was read a moment ago; what a second look fails at decides nothing
         return False
+
+
+def square(image: Image.Image, size: int) -> Tensor:
+    """The middle of an image, its shorter side resized to `size` pixels by Lanczos: uint8 c size size."""
+    return to_uint8(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..data import ImageFile, ImageSet
 from ..data.place import open_place, read_place
 from ..errors import ConfigError, DataError
-from ..images import from_model_range, has_alpha, to_model_range, to_uint8
+from ..images import from_model_range, has_alpha, square, to_model_range, to_uint8
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from .finding import NotExamined
@@ -244,7 +244,7 @@ def _encoded(model: Autoencoder, files: Sequence[ImageFile], size: int, folder: 
                 picture = open_place(file.path, channels)
             except DataError as error:
                 raise DataError(f"{file.path} cannot be read any more: {error}") from None
-            image = to_uint8(ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS))
+            image = square(picture, size)
             posterior = model.encode(to_model_range(image[None]).to(model.device))
             pixels[place], mean[place] = image, posterior.mean[0].float().cpu()
             if not posterior.is_point:

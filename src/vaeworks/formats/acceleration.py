@@ -76,7 +76,7 @@ class Accelerated:
             return type(self.vae)._decode(self.vae, z, return_dict=return_dict)
         from diffusers.models.autoencoders.vae import DecoderOutput
 
-        images = _usable_everywhere(self.codec.decode(z).to(z.device, z.dtype))
+        images = self.codec.decode(z).to(z.device, z.dtype)
         return DecoderOutput(sample=images) if return_dict else (images,)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Accelerated:
         if not self._can(x) or x.shape[-2] % self.autoencoder.downsample_factor or x.shape[-1] % self.autoencoder.downsample_factor:
             return type(self.vae)._encode(self.vae, x)
         posterior = self.codec.encode(x)
-        return _usable_everywhere(torch.cat([posterior.mean, posterior.logvar], dim=1).to(x.device, x.dtype))
+        return torch.cat([posterior.mean, posterior.logvar], dim=1).to(x.device, x.dtype)
 
     def _can(self, x: Tensor) -> bool:
         """Whether the codec computes what the VAE would; it is made anew where weights have changed."""
@@ -120,8 +120,3 @@ def weights_state(module: nn.Module) -> tuple[Any, ...]:
     norms = torch.stack(torch._foreach_norm(weights, 2, dtype=torch.float32))
     sums = torch.stack([weight.sum(dtype=torch.float32) for weight in weights])  # which a change of sign changes
     return weights[0].dtype, weights[0].device, tuple(norms.tolist()), tuple(sums.tolist())
-
-
-def _usable_everywhere(result: Tensor) -> Tensor:
-    """Codecs compute in inference mode, whose tensors can be neither changed nor trained on outside of it; copies can."""
-    return result.clone() if result.is_inference() and not torch.is_inference_mode_enabled() else result

@@ -8,14 +8,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..data import ImageFile
 from ..data.crops import Loaded, Part, Say
 from ..data.place import read_place
 from ..errors import DataError
-from ..images import open_image, to_uint8
+from ..images import open_image, square
 from .plan import Shard
 
 
@@ -65,8 +64,3 @@ def load_squares(work: list[Any], size: int, channels: int) -> Loaded:
         except DataError as error:
             broken[number] = str(error)
     return squares, broken
-
-
-def square(image: Image.Image, size: int) -> Tensor:
-    """The middle of an image, its shorter side resized to `size` pixels by Lanczos: uint8 c size size."""
-    return to_uint8(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))

@@ -141,16 +141,22 @@ def _fact(tensor: Tensor) -> tuple[int, int]:
 
 
 def _prepare(conv: nn.Conv2d, doubled: bool) -> Prepared:
-    least, fits = min(conv.in_channels, conv.out_channels), conv.weight.device.type == "cpu" and conv.weight.dtype in FILTERED
-    if doubled:
-        return Filtered(conv, Doubled()) if fits and least >= LEAST_DOUBLED else Quartered(conv)
-    return Filtered(conv, F4()) if fits and least >= LEAST_CHANNELS[conv.weight.dtype] else Direct(conv)
+    if filters(conv, doubled):
+        return Filtered(conv, Doubled() if doubled else F4())
+    return Quartered(conv) if doubled else Direct(conv)
+
+
+def filters(conv: nn.Conv2d, doubled: bool = False) -> bool:
+    """Whether minimal filtering applies and is faster; a plan, whose weights have no values, is counted as a CPU's."""
+    weight = conv.weight
+    if weight.device.type not in ("cpu", "meta") or weight.dtype not in FILTERED:
+        return False
+    return min(conv.in_channels, conv.out_channels) >= (LEAST_DOUBLED if doubled else LEAST_CHANNELS[weight.dtype])
 
 
 def prepared_bytes(conv: nn.Conv2d, doubled: bool) -> int:
     """Memory that `Kernels` takes for a convolution, beside its weights."""
-    least, fits = min(conv.in_channels, conv.out_channels), conv.weight.dtype in FILTERED
     size = conv.weight.numel() // 9 * conv.weight.element_size()
-    if doubled:
-        return size * (9 if fits and least >= LEAST_DOUBLED else 16)
-    return size * 36 if fits and least >= LEAST_CHANNELS[conv.weight.dtype] else 0
+    if filters(conv, doubled):
+        return size * (9 if doubled else 36)
+    return size * 16 if doubled else 0

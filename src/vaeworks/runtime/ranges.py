@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from ..data.folder import find_images
 from ..errors import ConfigError, DataError
-from ..images import open_image, to_model_range, to_uint8
+from ..images import open_image, square, to_model_range
 from ..models import Autoencoder, Decoder, Encoder
 from ..models.tiny import TinyBlock
 from ..nn import ResBlock, SpatialAttention
@@ -116,7 +115,7 @@ def sample_images(autoencoder: Autoencoder, source: str | Path = "photos", *, si
         except DataError as error:
             reason = reason or f"{path}: {error}"
             continue
-        images.append(to_uint8(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)))
+        images.append(square(image, side))
     if not images:
         raise DataError(f"no image in {str(source)!r} can be read; the first: {reason}")
     return to_model_range(torch.stack(images))

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.conv import LEAST_CHANNELS, LEAST_DOUBLED
 from ...nn.filtering import F4, Doubled, Filtering
 from ...nn.winograd import filtered_backward
-from ..prepared import FILTERED
+from ..prepared import filters
 
 Parameter = tuple[nn.Module, str]
 """A layer, and the parameter's name in it."""
@@ -90,11 +89,3 @@ class Gradients:
         """The sum, in the parameter's dtype; None if it is not wanted."""
         total = self._sums.get((layer, name))
         return None if total is None else total.to(getattr(layer, name).dtype)
-
-
-def filters(conv: nn.Conv2d, doubled: bool = False) -> bool:
-    """Whether minimal filtering applies and is faster, as in runtime/prepared.py."""
-    weight = conv.weight
-    if weight.device.type != "cpu" or weight.dtype not in FILTERED:
-        return False
-    return min(weight.shape[:2]) >= (LEAST_DOUBLED if doubled else LEAST_CHANNELS[weight.dtype])
