@@ -41,6 +41,7 @@ FENCES = {
         "cli/judging.py",
         "cli/encoding.py",
         "cli/exporting.py",
+        "cli/contesting.py",
     },
     "matplotlib": {"pages/page.py"},
     "jinja2": {"pages/page.py"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,10 +45,14 @@ def codec(model: str, memory: str | None, precision: str | None) -> Codec:
     return Codec(autoencoder, memory=memory, dtype=None if precision is None else dtypes[precision])
 
 
-def data_source(data: str) -> str:
-    """SRC, with a word where it is ambiguous."""
-    if data == "photos" and Path(data).is_dir():
-        console().print("taking the bundled photographs; for the folder of that name write ./photos", style="yellow")
+BUILT_IN = {"photos": "the bundled photographs", "procedural": "images that are drawn"}
+"""Sources that are there without files."""
+
+
+def data_source(data: str, built_in: Iterable[str] = BUILT_IN) -> str:
+    """SRC, with a word where it is ambiguous. built_in: those names of BUILT_IN that would be taken."""
+    if data in built_in and Path(data).is_dir():
+        console().print(f"taking {BUILT_IN[data]}; for the folder of that name write ./{data}", style="yellow")
     return data
 
 
@@ -56,7 +60,7 @@ def image_files(inputs: tuple[str, ...]) -> list[tuple[Path, Path]]:
     """(image file, its place below the folder that was named)."""
     from ..data.folder import find_images
 
-    found = [(path, source) for source in inputs for path in find_images(data_source(source))]
+    found = [(path, source) for source in inputs for path in find_images(data_source(source, ("photos",)))]
     return [(path, path.relative_to(source) if Path(source).is_dir() and source != "photos" else Path(path.name)) for path, source in found]
 
 

@@ -27,6 +27,7 @@ from ..config import TrainConfig, dumps
 from ..errors import ConfigError, VaeworksError
 from ..launcher import shared, speaks, tells
 from ..recipes import RECIPES, recipe
+from .contesting import arena, arena_report, arena_study
 from .encoding import encode
 from .examining import doctor
 from .exporting import export
@@ -43,6 +44,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
     "eval": evaluate,
     "doctor": doctor,
+    "arena": arena,
+    "arena study": arena_study,
+    "arena report": arena_report,
     "reconstruct": reconstruct,
     "encode": encode,
     "decode": decode,
@@ -145,6 +149,8 @@ def _bound(words: list[str]) -> Callable[[], Any]:
     Errors: ConfigError for words that are no command or do not fit it.
     """
     name, *rest = words
+    if " ".join(words[:2]) in COMMANDS:
+        name, rest = " ".join(words[:2]), words[2:]
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         raise ConfigError(f"unknown command {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COMMANDS)}"))

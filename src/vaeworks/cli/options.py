@@ -15,7 +15,7 @@ Models = Annotated[
 ]
 Inputs = Annotated[Positional[tuple[str, ...]], arg(metavar="IN", help="files or folders")]
 Data = Annotated[
-    str, arg(metavar="SRC", help="folder of images, tars, hf:OWNER/NAME, dataset:PATH, stream:SRC (docs/data.md), or `photos`")
+    str, arg(metavar="SRC", help="folder of images, tars, hf:OWNER/NAME, dataset:PATH, stream:SRC (docs/data.md), `photos` or `procedural`")
 ]
 Out = Annotated[Path, arg(metavar="DIR", help="output folder")]
 Memory = Annotated[

@@ -3,6 +3,7 @@
 A recipe (recipes/) returns a `TrainConfig`; its JSON is the record kept in run folders and model files.
 """
 
+from .arena import ARENA_VERSION, PROBES, ArenaConfig, DiTConfig
 from .balance import BalanceConfig
 from .model import AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
 from .named import MODELS, TINY_MODELS
@@ -18,7 +19,7 @@ from .training import (
 )
 
 __all__ = [
-    "MODELS", "TINY_MODELS", "AdversarialConfig", "AutoencoderConfig", "BalanceConfig", "BottleneckConfig", "DataConfig", "FinetuneConfig",
-    "LatentConfig", "LossConfig", "OptimizerConfig", "RegularizerConfig", "TinyConfig", "TrainConfig", "differences", "dumps", "from_dict",
-    "to_dict",
+    "ARENA_VERSION", "MODELS", "PROBES", "TINY_MODELS", "AdversarialConfig", "ArenaConfig", "AutoencoderConfig", "BalanceConfig",
+    "BottleneckConfig", "DataConfig", "DiTConfig", "FinetuneConfig", "LatentConfig", "LossConfig", "OptimizerConfig", "RegularizerConfig",
+    "TinyConfig", "TrainConfig", "differences", "dumps", "from_dict", "to_dict",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, CROP, NOISE, INIT, LEVEL, STEP, SHARDS, BLOCKS, DISTURBANCE = range(9)
+ORDER, CROP, NOISE, INIT, LEVEL, STEP, SHARDS, BLOCKS, DISTURBANCE, SCENE, COLOURS, LATTICE = range(12)
 """Streams: one for each use, so that no two uses share random numbers."""
 
 

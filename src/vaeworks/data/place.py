@@ -13,7 +13,7 @@ from ..images import open_image
 
 
 class Place(Protocol):
-    """A place that holds an encoded image and can be read at any time: a `Path`, a tar's member, a data set's row.
+    """A place that holds an encoded image and can be read at any time: a `Path`, a tar's member, a data set's row, an image that is drawn.
 
     Its `str` is the name by which people find it.
     """

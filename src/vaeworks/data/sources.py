@@ -1,6 +1,7 @@
-"""What a data source is: the bundled photographs, a folder, tars, a Hugging Face data set, or a stream of these.
+"""What a data source is: the bundled photographs, images that are drawn, a folder, tars, a Hugging Face data set, or a stream of these.
 
 photos                                  the bundled photographs
+procedural[:COUNT[:SIZE[:SEED]]]        images that are drawn, labelled and masked
 FOLDER, FILE                            images of a folder tree, or one; of a folder without images its tars or parquet files
 shards/{000..012}.tar, shards/*.tar     tars, as WebDataset lays them out
 hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]] a data set of the Hugging Face hub
@@ -17,6 +18,7 @@ from ..images import SUFFIXES
 from .folder import files_below, find_images
 from .hugging_face import HUB, LOCAL, DatasetName, dataset_name, is_dataset_folder, rows
 from .place import Place
+from .procedural import is_procedural, procedural_source
 from .tars import all_tar_members, tar_files
 
 STREAM = "stream:"
@@ -38,6 +40,8 @@ def find_places(source: str | Path) -> tuple[list[Place], list[tuple[str, str]]]
         raise DataError(f"{name} is read from front to back, which only training can; leave {STREAM!r} away")
     if name.startswith((HUB, LOCAL)):
         return list(rows(dataset_name(name))), []
+    if is_procedural(name):
+        return list(procedural_source(name)), []
     root = Path(source).expanduser()
     if root.is_dir():
         if is_dataset_folder(root):

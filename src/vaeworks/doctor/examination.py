@@ -17,6 +17,7 @@ import torch
 from .. import __version__
 from ..config import LatentConfig
 from ..data import ImageFile
+from ..data.place import Place
 from ..errors import ConfigError
 from ..formats.feature_weights import cache_folder
 from ..formats.files import atomic
@@ -72,7 +73,7 @@ def examine(
     quick: bool = False,
     seed: int = 0,
     labels: Sequence[str] | None = None,
-    masks: Sequence[Path | None] | None = None,
+    masks: Sequence[Place | None] | None = None,
     known: bool = True,
     reference: Autoencoder | None = None,
     keep: bool = True,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data import ImageFile
+from ..data.place import Place
 from ..errors import DataError
 
 NUMBER = re.compile(r"[\s_\-.]*\d+$")
@@ -54,13 +55,16 @@ def _from_table(files: Sequence[ImageFile], path: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def find_masks(files: Sequence[ImageFile], folder: str | Path | None) -> tuple[Path | None, ...] | None:
+def find_masks(files: Sequence[ImageFile], folder: str | Path | None = None) -> tuple[Place | None, ...] | None:
     """A mask per image: of its name in a folder, with any ending, also after "_mask"; None where an image has none.
+
+    Without a folder it is the mask that the image's place knows, as that of a drawn image does; None if no place knows one.
 
     Errors: DataError where there is no folder, or no mask of any image.
     """
     if folder is None:
-        return None
+        drawn = tuple(getattr(file.path, "mask", None) for file in files)
+        return None if all(mask is None for mask in drawn) else drawn
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"masks {str(folder)!r} is no folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 import shutil
 import tempfile
@@ -15,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..data import ImageFile, ImageSet
-from ..data.place import open_place, read_place
+from ..data.place import Place, open_place, read_place
 from ..errors import ConfigError, DataError
 from ..images import from_model_range, has_alpha, square, to_model_range, to_uint8
 from ..models import Autoencoder
@@ -162,7 +163,7 @@ def spaced(count: int, most: int) -> list[int]:
 
 def protocol_of(
     files: Sequence[ImageFile], size: int, quick: bool = False, seed: int = 0, labels: Sequence[str] | None = None,
-    masks: Sequence[Path | None] | None = None, reference: Autoencoder | None = None, channels: int = 3,
+    masks: Sequence[Place | None] | None = None, reference: Autoencoder | None = None, channels: int = 3,
 ) -> Protocol:  # fmt: skip
     """What an examination of exactly these files would depend on; known before anything is encoded."""
     digest = ImageSet("", tuple(files)).digest
@@ -180,7 +181,7 @@ def admit(
     quick: bool = False,
     seed: int = 0,
     labels: Sequence[str] | None = None,
-    masks: Sequence[Path | None] | None = None,
+    masks: Sequence[Place | None] | None = None,
     known: bool = True,
     reference: Autoencoder | None = None,
     track: Track = iter,
@@ -203,7 +204,7 @@ def admit(
     folder = Path(tempfile.mkdtemp(prefix="vaeworks-doctor-"))
     try:
         pixels, mean, logvar = _encoded(model, files, size, folder, track)
-        drawn = None if places is None else torch.stack([_mask(path, size) for path in places])
+        drawn = None if places is None else torch.stack([_mask(place, size) for place in places])
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -258,20 +259,21 @@ def _on_disk(path: Path, shape: tuple[int, ...], kind: Any) -> Tensor:
     return torch.from_numpy(np.memmap(path, dtype=kind, mode="w+", shape=shape))
 
 
-def _mask(path: Path | None, size: int) -> Tensor:
+def _mask(place: Place | None, size: int) -> Tensor:
     """A mask image as bool size size, framed like the images; False everywhere where there is none."""
-    if path is None:
+    if place is None:
         return torch.zeros(size, size, dtype=torch.bool)
     try:
-        with Image.open(path) as file:
+        with Image.open(io.BytesIO(read_place(place))) as file:
             picture = ImageOps.fit(file.convert("L"), (size, size), Image.Resampling.NEAREST)
-    except OSError as error:
-        raise DataError(f"mask {path} cannot be read: {error.strerror or error}") from None
+    except (OSError, DataError) as error:
+        why = "not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"mask {place} cannot be read: {why}") from None
     return to_uint8(picture)[0] > 127
 
 
-def _labels_digest(labels: Sequence[str] | None, masks: Sequence[Path | None] | None) -> str:
+def _labels_digest(labels: Sequence[str] | None, masks: Sequence[Place | None] | None) -> str:
     digest = hashlib.sha256(json.dumps(labels).encode())
-    for path in masks or ():
-        digest.update(b"-" if path is None else path.read_bytes())
+    for place in masks or ():
+        digest.update(b"-" if place is None else place.read_bytes())
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,16 @@ BUDGET = 2e10
 """Of the sum of d³ over them: some seconds, or a minute where d is 2048."""
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """A set's mean and covariance in a feature space."""
+
+    mean: Array
+    """d"""
+    root: Array
+    """R with RᵀR the covariance, of as few rows as that allows: k d"""
+
+
 def frechet_distance(a: Array, b: Array) -> float:
     """Squared Fréchet distance |m_a - m_b|² + tr(S_a + S_b - 2 √(S_a S_b)) of features n_a d and n_b d; nan where they are not finite.
 
@@ -25,22 +36,28 @@ def frechet_distance(a: Array, b: Array) -> float:
     singular values of A Bᵀ, no root of a singular matrix being taken. Source: Dowson & Landau 1982; Heusel et al. 2017 (arXiv 1706.08500).
     Errors: ValueError for fewer than two rows.
     """
-    if min(len(a), len(b)) < 2:
-        raise ValueError("a covariance needs at least two rows")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+    return moments_distance(moments(a), moments(b))
+
+
+def moments_distance(a: Moments, b: Moments) -> float:
+    """As `frechet_distance`, for sets whose moments are at hand."""
+    if not (np.isfinite(a.root).all() and np.isfinite(b.root).all()):
         return float("nan")
-    (mean_a, root_a), (mean_b, root_b) = _moments(a), _moments(b)
-    overlap = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
-    distance = np.square(mean_a - mean_b).sum() + np.square(root_a).sum() + np.square(root_b).sum() - 2 * overlap
+    overlap = np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum()
+    distance = np.square(a.mean - b.mean).sum() + np.square(a.root).sum() + np.square(b.root).sum() - 2 * overlap
     return max(float(distance), 0.0)  # rounding
 
 
-def _moments(features: Array) -> tuple[Array, Array]:
-    """Mean, and R with RᵀR the covariance, of as few rows as that allows."""
+def moments(features: Array) -> Moments:
+    """Moments of features n d; nan where they are not finite. Errors: ValueError for fewer than two rows."""
+    if len(features) < 2:
+        raise ValueError("a covariance needs at least two rows")
     x = np.asarray(features, dtype=np.float64)
+    if not np.isfinite(x).all():
+        return Moments(np.full(x.shape[1], np.nan), np.full((1, x.shape[1]), np.nan))
     mean = x.mean(0)
     centred = (x - mean) / np.sqrt(len(x) - 1)
-    return mean, centred if len(x) <= x.shape[1] else np.asarray(np.linalg.qr(centred, mode="r"))
+    return Moments(mean, centred if len(x) <= x.shape[1] else np.asarray(np.linalg.qr(centred, mode="r")))
 
 
 def paired_interval(original: Array, recon: Array, seed: int = 0) -> tuple[Interval, int]:

@@ -1,0 +1,132 @@
+"""A study's autoencoders: trained, judged by reconstruction, and examined by the doctor; each kept, and taken up where it was left."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..config import TrainConfig, dumps, to_dict
+from ..data import ImageSet
+from ..data.image_set import is_held_out
+from ..doctor.examination import examine
+from ..doctor.patient import spaced
+from ..errors import FormatError
+from ..formats import load
+from ..formats.files import read_json, write_text
+from ..images import from_model_range, to_model_range
+from ..metrics import psnr
+from ..train import train
+from ..train.run import RESULT, RUN
+from .encoded import BATCH
+from .pictures import Pictures
+
+FACTS = "arm.json"
+
+JUDGED = 512
+"""Held-out images whose reconstructions are judged, at most."""
+
+EXAMINED = 512
+"""Images that the doctor examines."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One autoencoder of one seed."""
+
+    name: str
+    seed: int
+    path: str
+    """the model's file"""
+    psnr: float
+    """dB, of reconstructions from the posterior's mode, mean over held-out images"""
+    bits: float
+    """per latent number, that the posterior says of an image; nan for points"""
+    std: float
+    """of latents over all"""
+    doctor: dict[str, float]
+    """every figure of the doctor, as PANEL.FIGURE"""
+    seconds: float
+    """of training"""
+
+
+def arm_folder(folder: Path, name: str, config: TrainConfig, seed: int, source: str) -> Path:
+    """Where an arm is kept: named by everything that it depends on."""
+    key = hashlib.sha256(
+        json.dumps([to_dict(dataclasses.replace(config, seed=0)), source], sort_keys=True, default=str).encode()
+    ).hexdigest()
+    return folder / "arms" / f"{name}-{key[:8]}" / f"seed-{seed}"
+
+
+def train_arm(
+    folder: Path, name: str, config: TrainConfig, seed: int, source: str, pictures: Pictures, images: ImageSet,
+    labels: Sequence[str] | None, masks: Any, say: Callable[[str], None], quick: bool = True,
+) -> Arm:  # fmt: skip
+    """One arm: what is missing of it is done.
+
+    Errors: those of `train`, and Interrupted with what is done kept.
+    """
+    place = arm_folder(folder, name, config, seed, source)
+    if (place / FACTS).exists():
+        return read_arm(place)
+    run = place / "run"
+    if not (run / RESULT).exists():
+        say(f"training {name}, seed {seed}: {config.images:,} images")
+        train(dataclasses.replace(config, seed=seed), source, run, recipe=name, resume=(run / RUN).exists(), show=False)
+    seconds = read_json(run / RESULT)["seconds"]
+    path = run / "model.safetensors"
+    say(f"examining {name}, seed {seed}")
+    figures: dict[str, Any] = _reconstruction(path, pictures, images, config.data.val_fraction)
+    arm = Arm(
+        name,
+        seed,
+        str(path.relative_to(folder)),
+        **figures,
+        doctor=_examined(path, pictures.size, images, labels, masks, quick),
+        seconds=seconds,
+    )
+    write_text(place / FACTS, dumps(asdict(arm)) + "\n")
+    return arm
+
+
+def read_arm(place: Path) -> Arm:
+    """What `train_arm` has left. Errors: FormatError."""
+    values = read_json(place / FACTS)
+    try:
+        doctor = {k: math.nan if v is None else v for k, v in values.pop("doctor").items()}
+        plain: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
+        return Arm(**plain, doctor=doctor)
+    except (KeyError, TypeError) as error:
+        raise FormatError(f"{place / FACTS} is no arm's record: {error}; delete it, and it is made again") from None
+
+
+@torch.inference_mode()
+def _reconstruction(path: Path, pictures: Pictures, images: ImageSet, val_fraction: float) -> dict[str, Any]:
+    """PSNR on held-out images, and the latents' bits and spread."""
+    vae = load(path).eval()
+    held_out = [i for i, file in enumerate(images.files) if is_held_out(file.digest, val_fraction)] or list(range(pictures.count))
+    rows = np.array([held_out[i] for i in spaced(len(held_out), JUDGED)])
+    scores, bits, squares = [], [], []
+    for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
+        x = pictures.batch(part)
+        posterior = vae.encode(to_model_range(x))
+        recon = from_model_range(vae.decode(posterior.mode()))
+        scores += [psnr(a, b) for a, b in zip(x, recon, strict=True)]
+        bits.append(math.nan if posterior.is_point else posterior.bits_per_dimension().item())
+        squares.append(posterior.mean.std().item())
+    return {"psnr": statistics.fmean(scores), "bits": statistics.fmean(bits), "std": statistics.fmean(squares)}
+
+
+def _examined(path: Path, size: int, images: ImageSet, labels: Sequence[str] | None, masks: Any, quick: bool) -> dict[str, float]:
+    """Every figure of the doctor."""
+    found = examine(load(path), images.files, size=size, limit=min(EXAMINED, len(images.files)), quick=quick, labels=labels, masks=masks)
+    return {f"{panel}.{name}": figure.value for panel, finding in found.findings.items() for name, figure in finding.figures.items()}

@@ -1,0 +1,284 @@
+"""All trials of an arena, in as many processes as there are cores, taken up where they were left."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..config import ArenaConfig
+from ..errors import ConfigError
+from ..metrics.frechet import Moments, moments, moments_distance
+from ..train.interrupt import Interrupt
+from .encoded import Encoded, encode, open_encoded
+from .entrants import Entrant
+from .judge import Judge, kept_array, open_judge, parts
+from .pictures import Pictures, open_pictures
+from .space import SpaceSpec, open_space
+from .trial import Result, Trial, protocol_key, run_trial
+
+RECONSTRUCTED = 4096
+"""Images whose reconstructions stand for the VAE's own best, at most."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where an arena takes place: what every process opens for itself."""
+
+    folder: Path
+    """of everything that is kept; several arenas may share it"""
+    pictures: Path
+    """a folder of `prepare`"""
+    features: str
+    weights: Path | None
+    config: ArenaConfig
+    device: str
+
+    @property
+    def spaces(self) -> Path:
+        """Encoded pictures."""
+        return self.folder / "spaces"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a VAE's reconstructions score: a generator cannot be expected to do better."""
+
+    fd_real: float
+    """Fréchet distance of as many reconstructions as there are samples in a look"""
+    shape: tuple[int, int, int]
+    """c h w of latents"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One trial for whichever process is free."""
+
+    ground: Ground
+    spec: SpaceSpec
+    name: str
+    trial: Trial
+    folder: Path
+
+
+@lru_cache(maxsize=2)
+def open_ground(ground: Ground) -> tuple[Pictures, Judge]:
+    """Pictures and judge, once in every process. Errors: those of `open_judge`."""
+    pictures = open_pictures(ground.pictures)
+    return pictures, open_judge(pictures, ground.features, ground.weights, ground.folder / "features", torch.device(ground.device))
+
+
+@lru_cache(maxsize=2)
+def open_arm(ground: Ground, spec: SpaceSpec, name: str) -> tuple[Encoded, Moments]:
+    """An encoded space, and the moments of its reconstructions' features."""
+    pictures, judge = open_ground(ground)
+    encoded = open_encoded(open_space(spec, ground.device), pictures, ground.spaces, ground.config.tokens, name)
+    return encoded, moments(reconstructions(encoded, pictures, judge, ground))
+
+
+def reconstructions(encoded: Encoded, pictures: Pictures, judge: Judge, ground: Ground) -> np.ndarray:
+    """Features of reconstructions from samples of posteriors, n d, evenly spaced over the pictures; kept beside the latents."""
+
+    def make() -> np.ndarray:
+        rows = np.linspace(0, pictures.count - 1, min(pictures.count, RECONSTRUCTED)).astype(int)
+        generator = torch.Generator().manual_seed(1)
+        found = []
+        for part in (rows[some] for some in parts(len(rows))):
+            latents = torch.from_numpy(np.array(encoded.mean[part]))
+            if encoded.std is not None:
+                latents = latents + torch.from_numpy(np.array(encoded.std[part])) * torch.randn(latents.shape, generator=generator)
+            found.append(judge.described(encoded.decode(latents))[0])
+        return np.concatenate(found)
+
+    return kept_array(ground.spaces / f"{encoded.space.digest[:16]}-{pictures.digest[:16]}" / f"recon-{judge.key}.npy", make)
+
+
+def prepare_arm(ground: Ground, spec: SpaceSpec, name: str, progress: Callable[[int, int], None] | None = None) -> tuple[str, Floor]:
+    """Encode the pictures in a space, and judge its reconstructions: its digest, and what they score."""
+    pictures, judge = open_ground(ground)
+    encoded = encode(open_space(spec, ground.device), pictures, ground.spaces, ground.config.tokens, name, progress)
+    found = reconstructions(encoded, pictures, judge, ground)
+    some = found[np.linspace(0, len(found) - 1, min(len(found), ground.config.samples)).astype(int)]
+    return encoded.space.digest, Floor(moments_distance(moments(some), judge.real_moments), encoded.shape)
+
+
+def trial_folder(ground: Ground, trial: Trial, judge: Judge) -> Path:
+    """Where a trial is kept: named by everything that its figures depend on."""
+    key = hashlib.sha256(f"{trial.space} {protocol_key(ground.config, judge)}".encode()).hexdigest()[:16]
+    return ground.folder / "trials" / f"{key}-{trial.probe}-{trial.shift}-{trial.seed}"
+
+
+def hold(
+    ground: Ground, entrants: Sequence[Entrant], digests: dict[SpaceSpec, str], jobs: int,
+    say: Callable[[str], None] = lambda line: None, progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, dict[str, list[Result]]]:  # fmt: skip
+    """Run what is missing of all trials, and return them: by entrant and generator, one a seed, each with the shift that suits the entrant.
+
+    digests: of every entrant's spaces, which `prepare_arm` has encoded. jobs: processes. say: is told of every trial that ends.
+    With several shifts, the first seed's trials have all of them, and the better one at the end is taken for the other seeds, too.
+    Errors: KeyboardInterrupt after Ctrl-C or SIGTERM, with everything kept.
+    """
+    config = ground.config
+    chosen: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str, int, str], Result] = {}
+    judge = open_ground(ground)[1]
+    later = len(entrants) * len(config.probes) * (len(config.seeds) - 1)
+    total = (len(entrants) * len(config.probes) * len(config.shifts) + later) * config.images
+    done = 0
+
+    def task(entrant: Entrant, probe: str, number: int, shift: str) -> tuple[tuple[str, str, int, str], Task]:
+        spec = entrant.space(number)
+        trial = Trial(digests[spec], probe, shift, config.seeds[number] + entrant.seed_offset)
+        return (entrant.name, probe, number, shift), Task(ground, spec, entrant.name, trial, trial_folder(ground, trial, judge))
+
+    for number in range(len(config.seeds)):
+        tasks = dict(
+            task(entrant, probe, number, shift)
+            for probe in config.probes
+            for entrant in entrants
+            for shift in (config.shifts if number == 0 else (chosen[entrant.name, probe],))
+        )
+        found |= _run(tasks, jobs, say, partial(_further, progress, done, total))
+        done += len(tasks) * config.images
+        if number == 0:
+            for entrant in entrants:
+                for probe in config.probes:
+                    finals = {shift: found[entrant.name, probe, 0, shift].last.fd_recon for shift in config.shifts}
+                    chosen[entrant.name, probe] = min(finals, key=lambda shift: (math.isnan(finals[shift]), finals[shift]))
+    return {
+        e.name: {p: [found[e.name, p, n, chosen[e.name, p]] for n in range(len(config.seeds))] for p in config.probes} for e in entrants
+    }
+
+
+Key = tuple[str, str, int, str]
+
+
+def _further(progress: Callable[[int, int], None], before: int, total: int, images: int) -> None:
+    progress(before + images, total)
+
+
+def _from(progress: Callable[[int], None], before: int, images: int) -> None:
+    progress(before + images)
+
+
+def _run(tasks: dict[Key, Task], jobs: int, say: Callable[[str], None], progress: Callable[[int], None]) -> dict[Key, Result]:
+    """Every task's result. Equal tasks are done once."""
+    distinct = {task.folder: task for task in tasks.values()}
+    with Interrupt() as interrupt:
+        made = (
+            _here(distinct, say, progress, lambda: interrupt.wanted)
+            if jobs == 1
+            else _in_processes(distinct, jobs, say, progress, lambda: interrupt.wanted)
+        )
+    if len(made) < len(distinct):
+        raise KeyboardInterrupt("stopped; what is done is kept, and the same command goes on from there")
+    return {key: made[task.folder] for key, task in tasks.items()}
+
+
+def _told(task: Task, result: Result) -> str:
+    last = result.last
+    return f"{task.name}, {task.trial.title}: {last.fd_recon:.2f} from reconstructions, {last.fd_real:.2f} from real images"
+
+
+def _here(
+    tasks: dict[Path, Task], say: Callable[[str], None], progress: Callable[[int], None], wanted: Callable[[], bool]
+) -> dict[Path, Result]:
+    made: dict[Path, Result] = {}
+    for number, (folder, task) in enumerate(tasks.items()):
+        start = number * task.ground.config.images
+        result = work(task, wanted, partial(_from, progress, start))
+        if result is None:
+            break
+        made[folder] = result
+        say(_told(task, result))
+    return made
+
+
+def work(task: Task, wanted: Callable[[], bool], progress: Callable[[int], None] | None) -> Result | None:
+    """One trial, in this process; None if it was stopped."""
+    _, judge = open_ground(task.ground)
+    encoded, recon = open_arm(task.ground, task.spec, task.name)
+    config = task.ground.config
+    return run_trial(task.folder, task.trial, encoded, recon, judge, config, torch.device(task.ground.device), wanted, progress)
+
+
+_shared: dict[str, Any] = {}
+"""In a worker process: the event that asks to stop, and the array of images seen."""
+
+
+def _begin(stop: Event, seen: Any, threads: int, parent: int) -> None:
+    """A worker process is not interrupted itself: it is told to stop, at the end of a step; and it ends when its parent has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    _shared.update(stop=stop, seen=seen, parent=parent)
+
+
+def _in_worker(number: int, task: Task) -> Result | None:
+    def tell(images: int) -> None:
+        _shared["seen"][number] = images
+
+    return work(task, lambda: _shared["stop"].is_set() or os.getppid() != _shared["parent"], tell)
+
+
+def _in_processes(
+    tasks: dict[Path, Task], jobs: int, say: Callable[[str], None], progress: Callable[[int], None], wanted: Callable[[], bool]
+) -> dict[Path, Result]:
+    made: dict[Path, Result] = {}
+    context = multiprocessing.get_context("spawn")
+    stop, seen = context.Event(), context.Array("q", len(tasks))
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(jobs, context, _begin, (stop, seen, threads, os.getpid())) as pool:
+        waiting: dict[Future[Result | None], Path] = {}
+        rest = list(enumerate(tasks.items()))
+        try:
+            while (rest or waiting) and not stop.is_set():
+                while rest and len(waiting) < jobs:
+                    number, (folder, task) = rest.pop(0)
+                    waiting[pool.submit(_in_worker, number, task)] = folder
+                _collect(waiting, made, tasks, say, 0.2)
+                progress(sum(seen[:]))
+                if wanted():
+                    stop.set()
+        finally:
+            stop.set()
+        while waiting:  # they end with their step
+            _collect(waiting, made, tasks, say, None)
+    return made
+
+
+def _collect(
+    waiting: dict[Future[Result | None], Path], made: dict[Path, Result], tasks: dict[Path, Task], say: Callable[[str], None],
+    patience: float | None,
+) -> None:  # fmt: skip
+    done, _ = wait(waiting, patience, "FIRST_COMPLETED")
+    for future in done:
+        folder = waiting.pop(future)
+        if (result := future.result()) is not None:
+            made[folder] = result
+            say(_told(tasks[folder], result))
+
+
+def cores() -> int:
+    """Processes that can compute at once here."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_jobs(jobs: int | None, device: torch.device) -> int:
+    """How many trials run at once: one a core, or one on a GPU. Errors: ConfigError for less than one."""
+    if jobs is None:
+        return 1 if device.type == "cuda" else cores()
+    if jobs < 1:
+        raise ConfigError(f"jobs (={jobs}) must be at least 1")
+    return jobs

@@ -1,0 +1,106 @@
+"""An arena from models and images to its outcome: what the command does, as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+
+from ..config import ArenaConfig
+from ..data import ImageSet
+from ..errors import ConfigError
+from .contest import Floor, Ground, check_jobs, hold, open_ground, prepare_arm
+from .encoded import patch_for
+from .entrants import Entrant, checks
+from .outcome import Outcome, conclude
+from .pictures import Progress, prepare
+from .space import SpaceSpec, open_space
+from .trial import protocol_key
+
+Begin = Callable[[str], AbstractContextManager[Progress]]
+"""Is told what begins, and gives what is told how much of it is done."""
+
+
+def silently(what: str) -> AbstractContextManager[Progress]:
+    """Shows nothing."""
+    return nullcontext(lambda done, total: None)
+
+
+def enter(
+    entrants: Sequence[Entrant], images: ImageSet, folder: Path, config: ArenaConfig, *, size: int, labels: Sequence[str] | None = None,
+    baseline: str | None = None, features: str = "auto", weights: Path | None = None, with_checks: bool = True, jobs: int | None = None,
+    device: torch.device | None = None, say: Callable[[str], None] = lambda line: None, begin: Begin = silently,
+) -> Outcome:  # fmt: skip
+    """Hold an arena, and keep everything in a folder, from which the same call goes on after an interruption.
+
+    size: side of the square images, in pixels; labels: a class per image; baseline: an entrant's name, by default the first;
+    features: as `open_judge`; with_checks: without them nothing is concluded. jobs: trials at once.
+    Errors: ConfigError for models of unlike images, or latents that do not give `config.tokens`; DataError for too few images;
+    KeyboardInterrupt after Ctrl-C, with everything kept.
+    """
+    device = device or torch.device("cpu")
+    at_once = check_jobs(jobs, device)
+    base = _baseline(entrants, baseline)
+    channels = _check_alike(entrants, size, config.tokens)
+    everyone = [*entrants, *(checks(base, channels) if with_checks else ())]
+    for entrant in everyone[len(entrants) :]:
+        for spec in entrant.spaces:
+            patch_for(open_space(spec).shape(size), config.tokens, entrant.name)
+
+    with begin("reading images") as progress:
+        pictures = prepare(images, folder / "pictures", size, channels, labels, progress)
+    place = folder / "pictures" / pictures.digest[:16]
+    ground = Ground(folder, place, features, weights, config, str(device))
+    with begin("a feature space"):
+        _, judge = open_ground(ground)
+    say(f"{pictures.count:,} images of {size} px in {max(1, len(pictures.classes))} classes; features: {judge.stated}")
+
+    digests: dict[SpaceSpec, str] = {}
+    floors: dict[str, Floor] = {}
+    for entrant in everyone:
+        for spec in entrant.spaces:
+            if spec not in digests:
+                with begin(f"encoding: {entrant.name}") as progress:
+                    digests[spec], floor = prepare_arm(ground, spec, entrant.name, progress)
+            else:
+                floor = prepare_arm(ground, spec, entrant.name)[1]
+            floors.setdefault(entrant.name, floor)
+    with begin("training generators") as progress:
+        results = hold(ground, everyone, digests, at_once, say, progress)
+    return conclude(
+        everyone, results, floors, config, base.name, protocol=protocol_key(config, judge), features=judge.stated, images=pictures.count,
+        size=size, classes=len(pictures.classes), source=pictures.source,
+    )  # fmt: skip
+
+
+def _baseline(entrants: Sequence[Entrant], name: str | None) -> Entrant:
+    if not entrants:
+        raise ConfigError("no model is given; an arena needs at least one")
+    names = [e.name for e in entrants]
+    if name is None:
+        return entrants[0]
+    if name not in names:
+        raise ConfigError(f"baseline {name!r} is not among the models: {', '.join(names)}")
+    return entrants[names.index(name)]
+
+
+def _check_alike(entrants: Sequence[Entrant], size: int, tokens: int) -> int:
+    """Channels of everybody's images, before anything is computed.
+
+    Errors: ConfigError for models that take other images than the first, or whose latents do not give so many tokens.
+    """
+    channels: int | None = None
+    for entrant in entrants:
+        for spec in entrant.spaces:
+            space = open_space(spec)
+            channels = space.channels if channels is None else channels
+            if space.channels != channels:
+                raise ConfigError(
+                    f"{entrant.name} is of images with {space.channels} channels and {entrants[0].name} of {channels}; "
+                    "put models of one kind into an arena"
+                )
+            patch_for(space.shape(size), tokens, entrant.name)
+    assert channels is not None
+    return channels

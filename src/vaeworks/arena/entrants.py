@@ -1,0 +1,53 @@
+"""What is put into an arena: models, and the spaces of which it is known how they must come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .space import SpaceSpec
+
+Check = Literal["again", "scrambled", "patches", "pixels"]
+
+CHECKS: dict[Check, tuple[str, str]] = {
+    "again": ("the baseline once more, with other seeds", "tie"),
+    "scrambled": ("the baseline's latents, all numbers of an image mixed by one orthogonal matrix", "worse"),
+    "patches": ("squares of 4 x 4 pixels, turned by one orthogonal matrix: perfect reconstructions, no order", "worse"),
+    "pixels": ("pixels themselves", "worse"),
+}
+"""Rows of every arena: what they are, and how they must come out against the baseline, by the distance to reconstructions."""
+
+AGAIN = 1000
+"""What the seeds of "again" have more than the baseline's."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A row of the arena."""
+
+    name: str
+    spaces: tuple[SpaceSpec, ...]
+    """one, or as many as a VAE has been trained: the generator's first seed takes the first, and so on, around"""
+    check: Check | None = None
+    seed_offset: int = 0
+
+    def space(self, number: int) -> SpaceSpec:
+        """Of the generator's seed of this number, counted from 0."""
+        return self.spaces[number % len(self.spaces)]
+
+
+def checks(baseline: Entrant, channels: int) -> list[Entrant]:
+    """The rows that the arena is checked with. channels: of images."""
+    scrambled = tuple(SpaceSpec("scrambled", spec.model, seed=number) for number, spec in enumerate(baseline.spaces))
+    return [
+        Entrant("again", baseline.spaces, "again", AGAIN),
+        Entrant("scrambled", scrambled, "scrambled"),
+        Entrant("patches", (SpaceSpec("patches", channels=channels),), "patches"),
+        Entrant("pixels", (SpaceSpec("pixels", channels=channels),), "pixels"),
+    ]
+
+
+def models(names: Sequence[str], paths: Sequence[str]) -> list[Entrant]:
+    """Models that are there already, one space each."""
+    return [Entrant(name, (SpaceSpec("vae", path),)) for name, path in zip(names, paths, strict=True)]

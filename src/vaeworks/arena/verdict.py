@@ -1,0 +1,164 @@
+"""Whether one latent space is better than another, by figures that have noise: intervals first, ranks only where they hold."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy.stats import t as student
+
+from ..metrics.bootstrap import Interval
+
+TIE = 1.25
+"""Factor within which two distances count as equal, if their ratio's whole interval is within it."""
+
+CONFIDENCE = 0.95
+
+SMALLEST = 1e-12
+"""What a distance of 0 counts as, which rounding can give."""
+
+Verdict = Literal["better", "worse", "tie", "undecided"]
+
+Figures = Mapping[str, Mapping[str, Sequence[float]]]
+"""row -> generator -> a distance for every seed"""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviation of the logarithm of a distance from seed to seed, pooled over rows of one generator."""
+
+    std: float
+    freedom: int
+    """degrees of it"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row against the baseline."""
+
+    row: str
+    ratios: Mapping[str, Interval]
+    """by generator: the row's distance over the baseline's, geometric means over seeds; below 1 is better"""
+    verdict: Verdict
+    why: str
+    """in a few words"""
+
+
+def seed_noise(figures: Figures, probe: str) -> Noise | None:
+    """How much a distance changes with the seed, pooled over all rows; None where no row has two seeds.
+
+    Pooled, because two seeds alone say next to nothing: that the noise is a like factor for all rows is assumed.
+    """
+    squares, freedom = 0.0, 0
+    for row in figures.values():
+        logs = _logs(row.get(probe, ()))
+        if len(logs) > 1:
+            mean = math.fsum(logs) / len(logs)
+            squares += math.fsum((y - mean) ** 2 for y in logs)
+            freedom += len(logs) - 1
+    return Noise(math.sqrt(squares / freedom), freedom) if freedom else None
+
+
+def compare(figures: Figures, row: str, baseline: str, probes: Sequence[str]) -> Comparison:
+    """The verdict on a row: "better" or "worse" only where the interval of every generator is on that side of 1.
+
+    "tie": every interval is within a factor `TIE` of 1. "undecided": fewer than two generators or two seeds, intervals that are too wide,
+    or generators that disagree.
+    """
+    ratios: dict[str, Interval] = {}
+    for probe in probes:
+        a, b = _logs(figures[row].get(probe, ())), _logs(figures[baseline].get(probe, ()))
+        if not a or not b:
+            return Comparison(row, ratios, "undecided", f"no finite distance of generator {probe}")
+        ratios[probe] = _ratio(a, b, seed_noise(figures, probe))
+    return Comparison(row, ratios, *_judged(figures, row, baseline, ratios))
+
+
+def _judged(figures: Figures, row: str, baseline: str, ratios: Mapping[str, Interval]) -> tuple[Verdict, str]:
+    if len(ratios) < 2:
+        return "undecided", "one generator alone decides nothing; take two sizes"
+    fewest = min(len(figures[name][probe]) for name in (row, baseline) for probe in ratios)
+    if fewest < 2:
+        return "undecided", "one seed alone decides nothing; take two"
+    intervals = list(ratios.values())
+    if all(i.high < 1 for i in intervals):
+        return "better", "with every generator"
+    if all(i.low > 1 for i in intervals):
+        return "worse", "with every generator"
+    if all(i.low >= 1 / TIE and i.high <= TIE for i in intervals):
+        return "tie", f"within a factor of {TIE:g} with every generator"
+    sides = {-1 if i.high < 1 else 1 if i.low > 1 else 0 for i in intervals}
+    if {-1, 1} <= sides:
+        return "undecided", "the generators contradict each other"
+    if len(sides) > 1:
+        return "undecided", "only one of the generators shows a difference"
+    return "undecided", "intervals are too wide; more seeds or more training would narrow them"
+
+
+def _ratio(a: Sequence[float], b: Sequence[float], noise: Noise | None) -> Interval:
+    difference = math.fsum(a) / len(a) - math.fsum(b) / len(b)
+    if noise is None:
+        return Interval(math.exp(difference), 0.0, math.inf)
+    width = float(student.ppf(0.5 + CONFIDENCE / 2, noise.freedom)) * noise.std * math.sqrt(1 / len(a) + 1 / len(b))
+    return Interval(*(_exp(difference + side * width) for side in (0, -1, 1)))
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf
+
+
+def interval_of(values: Sequence[float], noise: Noise | None) -> Interval:
+    """Geometric mean of a row's distances over seeds, with the interval that the pooled noise gives it."""
+    logs = _logs(values)
+    if not logs:
+        return Interval(math.nan, math.nan, math.nan)
+    mean = math.fsum(logs) / len(logs)
+    if noise is None:
+        return Interval(math.exp(mean), math.nan, math.nan)
+    width = float(student.ppf(0.5 + CONFIDENCE / 2, noise.freedom)) * noise.std / math.sqrt(len(logs))
+    return Interval(*(_exp(mean + side * width) for side in (0, -1, 1)))
+
+
+def _logs(values: Sequence[float]) -> list[float]:
+    return [math.log(v) for v in values if math.isfinite(v) and v > 0]
+
+
+Curve = Sequence[tuple[float, float]]
+"""(images, distance) in the order of training."""
+
+
+def images_to_reach(curve: Curve, target: float) -> float:
+    """Training images after which a distance has fallen to `target` for the first time, by interpolation of both logarithms; inf if never.
+
+    At the first look already: that look's images, which is an upper bound.
+    """
+    if curve and curve[0][1] <= target:
+        return curve[0][0]
+    for (x0, y0), (x1, y1) in itertools.pairwise(curve):
+        if y0 > target >= y1:
+            share = (math.log(y0) - math.log(target)) / (math.log(y0) - math.log(y1))
+            return math.exp(math.log(x0) + share * (math.log(x1) - math.log(x0)))
+    return math.inf
+
+
+def mean_curve(curves: Sequence[Curve]) -> list[tuple[float, float]]:
+    """Geometric mean over seeds of the distance at every look."""
+    return [
+        (points[0][0], math.exp(math.fsum(math.log(max(y, SMALLEST)) for _, y in points) / len(points)))
+        for points in zip(*curves, strict=True)
+    ]
+
+
+def speedup(row: Curve, baseline: Curve) -> float:
+    """How many times fewer training images a row needs for what the baseline has at the end of its training; below 1: how much of that
+    training the baseline needs for what the row has at the end of its own.
+
+    Between the first look and the last, whose ratio is the most that it can be.
+    """
+    end = baseline[-1][0]
+    if row[-1][1] <= baseline[-1][1]:
+        return end / images_to_reach(row, baseline[-1][1])
+    return images_to_reach(baseline, row[-1][1]) / end
