@@ -45,7 +45,7 @@ def saved(path: Path, channels: int = 3, seed: int = 0, latent_channels: int = 4
     )  # fmt: skip
     model = Autoencoder(config).eval()
     linear_init_(model, torch.Generator().manual_seed(seed))
-    vw.save(model, path, layout="native")
+    vw.save(model, path, layout="native", overwrite=True)
     return str(path)
 
 
@@ -208,7 +208,7 @@ class TestCommand:
     def run(self, tmp_path: Path, *words: str, model: str | None = None) -> int:
         """The command on a small arena."""
         path = model or saved(tmp_path / "a.safetensors")
-        options = ["--budget", "64", "--samples", "16", "--features", "statistics", "--jobs", "1", "--shifts", "none"]
+        options = ["--budget", "128", "--samples", "16", "--features", "statistics", "--jobs", "1", "--shifts", "none"]
         return main(
             ["arena", path, "--out", str(tmp_path / "out"), *(["--data", SOURCE] if "--data" not in words else []), *options, *words]
         )
@@ -257,11 +257,12 @@ class TestCommand:
         assert self.run(tmp_path, "--probes", "xs", "--seeds", "1", model=saved(tmp_path / "gray.safetensors", channels=1)) == 0
 
     def test_interrupted_and_taken_up(self, tmp_path: Path) -> None:
-        """SIGINT to the process alone ends it with 130 within a step or two; the same command then goes on to the end, with the same figures."""
+        """SIGINT to the process alone ends it with 130; the same command then goes on to the end, with the same figures."""
         path = saved(tmp_path / "a.safetensors")
         words = [
-            sys.executable, "-m", "vaeworks", "arena", path, "--data", SOURCE, "--features", "statistics", "--jobs", "2", "--shifts", "none",
-            "--budget", "6400", "--samples", "16", "--probes", "xs", "--seeds", "1", "--no-checks",
+            sys.executable, "-m", "vaeworks", "arena", path, "--data", SOURCE, "--features", "statistics", "--jobs", "2", "--shifts",
+            "none",
+            "--budget", "3200", "--samples", "16", "--probes", "xs", "--seeds", "1", "--no-checks",
         ]  # fmt: skip
         process = subprocess.Popen([*words, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
         try:
@@ -339,7 +340,7 @@ class TestStudies:
     def test_a_study_from_the_command_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Two arms, two seeds each, the doctor, an arena, a page with the plot; studies share what they share."""
         words = [
-            "--data", SOURCE, "--out", str(tmp_path), "--channels", "8", "--images", "32", "--budget", "64", "--samples", "16",
+            "--data", SOURCE, "--out", str(tmp_path), "--channels", "8", "--images", "32", "--budget", "128", "--samples", "16",
             "--features", "statistics", "--jobs", "1", "--shifts", "none", "--probes", "xs", "--json",
         ]  # fmt: skip
         assert main(["arena", "study", "kl", "--arms", "kl-0.1", *words]) == 0

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from ..data.order import Order, random_seed
 from ..errors import DataError
 from ..formats.files import atomic, read_tensors, write_tensors
 from ..images import to_model_range
-from .pictures import Pictures, Progress
+from .pictures import Pictures, Progress, some
 
 VERSION = 1
 """Of network and training: figures of another one are others."""
@@ -30,7 +31,7 @@ NOISE, SHIFT = 0.1, 4
 sees."""
 
 HELD_OUT = 8
-"""Every eighth image tells the accuracy."""
+"""An eighth of the images tells the accuracy."""
 
 CLASSIFIER = 0xC1A55
 """Seed of everything random here."""
@@ -88,8 +89,8 @@ def _train(network: Classifier, pictures: Pictures, progress: Progress | None) -
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 module.reset_parameters()
-    numbers = torch.arange(pictures.count)
-    seen, unseen = numbers[numbers % HELD_OUT != 0], numbers[numbers % HELD_OUT == 0]
+    unseen = torch.from_numpy(some(pictures.count, -(-pictures.count // HELD_OUT)))
+    seen = torch.from_numpy(np.setdiff1d(np.arange(pictures.count), unseen))
     order = Order(len(seen), CLASSIFIER)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=0.01)
     steps = IMAGES // BATCH

@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing.synchronize import Event
@@ -19,13 +20,13 @@ import numpy as np
 import torch
 
 from ..config import ArenaConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from ..metrics.frechet import Moments, moments, moments_distance
-from ..train.interrupt import Interrupt
+from ..train.interrupt import SIGNALS, Interrupt
 from .encoded import Encoded, encode, open_encoded
 from .entrants import Entrant
 from .judge import Judge, kept_array, open_judge, parts
-from .pictures import Pictures, open_pictures
+from .pictures import Pictures, open_pictures, some
 from .space import SpaceSpec, open_space
 from .trial import Result, Trial, protocol_key, run_trial
 
@@ -89,13 +90,13 @@ def open_arm(ground: Ground, spec: SpaceSpec, name: str) -> tuple[Encoded, Momen
 
 
 def reconstructions(encoded: Encoded, pictures: Pictures, judge: Judge, ground: Ground) -> np.ndarray:
-    """Features of reconstructions from samples of posteriors, n d, evenly spaced over the pictures; kept beside the latents."""
+    """Features of reconstructions from samples of posteriors, n d, of some of the pictures; kept beside the latents."""
 
     def make() -> np.ndarray:
-        rows = np.linspace(0, pictures.count - 1, min(pictures.count, RECONSTRUCTED)).astype(int)
+        rows = some(pictures.count, RECONSTRUCTED)
         generator = torch.Generator().manual_seed(1)
         found = []
-        for part in (rows[some] for some in parts(len(rows))):
+        for part in (rows[places] for places in parts(len(rows))):
             latents = torch.from_numpy(np.array(encoded.mean[part]))
             if encoded.std is not None:
                 latents = latents + torch.from_numpy(np.array(encoded.std[part])) * torch.randn(latents.shape, generator=generator)
@@ -110,8 +111,8 @@ def prepare_arm(ground: Ground, spec: SpaceSpec, name: str, progress: Callable[[
     pictures, judge = open_ground(ground)
     encoded = encode(open_space(spec, ground.device), pictures, ground.spaces, ground.config.tokens, name, progress)
     found = reconstructions(encoded, pictures, judge, ground)
-    some = found[np.linspace(0, len(found) - 1, min(len(found), ground.config.samples)).astype(int)]
-    return encoded.space.digest, Floor(moments_distance(moments(some), judge.real_moments), encoded.shape)
+    as_many = found[some(len(found), ground.config.samples)]
+    return encoded.space.digest, Floor(moments_distance(moments(as_many), judge.real_moments), encoded.shape)
 
 
 def trial_folder(ground: Ground, trial: Trial, judge: Judge) -> Path:
@@ -220,7 +221,8 @@ _shared: dict[str, Any] = {}
 
 def _begin(stop: Event, seen: Any, threads: int, parent: int) -> None:
     """A worker process is not interrupted itself: it is told to stop, at the end of a step; and it ends when its parent has gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _shared.update(stop=stop, seen=seen, parent=parent)
 
@@ -265,7 +267,14 @@ def _collect(
     done, _ = wait(waiting, patience, "FIRST_COMPLETED")
     for future in done:
         folder = waiting.pop(future)
-        if (result := future.result()) is not None:
+        try:
+            result = future.result()
+        except BrokenProcessPool:
+            raise TrainingError(
+                "a process that trained a generator was killed, perhaps for want of memory; what is done is kept, and the same command "
+                "goes on from there: try fewer --jobs"
+            ) from None
+        if result is not None:
             made[folder] = result
             say(_told(tasks[folder], result))
 

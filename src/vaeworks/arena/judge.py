@@ -20,7 +20,7 @@ from ..metrics.frechet import Moments, moments, moments_distance
 from ..metrics.kernel import published_estimate
 from .classifier import BATCH, NOISE, Classifier, trained
 from .classifier import VERSION as CLASSIFIER_VERSION
-from .pictures import Pictures, Progress
+from .pictures import Pictures, Progress, some
 
 SELF = "classifier"
 """Features of a classifier trained on the same images."""
@@ -83,7 +83,7 @@ class Judge:
     def score(self, features: np.ndarray, recon: Moments, recognized: float | None) -> Score:
         """Features n d of generated pictures against the real ones, and against reconstructions' moments."""
         found = moments(features)
-        real = self.real[np.linspace(0, len(self.real) - 1, len(features)).astype(int)]
+        real = self.real[some(len(self.real), len(features))]
         kernel = published_estimate(real, features) if len(real) == len(features) else float("nan")
         return Score(moments_distance(found, self.real_moments), moments_distance(found, recon), kernel, recognized)
 

@@ -99,6 +99,12 @@ def _read(
     write_text(folder / FACTS, dumps(facts) + "\n")
 
 
+def some(count: int, most: int) -> np.ndarray:
+    """Numbers of at most so many of `count` images, in order, chosen at random and always alike: even spacing may meet one class alone."""
+    chosen = np.random.Generator(np.random.Philox(count)).permutation(count)[:most]
+    return np.sort(chosen)
+
+
 def open_pictures(place: Path) -> Pictures:
     """What `prepare` has left in a folder of its own.
 

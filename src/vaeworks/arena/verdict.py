@@ -71,8 +71,8 @@ def compare(figures: Figures, row: str, baseline: str, probes: Sequence[str]) ->
     ratios: dict[str, Interval] = {}
     for probe in probes:
         a, b = _logs(figures[row].get(probe, ())), _logs(figures[baseline].get(probe, ()))
-        if not a or not b:
-            return Comparison(row, ratios, "undecided", f"no finite distance of generator {probe}")
+        if not a or not b or len(a) < len(figures[row][probe]) or len(b) < len(figures[baseline][probe]):
+            return Comparison(row, ratios, "undecided", f"a generator {probe} has no finite distance")
         ratios[probe] = _ratio(a, b, seed_noise(figures, probe))
     return Comparison(row, ratios, *_judged(figures, row, baseline, ratios))
 

@@ -60,8 +60,8 @@ class DiTBlock(nn.Module):
         self.heads = heads
         self.modulation = nn.Linear(width, 6 * width)
         self.qkv = nn.Linear(width, 3 * width)
-        self.query_norm = nn.RMSNorm(width // heads, eps=1e-6)
-        self.key_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.query_norm = RMSNorm(width // heads)
+        self.key_norm = RMSNorm(width // heads)
         self.proj = nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
 
@@ -69,9 +69,20 @@ class DiTBlock(nn.Module):
         """Tokens h: n k d, condition: n d; of h's shape."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, None].chunk(6, -1)
         q, k, v = self.qkv(normalized(h, shift1, scale1)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(self.query_norm(q.float()).to(v.dtype), self.key_norm(k.float()).to(v.dtype), v)
+        attended = F.scaled_dot_product_attention(self.query_norm(q).to(v.dtype), self.key_norm(k).to(v.dtype), v)
         h = torch.addcmul(h, gate1, self.proj(attended.transpose(1, 2).flatten(2)))
         return torch.addcmul(h, gate2, self.mlp(normalized(h, shift2, scale2)))
+
+
+class RMSNorm(nn.RMSNorm):
+    """In the weight's precision, whatever comes in: autocast leaves queries in half precision, which PyTorch's mixes with a warning."""
+
+    def __init__(self, width: int):
+        super().__init__(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x over its root mean square along the last axis, times the weight."""
+        return super().forward(x.to(self.weight.dtype))
 
 
 def normalized(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

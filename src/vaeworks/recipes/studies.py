@@ -16,7 +16,7 @@ from .regularizers import RECIPES as REGULARIZERS
 BASELINE = "kl-1e-6"
 """The arm that every study shares: latent diffusion's bottleneck, with about its KL weight in mean/mean units, and squared error."""
 
-LEVELS = {2: (1, 2), 4: (1, 2, 2), 8: (1, 2, 2, 2), 16: (1, 2, 2, 2, 2)}
+LEVELS = {2: (1, 2), 4: (1, 2, 2), 8: (1, 2, 2, 2), 16: (1, 2, 2, 2, 2), 32: (1, 2, 2, 2, 2, 2)}
 """Widths of levels by downsample factor, in multiples of the first."""
 
 
@@ -26,12 +26,12 @@ class Scale:
 
     size: int = 32
     """side of images, in pixels"""
-    channels: int = 32
+    channels: int = 16
     """width of the autoencoders' first level"""
     images: int = 40_000
     """that each autoencoder is trained on"""
-    batch: int = 16
-    lr: float = 1e-3
+    batch: int = 32
+    lr: float = 1.5e-3
 
     @property
     def factor(self) -> int:
@@ -41,8 +41,8 @@ class Scale:
     def __post_init__(self) -> None:
         if self.size < 16 or self.size & (self.size - 1):
             raise ConfigError(f"size (={self.size}) of a study must be a power of 2 from 16: 32, 64, 128")
-        if self.factor not in LEVELS:
-            raise ConfigError(f"size (={self.size}) of a study must be at most {8 * max(LEVELS)}")
+        if 2 * self.factor not in LEVELS:
+            raise ConfigError(f"size (={self.size}) of a study must be at most {4 * max(LEVELS)}")
         if self.channels < 8 or self.channels % 8:
             raise ConfigError(f"channels (={self.channels}) must be a multiple of 8")
         if self.images < self.batch:
