@@ -57,11 +57,12 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
     return enter_here(entrants, folder, 1), folder
 
 
-def enter_here(entrants: list[Entrant], folder: Path, jobs: int) -> Outcome:
+def enter_here(entrants: list[Entrant], folder: Path, jobs: int, with_checks: bool = True) -> Outcome:
     """An arena on procedural images."""
     images = scan(SOURCE)
     return enter(
-        entrants, images, folder / f"kept{jobs}", TINY, size=32, labels=find_labels(images.files), features="statistics", jobs=jobs
+        entrants, images, folder / f"kept{jobs}", TINY, size=32, labels=find_labels(images.files), features="statistics", jobs=jobs,
+        with_checks=with_checks,
     )  # fmt: skip
 
 
@@ -90,10 +91,9 @@ def test_untrained_generators_conclude_nothing(held: tuple[Outcome, Path]) -> No
 def test_processes_give_the_same(held: tuple[Outcome, Path]) -> None:
     """Two processes, and one: equal figures, to the last bit."""
     outcome, folder = held
-    other = enter_here(models(["a", "b"], [str(folder / "a.safetensors"), str(folder / "b.safetensors")]), folder, 2)
-    for name, by in outcome.results.items():
-        for probe, results in by.items():
-            assert [r.looks for r in results] == [r.looks for r in other.results[name][probe]]
+    other = enter_here(models(["a"], [str(folder / "a.safetensors")]), folder, 2, with_checks=False)
+    for probe, results in other.results["a"].items():
+        assert [r.looks for r in results] == [r.looks for r in outcome.results["a"][probe]]
 
 
 def test_a_second_call_computes_nothing(held: tuple[Outcome, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,11 +260,12 @@ class TestCommand:
         """SIGINT to the process alone ends it with 130; the same command then goes on to the end, with the same figures."""
         path = saved(tmp_path / "a.safetensors")
         words = [
-            sys.executable, "-m", "vaeworks", "arena", path, "--data", SOURCE, "--features", "statistics", "--jobs", "2", "--shifts",
-            "none",
+            "arena", path, "--data", SOURCE, "--features", "statistics", "--shifts", "none",
             "--budget", "3200", "--samples", "16", "--probes", "xs", "--seeds", "1", "--no-checks",
         ]  # fmt: skip
-        process = subprocess.Popen([*words, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vaeworks", *words, "--jobs", "2", "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
+        )  # fmt: skip
         try:
             end = time.monotonic() + 120
             while not list((tmp_path / "out" / "kept").glob("trials/*")) and time.monotonic() < end and process.poll() is None:
@@ -276,8 +277,7 @@ class TestCommand:
         assert process.returncode == 130, said
         assert "goes on from there" in said
         for out in ("out", "other"):
-            done = subprocess.run([*words, "--out", str(tmp_path / out)], capture_output=True, text=True, check=False, timeout=300)
-            assert done.returncode == 0, done.stderr
+            assert main([*words, "--jobs", "1", "--out", str(tmp_path / out)]) == 0
         first, second = (
             json.loads((tmp_path / out / RECORD).read_text())["rows"][0]["trials"]["xs"][0]["looks"] for out in ("out", "other")
         )
@@ -337,8 +337,11 @@ class TestStudies:
         assert main(words) == 2
         assert "kl-7" in capsys.readouterr().err
 
-    def test_a_study_from_the_command_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_study_from_the_command_line(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:  # fmt: skip
         """Two arms, two seeds each, the doctor, an arena, a page with the plot; studies share what they share."""
+        monkeypatch.setattr("vaeworks.arena.arms.EXAMINED", 16)
         words = [
             "--data", SOURCE, "--out", str(tmp_path), "--channels", "8", "--images", "32", "--budget", "128", "--samples", "16",
             "--features", "statistics", "--jobs", "1", "--shifts", "none", "--probes", "xs", "--json",
