@@ -121,46 +121,56 @@ def trial_folder(ground: Ground, trial: Trial, judge: Judge) -> Path:
     return ground.folder / "trials" / f"{key}-{trial.probe}-{trial.shift}-{trial.seed}"
 
 
+@dataclass(frozen=True)
+class Held:
+    """All trials of an arena."""
+
+    results: dict[str, dict[str, list[Result]]]
+    """by entrant and generator, one a seed, with the shift of times that suits the entrant"""
+    tried: dict[str, dict[str, Result]]
+    """by entrant and shift: the trials that decided on it"""
+
+
 def hold(
     ground: Ground, entrants: Sequence[Entrant], digests: dict[SpaceSpec, str], jobs: int,
     say: Callable[[str], None] = lambda line: None, progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, dict[str, list[Result]]]:  # fmt: skip
-    """Run what is missing of all trials, and return them: by entrant and generator, one a seed, each with the shift that suits the entrant.
+) -> Held:  # fmt: skip
+    """Run what is missing of all trials.
 
     digests: of every entrant's spaces, which `prepare_arm` has encoded. jobs: processes. say: is told of every trial that ends.
-    With several shifts, the first seed's trials have all of them, and the better one at the end is taken for the other seeds, too.
+    The first generator's first seed is trained with every shift; the one that ends nearest to the reconstructions is the entrant's.
     Errors: KeyboardInterrupt after Ctrl-C or SIGTERM, with everything kept.
     """
     config = ground.config
-    chosen: dict[tuple[str, str], str] = {}
-    found: dict[tuple[str, str, int, str], Result] = {}
     judge = open_ground(ground)[1]
-    later = len(entrants) * len(config.probes) * (len(config.seeds) - 1)
-    total = (len(entrants) * len(config.probes) * len(config.shifts) + later) * config.images
-    done = 0
+    first = config.probes[0]
+    total = len(entrants) * (len(config.shifts) + len(config.probes) * len(config.seeds) - 1) * config.images
 
-    def task(entrant: Entrant, probe: str, number: int, shift: str) -> tuple[tuple[str, str, int, str], Task]:
+    def task(entrant: Entrant, probe: str, number: int, shift: str) -> Task:
         spec = entrant.space(number)
         trial = Trial(digests[spec], probe, shift, config.seeds[number] + entrant.seed_offset)
-        return (entrant.name, probe, number, shift), Task(ground, spec, entrant.name, trial, trial_folder(ground, trial, judge))
+        return Task(ground, spec, entrant.name, trial, trial_folder(ground, trial, judge))
 
-    for number in range(len(config.seeds)):
-        tasks = dict(
-            task(entrant, probe, number, shift)
-            for probe in config.probes
-            for entrant in entrants
-            for shift in (config.shifts if number == 0 else (chosen[entrant.name, probe],))
-        )
-        found |= _run(tasks, jobs, say, partial(_further, progress, done, total))
-        done += len(tasks) * config.images
-        if number == 0:
-            for entrant in entrants:
-                for probe in config.probes:
-                    finals = {shift: found[entrant.name, probe, 0, shift].last.fd_recon for shift in config.shifts}
-                    chosen[entrant.name, probe] = min(finals, key=lambda shift: (math.isnan(finals[shift]), finals[shift]))
-    return {
-        e.name: {p: [found[e.name, p, n, chosen[e.name, p]] for n in range(len(config.seeds))] for p in config.probes} for e in entrants
+    deciding: dict[Key, Task] = {(e.name, first, 0, shift): task(e, first, 0, shift) for e in entrants for shift in config.shifts}
+    found = _run(deciding, jobs, say, partial(_further, progress, 0, total))
+    tried: dict[str, dict[str, Result]] = {e.name: {shift: found[e.name, first, 0, shift] for shift in config.shifts} for e in entrants}
+    chosen = {name: min(by, key=lambda shift: _rank(by[shift])) for name, by in tried.items()}
+
+    rest: dict[Key, Task] = {
+        (e.name, probe, n, chosen[e.name]): task(e, probe, n, chosen[e.name])
+        for probe in config.probes
+        for n in range(len(config.seeds))
+        for e in entrants
+        if (probe, n) != (first, 0)
     }
+    found |= _run(rest, jobs, say, partial(_further, progress, len(deciding) * config.images, total))
+    numbers = range(len(config.seeds))
+    results = {e.name: {p: [found[e.name, p, n, chosen[e.name]] for n in numbers] for p in config.probes} for e in entrants}
+    return Held(results, tried)
+
+
+def _rank(result: Result) -> tuple[bool, float]:
+    return math.isnan(result.last.fd_recon), result.last.fd_recon
 
 
 Key = tuple[str, str, int, str]

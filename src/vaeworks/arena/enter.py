@@ -68,9 +68,9 @@ def enter(
                 floor = prepare_arm(ground, spec, entrant.name)[1]
             floors.setdefault(entrant.name, floor)
     with begin("training generators") as progress:
-        results = hold(ground, everyone, digests, at_once, say, progress)
+        held = hold(ground, everyone, digests, at_once, say, progress)
     return conclude(
-        everyone, results, floors, config, base.name, protocol=protocol_key(config, judge), features=judge.stated, images=pictures.count,
+        everyone, held, floors, config, base.name, protocol=protocol_key(config, judge), features=judge.stated, images=pictures.count,
         size=size, classes=len(pictures.classes), source=pictures.source,
     )  # fmt: skip
 

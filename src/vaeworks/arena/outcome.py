@@ -10,7 +10,7 @@ from typing import Any, Literal
 from .. import __version__
 from ..config import ARENA_VERSION, ArenaConfig
 from ..metrics.bootstrap import Interval
-from .contest import Floor
+from .contest import Floor, Held
 from .entrants import CHECKS, Entrant
 from .trial import Result
 from .verdict import Comparison, Figures, compare, interval_of, mean_curve, seed_noise, speedup
@@ -43,8 +43,10 @@ class Row:
     """distance -> generator -> geometric mean over seeds"""
     recognized: Mapping[str, float | None]
     """by generator: share of samples of the class asked for"""
-    shifts: Mapping[str, str]
-    """by generator: what shift of times suited it"""
+    shift: str
+    """of times, that suited it"""
+    tried: Mapping[str, float]
+    """by shift: the smaller generator's distance to reconstructions, of the first seed, by which it was chosen"""
     speedup: Mapping[str, float]
     """by generator: how many times fewer images than the baseline it needs for the baseline's final distance to reconstructions"""
     comparisons: Mapping[str, Comparison]
@@ -94,18 +96,18 @@ def _row_dict(row: Row, results: Mapping[str, Sequence[Result]]) -> dict[str, An
         "name": row.entrant.name, "check": row.entrant.check, "spaces": [asdict(spec) for spec in row.entrant.spaces],
         "latents": list(row.floor.shape), "floor": row.floor.fd_real,
         "figures": {d: {p: asdict(i) for p, i in by.items()} for d, by in row.figures.items()},
-        "recognized": dict(row.recognized), "shifts": dict(row.shifts), "speedup": dict(row.speedup),
+        "recognized": dict(row.recognized), "shift": row.shift, "shifts_tried": dict(row.tried), "speedup": dict(row.speedup),
         "comparisons": {d: asdict(c) for d, c in row.comparisons.items()},
         "trials": {p: [r.to_dict() for r in by] for p, by in results.items()},
     }  # fmt: skip
 
 
 def conclude(
-    entrants: Sequence[Entrant], results: Results, floors: Mapping[str, Floor], config: ArenaConfig, baseline: str, *, protocol: str,
+    entrants: Sequence[Entrant], held: Held, floors: Mapping[str, Floor], config: ArenaConfig, baseline: str, *, protocol: str,
     features: str, images: int, size: int, classes: int, source: str,
 ) -> Outcome:  # fmt: skip
     """Figures and verdicts of an arena whose trials are all there."""
-    names = [e.name for e in entrants]
+    names, results = [e.name for e in entrants], held.results
     figures = {d: _figures(names, results, d, config.probes) for d in DISTANCES}
     compared = {d: {n: compare(figures[d], n, baseline, config.probes) for n in names if n != baseline} for d in DISTANCES}
     failures = _failures(entrants, compared["fd_recon"])
@@ -117,7 +119,8 @@ def conclude(
             e, floors[e.name],
             {d: {p: interval_of(figures[d][e.name][p], seed_noise(figures[d], p)) for p in config.probes} for d in DISTANCES},
             {p: _recognized(results[e.name][p]) for p in config.probes},
-            {p: results[e.name][p][0].trial.shift for p in config.probes},
+            results[e.name][config.probes[0]][0].trial.shift,
+            {shift: tried.last.fd_recon for shift, tried in held.tried[e.name].items()},
             {p: speedup(curves[e.name][p], curves[baseline][p]) for p in config.probes},
             {d: compared[d][e.name] for d in DISTANCES if e.name != baseline},
         )

@@ -117,7 +117,8 @@ def _row(outcome: Outcome, row: Row) -> dict[str, Any]:
     first = outcome.config.looks[-1] / outcome.config.looks[0]
     return {
         "name": row.entrant.name, "check": row.entrant.check, "speedups": [times(row.speedup[p], first) for p in outcome.config.probes],
-        "shifts": [row.shifts[p] for p in outcome.config.probes], "floor": number(row.floor.fd_real),
+        "shift": row.shift, "tried": ", ".join(f"{shift} {number(v)}" for shift, v in row.tried.items()) if len(row.tried) > 1 else "",
+        "floor": number(row.floor.fd_real),
         "recognized": ["–" if (v := row.recognized[p]) is None else f"{v:.0%}" for p in outcome.config.probes],
     }  # fmt: skip
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = ArenaConfig()
 
-BUDGETS = {"quick": 16_384, "laptop": 65_536, "gpu": 2_097_152}
+BUDGETS = {"quick": 8_192, "laptop": 32_768, "gpu": 2_097_152}
 """Training images of each generator, by name."""
 
 Budget = Annotated[
@@ -34,7 +34,7 @@ Tokens = Annotated[
 Probes = Annotated[tuple[str, ...], arg(metavar="SIZE", help="of the generators: xs and s for CPUs, b and l for GPUs")]
 Seeds = Annotated[int, arg(metavar="N", help="generators of each size, with other weights, order and noise")]
 Shifts = Annotated[
-    tuple[Literal["none", "dimension"], ...], arg(help="of times; with both, each space takes what suits it, found with the first seed")
+    tuple[Literal["none", "dimension"], ...], arg(help="of times; with both, each space keeps what suits the first generator's first seed")
 ]
 Samples = Annotated[int, arg(metavar="N", help="pictures of each generator that are judged, at each look")]
 FeatureSpace = Annotated[

@@ -51,8 +51,8 @@ class ArenaConfig:
     seeds: tuple[int, ...] = (0, 1)
     """of the generator's weights, order, times, noise and samples: equal ones for every latent space"""
     shifts: tuple[Shift, ...] = ("none", "dimension")
-    """of times: none, and by the latents' dimension as RAE has it; with both, each space takes what suits it, found with the first seed"""
-    images: int = 65_536
+    """of times: none, and by the latents' dimension (RAE); with both, each space keeps what suits the first generator's first seed"""
+    images: int = 32_768
     """training images for each generator"""
     batch: int = 128
     lr: float = 1e-3
