@@ -340,7 +340,7 @@ class TestPage:
         values["arena"]["data"]["source"] = "my photos"
         words = command(studies(values)["kl"])
         assert "--data 'my photos'" in words
-        for part in ("--tokens 64", "--arms kl-0.1", "--vae-seeds 3", "--seeds 3", "--images 40000", "--budget 65536"):
+        for part in ("--tokens 64", "--arms kl-0.1", "--vae-seeds 3", "--seeds 3", "--images 40000", f"--budget {ArenaConfig().images}"):
             assert part in words
         assert "--samples" not in words
         assert "--probes" not in words
