@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +123,3 @@ def _disturbed(x: Tensor, generator: torch.Generator) -> Tensor:
     h, w = x.shape[-2:]
     shifted = padded[..., SHIFT + down : SHIFT + down + h, SHIFT + right : SHIFT + right + w]
     return torch.addcmul(shifted, level, torch.randn(x.shape, generator=generator))
-
-
-Describe = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""uint8 n c h w to features n d and, where there is a classifier, the classes that it sees: n."""

@@ -72,8 +72,10 @@ class Encoded:
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures of latents n c h w: uint8, on the CPU. What is no number becomes gray."""
-        device = getattr(getattr(self.space, "autoencoder", None), "device", "cpu")
-        parts = [from_model_range(self.space.decode(part.to(device)).nan_to_num(0.0, 1.0, -1.0)).cpu() for part in latents.split(BATCH)]
+        parts = [
+            from_model_range(self.space.decode(part.to(self.space.device)).nan_to_num(0.0, 1.0, -1.0)).cpu()
+            for part in latents.split(BATCH)
+        ]
         return torch.cat(parts)
 
     def tokens(self, z: Tensor) -> Tensor:
@@ -139,12 +141,11 @@ def _encode(space: Space, pictures: Pictures, folder: Path, name: str, progress:
     shape = (pictures.count, *space.shape(pictures.size))
     mean = np.lib.format.open_memmap(folder / MEAN, mode="w+", dtype=np.float32, shape=shape)
     std: np.ndarray | None = None
-    device = getattr(getattr(space, "autoencoder", None), "device", "cpu")
     total, squares = torch.zeros(shape[1], dtype=torch.float64), torch.zeros(shape[1], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     for start in range(0, pictures.count, BATCH):
         rows = slice(start, start + BATCH)
-        posterior: Posterior = space.encode(to_model_range(pictures.batch(rows)).to(device))
+        posterior: Posterior = space.encode(to_model_range(pictures.batch(rows)).to(space.device))
         latents = posterior.mean.float().cpu()
         mean[rows] = latents.numpy()
         if not posterior.is_point:

@@ -57,16 +57,14 @@ def enter(
         _, judge = open_ground(ground)
     say(f"{pictures.count:,} images of {size} px in {max(1, len(pictures.classes))} classes; features: {judge.stated}")
 
-    digests: dict[SpaceSpec, str] = {}
-    floors: dict[str, Floor] = {}
+    prepared: dict[SpaceSpec, tuple[str, Floor]] = {}
     for entrant in everyone:
         for spec in entrant.spaces:
-            if spec not in digests:
+            if spec not in prepared:
                 with begin(f"encoding: {entrant.name}") as progress:
-                    digests[spec], floor = prepare_arm(ground, spec, entrant.name, progress)
-            else:
-                floor = prepare_arm(ground, spec, entrant.name)[1]
-            floors.setdefault(entrant.name, floor)
+                    prepared[spec] = prepare_arm(ground, spec, entrant.name, progress)
+    digests = {spec: digest for spec, (digest, _) in prepared.items()}
+    floors = {entrant.name: prepared[entrant.space(0)][1] for entrant in everyone}
     with begin("training generators") as progress:
         held = hold(ground, everyone, digests, at_once, say, progress)
     return conclude(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -31,6 +30,8 @@ class Space(Protocol):
 
     digest: str
     """equal for equal spaces"""
+    device: torch.device
+    """where it encodes and decodes"""
     channels: int
     """of images"""
 
@@ -67,11 +68,6 @@ class SpaceSpec:
     seed: int = 0
     """of kinds patches and scrambled"""
 
-    @property
-    def key(self) -> str:
-        """Sixteen digits that no other specification has; not what is in the model's file, which `Space.digest` is of."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
-
 
 def open_space(spec: SpaceSpec, device: torch.device | str = "cpu") -> Space:
     """The space that a specification is of.
@@ -94,6 +90,7 @@ class Latents:
         self.config: LatentConfig = autoencoder.config
         self.channels = self.config.in_channels
         self.digest = model_digest(autoencoder)
+        self.device = autoencoder.device
 
     def shape(self, size: int) -> tuple[int, int, int]:
         """c h w of the latents of a square image. Errors: ConfigError for a size that is no multiple of f."""
@@ -123,7 +120,7 @@ class Patches:
     """Squares of pixels, turned by one orthogonal matrix: nothing is lost, nothing is put in order. A square of one pixel is that pixel."""
 
     def __init__(self, patch: int, channels: int, seed: int | None):
-        self.patch, self.channels = patch, channels
+        self.patch, self.channels, self.device = patch, channels, torch.device("cpu")
         self.digest = hashlib.sha256(f"patches {patch} {channels} {seed}".encode()).hexdigest()
         width = channels * patch**2
         self.matrix = torch.eye(width) if seed is None else _orthogonal(width, seed)
@@ -167,7 +164,7 @@ class Scrambled:
 
     def __init__(self, space: Latents, seed: int):
         self.space, self.seed = space, seed
-        self.channels = space.channels
+        self.channels, self.device = space.channels, space.device
         self.digest = hashlib.sha256(f"scrambled {space.digest} {seed}".encode()).hexdigest()
         self._plans: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
 
