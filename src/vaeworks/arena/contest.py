@@ -23,7 +23,7 @@ from ..config import ArenaConfig
 from ..errors import ConfigError, TrainingError
 from ..metrics.frechet import Moments, moments, moments_distance
 from ..train.interrupt import SIGNALS, Interrupt
-from .encoded import Encoded, encode, open_encoded
+from .encoded import Encoded, encode, open_encoded, place_of
 from .entrants import Entrant
 from .judge import Judge, kept_array, open_judge, parts
 from .pictures import Pictures, open_pictures, some
@@ -103,7 +103,7 @@ def reconstructions(encoded: Encoded, pictures: Pictures, judge: Judge, ground: 
             found.append(judge.described(encoded.decode(latents))[0])
         return np.concatenate(found)
 
-    return kept_array(ground.spaces / f"{encoded.space.digest[:16]}-{pictures.digest[:16]}" / f"recon-{judge.key}.npy", make)
+    return kept_array(place_of(encoded.space, pictures, ground.spaces) / f"recon-{judge.key}.npy", make)
 
 
 def prepare_arm(ground: Ground, spec: SpaceSpec, name: str, progress: Callable[[int, int], None] | None = None) -> tuple[str, Floor]:

@@ -103,6 +103,11 @@ def patch_for(shape: tuple[int, int, int], tokens: int, name: str) -> int:
     return shape[1] // side
 
 
+def place_of(space: Space, pictures: Pictures, folder: Path) -> Path:
+    """Where pictures in a space are kept below a folder."""
+    return folder / f"{space.digest[:16]}-{pictures.digest[:16]}"
+
+
 def encode(space: Space, pictures: Pictures, folder: Path, tokens: int, name: str, progress: Progress | None = None) -> Encoded:
     """Encode all pictures once, into a folder; what is there of the same space and pictures is taken.
 
@@ -115,7 +120,7 @@ def encode(space: Space, pictures: Pictures, folder: Path, tokens: int, name: st
             "put models of one kind into an arena"
         )
     patch_for(space.shape(pictures.size), tokens, name)
-    place = folder / f"{space.digest[:16]}-{pictures.digest[:16]}"
+    place = place_of(space, pictures, folder)
     if not (place / FACTS).exists():
         with atomic(place, overwrite=True) as temporary:
             temporary.mkdir()
@@ -128,7 +133,7 @@ def open_encoded(space: Space, pictures: Pictures, folder: Path, tokens: int, na
 
     Errors: FormatError where it has not been there; ConfigError for latents that do not give so many tokens.
     """
-    place = folder / f"{space.digest[:16]}-{pictures.digest[:16]}"
+    place = place_of(space, pictures, folder)
     facts = read_json(place / FACTS)
     mean = np.load(place / MEAN, mmap_mode="r")
     std = np.load(place / STD, mmap_mode="r") if facts["variance"] else None

@@ -43,11 +43,9 @@ def enter(
     device = device or torch.device("cpu")
     at_once = check_jobs(jobs, device)
     base = _baseline(entrants, baseline)
-    channels = _check_alike(entrants, size, config.tokens)
+    channels = open_space(entrants[0].space(0)).channels
     everyone = [*entrants, *(checks(base, channels) if with_checks else ())]
-    for entrant in everyone[len(entrants) :]:
-        for spec in entrant.spaces:
-            patch_for(open_space(spec).shape(size), config.tokens, entrant.name)
+    _check_alike(everyone, channels, size, config.tokens)
 
     with begin("reading images") as progress:
         pictures = prepare(images, folder / "pictures", size, channels, labels, progress)
@@ -84,21 +82,17 @@ def _baseline(entrants: Sequence[Entrant], name: str | None) -> Entrant:
     return entrants[names.index(name)]
 
 
-def _check_alike(entrants: Sequence[Entrant], size: int, tokens: int) -> int:
-    """Channels of everybody's images, before anything is computed.
+def _check_alike(entrants: Sequence[Entrant], channels: int, size: int, tokens: int) -> None:
+    """Before anything is computed. channels: of the first one's images.
 
     Errors: ConfigError for models that take other images than the first, or whose latents do not give so many tokens.
     """
-    channels: int | None = None
     for entrant in entrants:
         for spec in entrant.spaces:
             space = open_space(spec)
-            channels = space.channels if channels is None else channels
             if space.channels != channels:
                 raise ConfigError(
                     f"{entrant.name} is of images with {space.channels} channels and {entrants[0].name} of {channels}; "
                     "put models of one kind into an arena"
                 )
             patch_for(space.shape(size), tokens, entrant.name)
-    assert channels is not None
-    return channels
