@@ -24,7 +24,7 @@ from vaeworks.arena.trial import CHECKPOINT, FEATURES, RESULT, Result, Trial, re
 from vaeworks.arena.verdict import compare, images_to_reach, interval_of, seed_noise, speedup
 from vaeworks.config import PROBES, ArenaConfig
 from vaeworks.data import scan
-from vaeworks.doctor.labels import find_labels
+from vaeworks.data.labels import find_labels
 from vaeworks.errors import ConfigError, DataError
 from vaeworks.metrics.frechet import frechet_distance, moments, moments_distance
 from vaeworks.models import Autoencoder

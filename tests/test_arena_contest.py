@@ -28,7 +28,7 @@ from vaeworks.arena.trial import RESULT, Look, Result, Score, Trial
 from vaeworks.cli.main import main
 from vaeworks.config import ArenaConfig
 from vaeworks.data import scan
-from vaeworks.doctor.labels import find_labels
+from vaeworks.data.labels import find_labels
 from vaeworks.errors import ConfigError
 from vaeworks.models import Autoencoder
 from vaeworks.models.init import linear_init_

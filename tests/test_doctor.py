@@ -16,10 +16,10 @@ import vaeworks as vw
 from vaeworks.cli.main import main
 from vaeworks.config.plain import differences
 from vaeworks.data import ImageFile, photos
+from vaeworks.data.labels import find_labels, find_masks
 from vaeworks.doctor import examination as examining
 from vaeworks.doctor.examination import Examination, check_panels, doctor_cache, examine, failing
 from vaeworks.doctor.finding import VERDICTS, Curves, Figure, Finding, NotExamined, Picture, number
-from vaeworks.doctor.labels import find_labels, find_masks
 from vaeworks.doctor.page import check_alike, comparison, write_comparison, write_report
 from vaeworks.doctor.panels import TITLES, panel
 from vaeworks.doctor.patient import QUICK_IMAGES, Patient, Protocol, admit, choose

@@ -24,12 +24,12 @@ from vaeworks.cli.inputs import data_source
 from vaeworks.cli.main import main
 from vaeworks.data import photos, procedural, scan
 from vaeworks.data.drawing import CLASSES, CONTRAST, GRATING, SIZES, colours, distance
+from vaeworks.data.labels import find_labels, find_masks
 from vaeworks.data.letters import LETTERS, signed_distance, word
 from vaeworks.data.place import ImageFile
 from vaeworks.data.procedural import Drawn, png
 from vaeworks.data.shapes import CROSS_ARM, RING_HOLE, STAR_WAIST, cross, disc, lettering, ring, square, star, triangle
 from vaeworks.data.textures import checks, noise, stripes
-from vaeworks.doctor.labels import find_labels, find_masks
 from vaeworks.doctor.patient import admit
 from vaeworks.errors import DataError
 from vaeworks.images import open_image, to_uint8

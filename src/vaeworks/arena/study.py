@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from ..config import ArenaConfig
 from ..data import scan
-from ..doctor.labels import find_labels, find_masks
+from ..data.labels import find_labels, find_masks
 from ..errors import ConfigError
 from ..recipes.studies import Scale, Study
 from .arms import Arm, train_arm

@@ -76,7 +76,7 @@ def arena(
     from ..arena.entrants import models
     from ..arena.page import RECORD, REPORT, write_outcome
     from ..data import scan
-    from ..doctor.labels import find_labels
+    from ..data.labels import find_labels
     from ..train.precision import resolve_device
     from .examining import _names
 

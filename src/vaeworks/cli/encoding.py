@@ -113,7 +113,7 @@ def _shards(
     autoencoder: Any, inputs: tuple[str, ...], out: Path, settings: Any, labels: str | None, options: dict[str, Any]
 ) -> dict[str, Any]:
     """A data set in shards; of several processes that a launcher has started, each does its part."""
-    from ..doctor.labels import find_labels
+    from ..data.labels import find_labels
     from ..precompute import encode_set
 
     settings.check(autoencoder.config)

@@ -42,8 +42,8 @@ def doctor(
 ) -> dict[str, Any]:
     """The diseases of a VAE, worst first, with figures, pictures and remedies. Several models: each, and a comparison."""
     from ..data import scan
+    from ..data.labels import find_labels, find_masks
     from ..doctor.examination import check_panels, check_rules, default_size, failing
-    from ..doctor.labels import find_labels, find_masks
     from ..doctor.page import COMPARE, COMPARE_RECORD, RECORD, REPORT, check_alike, write_comparison, write_report
     from ..doctor.record import SCHEMA
     from ..formats.locate import locate

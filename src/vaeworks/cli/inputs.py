@@ -45,7 +45,7 @@ def codec(model: str, memory: str | None, precision: str | None) -> Codec:
     return Codec(autoencoder, memory=memory, dtype=None if precision is None else dtypes[precision])
 
 
-BUILT_IN = {"photos": "the bundled photographs", "procedural": "images that are drawn"}
+BUILT_IN = {"photos": "the bundled photographs", "procedural": "images that are drawn", "digits": "handwritten digits"}
 """Sources that are there without files."""
 
 

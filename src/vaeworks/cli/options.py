@@ -15,7 +15,11 @@ Models = Annotated[
 ]
 Inputs = Annotated[Positional[tuple[str, ...]], arg(metavar="IN", help="files or folders")]
 Data = Annotated[
-    str, arg(metavar="SRC", help="folder of images, tars, hf:OWNER/NAME, dataset:PATH, stream:SRC (docs/data.md), `photos` or `procedural`")
+    str,
+    arg(
+        metavar="SRC",
+        help="folder of images, tars, hf:OWNER/NAME, dataset:PATH, stream:SRC (docs/data.md), `photos`, `procedural`, `digits`",
+    ),
 ]
 Out = Annotated[Path, arg(metavar="DIR", help="output folder")]
 Memory = Annotated[

@@ -2,7 +2,8 @@
 
 photos                                  the bundled photographs
 procedural[:COUNT[:SIZE[:SEED]]]        images that are drawn, labelled and masked
-FOLDER, FILE                            images of a folder tree, or one; of a folder without images its tars or parquet files
+digits                                  scikit-learn's handwritten digits, labelled
+FOLDER, FILE                            images of a folder tree, or one; of a folder without images its tars, parquet or IDX files
 shards/{000..012}.tar, shards/*.tar     tars, as WebDataset lays them out
 hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]] a data set of the Hugging Face hub
 dataset:PATH[:SPLIT[:COLUMN]]           one on this machine: what `save_to_disk` wrote, a folder with parquet or other files
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..images import SUFFIXES
+from .digits import DIGITS, digits, idx_files
 from .folder import files_below, find_images
 from .hugging_face import HUB, LOCAL, DatasetName, dataset_name, is_dataset_folder, rows
 from .place import Place
@@ -42,6 +44,8 @@ def find_places(source: str | Path) -> tuple[list[Place], list[tuple[str, str]]]
         return list(rows(dataset_name(name))), []
     if is_procedural(name):
         return list(procedural_source(name)), []
+    if name == DIGITS:
+        return list(digits()), []
     root = Path(source).expanduser()
     if root.is_dir():
         if is_dataset_folder(root):
@@ -56,6 +60,8 @@ def find_places(source: str | Path) -> tuple[list[Place], list[tuple[str, str]]]
         return list(members), skipped
     if root.is_dir() and files_below(root, (".parquet",)):
         return list(rows(DatasetName(LOCAL, str(root)))), []
+    if root.is_dir() and (files := idx_files(root)):
+        return [digit for file in files for digit in digits(str(file))], []
     return list(find_images(source)), []
 
 

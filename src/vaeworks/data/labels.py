@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data import ImageFile
-from ..data.place import Place
 from ..errors import DataError
+from .place import ImageFile, Place
 
 NUMBER = re.compile(r"[\s_\-.]*\d+$")
 """What a file name ends with after its class."""

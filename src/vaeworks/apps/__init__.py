@@ -1,0 +1,1 @@
+"""What a VAE is good for: variety, refinement, restoration, anomalies, augmentation, features."""

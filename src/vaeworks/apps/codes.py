@@ -1,0 +1,146 @@
+"""Pictures to latents and back: single ones of any size, and whole sets of squares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import ImageSet
+from ..data.place import open_place
+from ..errors import ConfigError, DataError
+from ..images import crop_to, from_model_range, square, to_model_range
+from ..models import Autoencoder
+from ..runtime import Codec
+
+Track = Callable[[Iterable[Any]], Iterable[Any]]
+"""Wraps what is iterated over, to show progress."""
+
+PIXELS_AT_ONCE = 2**18
+"""Of a batch of squares: enough to keep processors busy, and little memory for any network."""
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """What an encoder says of one picture."""
+
+    mean: Tensor
+    """float32 c h/f w/f, unnormalized"""
+    std: Tensor
+    """likewise; zeros where latents are points"""
+    height: int
+    """of the picture, in pixels: what padding added is cropped away again"""
+    width: int
+
+    def sample(self, temperature: float = 1.0, *, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Latents mean + temperature * std * noise; noise: standard normal c h w, by default drawn from `generator`."""
+        noise = torch.randn(self.mean.shape, generator=generator) if noise is None else noise
+        return self.mean + temperature * self.std * noise
+
+
+def encode_picture(codec: Codec, image: Tensor) -> Code:
+    """The code of an image uint8 c h w of any size. Errors: ConfigError for other channels than the model's."""
+    posterior = codec.encode(to_model_range(image[None]), pad=True)
+    mean = posterior.mean[0].float().cpu()
+    std = torch.zeros_like(mean) if posterior.is_point else posterior.std[0].float().cpu()
+    return Code(mean, std, image.shape[-2], image.shape[-1])
+
+
+def decode_picture(codec: Codec, latents: Tensor, height: int, width: int) -> Tensor:
+    """The image uint8 c height width of unnormalized latents c h w."""
+    return crop_to(from_model_range(codec.decode(latents[None]).float())[0].cpu(), height, width)
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """A set of images as squares of one size, and what an encoder says of each."""
+
+    pixels: Tensor
+    """uint8 n c size size"""
+    mean: Tensor
+    """float32 n c h w, unnormalized"""
+    std: Tensor
+    """likewise; zeros where latents are points"""
+    names: tuple[str, ...]
+    """of the images' places"""
+    labels: tuple[str, ...] | None
+    """a class per image"""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """(name, reason) of images that cannot be used"""
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def of(self, rows: Sequence[int]) -> Codes:
+        """Some of them, in this order."""
+        rows = list(rows)
+        return Codes(
+            self.pixels[rows], self.mean[rows], self.std[rows], tuple(self.names[i] for i in rows),
+            None if self.labels is None else tuple(self.labels[i] for i in rows),
+        )  # fmt: skip
+
+
+def read_squares(
+    images: ImageSet, size: int, channels: int, labels: Sequence[str] | None = None, track: Track = iter
+) -> tuple[Tensor, tuple[str, ...], tuple[str, ...] | None, tuple[tuple[str, str], ...]]:
+    """The middle square of every image, resized to `size` by Lanczos: uint8 n c size size; names, labels, and what was skipped.
+
+    Errors: DataError where none can be read.
+    """
+    pixels, kept, skipped = [], [], list(images.skipped)
+    for number, file in enumerate(track(images.files)):
+        try:
+            pixels.append(square(open_place(file.path, channels), size))
+            kept.append(number)
+        except DataError as error:
+            skipped.append((str(file.path), str(error)))
+    if not kept:
+        raise DataError(f"no image of {images.source!r} can be read; the first: {skipped[0][0]}: {skipped[0][1]}")
+    names = tuple(str(images.files[i].path) for i in kept)
+    return torch.stack(pixels), names, None if labels is None else tuple(labels[i] for i in kept), tuple(skipped)
+
+
+def encode_squares(
+    autoencoder: Autoencoder, images: ImageSet, size: int, labels: Sequence[str] | None = None, track: Track = iter
+) -> Codes:
+    """Read and encode a set of images, all of them in memory.
+
+    size: side of the squares that images become, in pixels. labels: one per image.
+    Errors: ConfigError for a size that is no multiple of f; DataError where no image can be read.
+    """
+    check_size(autoencoder, size)
+    pixels, names, kept, skipped = read_squares(images, size, autoencoder.config.in_channels, labels, track)
+    mean, std = encode_pixels(autoencoder, pixels, track)
+    return Codes(pixels, mean, std, names, kept, skipped)
+
+
+@torch.inference_mode()
+def encode_pixels(autoencoder: Autoencoder, pixels: Tensor, track: Track = iter) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations, float32 n c h w on the CPU, of images uint8 n c size size."""
+    means, stds = [], []
+    for part in track(pixels.split(_batch(pixels.shape[-1]))):
+        posterior = autoencoder.encode(to_model_range(part).to(autoencoder.device, autoencoder.dtype))
+        means.append(posterior.mean.float().cpu())
+        stds.append(torch.zeros_like(means[-1]) if posterior.is_point else posterior.std.float().cpu())
+    return torch.cat(means), torch.cat(stds)
+
+
+@torch.inference_mode()
+def decode_pixels(autoencoder: Autoencoder, latents: Tensor, track: Track = iter) -> Tensor:
+    """Images uint8 n c h w on the CPU of unnormalized latents n c h/f w/f."""
+    parts = latents.split(_batch(latents.shape[-1] * autoencoder.downsample_factor))
+    return torch.cat([from_model_range(autoencoder.decode(part.to(autoencoder.device, autoencoder.dtype))).cpu() for part in track(parts)])
+
+
+def check_size(autoencoder: Autoencoder, size: int) -> None:
+    """Errors: ConfigError for a side, in pixels, that is no multiple of f."""
+    f = autoencoder.downsample_factor
+    if size < 1 or size % f:
+        raise ConfigError(f"size (={size}) must be a multiple of downsample_factor (={f}), such as {max(1, round(size / f)) * f}")
+
+
+def _batch(size: int) -> int:
+    return max(1, PIXELS_AT_ONCE // size**2)
