@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import vaeworks as vw
-from vaeworks.arena.arms import train_arm
+from vaeworks.arena.arms import ArmTask, train_arms
 from vaeworks.arena.enter import enter
 from vaeworks.arena.entrants import CHECKS, Entrant, models
 from vaeworks.arena.outcome import Outcome, conclude
@@ -311,24 +311,40 @@ class TestStudies:
 
     def test_an_arm_is_kept(self, tmp_path: Path) -> None:
         """Its figures are there, a second call reads them, and another seed is another model."""
-        scale = Scale(channels=8, images=32, batch=16)
-        images = scan(SOURCE)
-        pictures = prepare(images, tmp_path / "pictures", 32, 3, find_labels(images.files))
         said: list[str] = []
-
-        def arm(seed: int) -> object:
-            return train_arm(
-                tmp_path, BASELINE, base(scale), seed, SOURCE, pictures, images, find_labels(images.files), None, said.append
-            )  # fmt: skip
-
-        first = arm(0)
-        count = len(said)
-        assert arm(0) == first
-        assert len(said) == count
-        assert arm(1).psnr != first.psnr
-        assert first.psnr > 10
+        first, other = train_arms(self.tasks(tmp_path), 1, said.append, lambda done, total: None)
+        assert len(said) == 2
+        assert train_arms(self.tasks(tmp_path), 1, said.append, lambda done, total: None) == [first, other]
+        assert len(said) == 2
+        assert other.psnr != first.psnr > 10
         assert any(key.startswith("spectrum.") for key in first.doctor)
         assert (tmp_path / first.path).exists()
+
+    @staticmethod
+    def tasks(folder: Path) -> list[ArmTask]:
+        """The baseline with two seeds."""
+        scale = Scale(channels=8, images=32, batch=16)
+        images = scan(SOURCE)
+        labels = find_labels(images.files)
+        pictures = prepare(images, folder / "pictures", 32, 3, labels)
+        place = folder / "pictures" / pictures.digest[:16]
+        return [ArmTask(folder, BASELINE, base(scale), seed, SOURCE, place, images, labels, None) for seed in (0, 1)]
+
+    def test_autoencoders_are_interrupted(self, tmp_path: Path) -> None:
+        """SIGTERM to the process alone, while two others train: 130, all of them end, and what was trained is kept."""
+        words = ["study", "kl", "--data", SOURCE, "--out", str(tmp_path), "--arms", "kl-0.1", "--channels", "8", "--images", "9999999"]
+        process = subprocess.Popen([sys.executable, "-m", "vaeworks", "arena", *words, "--jobs", "2"], stderr=subprocess.PIPE, text=True)
+        try:
+            end = time.monotonic() + 120
+            while len(list(tmp_path.glob("arms/*/*/run/log.jsonl"))) < 2 and time.monotonic() < end and process.poll() is None:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=120)
+        finally:
+            process.kill()
+        assert process.returncode == 130, said
+        assert "goes on from there" in said
+        assert len(list(tmp_path.glob("arms/*/*/run/checkpoints/*"))) == 2
 
     def test_unknown_study_and_arm(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """One line with what there is."""

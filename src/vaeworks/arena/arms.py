@@ -18,6 +18,7 @@ import torch
 from ..config import TrainConfig, dumps, to_dict
 from ..data import ImageSet
 from ..data.image_set import is_held_out
+from ..data.place import Place
 from ..doctor.examination import examine
 from ..doctor.patient import spaced
 from ..errors import FormatError
@@ -25,10 +26,11 @@ from ..formats import load
 from ..formats.files import read_json, write_text
 from ..images import from_model_range, to_model_range
 from ..metrics import psnr
-from ..train import train
+from ..train import Interrupted, train
 from ..train.run import RESULT, RUN
 from .encoded import BATCH
-from .pictures import Pictures
+from .pictures import Pictures, Progress, open_pictures
+from .pool import heard, run_all
 
 FACTS = "arm.json"
 
@@ -67,34 +69,62 @@ def arm_folder(folder: Path, name: str, config: TrainConfig, seed: int, source: 
     return folder / "arms" / f"{name}-{key[:8]}" / f"seed-{seed}"
 
 
-def train_arm(
-    folder: Path, name: str, config: TrainConfig, seed: int, source: str, pictures: Pictures, images: ImageSet,
-    labels: Sequence[str] | None, masks: Any, say: Callable[[str], None], quick: bool = True,
-) -> Arm:  # fmt: skip
-    """One arm: what is missing of it is done.
+@dataclass(frozen=True)
+class ArmTask:
+    """One arm for whichever process is free."""
 
-    Errors: those of `train`, and Interrupted with what is done kept.
+    folder: Path
+    """of the study"""
+    name: str
+    config: TrainConfig
+    seed: int
+    source: str
+    pictures: Path
+    """a folder of `prepare`"""
+    images: ImageSet
+    labels: tuple[str, ...] | None
+    masks: tuple[Place | None, ...] | None
+
+    @property
+    def place(self) -> Path:
+        """Where it is kept."""
+        return arm_folder(self.folder, self.name, self.config, self.seed, self.source)
+
+
+def train_arms(tasks: Sequence[ArmTask], jobs: int, say: Callable[[str], None], progress: Progress) -> list[Arm]:
+    """All arms, `jobs` at once; what is missing of them is done.
+
+    Errors: those of `train`; KeyboardInterrupt with what is done kept.
     """
-    place = arm_folder(folder, name, config, seed, source)
-    if (place / FACTS).exists():
-        return read_arm(place)
-    run = place / "run"
+    missing = {task.place: task for task in tasks if not (task.place / FACTS).exists()}
+    total = sum(task.config.images for task in missing.values())
+    run_all(
+        work, missing, jobs, told=lambda task, arm: say(f"{task.name}, seed {task.seed}: {arm.psnr:.2f} dB"),
+        progress=lambda images: progress(images, total),
+    )  # fmt: skip
+    return [read_arm(task.place) for task in tasks]
+
+
+def work(task: ArmTask, wanted: Callable[[], bool], tell: Callable[[int], None]) -> Arm | None:
+    """One arm, in this process; None if it was stopped."""
+    run = task.place / "run"
     if not (run / RESULT).exists():
-        say(f"training {name}, seed {seed}: {config.images:,} images")
-        train(dataclasses.replace(config, seed=seed), source, run, recipe=name, resume=(run / RUN).exists(), show=False)
+        config = dataclasses.replace(task.config, seed=task.seed)
+        try:
+            with heard():
+                train(config, task.source, run, recipe=task.name, resume=(run / RUN).exists(), show=False)
+        except Interrupted:
+            return None
+    tell(task.config.images)
+    if wanted():
+        return None
     seconds = read_json(run / RESULT)["seconds"]
     path = run / "model.safetensors"
-    say(f"examining {name}, seed {seed}")
-    figures: dict[str, Any] = _reconstruction(path, pictures, images, config.data.val_fraction)
-    arm = Arm(
-        name,
-        seed,
-        str(path.relative_to(folder)),
-        **figures,
-        doctor=_examined(path, pictures.size, images, labels, masks, quick),
-        seconds=seconds,
-    )
-    write_text(place / FACTS, dumps(asdict(arm)) + "\n")
+    pictures = open_pictures(task.pictures)
+    figures = _reconstruction(path, pictures, task.images, task.config.data.val_fraction)
+    doctor = _examined(path, pictures.size, task.images, task.labels, task.masks)
+    arm = Arm(task.name, task.seed, str(path.relative_to(task.folder)), **figures, doctor=doctor, seconds=seconds)
+    write_text(task.place / FACTS, dumps(asdict(arm)) + "\n")
     return arm
 
 
@@ -126,7 +156,7 @@ def _reconstruction(path: Path, pictures: Pictures, images: ImageSet, val_fracti
     return {"psnr": statistics.fmean(scores), "bits": statistics.fmean(bits), "std": statistics.fmean(squares)}
 
 
-def _examined(path: Path, size: int, images: ImageSet, labels: Sequence[str] | None, masks: Any, quick: bool) -> dict[str, float]:
-    """Every figure of the doctor."""
-    found = examine(load(path), images.files, size=size, limit=min(EXAMINED, len(images.files)), quick=quick, labels=labels, masks=masks)
+def _examined(path: Path, size: int, images: ImageSet, labels: Sequence[str] | None, masks: Any) -> dict[str, float]:
+    """Every figure of the doctor, who is quick."""
+    found = examine(load(path), images.files, size=size, limit=min(EXAMINED, len(images.files)), quick=True, labels=labels, masks=masks)
     return {f"{panel}.{name}": figure.value for panel, finding in found.findings.items() for name, figure in finding.figures.items()}

@@ -1,32 +1,24 @@
-"""All trials of an arena, in as many processes as there are cores, taken up where they were left."""
+"""All trials of an arena, taken up where they were left."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..config import ArenaConfig
-from ..errors import ConfigError, TrainingError
 from ..metrics.frechet import Moments, moments, moments_distance
-from ..train.interrupt import SIGNALS, Interrupt
 from .encoded import Encoded, encode, open_encoded, place_of
 from .entrants import Entrant
 from .judge import Judge, kept_array, open_judge, parts
 from .pictures import Pictures, open_pictures, some
+from .pool import run_all
 from .space import SpaceSpec, open_space
 from .trial import Result, Trial, protocol_key, run_trial
 
@@ -180,21 +172,11 @@ def _further(progress: Callable[[int, int], None], before: int, total: int, imag
     progress(before + images, total)
 
 
-def _from(progress: Callable[[int], None], before: int, images: int) -> None:
-    progress(before + images)
-
-
 def _run(tasks: dict[Key, Task], jobs: int, say: Callable[[str], None], progress: Callable[[int], None]) -> dict[Key, Result]:
     """Every task's result. Equal tasks are done once."""
-    distinct = {task.folder: task for task in tasks.values()}
-    with Interrupt() as interrupt:
-        made = (
-            _here(distinct, say, progress, lambda: interrupt.wanted)
-            if jobs == 1
-            else _in_processes(distinct, jobs, say, progress, lambda: interrupt.wanted)
-        )
-    if len(made) < len(distinct):
-        raise KeyboardInterrupt("stopped; what is done is kept, and the same command goes on from there")
+    made = run_all(
+        work, {task.folder: task for task in tasks.values()}, jobs, told=lambda task, result: say(_told(task, result)), progress=progress
+    )
     return {key: made[task.folder] for key, task in tasks.items()}
 
 
@@ -203,101 +185,9 @@ def _told(task: Task, result: Result) -> str:
     return f"{task.name}, {task.trial.title}: {last.fd_recon:.2f} from reconstructions, {last.fd_real:.2f} from real images"
 
 
-def _here(
-    tasks: dict[Path, Task], say: Callable[[str], None], progress: Callable[[int], None], wanted: Callable[[], bool]
-) -> dict[Path, Result]:
-    made: dict[Path, Result] = {}
-    for number, (folder, task) in enumerate(tasks.items()):
-        start = number * task.ground.config.images
-        result = work(task, wanted, partial(_from, progress, start))
-        if result is None:
-            break
-        made[folder] = result
-        say(_told(task, result))
-    return made
-
-
-def work(task: Task, wanted: Callable[[], bool], progress: Callable[[int], None] | None) -> Result | None:
+def work(task: Task, wanted: Callable[[], bool], tell: Callable[[int], None] | None) -> Result | None:
     """One trial, in this process; None if it was stopped."""
     _, judge = open_ground(task.ground)
     encoded, recon = open_arm(task.ground, task.spec, task.name)
     config = task.ground.config
-    return run_trial(task.folder, task.trial, encoded, recon, judge, config, torch.device(task.ground.device), wanted, progress)
-
-
-_shared: dict[str, Any] = {}
-"""In a worker process: the event that asks to stop, and the array of images seen."""
-
-
-def _begin(stop: Event, seen: Any, threads: int, parent: int) -> None:
-    """A worker process is not interrupted itself: it is told to stop, at the end of a step; and it ends when its parent has gone."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    _shared.update(stop=stop, seen=seen, parent=parent)
-
-
-def _in_worker(number: int, task: Task) -> Result | None:
-    def tell(images: int) -> None:
-        _shared["seen"][number] = images
-
-    return work(task, lambda: _shared["stop"].is_set() or os.getppid() != _shared["parent"], tell)
-
-
-def _in_processes(
-    tasks: dict[Path, Task], jobs: int, say: Callable[[str], None], progress: Callable[[int], None], wanted: Callable[[], bool]
-) -> dict[Path, Result]:
-    made: dict[Path, Result] = {}
-    context = multiprocessing.get_context("spawn")
-    stop, seen = context.Event(), context.Array("q", len(tasks))
-    threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, context, _begin, (stop, seen, threads, os.getpid())) as pool:
-        waiting: dict[Future[Result | None], Path] = {}
-        rest = list(enumerate(tasks.items()))
-        try:
-            while (rest or waiting) and not stop.is_set():
-                while rest and len(waiting) < jobs:
-                    number, (folder, task) = rest.pop(0)
-                    waiting[pool.submit(_in_worker, number, task)] = folder
-                _collect(waiting, made, tasks, say, 0.2)
-                progress(sum(seen[:]))
-                if wanted():
-                    stop.set()
-        finally:
-            stop.set()
-        while waiting:  # they end with their step
-            _collect(waiting, made, tasks, say, None)
-    return made
-
-
-def _collect(
-    waiting: dict[Future[Result | None], Path], made: dict[Path, Result], tasks: dict[Path, Task], say: Callable[[str], None],
-    patience: float | None,
-) -> None:  # fmt: skip
-    done, _ = wait(waiting, patience, "FIRST_COMPLETED")
-    for future in done:
-        folder = waiting.pop(future)
-        try:
-            result = future.result()
-        except BrokenProcessPool:
-            raise TrainingError(
-                "a process that trained a generator was killed, perhaps for want of memory; what is done is kept, and the same command "
-                "goes on from there: try fewer --jobs"
-            ) from None
-        if result is not None:
-            made[folder] = result
-            say(_told(tasks[folder], result))
-
-
-def cores() -> int:
-    """Processes that can compute at once here."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_jobs(jobs: int | None, device: torch.device) -> int:
-    """How many trials run at once: one a core, or one on a GPU. Errors: ConfigError for less than one."""
-    if jobs is None:
-        return 1 if device.type == "cuda" else cores()
-    if jobs < 1:
-        raise ConfigError(f"jobs (={jobs}) must be at least 1")
-    return jobs
+    return run_trial(task.folder, task.trial, encoded, recon, judge, config, torch.device(task.ground.device), wanted, tell)

@@ -11,11 +11,12 @@ import torch
 from ..config import ArenaConfig
 from ..data import ImageSet
 from ..errors import ConfigError
-from .contest import Floor, Ground, check_jobs, hold, open_ground, prepare_arm
+from .contest import Floor, Ground, hold, open_ground, prepare_arm
 from .encoded import patch_for
 from .entrants import Entrant, checks
 from .outcome import Outcome, conclude
 from .pictures import Progress, prepare
+from .pool import check_jobs
 from .space import SpaceSpec, open_space
 from .trial import protocol_key
 

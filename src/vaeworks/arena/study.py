@@ -17,11 +17,12 @@ from ..data import scan
 from ..data.labels import find_labels, find_masks
 from ..errors import ConfigError
 from ..recipes.studies import Scale, Study
-from .arms import Arm, train_arm
+from .arms import Arm, ArmTask, train_arms
 from .enter import Begin, enter, silently
 from .entrants import Entrant
 from .outcome import Outcome
 from .pictures import prepare
+from .pool import check_jobs
 from .space import SpaceSpec
 
 FEWEST = 5
@@ -83,10 +84,11 @@ def run_study(
     classes, masks = find_labels(images.files, labels), find_masks(images.files, None)
     with begin("reading images") as progress:
         pictures = prepare(images, folder / "pictures", scale.size, 3, classes, progress)
-    arms: dict[str, list[Arm]] = {}
-    for seed in range(vae_seeds):
-        for arm_name, arm in configs.items():
-            arms.setdefault(arm_name, []).append(train_arm(folder, arm_name, arm, seed, source, pictures, images, classes, masks, say))
+    place = folder / "pictures" / pictures.digest[:16]
+    tasks = [ArmTask(folder, n, c, seed, source, place, images, classes, masks) for seed in range(vae_seeds) for n, c in configs.items()]
+    with begin("training autoencoders") as progress:
+        trained = train_arms(tasks, check_jobs(jobs, device or torch.device("cpu")), say, progress)
+    arms = {n: [arm for arm in trained if arm.name == n] for n in configs}
     entrants = [Entrant(n, tuple(SpaceSpec("vae", str(folder / arm.path)) for arm in found)) for n, found in arms.items()]
     outcome = enter(
         entrants, images, folder, config, size=scale.size, labels=classes, features=features, weights=weights, jobs=jobs, device=device,
