@@ -28,6 +28,7 @@ from ..errors import ConfigError, VaeworksError
 from ..launcher import shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from .contesting import arena, arena_report, arena_study
+from .detecting import anomaly
 from .encoding import encode
 from .examining import doctor
 from .exporting import export
@@ -51,6 +52,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "encode": encode,
     "decode": decode,
     "generate": generate,
+    "anomaly": anomaly,
     "inspect": inspect,
     "convert": convert,
     "export": export,

@@ -1,0 +1,61 @@
+"""What people give as X, in any of its layouts, to images n c h w."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ConfigError, DataError
+
+CHANNELS = 1, 3
+
+
+def image_layout(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Where channels, height and width are in a shape h w, h w c or c h w: their axes; channels -1 where there is no such axis.
+
+    Errors: ConfigError for a shape that is none of these, channels being 1 or 3.
+    """
+    if len(shape) == 2:
+        return -1, 0, 1
+    if len(shape) == 3 and shape[2] in CHANNELS:
+        return 2, 0, 1
+    if len(shape) == 3 and shape[0] in CHANNELS:
+        return 0, 1, 2
+    raise ConfigError(f"images of shape {tuple(shape)} are not understood; give h w, h w c or c h w with 1 or 3 channels")
+
+
+def as_images(x: NDArray[Any], image_shape: Sequence[int] | None) -> NDArray[Any]:
+    """Images n c h w of n h w c, n c h w or n h w; or of rows n d, which `image_shape` unfolds (None: n 1 1 d, without neighbourhoods).
+
+    Errors: ConfigError for another shape.
+    """
+    if x.ndim == 2:
+        if image_shape is None:
+            return x[:, None, None]
+        if np.prod(image_shape) != x.shape[1]:
+            raise ConfigError(f"image_shape (={tuple(image_shape)}) has {np.prod(image_shape)} values, a row of X has {x.shape[1]}")
+        x = x.reshape(len(x), *image_shape)
+    channels, height, width = image_layout(x.shape[1:])
+    if channels < 0:
+        return x[:, None]
+    return np.ascontiguousarray(x.transpose(0, channels + 1, height + 1, width + 1))
+
+
+def as_pixels(images: NDArray[Any], channels: int) -> NDArray[np.uint8]:
+    """uint8 n `channels` h w, for a network, of images n c h w with values in 0..255; gray ones are repeated where it wants colours.
+
+    Errors: DataError for other values; ConfigError for colours where it wants gray.
+    """
+    if images.shape[1] != channels:
+        if images.shape[1] != 1:
+            raise ConfigError(f"images have {images.shape[1]} channels, the autoencoder takes {channels}; convert them")
+        images = np.repeat(images, channels, axis=1)
+    if images.dtype == np.uint8:
+        return images
+    low, high = float(images.min()), float(images.max())
+    if low < 0 or high > 255 or (high <= 1 and images.dtype.kind == "f"):
+        raise DataError(f"pixels must be in 0..255, as uint8 is; these are {images.dtype} in {low:g}..{high:g}")
+    return np.round(images).astype(np.uint8)

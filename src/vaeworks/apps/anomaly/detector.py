@@ -1,0 +1,185 @@
+"""The detector: learned from normal images alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ...errors import ConfigError
+from ...models import Autoencoder
+from ..codes import Track
+from . import threshold as thresholds
+from .arrays import as_images, as_pixels
+from .density import Gaussian, Kind
+from .evidence import EVIDENCE, Combine, Scale, combined, enlarged, pooled, raw_maps
+from .sight import Maps, PcaSight, VaeSight, batches
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """What a detector finds in n images."""
+
+    scores: dict[str, Array]
+    """by kind of evidence, n: robust z-scores, higher being more anomalous"""
+    anomaly: Array
+    """n: all kinds of evidence combined"""
+    heat: Array
+    """n h w: the same for every pixel, on a scale of its own"""
+
+
+class AnomalyDetector(OutlierMixin, BaseEstimator):
+    """What does not look like the normal images that it was fitted on, and where: an outlier detector in scikit-learn's manner.
+
+    X: images uint8 n h w c, n c h w or n h w; or rows n d, which `image_shape` unfolds. Without an autoencoder rows may be any table.
+
+    autoencoder: a VAE; None: principal components of the fitted images that keep 90 % of their variance.
+    evidence: of "reconstruction", "features", "density" (evidence.py); None: all that there are (principal components have no features).
+    features: a frozen network, images n c h w in [-1,1] to maps n d h w; None: the autoencoder's encoder.
+    density: "position", a Gaussian for every place, for objects that lie alike; "shared", one for all places.
+    combine: "mean" or "max" of the kinds' robust z-scores.
+    false_alarms: share of normal images that may be called anomalous; "auto": 0.05, or the smallest that the normals suffice for.
+    held_out: share of the normals that nothing is fitted on: a third of them standardizes the evidence, the others set the threshold.
+    image_shape: of rows: (h, w), (h, w, c) or (c, h, w).
+    random_state: seed of the split, which goes by the images' content.
+    track: wraps batches, to show progress.
+
+    Fitted: offset_ (of score_samples, as scikit-learn's), false_alarms_ (the rate that holds), split_, scales_, calibration_ (the held-out
+    normals' scores by kind of evidence), calibration_anomaly_ (all kinds combined).
+    """
+
+    def __init__(
+        self, autoencoder: Autoencoder | None = None, *, evidence: Sequence[str] | None = None, features: Maps | None = None,
+        density: Kind = "position", combine: Combine = "mean", false_alarms: float | str = "auto", held_out: float = 0.3,
+        image_shape: Sequence[int] | None = None, random_state: int = 0, track: Track | None = None,
+    ):  # fmt: skip
+        self.autoencoder = autoencoder
+        self.evidence = evidence
+        self.features = features
+        self.density = density
+        self.combine = combine
+        self.false_alarms = false_alarms
+        self.held_out = held_out
+        self.image_shape = image_shape
+        self.random_state = random_state
+        self.track = track
+
+    def fit(self, X: ArrayLike, y: object = None) -> AnomalyDetector:  # noqa: N803
+        """Learn what is normal. y is ignored.
+
+        Errors: ConfigError for a setting or a shape; DataError for too few images, or too few for `false_alarms`.
+        """
+        evidence = self._check()
+        images = self._images(X, reset=True)
+        self.split_ = thresholds.split(images, self.held_out, self.random_state)
+        available = len(self.split_.threshold)
+        if self.false_alarms == "auto":
+            self.false_alarms_ = max(thresholds.DEFAULT_RATE, thresholds.smallest_rate(available))
+        else:
+            self.false_alarms_ = float(self.false_alarms)
+            thresholds.check_rate(self.false_alarms_, available, len(images), self.held_out)
+        fitted = images[self.split_.fit]
+        self.evidence_ = evidence
+        self.image_shape_ = images.shape[1:]
+        self.sight_ = PcaSight.fitted(fitted) if self.autoencoder is None else VaeSight(self.autoencoder, self.features)
+        self.gaussian_ = Gaussian.fitted(self._latents(fitted), self.density) if "density" in evidence else None
+        self._standardize(images[self.split_.scale])
+        self._calibrate(images[self.split_.threshold])
+        return self
+
+    def score_samples(self, X: ArrayLike) -> Array:  # noqa: N803
+        """How normal every image is: n, higher being more normal; minus the combined z-score."""
+        return -self.readings(X).anomaly
+
+    def decision_function(self, X: ArrayLike) -> Array:  # noqa: N803
+        """score_samples less the threshold: n, negative for what is called anomalous."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: ArrayLike) -> Array:  # noqa: N803
+        """1 for normal images, -1 for anomalous ones: n."""
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def heat_maps(self, X: ArrayLike) -> Array:  # noqa: N803
+        """Where images look anomalous: n h w, z-scores of pixels, higher being more anomalous."""
+        return self.readings(X).heat
+
+    def readings(self, X: ArrayLike) -> Readings:  # noqa: N803
+        """Scores by kind of evidence, combined scores and heat maps, in one pass. Errors: ConfigError for images of another shape."""
+        check_is_fitted(self)
+        images = self._images(X, reset=False)
+        if images.shape[1:] != self.image_shape_:
+            raise ConfigError(f"images are c h w = {images.shape[1:]}, the detector was fitted on {self.image_shape_}; resize them")
+        parts = [self._read(part) for part in batches(images, self.track or iter)]
+        scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in self.evidence_}
+        return Readings(scores, combined(scores, self.combine), np.concatenate([part.heat for part in parts]))
+
+    def _check(self) -> tuple[str, ...]:
+        """The kinds of evidence. Errors: ConfigError."""
+        possible = tuple(name for name in EVIDENCE if name != "features" or self.autoencoder is not None)
+        evidence = possible if self.evidence is None else tuple(dict.fromkeys(self.evidence))
+        for name, value, known in (
+            *(("evidence", name, possible) for name in evidence),
+            ("density", self.density, ("position", "shared")),
+            ("combine", self.combine, ("mean", "max")),
+        ):
+            if value not in known:
+                why = "; features need an autoencoder" if value == "features" else ""
+                raise ConfigError(f"{name} (={value!r}) must be one of {', '.join(known)}{why}")
+        if not evidence:
+            raise ConfigError(f"no evidence is named; choose from {', '.join(possible)}")
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out (={self.held_out}) must be between 0 and 1")
+        return evidence
+
+    def _images(self, X: ArrayLike, reset: bool) -> Array:  # noqa: N803
+        """n c h w: uint8 for an autoencoder, float64 without one."""
+        if getattr(X, "ndim", 2) > 2:
+            x = validate_data(self, np.asarray(X), reset=reset, dtype=None, ensure_2d=False, allow_nd=True)
+        else:
+            x = validate_data(self, X, reset=reset, dtype="numeric")
+        if self.autoencoder is None:
+            return as_images(x, self.image_shape).astype(np.float64)
+        if x.ndim == 2 and self.image_shape is None:
+            raise ConfigError(f"X has rows of {x.shape[1]} values; an autoencoder needs image_shape=(h, w), (h, w, c) or (c, h, w)")
+        return as_pixels(as_images(x, self.image_shape), self.autoencoder.config.in_channels)
+
+    def _latents(self, images: Array) -> Array:
+        return np.concatenate([self.sight_.latents(part) for part in batches(images, self.track or iter)])
+
+    def _raw(self, images: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Maps and their numbers, by kind of evidence."""
+        maps = raw_maps(self.sight_.look(images), self.gaussian_, self.evidence_)
+        return maps, {name: pooled(values) for name, values in maps.items()}
+
+    def _standardize(self, images: Array) -> None:
+        parts = [self._raw(part) for part in batches(images, self.track or iter)]
+        self.scales_ = {name: Scale.of(np.concatenate([scores[name] for _, scores in parts])) for name in self.evidence_}
+        self.map_scales_ = {name: Scale.of(np.concatenate([maps[name] for maps, _ in parts])) for name in self.evidence_}
+
+    def _calibrate(self, images: Array) -> None:
+        parts = [self._read(part) for part in batches(images, self.track or iter)]
+        self.calibration_ = {name: np.concatenate([part.scores[name] for part in parts]) for name in self.evidence_}
+        self.calibration_anomaly_ = combined(self.calibration_, self.combine)
+        self.offset_ = -thresholds.conformal_threshold(self.calibration_anomaly_, self.false_alarms_)
+        seen = np.concatenate([np.quantile(part.heat.reshape(len(part.heat), -1), 0.999, axis=1) for part in parts])
+        self.normal_heat_ = float(np.median(seen))
+
+    def _read(self, images: Array) -> Readings:
+        """Of one batch."""
+        maps, numbers = self._raw(images)
+        height, width = images.shape[-2:]
+        factor = 1 if self.autoencoder is None else self.autoencoder.downsample_factor
+        heat = {
+            name: enlarged(self.map_scales_[name](values), height, width, factor if name == "density" else 1)
+            if values.shape[1:] != (height, width) else self.map_scales_[name](values)
+            for name, values in maps.items()
+        }  # fmt: skip
+        scores = {name: self.scales_[name](values).astype(np.float64) for name, values in numbers.items()}
+        return Readings(scores, combined(scores, self.combine), combined(heat, self.combine))

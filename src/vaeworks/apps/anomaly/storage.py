@@ -1,0 +1,102 @@
+"""A fitted detector as one safetensors file: what it learned, and in its metadata, as JSON, all else. The networks are named by hashes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import ConfigError, FormatError
+from ...formats.files import atomic, check_ending, read_tensors, write_tensors
+from ...models import Autoencoder
+from .density import Gaussian
+from .detector import AnomalyDetector
+from .evidence import Scale
+from .sight import Maps, PcaSight, VaeSight
+from .threshold import Split
+
+METADATA_KEY, VERSION = "vaeworks_anomaly", 1
+PARAMETERS = "evidence", "density", "combine", "false_alarms", "held_out", "image_shape", "random_state"
+FITTED = "evidence_", "image_shape_", "false_alarms_", "offset_", "normal_heat_", "n_features_in_"
+
+
+def save_detector(detector: AnomalyDetector, path: str | Path, overwrite: bool = False) -> None:
+    """Write a fitted detector, whole or not at all. Its autoencoder and feature network are not in the file.
+
+    Errors: ConfigError where `path` exists, or does not end in .safetensors.
+    """
+    check_ending(Path(path))
+    facts = {
+        "version": VERSION, "networks": detector.sight_.digests,
+        "parameters": {name: _plain(getattr(detector, name)) for name in PARAMETERS},
+        "fitted": {name: _plain(getattr(detector, name)) for name in FITTED if hasattr(detector, name)},
+        "scales": {name: asdict(scale) for name, scale in detector.scales_.items()},
+        "map_scales": {name: asdict(scale) for name, scale in detector.map_scales_.items()},
+    }  # fmt: skip
+    tensors = {f"split.{name}": rows for name, rows in vars(detector.split_).items()}
+    tensors |= {f"calibration.{name}": scores for name, scores in detector.calibration_.items()}
+    tensors["calibration_anomaly"] = detector.calibration_anomaly_
+    if detector.gaussian_ is not None:
+        tensors |= {"gaussian.mean": detector.gaussian_.mean, "gaussian.whitening": detector.gaussian_.whitening}
+    if isinstance(detector.sight_, PcaSight):
+        tensors |= {"pca.mean": detector.sight_.mean, "pca.components": detector.sight_.components}
+    with atomic(path, overwrite) as temporary:
+        arrays = {name: torch.from_numpy(np.array(values, order="C")) for name, values in tensors.items()}
+        write_tensors(temporary, arrays, {METADATA_KEY: json.dumps(facts)})
+
+
+def load_detector(path: str | Path, autoencoder: Autoencoder | None = None, features: Maps | None = None) -> AnomalyDetector:
+    """A detector that scores as the saved one did, given the same networks.
+
+    Errors: FormatError for a file that is no detector; ConfigError for other networks than it was fitted with.
+    """
+    tensors, metadata = read_tensors(Path(path))
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    try:
+        facts = json.loads(metadata[METADATA_KEY])
+        if facts["version"] > VERSION:
+            raise FormatError(f"{path} was written by a newer vaeworks (version {facts['version']}); update vaeworks")
+        detector = AnomalyDetector(autoencoder, features=features, **{name: _tuple(v) for name, v in facts["parameters"].items()})
+        linear = "pca.mean" in arrays
+        if not linear:
+            _check_networks(path, facts["networks"], autoencoder, features)
+        _restore(detector, facts, arrays)
+        detector.sight_ = PcaSight(arrays["pca.mean"], arrays["pca.components"]) if linear else VaeSight(autoencoder, features)  # type: ignore[arg-type]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, (FormatError, ConfigError)):
+            raise
+        raise FormatError(f"{path} is no detector of `vaeworks anomaly`: {error}; fit one with --normal") from None
+    return detector
+
+
+def _restore(detector: AnomalyDetector, facts: dict[str, Any], arrays: dict[str, Any]) -> None:
+    for name, value in facts["fitted"].items():
+        setattr(detector, name, _tuple(value))
+    detector.scales_ = {name: Scale(**values) for name, values in facts["scales"].items()}
+    detector.map_scales_ = {name: Scale(**values) for name, values in facts["map_scales"].items()}
+    detector.split_ = Split(arrays["split.fit"], arrays["split.scale"], arrays["split.threshold"])
+    detector.calibration_ = {name: arrays[f"calibration.{name}"] for name in detector.evidence_}
+    detector.calibration_anomaly_ = arrays["calibration_anomaly"]
+    detector.gaussian_ = Gaussian(arrays["gaussian.mean"], arrays["gaussian.whitening"]) if "gaussian.mean" in arrays else None
+
+
+def _check_networks(path: str | Path, known: dict[str, str], autoencoder: Autoencoder | None, features: Maps | None) -> None:
+    if autoencoder is None:
+        raise ConfigError(f"{path} was fitted with an autoencoder; give the same one")
+    given = VaeSight(autoencoder, features).digests
+    for name in ("model", "features"):
+        if given.get(name) != known.get(name):
+            theirs, ours = ((digest or "none")[:12] for digest in (known.get(name), given.get(name)))
+            raise ConfigError(f"{path} was fitted with another {name} network ({theirs}, this is {ours}); give the same one, or fit again")
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else list(value) if isinstance(value, tuple) else value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
