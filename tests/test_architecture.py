@@ -42,6 +42,7 @@ FENCES = {
         "cli/encoding.py",
         "cli/exporting.py",
         "cli/contesting.py",
+        "cli/varying.py",
         "cli/detecting.py",
     },
     "matplotlib": {"pages/page.py"},

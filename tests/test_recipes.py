@@ -52,7 +52,8 @@ def test_every_tiny_recipe_takes_steps(name: str, weights: Path) -> None:
         features=frozen.features, feature_channels=frozen.feature_channels,
     )  # fmt: skip
     before = {n: p.detach().clone() for n, p in trained.learner.named_parameters()}
-    batch, plan = random_batch(4, config.data.size), Plan("adversarial", train_discriminator=True, weight=1.0)
+    batch = random_batch(4, config.data.size)[:, : config.model.in_channels]
+    plan = Plan("adversarial", train_discriminator=True, weight=1.0)
     results = [training_step(trained, batch, list(range(n, n + 4)), plan, lr=1e-2, first_counter=n) for n in (0, 4)]
     assert all(result.finite for result in results)
     moved = {n for n, p in trained.learner.named_parameters() if not torch.equal(p, before[n])}

@@ -38,6 +38,7 @@ from .outcome import Judged
 from .running import decode, generate, reconstruct
 from .show import summary
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
+from .varying import interpolate, sample, vary
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
@@ -52,6 +53,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "encode": encode,
     "decode": decode,
     "generate": generate,
+    "interpolate": interpolate,
+    "vary": vary,
+    "sample": sample,
     "anomaly": anomaly,
     "inspect": inspect,
     "convert": convert,
