@@ -102,6 +102,15 @@ def test_planted(vae: vw.Autoencoder, fitted: AnomalyDetector, with_vae: bool) -
     assert np.allclose(flat.score_samples(bad.reshape(40, -1)), detector.score_samples(bad), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["reconstruction", "features", "density"])
+def test_each_evidence(vae: vw.Autoencoder, name: str) -> None:
+    """Every kind of evidence alone sees the blotches, and where they are."""
+    detector = AnomalyDetector(vae, evidence=(name,)).fit(textures(80))
+    bad, masks = blotched(textures(20, seed=2))
+    assert auroc(-detector.score_samples(textures(20, seed=1)), -detector.score_samples(bad)).value > 0.9
+    assert localization(detector.heat_maps(bad), masks).pixel_auroc > 0.85
+
+
 def test_layouts(vae: vw.Autoencoder, fitted: AnomalyDetector) -> None:
     """n h w, n h w c and n c h w are the same images; batches and order play no part; sizes need not be multiples of f."""
     images = textures(9, seed=3)
@@ -122,8 +131,8 @@ def test_false_alarms() -> None:
     rng = np.random.default_rng(0)
     shares = []
     for seed in range(40):
-        detector = AnomalyDetector(false_alarms=0.1, held_out=0.5, random_state=seed).fit(rng.normal(size=(150, 4)))
-        shares.append((detector.predict(rng.normal(size=(400, 4))) == -1).mean())
+        detector = AnomalyDetector(false_alarms=0.1, held_out=0.5, random_state=seed).fit(rng.normal(size=(150, 30)))
+        shares.append((detector.predict(rng.normal(size=(400, 30))) == -1).mean())
     low, high = alarm_range(len(detector.split_.threshold), 0.1)
     assert np.mean([low - 0.02 <= share <= high + 0.02 for share in shares]) > 0.85
     assert abs(np.mean(shares) - 0.1) < 0.02  # 0.1 is the exact expectation where (n + 1) 0.1 is whole; its error here is 0.006
