@@ -29,12 +29,14 @@ from ..launcher import shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from .contesting import arena, arena_report, arena_study
 from .detecting import anomaly
+from .editing import edit
 from .encoding import encode
 from .examining import doctor
 from .exporting import export
 from .judging import evaluate
 from .learning import demo, recipes, train
 from .outcome import Judged
+from .restoring import restore
 from .running import decode, generate, reconstruct
 from .show import summary
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
@@ -56,6 +58,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "interpolate": interpolate,
     "vary": vary,
     "sample": sample,
+    "edit": edit,
+    "restore": restore,
     "anomaly": anomaly,
     "inspect": inspect,
     "convert": convert,

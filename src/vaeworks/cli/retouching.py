@@ -1,0 +1,97 @@
+"""What `edit` and `restore` share: pictures in, masks, and a record beside the pictures that come out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, DataError
+from .inputs import data_source, image_files, loaded, opened, readable_images, targets
+from .show import bar, console
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..apps.codes import Codes
+    from ..models import Autoencoder
+    from ..runtime import Codec
+
+SCHEMA = 1
+"""Of edit.json and restore.json; rises when a key changes its meaning."""
+
+
+def differentiable(model: str, memory: str | None) -> Codec:
+    """The model to be differentiated, on a GPU where there is one."""
+    from ..runtime import Codec
+    from ..train.precision import resolve_device
+
+    return Codec(loaded(model).to(resolve_device("auto")).eval().requires_grad_(False), memory=memory)
+
+
+def places(inputs: tuple[str, ...], out: Path, overwrite: bool, record: str, codec: Codec) -> tuple[list[tuple[Path, Path]], Path]:
+    """Pairs of files that can be read and targets, and the record's place; everything is checked before anything is written."""
+    if (out / record).exists() and not overwrite:
+        raise ConfigError(f"{out / record} exists; choose another --out, or pass --overwrite")
+    pairs = targets(image_files(inputs), out, ".png", overwrite)
+    return [(path, target) for path, target, _ in readable_images(pairs, codec.autoencoder.config.in_channels)], out / record
+
+
+def strip_place(out: Path, target: Path) -> Path:
+    """Where a picture is shown beside what it was made from."""
+    return out / "strips" / target.relative_to(out)
+
+
+def recorded(place: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Write what a command has found, and return it."""
+    from ..config import dumps
+    from ..formats.files import write_text
+
+    result = {"schema": SCHEMA, **result}
+    write_text(place, dumps(result))
+    console().print(f"{place} has every figure; {place.parent / 'strips'} shows pictures side by side")
+    return result
+
+
+def read_masks(paths: list[Path], mask: Path | None) -> list[Tensor | None]:
+    """bool h w of every picture: from one file for all of them, or from a folder by name."""
+    from ..data.labels import find_masks
+    from ..data.place import ImageFile
+    from ..images import to_uint8
+
+    if mask is None:
+        return [None] * len(paths)
+    if mask.is_dir():
+        found = find_masks([ImageFile(path, "", 0, 0) for path in paths], mask)
+        places = [Path(str(place)) if place else None for place in found or ()]
+        if missing := next((path for path, place in zip(paths, places, strict=True) if place is None), None):
+            raise DataError(f"{missing} has no mask in {mask}; every picture needs one, such as {missing.stem}.png")
+    else:
+        places = [mask] * len(paths)
+    return [to_uint8(opened(place, 1))[0] > 127 for place in places if place]
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors inside name the picture."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def squares(autoencoder: Autoencoder, source: str, size: int | None, limit: int | None = None) -> Codes:
+    """Images of a source as squares, encoded; `limit` at most, evenly spaced."""
+    from ..apps.codes import check_size, encode_squares
+    from ..data import scan
+    from ..doctor.examination import default_size
+    from ..doctor.patient import choose
+
+    size = default_size(autoencoder.config) if size is None else size
+    check_size(autoencoder, size)
+    images = scan(data_source(source), decode=False)
+    if limit is not None:
+        images = dataclasses.replace(images, files=tuple(images.files[i] for i in choose(images.files, limit, False)))
+    return encode_squares(autoencoder, images, size, track=bar(f"encode {source}"))
