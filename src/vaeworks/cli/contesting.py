@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from ..config import ArenaConfig
 from ..errors import ConfigError
 from ..recipes.studies import STUDIES, Scale, study
-from .inputs import data_source, make_folder
+from .inputs import check_free, data_source, make_folder, short_names
 from .options import Models, Out, Overwrite
 from .show import console
 
@@ -78,16 +78,15 @@ def arena(
     from ..data import scan
     from ..data.labels import find_labels
     from ..train.precision import resolve_device
-    from .examining import _names
 
     if not model:
         raise ConfigError("no MODEL is given: vaeworks arena MODEL... --data SRC --out DIR, or vaeworks arena study NAME")
     config = _config(budget, tokens, probes, seeds, shifts, samples)
-    names = _names(model)
+    names = short_names(model)
     if baseline is not None and baseline not in model:
         raise ConfigError(f"--baseline {baseline} is not among the models: {', '.join(model)}")
     first = None if baseline is None else names[model.index(baseline)]
-    _check_free(out, (REPORT, RECORD), overwrite)
+    check_free(out, (REPORT, RECORD), overwrite, ", which makes the page anew and keeps trials")
     make_folder(out)
     device = resolve_device("auto")
     images = scan(data_source(data))
@@ -154,14 +153,6 @@ def _config(budget: str, tokens: int, probes: tuple[str, ...], seeds: int, shift
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds} trains nothing; give at least 1, and 2 for a verdict")
     return ArenaConfig(tokens=tokens, probes=probes, seeds=tuple(range(seeds)), shifts=shifts, images=images, samples=samples)
-
-
-def _check_free(out: Path, names: tuple[str, ...], overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; --out is a folder")
-    for name in names if not overwrite else ():
-        if (out / name).exists():
-            raise ConfigError(f"{out / name} exists; choose another --out, or pass --overwrite, which makes the page anew and keeps trials")
 
 
 def _say(line: str) -> None:

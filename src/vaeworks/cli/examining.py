@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from ..errors import ConfigError
-from .inputs import data_source, make_folder
+from .inputs import data_source, make_folder, short_names
 from .options import Data, Models, Out, Overwrite
 from .outcome import Judged
 from .show import bar, console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ..doctor.examination import Examination
     from ..models import Autoencoder
 
@@ -55,7 +53,7 @@ def doctor(
     check_rules(rules, wanted)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; --out is a folder")
-    places = [out] if len(model) == 1 else [out / name for name in _names(model)]
+    places = [out] if len(model) == 1 else [out / name for name in short_names(model)]
     existing = next((p / name for p in (out, *places) for name in (REPORT, RECORD, COMPARE, COMPARE_RECORD) if (p / name).exists()), None)
     if existing and not overwrite:
         raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
@@ -112,19 +110,6 @@ def _loaded(name: str) -> tuple[Autoencoder, bool]:
     located = locate(name)
     autoencoder = read(located)
     return autoencoder.to("cuda") if torch.cuda.is_available() else autoencoder, is_certain(located)
-
-
-def _names(models: Iterable[str]) -> list[str]:
-    """A short name for each, all different: the file's, with its folder's before it where needed."""
-    names: list[str] = []
-    for model in models:
-        path = Path(model.removeprefix("hf:"))
-        parts = [part for part in path.resolve().parts if part not in ("/", "run", "model.safetensors")] or ["model"]
-        name = Path(parts[-1]).stem if Path(parts[-1]).suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin") else parts[-1]
-        while name in names:
-            name = f"{parts[-2]}-{name}" if len(parts) > 1 and not name.startswith(parts[-2]) else f"{name}-2"
-        names.append(name)
-    return names
 
 
 STYLES = {"ill": "red", "watch": "yellow", "healthy": "green", "not examined": "dim"}

@@ -92,6 +92,31 @@ def targets(sources: list[tuple[Path, Path]], out: Path, suffix: str, overwrite:
     return pairs
 
 
+def check_free(out: Path, names: Iterable[str], overwrite: bool, besides: str = "") -> None:
+    """Before any work: --out is no file, and holds none of the files to be written, unless they may be replaced.
+
+    besides: what --overwrite keeps, for the error.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; --out is a folder")
+    for name in names if not overwrite else ():
+        if (out / name).exists():
+            raise ConfigError(f"{out / name} exists; choose another --out, or pass --overwrite{besides}")
+
+
+def short_names(models: Iterable[str]) -> list[str]:
+    """A short name for each, all different: the file's, with its folder's before it where needed."""
+    names: list[str] = []
+    for model in models:
+        path = Path(model.removeprefix("hf:"))
+        parts = [part for part in path.resolve().parts if part not in ("/", "run", "model.safetensors")] or ["model"]
+        name = Path(parts[-1]).stem if Path(parts[-1]).suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin") else parts[-1]
+        while name in names:
+            name = f"{parts[-2]}-{name}" if len(parts) > 1 and not name.startswith(parts[-2]) else f"{name}-2"
+        names.append(name)
+    return names
+
+
 def make_folder(out: Path) -> None:
     """Make the folder for --out."""
     if out.exists() and not out.is_dir():

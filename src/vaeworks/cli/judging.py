@@ -12,7 +12,7 @@ from tyro.conf import arg
 
 from ..config import dumps
 from ..errors import ConfigError, DataError, FormatError, MissingExtraError
-from .inputs import data_source, loaded, make_folder
+from .inputs import check_free, data_source, loaded, make_folder
 from .judging_show import print_comparisons, print_evaluation, print_evaluations
 from .options import Data, Models, Overwrite
 from .show import bar, console
@@ -62,7 +62,8 @@ def evaluate(
 
     if not models:
         raise ConfigError("no MODEL is given: vaeworks eval MODEL --data SRC")
-    _check_free(out, overwrite)
+    if out is not None:
+        check_free(out, (RECORD, GALLERY, REPORT), overwrite)
     earlier = [e for path in against for e in read_evaluations(path)]
     _check_alike(earlier)
     vaes = [_placed(loaded(model)) for model in models]
@@ -145,14 +146,6 @@ def _placed(vae: Autoencoder) -> Autoencoder:
 
 def _say(line: str) -> None:
     console().print(line, style="dim")
-
-
-def _check_free(out: Path | None, overwrite: bool) -> None:
-    if out is not None and out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; --out is a folder")
-    for name in (RECORD, GALLERY, REPORT) if out is not None and not overwrite else ():
-        if out is not None and (out / name).exists():
-            raise ConfigError(f"{out / name} exists; choose another --out, or pass --overwrite")
 
 
 def _multiple(models: Sequence[str], vaes: Sequence[Autoencoder], asked: int | None) -> int:
