@@ -171,6 +171,9 @@ def _begin(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
+WIDTH = 130
+"""Characters of a table at least: a row that a narrow terminal breaks is easier to read than cells that are broken."""
+
 STYLES = {"better": "green", "worse": "red", "tie": "", "undecided": "dim"}
 
 
@@ -198,7 +201,7 @@ def _print(outcome: Outcome) -> None:
             ratios = [f"{found.ratios[p].value:.2f}  {between(found.ratios[p])}" if found and p in found.ratios else "" for p in probes]
             verdict = Text(found.verdict, style=STYLES[found.verdict]) if found else Text("baseline")
             table.add_row(row.entrant.name, *cells, *ratios, verdict, Text(found.why if found else "", style="dim"))
-        out.print(table)
+        out.print(table, width=max(out.width, WIDTH))
     for line in outcome.failures:
         out.print(f"concludes nothing: {line}", style="yellow")
     for line in outcome.notes:
