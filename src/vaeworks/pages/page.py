@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +62,20 @@ def line_chart(
 
 def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
     """Render a template of this folder into one file, whole or not at all."""
+    write_text(path, _environment().get_template(template).render(values))
+
+
+@cache
+def _environment() -> Any:
+    """Templates, each compiled once: a run writes its page at every look."""
     try:
         import jinja2
     except ImportError:
         raise MissingExtraError("jinja2", "report", "the page") from None
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_text(path, environment.get_template(template).render(values))
