@@ -44,6 +44,7 @@ FENCES = {
         "cli/contesting.py",
         "cli/detecting.py",
         "cli/editing.py",
+        "cli/labelling.py",
         "cli/restoring.py",
         "cli/varying.py",
     },

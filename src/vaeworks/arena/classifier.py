@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -81,38 +82,53 @@ def trained(pictures: Pictures, folder: Path, device: torch.device, progress: Pr
 
 
 def _train(network: Classifier, pictures: Pictures, progress: Progress | None) -> float:
+    unseen = torch.from_numpy(some(pictures.count, -(-pictures.count // HELD_OUT)))
+    seen = torch.from_numpy(np.setdiff1d(np.arange(pictures.count), unseen))
+    fit(network, lambda rows: pictures.batch(seen[rows].numpy()), pictures.labels[seen], count=IMAGES, batch=BATCH, progress=progress)
+    found = [classes_seen(network, pictures.batch(part.numpy())) for part in unseen.split(BATCH)]
+    return (torch.cat(found) == pictures.labels[unseen]).double().mean().item()
+
+
+def fit(
+    network: Classifier, images: Callable[[Tensor], Tensor], targets: Tensor, *, count: int, batch: int, seed: int = CLASSIFIER,
+    disturb: bool = True, progress: Progress | None = None,
+) -> None:  # fmt: skip
+    """Train a classifier from the start, on the device where it is; it ends in evaluation mode.
+
+    images: row numbers to uint8 n c h w. targets: of every row, its class's number, n, or a probability for each class, n classes.
+    count: images seen. seed: of weights, order and disturbances. disturb: noise and shifts in training.
+    """
     device = next(network.parameters()).device
-    generator = torch.Generator().manual_seed(CLASSIFIER)
+    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(CLASSIFIER)
+        torch.manual_seed(seed)
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 module.reset_parameters()
-    unseen = torch.from_numpy(some(pictures.count, -(-pictures.count // HELD_OUT)))
-    seen = torch.from_numpy(np.setdiff1d(np.arange(pictures.count), unseen))
-    order = Order(len(seen), CLASSIFIER)
+    order = Order(len(targets), seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=0.01)
-    steps = IMAGES // BATCH
+    steps = count // batch
     network.train()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / steps))
-        rows = seen[[order[step * BATCH + i] for i in range(BATCH)]]
-        generator.manual_seed(random_seed(CLASSIFIER, 0, step))
-        x = _disturbed(to_model_range(pictures.batch(rows.numpy())), generator).to(device)
-        loss = F.cross_entropy(network(x)[1], pictures.labels[rows].to(device))
+        rows = torch.tensor([order[step * batch + i] for i in range(batch)])
+        generator.manual_seed(random_seed(seed, 0, step))
+        x = to_model_range(images(rows))
+        x = (_disturbed(x, generator) if disturb else x).to(device)
+        loss = F.cross_entropy(network(x)[1], targets[rows].to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if progress:
-            progress((step + 1) * BATCH, IMAGES)
+            progress((step + 1) * batch, count)
     network.eval()
-    with torch.inference_mode():
-        right = [
-            network(to_model_range(pictures.batch(part.numpy())).to(device))[1].argmax(1).cpu() == pictures.labels[part]
-            for part in unseen.split(BATCH)
-        ]
-    return torch.cat(right).double().mean().item()
+
+
+@torch.inference_mode()
+def classes_seen(network: Classifier, images: Tensor) -> Tensor:
+    """Numbers of classes, n on the CPU, of images uint8 n c h w."""
+    return network(to_model_range(images).to(next(network.parameters()).device))[1].argmax(1).cpu()
 
 
 def _disturbed(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -34,6 +34,7 @@ from .encoding import encode
 from .examining import doctor
 from .exporting import export
 from .judging import evaluate
+from .labelling import augment, features
 from .learning import demo, recipes, train
 from .outcome import Judged
 from .restoring import restore
@@ -61,6 +62,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "edit": edit,
     "restore": restore,
     "anomaly": anomaly,
+    "augment": augment,
+    "features": features,
     "inspect": inspect,
     "convert": convert,
     "export": export,

@@ -1,0 +1,105 @@
+"""A folder of variants: its provenance first, then every image, whole or not at all, then a record that it is finished."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...config import dumps
+from ...errors import ConfigError
+from ...formats.files import write_picture, write_text
+from ...images import to_pillow
+from ..codes import Track
+from .plan import Variant
+
+RECORD, ROWS, TABLE = "augment.json", "provenance.jsonl", "provenance.csv"
+"""What is written last; a row per variant, as JSON; the same as a table."""
+
+
+def check_folder(out: Path, variants: Sequence[Variant], overwrite: bool) -> bool:
+    """Whether the folder holds an unfinished set of these very variants, which `write_folder` goes on with.
+
+    Errors: ConfigError where it holds something else that would be replaced, and `overwrite` is off.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; choose a folder for --out")
+    if (out / RECORD).exists():
+        if not overwrite:
+            raise ConfigError(f"{out / RECORD} exists: the set is finished; choose another --out, or pass --overwrite")
+        return False
+    if (out / ROWS).exists():
+        same = (out / ROWS).read_text(encoding="utf-8") == _rows(variants)
+        if not same and not overwrite:
+            raise ConfigError(
+                f"{out} holds an unfinished set of other images or settings; repeat that command, choose another --out, or pass --overwrite"
+            )
+        return same
+    existing = next((out / v.file for v in variants if (out / v.file).exists()), None)
+    if existing and not overwrite:
+        raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
+    return False
+
+
+def write_folder(
+    out: Path, variants: Sequence[Variant], make: Callable[[Variant], Tensor], facts: dict[str, Any], overwrite: bool = False,
+    track: Track = iter,
+) -> int:  # fmt: skip
+    """Write every variant as a PNG in its class's folder; the number of images that an interrupted call had made already.
+
+    make: a variant to its image uint8 c h w. facts: what the record says, as JSON values. An interrupted call leaves whole images and
+    their provenance; the same call goes on where it stopped. Errors: those of `check_folder`.
+    """
+    going_on = check_folder(out, variants, overwrite)
+    if not going_on:
+        _clear(out)
+        write_text(out / ROWS, _rows(variants))
+    write_text(out / TABLE, _table(variants))
+    kept = 0
+    for variant in track(variants):
+        if going_on and (out / variant.file).exists():
+            kept += 1
+            continue
+        write_picture(out / variant.file, to_pillow(make(variant)))
+    write_text(out / RECORD, dumps(facts) + "\n")
+    return kept
+
+
+def read_rows(out: Path) -> list[dict[str, Any]]:
+    """The provenance that is in a folder, a row per variant."""
+    return [json.loads(line) for line in (out / ROWS).read_text(encoding="utf-8").splitlines()]
+
+
+def _clear(out: Path) -> None:
+    """Take away the images of the set that was there before, so that none is left without its provenance."""
+    (out / RECORD).unlink(missing_ok=True)
+    if (out / ROWS).exists():
+        for row in read_rows(out):
+            place = Path(row["file"])
+            if not place.is_absolute() and ".." not in place.parts:
+                (out / place).unlink(missing_ok=True)
+
+
+def _rows(variants: Sequence[Variant]) -> str:
+    return "".join(json.dumps(variant.to_dict()) + "\n" for variant in variants)
+
+
+def _table(variants: Sequence[Variant]) -> str:
+    """One column for every class's probability."""
+    classes = sorted({name for variant in variants for name in variant.label})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["file", "method", "source", "partner", "weight", "seed", "draw", "temperature", *(f"label:{name}" for name in classes)]
+    )
+    for v in variants:
+        partner = v.sources[1] if len(v.sources) > 1 else ""
+        temperature = "" if v.noise is None or v.noise.temperature is None else v.noise.temperature
+        facts = (v.file, v.method, v.sources[0], partner, v.weights[0], v.seed, v.draw, temperature)
+        writer.writerow([*facts, *(v.label.get(name, 0.0) for name in classes)])
+    return text.getvalue()

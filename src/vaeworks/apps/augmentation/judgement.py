@@ -1,0 +1,151 @@
+"""Whether a classifier with few labels gains by variants of latents, beside what needs no autoencoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...arena.classifier import Classifier, classes_seen, fit
+from ...arena.pictures import some
+from ...data.order import random_seed
+from ...metrics.bootstrap import Interval
+from ...models import Autoencoder
+from ..codes import Code, Codes, Track, decode_pixels
+from ..label_draws import Draws, student
+from .plan import ALPHA, METHODS, PIXELS, Blend, Method, Noise, blends
+from .render import variant_latents
+
+COPIES, TRANSFORMED, MIXED = "copies", "pixels: shifts and noise", "pixels: mixup"
+"""What has to be beaten."""
+
+LATENT: Mapping[Method, str] = {"noise": "latents: noise", "interpolate": "latents: interpolation", "mixup": "latents: mixup"}
+
+SEEN, BATCH = 6_400, 32
+"""Images that every classifier sees in training, variants included, and how many at once."""
+
+TESTED = 2_000
+"""Images of the test half that are judged, at most."""
+
+STRENGTH = 0.1
+"""Largest standard deviation of noise in pixels, of a range of 2; shifts are by an eighth of the side at most."""
+
+Targets = Tensor
+"""A probability for each class: n classes."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to make training images."""
+
+    name: str
+    images: Mapping[int, int]
+    """in the training set, by labels of a class"""
+    each: Mapping[int, tuple[float, ...]]
+    """accuracy on the test half, by labels of a class, for every choice of labels"""
+    accuracy: Mapping[int, Interval]
+    """mean over choices"""
+    gain: Mapping[int, Interval]
+    """mean difference to copies of the labelled images, paired over choices"""
+    over_pixels: Mapping[int, Interval]
+    """mean difference to the better one of the pixels' two arms, paired"""
+
+
+def judge(
+    autoencoder: Autoencoder, codes: Codes, draws: Draws, noise: Noise, *, per_image: int, methods: Sequence[Method] = METHODS,
+    alpha: float = ALPHA, flip: bool = False, seed: int = 0, track: Track = iter,
+) -> list[Arm]:  # fmt: skip
+    """A small CNN, trained for every arm on the same labelled images with `per_image` variants of each, for the same number of steps.
+
+    codes: all images of `draws`. noise: of the latents' variants. flip: whether an image may be mirrored, which makes digits others.
+    Errors: those of `blends`.
+    """
+    tested = draws.test[some(len(draws.test), TESTED)]
+    tasks = [(count, choice) for count in draws.labelled[0] for choice in range(len(draws.labelled))]
+    right: dict[tuple[str, int], list[float]] = {}
+    sizes: dict[tuple[str, int], int] = {}
+    for count, choice in track(tasks):
+        known = codes.of(draws.labelled[choice][count].tolist())
+        targets = torch.from_numpy(draws.targets[draws.labelled[choice][count]])
+        key = random_seed(seed, PIXELS, choice)
+        for name, (pixels, soft) in training_sets(
+            autoencoder, known, F.one_hot(targets, len(draws.classes)).double(), noise, per_image, methods, alpha, flip, key
+        ).items():
+            share = _accuracy(autoencoder.device, pixels, soft, codes.pixels[tested], torch.from_numpy(draws.targets[tested]), key)
+            right.setdefault((name, count), []).append(share)
+            sizes[name, count] = len(pixels)
+    return _arms(right, sizes)
+
+
+def training_sets(
+    autoencoder: Autoencoder, known: Codes, targets: Targets, noise: Noise, per_image: int, methods: Sequence[Method], alpha: float,
+    flip: bool, seed: int,
+) -> dict[str, tuple[Tensor, Targets]]:  # fmt: skip
+    """Images uint8 and targets of every arm: the labelled images and, but for copies, `per_image` variants of each."""
+    assert known.labels is not None
+    keys = [int(hashlib.sha256(image.numpy().tobytes()).hexdigest()[:8], 16) for image in known.pixels]
+    plans = {method: blends(method, known.labels, keys, per_image, seed, alpha) for method in {*methods, "noise", "mixup"}}
+    images = known.pixels.float()
+    made = {
+        TRANSFORMED: (transformed(known.pixels, [b.draw for b in plans["noise"]], per_image, flip, seed), plans["noise"]),
+        MIXED: (torch.stack([_mixed(images, b) for b in plans["mixup"]]).round().to(torch.uint8), plans["mixup"]),
+    }
+    found = [Code(mean, std, *known.pixels.shape[-2:]) for mean, std in zip(known.mean, known.std, strict=True)]
+    for method in methods:
+        used = noise if method == "noise" else None
+        latents = [variant_latents([found[i] for i in b.rows], b.weights, used, seed, b.draw) for b in plans[method]]
+        made[LATENT[method]] = decode_pixels(autoencoder, torch.stack(latents)), plans[method]
+    sets = {COPIES: (known.pixels, targets)}
+    for name, (pixels, plan) in made.items():
+        soft = torch.stack([_mixed(targets, b) for b in plan])
+        sets[name] = torch.cat([known.pixels, pixels]), torch.cat([targets, soft])
+    return sets
+
+
+def transformed(pixels: Tensor, draws: Sequence[int], per_image: int, flip: bool, seed: int) -> Tensor:
+    """Images uint8 n c h w, `per_image` times each, shifted, with noise and, with `flip`, every second one mirrored, by chance."""
+    generator = torch.Generator()
+    reach = max(1, pixels.shape[-1] // 8)
+    found = []
+    for image, draw in zip(pixels.repeat_interleave(per_image, 0), draws, strict=True):
+        generator.manual_seed(random_seed(seed, PIXELS, draw))
+        down, right = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
+        level, mirror = torch.rand(2, generator=generator).tolist()
+        x = F.pad(image[None].float(), (reach,) * 4, mode="replicate")[0]
+        x = x[:, reach + down : reach + down + image.shape[-2], reach + right : reach + right + image.shape[-1]]
+        x = x.flip(-1) if flip and mirror < 0.5 else x
+        x = x + 127.5 * STRENGTH * level * torch.randn(x.shape, generator=generator)
+        found.append(x.round().clamp(0, 255).to(torch.uint8))
+    return torch.stack(found)
+
+
+def _mixed(values: Tensor, blend: Blend) -> Tensor:
+    """Rows of n ... by a blend's weights."""
+    return sum((weight * values[row] for row, weight in zip(blend.rows, blend.weights, strict=True)), torch.zeros_like(values[0]))
+
+
+def _accuracy(device: torch.device, pixels: Tensor, targets: Targets, test: Tensor, truth: Tensor, seed: int) -> float:
+    network = Classifier(pixels.shape[1], pixels.shape[-1], targets.shape[1]).to(device)
+    with torch.enable_grad():
+        fit(network, lambda rows: pixels[rows], targets.float(), count=SEEN, batch=BATCH, seed=seed, disturb=False)
+    seen = torch.cat([classes_seen(network, part) for part in test.split(256)])
+    return (seen == truth).double().mean().item()
+
+
+def _arms(right: Mapping[tuple[str, int], Sequence[float]], sizes: Mapping[tuple[str, int], int]) -> list[Arm]:
+    names, counts = list(dict.fromkeys(name for name, _ in right)), list(dict.fromkeys(count for _, count in right))
+    arms = []
+    for name in names:
+        each = {count: tuple(right[name, count]) for count in counts}
+        better = {count: max((right[b, count] for b in (TRANSFORMED, MIXED)), key=np.mean) for count in counts}
+        arms.append(Arm(
+            name, {count: sizes[name, count] for count in counts}, each, {count: student(values) for count, values in each.items()},
+            {count: student(np.subtract(each[count], right[COPIES, count])) for count in counts},
+            {count: student(np.subtract(each[count], better[count])) for count in counts},
+        ))  # fmt: skip
+    return arms

@@ -1,0 +1,72 @@
+"""From a row of provenance to its image, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ...data.order import latent_noise
+from ...data.place import Place, read_place
+from ...errors import ConfigError, DataError
+from ...images import open_image, to_uint8
+from ...models.digest import model_digest
+from ...runtime import Codec
+from ..codes import Code, decode_picture, encode_picture
+from ..interpolate import linear
+from .plan import NOISE, Noise, Variant
+
+KEPT = 64
+"""Codes that are remembered."""
+
+
+def variant_latents(codes: Sequence[Code], weights: Sequence[float], noise: Noise | None, seed: int, draw: int) -> Tensor:
+    """Latents c h w of one image's code with noise, or of two codes of one shape by their weights."""
+    if len(codes) == 2:
+        return linear(codes[0], codes[1], weights[1])
+    if noise is None:
+        return codes[0].mean
+    drawn = latent_noise(seed, [draw], tuple(codes[0].mean.shape), NOISE)[0]  # type: ignore[arg-type]
+    if noise.std is None:
+        return codes[0].sample(noise.temperature or 0.0, noise=drawn)
+    return codes[0].mean + torch.tensor(noise.std)[:, None, None] * drawn
+
+
+class Renderer:
+    """Variants to images uint8 c h w, one at a time: what else is made beside them plays no part."""
+
+    def __init__(self, codec: Codec, places: Mapping[str, Place] | None = None):
+        """places: where images are, by their names; others are files of these names."""
+        self.codec, self.places = codec, places or {}
+        self.model = model_digest(codec.autoencoder)
+        self._code = lru_cache(KEPT)(self._encode)
+
+    def __call__(self, variant: Variant) -> Tensor:
+        """Errors: ConfigError for another model; DataError for an image that is not the same any more."""
+        if variant.model != self.model:
+            raise ConfigError(f"{variant.file} was made by another model ({variant.model[:12]}, this is {self.model[:12]}); give that one")
+        first = self._code(variant.sources[0], variant.digests[0], None)
+        size = first.width, first.height
+        codes = [first, *(self._code(*source, size) for source in zip(variant.sources[1:], variant.digests[1:], strict=True))]
+        latents = variant_latents(codes, variant.weights, variant.noise, variant.seed, variant.draw)
+        return decode_picture(self.codec, latents, first.height, first.width)
+
+    def _encode(self, source: str, digest: str, size: tuple[int, int] | None) -> Code:
+        """Of an image, whose middle is resized to width x height first where it has another size."""
+        content = read_place(self.places.get(source, Path(source)))
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise DataError(f"{source} has changed since its variants were planned; start again with another --out")
+        image = open_image(content, self.codec.autoencoder.config.in_channels)
+        if size is not None and image.size != size:
+            image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+        return encode_picture(self.codec, to_uint8(image))
+
+
+def reproduce(codec: Codec, row: Mapping[str, object], places: Mapping[str, Place] | None = None) -> Tensor:
+    """The image uint8 c h w of a row of provenance.jsonl: the very pixels, on the same kind of machine. Errors: those of `Renderer`."""
+    return Renderer(codec, places)(Variant.from_dict(dict(row)))
