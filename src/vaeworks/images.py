@@ -53,7 +53,7 @@ def image_size(content: bytes) -> tuple[int, int]:
 @contextmanager
 def _file(source: str | Path | bytes) -> Iterator[Image.Image]:
     try:
-        with _quiet, Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+        with quiet, Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             yield file
     except UnidentifiedImageError:
         raise DataError("not an image") from None
@@ -88,9 +88,9 @@ class _Quiet:
                 self._saved.__exit__(None, None, None)
 
 
-_quiet = _Quiet()
+quiet = _Quiet()
 if hasattr(os, "register_at_fork"):  # a process that is forked while another thread is inside would wait for that thread for ever
-    os.register_at_fork(after_in_child=_quiet.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=quiet.__init__)  # type: ignore[misc]
 
 
 def _upright(image: Image.Image) -> Image.Image:

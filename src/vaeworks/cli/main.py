@@ -40,6 +40,7 @@ from .outcome import Judged
 from .restoring import restore
 from .running import decode, generate, reconstruct
 from .show import summary
+from .sounding import listen
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
 from .varying import interpolate, sample, vary
 
@@ -62,6 +63,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "edit": edit,
     "restore": restore,
     "anomaly": anomaly,
+    "listen": listen,
     "augment": augment,
     "features": features,
     "inspect": inspect,

@@ -18,7 +18,7 @@ Data = Annotated[
     str,
     arg(
         metavar="SRC",
-        help="folder of images, tars, hf:OWNER/NAME, dataset:PATH, stream:SRC (docs/data.md), `photos`, `procedural`, `digits`",
+        help="folder of images, tars, hf:OWNER/NAME, dataset:PATH, stream:SRC (docs/data.md), `photos`, `procedural`, `digits`, sound:SRC",
     ),
 ]
 Out = Annotated[Path, arg(metavar="DIR", help="output folder")]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ..config import TrainConfig
 from ..errors import ConfigError
-from . import bottlenecks, digits, discriminators, finetuning, full_size, losses, regularizers, small
+from . import audio, bottlenecks, digits, discriminators, finetuning, full_size, losses, regularizers, small
 from .tiny import ENDING, tiny
 
 Make = Callable[[], TrainConfig]
@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, Make]] = {
     "fine-tuning": finetuning.RECIPES,
     "full size": full_size.RECIPES,
     "digits": digits.RECIPES,
+    "sound": audio.RECIPES,
 }
 """Recipes by what they are about."""
 
