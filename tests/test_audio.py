@@ -248,6 +248,7 @@ def test_made_sounds() -> None:
     assert len({file.digest for file in images.files}) == 16
     assert [f.digest for f in scan("sound:made:8:5").files] == [f.digest for f in images.files[:8]]
     assert images.files[0].digest != scan("sound:made:1:6").files[0].digest
+    assert peaks(sound(0, 5), 1) != peaks(sound(0, 6), 1)  # another pitch, not only another hiss
     note = json.loads(Image.open(io.BytesIO(images.files[0].path.read_bytes())).info[NOTE])
     assert note == dataclasses.asdict(MEL)
     for index in range(8):
