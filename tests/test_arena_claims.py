@@ -149,6 +149,19 @@ PLANTED: dict[str, tuple[int, list[dict[str, Any]], str]] = {
 }  # fmt: skip
 
 
+def test_generators_narrower_than_a_token_are_named() -> None:
+    """Where a token has more numbers than a generator is wide, its verdict on channels says so; where it has as many, it does not."""
+    given = record("channels", psnr=MORE, real={"f4c32": 1.8})
+    assert "wide" not in found(FREE, given).why
+    for row in given["arena"]["rows"]:
+        row["latents"] = {"f4c16": [16, 8, 8], "f4c32": [32, 8, 8]}.get(row["name"], row["latents"])
+    for number, others in ((FREE, []), (MUCH, [record("kl")])):
+        why = found(number, given, *others).why
+        assert "xs is 64 wide, and a token of f4c32 has 128 numbers:" in why
+        assert "f4c16 has" not in why
+        assert "s is 128 wide" not in why
+
+
 @pytest.mark.parametrize("case", PLANTED)
 def test_planted_distances(case: str) -> None:
     """Each rule says what was planted, and no other row than those the claim is about can change it."""

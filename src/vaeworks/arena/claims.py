@@ -90,7 +90,10 @@ def free_channels(studies: Studies) -> Claim:
     )  # fmt: skip
     told = ", ".join(f"{row} {math.fsum(g) / len(g):+.1f} dB" for row, g in gains.items() if g)
     spared = f". Within the factor: {', '.join(free)}" if free and standing != "supported" else ""
-    return Claim(said, tested, standing, f"{why}. PSNR gained: {told or '–'}{spared}", (Evidence(study, _others(study)),), len(more))
+    narrow = f". {note}" if (note := study.narrow(more)) else ""
+    return Claim(
+        said, tested, standing, f"{why}. PSNR gained: {told or '–'}{spared}{narrow}", (Evidence(study, _others(study)),), len(more)
+    )
 
 
 def old_discriminator(studies: Studies) -> Claim:
@@ -162,9 +165,9 @@ def too_much(studies: Studies) -> Claim:
         standing = "supported"
     elif any(found == "contradicted" for found, _ in halves):
         standing = "contradicted"
-    return Claim(
-        said, tested, standing, "; ".join(words for _, words in halves), tuple(Evidence(study, [row]) for study, row in ends.values())
-    )
+    narrow = f". {note}" if (note := channels.narrow([ends["the most channels"][1]])) else ""
+    evidence = tuple(Evidence(study, [row]) for study, row in ends.values())
+    return Claim(said, tested, standing, "; ".join(words for _, words in halves) + narrow, evidence)
 
 
 def _hurt(what: str, study: Study, row: str) -> tuple[Standing, str]:

@@ -22,8 +22,9 @@ from .verdict import TIE
 PAGE = "six-claims.md"
 
 LIMIT = (
-    "**The limit.** Small networks on small pictures: what holds here need not hold for Stable Diffusion's VAE and a large diffusion "
-    "model, and nothing here proves that it does. Every verdict below is one at this scale."
+    "**The limit.** Small networks on small pictures, trained for minutes: what holds here need not hold for Stable Diffusion's VAE and a "
+    "large diffusion model, and nothing here proves that it does. A space that is harder to learn costs a short training more than a long "
+    "one. Every verdict below is one at this scale."
 )
 
 SHOWN = 10

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config import PROBES
 from ..errors import ConfigError, FormatError
 from ..formats.files import read_json
 from ..recipes.studies import BASELINE, STUDIES, Scale
@@ -86,6 +87,20 @@ class Study:
         if any(len(self.arms[row]) < 2 for row in rows):
             return "one autoencoder says nothing of its kind: another seed may differ as much"
         return ""
+
+    def narrow(self, rows: Sequence[str]) -> str:
+        """Which rows have tokens of more numbers than a generator is wide, as a sentence; "" where none has.
+
+        A narrower one cannot learn to denoise them (RAE, arXiv 2510.11690, section 4), whatever the autoencoder.
+        """
+        sizes = {row: math.prod(self.row(row)["latents"]) // self.arena["config"]["tokens"] for row in rows}
+        found = [
+            f"{probe} is {width} wide, and a token of {row} has {size} numbers"
+            for probe, width in ((p, PROBES[p].width) for p in self.probes)
+            for row, size in sizes.items()
+            if size > width
+        ]
+        return f"{'; '.join(found)}: a disadvantage there that large generators do not have" if found else ""
 
     def compared(self, row: str, against: str = BASELINE, distance: str = "fd_real") -> Comparison:
         """Two rows, by the arena's rule, and only with two autoencoders of each."""
