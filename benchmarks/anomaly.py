@@ -45,10 +45,10 @@ def main() -> None:
 def measured(options: argparse.Namespace, name: str, recipe: str) -> dict:
     """What a recipe's VAE finds in a data set, by density."""
     source, run = options.data / name, options.out / f"{name}-{recipe}"
-    normal = source / "train" / "good"
+    learned, normal = halves(source / "train" / "good", options.out / f"{name}-normals")
     if not (run / "model.safetensors").exists():
         gray = ("--model.in-channels", "1", "--model.out-channels", "1")
-        call("train", recipe, "--data", normal, "--out", run, "--max-minutes", options.minutes, *gray)
+        call("train", recipe, "--data", learned, "--out", run, "--max-minutes", options.minutes, *gray)
     masks = ("--masks", source / "test_masks") if (source / "test_masks").is_dir() else ()
     results = {}
     for density in DENSITIES:
@@ -60,6 +60,16 @@ def measured(options: argparse.Namespace, name: str, recipe: str) -> dict:
         if options.pictures and recipe == options.recipes[0] and density == DENSITIES[0]:
             publish(out, options.pictures, name)
     return results
+
+
+def halves(folder: Path, out: Path) -> tuple[Path, Path]:
+    """Normal images that the VAE is trained on, and others for the detector: its threshold is for images that neither has learned from."""
+    for number, path in enumerate(sorted(p for p in folder.iterdir() if p.is_file())):
+        link = out / ("vae", "detector")[number % 2] / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+            link.symlink_to(path.resolve())
+    return out / "vae", out / "detector"
 
 
 def call(*words: object) -> None:

@@ -25,6 +25,7 @@ from vaeworks.apps.anomaly.reading import class_labels, read_images, read_truth
 from vaeworks.apps.anomaly.sight import PcaSight
 from vaeworks.apps.anomaly.threshold import alarm_range, conformal_threshold, p_values, split
 from vaeworks.cli import main
+from vaeworks.cli.detecting import _say_trained
 from vaeworks.data import scan
 from vaeworks.errors import ConfigError, DataError, FormatError
 from vaeworks.images import to_model_range
@@ -398,6 +399,17 @@ def test_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert "table" not in json.loads(told.out)
 
 
+def test_normals_that_the_model_has_learned_from(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The threshold is for images that nobody has learned from; where the model has, that is said."""
+    files = scan("procedural:10:32").files
+    (tmp_path / "data.json").write_text(json.dumps({"train": [{"digest": file.digest} for file in files[:4]]}))
+    _say_trained(tmp_path, files)
+    assert "4 of 10 normal images are among those that the model was trained on" in capsys.readouterr().err
+    _say_trained(tmp_path, files[4:])
+    _say_trained(tmp_path / "vae.safetensors", files)
+    assert not capsys.readouterr().err
+
+
 def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """One line each, and nothing is written."""
     model, normal, out = place / "vae.safetensors", place / "normal", tmp_path / "out"
@@ -416,6 +428,7 @@ def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         (("--detector", "d.safetensors", *test, "--held-out", "0.5", "--density", "shared"), "which --density, --held-out cannot"),
         (("--detector", "d.safetensors", *test), "d.safetensors does not exist"),
         (("--normal", mixed), "images must have one size"),
+        (("--normal", normal, "--seed", "-1"), "seed (=-1) must not be negative"),
         (("--normal", place / "test" / "good"), "give 84 more"),
         (("--normal", normal, "--false-alarms", "0.01"), "needs at least 1/0.01 - 1 = 99 normals"),
         (("--normal", normal, *test, "--masks", wrong), "is 32x31, its image"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -96,16 +97,20 @@ def test_map_direction() -> None:
 def test_direction_files(tmp_path: Path) -> None:
     """What is saved is read again; files that are no directions, and other models', are refused."""
     direction = fit_direction(random(10, C, 2, 2), random(10, C, 2, 2, seed=1) + 1)
-    save_direction(tmp_path / "d.safetensors", direction, CONFIG)
-    again = load_direction(tmp_path / "d.safetensors", CONFIG)
+    vae = linear_free()
+    save_direction(tmp_path / "d.safetensors", direction, vae)
+    again = load_direction(tmp_path / "d.safetensors", vae)
     assert torch.equal(again.change, direction.change) and again.separation == direction.separation and again.kind == "mean"
     with pytest.raises(ConfigError, match="exists"):
-        save_direction(tmp_path / "d.safetensors", direction, CONFIG)
-    with pytest.raises(ConfigError, match="f8c4"):
-        load_direction(tmp_path / "d.safetensors", vw.AutoencoderConfig())
-    vw.save(linear_free(), tmp_path / "vae.safetensors")
+        save_direction(tmp_path / "d.safetensors", direction, vae)
+    other = copy.deepcopy(vae)
+    with torch.no_grad():
+        other.decoder.conv_out.weight[0, 0, 0, 0] += 0.1
+    with pytest.raises(ConfigError, match="another model"):  # of the same shape
+        load_direction(tmp_path / "d.safetensors", other)
+    vw.save(vae, tmp_path / "vae.safetensors")
     with pytest.raises(FormatError, match="holds no direction"):
-        load_direction(tmp_path / "vae.safetensors", CONFIG)
+        load_direction(tmp_path / "vae.safetensors", vae)
 
 
 def linear_free() -> vw.Autoencoder:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
@@ -24,6 +25,9 @@ NEIGHBOURS = 5
 
 SIDE, COMPONENTS = 32, 32
 """Largest side in pixels of the pictures that are compared, and most principal components of them."""
+
+AT_ONCE = 64
+"""Pictures that are made smaller together."""
 
 COPY = 0.5
 """A picture is a near-copy where the nearest real one is closer than so much of that one's distance to its own nearest."""
@@ -105,7 +109,7 @@ def _in_effect(shares: Array) -> float:
 
 def _pixels(pictures: Tensor) -> Array:
     """n d in [0,1] of uint8 n c h w, made smaller by the mean of areas."""
-    x = pictures.double() / 255
-    if max(x.shape[-2:]) > SIDE:
-        x = F.interpolate(x, size=(SIDE, SIDE), mode="area")
-    return x.flatten(1).numpy()
+    if max(pictures.shape[-2:]) > SIDE:
+        parts = [F.interpolate(part.double(), size=(SIDE, SIDE), mode="area") for part in pictures.split(AT_ONCE)]
+        return (torch.cat(parts) / 255).flatten(1).numpy()
+    return (pictures.double() / 255).flatten(1).numpy()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arena.pictures import some
 from ..data import ImageSet, latent_noise
 from ..errors import DataError
 from ..models import Autoencoder
@@ -83,9 +84,10 @@ def sample_like(
     n = min(count, len(held_out))
     if n < 2:
         raise DataError(f"figures need two samples and two held-out images at least; there are {count} and {len(held_out)}")
+    rows = some(len(held_out), n)  # the first ones may all be of one class
     figures = {
-        "samples": space.judge(made.pixels[:n]), "held-out images": space.judge(held_out.pixels[:n]),
-        "their reconstructions": space.judge(decode_pixels(autoencoder, held_out.mean[:n], track)),
+        "samples": space.judge(made.pixels[:n]), "held-out images": space.judge(held_out.pixels[rows]),
+        "their reconstructions": space.judge(decode_pixels(autoencoder, held_out.mean[rows], track)),
     }  # fmt: skip
     spread = drawn.std((0, 2, 3)).square().mean().sqrt().item()
     return Sampled(made.pixels, made.stated, space.stated, figures, spread, _bits(known))

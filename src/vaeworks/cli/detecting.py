@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from ..errors import ConfigError
-from .inputs import data_source, make_folder
+from .inputs import check_seed, data_source, make_folder
 from .options import Model, Out, Overwrite
 from .show import bar, console
 
@@ -61,11 +61,14 @@ def anomaly(
     from ..config import dumps
     from ..formats.files import write_text
 
+    check_seed(seed)
     _check(normal, detector, test, masks, out, overwrite)
     options = {"evidence": evidence or None, "density": density, "false_alarms": false_alarms, "held_out": held_out, "random_state": seed}
     if detector is not None:
         _check_fitted(options)
     known, tested = _scanned(normal), _scanned(test)
+    if known:
+        _say_trained(Path(model), known.files)
     if known and tested:
         _say_shared(known.files, tested.files)
     autoencoder = _model(model)
@@ -145,6 +148,19 @@ def _say_shared(known: Sequence[ImageFile], tested: Sequence[ImageFile]) -> None
     shared = {file.digest for file in known} & {file.digest for file in tested}
     if shared:
         console().print(f"{len(shared)} test images are among the normal ones as well; their scores are too good", style="yellow")
+
+
+def _say_trained(model: Path, known: Sequence[ImageFile]) -> None:
+    """The threshold is for images that neither the detector nor the autoencoder has learned from."""
+    from ..train.run import trained_on
+
+    seen = trained_on(model)
+    if count := sum(file.digest in seen for file in known):
+        console().print(
+            f"{count} of {len(known)} normal images are among those that the model was trained on, which look more normal to it than new "
+            "ones will: the false-alarm rate is not kept; train it on others",
+            style="yellow",
+        )
 
 
 def _model(model: str) -> Autoencoder:

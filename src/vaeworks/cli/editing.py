@@ -105,7 +105,7 @@ def _direction(autoencoder: Autoencoder, text: str, kind: Any, size: int | None,
     if text.endswith(".safetensors"):
         if save:
             raise ConfigError("--save-direction keeps a direction that is fitted; this one is a file already")
-        return load_direction(Path(text), autoencoder.config)
+        return load_direction(Path(text), autoencoder)
     having, _, lacking = text.partition(":")
     if not having or not lacking:
         raise ConfigError(f"--direction {text!r} must be WITH:WITHOUT, two sources of pictures, or a .safetensors file")
@@ -116,7 +116,7 @@ def _direction(autoencoder: Autoencoder, text: str, kind: Any, size: int | None,
     found = fit_direction(squares(autoencoder, having, size).mean, squares(autoencoder, lacking, size).mean, kind)
     console().print(f"direction of {having} against {lacking}: tells held-out pictures apart with an AUROC of {found.separation:.3f}")
     if save is not None:
-        save_direction(save, found, autoencoder.config, overwrite=overwrite)
+        save_direction(save, found, autoencoder, overwrite=overwrite)
     return found
 
 

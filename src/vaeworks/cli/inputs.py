@@ -104,6 +104,12 @@ def check_free(out: Path, names: Iterable[str], overwrite: bool, besides: str = 
             raise ConfigError(f"{out / name} exists; choose another --out, or pass --overwrite{besides}")
 
 
+def check_seed(seed: int) -> None:
+    """Before any work: seeds are not negative."""
+    if seed < 0:
+        raise ConfigError(f"seed (={seed}) must not be negative")
+
+
 def short_names(models: Iterable[str]) -> list[str]:
     """A short name for each, all different: the file's, with its folder's before it where needed."""
     names: list[str] = []

@@ -15,7 +15,7 @@ from tyro.conf import arg
 
 from ..config import dumps
 from ..errors import ConfigError, MissingExtraError
-from .inputs import codec, data_source, loaded, make_folder
+from .inputs import check_seed, codec, data_source, loaded, make_folder
 from .options import Data, Memory, Model, Out, Overwrite, Precision
 from .show import bar, console
 
@@ -175,8 +175,7 @@ def augment(
 
 
 def _check(seed: int, size: int | None) -> None:
-    if seed < 0:
-        raise ConfigError(f"seed (={seed}) must not be negative")
+    check_seed(seed)
     if size is not None and size < 1:
         raise ConfigError(f"size (={size}) must be at least 1")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from ..errors import ConfigError
-from .inputs import opened
+from .inputs import check_seed, opened
 from .options import Inputs, Memory, Model, Out, Overwrite
 from .retouching import differentiable, naming, places, read_masks, recorded, squares, strip_place
 from .show import bar, console
@@ -58,6 +58,7 @@ def restore(
         parse_plant(plant)
         if mask is not None or noise is not None:
             raise ConfigError("--plant makes mask and noise; leave --mask and --noise away")
+    check_seed(seed)
     if steps < 1:
         raise ConfigError(f"steps (={steps}) must be at least 1")
     codec = differentiable(model, memory)

@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from ..config import dumps
 from ..errors import ConfigError
-from .inputs import codec, data_source, image_files, loaded, make_folder, opened, readable_images, targets
+from .inputs import check_seed, codec, data_source, image_files, loaded, make_folder, opened, readable_images, targets
 from .options import Data, Inputs, Memory, Model, Out, Overwrite, Precision
 from .show import bar, console
 
@@ -101,7 +101,7 @@ def vary(
 
     if not inputs:
         raise ConfigError("no IN is given: vaeworks vary MODEL IN... --out DIR")
-    _check_seed(seed)
+    check_seed(seed)
     if count < 2 or steps < 3:
         raise ConfigError(f"count (={count}) must be at least 2, and steps (={steps}) at least 3")
     for name, value in (("temperature", temperature), ("noise", noise)):
@@ -156,7 +156,7 @@ def sample(
     from ..formats.files import write_picture, write_text
     from ..images import grid
 
-    _check_seed(seed)
+    check_seed(seed)
     if count < 1:
         raise ConfigError(f"count (={count}) must be at least 1")
     if data is None and (source != "prior" or map):
@@ -210,11 +210,6 @@ def _free(overwrite: bool, out: Path, *places: Path) -> None:
     existing = next((place for place in places if place.exists()), None)
     if existing and not overwrite:
         raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
-
-
-def _check_seed(seed: int) -> None:
-    if seed < 0:
-        raise ConfigError(f"seed (={seed}) must not be negative")
 
 
 def _alike(paths: Sequence[Path], channels: int) -> tuple[list[Tensor], list[str]]:

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...config import LatentConfig
 from ...errors import ConfigError, DataError, FormatError
 from ...formats.files import atomic, check_ending, read_tensors, write_tensors
+from ...models import Autoencoder
+from ...models.digest import model_digest
 
 Kind = Literal["mean", "map", "logistic"]
 """mean: difference of the classes' mean channels; map: of their mean latents, place by place; logistic: normal of the plane between them.
@@ -97,22 +98,22 @@ def _separation(having: Tensor, lacking: Tensor, kind: Kind) -> float:
     return float(sum(areas) / 2)
 
 
-def save_direction(path: Path, direction: Direction, config: LatentConfig, *, overwrite: bool = False) -> None:
+def save_direction(path: Path, direction: Direction, autoencoder: Autoencoder, *, overwrite: bool = False) -> None:
     """Write a safetensors file. Errors: ConfigError for another ending, or a file that exists."""
     check_ending(path)
-    facts = {"kind": direction.kind, "model": config.name, "separation": direction.separation}
+    facts = {"kind": direction.kind, "model": model_digest(autoencoder), "separation": direction.separation}
     with atomic(path, overwrite) as temporary:
         write_tensors(temporary, {"change": direction.change}, {METADATA_KEY: json.dumps(facts)})
 
 
-def load_direction(path: Path, config: LatentConfig) -> Direction:
-    """Read what `save_direction` wrote. Errors: FormatError for another file; ConfigError for a direction of another kind of model."""
+def load_direction(path: Path, autoencoder: Autoencoder) -> Direction:
+    """Read what `save_direction` wrote. Errors: FormatError for another file; ConfigError for a direction of another model."""
     tensors, metadata = read_tensors(path)
     try:
         facts = json.loads(metadata[METADATA_KEY])
         change, kind, model, separation = tensors["change"].float(), facts["kind"], facts["model"], float(facts["separation"])
     except (KeyError, ValueError, TypeError):
         raise FormatError(f"{path} holds no direction; `vaeworks edit --save-direction` writes such files") from None
-    if model != config.name or change.ndim != 3 or len(change) != config.latent_channels:
-        raise ConfigError(f"{path} is a direction of a model {model}, this one is {config.name}; directions belong to their model")
+    if model != model_digest(autoencoder) or change.ndim != 3 or len(change) != autoencoder.latent_channels:
+        raise ConfigError(f"{path} is a direction of another model; directions belong to their model, fit it again with this one")
     return Direction(change, kind, separation)
