@@ -274,6 +274,13 @@ def test_masks_go_by_name(tmp_path: Path) -> None:
     Image.fromarray(mask).save(masks / "b_mask.png")
     found = find_masks(images, masks)
     assert found == (None, masks / "b_mask.png") and find_masks(images, None) is None
+    again = labelled(tmp_path, ["x/b.png", "y/b.png"])
+    for folder in ("masks/x", "masks/y"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(mask).save(tmp_path / folder / "b.png")
+    assert find_masks(again, masks) == (masks / "x" / "b.png", masks / "y" / "b.png")
+    with pytest.raises(DataError, match="3 masks"):  # none of them is in a folder that is called as the image's
+        find_masks(images, masks)
     seen = admit(linear(), images, size=64, masks=found)
     assert seen.masks is not None and not seen.masks[0].any()
     assert seen.masks[1, :, 32:].all() and not seen.masks[1, :, :32].any()

@@ -269,6 +269,23 @@ def test_command(place: Path, tmp_path: Path) -> None:
     assert len(rows) == 4 and all("psnr_to_pixels" in row for row in rows.values())
 
 
+def test_nothing_is_written_over_unasked(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every result is looked for before the work: each strength's picture, and the strips; and no two results share a place."""
+    picture, words = place / "dark" / "d0.png", ("--direction", f"{place / 'light'}:{place / 'dark'}", "--size", 32)
+    for name, more in (("d0-1.png", ("--strength", "1", "2")), ("strips/d0.png", ())):
+        out = tmp_path / name.replace("/", "-")
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text("mine")
+        assert run(place, out, picture, *words, *more) == 2
+        assert f"{name} exists" in capsys.readouterr().err
+        assert (out / name).read_text() == "mine" and len([p for p in out.rglob("*") if p.is_file()]) == 1
+    (tmp_path / "in" / "strips").mkdir(parents=True)
+    for name in ("d0.png", "strips/d0.png"):
+        (tmp_path / "in" / name).write_bytes(picture.read_bytes())
+    assert run(place, tmp_path / "out", tmp_path / "in", "--contrast", "2") == 2
+    assert "two results would become" in capsys.readouterr().err
+
+
 def test_command_arithmetic(place: Path, tmp_path: Path) -> None:
     """a - a + b decodes to what b decodes to."""
     assert run(place, tmp_path / "a", place / "dark" / "d0.png", "--arithmetic", "d0 - d0 + d0.png") == 0

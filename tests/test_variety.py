@@ -447,6 +447,11 @@ def test_vary_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     status, result, said = run(*words[:1], place / "point.safetensors", *words[2:], tmp_path / "c", capsys=capsys)
     assert "latents are points" in said
     assert all(row["noise"] == 0.2 and row["pixel_std"] > 0 for row in result.values())
+    for name in ("a.png", "a/b.png"):  # a/ is what variants of a.png are written to
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes((place / "images/00.png").read_bytes())
+    assert main([*map(str, ["vary", place / "kl.safetensors", tmp_path / "in", "--out", tmp_path / "x"])]) == 2
+    assert "which another input's results fill" in capsys.readouterr().err and not list((tmp_path / "x").rglob("*.png"))
     run("vary", place / "kl.safetensors", place / "images/00.png", "--walk", "--steps", 5, "--out", tmp_path / "d", capsys=capsys)
     with Image.open(tmp_path / "d/00.gif") as gif:
         assert gif.n_frames == 5

@@ -12,7 +12,7 @@ from tyro.conf import arg
 from ..errors import ConfigError
 from .inputs import opened
 from .options import Inputs, Memory, Model, Out, Overwrite
-from .retouching import differentiable, naming, places, read_masks, recorded, squares, strip_place
+from .retouching import differentiable, naming, places, read_masks, recorded, squares, strip_place, version_place
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def edit(
     fixed: list[Change] = [parse_channel(text, codec.autoencoder.latent_channels).applied for text in channel]
     if adjustment and channels not in (1, 3):
         raise ConfigError(f"pictures of {channels} channels have no contrast, brightness or saturation; use --channel")
-    pairs, record = places(inputs, out, overwrite, "edit.json", codec)
+    versions = len(strength) if direction else 1
+    pairs, record = places(inputs, out, overwrite, "edit.json", codec, versions)
     if arithmetic:
         return recorded(record, {"model": model} | _arithmetic(codec, arithmetic, pairs, out, overwrite))
     masks = read_masks([path for path, _ in pairs], mask)
@@ -82,7 +83,7 @@ def edit(
         changes = [[*statistic, *step, *_colours(codec, adjustment), *fixed] for step in _steps(moves, strength)]
         found = [edit_picture(codec, image, each, one, detail=detail) for each in changes]
         for number, each in enumerate(found):
-            place = target if len(found) == 1 else target.with_stem(f"{target.stem}-{number}")
+            place = version_place(target, number, versions)
             write_picture(place, to_pillow(each.image))
             rows[str(place)] = {
                 "source": str(path), "inside": each.inside, "outside": each.outside, "reconstruction_psnr": each.reconstruction,

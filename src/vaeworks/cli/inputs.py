@@ -104,6 +104,14 @@ def check_free(out: Path, names: Iterable[str], overwrite: bool, besides: str = 
             raise ConfigError(f"{out / name} exists; choose another --out, or pass --overwrite{besides}")
 
 
+def check_apart(folders: Iterable[Path], places: Iterable[Path]) -> None:
+    """Before any work: no result lies in a folder that another one replaces whole."""
+    whole = set(folders)
+    for place in places:
+        if inside := next((parent for parent in place.parents if parent in whole), None):
+            raise ConfigError(f"{place} would lie in {inside}, which another input's results fill; give them in two calls with two --out")
+
+
 def check_seed(seed: int) -> None:
     """Before any work: seeds are not negative."""
     if seed < 0:

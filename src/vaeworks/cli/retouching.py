@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from .inputs import data_source, image_files, loaded, opened, readable_images, targets
+from .inputs import check_free, data_source, image_files, loaded, opened, readable_images, targets
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -31,12 +32,27 @@ def differentiable(model: str, memory: str | None) -> Codec:
     return Codec(loaded(model).to(resolve_device("auto")).eval().requires_grad_(False), memory=memory)
 
 
-def places(inputs: tuple[str, ...], out: Path, overwrite: bool, record: str, codec: Codec) -> tuple[list[tuple[Path, Path]], Path]:
-    """Pairs of files that can be read and targets, and the record's place; everything is checked before anything is written."""
-    if (out / record).exists() and not overwrite:
-        raise ConfigError(f"{out / record} exists; choose another --out, or pass --overwrite")
-    pairs = targets(image_files(inputs), out, ".png", overwrite)
+def places(
+    inputs: tuple[str, ...], out: Path, overwrite: bool, record: str, codec: Codec, versions: int = 1
+) -> tuple[list[tuple[Path, Path]], Path]:
+    """Pairs of files that can be read and targets, and the record's place; everything is checked before anything is written.
+
+    versions: pictures that are made of each.
+    """
+    sources = image_files(inputs)
+    names = [place.with_suffix(".png") for _, place in sources]
+    results = [version_place(name, number, versions) for name in names for number in range(versions)]
+    written = [*results, *(strip_place(out, out / name).relative_to(out) for name in names)]
+    check_free(out, [record, *map(str, written)], overwrite)
+    if twice := next((name for name, count in Counter(written).items() if count > 1), None):
+        raise ConfigError(f"two results would become {out / twice}; give their pictures in two calls with two --out")
+    pairs = targets(sources, out, ".png", overwrite)
     return [(path, target) for path, target, _ in readable_images(pairs, codec.autoencoder.config.in_channels)], out / record
+
+
+def version_place(place: Path, number: int, versions: int) -> Path:
+    """Where one of several pictures that are made of one goes."""
+    return place if versions == 1 else place.with_stem(f"{place.stem}-{number}")
 
 
 def strip_place(out: Path, target: Path) -> Path:

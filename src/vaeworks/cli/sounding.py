@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from ..errors import ConfigError, DataError
-from .inputs import check_free, codec, make_folder
+from .inputs import check_apart, check_free, codec, make_folder
 from .options import Memory, Model, Out, Overwrite, Precision
 from .show import bar, console
 
@@ -48,6 +48,7 @@ def listen(
         raise ConfigError(f"iterations (={iterations}) must be at least 1, and seed (={seed}) not negative")
     found = [pair for source in inputs for pair in _sounds(source)]
     _check_places(found)
+    check_apart([place for _, place in found], [place for _, place in found])
     check_free(out, [RECORD, *(str(place) for _, place in found)], overwrite)
     network = codec(model, memory, precision)
     make_folder(out)

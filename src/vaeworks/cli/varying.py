@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from ..config import dumps
 from ..errors import ConfigError
-from .inputs import check_seed, codec, data_source, image_files, loaded, make_folder, opened, readable_images, targets
+from .inputs import check_apart, check_seed, codec, data_source, image_files, loaded, make_folder, opened, readable_images, targets
 from .options import Data, Inputs, Memory, Model, Out, Overwrite, Precision
 from .show import bar, console
 
@@ -109,7 +109,9 @@ def vary(
             raise ConfigError(f"{name} (={value}) must be positive")
     pairs = targets(image_files(inputs), out, ".gif" if walk else ".png", overwrite)
     if not walk:
-        _free(overwrite, out, *(target.with_suffix("") for _, target in pairs))
+        folders = [target.with_suffix("") for _, target in pairs]
+        _free(overwrite, out, *folders)
+        check_apart(folders, [target for _, target in pairs])
     through = codec(model, memory, precision)
     rows: dict[str, Any] = {}
     for path, target, picture in readable_images(pairs, through.autoencoder.config.in_channels):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DataError
@@ -57,9 +57,11 @@ def _from_table(files: Sequence[ImageFile], path: Path) -> tuple[str, ...]:
 def find_masks(files: Sequence[ImageFile], folder: str | Path | None = None) -> tuple[Place | None, ...] | None:
     """A mask per image: of its name in a folder, with any ending, also after "_mask"; None where an image has none.
 
+    Where several have that name, it is the one in a folder that is called as the image's.
+
     Without a folder it is the mask that the image's place knows, as that of a drawn image does; None if no place knows one.
 
-    Errors: DataError where there is no folder, or no mask of any image.
+    Errors: DataError where there is no folder, no mask of any image, or more than one of an image.
     """
     if folder is None:
         drawn = tuple(getattr(file.path, "mask", None) for file in files)
@@ -67,12 +69,23 @@ def find_masks(files: Sequence[ImageFile], folder: str | Path | None = None) -> 
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"masks {str(folder)!r} is no folder")
-    known = {
-        path.stem.removesuffix("_mask"): path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".png", ".bmp", ".tif", ".jpg")
-    }
-    found = tuple(known.get(Path(str(file.path)).stem) for file in files)
+    known: dict[str, list[Path]] = {}
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in (".png", ".bmp", ".tif", ".jpg"):
+            known.setdefault(path.stem.removesuffix("_mask"), []).append(path)
+    found = tuple(_mask_of(Path(str(file.path)), known) for file in files)
     if not any(found):
         raise DataError(
             f"no image has a mask in {str(folder)!r}; they must have the images' names, such as {Path(str(files[0].path)).stem}.png"
         )
     return found
+
+
+def _mask_of(image: Path, known: Mapping[str, Sequence[Path]]) -> Path | None:
+    """The mask of an image, by its name, and by its folder's where names return."""
+    found = known.get(image.stem, ())
+    if len(found) > 1:
+        found = [path for path in found if path.parent.name == image.parent.name] or found
+    if len(found) > 1:
+        raise DataError(f"{image} has {len(found)} masks, {found[0]} and {found[1]}; put them into folders that are called as the images'")
+    return found[0] if found else None
