@@ -29,7 +29,7 @@ class Variety:
     """How different variants are."""
 
     psnr: float
-    """mean over variants against the reconstruction without noise, in dB"""
+    """of all variants together against the reconstruction without noise, in dB; infinite where all are equal to it"""
     pixel_std: float
     """between variants, root mean square over pixels and channels, in gray levels of 255"""
     latent_std: float
@@ -78,10 +78,9 @@ def variants(
     noise = latent_noise(seed, list(range(count)), tuple(code.mean.shape), VARIANTS)  # type: ignore[arg-type]
     pictures = [decode_picture(codec, code.sample(temperature, noise=one), code.height, code.width) for one in track(noise)]
     centre = decode_picture(codec, code.mean, code.height, code.width)
-    apart = [psnr(centre, picture) for picture in pictures]
     spread = torch.stack(pictures).double().var(0, correction=0).mean().sqrt().item()
     added = temperature * code.std.double().square().mean().sqrt().item()
-    return pictures, Variety(sum(apart) / count, spread, added)
+    return pictures, Variety(psnr(centre.expand(count, -1, -1, -1), torch.stack(pictures)), spread, added)
 
 
 def walk(codec: Codec, code: Code, steps: int, temperature: float = 1.0, seed: int = 0, track: Any = iter) -> list[Tensor]:

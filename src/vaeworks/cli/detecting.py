@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from ..errors import ConfigError
-from .inputs import check_seed, data_source, make_folder
+from .inputs import check_seed, data_source, make_folder, placed
 from .options import Model, Out, Overwrite
 from .show import bar, console
 
@@ -71,7 +71,7 @@ def anomaly(
         _say_trained(Path(model), known.files)
     if known and tested:
         _say_shared(known.files, tested.files)
-    autoencoder = _model(model)
+    autoencoder = placed(model)
     channels = autoencoder.config.in_channels
     network = _network(features, features_weights, autoencoder)
     images = None if known is None else read_images(known.files, size, channels, bar("reading normal images"))
@@ -161,13 +161,6 @@ def _say_trained(model: Path, known: Sequence[ImageFile]) -> None:
             "ones will: the false-alarm rate is not kept; train it on others",
             style="yellow",
         )
-
-
-def _model(model: str) -> Autoencoder:
-    from ..train.precision import resolve_device
-    from .inputs import loaded
-
-    return loaded(model).to(resolve_device("auto"))
 
 
 def _network(name: str | None, path: Path | None, autoencoder: Autoencoder) -> Any:

@@ -26,6 +26,13 @@ def loaded(model: str) -> Autoencoder:
     return autoencoder.float() if autoencoder.dtype == torch.float16 else autoencoder
 
 
+def placed(model: str) -> Autoencoder:
+    """As `loaded`, on a GPU where there is one."""
+    from ..train.precision import resolve_device
+
+    return loaded(model).to(resolve_device("auto"))
+
+
 def codec(model: str, memory: str | None, precision: str | None) -> Codec:
     """The model within a memory budget, on a GPU where there is one.
 
@@ -151,6 +158,12 @@ def readable_images(pairs: list[tuple[Path, Path]], channels: int) -> Iterator[t
         yield source, target, image
     if len(errors) == len(pairs):
         raise errors[0]
+
+
+def say_skipped(skipped: Iterable[tuple[str, str]]) -> None:
+    """Name images that were left out."""
+    for name, reason in skipped:
+        console().print(f"skipped {name}: {reason}", style="yellow")
 
 
 def opened(path: Path, channels: int) -> Image.Image:

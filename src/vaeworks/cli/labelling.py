@@ -15,7 +15,7 @@ from tyro.conf import arg
 
 from ..config import dumps
 from ..errors import ConfigError, MissingExtraError
-from .inputs import check_seed, codec, data_source, loaded, make_folder
+from .inputs import check_seed, codec, data_source, make_folder, placed, say_skipped
 from .options import Data, Memory, Model, Out, Overwrite, Precision
 from .show import bar, console
 
@@ -76,13 +76,13 @@ def features(
     if find_spec("matplotlib") is None:
         raise MissingExtraError("matplotlib", "report", "the charts")
     images, classes = _labelled(data, labels)
-    autoencoder = loaded(model)
+    autoencoder = placed(model)
     side = _side(images, size, autoencoder.downsample_factor)
     network = None if features is None else load_features(features, features_weights, say=console().print)
     if network is not None:
         check_features(network, side)
     codes = encode_squares(autoencoder, images, side, classes, bar("images"))
-    _say_skipped(codes)
+    say_skipped(codes.skipped)
     draws = draw_labels(codes.pixels, codes.labels, counts, choices, seed)
     kinds = representations(codes, pool, network, bar("features"))
     rows = few_labels(kinds, draws, seed, bar("classifiers"))
@@ -204,11 +204,6 @@ def _labelled(data: str, how: str | None) -> tuple[ImageSet, tuple[str, ...]]:
     return images, classes
 
 
-def _say_skipped(codes: Codes) -> None:
-    for path, reason in codes.skipped:
-        console().print(f"skipped {path}: {reason}", style="yellow")
-
-
 def _side(images: ImageSet, size: int | None, factor: int) -> int:
     """What is asked for, or the multiple of f next to the largest image's shorter side, up to LARGEST."""
     own = min(max(min(file.width, file.height) for file in images.files), LARGEST)
@@ -246,10 +241,10 @@ def _judged(
     from ..apps.label_draws import draw_labels
 
     images, classes = _labelled(data, labels)
-    autoencoder = loaded(model)
+    autoencoder = placed(model)
     side = _side(images, size, autoencoder.downsample_factor)
     codes = encode_squares(autoencoder, images, side, classes, bar("images"))
-    _say_skipped(codes)
+    say_skipped(codes.skipped)
     draws = draw_labels(codes.pixels, codes.labels, counts, choices, seed)
     used, level = _noise(autoencoder, codes.mean, bool(codes.std.any()), temperature, noise)
     _say_level(level, noise)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from .inputs import check_free, data_source, image_files, loaded, opened, readable_images, targets
+from .inputs import check_free, data_source, image_files, opened, placed, readable_images, say_skipped, targets
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -27,9 +27,8 @@ SCHEMA = 1
 def differentiable(model: str, memory: str | None) -> Codec:
     """The model to be differentiated, on a GPU where there is one."""
     from ..runtime import Codec
-    from ..train.precision import resolve_device
 
-    return Codec(loaded(model).to(resolve_device("auto")).eval().requires_grad_(False), memory=memory)
+    return Codec(placed(model).eval().requires_grad_(False), memory=memory)
 
 
 def places(
@@ -110,4 +109,6 @@ def squares(autoencoder: Autoencoder, source: str, size: int | None, limit: int 
     images = scan(data_source(source), decode=False)
     if limit is not None:
         images = dataclasses.replace(images, files=tuple(images.files[i] for i in choose(images.files, limit, False)))
-    return encode_squares(autoencoder, images, size, track=bar(f"encode {source}"))
+    codes = encode_squares(autoencoder, images, size, track=bar(f"encode {source}"))
+    say_skipped(codes.skipped)
+    return codes

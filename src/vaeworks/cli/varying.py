@@ -10,7 +10,19 @@ from tyro.conf import Positional, arg
 
 from ..config import dumps
 from ..errors import ConfigError
-from .inputs import check_apart, check_seed, codec, data_source, image_files, loaded, make_folder, opened, readable_images, targets
+from .inputs import (
+    check_apart,
+    check_seed,
+    codec,
+    data_source,
+    image_files,
+    make_folder,
+    opened,
+    placed,
+    readable_images,
+    say_skipped,
+    targets,
+)
 from .options import Data, Inputs, Memory, Model, Out, Overwrite, Precision
 from .show import bar, console
 
@@ -165,7 +177,7 @@ def sample(
         raise ConfigError(f"{'--map' if map else f'--from {source}'} needs --data: the images whose latents it is of")
     _free(overwrite, out, out / "samples", out / "samples.png", out / "sample.json", *([out / "map.png"] if map else []))
     wanted = density(source, components, bar("flow"))
-    autoencoder = loaded(model)
+    autoencoder = placed(model)
     plane = None
     if data is None:
         from ..apps.density import Prior
@@ -184,6 +196,7 @@ def sample(
         own = min(max(min(file.width, file.height) for file in images.files), LARGEST)
         side = _side(autoencoder.downsample_factor, size or own)
         known, held_out = read_halves(autoencoder, images, side, find_labels(images.files, labels), bar("images"))
+        say_skipped([*known.skipped, *held_out.skipped])
         if map:
             check_plane(known.mean)
             plane = latent_map(autoencoder, known.mean, known.std, known.labels)
