@@ -464,8 +464,9 @@ def test_a_file_lost_during_training_is_named(tmp_path: Path, workers: int, dama
 
 
 @pytest.mark.parametrize("ending", ["error", "early"])
-def test_workers_end_with_the_stream(tmp_path: Path, ending: str) -> None:
-    """After an error, and where a run stops early, the workers are gone at once: PyTorch may wait 5 seconds for each."""
+def test_workers_end_with_the_stream(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error, and where a run stops early, the workers are gone without PyTorch's waiting for each: 5 seconds, here 150."""
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 150.0)
     write_pictures(tmp_path, 3)
     stream = crops(tmp_path)
     if ending == "error":
@@ -477,7 +478,7 @@ def test_workers_end_with_the_stream(tmp_path: Path, ending: str) -> None:
             if ending == "early":
                 break
     gc.collect()
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 120
     assert multiprocessing.active_children() == []
 
 
