@@ -193,6 +193,24 @@ def test_pixels(vae: vw.Autoencoder) -> None:
         AnomalyDetector(vae).fit(textures(30).reshape(30, -1))
 
 
+def test_black_images(vae: vw.Autoencoder) -> None:
+    """Black is black on any scale: floats that are all 0 are taken, those of a scale that ends at 1 are not."""
+    detector = AnomalyDetector(vae).fit(textures(30).astype(float))
+    black = np.zeros((2, SIZE, SIZE))
+    assert np.allclose(detector.score_samples(black), detector.score_samples(black.astype(np.uint8)))
+    with pytest.raises(DataError, match=r"0\.\.255"):
+        detector.score_samples(black + 0.5)
+
+
+def test_scores_need_no_heat(fitted: AnomalyDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores alone make no map of every pixel; they are those that come with the maps."""
+    images = textures(12, seed=5)
+    expected = fitted.readings(images).anomaly
+    monkeypatch.setattr("vaeworks.apps.anomaly.detector.enlarged", None)
+    assert np.array_equal(-fitted.score_samples(images), expected)
+    assert np.array_equal(fitted.predict(images) == -1, expected > -fitted.offset_)
+
+
 def test_split() -> None:
     """Parts are disjoint and whole; equal images are on one side; another seed is another split."""
     images = np.repeat(textures(30), 2, axis=0)

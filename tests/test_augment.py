@@ -371,8 +371,36 @@ def test_command_judges(tmp_path: Path, place: Path, capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out)["rows"] == result["rows"]
 
 
-def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line, and nothing is written."""
+@pytest.mark.parametrize("counts", [("1",), ("1", "2")])
+def test_command_judges_one_label(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, counts: tuple) -> None:
+    """One image of a class has no other to go to: that arm is missing where it would be, and said so; all others are there."""
+    monkeypatch.setattr(judging, "SEEN", 64)
+    words = ["augment", str(place / "kl.safetensors"), "--data", str(place / "data"), "--judge", "--choices", "1", "--counts", *counts]
+    assert main([*words, "--size", "8", "--per-image", "1", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "no other to interpolate to" in said.err
+    rows = {row["name"]: row for row in json.loads(said.out)["rows"]}
+    assert [name for name in (COPIES, TRANSFORMED, MIXED, *LATENT.values()) if name in rows] == list(rows)
+    for name in (COPIES, TRANSFORMED, MIXED, LATENT["noise"], LATENT["mixup"]):
+        assert list(rows[name]["accuracy"]) == list(rows[name]["gain"]) == list(counts)
+    assert list(rows.get(LATENT["interpolate"], {"each": ()})["each"]) == [count for count in counts if count != "1"]
+
+
+def test_temperature_and_noise(place: Path, tmp_path: Path) -> None:
+    """Both count: twice the temperature is twice the noise."""
+    stds = []
+    for temperature in ("1", "2"):
+        words = ["augment", str(place / "kl.safetensors"), "--data", str(place / "data"), "--per-image", "1", "--noise", "0.5"]
+        assert main([*words, "--temperature", temperature, "--out", str(tmp_path / temperature)]) == 0
+        stds.append(np.array(read_rows(tmp_path / temperature)[0]["noise"]["std"]))
+        assert json.loads((tmp_path / temperature / "augment.json").read_text())["temperature"] == float(temperature)
+    assert np.allclose(stds[1], 2 * stds[0]) and stds[0].min() > 0
+
+
+def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, before anything is encoded, and nothing is written."""
+    for name in ("encode_pixels", "encode_picture"):
+        monkeypatch.setattr(f"vaeworks.apps.codes.{name}", None)
     (tmp_path / "labels.csv").write_text("".join(f"{n}.png,a/b\n" for n in range(9)))
     one = tmp_path / "one"
     (one / "ant").mkdir(parents=True)
@@ -381,6 +409,10 @@ def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     for data, more, says in (
         (place / "data", (), "--out DIR is missing"),
         (place / "data", (*out, "--temperature", "0"), "temperature"),
+        (place / "data", (*out, "--noise", "nan"), "noise (=nan)"),
+        (place / "data", (*out, "--per-image", "0"), "per_image (=0)"),
+        (place / "data", (*out, "--how", "mixup", "--alpha", "nan"), "alpha (=nan)"),
+        (place / "data", ("--judge", "--counts", "1", "--per-image", "0"), "per_image (=0)"),
         (place / "data", (*out, "--labels", str(tmp_path / "labels.csv")), "'a/b' cannot be the name of a folder"),
         (place / "data", (*out, "--labels", "none"), "have no classes"),
         (place / "data", ("--judge", "--counts", "3"), "beside its test half"),

@@ -229,6 +229,13 @@ def test_generate(place: Path, tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "c.png").exists()
 
 
+@pytest.mark.parametrize("words", [["reconstruct"], ["decode"], ["edit", "--contrast", "2"], ["restore", "--noise", "5"], ["vary"]])
+def test_no_input(place: Path, tmp_path: Path, capsys, words: list[str]) -> None:
+    """Without IN there is one line, and no folder."""
+    assert "no IN is given" in error(capsys, words[0], place / "vae.safetensors", *words[1:], "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_files_and_names_that_do_not_fit(place: Path, tmp_path: Path, capsys) -> None:
     """A folder is never replaced by a picture, a file never by a folder; unknown kinds and devices are told before the work."""
     (tmp_path / "precious").mkdir()

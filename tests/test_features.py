@@ -22,7 +22,7 @@ from test_digits import idx
 
 import vaeworks as vw
 from vaeworks.apps import few_labels as study
-from vaeworks.apps.features import LatentFeatures, feature_names, pooled
+from vaeworks.apps.features import LatentFeatures, _moments, feature_names, pooled
 from vaeworks.apps.few_labels import LATENTS, LINEAR, NEAREST, PIXELS, Representation, few_labels, linear_probe, normalized
 from vaeworks.apps.label_draws import Draws, draw_labels, student
 from vaeworks.cli import main
@@ -151,6 +151,15 @@ def test_refused(place: Path) -> None:
         LatentFeatures(model).fit(x).transform(x[:, :8])
     with pytest.raises(DataError, match=r"0\.\.255"):
         LatentFeatures(model).fit(x / 255)
+
+
+def test_standardized_in_parts() -> None:
+    """Moments over parts are those of all of them; a channel that does not vary counts as 1, also where its mean is rounded."""
+    z = np.random.default_rng(0).normal(5, 3, (11, 3, 4, 5)).astype(np.float32)
+    z[:, 1] = np.float32(0.1)
+    mean, std = _moments(iter((z[:2], z[2:3], z[3:])))
+    assert np.allclose(mean, z.mean((0, 2, 3)), rtol=1e-5) and np.allclose(std[[0, 2]], z.std((0, 2, 3))[[0, 2]], rtol=1e-5)
+    assert std[1] == 1 and mean.dtype == std.dtype == np.float32
 
 
 # the study
@@ -310,13 +319,15 @@ def test_command(place: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["rows"] == result["rows"]
 
 
-def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line, and nothing is written."""
+def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, before anything is encoded, and nothing is written."""
+    monkeypatch.setattr("vaeworks.apps.codes.encode_pixels", None)
     words = ["features", str(place / "model.safetensors"), "--data", str(place / "digits"), "--out", str(tmp_path / "out")]
     for more, says in (
         (("--counts", "50"), "beside its test half"),
         (("--labels", "none"), "have no classes"),
-        (("--size", "9"), "multiple"),
+        (("--size", "9", "--counts", "1"), "multiple"),
+        (("--counts", "0"), "at least 1"),
         (("--seed", "-1"), "negative"),
     ):
         assert main([*words, *more]) == 2

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..data import ImageSet
@@ -133,6 +136,22 @@ def decode_pixels(autoencoder: Autoencoder, latents: Tensor, track: Track = iter
     """Images uint8 n c h w on the CPU of unnormalized latents n c h/f w/f."""
     parts = latents.split(_batch(latents.shape[-1] * autoencoder.downsample_factor))
     return torch.cat([from_model_range(autoencoder.decode(part.to(autoencoder.device, autoencoder.dtype))).cpu() for part in track(parts)])
+
+
+def pixel_digests(pixels: Tensor) -> list[str]:
+    """SHA-256 of every image uint8 n c h w, in hex: what divides images in halves that do not depend on their order."""
+    return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
+
+
+def first_half(digests: ArrayLike) -> NDArray[np.bool_]:
+    """Which of n images are in the first half by their hashes; equal ones are on one side.
+
+    Neither half is empty, unless all images are equal: then nothing is in the first.
+    """
+    known = np.asarray(digests)
+    middle = np.sort(known)[len(known) // 2]
+    below = known < middle
+    return below if below.any() or (known == middle).all() else known == middle
 
 
 def check_size(autoencoder: Autoencoder, size: int) -> None:

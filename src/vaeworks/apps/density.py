@@ -102,7 +102,9 @@ class Mixture:
         if len(x) < self.components:
             raise DataError(f"{len(x)} images cannot have {self.components} components; give fewer --components, or more images")
         self.shape = _shape(latents)
-        self.pca = PCA(_kept(x), whiten=True, svd_solver="full").fit(x)
+        if not np.ptp(x, axis=0).any():
+            raise DataError("all latents are equal; there is nothing to fit a density to")
+        self.pca = PCA(VARIANCE, whiten=True, svd_solver="full").fit(x)
         dimensions = self.pca.n_components_
         full = len(x) >= PER_NUMBER * dimensions * self.components
         self.mixture = GaussianMixture(
@@ -125,14 +127,6 @@ class Mixture:
     def score_samples(self, latents: Tensor) -> NDArray[np.float64]:
         """Log-density of latents n c h w among the principal components, whitened, in nats: n."""
         return np.asarray(self.mixture.score_samples(self.pca.transform(_flat(latents, 1))))
-
-
-def _kept(x: NDArray[np.float64]) -> int:
-    """Principal components that hold `VARIANCE`, fewer than images and at least one."""
-    if not np.ptp(x, axis=0).any():
-        raise DataError("all latents are equal; there is nothing to fit a density to")
-    spectrum = PCA(svd_solver="full").fit(x).explained_variance_ratio_
-    return min(int(np.searchsorted(np.cumsum(spectrum), VARIANCE)) + 1, len(x) - 1, len(spectrum))
 
 
 class Flow:

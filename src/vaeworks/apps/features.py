@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ..errors import ConfigError, DataError
 from ..models import Autoencoder
 from ..models.digest import model_digest
-from .anomaly.arrays import as_images, as_pixels
+from .anomaly.arrays import validated
 from .anomaly.sight import PcaSight, VaeSight, batches
 from .codes import Track
 
@@ -71,7 +71,7 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
         self.image_shape_ = images.shape[1:]
         self.latent_shape_ = self.sight_.latents(images[:1]).shape[1:]
         if self.standardize:
-            self.mean_, self.scale_ = _moments([self.sight_.latents(part) for part in batches(images, self.track or iter)])
+            self.mean_, self.scale_ = _moments(self.sight_.latents(part) for part in batches(images, self.track or iter))
         return self
 
     def transform(self, X: ArrayLike) -> Array:  # noqa: N803
@@ -114,16 +114,8 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
         return self.sight_
 
     def _images(self, X: ArrayLike, autoencoder: Autoencoder | None, reset: bool) -> Array:  # noqa: N803
-        """n c h w: uint8 for an autoencoder, float64 without one."""
-        if getattr(X, "ndim", 2) > 2:
-            x = validate_data(self, np.asarray(X), reset=reset, dtype=None, ensure_2d=False, allow_nd=True)
-        else:
-            x = validate_data(self, X, reset=reset, dtype="numeric")
-        if autoencoder is None:
-            return as_images(x, self.image_shape).astype(np.float64)
-        if x.ndim == 2 and self.image_shape is None:
-            raise ConfigError(f"X has rows of {x.shape[1]} values; an autoencoder needs image_shape=(h, w), (h, w, c) or (c, h, w)")
-        return as_pixels(as_images(x, self.image_shape), autoencoder.config.in_channels)
+        channels = None if autoencoder is None else autoencoder.config.in_channels
+        return validated(self, X, self.image_shape, channels, reset)
 
     def _rows(self, latents: Array) -> Array:
         if self.standardize:
@@ -160,8 +152,12 @@ def _grids(shape: Sequence[int]) -> list[int]:
     return [g for g in GRIDS if g <= min(shape[-2:])]
 
 
-def _moments(parts: Sequence[Array]) -> tuple[Array, Array]:
-    """Mean and standard deviation of every channel: c each; 1 for channels that do not vary."""
-    latents = np.concatenate(parts)
-    std = latents.std((0, 2, 3))
-    return latents.mean((0, 2, 3)), np.where(std > 0, std, 1).astype(latents.dtype)
+def _moments(parts: Iterable[Array]) -> tuple[Array, Array]:
+    """Mean and standard deviation of every channel: c each; 1 for channels that do not vary. Only one part is in memory at a time."""
+    found = [(part[:, 0].size, part.mean((0, 2, 3), dtype=np.float64), part.var((0, 2, 3), dtype=np.float64), part.dtype) for part in parts]
+    counts, means, variances = (np.array(values) for values in list(zip(*found, strict=True))[:3])
+    mean = np.average(means, axis=0, weights=counts)
+    std = np.sqrt(np.average(variances + np.square(means - mean), axis=0, weights=counts))
+    dtype = found[0][-1]
+    still = std <= np.finfo(dtype).eps * np.abs(mean)
+    return mean.astype(dtype), np.where(still, 1, std).astype(dtype)

@@ -93,9 +93,10 @@ def _components(rows: Array) -> Array:
 
 def normalized(rows: Array) -> Array:
     """Rows n d less their mean, divided by one number, so that their mean squared length is 1: one C means the same for all of them."""
-    centred = rows.astype(np.float64) - rows.mean(0, dtype=np.float64)
-    length = np.sqrt(np.square(centred).sum(1).mean())
-    return (centred / (length or 1)).astype(np.float32)
+    centred = np.subtract(rows, rows.mean(0, dtype=np.float64), dtype=np.float64)
+    length = np.sqrt(np.einsum("nd,nd->", centred, centred) / len(rows))
+    centred /= length or 1
+    return centred.astype(np.float32)
 
 
 def linear_probe(x: Array, y: Array, test: Array, seed: int) -> tuple[Array, float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 from ..metrics.bootstrap import Interval
+from .codes import first_half, pixel_digests
 
 Rows = NDArray[np.int64]
 
@@ -37,32 +38,47 @@ def draw_labels(pixels: Tensor, labels: Sequence[str] | None, counts: Sequence[i
 
     pixels: uint8 n c h w. Images go to the halves by hashes of their pixels, within each class, so that equal images stay together, and
     the halves do not depend on the images' order.
+    Errors: those of `check_labels`; DataError where so many images of a class are equal that one half has too few.
+    """
+    check_labels(labels, counts, choices)
+    assert labels is not None
+    classes = tuple(sorted(set(labels)))
+    targets = np.array([classes.index(label) for label in labels])
+    digests = np.array(pixel_digests(pixels))
+    test, pools = [], []
+    for number, name in enumerate(classes):
+        mine = np.flatnonzero(targets == number)
+        mine = mine[np.argsort(digests[mine], kind="stable")]
+        held_out = first_half(digests[mine])
+        test.append(mine[held_out])
+        pools.append(mine[~held_out])
+        _check_pool(name, len(mine), len(pools[-1]) if held_out.any() else 0, max(counts))
+    labelled = tuple({count: _some(pools, count, (seed, choice)) for count in sorted(set(counts))} for choice in range(choices))
+    tested = np.sort(np.concatenate(test))
+    return Draws(classes, targets, tested, labelled, float(np.bincount(targets[tested]).max() / len(tested)))
+
+
+def check_labels(labels: Sequence[str] | None, counts: Sequence[int], choices: int) -> None:
+    """Before any image is read.
+
     Errors: ConfigError for counts or choices below 1; DataError without two classes, or with too few images in one.
     """
     if not counts or min(counts) < 1 or choices < 1:
         raise ConfigError(f"counts (={tuple(counts)}) and choices of labels (={choices}) must be at least 1")
     if labels is None:
         raise DataError("the images have no labels; --labels takes folders, names or a CSV file of file names and classes")
-    classes = tuple(sorted(set(labels)))
-    if len(classes) < 2:
-        raise DataError(f"all images are of one class, {classes[0]!r}; a classifier needs at least two")
-    targets = np.array([classes.index(label) for label in labels])
-    digests = np.array([hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels])
-    test, pools = [], []
-    for number, name in enumerate(classes):
-        mine = np.flatnonzero(targets == number)
-        mine = mine[np.argsort(digests[mine], kind="stable")]
-        held_out = digests[mine] < digests[mine[len(mine) // 2]]
-        test.append(mine[held_out])
-        pools.append(mine[~held_out])
-        if len(pools[-1]) < max(counts) or not held_out.any():
-            raise DataError(
-                f"class {name!r} has {len(mine)} images, {len(pools[-1])} beside its test half; {max(counts)} labels of a class need "
-                f"about {2 * max(counts)}: give fewer with --counts"
-            )
-    labelled = tuple({count: _some(pools, count, (seed, choice)) for count in sorted(set(counts))} for choice in range(choices))
-    tested = np.sort(np.concatenate(test))
-    return Draws(classes, targets, tested, labelled, float(np.bincount(targets[tested]).max() / len(tested)))
+    if len(found := Counter(labels)) < 2:
+        raise DataError(f"all images are of one class, {labels[0]!r}; a classifier needs at least two")
+    for name, count in sorted(found.items()):
+        _check_pool(name, count, count - count // 2 if count > 1 else 0, max(counts))
+
+
+def _check_pool(name: str, images: int, beside: int, count: int) -> None:
+    if beside < count:
+        raise DataError(
+            f"class {name!r} has {images} images, {beside} beside its test half; {count} labels of a class need about {2 * count}: give "
+            "fewer with --counts"
+        )
 
 
 def _some(pools: Sequence[Rows], count: int, key: tuple[int, int]) -> Rows:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from ..errors import ConfigError
-from .inputs import check_seed, data_source, make_folder, placed
+from .inputs import check_free, check_seed, data_source, make_folder, placed
 from .options import Model, Out, Overwrite
 from .show import bar, console
 
@@ -115,11 +115,7 @@ def _check(normal: str | None, detector: Path | None, test: str | None, masks: P
         raise ConfigError("give either --normal SRC, to fit a detector, or --detector FILE, to take one that was fitted")
     if test is None and (detector is not None or masks is not None):
         raise ConfigError("there is nothing to score: give --test SRC")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; choose a folder for --out")
-    existing = next((out / name for name in (DETECTOR, SCORES, RECORD, *SHEETS) if (out / name).exists()), None)
-    if existing and not overwrite:
-        raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
+    check_free(out, (DETECTOR, SCORES, RECORD, *SHEETS), overwrite)
 
 
 def _check_fitted(options: dict[str, Any]) -> None:

@@ -64,15 +64,17 @@ def data_source(data: str, built_in: Iterable[str] = BUILT_IN) -> str:
 
 
 def image_files(inputs: tuple[str, ...]) -> list[tuple[Path, Path]]:
-    """(image file, its place below the folder that was named)."""
+    """(image file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where there is no image."""
     from ..data.folder import find_images
 
+    _check_given(inputs)
     found = [(path, source) for source in inputs for path in find_images(data_source(source, ("photos",)))]
     return [(path, path.relative_to(source) if Path(source).is_dir() and source != "photos" else Path(path.name)) for path, source in found]
 
 
 def files_ending(inputs: tuple[str, ...], suffix: str) -> list[tuple[Path, Path]]:
-    """(file, its place below the folder that was named)."""
+    """(file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where there is no such file."""
+    _check_given(inputs)
     found: list[tuple[Path, Path]] = []
     for source in map(Path, inputs):
         if not source.exists():
@@ -83,6 +85,11 @@ def files_ending(inputs: tuple[str, ...], suffix: str) -> list[tuple[Path, Path]
     if not found:
         raise DataError(f"no {suffix} file in {', '.join(inputs)}")
     return found
+
+
+def _check_given(inputs: tuple[str, ...]) -> None:
+    if not inputs:
+        raise ConfigError("no IN is given; name files or folders behind MODEL")
 
 
 def targets(sources: list[tuple[Path, Path]], out: Path, suffix: str, overwrite: bool) -> list[tuple[Path, Path]]:

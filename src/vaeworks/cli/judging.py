@@ -12,7 +12,7 @@ from tyro.conf import arg
 
 from ..config import dumps
 from ..errors import ConfigError, DataError, FormatError, MissingExtraError
-from .inputs import check_free, data_source, loaded, make_folder
+from .inputs import check_free, data_source, make_folder, placed
 from .judging_show import print_comparisons, print_evaluation, print_evaluations
 from .options import Data, Models, Overwrite
 from .show import bar, console
@@ -66,7 +66,7 @@ def evaluate(
         check_free(out, (RECORD, GALLERY, REPORT), overwrite)
     earlier = [e for path in against for e in read_evaluations(path)]
     _check_alike(earlier)
-    vaes = [_placed(loaded(model)) for model in models]
+    vaes = [placed(model) for model in models]
     crop_multiple = _multiple(models, vaes, multiple)
     images = scan(data_source(data))
     files = _unseen(models, images, data, val_fraction, include_training)
@@ -135,13 +135,6 @@ def read_evaluations(path: Path) -> list[Evaluation]:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return [dataclasses.replace(e, name=e.name or path.parent.name) for e in found]
-
-
-def _placed(vae: Autoencoder) -> Autoencoder:
-    """On a GPU where there is one."""
-    import torch
-
-    return vae.to("cuda") if torch.cuda.is_available() else vae
 
 
 def _say(line: str) -> None:

@@ -15,7 +15,7 @@ from tyro.conf import arg
 
 from ..config import dumps
 from ..errors import ConfigError, MissingExtraError
-from .inputs import check_seed, codec, data_source, make_folder, placed, say_skipped
+from .inputs import check_free, check_seed, codec, data_source, make_folder, placed, say_skipped
 from .options import Data, Memory, Model, Out, Overwrite, Precision
 from .show import bar, console
 
@@ -66,16 +66,17 @@ def features(
     """What latents are worth as features where few labels are known: beside pixels and PCA, with intervals over the choice of labels."""
     from ..apps.codes import encode_squares
     from ..apps.few_labels import charts, check_features, few_labels, representations
-    from ..apps.label_draws import draw_labels
+    from ..apps.label_draws import check_labels, draw_labels
     from ..formats.files import write_text
     from ..metrics.features import load_features
 
     _check(seed, size)
     stored = [] if write is None else [f"features.{write}", "features.csv"]
-    _free(out, [RECORD, *CHARTS, *stored], overwrite)
+    check_free(out, [RECORD, *CHARTS, *stored], overwrite)
     if find_spec("matplotlib") is None:
         raise MissingExtraError("matplotlib", "report", "the charts")
     images, classes = _labelled(data, labels)
+    check_labels(classes, counts, choices)
     autoencoder = placed(model)
     side = _side(images, size, autoencoder.downsample_factor)
     network = None if features is None else load_features(features, features_weights, say=console().print)
@@ -116,7 +117,7 @@ def augment(
         arg(help="a sample of the posterior; towards an image of its class; towards one of another class, with a soft label"),
     ] = "noise",
     labels: Labels = None,
-    temperature: Annotated[float, arg(help="of samples: times the posterior's std; 1 is the posterior itself")] = 1.0,
+    temperature: Annotated[float, arg(help="of samples: times the std of the posterior, or of --noise; 1 is the posterior itself")] = 1.0,
     noise: Annotated[
         float | None, arg(help="noise of so many stds of the latents' channels in place of the posterior's; by default 0.2 for points")
     ] = None,
@@ -132,13 +133,16 @@ def augment(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """New training images from labelled ones, with soft labels and provenance; or with --judge, whether a classifier gains by them."""
+    from ..apps.augmentation.plan import check_settings
+
     _check(seed, size)
-    for name, value in (("temperature", temperature), ("noise", noise), ("alpha", alpha)):
+    check_settings(per_image, alpha)
+    for name, value in (("temperature", temperature), ("noise", noise)):
         if value is not None and not 0 < value < float("inf"):
             raise ConfigError(f"{name} (={value}) must be positive")
     if judge:
         if out is not None:
-            _free(out, [JUDGED], overwrite)
+            check_free(out, [JUDGED], overwrite)
         found = _judged(model, data, labels, counts, choices, size, per_image, temperature, noise, alpha, flip, seed)
         if out is not None:
             from ..formats.files import write_text
@@ -150,10 +154,11 @@ def augment(
         raise ConfigError("--out DIR is missing: the folder for the new images")
     from ..apps.augmentation import Renderer, write_folder
     from ..apps.augmentation.folder import RECORD, ROWS, check_folder
-    from ..apps.augmentation.plan import plan
+    from ..apps.augmentation.plan import check_classes, plan
 
-    _free(out, [RECORD], overwrite)
+    check_free(out, [RECORD], overwrite)
     images, classes = _labelled(data, labels)
+    check_classes(how, classes)
     through = codec(model, memory, precision)
     used, level, spread = _probed(through, images, temperature, noise, seed) if how == "noise" else (None, None, None)
     render = Renderer(through, {str(file.path): file.path for file in images.files})
@@ -165,7 +170,7 @@ def augment(
     facts = {
         "model": model, "data": data, "method": how, "per_image": per_image, "seed": seed, "images": len(images.files),
         "variants": len(variants), "alpha": alpha if how == "mixup" else None, "noise": level,
-        "temperature": None if used is None else used.temperature, "pixel_std": spread,
+        "temperature": None if used is None else temperature, "pixel_std": spread,
     }  # fmt: skip
     make_folder(out)
     kept = write_folder(out, variants, render, facts, overwrite, bar("images"))
@@ -178,15 +183,6 @@ def _check(seed: int, size: int | None) -> None:
     check_seed(seed)
     if size is not None and size < 1:
         raise ConfigError(f"size (={size}) must be at least 1")
-
-
-def _free(out: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Errors: ConfigError where something is that would be written over, or --out is a file."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; choose a folder for --out")
-    existing = next((out / name for name in names if (out / name).exists()), None)
-    if existing and not overwrite:
-        raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
 
 
 def _labelled(data: str, how: str | None) -> tuple[ImageSet, tuple[str, ...]]:
@@ -238,9 +234,10 @@ def _judged(
 ) -> dict[str, Any]:  # fmt: skip
     from ..apps.augmentation.judgement import SEEN, judge
     from ..apps.codes import encode_squares
-    from ..apps.label_draws import draw_labels
+    from ..apps.label_draws import check_labels, draw_labels
 
     images, classes = _labelled(data, labels)
+    check_labels(classes, counts, choices)
     autoencoder = placed(model)
     side = _side(images, size, autoencoder.downsample_factor)
     codes = encode_squares(autoencoder, images, side, classes, bar("images"))
@@ -252,7 +249,7 @@ def _judged(
     _print_arms(arms, draws)
     return {
         "model": model, "data": data, "size": side, "per_image": per_image, "seed": seed, "images": len(codes), "choices": choices,
-        "classes": list(draws.classes), "chance": draws.chance, "noise": level, "temperature": None if level else temperature,
+        "classes": list(draws.classes), "chance": draws.chance, "noise": level, "temperature": temperature,
         "alpha": alpha, "flip": flip, "classifier": f"a small CNN, {SEEN} images seen", "rows": [asdict(arm) for arm in arms],
     }  # fmt: skip
 
@@ -265,7 +262,7 @@ def _noise(autoencoder: Autoencoder, means: Any, spread: bool, temperature: floa
     if level is None and spread:
         return Noise(temperature=temperature), None
     level = LEVEL if level is None else level
-    return Noise(std=tuple((level * latent_scale(autoencoder, list(means))).tolist())), level
+    return Noise(std=tuple((temperature * level * latent_scale(autoencoder, list(means))).tolist())), level
 
 
 def _probed(through: Codec, images: ImageSet, temperature: float, noise: float | None, seed: int) -> tuple[Noise, float | None, float]:
@@ -324,13 +321,18 @@ def _print_arms(arms: Sequence[Arm], draws: Draws) -> None:
         table.add_column(f"{count} a class", justify="right")
         table.add_column("against copies", justify="right")
     for one in arms:
-        cells = [(_shown(one.accuracy[n]), _difference(one.gain[n]) if one is not arms[0] else "") for n in one.accuracy]
+        cells = [
+            (_shown(one.accuracy[n]), _difference(one.gain[n]) if one is not arms[0] else "") if n in one.accuracy else ("", "")
+            for n in arms[0].accuracy
+        ]
         table.add_row(one.name, *(cell for pair in cells for cell in pair))
     console().print(table)
     console().print(
         f"accuracy of a small CNN, mean of {len(draws.labelled)} choices of labels and seeds, ± half of Student's 95 % interval; {tested}",
         style="dim",
     )
+    if 1 in arms[0].accuracy:
+        console().print("a single image of a class has no other to interpolate to: with 1 label there is no such arm", style="dim")
 
 
 def _shown(interval: Interval) -> str:

@@ -27,9 +27,10 @@ def reconstruct(
     from ..images import from_model_range, to_model_range, to_pillow, to_uint8
     from ..metrics import psnr
 
+    sources = image_files(inputs)
     through = codec(model, memory, precision)
     rows: dict[str, Any] = {}
-    pairs = targets(image_files(inputs), out, ".png", overwrite)
+    pairs = targets(sources, out, ".png", overwrite)
     for path, target, picture in readable_images(pairs, through.autoencoder.config.in_channels):
         image = to_uint8(picture)
         recon = from_model_range(through.reconstruct(to_model_range(image[None])).float())[0].cpu()
@@ -48,9 +49,10 @@ def decode(
     from ..formats.latents import read_latents
     from ..images import crop_to, from_model_range, to_pillow
 
+    sources = files_ending(inputs, ".safetensors")
     through = codec(model, memory, precision)
     rows: dict[str, Any] = {}
-    for path, target in targets(files_ending(inputs, ".safetensors"), out, ".png", overwrite):
+    for path, target in targets(sources, out, ".png", overwrite):
         found, (height, width) = read_latents(path, through.autoencoder.config)
         shape = found.shape[-3:]
         if not isinstance(through.autoencoder.config, TinyConfig):

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
 
 from ...errors import ConfigError, DataError
 
@@ -44,6 +46,22 @@ def as_images(x: NDArray[Any], image_shape: Sequence[int] | None) -> NDArray[Any
     return np.ascontiguousarray(x.transpose(0, channels + 1, height + 1, width + 1))
 
 
+def validated(estimator: BaseEstimator, x: ArrayLike, image_shape: Sequence[int] | None, channels: int | None, reset: bool) -> NDArray[Any]:
+    """Images n c h w of what an estimator is given as X: uint8 of `channels` for an autoencoder, float64 where there is none (None).
+
+    reset: as scikit-learn's `validate_data`. Errors: ConfigError, DataError; ValueError and TypeError of scikit-learn.
+    """
+    if getattr(x, "ndim", 2) > 2:
+        array = validate_data(estimator, np.asarray(x), reset=reset, dtype=None, ensure_2d=False, allow_nd=True)
+    else:
+        array = validate_data(estimator, x, reset=reset, dtype="numeric")
+    if channels is None:
+        return as_images(array, image_shape).astype(np.float64)
+    if array.ndim == 2 and image_shape is None:
+        raise ConfigError(f"X has rows of {array.shape[1]} values; an autoencoder needs image_shape=(h, w), (h, w, c) or (c, h, w)")
+    return as_pixels(as_images(array, image_shape), channels)
+
+
 def as_pixels(images: NDArray[Any], channels: int) -> NDArray[np.uint8]:
     """uint8 n `channels` h w, for a network, of images n c h w with values in 0..255; gray ones are repeated where it wants colours.
 
@@ -56,6 +74,6 @@ def as_pixels(images: NDArray[Any], channels: int) -> NDArray[np.uint8]:
     if images.dtype == np.uint8:
         return images
     low, high = float(images.min()), float(images.max())
-    if low < 0 or high > 255 or (high <= 1 and images.dtype.kind == "f"):
+    if low < 0 or high > 255 or (0 < high <= 1 and images.dtype.kind == "f"):
         raise DataError(f"pixels must be in 0..255, as uint8 is; these are {images.dtype} in {low:g}..{high:g}")
     return np.round(images).astype(np.uint8)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ...errors import ConfigError
 from ...models import Autoencoder
 from ..codes import Track
 from . import threshold as thresholds
-from .arrays import as_images, as_pixels
+from .arrays import validated
 from .density import Gaussian, Kind
 from .evidence import EVIDENCE, Combine, Scale, combined, enlarged, pooled, raw_maps
 from .sight import Maps, PcaSight, VaeSight, batches
@@ -96,7 +96,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def score_samples(self, X: ArrayLike) -> Array:  # noqa: N803
         """How normal every image is: n, higher being more normal; minus the combined z-score."""
-        return -self.readings(X).anomaly
+        scores = [self._scores(self._raw(part)) for part in batches(self._new_images(X), self.track or iter)]
+        return -combined({name: np.concatenate([part[name] for part in scores]) for name in self.evidence_}, self.combine)
 
     def decision_function(self, X: ArrayLike) -> Array:  # noqa: N803
         """score_samples less the threshold: n, negative for what is called anomalous."""
@@ -112,11 +113,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def readings(self, X: ArrayLike) -> Readings:  # noqa: N803
         """Scores by kind of evidence, combined scores and heat maps, in one pass. Errors: ConfigError for images of another shape."""
-        check_is_fitted(self)
-        images = self._images(X, reset=False)
-        if images.shape[1:] != self.image_shape_:
-            raise ConfigError(f"images are c h w = {images.shape[1:]}, the detector was fitted on {self.image_shape_}; resize them")
-        parts = [self._read(part) for part in batches(images, self.track or iter)]
+        parts = [self._read(part) for part in batches(self._new_images(X), self.track or iter)]
         scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in self.evidence_}
         return Readings(scores, combined(scores, self.combine), np.concatenate([part.heat for part in parts]))
 
@@ -139,29 +136,31 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return evidence
 
     def _images(self, X: ArrayLike, reset: bool) -> Array:  # noqa: N803
-        """n c h w: uint8 for an autoencoder, float64 without one."""
-        if getattr(X, "ndim", 2) > 2:
-            x = validate_data(self, np.asarray(X), reset=reset, dtype=None, ensure_2d=False, allow_nd=True)
-        else:
-            x = validate_data(self, X, reset=reset, dtype="numeric")
-        if self.autoencoder is None:
-            return as_images(x, self.image_shape).astype(np.float64)
-        if x.ndim == 2 and self.image_shape is None:
-            raise ConfigError(f"X has rows of {x.shape[1]} values; an autoencoder needs image_shape=(h, w), (h, w, c) or (c, h, w)")
-        return as_pixels(as_images(x, self.image_shape), self.autoencoder.config.in_channels)
+        channels = None if self.autoencoder is None else self.autoencoder.config.in_channels
+        return validated(self, X, self.image_shape, channels, reset)
+
+    def _new_images(self, X: ArrayLike) -> Array:  # noqa: N803
+        """Those to be scored. Errors: ConfigError for another shape than that of the fitted ones."""
+        check_is_fitted(self)
+        images = self._images(X, reset=False)
+        if images.shape[1:] != self.image_shape_:
+            raise ConfigError(f"images are c h w = {images.shape[1:]}, the detector was fitted on {self.image_shape_}; resize them")
+        return images
 
     def _latents(self, images: Array) -> Array:
         return np.concatenate([self.sight_.latents(part) for part in batches(images, self.track or iter)])
 
-    def _raw(self, images: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Maps and their numbers, by kind of evidence."""
-        maps = raw_maps(self.sight_.look(images), self.gaussian_, self.evidence_)
-        return maps, {name: pooled(values) for name, values in maps.items()}
+    def _raw(self, images: Array) -> dict[str, Array]:
+        """Maps by kind of evidence."""
+        return raw_maps(self.sight_.look(images), self.gaussian_, self.evidence_)
+
+    def _scores(self, maps: dict[str, Array]) -> dict[str, Array]:
+        return {name: self.scales_[name](pooled(values)).astype(np.float64) for name, values in maps.items()}
 
     def _standardize(self, images: Array) -> None:
         parts = [self._raw(part) for part in batches(images, self.track or iter)]
-        self.scales_ = {name: Scale.of(np.concatenate([scores[name] for _, scores in parts])) for name in self.evidence_}
-        self.map_scales_ = {name: Scale.of(np.concatenate([maps[name] for maps, _ in parts])) for name in self.evidence_}
+        self.scales_ = {name: Scale.of(np.concatenate([pooled(maps[name]) for maps in parts])) for name in self.evidence_}
+        self.map_scales_ = {name: Scale.of(np.concatenate([maps[name] for maps in parts])) for name in self.evidence_}
 
     def _calibrate(self, images: Array) -> None:
         parts = [self._read(part) for part in batches(images, self.track or iter)]
@@ -173,7 +172,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def _read(self, images: Array) -> Readings:
         """Of one batch."""
-        maps, numbers = self._raw(images)
+        maps = self._raw(images)
         height, width = images.shape[-2:]
         factor = 1 if self.autoencoder is None else self.autoencoder.downsample_factor
         heat = {
@@ -181,5 +180,5 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
             if values.shape[1:] != (height, width) else self.map_scales_[name](values)
             for name, values in maps.items()
         }  # fmt: skip
-        scores = {name: self.scales_[name](values).astype(np.float64) for name, values in numbers.items()}
+        scores = self._scores(maps)
         return Readings(scores, combined(scores, self.combine), combined(heat, self.combine))

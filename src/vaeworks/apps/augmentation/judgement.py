@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from ...arena.pictures import some
 from ...data.order import random_seed
 from ...metrics.bootstrap import Interval
 from ...models import Autoencoder
-from ..codes import Code, Codes, Track, decode_pixels
+from ..codes import Code, Codes, Track, decode_pixels, pixel_digests
 from ..label_draws import Draws, student
 from .plan import ALPHA, METHODS, PIXELS, Blend, Method, Noise, blends
 from .render import variant_latents
@@ -63,7 +62,7 @@ def judge(
     """A small CNN, trained for every arm on the same labelled images with `per_image` variants of each, for the same number of steps.
 
     codes: all images of `draws`. noise: of the latents' variants. flip: whether an image may be mirrored, which makes digits others.
-    Errors: those of `blends`.
+    A single labelled image of a class has nothing to interpolate to: that count has no such arm. Errors: those of `blends`.
     """
     tested = draws.test[some(len(draws.test), TESTED)]
     tasks = [(count, choice) for count in draws.labelled[0] for choice in range(len(draws.labelled))]
@@ -73,8 +72,9 @@ def judge(
         known = codes.of(draws.labelled[choice][count].tolist())
         targets = torch.from_numpy(draws.targets[draws.labelled[choice][count]])
         key = random_seed(seed, PIXELS, choice)
+        possible = [method for method in methods if count > 1 or method != "interpolate"]
         for name, (pixels, soft) in training_sets(
-            autoencoder, known, F.one_hot(targets, len(draws.classes)).double(), noise, per_image, methods, alpha, flip, key
+            autoencoder, known, F.one_hot(targets, len(draws.classes)).double(), noise, per_image, possible, alpha, flip, key
         ).items():
             share = _accuracy(autoencoder.device, pixels, soft, codes.pixels[tested], torch.from_numpy(draws.targets[tested]), key)
             right.setdefault((name, count), []).append(share)
@@ -88,7 +88,7 @@ def training_sets(
 ) -> dict[str, tuple[Tensor, Targets]]:  # fmt: skip
     """Images uint8 and targets of every arm: the labelled images and, but for copies, `per_image` variants of each."""
     assert known.labels is not None
-    keys = [int(hashlib.sha256(image.numpy().tobytes()).hexdigest()[:8], 16) for image in known.pixels]
+    keys = [int(digest[:8], 16) for digest in pixel_digests(known.pixels)]
     plans = {method: blends(method, known.labels, keys, per_image, seed, alpha) for method in {*methods, "noise", "mixup"}}
     images = known.pixels.float()
     made = {
@@ -138,9 +138,11 @@ def _accuracy(device: torch.device, pixels: Tensor, targets: Targets, test: Tens
 
 
 def _arms(right: Mapping[tuple[str, int], Sequence[float]], sizes: Mapping[tuple[str, int], int]) -> list[Arm]:
-    names, counts = list(dict.fromkeys(name for name, _ in right)), list(dict.fromkeys(count for _, count in right))
+    names = dict.fromkeys([COPIES, TRANSFORMED, MIXED, *LATENT.values(), *(name for name, _ in right)])
     arms = []
     for name in names:
+        if not (counts := [count for other, count in right if other == name]):
+            continue
         each = {count: tuple(right[name, count]) for count in counts}
         better = {count: max((right[b, count] for b in (TRANSFORMED, MIXED)), key=np.mean) for count in counts}
         arms.append(Arm(

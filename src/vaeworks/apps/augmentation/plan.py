@@ -63,14 +63,9 @@ def blends(method: Method, labels: Sequence[str], keys: Sequence[int], per_image
     """
     if method not in METHODS:
         raise ConfigError(f"method {method!r} is not known; choose from {', '.join(METHODS)}")
-    if not 1 <= per_image < MOST or not 0 < alpha < float("inf"):
-        raise ConfigError(f"per_image (={per_image}) must be from 1 to {MOST - 1}, and alpha (={alpha}) positive")
+    check_settings(per_image, alpha)
+    _check_partners(method, labels)
     classes = np.array(labels)
-    if method == "mixup" and len(set(labels)) < 2:
-        raise DataError(f"all images are of one class, {labels[0]!r}; mixup needs two, take noise or interpolate")
-    alone = [name for name, count in Counter(labels).items() if count < 2]
-    if method == "interpolate" and alone:
-        raise DataError(f"class {alone[0]!r} has one image, and nothing to interpolate to; give two of each class, or take noise")
     found = []
     for row, label in enumerate(labels):
         others = np.flatnonzero(classes == label if method == "interpolate" else classes != label)
@@ -84,6 +79,28 @@ def blends(method: Method, labels: Sequence[str], keys: Sequence[int], per_image
             share = HALFWAY * float(way) if method == "interpolate" else _share(alpha, random_seed(seed, PARTNERS, draw))
             found.append(Blend((row, int(others[int(which * len(others))])), (1 - share, share), draw))
     return found
+
+
+def check_settings(per_image: int, alpha: float = ALPHA) -> None:
+    """Errors: ConfigError for a number of variants or an alpha that cannot be."""
+    if not 1 <= per_image < MOST or not 0 < alpha < float("inf"):
+        raise ConfigError(f"per_image (={per_image}) must be from 1 to {MOST - 1}, and alpha (={alpha}) positive")
+
+
+def check_classes(method: Method, labels: Sequence[str]) -> None:
+    """Before any image is read. Errors: DataError where an image has no partner; ConfigError for a class that cannot be a folder."""
+    for label in sorted(set(labels)):
+        if not label or label.startswith(".") or re.search(r"[/\\:\0]", label):
+            raise ConfigError(f"class {label!r} cannot be the name of a folder; rename it")
+    _check_partners(method, labels)
+
+
+def _check_partners(method: Method, labels: Sequence[str]) -> None:
+    if method == "mixup" and len(set(labels)) < 2:
+        raise DataError(f"all images are of one class, {labels[0]!r}; mixup needs two, take noise or interpolate")
+    alone = [name for name, count in Counter(labels).items() if count < 2]
+    if method == "interpolate" and alone:
+        raise DataError(f"class {alone[0]!r} has one image, and nothing to interpolate to; give two of each class, or take noise")
 
 
 def _share(alpha: float, seed: int) -> float:
@@ -142,10 +159,8 @@ def plan(
     files: Sequence[ImageFile], labels: Sequence[str], method: Method, per_image: int, seed: int, noise: Noise | None, model: str,
     alpha: float = ALPHA,
 ) -> list[Variant]:  # fmt: skip
-    """Every variant of a set of images: which are in it, its label, its name. Errors: those of `blends`; ConfigError for a class's name."""
-    for label in sorted(set(labels)):
-        if not label or label.startswith(".") or re.search(r"[/\\:\0]", label):
-            raise ConfigError(f"class {label!r} cannot be the name of a folder; rename it")
+    """Every variant of a set of images: which are in it, its label, its name. Errors: those of `blends` and of `check_classes`."""
+    check_classes(method, labels)
     keys = [int(file.digest[:8], 16) for file in files]
     taken: set[str] = set()
     found = []
