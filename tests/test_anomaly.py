@@ -335,6 +335,8 @@ def test_comparison(fitted: AnomalyDetector) -> None:
     assert [row.method for row in rows if row.places is None] == [
         "reconstruction alone", "features alone", "density alone", "nearest images, 32 px",
     ]  # fmt: skip
+    cropped = Truth(np.ones(20, dtype=bool), np.zeros_like(masks), np.ones(20, dtype=bool))  # no defect is left in what is seen
+    assert [row.places for row in own_rows(fitted, fitted.readings(bad), cropped)] == [None] * 4
     alone = list(own_rows(fitted, fitted.readings(bad), Truth(np.ones(20, dtype=bool))))
     assert alone[0].auroc is None and alone[0].false_alarms is None and alone[0].found is not None
 
@@ -375,11 +377,11 @@ def test_masks(tmp_path: Path) -> None:
     files = scan(tmp_path / "test").files
     labels = class_labels(files, None)
     assert labels == ("a", "b", "c", "good")
-    truth = read_truth(files, labels, tmp_path / "masks", None, (10, 20))
+    truth = read_truth(files, labels, tmp_path / "masks", None)
     assert truth.masks is not None and truth.masked is not None
     assert truth.anomalous.tolist() == [True, True, True, False] and truth.masked.tolist() == [True, True, False, True]
     assert truth.masks.sum((1, 2)).tolist() == [16, 16, 0, 0] and truth.masks[0, 5, 3] and truth.masks[1, 5, 16]
-    small = read_truth(files, labels, tmp_path / "masks", 5, (5, 5))  # the middle square, halved
+    small = read_truth(files, labels, tmp_path / "masks", 5)  # the middle square, halved
     assert small.masks is not None and small.masks[1].sum() == 0 and read_images(files, 5, 1).shape == (4, 1, 5, 5)
     assert class_labels(files[:3], None) is None
 
@@ -417,6 +419,24 @@ def test_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert "table" not in json.loads(told.out)
 
 
+def test_masks_tell_what_is_anomalous(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """In one folder of images, those whose mask marks something are anomalous; masks of 0 and 1 are as good, black ones mark nothing."""
+    for kind in ("good", "blotch"):
+        for path in (place / "test" / kind).iterdir():
+            (tmp_path / "test").mkdir(exist_ok=True)
+            (tmp_path / "test" / f"{kind}-{path.name}").write_bytes(path.read_bytes())
+    (tmp_path / "masks").mkdir()
+    for path in (place / "masks/blotch").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) // 255).save(tmp_path / "masks" / f"blotch-{path.name}")
+    Image.new("L", (SIZE, SIZE)).save(tmp_path / "masks" / "good-000.png")
+    words = (place / "vae.safetensors", "--normal", place / "normal", "--no-baselines")
+    result = run(capsys, *words, "--test", tmp_path / "test", "--masks", tmp_path / "masks", "--out", tmp_path / "out")
+    known = run(capsys, *words, "--test", place / "test", "--masks", place / "masks", "--out", tmp_path / "known")
+    assert [row["places"] for row in result["table"]] == [row["places"] for row in known["table"]]
+    assert {name: row["images"] for name, row in result["classes"].items()} == {"anomalous": 8, "good": 8}
+    assert result["table"][0]["auroc"]["value"] == known["table"][0]["auroc"]["value"]
+
+
 def test_normals_that_the_model_has_learned_from(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The threshold is for images that nobody has learned from; where the model has, that is said."""
     files = scan("procedural:10:32").files
@@ -439,6 +459,10 @@ def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     for i, size in enumerate(((32, 32), (32, 36))):
         Image.new("L", size).save(mixed / f"{i}.png")
     test = ("--test", place / "test")
+    black = tmp_path / "black"
+    black.mkdir()
+    for i in range(8):
+        Image.new("L", (SIZE, SIZE)).save(black / f"{i:03d}.png")
     for words, says in (
         ((), "either --normal SRC"),
         (("--normal", normal, "--detector", "d.safetensors", *test), "either --normal SRC"),
@@ -451,6 +475,7 @@ def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         (("--normal", normal, "--false-alarms", "0.01"), "needs at least 1/0.01 - 1 = 99 normals"),
         (("--normal", normal, *test, "--masks", wrong), "is 32x31, its image"),
         (("--normal", normal, *test, "--masks", normal / "nowhere"), "is no folder"),
+        (("--normal", normal, *test, "--masks", black), "marks anything"),
         (("--normal", normal, "--features-weights", "w.pth"), "name it with --features"),
     ):
         assert main(["anomaly", str(model), "--out", str(out), *map(str, words)]) == 2, words

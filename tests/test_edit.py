@@ -245,7 +245,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir()
         for i in range(4):
             to_pillow((photo(32, 36 + i).float() + shift).to(torch.uint8)).save(root / name / f"{name[0]}{i}.png")
-    Image.fromarray(np.pad(np.full((8, 8), 255, np.uint8), ((4, 20), (8, 20)))).save(root / "mask.png")
+    mask = np.pad(np.full((8, 8), 255, np.uint8), ((4, 20), (8, 20)))
+    for name, factor in (("mask", 1.0), ("ones", 1 / 255), ("black", 0.0)):
+        Image.fromarray((mask * factor).round().astype(np.uint8)).save(root / f"{name}.png")
     return root
 
 
@@ -264,6 +266,8 @@ def test_command(place: Path, tmp_path: Path) -> None:
     assert run(place, tmp_path / "c", place / "dark" / "d0.png", *words) == 0
     (row,) = json.loads((tmp_path / "c" / "edit.json").read_text())["pictures"].values()
     assert row["outside"] == 0 < row["inside"]
+    assert run(place, tmp_path / "ones", place / "dark" / "d0.png", *words[:-1], place / "ones.png") == 0
+    assert (tmp_path / "ones" / "d0.png").read_bytes() == (tmp_path / "c" / "d0.png").read_bytes()
     assert run(place, tmp_path / "e", place / "dark", "--brightness", "20") == 0
     rows = json.loads((tmp_path / "e" / "edit.json").read_text())["pictures"]
     assert len(rows) == 4 and all("psnr_to_pixels" in row for row in rows.values())
@@ -304,12 +308,13 @@ def test_command_arithmetic(place: Path, tmp_path: Path) -> None:
         (["--arithmetic", "d0", "--contrast", "2"], "stands alone"),
         (["--channel", "9:1:1"], "channel 9 does not exist"),
         (["--contrast", "2", "--mask", "MASK"], "d1.png: the mask has 36 x 32 pixels, the picture 37 x 32"),
+        (["--contrast", "2", "--mask", "BLACK"], "d0.png: the mask marks nothing"),
         (["--contrast", "2", "--strength", "1", "2"], "several --strength"),
     ],
 )  # fmt: skip
 def test_errors(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
     """One line, before anything is written."""
-    named = [str(place / "mask.png") if word == "MASK" else word for word in words]
+    named = [str(place / f"{word.lower()}.png") if word in ("MASK", "BLACK") else word for word in words]
     assert run(place, tmp_path / "out", place / "dark", *named) == 2
     assert says in capsys.readouterr().err.strip().splitlines()[-1]
     assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.json"))

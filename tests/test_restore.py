@@ -250,6 +250,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask = np.zeros((44, 50), np.uint8)
     mask[10:20, 10:30] = 255
     Image.fromarray(mask).save(root / "mask.png")
+    Image.fromarray(0 * mask).save(root / "black.png")
     Image.fromarray(mask).save(root / "masks" / "a_mask.png")
     return root
 
@@ -296,11 +297,12 @@ def test_command_with_masks(place: Path, tmp_path: Path) -> None:
         (["--noise", "loud"], "must be a standard deviation in gray levels"),
         (["--mask", "MASK"], "b.png: the mask has 50 x 44 pixels, the picture 41 x 40"),
         (["--mask", "MASKS"], "b.png has no mask in"),
+        (["--mask", "BLACK"], "a.png: the mask marks nothing"),
     ],
 )  # fmt: skip
 def test_errors(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
     """One line, before anything is written."""
-    names = {"MASK": str(place / "mask.png"), "MASKS": str(place / "masks")}
+    names = {"MASK": str(place / "mask.png"), "MASKS": str(place / "masks"), "BLACK": str(place / "black.png")}
     assert run(place, tmp_path / "out", place / "in", *(names.get(word, word) for word in words)) == 2
     assert says in capsys.readouterr().err.strip().splitlines()[-1]
     assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.json"))

@@ -122,6 +122,12 @@ def to_uint8(image: Image.Image) -> Tensor:
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
+def marked(mask: Image.Image) -> Tensor:
+    """What a mask in mode L marks: bool h w. Lighter than 127 where anything is so light; else all but 0, as in masks of 0 and 1."""
+    values = to_uint8(mask)[0]
+    return values > (127 if int(values.max()) > 127 else 0)
+
+
 def to_pillow(image: Tensor) -> Image.Image:
     """One uint8 image, c h w in 0..255, as a Pillow image."""
     array = image.cpu().numpy()

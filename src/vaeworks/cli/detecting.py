@@ -56,7 +56,7 @@ def anomaly(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """What does not look like normal images, and where: scores, heat maps, and figures against baselines."""
-    from ..apps.anomaly.reading import read_images
+    from ..apps.anomaly.reading import check_sizes, read_images
     from ..apps.anomaly.storage import save_detector
     from ..config import dumps
     from ..formats.files import write_text
@@ -71,11 +71,18 @@ def anomaly(
         _say_trained(Path(model), known.files)
     if known and tested:
         _say_shared(known.files, tested.files)
+    for part in (known, tested):
+        if part is not None:
+            check_sizes(part.files, size)
+    classes, truth = (None, None) if tested is None else _truth(tested, size, labels, masks)
     autoencoder = placed(model)
     channels = autoencoder.config.in_channels
     network = _network(features, features_weights, autoencoder)
     images = None if known is None else read_images(known.files, size, channels, bar("reading normal images"))
-    pictures = None if tested is None else _pictures(tested, size, channels, labels, masks)
+    pictures = None
+    if tested is not None:
+        pixels = read_images(tested.files, size, channels, bar("reading test images"))
+        pictures = Pictures([str(file.path) for file in tested.files], pixels, classes, truth)
     found = _detector(detector, images, autoencoder, network, options)
     readings = None if pictures is None else found.readings(pictures.pixels)
     make_folder(out)
@@ -101,13 +108,16 @@ class Pictures:
     truth: Truth | None
 
 
-def _pictures(tested: ImageSet, size: int | None, channels: int, labels: str | None, masks: Path | None) -> Pictures:
-    from ..apps.anomaly.reading import class_labels, read_images, read_truth
+def _truth(tested: ImageSet, size: int | None, labels: str | None, masks: Path | None) -> tuple[tuple[str, ...] | None, Truth | None]:
+    """Classes of test images and what is known of them: by folders or labels, else by masks."""
+    from ..apps.anomaly.reading import GOOD, class_labels, labels_by_masks, read_truth
 
     classes = class_labels(tested.files, labels)
-    pixels = read_images(tested.files, size, channels, bar("reading test images"))
-    truth = None if classes is None else read_truth(tested.files, classes, masks, size, pixels.shape[-2:])
-    return Pictures([str(file.path) for file in tested.files], pixels, classes, truth)
+    if classes is None and masks is not None:
+        classes = labels_by_masks(tested.files, masks)
+        bad = sum(label != GOOD for label in classes)
+        console().print(f"{bad} of {len(classes)} test images have a mask that marks something; the others are taken to be normal")
+    return classes, None if classes is None else read_truth(tested.files, classes, masks, size)
 
 
 def _check(normal: str | None, detector: Path | None, test: str | None, masks: Path | None, out: Path, overwrite: bool) -> None:
@@ -213,7 +223,7 @@ def _tested(detector: AnomalyDetector, normals: Any, pictures: Pictures, reading
     console().print(f"{alarms.sum()} of {len(alarms)} test images are called anomalous; {out / SCORES} has every score")
     result: dict[str, Any] = {"images": len(alarms), "alarms": int(alarms.sum()), "scores": str(out / SCORES), "pictures": sheets}
     if pictures.truth is None or pictures.classes is None:
-        console().print("no test image lies in a folder called `good`, so AUROC is undefined; --labels can tell classes", style="yellow")
+        console().print("no test image lies in a folder called `good`, so AUROC is undefined; --labels or --masks can tell", style="yellow")
         return result
     truth = pictures.truth
     if truth.anomalous.all() or not truth.anomalous.any():

@@ -12,7 +12,7 @@ from tyro.conf import arg
 from ..errors import ConfigError
 from .inputs import opened
 from .options import Inputs, Memory, Model, Out, Overwrite
-from .retouching import differentiable, naming, places, read_masks, recorded, squares, strip_place, version_place
+from .retouching import differentiable, mask_files, naming, places, read_mask, recorded, squares, strip_place, version_place
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -70,16 +70,16 @@ def edit(
     pairs, record = places(inputs, out, overwrite, "edit.json", codec, versions)
     if arithmetic:
         return recorded(record, {"model": model} | _arithmetic(codec, arithmetic, pairs, out, overwrite))
-    masks = read_masks([path for path, _ in pairs], mask)
-    for (path, _), one in zip(pairs, masks, strict=True):
-        if one is not None:
+    masks = mask_files([path for path, _ in pairs], mask)
+    for (path, _), file in zip(pairs, masks, strict=True):
+        if (one := read_mask(file)) is not None:
             with naming(path):
                 check_mask(one, to_uint8(opened(path, channels)))
     moves = _direction(codec.autoencoder, direction, kind, size, save_direction, overwrite) if direction else None
     statistic = _statistics(codec, statistics_from, statistics)
     rows: dict[str, Any] = {}
-    for (path, target), one in zip(bar("edit")(pairs), masks, strict=True):
-        image = to_uint8(opened(path, channels))
+    for (path, target), file in zip(bar("edit")(pairs), masks, strict=True):
+        image, one = to_uint8(opened(path, channels)), read_mask(file)
         changes = [[*statistic, *step, *_colours(codec, adjustment), *fixed] for step in _steps(moves, strength)]
         found = [edit_picture(codec, image, each, one, detail=detail) for each in changes]
         for number, each in enumerate(found):

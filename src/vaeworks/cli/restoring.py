@@ -11,7 +11,7 @@ from tyro.conf import arg
 from ..errors import ConfigError
 from .inputs import check_seed, opened
 from .options import Inputs, Memory, Model, Out, Overwrite
-from .retouching import differentiable, naming, places, read_masks, recorded, squares, strip_place
+from .retouching import differentiable, mask_files, naming, places, read_mask, recorded, squares, strip_place
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def restore(
         raise ConfigError(f"steps (={steps}) must be at least 1")
     codec = differentiable(model, memory)
     pairs, record = places(inputs, out, overwrite, "restore.json", codec)
-    masks = read_masks([path for path, _ in pairs], mask)
+    masks = mask_files([path for path, _ in pairs], mask)
     facts = [(path, one, noise, plant, seed, codec.autoencoder.config.in_channels) for (path, _), one in zip(pairs, masks, strict=True)]
     for fact in facts if plant is None else ():
         _damaged(*fact)  # what is wrong is said before the work
@@ -97,7 +97,7 @@ def restore(
 
 
 def _damaged(
-    path: Path, mask: Tensor | None, noise: str | None, plant: str | None, seed: int, channels: int
+    path: Path, mask: Path | None, noise: str | None, plant: str | None, seed: int, channels: int
 ) -> tuple[Damage, Tensor | None]:  # fmt: skip
     """What is known of a picture, and the truth where the damage is planted. Errors name the picture."""
     import torch
@@ -111,10 +111,11 @@ def _damaged(
     image = to_uint8(opened(path, channels))
     if plant is not None:
         return planted(image, plant, seed), image
+    hole = read_mask(mask)
     with naming(path):
-        if mask is not None:
-            check_mask(mask, image)
-        missing = torch.zeros(image.shape[-2:], dtype=torch.bool) if mask is None else mask
+        if hole is not None:
+            check_mask(hole, image)
+        missing = torch.zeros(image.shape[-2:], dtype=torch.bool) if hole is None else hole
         level = 0.0 if noise is None else estimate_noise(image, missing) if noise == "auto" else parse_noise(noise)
     return Damage(image, missing, level), None
 

@@ -70,11 +70,10 @@ def recorded(place: Path, result: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def read_masks(paths: list[Path], mask: Path | None) -> list[Tensor | None]:
-    """bool h w of every picture: from one file for all of them, or from a folder by name."""
+def mask_files(paths: list[Path], mask: Path | None) -> list[Path | None]:
+    """The file of every picture's mask: one for all of them, or from a folder by name. Errors: DataError for a picture without one."""
     from ..data.labels import find_masks
     from ..data.place import ImageFile
-    from ..images import to_uint8
 
     if mask is None:
         return [None] * len(paths)
@@ -83,9 +82,15 @@ def read_masks(paths: list[Path], mask: Path | None) -> list[Tensor | None]:
         places = [Path(str(place)) if place else None for place in found or ()]
         if missing := next((path for path, place in zip(paths, places, strict=True) if place is None), None):
             raise DataError(f"{missing} has no mask in {mask}; every picture needs one, such as {missing.stem}.png")
-    else:
-        places = [mask] * len(paths)
-    return [to_uint8(opened(place, 1))[0] > 127 for place in places if place]
+        return list(places)
+    return [mask] * len(paths)
+
+
+def read_mask(file: Path | None) -> Tensor | None:
+    """bool h w; None without a file."""
+    from ..images import marked
+
+    return None if file is None else marked(opened(file, 1))
 
 
 @contextmanager

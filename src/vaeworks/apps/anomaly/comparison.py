@@ -45,7 +45,7 @@ class Row:
     found: Interval | None
     """share of anomalous ones"""
     places: Localization | None
-    """None without masks, or without maps"""
+    """None without maps, or where masks do not have both kinds of pixels"""
 
 
 def row(method: str, scores: Array, held_out: Array, rate: float, truth: Truth, maps: Array | None, seed: int = 0) -> Row:
@@ -54,7 +54,8 @@ def row(method: str, scores: Array, held_out: Array, rate: float, truth: Truth, 
     normal, bad = scores[~truth.anomalous], scores[truth.anomalous]
     places = None
     if maps is not None and truth.masks is not None and truth.masked is not None:
-        places = localization(maps[truth.masked], truth.masks[truth.masked])
+        masks = truth.masks[truth.masked]
+        places = localization(maps[truth.masked], masks) if masks.any() and not masks.all() else None  # a crop may leave no defect
     return Row(
         method,
         auroc(normal, bad, seed) if len(normal) and len(bad) else None,
