@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,11 @@ from torch import Tensor, nn
 
 import vaeworks as vw
 from vaeworks.errors import ConfigError
-from vaeworks.metrics.throughput import _begin_memory, _peak
 from vaeworks.nn import GroupNorm, Upsample
 from vaeworks.runtime.codec import Codec
 from vaeworks.runtime.maps import EVERYTHING, Convolved, Doubled, Enlarged, Halved, Normalized, Stored, strips, sweep
 from vaeworks.runtime.memory import container_memory, free_memory, parse_size
-from vaeworks.runtime.plan import RESERVE
+from vaeworks.runtime.plan import RESERVE, without_values
 from vaeworks.runtime.prepared import Filtered
 from vaeworks.runtime.striped import Ledger, Striped
 
@@ -400,21 +402,74 @@ def test_maps_on_the_host_do_not_count() -> None:
         Codec(model, tile=4, memory=RESERVE + 8 * 2**20).decode(z)
 
 
+WITHIN_BUDGET = """
+import torch
+import vaeworks as vw
+from vaeworks.metrics.throughput import _begin_memory, _peak
+
+model = vw.build("small-f8c4", channels=32, channel_mult=(1, 1, 2, 2), num_res_blocks=1).eval().requires_grad_(False)
+z = torch.randn(1, 4, 80, 80)
+rich = vw.Codec(model, tile=16).plan_decode(*z.shape).peak
+codec = vw.Codec(model, tile=16, memory=int(rich * 0.7))
+codec.decode(z[:, :, :16])  # libraries take their own share
+before, _ = _begin_memory(torch.device("cpu"))
+picture = codec.decode(z)
+print(rich, _peak(torch.device("cpu")) - before - picture.numel() * 4)
+"""
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak")
 def test_memory_is_within_the_budget() -> None:
     """What the process really takes, beside the result, with less than it would take otherwise."""
-    torch.manual_seed(0)
-    model = vw.build("small-f8c4", channels=32, channel_mult=(1, 1, 2, 2), num_res_blocks=1).eval().requires_grad_(False)
-    z = random(1, 4, 80, 80).float()
-    rich = Codec(model, tile=16).plan_decode(*z.shape).peak
-    codec = Codec(model, tile=16, memory=int(rich * 0.7))
-    codec.decode(z[:, :, :16])  # libraries take their own share
-    before, how = _begin_memory(torch.device("cpu"))
-    if before is None:
-        pytest.skip(how)
-    picture = codec.decode(z)
-    taken = _peak(torch.device("cpu")) - before - picture.numel() * 4
+    rich, taken = map(float, alone(WITHIN_BUDGET))
     assert 0.3 * rich < taken < 0.7 * rich, (taken, rich)
+
+
+def alone(script: str) -> list[str]:
+    """Words that a script prints in a process of its own, whose heap is new."""
+    return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+
+
+HELD_BACK = """
+import os
+import torch
+from vaeworks.runtime.memory import freed_at_once
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def held_back():
+    torch.ones(31 * 2**18)  # freed: from now on, glibc keeps blocks of up to 31 MiB for itself
+    blocks = [torch.ones(2**20) for _ in range(32)]
+    full = resident()
+    del blocks[::2]
+    return resident() - (full - 16 * 2**22)
+
+with freed_at_once():
+    with freed_at_once():
+        pass
+    print(held_back())
+print(held_back())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_freed_memory_goes_back_to_the_system_at_once() -> None:
+    """Every second one of many blocks: a heap keeps such holes, whose neighbours are in use."""
+    within, outside = map(int, alone(HELD_BACK))
+    assert within < 2**22 < 2**24 < outside
+
+
+def test_a_copy_without_values() -> None:
+    """Shapes and types are the network's, weights that are one stay one, and the network itself keeps its values."""
+    network = vae()
+    network.decoder.conv_out.bias = network.decoder.conv_in.bias
+    blank = without_values(network)
+    assert {t.device.type for t in blank.state_dict().values()} == {"meta"}
+    shapes = [{name: (t.shape, t.dtype) for name, t in one.state_dict().items()} for one in (blank, network)]
+    assert shapes[0] == shapes[1]
+    assert blank.decoder.conv_out.bias is blank.decoder.conv_in.bias
+    assert network.device.type == "cpu"
 
 
 def test_a_gradient_through_strips() -> None:

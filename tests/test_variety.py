@@ -422,6 +422,7 @@ def test_interpolate_command(place: Path, tmp_path: Path, capsys: pytest.Capture
     assert status == 0
     assert "30 x 17, cropped and resized to 21 x 21" in said
     assert json.loads((tmp_path / "out/path.json").read_text()) == result
+    assert "of a cross-fade" in (tmp_path / "out/path.svg").read_text()
     frames = sorted((tmp_path / "out/frames").iterdir())
     assert len(frames) == len(result["frames"]) == 5
     assert {open_image(frame).size for frame in frames} == {(21, 21)}

@@ -114,6 +114,20 @@ class Interpolation:
     largest: tuple[float, ...]
     """of each segment: its largest step, as a share of that way; even steps have 1 / steps"""
 
+    def chart(self) -> str:
+        """Norm and E(D(z)) - z along the path, beside what they are to be compared with, as an SVG.
+
+        Errors: MissingExtraError without matplotlib.
+        """
+        from ..pages.page import line_chart
+
+        at = [frame.segment + frame.t for frame in self.frames]
+        fields = {
+            "norm": "norm", "norm, independent ends": "norm_independent", "E(D(z)) - z": "recon", "the same of a cross-fade": "recon_fade",
+        }  # fmt: skip
+        lines = {name: (at, [getattr(frame, field) for frame in self.frames]) for name, field in fields.items()}
+        return line_chart(lines, "image", "share of the ends' norm; stds of the latents")
+
 
 def interpolate(codec: Codec, images: Sequence[Tensor], steps: int = 8, path: str = "linear", track: Track = iter) -> Interpolation:
     """Pictures on the way through images uint8 c h w of one size, `steps` steps from each to the next.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -68,7 +69,7 @@ def interpolate(
     if video == "mp4":
         find_ffmpeg()
     film = out / f"path.{video}"
-    _free(overwrite, out, out / "strip.png", film, out / "path.json", out / "frames")
+    _free(overwrite, out, out / "strip.png", film, out / "path.json", out / "path.svg", out / "frames")
     through = codec(model, memory, precision)
     images, names = _alike([path for path, _ in image_files(inputs)], through.autoencoder.config.in_channels)
     found = between(through, images, steps, path, bar("frames"))
@@ -82,6 +83,8 @@ def interpolate(
         "frames": [frame.figures() for frame in found.frames],
     }  # fmt: skip
     write_text(out / "path.json", dumps(result) + "\n")
+    if find_spec("matplotlib") is not None:
+        write_text(out / "path.svg", found.chart())
     _print_path(found, steps)
     console().print(f"{out / 'strip.png'}: the path above, the cross-fade below; {film} moves")
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ from ..models import Autoencoder, Decoder, Encoder, Posterior
 from .compiling import Graphs, When, compiled
 from .gradients import decode_with_gradient, encode_with_gradient
 from .maps import Shape
-from .memory import free_memory, parse_size
-from .plan import Plan, Run, planned, whole_plan
+from .memory import free_memory, freed_at_once, parse_size
+from .plan import Plan, Run, planned, whole_plan, without_values
 from .prepared import FILTERED, Kernels
 from .striped import Striped
 
@@ -129,7 +130,10 @@ class Codec:
             return torch.cat([self._decoded(part) for part in parts])
         latents = latents.contiguous(memory_format=torch.channels_last)
         plan = self.plan_decode(*latents.shape)
-        return self._whole["decode"](latents) if plan.whole else _decoded(vae, latents, self._strips(plan, "decoding"))
+        if plan.whole:
+            return self._whole["decode"](latents)
+        with self._within_budget():
+            return _decoded(vae, latents, self._strips(plan, "decoding"))
 
     def encode(self, images: Tensor, *, pad: bool = False, gradient: bool = False) -> Posterior:
         """The posterior of images n 3 h w in [-1,1]; arguments and errors are `Autoencoder.encode`'s and `decode`'s."""
@@ -157,7 +161,14 @@ class Codec:
             return torch.cat([self._moments(part) for part in parts])
         images = images.contiguous(memory_format=torch.channels_last)
         plan = self.plan_encode(*images.shape)
-        return self._whole["encode"](images) if plan.whole else _encoded(self.autoencoder, images, self._strips(plan, "encoding"))
+        if plan.whole:
+            return self._whole["encode"](images)
+        with self._within_budget():
+            return _encoded(self.autoencoder, images, self._strips(plan, "encoding"))
+
+    def _within_budget(self) -> AbstractContextManager[None]:
+        """Where a budget was given, nothing that is freed may go on counting."""
+        return nullcontext() if self.memory is None else freed_at_once()
 
     def _parts(self, what: str, batch: Tensor) -> Sequence[Tensor] | None:
         """Images one by one, where all of them at once do not fit, or only with maps that are computed again."""
@@ -228,7 +239,7 @@ class Codec:
         kept = self._plans.get((what, shape))
         if kept is None or kept.peak > budget or (kept.recomputed and budget > 1.5 * kept.budget):
             if self._blank is None:
-                self._blank = copy.deepcopy(self.autoencoder).to("meta").requires_grad_(False)
+                self._blank = without_values(self.autoencoder)
             arguments = (self._blank, run, shape, row, self.autoencoder.kl_config.norm_groups, budget)
             kept = planned(*arguments, what, self.tile, self._offload)
             if self.tile is None and not self._strips_are_faster(kept, what):

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
 import os
+import platform
 import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from ..errors import ConfigError
+
+FREED = 2**20
+"""Bytes from which on a block is given back to the system as soon as it is freed, in `freed_at_once`."""
+
+LARGEST_KEPT = 2**25
+"""The same outside of it: the bound to which glibc raises its own, moving threshold (malloc/malloc.c, DEFAULT_MMAP_THRESHOLD_MAX)."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -54,3 +68,41 @@ def as_gib(nbytes: float) -> str:
     if nbytes >= 2**29:
         return f"{nbytes / 2**30:.2f} GiB"
     return f"{math.ceil(nbytes / 2**20)} MiB" if nbytes >= 2**20 else f"{math.ceil(nbytes / 2**10)} KiB"
+
+
+@contextmanager
+def freed_at_once() -> Iterator[None]:
+    """Memory of freed tensors goes back to the system at once, on Linux with glibc; elsewhere, and where the user has set it, as ever.
+
+    glibc keeps freed blocks of up to 32 MiB for later, scattered over a heap in which larger ones find no room: a decode in strips that
+    holds 650 MiB at most would take 1.4 GiB, and keep them (docs/log.md).
+    """
+    mallopt = _mallopt()
+    if mallopt is None:
+        yield
+        return
+    with _Depth.lock:
+        _Depth.value += 1
+        mallopt(M_MMAP_THRESHOLD, FREED)
+    try:
+        yield
+    finally:
+        with _Depth.lock:
+            _Depth.value -= 1
+            if not _Depth.value:
+                mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+                mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_KEPT)
+
+
+class _Depth:
+    """How many are within `freed_at_once`, in all threads."""
+
+    lock = threading.Lock()
+    value = 0
+
+
+@functools.cache
+def _mallopt() -> Callable[[int, int], int] | None:
+    """glibc's, unless its threshold is the user's choice."""
+    chosen = "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in os.environ.get("GLIBC_TUNABLES", "")
+    return None if chosen or platform.libc_ver()[0] != "glibc" else ctypes.CDLL(None).mallopt

@@ -6,6 +6,7 @@ work is taken.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -101,6 +102,12 @@ class _Counted(Prepared):
         self.counting.work += work
         self.counting.wide += work if min(self.conv.in_channels, self.conv.out_channels) >= WIDE else 0
         return x.new_empty(shape)
+
+
+def without_values(network: Autoencoder) -> Autoencoder:
+    """A copy on the device "meta", for which no weight is copied."""
+    parameters = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in network.parameters()}
+    return copy.deepcopy(network, {**parameters, **{id(b): torch.empty_like(b, device="meta") for b in network.buffers()}})
 
 
 def planned(
