@@ -1,4 +1,4 @@
-"""Few labels on digits, MNIST and four breeds of pets: what small VAEs' latents are worth, and whether their variants help a classifier.
+"""Few labels on digits, MNIST and three breeds of pets: what small VAEs' latents are worth, and whether their variants help a classifier.
 
     python benchmarks/few_labels.py --data FOLDER --out FOLDER [--only digits mnist pets] [--minutes 4] [--json OUT.json]
         [--charts docs/images]
@@ -15,11 +15,13 @@ import json
 import os
 import platform
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 GRAY = ("--model.in-channels", "1", "--model.out-channels", "1")
+ENOUGH = 100  # images of a breed: 50 labels and a test half
 WHOLE = ("--data.min-scale", "1.0", "--data.no-flip")
 
 
@@ -95,16 +97,21 @@ def measured(options: argparse.Namespace, name: str, recipe: str) -> dict:
 
 
 def images(options: argparse.Namespace, name: str) -> object:
-    """A source; the breeds of dogs and of cats are linked into one folder."""
+    """A source; the breeds of dogs and of cats that have enough images are linked into one folder."""
     if name != "pets":
         return name if name == "digits" else options.data / name
     folder = options.out / "pets"
     folder.mkdir(parents=True, exist_ok=True)
-    for kind in ("dogs", "cats"):
-        for path in sorted((options.data / f"oxford-pets-{kind}").glob("*.jpg")):
-            if not (folder / path.name).exists():
-                (folder / path.name).symlink_to(path.resolve())
+    paths = [path for kind in ("dogs", "cats") for path in sorted((options.data / f"oxford-pets-{kind}").glob("*.jpg"))]
+    known = Counter(breed(path) for path in paths)
+    for path in paths:
+        if known[breed(path)] >= ENOUGH and not (folder / path.name).exists():
+            (folder / path.name).symlink_to(path.resolve())
     return folder
+
+
+def breed(path: Path) -> str:
+    return path.stem.rsplit("_", 1)[0]
 
 
 def call(*words: object) -> None:
