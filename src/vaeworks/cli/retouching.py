@@ -24,7 +24,7 @@ SCHEMA = 1
 """Of edit.json and restore.json; rises when a key changes its meaning."""
 
 
-def differentiable(model: str, memory: str | None) -> Codec:
+def differentiable(model: str, memory: str | None = None) -> Codec:
     """The model to be differentiated, on a GPU where there is one."""
     from ..runtime import Codec
 
