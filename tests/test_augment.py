@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,29 @@ def test_other_sources(place: Path, tmp_path: Path) -> None:
         reproduce(codec, row)
     with pytest.raises(FormatError, match="no provenance"):
         reproduce(codec, {"file": "x"})
+
+
+def test_places_by_name(place: Path, tmp_path: Path) -> None:
+    """Digits, images of IDX files and members of tars are found by what a row calls them; of others the error says what to pass."""
+    (tmp_path / "idx").mkdir()
+    values = np.random.default_rng(0).integers(0, 255, (9, 8, 8)).astype(np.uint8)
+    (tmp_path / "idx/t-images-idx3-ubyte").write_bytes(idx(values))
+    (tmp_path / "idx/t-labels-idx1-ubyte").write_bytes(idx((np.arange(9) % 3).astype(np.uint8)))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(place / "data", "data")
+    codec = vw.Codec(built(KL))
+    base = planned(place, "noise")[0].to_dict()
+    for source in ("digits", str(tmp_path / "idx"), str(tmp_path / "a.tar"), "procedural:10:16"):
+        file = scan(source).files[7]
+        row = base | {"sources": [str(file.path)], "digests": [file.digest]}
+        expected = reproduce(codec, row, {str(file.path): file.path})
+        if source.startswith("procedural"):
+            with pytest.raises(DataError, match=r"pass places=\{.*scan\(SRC\)"):
+                reproduce(codec, row)
+        else:
+            assert torch.equal(reproduce(codec, row), expected)
+    with pytest.raises(ConfigError, match="same precision"):
+        reproduce(vw.Codec(built(KL).bfloat16()), base)
 
 
 # the folder

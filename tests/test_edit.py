@@ -32,6 +32,7 @@ from vaeworks.apps.editing import (
     transferred,
 )  # fmt: skip
 from vaeworks.cli import main
+from vaeworks.cli.editing import split_sources
 from vaeworks.errors import ConfigError, DataError, FormatError
 from vaeworks.images import open_image, to_pillow
 
@@ -94,6 +95,35 @@ def test_map_direction() -> None:
     assert math.isnan(fit_direction(noise[:3], noise[20:]).separation)
 
 
+def test_held_out_pictures_are_no_copies() -> None:
+    """Every picture twice, side by side, without an attribute: copies are in one half, so nothing is told apart; order is no matter."""
+    having, lacking = (random(20, C, 4, 4, seed=seed).repeat_interleave(2, 0) for seed in (7, 8))
+    found = fit_direction(having, lacking, "map")
+    assert 0.2 < found.separation < 0.8
+    turned = fit_direction(having.flip(0), lacking.flip(0), "map")
+    assert turned.separation == pytest.approx(found.separation)
+    names = [str(i // 2) for i in range(40)]
+    assert fit_direction(having, lacking, "map", (names, names)).separation < 0.8
+    mostly = torch.cat([having[:1].expand(8, -1, -1, -1), having[2:3]])  # one that differs makes a half
+    assert math.isfinite(fit_direction(mostly, lacking, "mean").separation)
+    assert math.isnan(fit_direction(mostly[:8], lacking, "mean").separation)
+
+
+def test_sources_with_colons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The colon counts that has a source on either side; none, and more than one, are an error."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("with", "without", "x", "y:z"):
+        Path(name).mkdir()
+    for pair in (("with", "without"), ("procedural:10:32", "procedural:10:32:1"), ("sound:made:9", "photos"), ("hf:a/b:train", "with")):
+        assert split_sources(":".join(pair)) == pair
+    assert split_sources("x:y:z") == ("x", "y:z")
+    for name in ("x:y", "z"):
+        Path(name).mkdir()
+    for text, says in (("x:y:z", "may mean x and y:z or x:y and z"), ("with:gone", "'gone' does not exist"), ("a:b:c", "at none of")):
+        with pytest.raises(ConfigError, match=says):
+            split_sources(text)
+
+
 def test_direction_files(tmp_path: Path) -> None:
     """What is saved is read again; files that are no directions, and other models', are refused."""
     direction = fit_direction(random(10, C, 2, 2), random(10, C, 2, 2, seed=1) + 1)
@@ -106,6 +136,8 @@ def test_direction_files(tmp_path: Path) -> None:
     other = copy.deepcopy(vae)
     with torch.no_grad():
         other.decoder.conv_out.weight[0, 0, 0, 0] += 0.1
+    with pytest.raises(ConfigError, match="same precision"):
+        load_direction(tmp_path / "d.safetensors", copy.deepcopy(vae).bfloat16())
     with pytest.raises(ConfigError, match="another model"):  # of the same shape
         load_direction(tmp_path / "d.safetensors", other)
     vw.save(vae, tmp_path / "vae.safetensors")

@@ -139,7 +139,7 @@ def decode_pixels(autoencoder: Autoencoder, latents: Tensor, track: Track = iter
 
 
 def pixel_digests(pixels: Tensor) -> list[str]:
-    """SHA-256 of every image uint8 n c h w, in hex: what divides images in halves that do not depend on their order."""
+    """SHA-256 of every image n c h w, in hex: what divides images in halves that do not depend on their order."""
     return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
 
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..errors import ConfigError, DataError
 from ..models import Autoencoder
-from ..models.digest import model_digest
+from ..models.digest import SAME_PRECISION, model_digest
 from .anomaly.arrays import validated
 from .anomaly.sight import PcaSight, VaeSight, batches
 from .codes import Track
@@ -109,7 +109,9 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
             network = self._network()
             assert network is not None
             if model_digest(network) != self.digest_:
-                raise ConfigError(f"{self.autoencoder} is another model than the features were fitted with; give that one, or fit again")
+                raise ConfigError(
+                    f"{self.autoencoder} is another model than the features were fitted with; give that one {SAME_PRECISION}, or fit again"
+                )
             self.sight_ = VaeSight(network)
         return self.sight_
 

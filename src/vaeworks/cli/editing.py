@@ -61,6 +61,7 @@ def edit(
         raise ConfigError("--save-direction needs a --direction WITH:WITHOUT")
     if arithmetic and (mask or direction or statistics_from or adjustment or channel):
         raise ConfigError("--arithmetic stands alone; edit its picture in a second call")
+    pair = _pair(direction, save_direction, overwrite) if direction else None
     codec = differentiable(model, memory)
     channels = codec.autoencoder.config.in_channels
     fixed: list[Change] = [parse_channel(text, codec.autoencoder.latent_channels).applied for text in channel]
@@ -75,7 +76,7 @@ def edit(
         if (one := read_mask(file)) is not None:
             with naming(path):
                 check_mask(one, to_uint8(opened(path, channels)))
-    moves = _direction(codec.autoencoder, direction, kind, size, save_direction, overwrite) if direction else None
+    moves = _direction(codec.autoencoder, direction, pair, kind, size, save_direction, overwrite) if direction else None
     statistic = _statistics(codec, statistics_from, statistics)
     rows: dict[str, Any] = {}
     for (path, target), file in zip(bar("edit")(pairs), masks, strict=True):
@@ -98,23 +99,54 @@ def edit(
     return recorded(record, {"model": model, "direction": facts, "adjustment": dataclasses.asdict(adjustment), "pictures": rows})
 
 
-def _direction(autoencoder: Autoencoder, text: str, kind: Any, size: int | None, save: Path | None, overwrite: bool) -> Direction:
-    """From a file, or from two sources."""
-    from ..apps.editing import fit_direction, load_direction, save_direction
+def _pair(text: str, save: Path | None, overwrite: bool) -> tuple[str, str] | None:
+    """The two sources of a direction; None for a file of one. Everything is checked that can be without reading pictures."""
     from ..formats.files import check_ending
 
     if text.endswith(".safetensors"):
         if save:
             raise ConfigError("--save-direction keeps a direction that is fitted; this one is a file already")
-        return load_direction(Path(text), autoencoder)
-    having, _, lacking = text.partition(":")
-    if not having or not lacking:
-        raise ConfigError(f"--direction {text!r} must be WITH:WITHOUT, two sources of pictures, or a .safetensors file")
+        return None
     if save is not None:
         check_ending(save)
         if save.exists() and not overwrite:
             raise ConfigError(f"{save} exists; choose another --save-direction, or pass --overwrite")
-    found = fit_direction(squares(autoencoder, having, size).mean, squares(autoencoder, lacking, size).mean, kind)
+    return split_sources(text)
+
+
+def split_sources(text: str) -> tuple[str, str]:
+    """WITH and WITHOUT of --direction: sources have colons of their own, so that the one colon counts that has a source on either side.
+
+    Errors: ConfigError where there is no such colon, or more than one.
+    """
+    from ..data.named import is_source
+
+    pairs = [(text[:i], text[i + 1 :]) for i in range(1, len(text) - 1) if text[i] == ":"]
+    found = [pair for pair in pairs if all(map(is_source, pair))]
+    if not pairs:
+        raise ConfigError(f"--direction {text!r} must be WITH:WITHOUT, two sources of pictures, or a .safetensors file")
+    if len(found) > 1:
+        readings = " or ".join(f"{a} and {b}" for a, b in found)
+        raise ConfigError(f"--direction {text!r} may mean {readings}; write one of them as an absolute path, or rename it")
+    if not found:
+        odd = next((side for side in pairs[0] if not is_source(side)), "")
+        why = f"{odd!r} does not exist" if len(pairs) == 1 else "at none of its colons are there two sources that exist"
+        raise ConfigError(f"--direction {text!r} must be WITH:WITHOUT, two sources of pictures; {why} (docs/data.md)")
+    return found[0]
+
+
+def _direction(
+    autoencoder: Autoencoder, text: str, pair: tuple[str, str] | None, kind: Any, size: int | None, save: Path | None, overwrite: bool
+) -> Direction:  # fmt: skip
+    """From a file, or fitted to a pair of sources."""
+    from ..apps.codes import pixel_digests
+    from ..apps.editing import fit_direction, load_direction, save_direction
+
+    if pair is None:
+        return load_direction(Path(text), autoencoder)
+    having, lacking = pair
+    codes = squares(autoencoder, having, size), squares(autoencoder, lacking, size)
+    found = fit_direction(codes[0].mean, codes[1].mean, kind, (pixel_digests(codes[0].pixels), pixel_digests(codes[1].pixels)))
     console().print(f"direction of {having} against {lacking}: tells held-out pictures apart with an AUROC of {found.separation:.3f}")
     if save is not None:
         save_direction(save, found, autoencoder, overwrite=overwrite)

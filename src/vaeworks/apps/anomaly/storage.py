@@ -13,6 +13,7 @@ import torch
 from ...errors import ConfigError, FormatError
 from ...formats.files import atomic, check_ending, read_tensors, write_tensors
 from ...models import Autoencoder
+from ...models.digest import SAME_PRECISION
 from .density import Gaussian
 from .detector import AnomalyDetector
 from .evidence import Scale
@@ -91,7 +92,9 @@ def _check_networks(path: str | Path, known: dict[str, str], autoencoder: Autoen
     for name in ("model", "features"):
         if given.get(name) != known.get(name):
             theirs, ours = ((digest or "none")[:12] for digest in (known.get(name), given.get(name)))
-            raise ConfigError(f"{path} was fitted with another {name} network ({theirs}, this is {ours}); give the same one, or fit again")
+            raise ConfigError(
+                f"{path} was fitted with another {name} network ({theirs}, this is {ours}); give that one {SAME_PRECISION}, or fit again"
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ...data.named import place_named
 from ...data.order import latent_noise
 from ...data.place import Place, read_place
 from ...errors import ConfigError, DataError
 from ...images import open_image, to_uint8
-from ...models.digest import model_digest
+from ...models.digest import SAME_PRECISION, model_digest
 from ...runtime import Codec
 from ..codes import Code, decode_picture, encode_picture
 from ..interpolate import linear
@@ -41,15 +41,17 @@ class Renderer:
     """Variants to images uint8 c h w, one at a time: what else is made beside them plays no part."""
 
     def __init__(self, codec: Codec, places: Mapping[str, Place] | None = None):
-        """places: where images are, by their names; others are files of these names."""
+        """places: where images are, by their names; others are files, members of tars or digits, found by their names."""
         self.codec, self.places = codec, places or {}
         self.model = model_digest(codec.autoencoder)
         self._code = lru_cache(KEPT)(self._encode)
 
     def __call__(self, variant: Variant) -> Tensor:
-        """Errors: ConfigError for another model; DataError for an image that is not the same any more."""
+        """Errors: ConfigError for another model; DataError for an image that is not found, or not the same any more."""
         if variant.model != self.model:
-            raise ConfigError(f"{variant.file} was made by another model ({variant.model[:12]}, this is {self.model[:12]}); give that one")
+            raise ConfigError(
+                f"{variant.file} is by another model ({variant.model[:12]}, this is {self.model[:12]}); give that one {SAME_PRECISION}"
+            )
         first = self._code(variant.sources[0], variant.digests[0], None)
         size = first.width, first.height
         codes = [first, *(self._code(*source, size) for source in zip(variant.sources[1:], variant.digests[1:], strict=True))]
@@ -58,7 +60,7 @@ class Renderer:
 
     def _encode(self, source: str, digest: str, size: tuple[int, int] | None) -> Code:
         """Of an image, whose middle is resized to width x height first where it has another size."""
-        content = read_place(self.places.get(source, Path(source)))
+        content = read_place(self.places.get(source) or _found(source))
         if hashlib.sha256(content).hexdigest() != digest:
             raise DataError(f"{source} has changed since its variants were planned; start again with another --out")
         image = open_image(content, self.codec.autoencoder.config.in_channels)
@@ -67,6 +69,19 @@ class Renderer:
         return encode_picture(self.codec, to_uint8(image))
 
 
+def _found(source: str) -> Place:
+    """Errors: DataError that says what else to pass."""
+    try:
+        return place_named(source)
+    except DataError as error:
+        raise DataError(
+            f"{error}; pass places={{str(file.path): file.path for file in vaeworks.data.scan(SRC).files}}, SRC being what was augmented"
+        ) from None
+
+
 def reproduce(codec: Codec, row: Mapping[str, object], places: Mapping[str, Place] | None = None) -> Tensor:
-    """The image uint8 c h w of a row of provenance.jsonl: the very pixels, on the same kind of machine. Errors: those of `Renderer`."""
+    """The image uint8 c h w of a row of provenance.jsonl: the very pixels, on the same kind of machine.
+
+    places: as of `Renderer`; rows of data sets, and drawn or made images, are not found without. Errors: those of `Renderer`.
+    """
     return Renderer(codec, places)(Variant.from_dict(dict(row)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,8 @@ from torch import Tensor
 from ...errors import ConfigError, DataError, FormatError
 from ...formats.files import atomic, check_ending, read_tensors, write_tensors
 from ...models import Autoencoder
-from ...models.digest import model_digest
+from ...models.digest import SAME_PRECISION, model_digest
+from ..codes import first_half, pixel_digests
 
 Kind = Literal["mean", "map", "logistic"]
 """mean: difference of the classes' mean channels; map: of their mean latents, place by place; logistic: normal of the plane between them.
@@ -39,7 +41,8 @@ class Direction:
     """float32 c 1 1, or c h w for aligned pictures; of unnormalized latents"""
     kind: Kind
     separation: float
-    """AUROC, 0.5 being chance, of the projection on directions fitted without the pictures judged (halves); nan for fewer than 8 of each"""
+    """AUROC, 0.5 being chance, of the projection on directions fitted without the pictures judged (halves by content, equal pictures in
+    one of them); nan for fewer than 8 of each, or where all of a class are equal"""
 
     def applied(self, z: Tensor, strength: float = 1.0) -> Tensor:
         """Latents c h w of any size with it; maps are resized."""
@@ -49,14 +52,20 @@ class Direction:
         return z + strength * change.to(z)
 
 
-def fit_direction(having: Tensor, lacking: Tensor, kind: Kind = "mean") -> Direction:
+def fit_direction(
+    having: Tensor, lacking: Tensor, kind: Kind = "mean", digests: tuple[Sequence[str], Sequence[str]] | None = None
+) -> Direction:
     """The direction from pictures' latents n c h w, with an attribute and without it.
 
+    digests: of the pictures' contents (codes.pixel_digests), by which the halves are made that judge it; None: of the latents'.
     Errors: DataError for fewer than LEAST of either.
     """
     if min(len(having), len(lacking)) < LEAST:
         raise DataError(f"a direction needs {LEAST} pictures with and {LEAST} without the attribute, not {len(having)} and {len(lacking)}")
-    return Direction(_change(having.double(), lacking.double(), kind).float(), kind, _separation(having.double(), lacking.double(), kind))
+    content = (pixel_digests(having), pixel_digests(lacking)) if digests is None else digests
+    halves = [torch.from_numpy(first_half(found)) for found in content]
+    a, b = having.double(), lacking.double()
+    return Direction(_change(a, b, kind).float(), kind, _separation(a, b, kind, halves))
 
 
 def _change(having: Tensor, lacking: Tensor, kind: Kind) -> Tensor:
@@ -82,17 +91,17 @@ def _normal(a: Tensor, b: Tensor) -> Tensor:
     return torch.from_numpy(fitted.coef_[0]).to(x) / std
 
 
-def _separation(having: Tensor, lacking: Tensor, kind: Kind) -> float:
+def _separation(having: Tensor, lacking: Tensor, kind: Kind, halves: Sequence[Tensor]) -> float:
+    """halves: bool n of either, true in the half that is fitted to first."""
     from sklearn.metrics import roc_auc_score
 
-    if min(len(having), len(lacking)) < 8:
+    if min(len(having), len(lacking)) < 8 or not all(half.any() for half in halves):
         return float("nan")
     areas = []
-    for half in (0, 1):
-        change = _change(having[half::2], lacking[half::2], kind)
+    for of_having, of_lacking in (halves, [~half for half in halves]):
+        change = _change(having[of_having], lacking[of_lacking], kind)
         values = [
-            ((x[1 - half :: 2] if kind == "map" else x[1 - half :: 2].mean((2, 3), True)) * change).sum((1, 2, 3))
-            for x in (having, lacking)
+            ((x if kind == "map" else x.mean((2, 3), True)) * change).sum((1, 2, 3)) for x in (having[~of_having], lacking[~of_lacking])
         ]
         areas.append(roc_auc_score([1] * len(values[0]) + [0] * len(values[1]), torch.cat(values).numpy()))
     return float(sum(areas) / 2)
@@ -115,5 +124,7 @@ def load_direction(path: Path, autoencoder: Autoencoder) -> Direction:
     except (KeyError, ValueError, TypeError):
         raise FormatError(f"{path} holds no direction; `vaeworks edit --save-direction` writes such files") from None
     if model != model_digest(autoencoder) or change.ndim != 3 or len(change) != autoencoder.latent_channels:
-        raise ConfigError(f"{path} is a direction of another model; directions belong to their model, fit it again with this one")
+        raise ConfigError(
+            f"{path} is a direction of another model; directions belong to their model {SAME_PRECISION}; fit it again with this one"
+        )
     return Direction(change, kind, separation)
