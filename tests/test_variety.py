@@ -478,6 +478,7 @@ def test_sample_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     for wrong, says in (
         ((model, "--from", "flow"), "needs --data"),
         ((model, "--count", 0), "count (=0)"),
+        ((model, "--data", place / "digits", "--from", "flow", "--count", 1), "at least 2 with --data"),
         ((place / "kl.safetensors", "--data", place / "digits", "--map"), "two numbers"),
         ((model, "--data", place / "images"), "too few"),
     ):

@@ -13,6 +13,7 @@ from ..config import dumps
 from ..errors import ConfigError
 from .inputs import (
     check_apart,
+    check_free,
     check_seed,
     codec,
     data_source,
@@ -69,7 +70,7 @@ def interpolate(
     if video == "mp4":
         find_ffmpeg()
     film = out / f"path.{video}"
-    _free(overwrite, out, out / "strip.png", film, out / "path.json", out / "path.svg", out / "frames")
+    check_free(out, ("strip.png", film.name, "path.json", "path.svg", "frames"), overwrite)
     through = codec(model, memory, precision)
     images, names = _alike([path for path, _ in image_files(inputs)], through.autoencoder.config.in_channels)
     found = between(through, images, steps, path, bar("frames"))
@@ -125,7 +126,7 @@ def vary(
     pairs = targets(image_files(inputs), out, ".gif" if walk else ".png", overwrite)
     if not walk:
         folders = [target.with_suffix("") for _, target in pairs]
-        _free(overwrite, out, *folders)
+        check_free(out, (str(folder.relative_to(out)) for folder in folders), overwrite)
         check_apart(folders, [target for _, target in pairs])
     through = codec(model, memory, precision)
     rows: dict[str, Any] = {}
@@ -176,9 +177,11 @@ def sample(
     check_seed(seed)
     if count < 1:
         raise ConfigError(f"count (={count}) must be at least 1")
+    if data is not None and count < 2:
+        raise ConfigError(f"count (={count}) must be at least 2 with --data, whose figures compare sets of pictures")
     if data is None and (source != "prior" or map):
         raise ConfigError(f"{'--map' if map else f'--from {source}'} needs --data: the images whose latents it is of")
-    _free(overwrite, out, out / "samples", out / "samples.png", out / "sample.json", *([out / "map.png"] if map else []))
+    check_free(out, ("samples", "samples.png", "sample.json", *(["map.png"] if map else [])), overwrite)
     wanted = density(source, components, bar("flow"))
     autoencoder = placed(model)
     plane = None
@@ -219,15 +222,6 @@ def sample(
         )  # fmt: skip
     console().print(f"{out / 'samples.png'}: {len(found.pixels)} pictures of {side} px" + (f"; {out / 'map.png'}" if map else ""))
     return result
-
-
-def _free(overwrite: bool, out: Path, *places: Path) -> None:
-    """Errors: ConfigError where something is that would be written over, or --out is a file."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; choose a folder for --out")
-    existing = next((place for place in places if place.exists()), None)
-    if existing and not overwrite:
-        raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
 
 
 def _alike(paths: Sequence[Path], channels: int) -> tuple[list[Tensor], list[str]]:
