@@ -32,7 +32,8 @@ def main() -> None:
         parser.error("give two sounds, or none")
 
     codec = vw.Codec(vw.load(args.model).float())
-    places = [SoundFile(path) for path in args.sounds] or [MadeSound(6, seed=1), MadeSound(7, seed=1)]
+    channels = 2 if codec.autoencoder.config.in_channels == 2 else 1
+    places = [SoundFile(path, channels) for path in args.sounds] or [MadeSound(index, 1, channels) for index in (6, 7)]
     heard = [listen(codec, place.samples()) for place in places]
     args.out.mkdir(parents=True, exist_ok=True)
     for number, each in enumerate(heard):
@@ -49,7 +50,7 @@ def main() -> None:
 
 def write(path: Path, samples: np.ndarray) -> None:
     """A WAV file of 16 bits."""
-    wavfile.write(path, MEL.rate, (samples * 32767).round().astype(np.int16))
+    wavfile.write(path, MEL.rate, (samples.T * 32767).round().astype(np.int16))
 
 
 if __name__ == "__main__":

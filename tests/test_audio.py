@@ -20,6 +20,7 @@ from vaeworks.apps.sound.listen import log_mel_distance, spectral_convergence
 from vaeworks.cli import main
 from vaeworks.data import Crops, scan
 from vaeworks.data.labels import find_labels
+from vaeworks.data.place import open_place
 from vaeworks.data.sound import read_sound, sounds
 from vaeworks.data.spectrogram import (
     MEL,
@@ -35,9 +36,11 @@ from vaeworks.data.spectrogram import (
     spectrogram,
     stft,
 )
-from vaeworks.data.synthesis import CLASSES, LENGTH, sound
+from vaeworks.data.synthesis import CLASSES, LENGTH, panned, position, sound
 from vaeworks.errors import ConfigError, DataError, MissingExtraError
+from vaeworks.images import image_size, square, to_pillow, to_uint8
 from vaeworks.recipes import recipe
+from vaeworks.train.run import split_data
 
 BIN = MEL.rate / MEL.window
 
@@ -345,3 +348,134 @@ def test_command(codec: vw.Codec, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main([*words[:2], str(tmp_path / "in" / "two" / "b.wav"), "--out", str(tmp_path / "none")]) == 2
     assert "not a WAV" in capsys.readouterr().err
     assert not any((tmp_path / "none").glob("**/*.wav"))
+
+
+def test_stereo_keeps_both_sides(tmp_path: Path) -> None:
+    """Left and right of a file, as they are; of a mono file both are it; files of more channels are named."""
+    left, right = sine(300), sine(2000, amplitude=0.1)
+    save(tmp_path / "a.wav", np.stack([left, right], axis=1))
+    save(tmp_path / "b.wav", left)
+    save(tmp_path / "c.wav", np.stack([left] * 6, axis=1))
+    save(tmp_path / "d.wav", np.stack([sine(300, 44_100, 44_100), sine(2000, 44_100, 44_100, 0.1)], axis=1), 44_100)
+    images = scan(f"stereo:{tmp_path}")
+    assert [(Path(name).stem, reason) for name, reason in images.skipped] == [("c", "6 channels; stereo has 2")]
+    pair, mono, resampled = (to_uint8(open_place(file.path, 2)) for file in images.files)
+    for channel, samples in zip(pair, (left, right), strict=True):
+        assert torch.equal(channel[None, :, : columns_of(16_000)], spectrogram((samples * 32767).round() / 32768))
+    assert torch.equal(mono[0], mono[1])
+    assert torch.equal(mono[0], pair[0])
+    middle = slice(20, 40)
+    assert (resampled[..., middle].int() - pair[..., middle].int())[:, pair[..., middle].amax((0, 2)) > 150].abs().max() <= 2
+    colour = to_uint8(open_place(images.files[0].path, 3))
+    assert torch.equal(colour, pair[[0, 1, 0]])  # a VAE of colour pictures sees both
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_panning_survives(index: int) -> None:
+    """The difference in level between both sides is the panning law's, in every band that either side has above the floor."""
+    (file,) = scan(f"stereo:made:{index + 1}:3").files[index:]
+    image = to_uint8(open_place(file.path, 2))
+    at = position(index, 3)
+    wanted = -20 * math.log10(math.tan(at * math.pi / 2))
+    left, right = (from_pixels(channel[None]) for channel in image)
+    heard = (left > MEL.floor) & (right > MEL.floor)
+    assert heard.float().mean() > 0.05
+    assert (left - right - wanted)[heard].abs().max() <= MEL.step + 1e-9  # half a step of rounding on each side
+    power = (10 ** (left / 10) + 10 ** (right / 10))[heard].log10() * 10
+    assert (power - from_pixels(spectrogram(sound(index, 3)))[heard]).abs().max() <= MEL.step + 1e-9  # cos² + sin² = 1
+
+
+def test_positions() -> None:
+    """Spread evenly over the stage, of a seed, and of nothing else."""
+    found = np.array([position(k, 0) for k in range(400)])
+    assert 0.05 <= found.min() < 0.1
+    assert 0.9 < found.max() <= 0.95
+    assert found.mean() == pytest.approx(0.5, abs=0.04)
+    assert position(7, 0) == found[7] != position(7, 1)
+
+
+def test_two_channels_are_told_from_others(tmp_path: Path) -> None:
+    """A model of one channel, or of two, gets pictures of so many, or one line before there is a folder."""
+    save(tmp_path / "a.wav", sine(440))
+    stereo, mono = (scan(f"{kind}:{tmp_path}").files[0].path for kind in ("stereo", "sound"))
+    with pytest.raises(DataError, match="take sound:SRC"):
+        open_place(stereo, 1)
+    with pytest.raises(DataError, match="take stereo:SRC"):
+        open_place(mono, 2)
+    config = recipe("audio-mel-tiny")
+    for channels, source in ((1, "stereo:made:4"), (2, "sound:made:4"), (2, "stream:hf:a/b")):
+        model = dataclasses.replace(config.model, in_channels=channels, out_channels=channels)
+        with pytest.raises(DataError, match="channels"):
+            split_data(dataclasses.replace(config, model=model), source, tmp_path / "run")
+
+
+def test_stereo_crops() -> None:
+    """Crops are both channels' columns, as they are: neither weighs the other, even where one is silent; shrunk ones are each shrunk."""
+    files = scan("stereo:made:2:1").files
+    pictures = {file.path.stem: to_uint8(open_place(file.path, 2)) for file in files}
+    crops = Crops(files, recipe("audio-mel").data, seed=0, channels=2)
+    assert {next(stem for stem, whole in pictures.items() if torch.equal(whole, crops[k][0])) for k in range(2)} == pictures.keys()
+    silent = torch.stack([pictures["1-000000"][0], torch.zeros(128, 128, dtype=torch.uint8)])
+    planes = [to_pillow(channel[None]) for channel in silent]
+    small = square(Image.merge("La", planes), 32)
+    assert torch.equal(small, torch.cat([square(plane, 32) for plane in planes]))
+
+
+@pytest.fixture(scope="module")
+def stereo() -> vw.Codec:
+    torch.manual_seed(0)
+    return vw.Codec(vw.build(dataclasses.replace(recipe("audio-mel-tiny").model, in_channels=2, out_channels=2)))
+
+
+def test_listen_in_stereo(stereo: vw.Codec, codec: vw.Codec) -> None:
+    """Both sides come back, each from its own picture and both from one phase: what is equal sounds equal."""
+    samples = panned(sound(7, 0)[8000:12000], 0.2)
+    heard = listen(stereo, samples, iterations=4)
+    assert heard.image.shape == heard.recon_image.shape == (2, 128, columns_of(4000))
+    assert heard.original.shape == heard.ceiling.shape == heard.recon.shape == (2, 4000)
+    for side in range(2):
+        assert (heard.ceiling[side] == audible(heard.image[side : side + 1], 4000, iterations=4)).all()
+        assert (heard.recon[side] == audible(heard.recon_image[side : side + 1], 4000, iterations=4)).all()
+    left, right = np.square(heard.ceiling).mean(1)
+    assert 10 * math.log10(left / right) == pytest.approx(-20 * math.log10(math.tan(0.1 * math.pi)), abs=0.5)
+    equal, mono = listen(stereo, samples[0], iterations=4), listen(codec, samples[0], iterations=4)
+    assert (equal.ceiling == mono.ceiling).all()
+    assert equal.figures.log_mel_ceiling == pytest.approx(mono.figures.log_mel_ceiling)
+    assert equal.figures.log_mel_down_up == pytest.approx(mono.figures.log_mel_down_up)
+    assert equal.figures.convergence_ceiling == pytest.approx(mono.figures.convergence_ceiling)
+    with pytest.raises(ConfigError, match="mean of both sides"):
+        listen(codec, samples)
+
+
+def test_stereo_sheet() -> None:
+    """Six panels, left above right, each with its own pixels."""
+    image = spectrogram(panned(sound(2, 0), 0.1))
+    drawn = np.asarray(sheet(image, image.flip(0)))
+    panels = [drawn[k * 296 + 18 : k * 296 + 18 + 256 : 2, 60 : 60 + 256 : 2] for k in range(6)]
+    for panel, channel in zip(panels, (image[0], image[1], image[1], image[0]), strict=False):
+        assert (panel == channel.numpy()).all()
+    assert (panels[4] == panels[5]).all()
+    assert panels[4].any()
+
+
+def test_stereo_commands(stereo: vw.Codec, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Trained on stereo, heard in stereo; what eval and encode cannot do with two channels is a line, and no file."""
+    run, out = tmp_path / "run", tmp_path / "out"
+    words = ["train", "audio-mel-tiny", "--data", "stereo:made:12", "--out", str(run), "--images", "8", "--data.workers", "0"]
+    assert main([*words, "--model.in-channels", "2", "--model.out-channels", "2", "--data.val-fraction", "0.3"]) == 0
+    assert main(["listen", str(run), "made:1:0", "made:1:1", "--out", str(out), "--iterations", "1"]) == 0
+    for seed in range(2):
+        folder = out / CLASSES[0] / f"{seed}-000000"
+        for name in ("original", "original-griffin-lim", "reconstruction"):
+            assert wavfile.read(folder / f"{name}.wav")[1].shape == (LENGTH, 2)
+        written = wavfile.read(folder / "original.wav")[1].T / 32767
+        assert written == pytest.approx(panned(sound(0, seed), position(0, seed)), abs=1e-4)
+        assert image_size((folder / "spectrograms.png").read_bytes())[1] == 6 * 296
+    capsys.readouterr()
+    for refused in (["eval", "--data"], ["encode"]):
+        place = tmp_path / "none"
+        last = ["--size", "128"] if refused == ["encode"] else []
+        assert main([refused[0], str(run), *refused[1:], "stereo:made:4", "--out", str(place), *last]) == 2
+        said = capsys.readouterr().err
+        assert "1 or 3" in said
+        assert not place.exists()

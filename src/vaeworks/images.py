@@ -1,7 +1,7 @@
 """The only place where pixel ranges, layouts and sizes change.
 
 Inside vaeworks an image is one of three things:
-- a Pillow image in mode RGB, or L where one channel is wanted;
+- a Pillow image in mode RGB, or L where one channel is wanted, or La where two are;
 - uint8: a tensor n c h w in 0..255;
 - a model's image: a float tensor n c h w in [-1,1].
 """
@@ -28,16 +28,24 @@ from .errors import ConfigError, DataError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """File name endings that count as images."""
 
+PAIR = "vaeworks-pair"
+"""Note in a PNG that is a picture of two channels: its red and green are they, and its blue is red again."""
+
 
 def open_image(source: str | Path | bytes, channels: int = 3) -> Image.Image:
-    """A file's image, upright, in mode RGB (L where `channels` is 1).
+    """A file's image, upright, in mode RGB (L where `channels` is 1, La where it is 2).
 
     EXIF orientation is applied; 16-bit gray is scaled to 8 bits; palettes and CMYK are converted; what is
-    transparent becomes white. Animations give their first frame.
+    transparent becomes white. Animations give their first frame. La is two planes that Pillow leaves alone;
+    those of LA it would weigh by each other when it resizes.
     Errors: DataError, with the reason in a few words, for what cannot be read whole.
     """
     with _file(source) as file:
         file.load()
+        if channels in _OTHER_CHANNELS and (PAIR in file.info) != (channels == 2):
+            raise DataError(_OTHER_CHANNELS[channels])
+        if channels == 2:
+            return Image.merge("La", file.convert("RGB").split()[:2])
         return _convert(_upright(file), "L" if channels == 1 else "RGB")
 
 
@@ -48,6 +56,12 @@ def image_size(content: bytes) -> tuple[int, int]:
     """
     with _file(content) as file:
         return file.size
+
+
+_OTHER_CHANNELS = {
+    1: "a picture of two channels, and this model's images have one; take sound:SRC",
+    2: "no picture of two channels, as this model wants it; take stereo:SRC",
+}
 
 
 @contextmanager
@@ -129,8 +143,13 @@ def marked(mask: Image.Image) -> Tensor:
 
 
 def to_pillow(image: Tensor) -> Image.Image:
-    """One uint8 image, c h w in 0..255, as a Pillow image."""
+    """One uint8 image, c h w in 0..255, as a Pillow image.
+
+    Of two channels the first is red and blue, the second green: where they are equal it is gray.
+    """
     array = image.cpu().numpy()
+    if len(array) == 2:
+        array = array[[0, 1, 0]]
     return Image.fromarray(array[0] if array.shape[0] == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
 
 

@@ -51,6 +51,8 @@ def listen(
     check_apart([place for _, place in found], [place for _, place in found])
     check_free(out, [RECORD, *(str(place) for _, place in found)], overwrite)
     network = codec(model, memory, precision)
+    if network.autoencoder.config.in_channels == 2:
+        found = [(dataclasses.replace(sound, channels=2), place) for sound, place in found]
     make_folder(out)
     rows: dict[str, dict[str, Any]] = {}
     errors = []
@@ -62,7 +64,7 @@ def listen(
             console().print(f"skipped {errors[-1]}", style="yellow")
             continue
         _write(out / place, heard)
-        rows[str(out / place)] = {"source": str(sound), "seconds": len(heard.original) / MEL.rate, **dataclasses.asdict(heard.figures)}
+        rows[str(out / place)] = {"source": str(sound), "seconds": heard.original.shape[-1] / MEL.rate, **dataclasses.asdict(heard.figures)}
     if not rows:
         raise DataError(errors[0])
     result: dict[str, Any] = {
@@ -77,9 +79,9 @@ def listen(
 
 def _sounds(source: str) -> list[tuple[Sound, Path]]:
     """Sounds of a source, and below --out the folders for them."""
-    from ..data.sound import MADE, SOUND, sounds
+    from ..data.sound import MADE, SOUND, STEREO, sounds
 
-    source = source.removeprefix(SOUND)
+    source = source.removeprefix(SOUND).removeprefix(STEREO)
     root = Path(MADE) if source.partition(":")[0] == MADE else Path(source).expanduser()
     root = root.parent if root.is_file() else root
     return [(sound, Path(str(sound)).relative_to(root).with_suffix("")) for sound in sounds(source)]
@@ -105,7 +107,7 @@ def _write(folder: Path, heard: Heard) -> None:
     with atomic(folder, overwrite=True) as temporary:
         temporary.mkdir()
         for name, samples in sounds.items():
-            wavfile.write(temporary / f"{name}.wav", MEL.rate, (samples.clip(-1, 1) * 32767).round().astype("int16"))
+            wavfile.write(temporary / f"{name}.wav", MEL.rate, (samples.T.clip(-1, 1) * 32767).round().astype("int16"))
         sheet(heard.image, heard.recon_image).save(temporary / "spectrograms.png")
 
 

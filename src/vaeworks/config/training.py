@@ -301,10 +301,10 @@ class TrainConfig:
         for name in ("seed", "ema_halflife"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must not be negative")
-        if self.model.in_channels != self.model.out_channels or self.model.in_channels not in (1, 3):
+        if self.model.in_channels != self.model.out_channels or self.model.in_channels not in (1, 2, 3):
             raise ConfigError(
                 f"in_channels (={self.model.in_channels}) and out_channels (={self.model.out_channels}) must be equal, "
-                "1 or 3, to train on images"
+                "1, 3 or (on stereo:SRC) 2, to train on images"
             )
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
             raise ConfigError(f"batch (={self.batch}) must be a multiple of micro_batch (={self.micro_batch})")

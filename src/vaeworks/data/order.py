@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, CROP, NOISE, INIT, LEVEL, STEP, SHARDS, BLOCKS, DISTURBANCE, SCENE, COLOURS, LATTICE, SOUND = range(13)
+ORDER, CROP, NOISE, INIT, LEVEL, STEP, SHARDS, BLOCKS, DISTURBANCE, SCENE, COLOURS, LATTICE, SOUND, PANNING = range(14)
 """Streams: one for each use, so that no two uses share random numbers."""
 
 

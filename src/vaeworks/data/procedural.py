@@ -119,8 +119,8 @@ def procedural_source(source: str) -> list[Drawn]:
     return procedural(*map(int, source.split(":")[1:]))
 
 
-def png(values: NDArray[np.uint8], note: tuple[str, str] | None = None) -> bytes:
-    """A PNG of uint8 values h w (gray) or h w 3 (RGB); note: a name and a text that go along, in ASCII.
+def png(values: NDArray[np.uint8], *notes: tuple[str, str]) -> bytes:
+    """A PNG of uint8 values h w (gray) or h w 3 (RGB); notes: names and texts that go along, in ASCII.
 
     Its pixels are stored, not compressed: that is quick, and the bytes, whose hash decides on which side of a split an image is,
     do not depend on how a compressor was built.
@@ -129,8 +129,8 @@ def png(values: NDArray[np.uint8], note: tuple[str, str] | None = None) -> bytes
     rows = np.zeros((height, 1 + values.size // height), dtype=np.uint8)  # a row begins with its filter: 0, none
     rows[:, 1:] = values.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if values.ndim == 2 else 2, 0, 0, 0)
-    notes = () if note is None else ((b"tEXt", "\0".join(note).encode("ascii")),)
-    chunks = (b"IHDR", header), *notes, (b"IDAT", zlib.compress(rows.tobytes(), 0)), (b"IEND", b"")
+    said = ((b"tEXt", "\0".join(note).encode("ascii")) for note in notes)
+    chunks = (b"IHDR", header), *said, (b"IDAT", zlib.compress(rows.tobytes(), 0)), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )

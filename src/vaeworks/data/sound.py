@@ -3,8 +3,9 @@
     sound:SRC                       SRC: a file or folder tree of wav, flac, ogg, mp3; a picture for each, as long as the sound
     sound:made[:COUNT[:SEED]]       sounds by formulas, labelled, of 2 s; without numbers 2,000 of seed 0
     segments:SRC                    the same SRC in pictures of 128 columns (2 s), side by side
+    stereo:SRC                      the same SRC in pictures of two channels, left and right, as long as the sounds
 
-A sound shorter than 128 columns is followed by silence. Several channels become their mean.
+A sound shorter than 128 columns is followed by silence. Several channels become their mean, but in stereo, where mono is both.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError, MissingExtraError
-from ..images import quiet
+from ..images import PAIR, quiet
 from .folder import files_below
 from .procedural import png
 from .spectrogram import MEL, NOTE, spectrogram
-from .synthesis import CLASSES
+from .synthesis import CLASSES, panned, position
 from .synthesis import sound as synthesized
 
-SOUND, SEGMENTS, MADE = "sound:", "segments:", "made"
-"""What a source begins with that is sound, or sound in pieces; and what is then made."""
+SOUND, SEGMENTS, STEREO, MADE = "sound:", "segments:", "stereo:", "made"
+"""What a source begins with that is sound, sound in pieces, or sound of two channels; and what is then made."""
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 """File name endings that count as sounds."""
@@ -48,6 +49,8 @@ class SoundFile:
     """A place whose picture is the spectrogram of a file."""
 
     path: Path
+    channels: int = 1
+    """1, or 2 for left and right"""
 
     @property
     def stem(self) -> str:
@@ -55,8 +58,8 @@ class SoundFile:
         return self.path.stem
 
     def samples(self) -> NDArray[np.float64]:
-        """The sound: n samples, mono, MEL.rate a second. Errors: DataError."""
-        return read_sound(self.path)
+        """The sound: n samples, or 2 n, MEL.rate a second. Errors: DataError."""
+        return read_sound(self.path, self.channels)
 
     def read_bytes(self) -> bytes:
         """The spectrogram as a PNG, which says how it was made. Errors: DataError."""
@@ -72,15 +75,18 @@ class MadeSound:
 
     index: int
     seed: int = 0
+    channels: int = 1
+    """1, or 2 for left and right"""
 
     @property
     def stem(self) -> str:
-        """The sound's number."""
-        return f"{self.index:06d}"
+        """The sound's seed and number."""
+        return f"{self.seed}-{self.index:06d}"
 
     def samples(self) -> NDArray[np.float64]:
-        """The sound: n samples, mono, MEL.rate a second."""
-        return synthesized(self.index, self.seed)
+        """The sound: n samples, or 2 n, MEL.rate a second; of two channels it is panned by constant power to its `position`."""
+        samples = synthesized(self.index, self.seed)
+        return panned(samples, position(self.index, self.seed)) if self.channels == 2 else samples
 
     def read_bytes(self) -> bytes:
         """The spectrogram as a PNG, which says how it was made."""
@@ -114,13 +120,14 @@ class Segment:
         return str(Path(str(self.of)).with_name(f"{self.stem}.png"))
 
 
-def sounds(source: str) -> list[Sound]:
+def sounds(source: str, channels: int = 1) -> list[Sound]:
     """The sounds of a source, without its first word: a file, a folder tree, or made[:COUNT[:SEED]].
 
+    channels: 1, or 2 for left and right.
     Errors: DataError where there are none; MissingExtraError for other files than wav without soundfile.
     """
     if source.partition(":")[0] == MADE:
-        return list(_made(source))
+        return list(_made(source, channels))
     root = Path(source).expanduser()
     if not root.exists():
         raise DataError(f"sound {source!r} does not exist; give a file or folder of sounds, or {FORM}")
@@ -129,7 +136,7 @@ def sounds(source: str) -> list[Sound]:
         raise DataError(f"no sound in {source!r}; looked for {' '.join(SUFFIXES)} in all its subfolders")
     if any(path.suffix.lower() != ".wav" for path in paths):
         _soundfile()
-    return [SoundFile(path) for path in paths]
+    return [SoundFile(path, channels) for path in paths]
 
 
 def segments(source: str) -> tuple[list[Segment], list[tuple[str, str]]]:
@@ -146,23 +153,26 @@ def segments(source: str) -> tuple[list[Segment], list[tuple[str, str]]]:
     return found, skipped
 
 
-def read_sound(path: Path) -> NDArray[np.float64]:
-    """A file's samples n in [-1,1]: the mean of its channels, resampled to MEL.rate.
+def read_sound(path: Path, channels: int = 1) -> NDArray[np.float64]:
+    """A file's samples in [-1,1], resampled to MEL.rate: n, the mean of its channels, or of two channels 2 n, left and right.
 
-    WAV is read by scipy, everything else by soundfile.
+    A mono file's only channel is both. WAV is read by scipy, everything else by soundfile.
     Errors: DataError, with the reason in a few words; MissingExtraError without soundfile.
     """
     values, rate = _wav(path) if path.suffix.lower() == ".wav" else _any(path)
     if not values.size:
         raise DataError("no samples")
-    mono = values.reshape(len(values), -1).mean(1)
-    if not np.isfinite(mono).all():
+    values = values.reshape(len(values), -1)
+    if channels == 2 and values.shape[1] > 2:
+        raise DataError(f"{values.shape[1]} channels; stereo has 2")
+    samples = values.mean(1) if channels == 1 else values.T.repeat(2 // values.shape[1], axis=0)
+    if not np.isfinite(samples).all():
         raise DataError("samples that are not finite")
-    return _resampled(mono, rate)
+    return _resampled(samples, rate)
 
 
 def picture(samples: NDArray[np.float64]) -> Tensor:
-    """The spectrogram, uint8 1 bands columns, with silence behind a short sound."""
+    """The spectrogram, uint8 c bands columns, with silence behind a short sound."""
     return _filled(spectrogram(samples))
 
 
@@ -171,6 +181,8 @@ def _filled(image: Tensor) -> Tensor:
 
 
 def _encoded(image: Tensor) -> bytes:
+    if len(image) == 2:
+        return png(image[[0, 1, 0]].permute(1, 2, 0).numpy(), (NOTE, MEL.note), (PAIR, "left, right"))
     return png(image[0].numpy(), (NOTE, MEL.note))
 
 
@@ -180,14 +192,14 @@ def _whole(sound: Sound) -> Tensor:
     return picture(sound.samples())
 
 
-def _made(source: str) -> list[MadeSound]:
+def _made(source: str, channels: int) -> list[MadeSound]:
     if not re.fullmatch(rf"{MADE}(:[0-9]+){{0,2}}", source):
         raise DataError(f"{source!r} is no source of made sounds; write {FORM}")
     count, seed = (int(number) if number else default for number, default in zip((source + ":::").split(":")[1:3], (2000, 0), strict=True))
     for name, value, low, high in (("COUNT", count, 1, MOST), ("SEED", seed, 0, 2**63 - 1)):
         if not low <= value <= high:
             raise DataError(f"{name} (={value}) of made sounds must be {low} to {high}; write {FORM}")
-    return [MadeSound(index, seed) for index in range(count)]
+    return [MadeSound(index, seed, channels) for index in range(count)]
 
 
 def _wav(path: Path) -> tuple[NDArray[np.float64], int]:
@@ -230,4 +242,4 @@ def _resampled(samples: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
     if rate < 1:
         raise DataError(f"{rate} samples a second")
     common = gcd(rate, MEL.rate)
-    return resample_poly(samples, MEL.rate // common, rate // common)
+    return resample_poly(samples, MEL.rate // common, rate // common, axis=-1)

@@ -3,7 +3,7 @@
 photos                                  the bundled photographs
 procedural[:COUNT[:SIZE[:SEED]]]        images that are drawn, labelled and masked
 digits                                  scikit-learn's handwritten digits, labelled
-sound:SRC, segments:SRC                 spectrograms of sounds: files, or made[:COUNT[:SEED]] (sound.py)
+sound:SRC, segments:SRC, stereo:SRC     spectrograms of sounds: files, or made[:COUNT[:SEED]] (sound.py)
 FOLDER, FILE                            images of a folder tree, or one; of a folder without images its tars, parquet or IDX files
 shards/{000..012}.tar, shards/*.tar     tars, as WebDataset lays them out
 hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]] a data set of the Hugging Face hub
@@ -22,7 +22,7 @@ from .folder import files_below, find_images
 from .hugging_face import HUB, LOCAL, DatasetName, dataset_name, is_dataset_folder, rows
 from .place import Place
 from .procedural import is_procedural, procedural_source
-from .sound import SEGMENTS, SOUND, segments, sounds
+from .sound import SEGMENTS, SOUND, STEREO, segments, sounds
 from .tars import all_tar_members, tar_files
 
 STREAM = "stream:"
@@ -50,6 +50,8 @@ def find_places(source: str | Path) -> tuple[list[Place], list[tuple[str, str]]]
         return list(digits()), []
     if name.startswith(SOUND):
         return list(sounds(name.removeprefix(SOUND))), []
+    if name.startswith(STEREO):
+        return list(sounds(name.removeprefix(STEREO), channels=2)), []
     if name.startswith(SEGMENTS):
         pieces, skipped = segments(name.removeprefix(SEGMENTS))
         return list(pieces), skipped

@@ -1,4 +1,4 @@
-"""Sound as gray pictures: mel spectrograms of 8 bits, a column every 16 ms, low frequencies at the bottom.
+"""Sound as pictures, gray for each of its channels: mel spectrograms of 8 bits, a column every 16 ms, low frequencies at the bottom.
 
 Level L of band m in column t, in dB:
 
@@ -133,5 +133,5 @@ def from_pixels(image: Tensor, mel: Mel = MEL) -> Tensor:
 
 
 def spectrogram(samples: NDArray[np.float64], mel: Mel = MEL) -> Tensor:
-    """The picture of a sound: uint8 1 bands columns of samples n in [-1,1]."""
-    return to_pixels(levels(samples, mel), mel)
+    """The picture of a sound: uint8 c bands columns of samples n or c n in [-1,1]."""
+    return torch.cat([to_pixels(levels(channel, mel), mel) for channel in np.atleast_2d(samples)])

@@ -1,4 +1,4 @@
-"""Sounds that are made by formulas: which, number k of a seed, and its samples."""
+"""Sounds that are made by formulas: which, number k of a seed, its samples, and where between two loudspeakers it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, chirp, lfilter, sosfilt
 
-from .order import SOUND, random_uniforms
+from .order import PANNING, SOUND, random_uniforms
 from .spectrogram import MEL
 
 Array = NDArray[np.float64]
@@ -37,6 +37,17 @@ def sound(index: int, seed: int) -> Array:
     level, hiss = (10 ** (_between(deal, *limits) / 20) for limits in ((-30, -3), (-90, -55)))
     made = MAKERS[CLASSES[index % len(CLASSES)]](deal, noise[:LENGTH])
     return (level * made / np.abs(made).max() + hiss * noise[LENGTH:]).clip(-1, 1)
+
+
+def position(index: int, seed: int) -> float:
+    """Where sound number `index` of a seed is, from 0 (left) to 1 (right); none is further out than 0.05 or 0.95."""
+    return _between(iter(random_uniforms(seed, PANNING, index, 1).tolist()), 0.05, 0.95)
+
+
+def panned(samples: Array, position: float) -> Array:
+    """Samples n, left and right, 2 n, by the law of constant power: gains are cosine and sine of a quarter turn's share `position`."""
+    angle = position * math.pi / 2
+    return np.array([[math.cos(angle)], [math.sin(angle)]]) * samples
 
 
 def _between(deal: Deal, low: float, high: float) -> float:

@@ -104,6 +104,8 @@ def evaluate(
     Errors: DataError where no image can be used; ConfigError for settings that break a rule.
     """
     factor = autoencoder.downsample_factor
+    if (channels := autoencoder.config.in_channels) not in (1, 3):
+        raise ConfigError(f"images of 1 or 3 channels are judged, and this model's have {channels}; of two, `vaeworks listen` judges sound")
     if multiple is not None and multiple % factor:
         raise ConfigError(f"multiple (={multiple}) must be a multiple of downsample_factor (={factor})")
     judge = _Judge(autoencoder, Crop(multiple or factor, limit, resize, kernel), seed, features, lpips)

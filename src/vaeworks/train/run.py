@@ -20,6 +20,7 @@ from typing import Any
 
 from ..config import TrainConfig, differences, dumps, from_dict, to_dict
 from ..data import ImageFile, ImageSet, ImageStream, first_images, is_held_out, is_stream, open_stream, scan
+from ..data.place import open_place
 from ..errors import ConfigError, DataError, FormatError
 from ..formats.files import read_json, write_text
 
@@ -135,6 +136,8 @@ def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | 
     Errors: DataError for a source without usable images, or for one that is not what the run in `out` started with.
     """
     given = None
+    if is_stream(source) and config.model.in_channels == 2:
+        raise DataError(f"{source!r} has no pictures of two channels; a model of in_channels (=2) takes stereo:SRC")
     if config.data.val is not None:
         smallest = config.model.downsample_factor
         streamed = is_stream(config.data.val)
@@ -163,6 +166,11 @@ def _split_set(config: TrainConfig, source: str, given: ImageSet | None) -> tupl
             told.append(f"{left_out:,} training images left out, because they are validation images as well")
     if not train.files:
         raise DataError(f"all {len(images.files)} images of {source!r} are held out; lower data.val-fraction (={config.data.val_fraction})")
+    for file in (*train.files[:1], *val.files[:1]):
+        try:
+            open_place(file.path, config.model.in_channels)  # other channels than the model's are found before a folder is made
+        except DataError as error:
+            raise DataError(f"{file.path}: {error}") from None
     told.append(f"{len(train.files):,} training images, {len(val.files):,} held out" + (" by content hash" if given is None else ""))
     return train, val, told
 

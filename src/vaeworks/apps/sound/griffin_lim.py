@@ -63,10 +63,13 @@ def audible(
 ) -> NDArray[np.float64]:
     """The sound of a picture of a spectrogram, uint8 c bands columns: samples in [-1,1], by default as many as the columns reach.
 
+    Of two channels it is 2 n, both from the same random phase, so that equal channels sound equal; of three their mean is taken.
     Errors: ConfigError for a picture of another height than the bands.
     """
     if image.shape[-2] != mel.bands:
         raise ConfigError(f"a spectrogram has {mel.bands} rows, one a band; this picture has {image.shape[-2]}")
+    if len(image) == 2:
+        return np.stack([audible(channel[None], length, iterations=iterations, seed=seed, mel=mel) for channel in image])
     length = (image.shape[-1] - 1) * mel.hop if length is None else length
     image = image[..., : columns_of(length, mel)]
     samples = griffin_lim(magnitudes(from_pixels(image, mel), mel), length, iterations=iterations, seed=seed, mel=mel)

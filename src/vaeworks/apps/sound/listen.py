@@ -41,7 +41,10 @@ class Figures:
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """A sound, and what comes back. Sounds are samples in [-1,1], MEL.rate a second; pictures uint8 1 bands columns."""
+    """A sound, and what comes back. Sounds are samples n in [-1,1], MEL.rate a second; pictures uint8 1 bands columns.
+
+    Of a model of two channels they are 2 n and 2 bands columns: left and right.
+    """
 
     original: Samples
     ceiling: Samples
@@ -56,18 +59,24 @@ class Heard:
 def listen(codec: Codec, samples: Samples, *, iterations: int = ITERATIONS, seed: int = 0) -> Heard:
     """A sound through an autoencoder of spectrograms, by its posterior's mode; both ways back start from the same random phase.
 
-    Models of three channels get gray, and the mean of what they answer counts.
-    Errors: ConfigError for no samples.
+    Models of three channels get gray, and the mean of what they answer counts; those of two get left and right, or samples n twice.
+    Errors: ConfigError for no samples, and for samples 2 n where the model has other channels than two.
     """
+    channels, length = codec.autoencoder.config.in_channels, samples.shape[-1]
     if not samples.size:
         raise ConfigError("a sound without samples cannot be heard")
-    columns = columns_of(len(samples))
+    if samples.ndim == 2 and channels != 2:
+        raise ConfigError(f"a sound in stereo, and a model of {channels} channels; give it the mean of both sides")
+    if channels == 2:
+        samples = np.atleast_2d(samples).repeat(3 - samples.ndim, axis=0)
+    columns = columns_of(length)
     padded = picture(samples)  # a network wants more than a few columns
-    code = encode_picture(codec, padded.expand(codec.autoencoder.config.in_channels, -1, -1))
+    code = encode_picture(codec, padded.expand(channels, -1, -1))
     decoded = decode_picture(codec, code.mean, code.height, code.width)
-    image, recon_image = padded[..., :columns], decoded.float().mean(0, keepdim=True).round().to(torch.uint8)[..., :columns]
-    ceiling, recon = (audible(each, len(samples), iterations=iterations, seed=seed) for each in (image, recon_image))
-    small = to_uint8(down_up(to_pillow(padded), codec.autoencoder.downsample_factor))[..., :columns]
+    answer = decoded if channels == 2 else decoded.float().mean(0, keepdim=True).round().to(torch.uint8)
+    image, recon_image = padded[..., :columns], answer[..., :columns]
+    ceiling, recon = (audible(each, length, iterations=iterations, seed=seed) for each in (image, recon_image))
+    small = _down_up(padded, codec.autoencoder.downsample_factor)[..., :columns]
     figures = Figures(
         log_mel=log_mel_distance(image, recon_image), log_mel_down_up=log_mel_distance(image, small),
         log_mel_ceiling=log_mel_distance(image, spectrogram(ceiling)), log_mel_heard=log_mel_distance(image, spectrogram(recon)),
@@ -76,8 +85,12 @@ def listen(codec: Codec, samples: Samples, *, iterations: int = ITERATIONS, seed
     return Heard(samples, ceiling, recon, image, recon_image, figures)
 
 
+def _down_up(image: Tensor, factor: int) -> Tensor:
+    return torch.cat([to_uint8(down_up(to_pillow(channel[None]), factor)) for channel in image])
+
+
 def log_mel_distance(image: Tensor, other: Tensor) -> float:
-    """Root mean square over bands of the difference in level, mean over columns, in dB, of two pictures of spectrograms.
+    """Root mean square over bands (and channels) of the difference in level, mean over columns, in dB, of two pictures of spectrograms.
 
     Source: the log spectral distance of Gray & Markel 1976, on mel bands.
     """

@@ -13,6 +13,9 @@ HERTZ = (250, 500, 1000, 2000, 4000)
 SHOWN = 640
 """Columns that are shown at most: the first 10 s."""
 
+SIDES = {1: ("",), 2: ("left: ", "right: ")}
+"""What panels are called, by the number of channels."""
+
 SCALE, LEFT, TOP, GAP = 2, 60, 18, 22
 """Pixels for one of the picture, and around the pictures."""
 
@@ -20,14 +23,20 @@ INK = 40
 
 
 def sheet(image: Tensor, recon: Tensor, gain: int = 4) -> Image.Image:
-    """Two pictures of spectrograms, uint8 1 bands columns, and `gain` times their difference, above each other, with Hz and seconds."""
+    """Two pictures of spectrograms, uint8 c bands columns, and `gain` times their difference, above each other, with Hz and seconds.
+
+    Of one channel there are three panels, of two six: left and right of each.
+    """
     image, recon = image[..., :SHOWN], recon[..., :SHOWN]
     full = 255 * MEL.step
-    panels = (
+    pictures = (
         (f"original, {MEL.floor:.0f} dB (black) to {MEL.floor + full:.0f} dB (white)", image),
         ("reconstruction", recon),
         (f"difference, 0 to {full / gain:.0f} dB", difference(image, recon, gain)),
     )
+    panels = [
+        (side + title, channel[None]) for title, picture in pictures for side, channel in zip(SIDES[len(picture)], picture, strict=True)
+    ]
     height, width = MEL.bands * SCALE, image.shape[-1] * SCALE
     drawn = Image.new("L", (max(LEFT + width + 12, 360), len(panels) * (TOP + height + GAP)), 255)
     for number, (title, pixels) in enumerate(panels):
