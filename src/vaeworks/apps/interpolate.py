@@ -126,7 +126,7 @@ class Interpolation:
             "norm": "norm", "norm, independent ends": "norm_independent", "E(D(z)) - z": "recon", "the same of a cross-fade": "recon_fade",
         }  # fmt: skip
         lines = {name: (at, [getattr(frame, field) for frame in self.frames]) for name, field in fields.items()}
-        return line_chart(lines, "image", "share of the ends' norm; stds of the latents")
+        return line_chart(lines, "image", "share of the ends'; stds")
 
 
 def interpolate(codec: Codec, images: Sequence[Tensor], steps: int = 8, path: str = "linear", track: Track = iter) -> Interpolation:
