@@ -9,12 +9,9 @@ from .digits import DIGITS, digits
 from .hugging_face import HUB, LOCAL, dataset_name
 from .place import Place
 from .procedural import is_procedural, procedural_source
-from .sound import MADE, SoundFile, sounds
+from .sound import MADE, SEGMENTS, SOUND, STEREO, SoundFile, sounds
 from .sound import SUFFIXES as SOUNDS
 from .tars import tar_files, tar_members
-
-OF_SOUNDS = "sound:", "segments:", "stereo:"
-"""What sources of sounds begin with."""
 
 
 def is_source(text: str) -> bool:
@@ -22,7 +19,7 @@ def is_source(text: str) -> bool:
     if text in ("photos", DIGITS) or (text and Path(text).expanduser().exists()):
         return True
     try:
-        if text.startswith(OF_SOUNDS):
+        if text.startswith((SOUND, SEGMENTS, STEREO)):
             sound = text.partition(":")[2]
             return bool(sounds(sound)) if sound.startswith(MADE) else sound != "" and Path(sound).expanduser().exists()
         if text.startswith((HUB, LOCAL)):

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..data import ImageFile, ImageSet
 from ..data.place import Place, open_place, read_place
 from ..errors import ConfigError, DataError
-from ..images import from_model_range, has_alpha, square, to_model_range, to_uint8
+from ..images import from_model_range, has_alpha, marked, square, to_model_range
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from .finding import NotExamined
@@ -269,7 +269,7 @@ def _mask(place: Place | None, size: int) -> Tensor:
     except (OSError, DataError) as error:
         why = "not an image" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"mask {place} cannot be read: {why}") from None
-    return to_uint8(picture)[0] > 127
+    return marked(picture)
 
 
 def _labels_digest(labels: Sequence[str] | None, masks: Sequence[Place | None] | None) -> str:
