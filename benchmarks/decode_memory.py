@@ -27,6 +27,7 @@ VARIANTS = {
     "ours": {},
     "ours, 1/4 of diffusers' memory": {"share": 0.25},
     "diffusers, whole, channels-last, bf16": {"peer": True, "last": True, "bf16": True},
+    "diffusers, enable_tiling(), channels-last, bf16": {"peer": True, "tiling": True, "last": True, "bf16": True},
     "ours, bf16": {"bf16": True},
     "ours, bf16, 5 GiB": {"bf16": True, "memory": "5GiB"},
 }

@@ -91,6 +91,22 @@ def test_a_run_leaves_everything_its_page_promises(finished: Path) -> None:
     assert data["val"]
 
 
+def test_train_is_the_function_and_the_package(tmp_path: Path) -> None:
+    """Whichever came first: importing the package makes it the attribute of its name, where the function was."""
+    script = """
+import vaeworks as vw
+for _ in range(2):
+    try:
+        vw.train(vw.recipe("demo"), "missing", "run")
+    except vw.DataError as error:
+        print(str(error).count("does not exist"))
+import vaeworks.train
+vaeworks.train.measure_latents
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
+
+
 def test_training_learns(folder: Path, tmp_path: Path) -> None:
     """On images of two gradients, a few hundred steps lift held-out PSNR by several dB over the start."""
     config = dataclasses.replace(SHORT, images=960, val_every=960, save_every=960, ema_halflife=100)
