@@ -38,7 +38,7 @@ from vaeworks.formats.feature_weights import load_feature_distance
 from vaeworks.images import from_model_range, to_model_range
 from vaeworks.losses.perceptual import distance_without_weights
 from vaeworks.metrics import psnr, ssim
-from vaeworks.metrics.evaluate import read_crop
+from vaeworks.metrics.roundtrip import read_crop
 from vaeworks.recipes import GROUPS
 from vaeworks.train import train
 

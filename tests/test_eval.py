@@ -24,9 +24,10 @@ from vaeworks.losses.ms_ssim import WEIGHTS
 from vaeworks.losses.perceptual import LPIPS
 from vaeworks.metrics import Evaluation, check_alike, compare, differences, evaluate, load_features
 from vaeworks.metrics.colour import colour_bias
-from vaeworks.metrics.evaluate import _ms_ssim, reconstruct_uint8, reconstruction
+from vaeworks.metrics.evaluate import _ms_ssim
 from vaeworks.metrics.gallery import chosen
 from vaeworks.metrics.reading import Crop
+from vaeworks.metrics.roundtrip import reconstruct_uint8, reconstruction
 from vaeworks.metrics.throughput import throughput
 from vaeworks.models.feature_nets import alexnet
 

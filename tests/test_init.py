@@ -14,7 +14,7 @@ from vaeworks.data import photos
 from vaeworks.images import center_crop, open_image, to_uint8
 from vaeworks.metrics import psnr
 from vaeworks.metrics.baselines import down_up
-from vaeworks.metrics.evaluate import reconstruct_uint8
+from vaeworks.metrics.roundtrip import reconstruct_uint8
 from vaeworks.models.init import linear_init_
 
 SMALL = MODELS["small-f8c16"]

@@ -18,7 +18,7 @@ from vaeworks.data import photos, scan
 from vaeworks.images import open_image, to_uint8
 from vaeworks.metrics import evaluate, psnr, ssim
 from vaeworks.metrics.baselines import down_up, jpeg_at
-from vaeworks.metrics.evaluate import DOWN_UP, JPEG
+from vaeworks.metrics.evaluation import DOWN_UP, JPEG
 from vaeworks.metrics.gallery import gallery, sheet
 from vaeworks.metrics.reading import Crop
 

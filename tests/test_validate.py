@@ -10,7 +10,7 @@ import torch
 from vaeworks.config import AutoencoderConfig, BottleneckConfig
 from vaeworks.images import to_model_range
 from vaeworks.metrics import psnr, ssim
-from vaeworks.metrics.evaluate import reconstruct_uint8
+from vaeworks.metrics.roundtrip import reconstruct_uint8
 from vaeworks.models import Autoencoder, build
 from vaeworks.train.validate import validate
 

@@ -32,7 +32,8 @@ from .formats.tiny_pipelines import TINY
 from .images import difference, from_model_range, to_model_range, to_pillow, to_uint8
 from .metrics import Evaluation, ImageScore, evaluate, psnr
 from .metrics.baselines import down_up
-from .metrics.evaluate import DOWN_UP, JPEG, read_crop, reconstruct_uint8
+from .metrics.evaluation import DOWN_UP, JPEG
+from .metrics.roundtrip import read_crop, reconstruct_uint8
 from .models import Autoencoder
 from .pages import data_uri, line_chart, write_page
 from .recipes import recipe

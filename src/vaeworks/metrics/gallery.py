@@ -10,9 +10,9 @@ from torch import Tensor
 from ..data import ImageFile
 from ..images import difference, grid
 from ..models import Autoencoder
-from .evaluate import reconstruction
 from .evaluation import Evaluation, ImageScore
 from .reading import Crop
+from .roundtrip import reconstruction
 
 GAIN = 4
 """By which differences are made visible."""

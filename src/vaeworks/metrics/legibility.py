@@ -16,6 +16,7 @@ from ..images import to_pillow, to_uint8
 from ..models import Autoencoder
 from .bootstrap import Interval
 from .edges import CONTRASTS, edge_picture, rise
+from .roundtrip import reconstruction
 from .text_pictures import STYLES, TextPicture, read_text, text_picture
 
 SIZES = (6, 8, 10, 12, 16, 20, 24, 32)
@@ -106,8 +107,6 @@ def legibility(
     through: what is done to a picture, by default the model's reconstruction from the posterior's mode, in 8 bits.
     side: of the pictures, in pixels, by default about 256.
     """
-    from .evaluate import reconstruction
-
     if autoencoder is not None:
         factor = autoencoder.downsample_factor
         side, channels = side or -(-SIDE // factor) * factor, autoencoder.config.in_channels

@@ -15,7 +15,8 @@ from torch import Tensor
 from ..data import ImageFile
 from ..images import difference, from_model_range, grid, to_model_range
 from ..metrics import psnr, ssim
-from ..metrics.evaluate import mean_psnr, read_crop
+from ..metrics.evaluation import mean_psnr
+from ..metrics.roundtrip import read_crop
 from ..models import Autoencoder, Posterior
 
 CROP = 256

@@ -1,0 +1,45 @@
+"""An image through a model and back, as it is judged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..data.order import NOISE, latent_noise
+from ..data.place import Place, open_place
+from ..images import center_crop, from_model_range, to_model_range, to_uint8
+from ..models import Autoencoder
+
+
+def read_crop(path: Place | str, autoencoder: Autoencoder, limit: int | None) -> Tensor:
+    """The judged part of an image: its middle, sides multiples of f and at most `limit`; uint8 c h w.
+
+    Errors: DataError for a broken image or one smaller than f.
+    """
+    image = open_place(path, autoencoder.config.in_channels)
+    return to_uint8(center_crop(image, autoencoder.downsample_factor, limit))
+
+
+@torch.inference_mode()
+def reconstruct_uint8(autoencoder: Autoencoder, image: Tensor) -> Tensor:
+    """One uint8 image c h w through the posterior's mode and back, rounded to uint8."""
+    x = to_model_range(image[None]).to(autoencoder.device, autoencoder.dtype)
+    return from_model_range(autoencoder.reconstruct(x))[0].cpu()
+
+
+@torch.inference_mode()
+def reconstruction(autoencoder: Autoencoder, image: Tensor, seed: int | None = None, number: int = 0) -> tuple[Tensor, bool]:
+    """One uint8 image c h w through the model and back to uint8, and whether the model's output was all finite; what is not becomes black.
+
+    seed: None takes the posterior's mode; else a sample, whose noise is a function of the seed and the image's number.
+    """
+    x = to_model_range(image[None]).to(autoencoder.device, autoencoder.dtype)
+    if seed is None:
+        output = autoencoder.reconstruct(x)
+    else:
+        posterior = autoencoder.encode(x)
+        _, channels, height, width = posterior.mean.shape
+        noise = latent_noise(seed, [number], (channels, height, width), NOISE)
+        output = autoencoder.decode(posterior.sample(noise=noise)).clamp(-1, 1)
+    finite = bool(torch.isfinite(output).all())
+    return from_model_range(output if finite else torch.nan_to_num(output, nan=-1.0))[0].cpu(), finite
