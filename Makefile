@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint check bench clean
+.PHONY: demo test fuzz lint check bench clean
 
 demo: .venv/ready
 	$(BIN)/vaeworks demo --out out/demo --overwrite
 
 test: .venv/ready
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# Inputs that nobody honest would write, by the thousand
+fuzz: .venv/ready
+	$(BIN)/python tests/hostile/fuzzing.py --inputs 20000
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests benchmarks

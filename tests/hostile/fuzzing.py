@@ -191,7 +191,8 @@ class _Guard:
 
     FORBIDDEN = (
         "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "subprocess.Popen", "pty.spawn", "socket.connect",
-        "socket.bind", "socket.getaddrinfo", "socket.gethostbyname", "pickle.find_class", "webbrowser.open", "urllib.Request", "ftplib.connect",
+        "socket.bind",
+        "socket.getaddrinfo", "socket.gethostbyname", "pickle.find_class", "webbrowser.open", "urllib.Request", "ftplib.connect",
     )  # fmt: skip
     CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "shutil.rmtree")
     NOT_TO_BE_READ = ("/etc/", "/dev/zero", "/dev/random", "/dev/urandom", "/root/.ssh", "/proc/")
