@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig, differences, dumps, from_dict, to_dict
+from ..config import TrainConfig, differences, dumps, from_dict, recorded, to_dict
 from ..data import ImageFile, ImageSet, ImageStream, first_images, is_held_out, is_stream, open_stream, scan
 from ..data.place import open_place
 from ..errors import ConfigError, DataError, FormatError
@@ -93,17 +93,23 @@ def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, va
 
 
 def read_run(out: Path) -> RunRecord:
-    """The record of the run in a folder.
+    """The record of the run in a folder. What it says of code and networks is not done before a user has said it, too (config/recorded.py).
 
-    Errors: ConfigError where there is none.
+    Errors: ConfigError where there is none, FormatError for what is no run's record.
     """
     if not (out / RUN).is_file():
         raise ConfigError(f"{out} holds no run to resume; leave --resume away to start one")
     values = read_json(out / RUN)
     try:
-        return RunRecord(values["recipe"], values["source"], from_dict(TrainConfig, values["config"]))
-    except (LookupError, TypeError, ValueError) as error:
+        return RunRecord(_text(values["recipe"]), _text(values["source"]), recorded(from_dict(TrainConfig, values["config"])))
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise FormatError(f"{out / RUN} is not a run's record: {error}") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.50} is no text")
+    return value
 
 
 def trained_on(model: Path) -> Container[str]:

@@ -12,14 +12,15 @@ from typing import Any, Literal
 from PIL import Image
 
 from .. import __version__
-from ..config import TrainConfig, differences, to_dict
+from ..config import TrainConfig, asked_options, differences, to_dict
 from ..errors import ConfigError
 from ..formats.files import read_json
+from ..models.feature_nets import FEATURE_NETS
 from ..pages import data_uri, write_page
 from ..recipes import recipe
 from .figures import EVENT, LOOK, STEP, duration, number, open_alarms, percent, written
 from .log_lines import read_log
-from .run import DATA, RESULT, read_run
+from .run import DATA, RESULT, RunRecord, read_run
 from .run_charts import sections
 from .validate import CROP, ROW_GAP
 
@@ -97,7 +98,7 @@ class RunPage:
             "data": _images(self._data, record.source),
             "changed": _changed(record.recipe, self._config),
             "parts": _parts(to_dict(self._config)),
-            "commands": _commands(self._run, record.recipe, record.source, status),
+            "commands": _commands(self._run, record, status),
         }
 
     def _headlines(self, lines: Sequence[Mapping[str, Any]], looks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -215,10 +216,11 @@ def _parts(values: Mapping[str, Any], name: str = "run") -> dict[str, dict[str, 
     return found
 
 
-def _commands(run: Path, name: str, source: str, status: Status) -> list[str]:
+def _commands(run: Path, record: RunRecord, status: Status) -> list[str]:
     found = []
     if status.state != "finished":
-        again = shlex.join(["vaeworks", "train", name, "--data", source, "--out", str(run), "--resume"])
+        options = ["--data", record.source, "--out", str(run), "--resume", *asked_options(record.config, FEATURE_NETS)]
+        again = shlex.join(["vaeworks", "train", record.recipe, *options])
         found += ["# go on after an interruption", again, ""]
     model = run if status.state == "finished" else run / "best.safetensors"
     which = "the finished model" if status.state == "finished" else "the best state so far"
