@@ -116,13 +116,61 @@ def trained_on(model: Path) -> Container[str]:
     """Content digests of the images that a run was trained on, for `in`; empty for a path that is no run.
 
     Of a stream they are not known one by one: all that were not held out count as trained on.
+    Errors: FormatError for a list of images that is none.
     """
     if not (model / DATA).is_file():
         return set()
-    values = read_json(model / DATA)
+    values = read_data(model)
     if (streamed := values.get("streamed")) is not None:
         return _AllBut(streamed["val_fraction"], frozenset(file["digest"] for file in values["val"]))
-    return {file["digest"] for file in values.get("train", [])}
+    return {file["digest"] for file in values["train"]}
+
+
+def read_data(out: Path) -> dict[str, Any]:
+    """The images of the run in a folder, as data.json has them.
+
+    Errors: FormatError for a file that is missing or lists something else.
+    """
+    values = read_json(out / DATA)
+    for side in ("train", "val"):
+        if not isinstance(files := values.get(side), list) or not all(map(_is_file, files)):
+            raise FormatError(f"{out / DATA} does not list the images of {side!r} by path, digest, width and height")
+    skipped, streamed = values.get("skipped", []), values.get("streamed")
+    if not isinstance(skipped, list) or not all(isinstance(s, list) and [type(t) for t in s] == [str, str] for s in skipped):
+        raise FormatError(f"{out / DATA} does not list what was skipped as [path, reason]")
+    if streamed is not None and not (isinstance(streamed, dict) and type(streamed.get("val_fraction")) in (int, float)):
+        raise FormatError(f"{out / DATA} does not say which share of its stream is held out")
+    return values
+
+
+def read_result(out: Path) -> dict[str, Any]:
+    """The figures that the run in a folder ended with; {} where it has not.
+
+    Errors: FormatError for a file that holds others.
+    """
+    if not (out / RESULT).is_file():
+        return {}
+    values = read_json(out / RESULT)
+    latents = values.get("latents")
+    figures = [values.get(name) for name in ("seconds", "images_per_second")]
+    counts = [values.get(name) for name in ("images_seen", "num_parameters")]
+    found = latents.get("scaling_factor") if isinstance(latents, dict) else None
+    if (
+        not all(type(n) is int and 0 <= n < 2**63 for n in counts)
+        or not all(type(n) in (int, float) and 0 <= n < 2**63 for n in figures)
+        or not (type(found) in (int, float) and 0 < abs(found) < 2**63)
+        or not isinstance(values.get("precision"), str)
+    ):
+        raise FormatError(f"{out / RESULT} does not hold the figures that a run ends with")
+    return values
+
+
+def _is_file(values: Any) -> bool:
+    return (
+        isinstance(values, dict)
+        and all(isinstance(values.get(name), str) for name in ("path", "digest"))
+        and all(type(side := values.get(name)) is int and 0 < side < 2**31 for name in ("width", "height"))
+    )
 
 
 @dataclass(frozen=True)
@@ -149,7 +197,7 @@ def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | 
         streamed = is_stream(config.data.val)
         given = first_images(config.data.val, config.data.val_images, smallest) if streamed else scan(config.data.val, smallest)
     train, val, told = (_split_stream if is_stream(source) else _split_set)(config, source, given)
-    if (out / DATA).is_file() and (before := read_json(out / DATA).get("train_digest", "")) != train.digest:
+    if (out / DATA).is_file() and (before := str(read_json(out / DATA).get("train_digest", ""))) != train.digest:
         raise DataError(f"the images in {source!r} are not those that the run started with (digest {before[:8]}, now {train.digest[:8]})")
     told += [f"skipped {path}: {reason}" for path, reason in train.skipped[:5]]
     if len(train.skipped) > 5:

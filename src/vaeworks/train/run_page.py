@@ -14,13 +14,12 @@ from PIL import Image
 from .. import __version__
 from ..config import TrainConfig, asked_options, differences, to_dict
 from ..errors import ConfigError
-from ..formats.files import read_json
 from ..models.feature_nets import FEATURE_NETS
 from ..pages import data_uri, write_page
 from ..recipes import recipe
 from .figures import EVENT, LOOK, STEP, duration, number, open_alarms, percent, written
 from .log_lines import read_log
-from .run import DATA, RESULT, RunRecord, read_run
+from .run import RunRecord, read_data, read_result, read_run
 from .run_charts import sections
 from .validate import CROP, ROW_GAP
 
@@ -75,7 +74,7 @@ class RunPage:
         events = [line for line in lines if EVENT in line]
         looks = [line for line in lines if LOOK in line]
         if self._data is None:
-            self._data = read_json(self._run / DATA)
+            self._data = read_data(self._run)
         return {
             "version": __version__,
             "name": self._run.resolve().name,
@@ -111,11 +110,11 @@ class RunPage:
             if number(looks[-1].get("val_ssim")) is not None:
                 found.append((written(looks[-1]["val_ssim"], ".4f"), "SSIM on held-out images"))
         elif step:
-            found.append((f"{written(step['psnr'], '.2f')} dB", "PSNR of training crops"))
+            found.append((f"{written(step.get('psnr'), '.2f')} dB", "PSNR of training crops"))
         if self._config.model.bottleneck.kind == "kl" and step:
             found.append((written(step["bits_per_dimension"]), "bits per latent element (KL)"))
-        result = read_json(self._run / RESULT) if (self._run / RESULT).is_file() else {}
-        if result and result.get("images_seen") == lines[-1]["images_seen"]:
+        result = read_result(self._run)
+        if result and lines and result["images_seen"] == lines[-1]["images_seen"]:
             found.append((f"{result['num_parameters']:,}", "parameters"))
             found.append((duration(result["seconds"]), f"of training, {result['images_per_second']:,.1f} images/s, {result['precision']}"))
             found.append((written(1 / result["latents"]["scaling_factor"], ".4f"), "standard deviation of the latents"))
