@@ -199,6 +199,7 @@ def test_the_loader_of_networks_refuses_a_recorded_name(evil: str, tmp_path: Pat
         (("config",), []), (("config",), "x"), (("config",), None), (("recipe",), 1), (("source",), ["x"]), (("config", "batch"), 10**400),
         (("config", "data", "workers"), 10**9), (("config", "data", "size"), 10**12), (("config", "optimizer", "betas"), [0.9]),
         (("config", "loss", "beta"), 10**400), (("config", "adversarial", "num_layers"), 10**9), (("config", "trackers"), ["evil"]),
+        (("recipe",), "\x1b]0;x\x07"), (("config", "license"), "\x1b[2J"), (("config", "finetune", "path"), "\x9b31m"),
         (("config", "model", "channels"), 0), (("config", "finetune", "path"), 3), (("config", "batch"), 10**18),
     ],
 )  # fmt: skip
@@ -247,6 +248,27 @@ def test_a_list_of_images_that_is_none(tmp_path: Path) -> None:
         (run / "data.json").write_text(json.dumps(values))
         with pytest.raises(FormatError, match="does not"):
             trained_on(run)
+
+
+def test_a_list_of_variants_deletes_only_what_it_can_have_made(tmp_path: Path) -> None:
+    """Rows of another's provenance name files outside the folder, beyond a link, or of another kind."""
+    from vaeworks.apps.augmentation.folder import ROWS, _clear
+
+    out, other = tmp_path / "out", tmp_path / "other"
+    for folder in (out, other):
+        folder.mkdir()
+    (out / "link").symlink_to(other)
+    kept = [other / "a.png", tmp_path / "b.png", out / "c.txt"]
+    for path in (*kept, out / "d.png"):
+        path.write_text("x")
+    names = ["link/a.png", "../b.png", str(tmp_path / "b.png"), "c.txt", "d.png", "gone.png", "link"]
+    (out / ROWS).write_text("".join(json.dumps({"file": name}) + "\n" for name in names))
+    _clear(out)
+    assert all(path.exists() for path in kept) and not (out / "d.png").exists() and (out / "link").is_symlink()
+    for text in ("1\n", "{\n", '{"file": 1}\n', "[" * 100_000):
+        (out / ROWS).write_text(text)
+        with pytest.raises(FormatError, match="no provenance of variants"):
+            _clear(out)
 
 
 def test_other_files_beside_checkpoints_are_let_be(tmp_path: Path) -> None:

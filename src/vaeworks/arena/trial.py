@@ -149,10 +149,10 @@ def read_result(folder: Path) -> Result:
     values = read_json(folder / RESULT)
     try:
         looks = tuple(_looks(values["looks"]))
-        numbers = [math.nan if values[name] is None else float(values[name]) for name in ("loss", "seconds")]
+        loss, seconds = (math.nan if values[name] is None else float(values[name]) for name in ("loss", "seconds"))
         if not looks:
             raise ValueError("no look at samples")
-        return Result(from_dict(Trial, values["trial"]), looks, *numbers, int(values["parameters"]), folder)
+        return Result(from_dict(Trial, values["trial"]), looks, loss, seconds, int(values["parameters"]), folder)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FormatError(f"{folder / RESULT} is no trial's result: {error}; delete the folder, and it is made again") from None
 

@@ -13,7 +13,8 @@ RUN/result.json              the figures it ended with
 
 from __future__ import annotations
 
-from collections.abc import Container
+import re
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,26 @@ def read_run(out: Path) -> RunRecord:
     if not (out / RUN).is_file():
         raise ConfigError(f"{out} holds no run to resume; leave --resume away to start one")
     values = read_json(out / RUN)
+    if (text := next(filter(CONTROL.search, _texts(values)), None)) is not None:
+        raise FormatError(f"{out / RUN} has control characters in {text[:50]!r}, which no run's record has")
     try:
         return RunRecord(_text(values["recipe"]), _text(values["source"]), recorded(from_dict(TrainConfig, values["config"])))
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise FormatError(f"{out / RUN} is not a run's record: {error}") from None
+
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that a terminal obeys: what a record says becomes defaults of options, which help prints."""
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        waiting += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
 
 
 def _text(value: object) -> str:
@@ -152,17 +169,23 @@ def read_result(out: Path) -> dict[str, Any]:
         return {}
     values = read_json(out / RESULT)
     latents = values.get("latents")
-    figures = [values.get(name) for name in ("seconds", "images_per_second")]
+    scale = latents.get("scaling_factor") if isinstance(latents, dict) else None
     counts = [values.get(name) for name in ("images_seen", "num_parameters")]
-    found = latents.get("scaling_factor") if isinstance(latents, dict) else None
-    if (
-        not all(type(n) is int and 0 <= n < 2**63 for n in counts)
-        or not all(type(n) in (int, float) and 0 <= n < 2**63 for n in figures)
-        or not (type(found) in (int, float) and 0 < abs(found) < 2**63)
-        or not isinstance(values.get("precision"), str)
+    figures = [values.get(name) for name in ("seconds", "images_per_second")]
+    if not (
+        all(type(n) is int and _in_range(n) for n in counts)
+        and all(map(_in_range, figures))
+        and scale != 0
+        and _in_range(abs(scale) if isinstance(scale, (int, float)) else scale)
+        and isinstance(values.get("precision"), str)
     ):
         raise FormatError(f"{out / RESULT} does not hold the figures that a run ends with")
     return values
+
+
+def _in_range(value: Any) -> bool:
+    """Whether it is a number that is not negative, and not beyond what is counted."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _is_file(values: Any) -> bool:
