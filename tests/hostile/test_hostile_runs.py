@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fuzz_runs import CONFIG, _latents, _run
 from PIL import Image
+from sound_runs import CONFIG, run_folder
+from sound_runs import latents as write_latents
 
 import vaeworks as vw
 from vaeworks.cli.main import _bound, main
@@ -67,7 +68,7 @@ def changed(**parts: Any) -> TrainConfig:
 
 def a_run(folder: Path, config: TrainConfig) -> Path:
     folder.mkdir()
-    _run(folder)
+    run_folder(folder)
     (folder / "run.json").write_text(dumps({"version": 1, "recipe": "small-f8c16", "source": "/x", "config": to_dict(config)}))
     return folder
 
@@ -294,7 +295,7 @@ class Mark:
 def latents(tmp_path: Path) -> Path:
     folder = tmp_path / "latents"
     folder.mkdir()
-    _latents(folder)
+    write_latents(folder)
     return folder
 
 

@@ -67,7 +67,7 @@ def _replace_folder(new: Path, path: Path) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all, over what was there."""
     with atomic(path, overwrite=True) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may hold what is no text
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
