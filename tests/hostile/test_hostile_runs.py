@@ -245,10 +245,11 @@ def test_files_that_would_never_end(name: str, kind: str, tmp_path: Path) -> Non
 
 def test_a_list_of_images_that_is_none(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", CONFIG)
-    for values in ({"train": 1}, {"train": [], "val": [{"digest": 1}]}, {"train": [], "val": [], "streamed": {"val_fraction": "x"}}, {}):
+    for values in ({"train": 1}, {"train": [], "val": [{}]}, {"train": [], "val": [], "streamed": {"val_fraction": "x"}}, {"train": [3]}):
         (run / "data.json").write_text(json.dumps(values))
-        with pytest.raises(FormatError, match="does not"):
-            trained_on(run)
+        for read in (trained_on, read_data):
+            with pytest.raises(FormatError, match="does not"):
+                read(run)
 
 
 def test_a_list_of_variants_deletes_only_what_it_can_have_made(tmp_path: Path) -> None:

@@ -137,10 +137,14 @@ def trained_on(model: Path) -> Container[str]:
     """
     if not (model / DATA).is_file():
         return set()
-    values = read_data(model)
-    if (streamed := values.get("streamed")) is not None:
-        return _AllBut(streamed["val_fraction"], frozenset(file["digest"] for file in values["val"]))
-    return {file["digest"] for file in values["train"]}
+    values = read_json(model / DATA)
+    try:
+        digests = {side: {str(file["digest"]) for file in values.get(side, [])} for side in ("train", "val")}
+        if (streamed := values.get("streamed")) is not None:
+            return _AllBut(float(streamed["val_fraction"]), frozenset(digests["val"]))
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
+        raise FormatError(f"{model / DATA} does not list a run's images by their digests") from None
+    return digests["train"]
 
 
 def read_data(out: Path) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class RunPage:
         elif step:
             found.append((f"{written(step.get('psnr'), '.2f')} dB", "PSNR of training crops"))
         if self._config.model.bottleneck.kind == "kl" and step:
-            found.append((written(step["bits_per_dimension"]), "bits per latent element (KL)"))
+            found.append((written(step.get("bits_per_dimension")), "bits per latent element (KL)"))
         result = read_result(self._run)
         if result and lines and result["images_seen"] == lines[-1]["images_seen"]:
             found.append((f"{result['num_parameters']:,}", "parameters"))
