@@ -5,7 +5,6 @@ Each input is a sound folder with one or a few of its files altered: as JSON, wi
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import functools
@@ -141,37 +140,46 @@ def alter_metadata(path: Path, key: str, rng: random.Random) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
 
 
-@functools.cache
-def _sound(make: Callable[[Path], None]) -> tempfile.TemporaryDirectory[str]:
-    """A sound folder, made once and taken away at the end."""
-    folder = tempfile.TemporaryDirectory(prefix="sound-")
-    make(Path(folder.name))
-    return folder
-
-
 # ---------------------------------------------------------------- targets
 
 
-def _altered_copy(sound: Callable[[Path], None], alter: Mapping[str, Alteration], rng: random.Random, folder: Path) -> Path:
+_FOLDERS = tempfile.TemporaryDirectory(prefix="vaeworks-sound-")
+"""Sound folders, made once; those that are processes' own go with them."""
+
+
+@functools.cache
+def _sound(write: Callable[[Path], None]) -> Path:
+    folder = Path(_FOLDERS.name) / write.__name__
+    folder.mkdir()
+    write(folder)
+    return folder
+
+
+def _altered_copy(sound: Path, alter: Mapping[str, Alteration], rng: random.Random, folder: Path) -> Path:
     """A copy of a sound folder, with one of some files altered. alter: by pattern."""
     made = folder / "input"
-    shutil.copytree(_sound(sound).name, made)
+    shutil.copytree(sound, made)
     pattern = rng.choice(list(alter))
     alter[pattern](rng.choice(sorted(made.rglob(pattern))), rng)
     return made
 
 
 def _made(sound: Callable[[Path], None], alter: Mapping[str, Alteration]) -> Callable[[random.Random, Path], Path]:
-    return functools.partial(_altered_copy, sound, alter)
+    return functools.partial(_altered_copy, _sound(sound), alter)
 
 
 def _allowed(*uses: Callable[[Path], object]) -> Callable[[Path | str], None]:
-    """All uses of a folder, each of which may refuse it."""
+    """All uses of a folder, each of which may refuse it; the first refusal is told."""
 
     def use(path: Path | str) -> None:
+        refusals = []
         for one in uses:
-            with contextlib.suppress(VaeworksError):
+            try:
                 one(Path(path))
+            except VaeworksError as error:
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
 
     return use
 
