@@ -71,8 +71,14 @@ def check_folder(out: Path, record: RunRecord, resume: bool) -> None:
         raise ConfigError(f"{out} holds a run of recipe {stored.recipe!r}, not {record.recipe!r}; choose another --out")
     changed = {name: pair for name, pair in differences(stored.config, record.config).items() if _matters(name, *pair)}
     if changed:
-        what = ", ".join(f"{name} was {a}, now {b}" for name, (a, b) in changed.items())
+        what = ", ".join(f"{name} was {_said(a)}, now {_said(b)}" for name, (a, b) in changed.items())
         raise ConfigError(f"{out} holds a run of another configuration ({what}); take its settings, or choose another --out")
+
+
+def _said(value: Any) -> str:
+    """A setting for people: texts that are no print, and values without end, are shown as such."""
+    text = value if isinstance(value, str) and value.isprintable() else str(value) if isinstance(value, (int, float)) else repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, val: ImageSet) -> None:

@@ -160,7 +160,7 @@ class RunPage:
             return None
         first, factor = min(files, key=lambda file: str(file["digest"])), self._config.model.downsample_factor
         width, height = (min(int(first[side]), CROP) // factor * factor for side in ("width", "height"))
-        return width, height
+        return (width, height) if width and height else None
 
     def _sample(self, images_seen: int) -> Path:
         return self._run / "samples" / f"{images_seen:010d}.png"
