@@ -8,6 +8,7 @@ from .balance import BalanceConfig
 from .model import AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
 from .named import MODELS, TINY_MODELS
 from .plain import differences, dumps, from_dict, to_dict
+from .recorded import asked_options, check_asked, recorded
 from .training import (
     AdversarialConfig,
     DataConfig,
@@ -21,5 +22,5 @@ from .training import (
 __all__ = [
     "ARENA_VERSION", "MODELS", "PROBES", "TINY_MODELS", "AdversarialConfig", "ArenaConfig", "AutoencoderConfig", "BalanceConfig",
     "BottleneckConfig", "DataConfig", "DiTConfig", "FinetuneConfig", "LatentConfig", "LossConfig", "OptimizerConfig", "RegularizerConfig",
-    "TinyConfig", "TrainConfig", "differences", "dumps", "from_dict", "to_dict",
+    "TinyConfig", "TrainConfig", "asked_options", "check_asked", "differences", "dumps", "from_dict", "recorded", "to_dict",
 ]  # fmt: skip

@@ -12,6 +12,12 @@ from typing import Any, Literal, TypeVar
 
 from ..errors import ConfigError
 
+LIMIT = 2**64
+"""What whole numbers of files are below: larger ones are no setting, and do not become floats."""
+
+SHOWN = 100
+"""Characters of a value that a message shows."""
+
 
 def dumps(value: Any) -> str:
     """JSON of plain values; numbers that JSON does not know become null."""
@@ -39,9 +45,11 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
 
     Errors: ConfigError names the field that is unknown or of the wrong type.
     """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{kind.__name__} must be an object, not {_short(values)}")
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
-        raise ConfigError(f"{kind.__name__} has no field {', '.join(unknown)}")
+        raise ConfigError(f"{kind.__name__} has no field {_short(', '.join(unknown))}")
     hints = typing.get_type_hints(kind)
     return kind(**{name: _value(f"{kind.__name__}.{name}", hints[name], value) for name, value in values.items()})
 
@@ -60,11 +68,21 @@ def _value(where: str, hint: Any, value: Any) -> Any:
         return tuple(_value(where, kind, v) for v in value)
     if origin is Literal and value in typing.get_args(hint):
         return value
+    if type(value) is int and abs(value) >= LIMIT:
+        raise ConfigError(f"{where} cannot be a number of {value.bit_length()} bits; none has more than 64")
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     if isinstance(hint, type) and origin is None and type(value) is hint:
         return value
-    raise ConfigError(f"{where} cannot be {value!r}")
+    raise ConfigError(f"{where} cannot be {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    """A value as a message shows it: values of files have any length and depth."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

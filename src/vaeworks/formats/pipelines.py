@@ -20,6 +20,7 @@ from ..errors import ConfigError, FormatError, VaeworksError
 from ..images import center_crop, from_model_range, to_pillow
 from ..models import Autoencoder
 from .diffusers import vae_for_pipeline
+from .foreign_code import check_config, check_index, check_pipeline_folder
 from .tiny_pipelines import TINY, diffusers_library
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.devic
     """A pipeline with this VAE in place: a key of `TINY`, a diffusers folder, or a hub id such as "org/name".
 
     The pipeline's own VAE weights are neither loaded nor downloaded, and what does not fit is refused before anything
-    large is read.
+    large is read. Weights are safetensors, and parts are classes of diffusers and transformers; nothing that a file brings along is run.
     Errors: FormatError for what cannot be found or read; ConfigError for a VAE that the pipeline's denoiser does not fit.
     """
     diffusers = diffusers_library()
@@ -54,7 +55,8 @@ def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.devic
     with _format_errors(name), _quiet():
         kind, absent = _check_stored(name, autoencoder.config)
         parts = dict.fromkeys(absent) | {"vae": vae_for_pipeline(kind.__name__, autoencoder).to(dtype=dtype)}
-        return diffusers.DiffusionPipeline.from_pretrained(name, dtype=dtype, **parts).to(device, silence_dtype_warnings=True)
+        pipe = diffusers.DiffusionPipeline.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **parts)
+        return pipe.to(device, silence_dtype_warnings=True)
 
 
 def inject(pipe: DiffusionPipeline, autoencoder: Autoencoder) -> DiffusionPipeline:
@@ -136,7 +138,9 @@ def _format_errors(name: str) -> Iterator[None]:
         yield
     except VaeworksError:
         raise
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError, ValueError, ImportError, RuntimeError, SafetensorError, TypeError, LookupError, AttributeError, ArithmeticError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split()).rstrip(".")
         raise FormatError(
             f"no pipeline could be loaded from {name}: {reason if len(reason) < 300 else reason[:300] + ' ...'}; "
@@ -152,17 +156,21 @@ def _check_stored(name: str, config: LatentConfig) -> tuple[type[DiffusionPipeli
     diffusers = diffusers_library()
     index = _stored_index(name)
     kind = index.get("_class_name") if isinstance(index, dict) else None
-    if not isinstance(kind, str) or not hasattr(diffusers, kind):
-        raise FormatError(f"{name} holds a pipeline of class {kind!r}, which diffusers {diffusers.__version__} does not have")
+    found = getattr(diffusers, kind, None) if isinstance(kind, str) and kind.isidentifier() else None
+    if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+        raise FormatError(f"{name} holds a pipeline of class {kind!r:.80}, which diffusers {diffusers.__version__} does not have")
+    check_index(index, name)
+    if Path(name).is_dir():
+        check_pipeline_folder(Path(name), index)
     parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
     denoiser = next((part for part in ("transformer", "unet") if parts.get(part)), None)
     if denoiser is None:
         raise FormatError(f"{name} holds a {kind}, which has neither a unet nor a transformer; take a text-to-image pipeline")
     published_without = Path(name).is_dir() and not (Path(name) / "vae").is_dir()
     own = (parts["vae"], _stored_config(name, "vae")) if parts.get("vae") and not published_without else None
-    _check_fits(getattr(diffusers, kind), _stored_config(name, denoiser), own, config)
+    _check_fits(found, _stored_config(name, denoiser), own, config)
     # SD3's class wants to be told that it does without T5
-    return getattr(diffusers, kind), [part for part, value in parts.items() if value is None]
+    return found, [part for part, value in parts.items() if value is None]
 
 
 def _stored_index(name: str) -> Any:
@@ -182,9 +190,11 @@ def _stored_index(name: str) -> Any:
 def _stored_config(name: str, part: str) -> dict[str, Any]:
     """A component's config.json, from a folder or the hub."""
     try:
-        return diffusers_library().AutoencoderKL.load_config(name, subfolder=part)
+        found = diffusers_library().AutoencoderKL.load_config(name, subfolder=part)
     except OSError:
         raise FormatError(f"{name} has no {part}/config.json that could be read") from None
+    check_config(found, f"{part}/config.json of {name}")
+    return found
 
 
 def _check_fits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from ..errors import ConfigError
 from ..formats.backbones import Backbone, load_backbone
 from ..formats.layouts import read
 from ..formats.locate import Located, locate
+from ..formats.tensor_shapes import each_shape
 from ..losses import Distance
 from ..losses.perceptual import FeatureDistance
 from ..models import Autoencoder, build
@@ -128,6 +130,7 @@ def initial_model(config: TrainConfig, teacher: Autoencoder | None = None, blank
     if config.finetune.path is not None and not blank:
         model = _started(config.model, start_autoencoder(config.finetune.path))
     else:
+        _check_extent(config.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_seed(config.seed, INIT))
             model = build(config.model)
@@ -137,6 +140,21 @@ def initial_model(config: TrainConfig, teacher: Autoencoder | None = None, blank
         model.bn.load_state_dict({name: t.cpu() for name, t in teacher.bn.state_dict().items()})
     model.set_gradient_checkpointing(config.gradient_checkpointing)
     return model.requires_grad_(True).train()
+
+
+MOST_TENSORS, MOST_NUMBERS = 20_000, 2**36
+"""Of a network that is trained: a run's record may ask for any, and hours would go by before memory is full."""
+
+
+def _check_extent(config: AutoencoderConfig) -> None:
+    """Errors: ConfigError for a network that no machine of this kind trains."""
+    numbers = 0
+    for count, (_, shape) in enumerate(each_shape(config)):
+        numbers += math.prod(shape)
+        if count >= MOST_TENSORS or numbers > MOST_NUMBERS:
+            raise ConfigError(
+                f"the model has more than {MOST_TENSORS:,} tensors or {MOST_NUMBERS:,} parameters; take fewer channels or num_res_blocks"
+            )
 
 
 def _started(config: AutoencoderConfig, start: Autoencoder) -> Autoencoder:
