@@ -122,9 +122,10 @@ def load(path: str | Path, **settings: Any) -> Autoencoder:
     model cannot have.
     """
     located = locate(path, **settings)
+    autoencoder = read(located)
     for doubt in located.doubts:
         warnings.warn(f"{path}: {doubt}", stacklevel=2)
-    return read(located)
+    return autoencoder
 
 
 def read(located: Located) -> Autoencoder:

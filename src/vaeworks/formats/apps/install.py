@@ -307,10 +307,18 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
         if job.name not in fitting:
             raise ConfigError(f"name (={job.name!r}) must be one of {', '.join(fitting)}, by which applications know a TAESD of this shape")
         return job.name
+    match = re.match(rf"({'|'.join(sorted(fitting, reverse=True))})(?:_|\.|$)", Path(job.source).name)
+    said = match[1] if match else None
     if job.seat is not None and len(fitting) > 1:
         fitting = [name for name in fitting if TINY_NAMES[name] == job.constants]
-    if len(fitting) > 1 and (match := re.match(rf"({'|'.join(sorted(fitting, reverse=True))})(?:_|\.|$)", Path(job.source).name)):
-        fitting = [match[1]]
+        if len(fitting) == 1:
+            but = f", although its name says {said}" if said not in (None, *fitting) else ""
+            job.notes.append(
+                f"for which diffusion model it was made is not in its file: it is taken for this checkpoint's, {fitting[0]}{but}"
+            )
+    elif said is not None and len(fitting) > 1:
+        fitting = [said]
+        job.notes.append(f"for which diffusion model it was made is not in its file: by its name it is {said}")
     if len(fitting) != 1:
         choices = ", ".join(name for name, c in _TINY_CHANNELS.items() if c == config.latent_channels)
         raise ConfigError(f"its shapes do not tell for which diffusion model it is; pass --name, one of {choices}, or a checkpoint (--for)")
