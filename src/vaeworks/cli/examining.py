@@ -111,6 +111,8 @@ def _loaded(name: str, said: dict[str, Any]) -> tuple[Autoencoder, bool]:
 
     located = locate(name, **said)
     autoencoder = read(located)
+    for doubt in located.doubts:
+        console().print(f"{name}: {doubt}", style="yellow")
     return autoencoder.to("cuda") if torch.cuda.is_available() else autoencoder, is_certain(located)
 
 

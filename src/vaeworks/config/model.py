@@ -44,10 +44,11 @@ class LatentConfig:
     latents_norm_eps: float = 1e-4
     """epsilon of normalization "batchnorm" """
     guessed: tuple[str, ...] = field(default=(), compare=False)
-    """of OPEN, what no file and nobody has told, as NAME=VALUE: a guess as long as it has this value, and never written as a fact"""
+    """settings that no file and nobody has told, as NAME=VALUE: guesses as long as they have this value, and never written as facts"""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "guessed", tuple(guess for guess in self.guessed if guess in _guesses(self, OPEN)))
+        possible = _guesses(self, OPEN) if self.guessed else ()
+        object.__setattr__(self, "guessed", tuple(guess for guess in possible if guess in self.guessed))
         for name in ("in_channels", "out_channels", "latent_channels", "latents_patch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1")

@@ -107,7 +107,8 @@ def _check_target(dst: Path) -> None:
 
 def vae_metadata(located: Located, constants: Constants | None = None) -> dict[str, str]:
     """The VAE's configuration as metadata, as far as it is known; `constants` are those of the checkpoint that it is for."""
-    return native.config_metadata(config_for(located, constants))
+    config = config_for(located, constants)
+    return {} if located.bare and not config.normalization_known else native.config_metadata(config)
 
 
 def vae_items(located: Located, *, prefix: str = "", dtype: torch.dtype | None = None, finite: bool = False) -> list[Item]:

@@ -60,6 +60,8 @@ class Located:
     """where scaling and shift are from: our metadata, a config.json, the published VAE of this architecture, nowhere, the user"""
     has_config: bool = False
     """whether a config.json describes it"""
+    bare: bool = False
+    """whether nothing describes it but the names and shapes of its tensors"""
     ignored: tuple[str, ...] = ()
     """names beside the VAE's own: loss.*, model_ema.*"""
     notes: tuple[str, ...] = ()
@@ -92,7 +94,7 @@ class Located:
         config, replaced = with_settings(self.config, settings, str(self.path))
         given = settings.keys() & {"scale_of", "scaling_factor", "shift_factor"}
         source = "given" if given else self.normalization_source
-        return dataclasses.replace(self, config=config, normalization_source=source, replaced=(*self.replaced, *replaced))
+        return dataclasses.replace(self, config=config, normalization_source=source, bare=False, replaced=(*self.replaced, *replaced))
 
     @property
     def baked(self) -> bool:
@@ -139,7 +141,7 @@ def locate(path: str | Path, **settings: Any) -> Located:
     if bare and layout == "diffusers":
         notes.append("there is no config.json beside it: what shapes do not tell is taken from the architecture's published VAE")
     has_config = source.config is not None
-    return Located(Path(path), archive, layout, old, prefix, names, config, origin, has_config, ignored, tuple(notes)).told(**settings)
+    return Located(Path(path), archive, layout, old, prefix, names, config, origin, has_config, bare, ignored, tuple(notes)).told(**settings)
 
 
 def _layout_and_prefix(entries: Mapping[str, Entry], where: str) -> tuple[Layout, str]:
