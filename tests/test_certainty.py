@@ -34,6 +34,7 @@ from vaeworks.models.init import linear_init_
 from vaeworks.precompute.plan import normalization_facts
 from vaeworks.recipes import recipe
 from vaeworks.runtime.scale import scale_activations
+from vaeworks.train.run import read_run
 from vaeworks.train.start import with_start
 
 FOUR = AutoencoderConfig(channels=32, channel_mult=(1, 1, 1, 1), num_res_blocks=1)
@@ -339,10 +340,22 @@ def test_training_keeps_a_guess(networks: dict[int, vw.Autoencoder], tmp_path: P
     source = bare(tmp_path / "bare.safetensors", networks[4])
     config = recipe("finetune-decoder-tiny")
     started, told = with_start(dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, path=str(source))))
-    assert not started.model.normalization_known and any("does not say" in sentence for sentence in told)
+    assert started.model.guesses == ("scaling_factor",) and any("does not say" in sentence for sentence in told)
     teacher = TrainConfig(model=dataclasses.replace(FOUR, channels=64))
     taught, _ = with_start(dataclasses.replace(teacher, finetune=dataclasses.replace(teacher.finetune, teacher=str(source))))
     assert taught.model.scaling_factor == 0.18215 and not taught.model.normalization_known
+
+
+def test_a_run_from_a_guess_ends_in_one(tmp_path: Path) -> None:
+    """Trained from a file that does not say its scale, a run's model does not either: not in metadata, not in its card, not when resumed."""
+    source = tmp_path / "sd.pth"
+    torch.save(vw.build(recipe("small-f8c4-tiny").model).state_dict(), source)
+    words = ["train", "finetune-decoder-tiny", "--data", "photos", "--from", str(source), "--out", str(tmp_path / "run")]
+    assert main([*words, "--images", "16", "--stats-images", "8", "--val-every", "16", "--save-every", "16"]) == 0
+    told = metadata(tmp_path / "run" / "model.safetensors")["autoencoder"]
+    assert "scaling_factor" not in told and told["norm_groups"] == 4  # with which it was trained
+    assert "at a scale that the file of sd.pth does not say" in (tmp_path / "run" / "README.md").read_text()
+    assert read_run(tmp_path / "run").config.model.guesses == ("scaling_factor",)
 
 
 # What shapes do not tell of the network

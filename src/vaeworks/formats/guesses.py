@@ -91,7 +91,7 @@ def _blocks(config: AutoencoderConfig) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _ours() -> dict[str, AutoencoderConfig]:
     """The networks of our own recipes, in both sizes."""
-    recipes = {name: make() for name, make in RECIPES.items()}
+    recipes = {name: make() for name, make in RECIPES.items() if name != "demo"}  # which is small-f8c16 again
     return MODELS | {n: c.model for n, c in recipes.items()} | {f"{n}-tiny": tiny(c).model for n, c in recipes.items()}
 
 
@@ -122,7 +122,12 @@ def assumption(config: Config) -> str:
     if not guesses:
         return ""
     words = ", ".join(guess.replace("=", " ").replace("bottleneck.", "") for guess in guesses)
-    whose = f"as in {next(iter(alike))}" if alike else "for want of anything better"
+    shape = in_shapes(config)
+    whose = (
+        f"as in {next((name for name, c in alike.items() if in_shapes(c) == shape), next(iter(alike)))}"
+        if alike
+        else "for want of anything better"
+    )
     setting = guesses[0].partition("=")[0].rpartition(".")[2]
     return (
         f"its shapes do not tell {words}, which {'is' if len(guesses) == 1 else 'are'} taken {whose}; if pictures are bad, say it with "

@@ -141,7 +141,9 @@ def locate(path: str | Path, **settings: Any) -> Located:
     if bare and layout == "diffusers":
         notes.append("there is no config.json beside it: what shapes do not tell is taken from the architecture's published VAE")
     has_config = source.config is not None
-    return Located(Path(path), archive, layout, old, prefix, names, config, origin, has_config, bare, ignored, tuple(notes)).told(**settings)
+    return Located(Path(path), archive, layout, old, prefix, names, config, origin, has_config, bare, ignored, tuple(notes)).told(
+        **settings
+    )
 
 
 def _layout_and_prefix(entries: Mapping[str, Entry], where: str) -> tuple[Layout, str]:

@@ -15,6 +15,7 @@ from ..data import random_seed
 from ..data.order import INIT
 from ..errors import ConfigError
 from ..formats.backbones import Backbone, load_backbone
+from ..formats.guesses import NETWORK
 from ..formats.layouts import read
 from ..formats.locate import Located, locate
 from ..losses import Distance
@@ -79,7 +80,8 @@ def _of_start(config: TrainConfig, path: str) -> tuple[AutoencoderConfig, list[s
         found = dataclasses.replace(found, encoder_scale=1.0, decoder_scale=1.0)
     wished = config.model.bottleneck
     bottleneck = dataclasses.replace(found.bottleneck, noise=wished.noise, noise_scale=wished.noise_scale, prefixes=wished.prefixes)
-    return dataclasses.replace(found, bottleneck=bottleneck), told
+    network = {name: getattr(found, name) for name in NETWORK}  # guessed or not, the result is trained with these
+    return found.told(bottleneck=bottleneck, **network), told
 
 
 def _as_expected(found: AutoencoderConfig, located: Located, expects: str) -> tuple[AutoencoderConfig, list[str]]:
