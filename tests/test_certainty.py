@@ -347,7 +347,7 @@ def test_training_keeps_a_guess(networks: dict[int, vw.Autoencoder], tmp_path: P
 
 
 def test_a_run_from_a_guess_ends_in_one(tmp_path: Path) -> None:
-    """Trained from a file that does not say its scale, a run's model does not either: not in metadata, not in its card, not when resumed."""
+    """Trained from a file that does not say its scale, a run's model does not either: nor its metadata, its card, its record."""
     source = tmp_path / "sd.pth"
     torch.save(vw.build(recipe("small-f8c4-tiny").model).state_dict(), source)
     words = ["train", "finetune-decoder-tiny", "--data", "photos", "--from", str(source), "--out", str(tmp_path / "run")]
@@ -441,6 +441,7 @@ WRONG = {
     "type": ({"norm_groups": "four"}, "norm_groups cannot be 'four'"),
     "padding": ({"padding_mode": "mirror"}, "padding_mode cannot be 'mirror'"),
     "negative": ({"norm_eps": -1.0}, "must be positive"),
+    "huge": ({"scaling_factor": 10**400}, "too large"),
     "zero": ({"scaling_factor": 0.0}, "not 0"),
     "shift alone": ({"shift_factor": 0.1}, "scaling_factor together with shift_factor"),
     "whose": ({"scale_of": "sd9"}, "must be one of sd1, sdxl, sd3, flux1"),

@@ -164,7 +164,7 @@ def with_settings(config: Config, settings: Mapping[str, Any], where: str) -> tu
         values["bottleneck"] = {**plain["bottleneck"], **bottleneck}
     try:
         told = config.told(**_fields(from_dict(type(config), {**plain, **values}), values))
-    except ConfigError as error:
+    except (ConfigError, OverflowError) as error:  # an integer beyond all floats
         raise ConfigError(f"{where} cannot have {_listed(settings)}: {error}") from None
     return told, tuple(_replaced(config, told))
 

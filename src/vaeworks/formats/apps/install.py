@@ -224,7 +224,7 @@ def _check_loads(job: _Job, config: AutoencoderConfig, *, folded: bool) -> None:
         after = " after folding its normalization, which needs quant convolutions" if folded and "quant_conv" in found.why else ""
         raise ConfigError(f"{name} cannot use this VAE{after}: {found.why}")
     real = support(dataclasses.replace(job.located, config=config, normalization_source="metadata"), "ldm")[name]
-    if real.loads == "wrong" and is_certain(job.located):
+    if real.loads == "wrong":
         job.notes.append(real.why)
 
 
