@@ -39,20 +39,23 @@ from vaeworks.train.start import with_start
 
 FOUR = AutoencoderConfig(channels=32, channel_mult=(1, 1, 1, 1), num_res_blocks=1)
 SIXTEEN = dataclasses.replace(FOUR, latent_channels=16, quant_conv=False, post_quant_conv=False)
+FULL_SIZE = dict(shapes.PUBLISHED)
 SCALES = {name: (MODELS[name].scaling_factor, MODELS[name].shift_factor) for name in ("sd1", "sdxl", "sd3", "flux1")}
 
 
 @pytest.fixture(autouse=True)
 def small_published() -> Iterator[None]:
     """SD's, SDXL's, SD 3's and Flux' VAEs, in small."""
-    before = dict(shapes.PUBLISHED)  # whose order counts: the first is the guess
-    shapes.PUBLISHED.clear()
-    for name, (scale, shift) in SCALES.items():
-        config = FOUR if name in ("sd1", "sdxl") else SIXTEEN
-        shapes.PUBLISHED[name] = dataclasses.replace(config, scaling_factor=scale, shift_factor=shift)
+    numbers = {name: {"scaling_factor": scale, "shift_factor": shift} for name, (scale, shift) in SCALES.items()}
+    publish({name: dataclasses.replace(FOUR if name in ("sd1", "sdxl") else SIXTEEN, **numbers[name]) for name in SCALES})
     yield
+    publish(FULL_SIZE)
+
+
+def publish(configs: Mapping[str, AutoencoderConfig]) -> None:
+    """Let these be the published VAEs, in this order: the first of an architecture is the guess."""
     shapes.PUBLISHED.clear()
-    shapes.PUBLISHED.update(before)
+    shapes.PUBLISHED.update(configs)
 
 
 @pytest.fixture(scope="module")
@@ -231,9 +234,9 @@ def test_a_guess_makes_no_other_model(networks: dict[int, vw.Autoencoder], tmp_p
     assert "guessed" not in to_dict(sure.config)
 
 
-def test_installed_for_its_checkpoint_nothing_is_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_for_its_checkpoint_nothing_is_folded(tmp_path: Path) -> None:
     """SDXL's published file, converted, then installed for SDXL: the weights are those of the file, as they were before the guess."""
-    monkeypatch.undo()  # applications have SD's network in full size only
+    publish(FULL_SIZE)  # applications have SD's network in full size only
     vae = vw.build(MODELS["sd1"]).half()
     with torch.no_grad():
         vae.get_submodule("post_quant_conv").weight.fill_(0.5)
