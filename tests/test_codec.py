@@ -102,7 +102,11 @@ def test_statistics_of_flat_maps(groups: int, dtype: torch.dtype) -> None:
     spots[0, 0, 0] = spots[1, 8, 8] = spots[2, 79, 63] = 30.0
     shapes = [torch.zeros(80, 64), *spots, (ramp > 0.5).float(), (ramp > 0.02).float(), ramp, torch.arange(64.0).expand(80, 64) % 2]
     level = torch.tensor([0.7391, -0.123, 1.0, 1e-3, 1000.3, 0.0, -7.77, 3.1])[None, :, None, None]
-    x = (torch.stack(shapes)[:, None] * torch.linspace(0.1, 2, 8)[:, None, None] + level).to(dtype).contiguous(memory_format=torch.channels_last)
+    x = (
+        (torch.stack(shapes)[:, None] * torch.linspace(0.1, 2, 8)[:, None, None] + level)
+        .to(dtype)
+        .contiguous(memory_format=torch.channels_last)
+    )
     values = x.double().unflatten(1, (groups, -1))
     var, mean = torch.var_mean(values, dim=(2, 3, 4), correction=0)
     for rows in (80, 12, 5):
@@ -191,7 +195,11 @@ def flat_pictures(side: int) -> dict[str, Tensor]:
     return {name: picture.expand(1, 3, side, side).contiguous() for name, picture in pictures.items()}
 
 
-FLAT = [{"channels": 32, "norm_groups": 32}, {"channels": 64, "norm_groups": 32, "channel_mult": (1, 1, 2, 2)}, {"channels": 8, "norm_groups": 4}]
+FLAT = [
+    {"channels": 32, "norm_groups": 32},
+    {"channels": 64, "norm_groups": 32, "channel_mult": (1, 1, 2, 2)},
+    {"channels": 8, "norm_groups": 4},
+]
 
 
 @pytest.mark.parametrize("overrides", FLAT, ids=["a group a channel", "filtered", "narrow"])

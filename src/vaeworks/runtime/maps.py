@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import GroupNorm, SpatialAttention
+from ..nn.moments import channel_moments, merged, parts
 from .kernels import doubled, group_moments, normalized_silu
 from .prepared import Kernels
 
@@ -264,7 +265,7 @@ def sweep(map_: Map, rows: int, groups: int | None, into: Stored | None = None, 
 
 
 class _Parts:
-    """Mean and variance of parts of a map, merged in float64, as Chan, Golub & LeVeque 1983 do."""
+    """Mean and variance of parts of a map."""
 
     def __init__(self) -> None:
         self.counts: list[int] = []
@@ -272,41 +273,16 @@ class _Parts:
         """2 n c each, float64: means, biased variances"""
 
     def add(self, block: Tensor) -> None:
-        _, c, _, width = block.shape
-        for part in block.split(max(1, PIXELS // width, NUMBERS // (width * c)), dim=2):
-            self.counts.append(part.shape[2] * width)
+        for part in parts(block):
+            self.counts.append(part.shape[2] * part.shape[3])
             self.moments.append(_moments(part))
 
     def statistics(self, groups: int) -> Statistics:
-        means, variances = torch.stack(self.moments, 1).unflatten(3, (groups, -1))  # parts n g c/g
-        share = torch.tensor(self.counts, dtype=torch.float64, device=means.device)[:, None, None, None]
-        share = share / (share.sum() * means.shape[3])
-        mean = (means * share).sum((0, 3))
-        return Statistics(mean, ((variances + (means - mean[..., None]).square()) * share).sum((0, 3)))
+        return Statistics(*merged(self.moments, self.counts, groups))
 
 
-PIXELS, NUMBERS = 2048, 2**17
-"""Of a part whose moments are computed at once, at least one of them: it shall stay in a cache, and a call has its price."""
-
-SAMPLED = 8
-"""Every which pixel of a part is looked at for a first guess of its mean: it then is within sqrt(8) standard deviations of it, whatever
-the picture, so that the square that is taken away below is at most 8 variances."""
-
-
-def _moments(block: Tensor) -> Tensor:
-    """Mean and biased variance of every channel: 2 n c, float64.
-
-    Sums are float32's, of what is left when a guess of the mean is taken away. On a flat picture, where epsilon alone is below the
-    root, a mean that is wrong by the rounding of sums of whole values would be enlarged a thousand times.
-    """
-    if block.device.type != "cpu":
-        return torch.stack(group_moments(block, block.shape[1])).double()
-    wide = torch.promote_types(block.dtype, torch.float32)
-    found = []
-    for image in block.permute(0, 2, 3, 1).flatten(1, 2):  # NHWC memory: sums over rows of it are 20 times faster than var_mean
-        x = image.to(wide)
-        guess = x[::SAMPLED].mean(0)
-        rest = x - guess
-        off = rest.mean(0).double()
-        found.append(torch.stack([guess.double() + off, rest.square_().mean(0).double() - off.square()]))
-    return torch.stack(found, 1)
+def _moments(part: Tensor) -> Tensor:
+    """Mean and biased variance of every channel: 2 n c, float64."""
+    if part.device.type != "cpu":
+        return torch.stack(group_moments(part, part.shape[1])).double()
+    return channel_moments(part)
