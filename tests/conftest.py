@@ -8,6 +8,10 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 
+from vaeworks.launcher import share_cores
+
+share_cores()  # before torch is imported
+
 import pytest
 import torch
 from hypothesis import settings
