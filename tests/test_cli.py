@@ -86,7 +86,9 @@ def test_help_imports_no_torch(words: list[str]) -> None:
 @pytest.mark.parametrize(("theirs", "expected"), [
     ({}, ("1000", None)), ({"GOMP_SPINCOUNT": "7"}, ("7", None)), ({"OMP_WAIT_POLICY": "active"}, (None, "active")),
 ], ids=str)  # fmt: skip
-@pytest.mark.parametrize("start", ["from vaeworks.cli import main; sys.exit(main())", "import runpy; runpy.run_module('vaeworks', run_name='__main__')"])
+@pytest.mark.parametrize(
+    "start", ["from vaeworks.cli import main; sys.exit(main())", "import runpy; runpy.run_module('vaeworks', run_name='__main__')"]
+)
 def test_threads_wait_as_the_user_wants_before_torch_is_there(start: str, theirs: dict, expected: tuple, tmp_path: Path) -> None:
     """The console script and `python -m`: what OpenMP reads is set when torch begins to be imported, and in a process of its own."""
     code = f"""

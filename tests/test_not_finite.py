@@ -81,7 +81,8 @@ def test_no_command_writes_what_is_no_number(words: str, here: Path, tmp_path: P
 
 def test_painting(here: Path, tmp_path: Path, capsys) -> None:
     """Infinities, which a pipeline clamps to white, as well."""
-    assert main(["generate", "tiny", "a dog", "--vae", str(here / "decoder"), "--out", str(tmp_path / "a.png"), "--steps", "1", "--size", "32"]) == 1
+    words = ["generate", "tiny", "a dog", "--vae", str(here / "decoder"), "--steps", "1", "--size", "32"]
+    assert main([*words, "--out", str(tmp_path / "a.png")]) == 1
     assert "repair" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 

@@ -67,5 +67,9 @@ def check_finite(tensors: dict[str, Tensor], numbers: list[int], names: list[str
         if tensor.isfinite().all():
             continue
         first = int((~tensor.isfinite()).flatten(1).any(1).nonzero()[0])
-        remedy = "they are beyond fp16's 65504: take --dtype bf16 or fp32" if dtype == "fp16" else "the encoder has overflowed: `vaeworks repair` makes it fit"
+        remedy = (
+            "they are beyond fp16's 65504: take --dtype bf16 or fp32"
+            if dtype == "fp16"
+            else "the encoder has overflowed: `vaeworks repair` makes it fit"
+        )
         raise NotFiniteError(f"{names[numbers[first]]}: its {name} hold infinities or NaN; {remedy}")
