@@ -8,10 +8,14 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 
-import pytest
-import torch
-from hypothesis import settings
-from hypothesis.configuration import set_hypothesis_home_dir
+from vaeworks.launcher import share_cores
+
+share_cores()  # before torch is imported
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+from hypothesis.configuration import set_hypothesis_home_dir  # noqa: E402
 
 # Networks here are tiny, and threads that wait for each other on a busy machine cost many times more. Processes that tests
 # start have as many, because sums are rounded otherwise with more.

@@ -179,6 +179,19 @@ def test_encoding_too(calls: list[str]) -> None:
     assert len(calls) == 6
 
 
+@pytest.mark.parametrize("level", [-1.0, 1 / 255, 1.0])
+def test_flat_pictures_too(level: float, calls: list[str]) -> None:
+    """Encoded within a pipeline by the codec, by hand, where gradients are on, as diffusers does: the same latents."""
+    vae = accelerate(pipeline("tiny")).vae.requires_grad_(True)
+    images = torch.full((1, 3, 64, 64), level)
+    by_hand = vae.encode(images).latent_dist.mean.detach()
+    assert not calls
+    with torch.no_grad():
+        found = vae.encode(images).latent_dist.mean
+    assert calls == ["encode"]
+    torch.testing.assert_close(found, by_hand, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["tiny", "tiny-sdxl"])
 def test_tiling_has_no_seams(kind: str) -> None:
     """`enable_tiling` before or after: the whole picture's result, where diffusers' own has seams."""

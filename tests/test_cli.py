@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,31 @@ def test_help_imports_no_torch(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "vaeworks" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("theirs", "expected"), [
+    ({}, ("1000", None)), ({"GOMP_SPINCOUNT": "7"}, ("7", None)), ({"OMP_WAIT_POLICY": "active"}, (None, "active")),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "start", ["from vaeworks.cli import main; sys.exit(main())", "import runpy; runpy.run_module('vaeworks', run_name='__main__')"]
+)
+def test_threads_wait_as_the_user_wants_before_torch_is_there(start: str, theirs: dict, expected: tuple, tmp_path: Path) -> None:
+    """The console script and `python -m`: what OpenMP reads is set when torch begins to be imported, and in a process of its own."""
+    code = f"""
+import os, subprocess, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            told = "import os; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))"
+            sys.stdout.write(subprocess.run([sys.executable, "-c", told], capture_output=True, text=True).stdout)
+            sys.exit(5)
+sys.meta_path.insert(0, Watch())
+sys.argv = ["vaeworks", "reconstruct", {str(tmp_path / "none")!r}, "a.png", "--out", {str(tmp_path / "out")!r}]
+{start}
+"""
+    clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], env=clean | theirs, capture_output=True, text=True, check=False)
+    assert done.returncode == 5 and done.stdout.split() == [str(value) for value in expected], done.stderr
 
 
 def test_importing_the_package_imports_no_torch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import platform
 import subprocess
@@ -89,6 +90,32 @@ def test_large_means_do_not_cost_digits() -> None:
     torch.testing.assert_close(statistics.var, x.double().view(1, 2, -1).var(2, correction=0), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("groups", [8, 2])
+def test_statistics_of_flat_maps(groups: int, dtype: torch.dtype) -> None:
+    """Where epsilon alone is below the root, a mean counts to its last digit: flat maps, one odd pixel at any place, halves, a slope.
+
+    Expected: errors of what float32 can hold of the values, and 1e-6 of the spread, whatever a part begins with.
+    """
+    ramp = torch.linspace(0, 1, 80 * 64).view(80, 64)
+    spots = torch.zeros(3, 80, 64)
+    spots[0, 0, 0] = spots[1, 8, 8] = spots[2, 79, 63] = 30.0
+    shapes = [torch.zeros(80, 64), *spots, (ramp > 0.5).float(), (ramp > 0.02).float(), ramp, torch.arange(64.0).expand(80, 64) % 2]
+    level = torch.tensor([0.7391, -0.123, 1.0, 1e-3, 1000.3, 0.0, -7.77, 3.1])[None, :, None, None]
+    x = (
+        (torch.stack(shapes)[:, None] * torch.linspace(0.1, 2, 8)[:, None, None] + level)
+        .to(dtype)
+        .contiguous(memory_format=torch.channels_last)
+    )
+    values = x.double().unflatten(1, (groups, -1))
+    var, mean = torch.var_mean(values, dim=(2, 3, 4), correction=0)
+    for rows in (80, 12, 5):
+        found = sweep(held(x), rows, groups)
+        assert found is not None and found.mean.dtype == torch.float64
+        assert ((found.mean - mean).abs() <= 1e-7 * values.abs().amax((2, 3, 4)) + 1e-6 * var.sqrt()).all()
+        assert ((found.var - var).abs() <= 2e-6 * var + (1e-7 * values.abs().amax((2, 3, 4))) ** 2).all()
+
+
 def test_memory_is_counted_and_given_back() -> None:
     ledger = Ledger(1000)
     stored = Stored((1, 1, 4, 5), ledger.hold)
@@ -155,6 +182,57 @@ def test_float32_is_within_its_rounding(size: tuple[int, int], tile: int | None)
         assert ((found - expected).abs().max() * 2 / (expected.max() - expected.min())).item() < 1e-5
     kept = [p.filtering for _, p in codec._kernels["decoding"]._kept.values() if isinstance(p, Filtered)]
     assert {type(filtering).__name__ for filtering in kept} == {"F4", "Doubled"} and codec._kernels["encoding"]._kept
+
+
+def flat_pictures(side: int) -> dict[str, Tensor]:
+    """Pictures whose maps have hardly any variance, and some that do: 1 3 side side."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    found = {"black": -1.0, "gray": 1 / 255, "white": 1.0, "light": 0.3}
+    pictures = {name: torch.full((side, side), level) for name, level in found.items()}
+    pictures["spot"], pictures["gradient"] = pictures["black"].clone(), x / (side - 1) * 2.0 - 1
+    pictures["spot"][side // 2, side // 2 - 1] = 1.0
+    pictures["halves"], pictures["checker"] = (y < side // 2) * 2.0 - 1, (x // 8 + y // 8) % 2 * 2.0 - 1
+    return {name: picture.expand(1, 3, side, side).contiguous() for name, picture in pictures.items()}
+
+
+FLAT = [
+    {"channels": 32, "norm_groups": 32},
+    {"channels": 64, "norm_groups": 32, "channel_mult": (1, 1, 2, 2)},
+    {"channels": 8, "norm_groups": 4},
+]
+
+
+@pytest.mark.parametrize("overrides", FLAT, ids=["a group a channel", "filtered", "narrow"])
+@pytest.mark.parametrize("tile", [None, 8])
+def test_flat_pictures_are_as_exact_as_others(overrides: dict[str, object], tile: int | None) -> None:
+    """Both halves, against float64: at most a few times what the plain network in float32 is off, down to one latent."""
+    torch.manual_seed(0)
+    model = vw.build("small-f8c4", num_res_blocks=1, **overrides).eval().requires_grad_(False)
+    exact, codec = copy.deepcopy(model).double(), Codec(model, tile=tile)
+
+    def error(found: Tensor, expected: Tensor) -> float:
+        return ((found - expected).abs().max() * 2 / (expected.max() - expected.min()).clamp_min(2.0)).item()
+
+    for name, picture in {**flat_pictures(64), "tiny": torch.full((1, 3, 8, 8), 1 / 255)}.items():
+        with torch.inference_mode():
+            truth, plain = exact.encode(picture.double()).mean, model.encode(picture).mean
+            assert error(codec.encode(picture).mean, truth) <= 4 * error(plain, truth) + 2e-6, name
+            for z in (plain, torch.full_like(plain, 0.5)):
+                truth = exact.decode(z.double())
+                assert error(codec.decode(z), truth) <= 4 * error(model.decode(z), truth) + 2e-6, name
+
+
+@pytest.mark.parametrize("overrides", FLAT[:2], ids=["a group a channel", "filtered"])
+def test_flat_pictures_in_bfloat16(overrides: dict[str, object]) -> None:
+    """No further from float64 than twice the plain network in bfloat16 is."""
+    torch.manual_seed(0)
+    model = vw.build("small-f8c4", num_res_blocks=1, **overrides).eval().requires_grad_(False).bfloat16()
+    exact, codec = copy.deepcopy(model).double(), Codec(model, tile=8)
+    for name, picture in flat_pictures(64).items():
+        with torch.inference_mode():
+            truth = exact.encode(picture.bfloat16().double()).mean
+            found, plain = (each.encode(picture.bfloat16()).mean.double() for each in (codec, model))
+        assert (found - truth).abs().max() <= 2 * (plain - truth).abs().max(), name
 
 
 def test_weights_are_prepared_once_where_there_is_room() -> None:

@@ -336,6 +336,41 @@ def test_norm_gradient_is_that_of_differences(training: bool) -> None:
     assert torch.autograd.gradcheck(lambda x, *_: norm.silu(x), (x, norm.weight, norm.bias))
 
 
+@pytest.mark.parametrize("groups", [8, 2])
+@pytest.mark.parametrize("mode", ["evaluation", "evaluation with a gradient", "training"])
+def test_norm_is_exact_whatever_the_mean(mode: str, groups: int) -> None:
+    """In NHWC memory, too, where PyTorch's own group norm is off by a hundredth and more: value and gradient against float64.
+
+    Maps: flat, flat but for a spot, a large mean, half and half, and a small one.
+    """
+    torch.manual_seed(0)
+    norm = GroupNorm(8, groups).train(mode == "training")
+    norm.weight.data.normal_(), norm.bias.data.normal_()
+    level, noise = torch.randn(1, 8, 1, 1), torch.randn(1, 8, 96, 96)
+    spot = level.expand(1, 8, 96, 96).clone()
+    spot[..., 0, 0] += 3
+    halves = torch.arange(96.0)[:, None].ge(48) * level * 2
+    for x in (level.expand(1, 8, 96, 96) + 0.0, spot, noise + 300, halves.expand(1, 8, 96, 96), level * 30 + noise[..., :2, :2]):
+        grad = torch.randn(x.shape)
+        results = []
+        for dtype, layout in (
+            (torch.float64, torch.contiguous_format),
+            (torch.float32, torch.contiguous_format),
+            (torch.float32, torch.channels_last),
+        ):
+            there = x.to(dtype).clone(memory_format=layout).requires_grad_(mode != "evaluation")
+            with torch.set_grad_enabled(mode != "evaluation"):
+                each = GroupNorm(8, groups).to(dtype).train(norm.training)
+                each.load_state_dict(norm.state_dict())
+                y = each.silu(there)
+            if mode != "evaluation":
+                y.backward(grad.to(dtype))
+            assert y.is_contiguous(memory_format=layout)
+            results.append([t.detach().double() for t in (y, there.grad) if t is not None])
+        for truth, plain, found in zip(*results, strict=True):
+            assert (found - truth).norm() <= 4 * (plain - truth).norm() + 2e-6 * truth.norm()
+
+
 def test_memory_layout_changes_no_result() -> None:
     """NHWC and NCHW memory give the same values and gradients in training, to fp64 rounding."""
     vae, reference = (random_vae(VARIANTS["attention-everywhere"], torch.float64).train() for _ in range(2))

@@ -5,14 +5,17 @@ VaeworksError
 ├── FormatError (ValueError)   a model file is not what it should be
 ├── DataError (ValueError)     images cannot be used
 ├── TrainingError              a run had to stop; its last good checkpoint is kept
-└── MissingExtraError (ImportError)   an optional package is not installed
+├── MissingExtraError (ImportError)   an optional package is not installed
+└── NotFiniteError (ConfigError, DataError)   a network was given, or made, infinities or NaN
 """
 
 from __future__ import annotations
 
 
 class VaeworksError(Exception):
-    """Base of all errors that a user can mend; the command line prints it as one line and exits with 2."""
+    """Base of all errors that a user can mend; the command line prints it as one line and exits with `exit_code`."""
+
+    exit_code = 2
 
 
 class ConfigError(VaeworksError, ValueError):
@@ -36,3 +39,12 @@ class MissingExtraError(VaeworksError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(f"{purpose} needs {package}: pip install 'vaeworks[{extra}]'")
+
+
+class NotFiniteError(ConfigError, DataError):
+    """Values that are no numbers: the setting (a precision) or the data (images, latents, weights) can be to blame.
+
+    What holds them is not written: as a picture it would be black or white, and look like a result.
+    """
+
+    exit_code = 1

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, NotFiniteError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """File name endings that count as images."""
@@ -159,8 +159,27 @@ def to_model_range(images: Tensor) -> Tensor:
 
 
 def from_model_range(images: Tensor) -> Tensor:
-    """Floats in [-1,1] to uint8 in 0..255, clamped and rounded: the inverse of `to_model_range`."""
-    return images.detach().float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    """Floats in [-1,1] to uint8 in 0..255, clamped and rounded: the inverse of `to_model_range`.
+
+    Errors: NotFiniteError for infinities and NaN, which would become white and black.
+    """
+    return check_finite(images, "the picture's pixels").detach().float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def clamped(images: Tensor) -> Tensor:
+    """n c h w, clamped to [-1,1]; infinities become NaN, so that they are still seen to be no numbers."""
+    return torch.where(images.isinf(), torch.nan, images.clamp(-1, 1))
+
+
+def check_finite(values: Tensor, what: str) -> Tensor:
+    """The values themselves. what: they are, in the plural. Errors: NotFiniteError where some are infinite or NaN."""
+    if not values.isfinite().all():
+        count, kind = int((~values.isfinite()).sum()), str(values.dtype).removeprefix("torch.")
+        remedy = "`vaeworks repair` makes a VAE fit into it, and bfloat16 and float32 reach further"
+        if values.dtype != torch.float16:
+            remedy = "take another copy of the model, or of what it was given: `vaeworks repair` mends what overflows in float16 alone"
+        raise NotFiniteError(f"{what} hold {count:,} values that are no numbers in {kind}, so something has overflowed; {remedy}")
+    return values
 
 
 def check_divisible(height: int, width: int, factor: int) -> None:

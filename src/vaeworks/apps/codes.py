@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data import ImageSet
 from ..data.place import open_place
 from ..errors import ConfigError, DataError
-from ..images import crop_to, from_model_range, square, to_model_range
+from ..images import check_finite, crop_to, from_model_range, square, to_model_range
 from ..models import Autoencoder
 from ..runtime import Codec
 
@@ -126,7 +126,7 @@ def encode_pixels(autoencoder: Autoencoder, pixels: Tensor, track: Track = iter)
     means, stds = [], []
     for part in track(pixels.split(_batch(pixels.shape[-1]))):
         posterior = autoencoder.encode(to_model_range(part).to(autoencoder.device, autoencoder.dtype))
-        means.append(posterior.mean.float().cpu())
+        means.append(check_finite(posterior.mean.float().cpu(), "encoded latents"))
         stds.append(torch.zeros_like(means[-1]) if posterior.is_point else posterior.std.float().cpu())
     return torch.cat(means), torch.cat(stds)
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from ..errors import ConfigError, TrainingError
+from ..launcher import share_cores
 from ..train.interrupt import SIGNALS, Interrupt
 
 Task = TypeVar("Task", contravariant=True)
@@ -116,6 +117,7 @@ def _in_processes(
     wanted: Callable[[], bool], jobs: int,
 ) -> dict[Key, Any]:  # fmt: skip
     made: dict[Key, Any] = {}
+    share_cores()
     context = multiprocessing.get_context("spawn")
     stop, seen = context.Event(), context.Array("q", len(tasks))
     threads = max(1, torch.get_num_threads() // jobs)

@@ -25,7 +25,7 @@ import tyro
 from .. import __version__
 from ..config import TrainConfig, dumps
 from ..errors import ConfigError, VaeworksError
-from ..launcher import shared, speaks, tells
+from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from .contesting import arena, arena_report, arena_study
 from .detecting import anomaly
@@ -80,7 +80,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return the exit code: 0 done, 1 a finding that --fail-on asked for, 2 a user's error, 130 interrupted."""
+    """Run one command and return the exit code: 0 done, 1 a finding that --fail-on asked for or values that are no numbers, 2 a user's
+    error, 130 interrupted."""
+    share_cores()
     words = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = (_take(words, flag) for flag in ("--json", "--debug"))
     try:
@@ -105,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
         if debug:
             raise
         _tell(error, " ".join(str(error).split()))
-        return 2
+        return error.exit_code
     except BrokenPipeError:  # the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -68,7 +68,7 @@ def decode(
             try:
                 decoded = through.decode(latents[None])
             except ConfigError as error:
-                raise ConfigError(f"{path}: {error}") from None
+                raise type(error)(f"{path}: {error}") from None
             image = crop_to(from_model_range(decoded.float())[0].cpu(), height, width)
             write_picture(place, to_pillow(image))
             rows[str(place)] = {"source": str(path), "shape": list(image.shape)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, NotFiniteError
 from .inputs import check_apart, check_free, codec, make_folder
 from .options import Memory, Model, Out, Overwrite, Precision, Told
 from .show import bar, console
@@ -60,6 +60,8 @@ def listen(
     for sound, place in bar("listening")(found):
         try:
             heard = through(network, sound.samples(), iterations=iterations, seed=seed)
+        except NotFiniteError:  # the network's fault, and every sound's
+            raise
         except DataError as error:
             errors.append(f"{sound}: {error}")
             console().print(f"skipped {errors[-1]}", style="yellow")

@@ -9,13 +9,18 @@ from torch import Tensor
 
 from ..config import LatentConfig
 from ..errors import ConfigError, FormatError
+from ..images import check_finite
 from .files import atomic, read_tensors, write_tensors
 
 METADATA_KEY = "vaeworks_latents"
 
 
 def write_latents(path: Path, latents: Tensor, config: LatentConfig, size: tuple[int, int], posterior: str) -> None:
-    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width), over what was there. A guessed scale is null."""
+    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width), over what was there. A guessed scale is null.
+
+    Errors: NotFiniteError for latents that hold what is no number.
+    """
+    check_finite(latents, "latents")
     scale, shift = (config.scaling_factor, config.shift_factor) if config.normalization_known else (None, None)
     facts = {
         "model": config.name, "height": size[0], "width": size[1], "posterior": posterior, "normalized": False,

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..config import LatentConfig
-from ..errors import ConfigError, FormatError, VaeworksError
-from ..images import center_crop, from_model_range, to_pillow
+from ..errors import ConfigError, FormatError, NotFiniteError, VaeworksError
+from ..images import center_crop, check_finite, from_model_range, to_pillow
 from ..models import Autoencoder
 from .diffusers import vae_for_pipeline
 from .diffusers_config import config_from_diffusers
@@ -104,7 +104,7 @@ def paint(
     guidance: classifier-free guidance scale, from 1 (none).
     The same seed gives the same noise on every device. The pipeline's bar is shown where stderr is a terminal.
     Errors: ConfigError for a size that the pipeline cannot make (the message says which it can), for steps and strength
-    that leave no step, and where the numbers overflow; DataError for an image that is too small.
+    that leave no step; NotFiniteError where the numbers overflow; DataError for an image that is too small.
     """
     if steps < 1:
         raise ConfigError(f"steps (={steps}) must be at least 1")
@@ -120,7 +120,7 @@ def paint(
         mode = "L" if pipe.vae.config.in_channels == 1 else "RGB"
         options |= {"image": ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.LANCZOS), "strength": strength}
     accepted = inspect.signature(pipe.__call__).parameters
-    with _bar_on_terminals(pipe), _quiet():
+    with _bar_on_terminals(pipe), _quiet(), _finite(pipe.vae):
         pixels = pipe(
             prompt=prompt,
             num_inference_steps=steps,
@@ -331,10 +331,30 @@ def _bar_on_terminals(pipe: DiffusionPipeline) -> Iterator[None]:
         pipe.set_progress_bar_config(**before)
 
 
+@contextmanager
+def _finite(vae: Any) -> Iterator[None]:
+    """A VAE whose `decode` raises NotFiniteError for infinities, which a pipeline would clamp to white, and for NaN."""
+    before = vars(vae).get("decode")
+    decode = vae.decode
+
+    def checked(*args: Any, **options: Any) -> Any:
+        result = decode(*args, **options)
+        check_finite(result[0], "decoded images")
+        return result
+
+    vae.decode = checked
+    try:
+        yield
+    finally:
+        del vae.decode
+        if before is not None:
+            vae.decode = before
+
+
 def _picture(pixels: Tensor) -> Image.Image:
     """Pixels c h w in [0,1] as an image."""
     if not pixels.isfinite().all():
-        raise ConfigError(
+        raise NotFiniteError(
             f"the picture has values that are not numbers, because the VAE or the denoiser overflows in "
             f"{str(pixels.dtype).removeprefix('torch.')}; use float32 or bfloat16"
         )

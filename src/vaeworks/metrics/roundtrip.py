@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..data.order import NOISE, latent_noise
 from ..data.place import Place, open_place
-from ..images import center_crop, from_model_range, to_model_range, to_uint8
+from ..images import center_crop, clamped, from_model_range, to_model_range, to_uint8
 from ..models import Autoencoder
 
 
@@ -40,6 +40,6 @@ def reconstruction(autoencoder: Autoencoder, image: Tensor, seed: int | None = N
         posterior = autoencoder.encode(x)
         _, channels, height, width = posterior.mean.shape
         noise = latent_noise(seed, [number], (channels, height, width), NOISE)
-        output = autoencoder.decode(posterior.sample(noise=noise)).clamp(-1, 1)
+        output = clamped(autoencoder.decode(posterior.sample(noise=noise)))
     finite = bool(torch.isfinite(output).all())
     return from_model_range(output if finite else torch.nan_to_num(output, nan=-1.0))[0].cpu(), finite

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..config import MODELS, TINY_MODELS, AutoencoderConfig, TinyConfig
 from ..errors import ConfigError
-from ..images import check_divisible, crop_to, pad_to_multiple
+from ..images import check_divisible, clamped, crop_to, pad_to_multiple
 from .bottleneck import bounded
 from .decoder import Decoder
 from .encoder import Encoder
@@ -88,7 +88,7 @@ class Autoencoder(nn.Module):
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images n 3 h w in [-1,1] of any size, through the posterior's mode and back to n 3 h w, clamped to [-1,1]."""
         recon = self.decode(self.encode(images, pad=True).mode())
-        return crop_to(recon, images.shape[-2], images.shape[-1]).clamp(-1, 1)
+        return clamped(crop_to(recon, images.shape[-2], images.shape[-1]))
 
     def normalize(self, latents: Tensor) -> Tensor:
         """What a diffusion model sees: (latents - shift) * scale, n c h w to n c h w.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import TinyConfig
+from ..nn import GroupNorm
 
 LIMIT = 3.0  # the decoder squashes latents softly into (-3, 3)
 
@@ -77,7 +78,7 @@ class TinyDecoder(nn.Module):
 def _pool(channels: int) -> nn.Sequential:
     wide = 4 * channels
     return nn.Sequential(
-        nn.Conv2d(channels, wide, 1, bias=False), nn.GroupNorm(4, wide), nn.ReLU(), nn.Conv2d(wide, channels, 1, bias=False)
+        nn.Conv2d(channels, wide, 1, bias=False), GroupNorm(wide, 4, eps=1e-5), nn.ReLU(), nn.Conv2d(wide, channels, 1, bias=False)
     )
 
 

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .moments import group_moments
+
 SMALLEST_FLOAT16 = 2.0**-24
 LEAST_IN_PLACE = 2**16
 """Numbers of an image's map from which on the backward pass stays in NHWC memory (measured: docs/log.md)."""
@@ -25,6 +27,11 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalized x: n c h w to n c h w."""
+        if _inexact(x):
+            if not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad or self.bias.requires_grad)):
+                return _normalized(x, self.weight, self.bias, self.num_groups, self.eps_for(x.dtype))[0]
+            y = F.group_norm(x.contiguous(), self.num_groups, self.weight, self.bias, self.eps_for(x.dtype))
+            return y.contiguous(memory_format=torch.channels_last)
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps_for(x.dtype))
 
     def eps_for(self, dtype: torch.dtype) -> float:
@@ -47,7 +54,10 @@ class _GroupNormSiLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-        y, mean, rstd = torch.native_group_norm(x, weight, bias, *_sizes(x), groups, eps)
+        if _inexact(x):
+            y, mean, rstd = _normalized(x, weight, bias, groups, eps)
+        else:
+            y, mean, rstd = torch.native_group_norm(x, weight, bias, *_sizes(x), groups, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.groups, ctx.eps = groups, eps
         return F.silu(y, inplace=True)
@@ -60,7 +70,7 @@ class _GroupNormSiLU(torch.autograd.Function):
         if last and x[0].numel() >= LEAST_IN_PLACE:
             return *_backward_in_nhwc(grad, x, weight, bias, mean, rstd), None, None
         x, grad = x.contiguous(), grad.contiguous()
-        y, _, _ = torch.native_group_norm(x, weight, bias, *_sizes(x), ctx.groups, ctx.eps)
+        y, mean, rstd = torch.native_group_norm(x, weight, bias, *_sizes(x), ctx.groups, ctx.eps)
         grad = torch.ops.aten.silu_backward(grad, y)
         dx, dweight, dbias = torch.ops.aten.native_group_norm_backward(
             grad, x, mean, rstd, weight, *_sizes(x), ctx.groups, list(ctx.needs_input_grad[:3])
@@ -68,6 +78,25 @@ class _GroupNormSiLU(torch.autograd.Function):
         if dx is not None and last:
             dx = dx.contiguous(memory_format=torch.channels_last)
         return dx, dweight, dbias, None, None
+
+
+def _inexact(x: Tensor) -> bool:
+    """Whether PyTorch's own statistics of a map are inexact where its mean is large: in NHWC memory on CPUs (moments.py)."""
+    if x.device.type != "cpu" or x.ndim != 4 or torch.compiler.is_compiling():  # what is compiled merges parts, too
+        return False
+    return x.stride(1) == 1 and x.stride(3) >= x.shape[1]
+
+
+def _normalized(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The normalized map n c h w, and mean and 1/std of its groups, n groups each."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    mean, var = group_moments(x, groups)
+    rstd = (var + eps).rsqrt()
+    width = x.shape[1] // groups
+    scale = rstd.repeat_interleave(width, 1) * weight
+    shift = bias - mean.repeat_interleave(width, 1) * scale
+    y = torch.addcmul(shift.to(wide)[:, :, None, None], x.to(wide), scale.to(wide)[:, :, None, None]).to(x.dtype)
+    return y, mean.to(wide), rstd.to(wide)
 
 
 def _backward_in_nhwc(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..config import LatentConfig
 from ..data import latent_noise
-from ..errors import DataError
+from ..errors import NotFiniteError
 from ..images import to_model_range
 from ..models import Posterior
 from ..runtime.codec import Codec
@@ -62,10 +62,14 @@ def _kept(posterior: Posterior, numbers: list[int], name: str, settings: Setting
 
 
 def check_finite(tensors: dict[str, Tensor], numbers: list[int], names: list[str], dtype: str) -> None:
-    """Errors: DataError naming the first image whose latents hold what is no number. names: of the data set's images."""
+    """Errors: NotFiniteError naming the first image whose latents hold what is no number. names: of the data set's images."""
     for name, tensor in tensors.items():
         if tensor.isfinite().all():
             continue
         first = int((~tensor.isfinite()).flatten(1).any(1).nonzero()[0])
-        remedy = "they are beyond fp16's 65504: take --dtype bf16 or fp32" if dtype == "fp16" else "the encoder has overflowed"
-        raise DataError(f"{names[numbers[first]]}: its {name} hold infinities or NaN; {remedy}")
+        remedy = (
+            "they are beyond fp16's 65504: take --dtype bf16 or fp32"
+            if dtype == "fp16"
+            else "the encoder has overflowed: `vaeworks repair` makes it fit"
+        )
+        raise NotFiniteError(f"{names[numbers[first]]}: its {name} hold infinities or NaN; {remedy}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config import AutoencoderConfig
 from ..errors import ConfigError
-from ..images import check_divisible, pad_to_multiple
+from ..images import check_divisible, check_finite, clamped, pad_to_multiple
 from ..models import Autoencoder, Decoder, Encoder, Posterior
 from .compiling import Graphs, When, compiled
 from .gradients import decode_with_gradient, encode_with_gradient
@@ -103,7 +103,8 @@ class Codec:
 
         gradient: whether latents and parameters can have gradients (runtime/gradients), in strips of `tile` rows, by default 32; the
         budget does not count there, and a copy in another dtype has no gradients.
-        Errors: ConfigError for latents of other channels or that are not finite, and for a budget below the least that works.
+        Errors: ConfigError for latents of other channels, and for a budget below the least that works; NotFiniteError for latents, and
+        images without gradients, that hold what is no number.
         """
         vae = self.autoencoder
         if latents.ndim != 4 or latents.shape[1] != vae.latent_channels:
@@ -111,10 +112,10 @@ class Codec:
         if not latents.numel():
             raise ConfigError(f"latents of shape {tuple(latents.shape)} hold nothing; every side must be at least 1")
         self._check_reflection(latents.shape[-2], latents.shape[-1])
-        latents = _finite(latents.to(vae.device, vae.dtype), "latents")
+        latents = check_finite(latents.to(vae.device, vae.dtype), "latents")
         if gradient:
             return decode_with_gradient(self._trainable(), latents, self.tile or GRADIENT_ROWS)
-        return self._decode(latents)
+        return check_finite(self._decode(latents), "decoded images")
 
     @torch.no_grad()  # not inference mode: what is made there cannot be trained on
     def _decode(self, latents: Tensor) -> Tensor:
@@ -145,7 +146,7 @@ class Codec:
         images = pad_to_multiple(images, vae.downsample_factor) if pad else images
         check_divisible(images.shape[-2], images.shape[-1], vae.downsample_factor)
         self._check_reflection(images.shape[-2] // vae.downsample_factor, images.shape[-1] // vae.downsample_factor)
-        images = _finite(images.to(vae.device, vae.dtype), "images")
+        images = check_finite(images.to(vae.device, vae.dtype), "images")
         if gradient and isinstance(vae.encoder, Encoder):
             return vae.posterior(encode_with_gradient(self._trainable(), images, self.tile or GRADIENT_ROWS))
         return vae.encode(images) if gradient else self._encode(images)
@@ -154,7 +155,11 @@ class Codec:
     def _encode(self, images: Tensor) -> Posterior:
         vae = self.autoencoder
         with torch.autocast(vae.device.type, enabled=False):
-            return vae.posterior(self._moments(images)) if isinstance(vae.encoder, Encoder) else vae.encode(images)
+            if isinstance(vae.encoder, Encoder):
+                return vae.posterior(check_finite(self._moments(images), "encoded latents"))
+            posterior = vae.encode(images)
+            check_finite(posterior.mean, "encoded latents")
+            return posterior
 
     def _moments(self, images: Tensor) -> Tensor:
         if (parts := self._parts("encoding", images)) is not None:
@@ -196,7 +201,7 @@ class Codec:
     def reconstruct(self, images: Tensor) -> Tensor:
         """As `Autoencoder.reconstruct`."""
         height, width = images.shape[-2:]
-        return self.decode(self.encode(images, pad=True).mode())[..., :height, :width].clamp(-1, 1)
+        return clamped(self.decode(self.encode(images, pad=True).mode())[..., :height, :width])
 
     def verify(self, latents: Tensor | None = None) -> Certificate:
         """Decode a part of these latents, or noise, in strips as short as for a large picture and whole in float32; and compare.
@@ -266,15 +271,6 @@ class Codec:
         if plan.peak + other.bytes > plan.budget:
             other.clear()
         return plan.strips(self.autoencoder.kl_config.norm_groups, self._kernels[what], self._offload)
-
-
-def _finite(values: Tensor, what: str) -> Tensor:
-    if not values.isfinite().all():
-        count = int((~values.isfinite()).sum())
-        raise ConfigError(
-            f"{what} hold {count} values that are no numbers in {values.dtype}; what made them has overflowed".replace("torch.", "")
-        )
-    return values
 
 
 def _decoded(vae: Autoencoder, latents: Tensor, strips: Striped) -> Tensor:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import GroupNorm, SpatialAttention
+from ..nn.moments import channel_moments, merged, parts
 from .kernels import doubled, group_moments, normalized_silu
 from .prepared import Kernels
 
@@ -264,37 +265,24 @@ def sweep(map_: Map, rows: int, groups: int | None, into: Stored | None = None, 
 
 
 class _Parts:
-    """Mean and variance of parts of a map, merged exactly in float64."""
+    """Mean and variance of parts of a map."""
 
     def __init__(self) -> None:
         self.counts: list[int] = []
         self.moments: list[Tensor] = []
-        """2 n c each: means, biased variances"""
+        """2 n c each, float64: means, biased variances"""
 
     def add(self, block: Tensor) -> None:
-        _, c, _, width = block.shape
-        for part in block.split(max(1, PIXELS // width, NUMBERS // (width * c)), dim=2):
-            self.counts.append(part.shape[2] * width)
+        for part in parts(block):
+            self.counts.append(part.shape[2] * part.shape[3])
             self.moments.append(_moments(part))
 
     def statistics(self, groups: int) -> Statistics:
-        means, variances = torch.stack(self.moments, 1).double().unflatten(3, (groups, -1))  # parts n g c/g
-        share = torch.tensor(self.counts, dtype=torch.float64, device=means.device)[:, None, None, None]
-        share = share / (share.sum() * means.shape[3])
-        mean = (means * share).sum((0, 3))
-        return Statistics(mean, ((variances + (means - mean[..., None]).square()) * share).sum((0, 3)))
+        return Statistics(*merged(self.moments, self.counts, groups))
 
 
-PIXELS, NUMBERS = 2048, 2**17
-"""Of a part whose moments are computed at once, at least one of them: sums in float32 round the less the fewer they are of, and a call has
-its price."""
-
-
-def _moments(block: Tensor) -> Tensor:
-    """Mean and biased variance of every channel, in no less than float32: 2 n c."""
-    wide = torch.promote_types(block.dtype, torch.float32)
-    if block.device.type != "cpu":
-        return torch.stack(group_moments(block, block.shape[1]))
-    # batch normalization's statistics, in two passes over NHWC memory: 20 times faster than var_mean there
-    zero, one = torch.zeros(block.shape[1], dtype=wide), torch.ones(block.shape[1], dtype=wide)
-    return torch.stack([torch.stack(torch.batch_norm_update_stats(image[None], zero, one, 0.0)) for image in block], 1)
+def _moments(part: Tensor) -> Tensor:
+    """Mean and biased variance of every channel: 2 n c, float64."""
+    if part.device.type != "cpu":
+        return torch.stack(group_moments(part, part.shape[1])).double()
+    return channel_moments(part)

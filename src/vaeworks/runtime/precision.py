@@ -30,7 +30,7 @@ def in_precision(autoencoder: Autoencoder, dtype: torch.dtype) -> Autoencoder:
             module.register_forward_pre_hook(lambda module, inputs: (_rounded(inputs[0], dtype),))
         if isinstance(module, (nn.Conv2d, nn.Linear, ResBlock, SpatialAttention, TinyBlock)):
             module.register_forward_hook(lambda module, inputs, output: _rounded(output, dtype))
-        elif isinstance(module, nn.GroupNorm):
+        elif isinstance(module, GroupNorm):
             module.register_forward_hook(_normalizing(dtype))
     return result
 
@@ -40,12 +40,11 @@ def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _normalizing(dtype: torch.dtype) -> Callable[..., Tensor]:
-    def normalize(norm: nn.GroupNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def normalize(norm: GroupNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """As PyTorch's CUDA kernel: epsilon is of the input's type, sums are float32, mean and 1/std were of its type until 2.9 or so."""
         x = _rounded(inputs[0], dtype).unflatten(1, (norm.num_groups, -1))
         var, mean = torch.var_mean(x, dim=(2, 3, 4), correction=0, keepdim=True)
-        eps = norm.eps_for(dtype) if isinstance(norm, GroupNorm) else norm.eps  # the other kind is TAESD's
-        rstd = _rounded((var + _rounded(torch.tensor(eps), dtype)).rsqrt(), dtype)
+        rstd = _rounded((var + _rounded(torch.tensor(norm.eps_for(dtype)), dtype)).rsqrt(), dtype)
         y = ((x - _rounded(mean, dtype)) * rstd).flatten(1, 2)
         return _rounded(y * norm.weight[:, None, None] + norm.bias[:, None, None], dtype)
 

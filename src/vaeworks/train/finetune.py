@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -95,5 +96,10 @@ def _same(a: Autoencoder, b: Autoencoder, prefixes: tuple[str, ...]) -> bool:
 def _on_image(start: Autoencoder, judged: Autoencoder, image: Tensor) -> tuple[float, float, float]:
     x = to_model_range(image[None]).to(judged.device)
     old, new = start.encode(x).mode(), judged.encode(x).mode()
-    before, after = (min(100.0, psnr(image, from_model_range(vae.decode(old))[0].cpu())) for vae in (start, judged))
+    before, after = (_quality(image, vae.decode(old)) for vae in (start, judged))
     return before, after, ((new - old).square().mean().sqrt() / old.std()).item()
+
+
+def _quality(image: Tensor, decoded: Tensor) -> float:
+    """PSNR in dB, an exact image's being 100; nan where the decoder gave no numbers."""
+    return min(100.0, psnr(image, from_model_range(decoded)[0].cpu())) if decoded.isfinite().all() else math.nan

@@ -93,7 +93,8 @@ class RunLog:
     def look(self, images_seen: int, seen: Look) -> None:
         """What a look at held-out images came to; the page is written anew."""
         self._looked = True
-        self._trackers.picture(images_seen, "reconstructions", seen.picture)
+        if seen.picture is not None:
+            self._trackers.picture(images_seen, "reconstructions", seen.picture)
         self._write(images_seen, seen.figures)
         self._tell(images_seen)
 

@@ -153,7 +153,8 @@ def _train(
             if not val_images:
                 return val_psnr, best
             seen = validate(judged, val_images)
-            write_picture(samples / f"{images_seen:010d}.png", seen.picture)
+            if seen.picture is not None:
+                write_picture(samples / f"{images_seen:010d}.png", seen.picture)
             log.look(images_seen, seen)
             if math.isfinite(seen.psnr) and (best is None or seen.psnr > best):
                 save(judged, out / BEST, overwrite=True)

@@ -48,8 +48,8 @@ class Look:
     """root of the mean variance of posteriors, per channel; None for a bottleneck that has no posterior"""
     kl_per_channel: tuple[float, ...] | None
     """KL divergence from the prior, nats per latent element; None likewise"""
-    picture: Image.Image
-    """a grid with rows original, reconstruction, difference x 4"""
+    picture: Image.Image | None
+    """a grid with rows original, reconstruction, difference x 4; None where the decoder gave no numbers for one"""
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -81,22 +81,25 @@ def validate(autoencoder: Autoencoder, images: Sequence[Tensor]) -> Look:
     """Every image, uint8 c h w with sides that are multiples of f, through the posterior's mode and back, and what its latents are like."""
     was_training = autoencoder.training
     autoencoder.eval()
-    latents, recons, psnrs = _Latents(), [], []
+    latents, psnrs = _Latents(), []
+    pairs: list[tuple[Tensor, Tensor]] = []
     for image in images:
         posterior = autoencoder.encode(to_model_range(image[None]).to(autoencoder.device, autoencoder.dtype))
         latents.add(posterior)
         decoded = autoencoder.decode(posterior.mode())
-        recons.append(from_model_range(decoded)[0].cpu())
-        psnrs.append(psnr(image, recons[-1]) if decoded.isfinite().all() else math.nan)
+        if not decoded.isfinite().all():
+            psnrs.append(math.nan)
+            continue
+        pairs.append((image, from_model_range(decoded)[0].cpu()))
+        psnrs.append(psnr(*pairs[-1]))
     autoencoder.train(was_training)
-    pairs = list(zip(images, recons, strict=True))
     similar = [value for a, b in pairs if math.isfinite(value := ssim(a, b))]
     rows = [[a, b, difference(a, b)] for a, b in pairs[:SHOWN]]
     return Look(
         psnr=mean_psnr(psnrs),
         ssim=statistics.fmean(similar) if similar else None,
         **latents.figures(),
-        picture=grid([list(column) for column in zip(*rows, strict=True)], gap=ROW_GAP),
+        picture=grid([list(column) for column in zip(*rows, strict=True)], gap=ROW_GAP) if len(pairs) == len(images) else None,
     )
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...errors import DataError
-from ...images import crop_to, pad_to_multiple, to_model_range
+from ...images import check_finite, crop_to, pad_to_multiple, to_model_range
 from ...metrics.features import weights_digest
 from ...models import Autoencoder
 from ...models.digest import model_digest
@@ -80,7 +80,7 @@ class VaeSight:
         """What is seen of images n c h w."""
         x = self._input(images)
         mean, own = self._mean(x)
-        recon = self.autoencoder.decode(mean).clamp(-1, 1)
+        recon = check_finite(self.autoencoder.decode(mean), "decoded images").clamp(-1, 1)
         height, width = images.shape[-2:]
         before, after = (own, self._mean(recon)[1]) if self.features is None else (self.features(x.float()), self.features(recon.float()))
         changed = torch.stack([_resized(_distance(a, b), x) for a, b in zip(before, after, strict=True)]).mean(0)
@@ -104,7 +104,7 @@ class VaeSight:
 
     def _mean(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         with _watched(_taps(self.autoencoder)) as seen:
-            return self.autoencoder.encode(x).mean, seen
+            return check_finite(self.autoencoder.encode(x).mean, "encoded latents"), seen
 
 
 class PcaSight:
