@@ -157,7 +157,7 @@ def _turn(file: Image.Image) -> AbstractContextManager[object]:
 
 
 def _content(file: Image.Image) -> bytes:
-    return file.fp.getvalue()  # type: ignore[attr-defined,no-any-return]  # BytesIO gives what it was made of, without a copy
+    return file.fp.getvalue()  # type: ignore[attr-defined]  # BytesIO gives what it was made of, without a copy
 
 
 def _bytes_on_the_way(file: Image.Image, scans: int) -> int:
