@@ -397,7 +397,7 @@ def test_rows_that_are_files(sources: dict[str, str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["hf://datasets/a/b@main/{}.png", "zip://{}.png::hf://datasets/a/b@main/x.zip"])
 def test_images_behind_addresses(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """A cell with an address of the hub, as its streams of image folders have, is fetched through fsspec; one without a file is no image."""
+    """A cell with an address of the hub, as its streams have, is fetched through fsspec; one without a file is no image."""
     import fsspec
 
     def fetch(asked: str, mode: str) -> io.BytesIO:
