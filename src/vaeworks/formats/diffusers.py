@@ -13,7 +13,7 @@ from torch import nn
 from ..config import AutoencoderConfig
 from ..errors import ConfigError, FormatError, MissingExtraError
 from ..models import Autoencoder
-from .diffusers_config import diffusers_class, diffusers_config, only_in_metadata
+from .diffusers_config import diffusers_class, diffusers_config, guesses_written, only_in_metadata
 from .files import read_json
 from .fold import fold_normalization
 from .foreign_code import check_folder
@@ -77,6 +77,7 @@ def to_diffusers(autoencoder: Autoencoder) -> DiffusersVAE:
         target = getattr(library, diffusers_class(config))(**arguments)
     state = {layout_name(name, "diffusers", config): t.detach().clone() for name, t in autoencoder.state_dict().items()}
     target.load_state_dict(state, assign=True)
+    target.register_to_config(**guesses_written(config))
     if isinstance(config, AutoencoderConfig) and (unsaved := only_in_metadata(config, "diffusers")):
         _set_on_modules(target, config)
         warnings.warn(f"diffusers cannot save {'; '.join(unsaved)}: it holds in this object only", stacklevel=2)

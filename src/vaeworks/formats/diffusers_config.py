@@ -14,6 +14,10 @@ from .shapes import multiples
 NORM_EPS = 1e-6
 """diffusers' AutoencoderKL has no field for it."""
 
+GUESSES_KEY = "_vaeworks_guessed"
+"""In config.json, which must have numbers: which of them are guesses, as `LatentConfig.guessed`; a number that is put right is none.
+diffusers passes over names that begin with a line."""
+
 
 def diffusers_class(config: LatentConfig) -> str:
     """The name of the class of diffusers for this kind of autoencoder."""
@@ -126,6 +130,11 @@ def normalization_elsewhere(config: AutoencoderConfig | TinyConfig, layout: str)
     return f"{numbers} are in our metadata only: applications normalize latents with the diffusion model's own constants"
 
 
+def guesses_written(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
+    """What config.json says besides `diffusers_config`, where something is guessed."""
+    return {GUESSES_KEY: list(config.guessed)} if config.guessed else {}
+
+
 def config_from_diffusers(values: dict[str, Any], where: str) -> AutoencoderConfig | TinyConfig:
     """Our configuration for a config.json of AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny; what the file leaves out
     has diffusers' defaults.
@@ -146,7 +155,7 @@ def config_from_diffusers(values: dict[str, Any], where: str) -> AutoencoderConf
         what = kinds.unsupported_class(kind) if isinstance(kind, str) else None
         raise FormatError(f"{where} describes {what or f'a {kind}'}; supported: {', '.join(readers)}")
     try:
-        return readers[kind](values)
+        return dataclasses.replace(readers[kind](values), guessed=tuple(values.get(GUESSES_KEY) or ()))
     except (ConfigError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         raise FormatError(f"{where} describes no {kind}: {error}") from None
 

@@ -248,6 +248,8 @@ def _latents(facts: Facts) -> str:
         seen = f"squares of {m.latents_patch}x{m.latents_patch} latents, normalized by the statistics of each channel that the file holds"
     elif m.normalization == "channel":
         seen = "`(latents - mean) / std`, by channel"
+    elif not m.normalization_known:
+        seen = f"latents at a scale that the file of {_latents_of(facts.config) or 'the VAE it began as'} does not say"
     else:
         seen = f"`(latents - {m.shift_factor:.5g}) * {m.scaling_factor:.5g}`: **shift_factor {m.shift_factor:.5f}, "
         seen += f"scaling_factor {m.scaling_factor:.5f}**"

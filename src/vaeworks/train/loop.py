@@ -18,8 +18,10 @@ import torch
 from ..config import TrainConfig, asked_options, check_asked, dumps, to_dict
 from ..data import batches, training_crops
 from ..errors import DataError, TrainingError
-from ..formats import load, save
+from ..formats import save
 from ..formats.files import write_picture, write_text
+from ..formats.layouts import read
+from ..formats.locate import locate
 from ..launcher import shared
 from ..models import Autoencoder
 from ..models.feature_nets import FEATURE_NETS
@@ -242,7 +244,7 @@ def _train(
                 return stats
 
             if (out / BEST).exists():
-                finished(load(out / BEST).to(device), out / BEST)
+                finished(read(locate(out / BEST)).to(device), out / BEST)
             stats = finished(judged, out / "model.safetensors")
             finetuned = compare_with_start(config, judged, val_images, stats, measured)
             if finetuned is not None and finetuned.warning is not None:

@@ -16,6 +16,7 @@ from ..data import random_seed
 from ..data.order import INIT
 from ..errors import ConfigError
 from ..formats.backbones import Backbone, load_backbone
+from ..formats.guesses import NETWORK
 from ..formats.layouts import read
 from ..formats.locate import Located, locate
 from ..formats.tensor_shapes import each_shape
@@ -73,14 +74,16 @@ def _of_start(config: TrainConfig, path: str) -> tuple[AutoencoderConfig, list[s
     if expects is not None:
         found, more = _as_expected(found, located, expects)
         told += more
-    elif located.ambiguity:
-        told.append(located.ambiguity)
+        told += [doubt for doubt in located.doubts if doubt != located.ambiguity]
+    else:
+        told += located.doubts
     if (found.encoder_scale, found.decoder_scale) != (1.0, 1.0):
         told.append("it was repaired for float16, which is undone for training; repair the result anew")
         found = dataclasses.replace(found, encoder_scale=1.0, decoder_scale=1.0)
     wished = config.model.bottleneck
     bottleneck = dataclasses.replace(found.bottleneck, noise=wished.noise, noise_scale=wished.noise_scale, prefixes=wished.prefixes)
-    return dataclasses.replace(found, bottleneck=bottleneck), told
+    network = {name: getattr(found, name) for name in NETWORK}  # guessed or not, the result is trained with these
+    return found.told(bottleneck=bottleneck, **network), told
 
 
 def _as_expected(found: AutoencoderConfig, located: Located, expects: str) -> tuple[AutoencoderConfig, list[str]]:
@@ -94,7 +97,7 @@ def _as_expected(found: AutoencoderConfig, located: Located, expects: str) -> tu
         what = ", ".join(f"{name} is {b}, not {a}" for name, (a, b) in other.items())
         raise ConfigError(f"{path} is not {expects}'s VAE ({what}); take another recipe")
     if located.ambiguity:
-        found = dataclasses.replace(found, **_normalization(published))
+        found = found.told(**_normalization(published))
         return found, [f"it does not say how its latents are scaled: taken for {expects}'s {published.scaling_factor}"]
     if found.normalization == "scalar" and (found.scaling_factor, found.shift_factor) != (published.scaling_factor, published.shift_factor):
         return found, [f"its scaling_factor is {found.scaling_factor:g}, not {expects}'s {published.scaling_factor}; it keeps its own"]
@@ -113,7 +116,9 @@ def _for_teacher(model: AutoencoderConfig, teacher: str, has_scale: bool) -> tup
         raise ConfigError(f"the teacher {teacher} is {theirs}, this model {ours}; take a teacher with the same latents")
     if located.ambiguity and has_scale:
         return model, []
-    model = dataclasses.replace(model, **_normalization(found))
+    model = model.told(**_normalization(found))
+    if not found.normalization_known:
+        model = model.guessing(["scaling_factor"])
     return model, [f"its latents shall be those of {teacher}, and are normalized as there", *filter(None, [located.ambiguity])]
 
 
