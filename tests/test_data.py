@@ -134,13 +134,13 @@ def test_scan_leaves_the_warnings_of_the_process_alone(tmp_path: Path, monkeypat
     second_entered, plain = threading.Event(), Image.open
     numbers = iter(range(2))
 
-    def interleaved(source):
+    def interleaved(source, **options):
         if next(numbers) == 0:
             second_entered.wait(0.5)  # the first to enter leaves first ...
         else:
             second_entered.set()
             time.sleep(0.2)  # ... and the second after it
-        return plain(source)
+        return plain(source, **options)
 
     monkeypatch.setattr(Image, "open", interleaved)
     with warnings.catch_warnings():

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -49,6 +50,7 @@ from vaeworks.data import (
 )
 from vaeworks.data.hugging_face import dataset_name, encoded
 from vaeworks.data.order import BLOCKS, SHARDS, random_words
+from vaeworks.data.row_files import Reach
 from vaeworks.data.tars import expand_braces, tar_files
 from vaeworks.data.transforms import random_crop
 from vaeworks.images import open_image, to_uint8
@@ -393,15 +395,22 @@ def test_rows_that_are_files(sources: dict[str, str], tmp_path: Path) -> None:
         everything(batches(Crops(found.files, CONFIG, 0), 0, COUNT, 1, 0))
 
 
-def test_images_behind_addresses() -> None:
-    """A cell with an address, as streams of image folders have, is fetched through fsspec; an address without a file is no image."""
+@pytest.mark.parametrize("address", ["hf://datasets/a/b@main/{}.png", "zip://{}.png::hf://datasets/a/b@main/x.zip"])
+def test_images_behind_addresses(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """A cell with an address of the hub, as its streams have, is fetched through fsspec; one without a file is no image."""
     import fsspec
 
-    with fsspec.open("memory://vaeworks-test/a.png", "wb") as file:
-        file.write(CONTENTS[0])
-    assert encoded({"bytes": None, "path": "memory://vaeworks-test/a.png"}) == CONTENTS[0]
-    with pytest.raises(vw.DataError, match=r"no file memory://vaeworks-test/b\.png"):
-        encoded({"bytes": None, "path": "memory://vaeworks-test/b.png"})
+    def fetch(asked: str, mode: str) -> io.BytesIO:
+        if asked != address.format("a"):
+            raise FileNotFoundError(asked)
+        return io.BytesIO(CONTENTS[0])
+
+    monkeypatch.setattr(fsspec, "open", fetch)
+    assert encoded({"bytes": None, "path": address.format("a")}, Reach(hub=True)) == CONTENTS[0]
+    with pytest.raises(vw.DataError, match=rf"^no file {re.escape(address.format('b'))}$"):
+        encoded({"bytes": None, "path": address.format("b")}, Reach(hub=True))
+    with pytest.raises(vw.DataError, match="it is not opened"):
+        encoded({"bytes": None, "path": address.format("a")}, Reach((Path("/"),)))
 
 
 # data-parallel processes, and workers that die

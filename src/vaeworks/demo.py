@@ -29,7 +29,7 @@ from .formats.diffusers import load_with_diffusers
 from .formats.files import read_json, write_picture, write_text
 from .formats.pipelines import paint
 from .formats.tiny_pipelines import TINY
-from .images import difference, from_model_range, to_model_range, to_pillow, to_uint8
+from .images import difference, from_model_range, image_file, to_model_range, to_pillow, to_uint8
 from .metrics import Evaluation, ImageScore, evaluate, psnr
 from .metrics.baselines import down_up
 from .metrics.evaluation import DOWN_UP, JPEG
@@ -222,7 +222,7 @@ def _steps(samples: Path, looks: list[dict[str, float]], first: Tensor) -> list[
     for look in looks:
         if not (place := samples / f"{int(look['images_seen']):010d}.png").exists():  # the decoder gave no numbers
             continue
-        with Image.open(place) as grid:
+        with image_file(place) as grid:
             picture = grid.crop((0, height + 2, width, 2 * height + 2))
         rows.append({"images": int(look["images_seen"]), "psnr": look["val_psnr"], "picture": data_uri(picture, quality=90)})
     return rows

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from .. import __version__
 from ..config import dumps
 from ..formats.files import write_text
+from ..images import open_image
 from ..metrics.bootstrap import Interval
 from ..pages import chart, data_uri, write_page
 from ..pages.scatter import Point, scatter
@@ -80,7 +79,7 @@ def _values(outcome: Outcome, heading: str, record: str, cost: float) -> dict[st
         "distances": [_distance(outcome, d) for d in DISTANCES], "rows": [_row(outcome, row) for row in outcome.rows],
         "recognized": any(v is not None for row in outcome.rows for v in row.recognized.values()),
         "charts": [c for p in config.probes for c in _charts(outcome, p)],
-        "sheets": [(name, data_uri(Image.open(path))) for name, path in sheets(outcome).items()],
+        "sheets": [(name, data_uri(open_image(path))) for name, path in sheets(outcome).items()],
         "protocol": asdict(config), "features": outcome.features, "record": record,
         "cost": f"{cost / 3600:.1f} hours of one process for all trials",
     }  # fmt: skip

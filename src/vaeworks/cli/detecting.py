@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -269,17 +267,16 @@ def _by_class(readings: Readings, classes: Sequence[str], alarms: Any, seed: int
 def _write_scores(path: Path, detector: AnomalyDetector, readings: Readings, pictures: Pictures, alarms: Any) -> None:
     """A row per image, the most anomalous first."""
     from ..apps.anomaly.threshold import p_values
+    from ..data.table import table
     from ..formats.files import write_text
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", "alarm", "anomaly", "p_value", *readings.scores])
+    rows: list[Sequence[object]] = [["image", "class", "alarm", "anomaly", "p_value", *readings.scores]]
     chances = p_values(readings.anomaly, detector.calibration_anomaly_)
     for i in (-readings.anomaly).argsort(kind="stable").tolist():
         values = (readings.anomaly[i], chances[i], *(scores[i] for scores in readings.scores.values()))
         label = pictures.classes[i] if pictures.classes else ""
-        writer.writerow([pictures.names[i], label, int(alarms[i]), *(f"{v:.4f}" for v in values)])
-    write_text(path, text.getvalue())
+        rows.append([pictures.names[i], label, int(alarms[i]), *(f"{v:.4f}" for v in values)])
+    write_text(path, table(rows))
 
 
 def _write_sheets(out: Path, detector: AnomalyDetector, readings: Readings, pictures: Pictures, alarms: Any) -> list[str]:

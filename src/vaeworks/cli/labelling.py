@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -214,13 +212,11 @@ def _write_features(out: Path, codes: Codes, pool: Any, kind: str) -> None:
     import torch
 
     from ..apps.features import feature_names, pooled
+    from ..data.table import table
     from ..formats.files import atomic, write_tensors, write_text
 
     rows = np.ascontiguousarray(pooled(codes.mean.numpy(), pool))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([("image", "label"), *zip(codes.names, codes.labels or [""] * len(codes), strict=True)])
-    write_text(out / "features.csv", text.getvalue())
+    write_text(out / "features.csv", table([("image", "label"), *zip(codes.names, codes.labels or [""] * len(codes), strict=True)]))
     with atomic(out / f"features.{kind}", overwrite=True) as temporary:
         if kind == "npy":
             with temporary.open("wb") as file:

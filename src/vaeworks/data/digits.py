@@ -7,6 +7,7 @@ FOLDER      of *-images-idx3-ubyte[.gz], with *-labels-idx1-ubyte[.gz] beside th
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..images import regular_file
 from .procedural import png
 
 DIGITS = "digits"
@@ -24,6 +26,10 @@ DIGITS = "digits"
 
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 """What the names of IDX files end with, before ".gz"."""
+
+
+MOST, MOST_IMAGES = 2**30 - 2**25, 2**22
+"""Bytes, and images, of an IDX file: those that are in use have less, and a packed one may claim anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +87,17 @@ def _arrays(source: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
 def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """What an IDX file holds. Errors: DataError."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zero, kind, count = struct.unpack(">HBB", content[:4])
-        shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
-    except (OSError, EOFError, zlib.error, struct.error) as error:
+        with regular_file(path) as stored, gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored as file:
+            head = file.read(4 + 4 * dimensions)
+            zero, kind, count = struct.unpack(">HBB", head[:4])
+            shape = struct.unpack(f">{dimensions}I", head[4:])
+            claimed = math.prod(shape)
+            content = file.read(claimed + 1) if max(claimed, MOST // MOST_IMAGES * shape[0]) <= MOST else b""
+    except (OSError, EOFError, zlib.error, struct.error, DataError) as error:
         raise DataError(f"{path} cannot be read as IDX: {error}") from None
     if (zero, kind, count) != (0, 8, dimensions):
-        raise DataError(f"{path} is no IDX file of {dimensions} dimensions of bytes; its first bytes are {content[:4].hex()}")
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if values.size != int(np.prod(shape, dtype=np.int64)) or not values.size:
-        raise DataError(f"{path} says that it has {' x '.join(map(str, shape))} bytes, and has {values.size}; fetch it again")
-    return values.reshape(shape)
+        raise DataError(f"{path} is no IDX file of {dimensions} dimensions of bytes; its first bytes are {head[:4].hex()}")
+    if len(content) != claimed or not claimed:
+        has = f"has {'more' if len(content) > claimed else len(content)}" if content else f"at most {MOST:,} of {MOST_IMAGES:,} are read"
+        raise DataError(f"{path} says that it has {' x '.join(map(str, shape))} bytes, and {has}; fetch it again")
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
@@ -28,11 +29,18 @@ def find_images(source: str | Path) -> list[Path]:
     return paths
 
 
+def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    try:
+        yield from os.walk(root, followlinks=False)
+    except RecursionError:  # Python 3.11 calls itself for every level
+        raise DataError(f"folders in {str(root)[:300]!r} lie in each other by the hundred") from None
+
+
 def files_below(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Files of a folder tree with these endings, in order of their paths; hidden ones are left out."""
     return sorted(
         Path(folder, name)
-        for folder, _, names in os.walk(root, followlinks=False)
+        for folder, _, names in _walk(root)
         if not any(part.startswith(".") for part in Path(folder).relative_to(root).parts)  # thumbnails and caches
         for name in names
         if name.lower().endswith(suffixes) and not name.startswith(".")

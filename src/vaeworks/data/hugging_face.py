@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, MissingExtraError
+from ..images import file_content
+from .row_files import Reach, folder_reach, shown
 from .tars import tar_files
 
 HUB, LOCAL = "hf:", "dataset:"
@@ -46,8 +52,14 @@ class Row:
         return str(self.index)
 
     def read_bytes(self) -> bytes:
-        """The encoded image. Errors: OSError; DataError for a row without one."""
-        return encoded(_table(self.name)[self.index].column(0)[0].as_py())
+        """The encoded image. Errors: OSError; DataError for a row without one, or one that names a file outside of the data set."""
+        try:
+            value = _table(self.name)[self.index].column(0)[0].as_py()
+        except (OSError, DataError):
+            raise
+        except Exception as error:  # whatever the library and its readers report
+            raise DataError(_line(error)) from None
+        return encoded(value, _reach(self.name))
 
     def __str__(self) -> str:
         return f"{self.name}:{self.name.split}#{self.index}"
@@ -92,6 +104,7 @@ class Shards:
 
     def __init__(self, name: DatasetName):
         self.name, dataset = _opened(name, streaming=True)
+        self._reach = _reach(name)
         self.count: int = dataset.num_shards
         self._dataset: Any = dataset
 
@@ -105,7 +118,7 @@ class Shards:
         for index in itertools.count(start):
             name = f"{self.name}:{self.name.split}/{shard}#{index}"
             try:
-                content = encoded(next(values)[self.name.column])
+                content = encoded(next(values)[self.name.column], self._reach)
             except StopIteration:
                 return
             except DataError as error:
@@ -122,30 +135,32 @@ class Shards:
         self.__init__(name)  # type: ignore[misc]
 
 
-def encoded(value: Any) -> bytes:
+def encoded(value: Any, reach: Reach = Reach()) -> bytes:  # noqa: B008
     """The bytes of an image as the library stores it: bytes, or {"bytes", "path"} with one of the two.
 
-    Errors: DataError where there is no image; OSError and those of networks where it cannot be had now.
+    reach: which files a path may name; without it none.
+    Errors: DataError where there is no image, or not here; those of networks where it cannot be had now.
     """
     content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    if content is not None:
-        return bytes(content)
-    if path is None:
+    if content is None and path is None:
         raise DataError("no image in this row")
-    try:
-        return _file_bytes(path)
-    except FileNotFoundError:
-        raise DataError(f"no file {path}") from None
+    if content is None and isinstance(path, str):
+        return reach.content(path)
+    if not isinstance(content, bytes):
+        raise DataError(f"a {type(path if content is None else content).__name__} in this row, where the bytes of an image should be")
+    return content
 
 
-def _file_bytes(path: str) -> bytes:
-    """A file here, or where streams of image folders have theirs: hf://..., zip://...::..."""
-    if "://" not in path:
-        return Path(path).read_bytes()
-    import fsspec
+@cache
+def _reach(name: DatasetName) -> Reach:
+    """Which files a data set may name."""
+    if name.kind == LOCAL:
+        return folder_reach(name.path) if Path(name.path).is_dir() else Reach()
+    import datasets
 
-    with fsspec.open(path, "rb") as file:
-        return file.read()
+    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(datasets.config.HF_CACHE_HOME, "hub"))
+    downloads = Path(datasets.config.HF_DATASETS_CACHE, "downloads")
+    return Reach(tuple(Path(os.path.realpath(p)) for p in (hub / f"datasets--{name.path.replace('/', '--')}", downloads)), hub=True)
 
 
 _tables: dict[DatasetName, Any] = {}
@@ -184,20 +199,106 @@ def _opened(name: DatasetName, streaming: bool) -> tuple[DatasetName, Any]:
 
 def _load(datasets: Any, name: DatasetName, streaming: bool) -> tuple[Any, str]:
     """The data set's split, and which it is: the one asked for, `train`, or the only one."""
-    tars = tar_files(name.path) if name.kind == LOCAL else None
-    if tars is not None:
-        files = [str(path) for path in tars]
-        split = name.split or "train"
-        return datasets.load_dataset("webdataset", data_files={split: files}, split=split, streaming=streaming), split
     if name.kind == LOCAL and is_dataset_folder(Path(name.path)):
-        loaded = datasets.load_from_disk(name.path)
+        _check_saved(Path(name.path))
+        loaded = datasets.load_from_disk(os.path.abspath(name.path))
         parts = loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
         split = _split(list(parts), name)
         dataset = parts[split]
+        dataset.data.validate(full=True)  # a file as it is in memory: a wrong place in it would be a place in ours
         return dataset.to_iterable_dataset(num_shards=max(1, len(dataset.cache_files))) if streaming else dataset, split
-    config = name.config or None
-    split = _split(datasets.get_dataset_split_names(name.path, config), name)
-    return datasets.load_dataset(name.path, config, split=split, streaming=streaming), split
+    if name.kind == LOCAL and not Path(name.path).is_dir():
+        raise DataError(f"data set {name.path!r} is no folder; give the one that it is in")
+    # a folder's name could be that of one of the library's formats, or of a data set of the hub; its path cannot
+    path, config = os.path.abspath(name.path) if name.kind == LOCAL else name.path, name.config or None
+    if name.kind == LOCAL:
+        _check_cards(Path(name.path))
+    with _only_own_files(datasets, _reach(name)):
+        builder = datasets.load_dataset_builder(path, config)
+        _check_files(builder, name)
+        split = _split(datasets.get_dataset_split_names(path, config), name)
+        if builder.name == "webdataset":  # what else is in its tars stays bytes, and is not given to torch.load, numpy and others
+            builder.__class__ = type("Images", (type(builder),), {"DECODERS": {}})
+        if streaming:
+            return builder.as_streaming_dataset(split=split), split
+        builder.download_and_prepare()
+        return builder.as_dataset(split=split), split
+
+
+READ = ("parquet", "arrow", "imagefolder", "json", "csv")
+"""The library's readers that are used for what is here: others hold no images, or follow links out of their files."""
+
+CARD, CARDS = 2**22, ("README.md", ".huggingface.yaml", "dataset_infos.json")
+"""Bytes, and names, of the files in which a data set says what it consists of."""
+
+
+def _check_cards(folder: Path) -> None:
+    """Errors: DataError for a card that would take the library's parser long, or much memory."""
+    for name in CARDS:
+        if not os.path.lexists(folder / name):
+            continue
+        try:
+            text = file_content(folder / name, CARD).decode(errors="replace")
+        except (OSError, DataError) as error:
+            raise DataError(f"{folder / name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        head = text.partition("\n---")[0] if name.endswith(".md") else text
+        if re.search(r"[\r\n]{200}", text) or len(re.findall(r"(?m)(?:^|[\s,\[{:-])\*[\w-]", head)) > 50:
+            raise DataError(f"{folder / name} has hundreds of empty lines or references; delete it to read the data")
+
+
+def _check_saved(folder: Path) -> None:
+    """Errors: DataError for what `save_to_disk` would not have written: names of parts elsewhere."""
+    reach = folder_reach(str(folder))
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            names = json.loads(file_content(folder / "dataset_dict.json", CARD))["splits"]
+            parts = [Path(reach.file(_plain(name))) for name in names]
+        else:
+            parts = [folder]
+        for part in parts:
+            file_content(part / "dataset_info.json", CARD)
+            state = json.loads(file_content(part / "state.json", CARD))
+            for file in [*state["_data_files"], *(state.get("_indices_data_files") or ())]:
+                reach.check_file(str(Path(os.path.abspath(part), _plain(file["filename"]))))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{folder} is not as save_to_disk writes it: {getattr(error, 'strerror', None) or _line(error)}") from None
+
+
+def _plain(name: Any) -> str:
+    if not isinstance(name, str) or Path(name).name != name:
+        raise DataError(f"it names {shown(str(name))}")
+    return name
+
+
+@contextmanager
+def _only_own_files(datasets: Any, reach: Reach) -> Iterator[None]:
+    """While it lasts, the library looks for no files but the data set's own.
+
+    Patterns of files stand in a README, in YAML beside it, and behind names of configurations; all of them come through one function.
+    """
+    module, resolve = datasets.data_files, datasets.data_files.resolve_pattern
+
+    def checked(pattern: str, base_path: str, *arguments: Any, **options: Any) -> Any:
+        reach.check_pattern(str(pattern), str(base_path))
+        return resolve(pattern, base_path, *arguments, **options)
+
+    module.resolve_pattern = checked
+    try:
+        yield
+    finally:
+        module.resolve_pattern = resolve
+
+
+def _check_files(builder: Any, name: DatasetName) -> None:
+    """Errors: DataError for a reader that is not used, and for files of data that are not the data set's own."""
+    allowed = READ if name.kind == LOCAL else (*READ, "webdataset", "cache")
+    if builder.name not in allowed:
+        raise DataError(f"data set {name} is of the library's kind {builder.name}; those with images are {', '.join(READ)}, and tars")
+    for files in (builder.config.data_files or {}).values():
+        for file in files:
+            _reach(name).check_file(str(file))
+            if name.kind == LOCAL and builder.name != "imagefolder" and str(file).lower().endswith(".zip"):
+                raise DataError(f"{shown(str(file))} is packed; unpack it")
 
 
 def _split(names: list[str], name: DatasetName) -> str:
@@ -213,13 +314,17 @@ def _split(names: list[str], name: DatasetName) -> str:
 def _image_column(features: dict[str, Any], name: DatasetName, split: str) -> str:
     """The column of images: the one asked for, or the only one whose type is an image, or else the only one of bytes."""
     images = [column for column, kind in features.items() if getattr(kind, "_type", "") == "Image"]
-    images = images or [column for column, kind in features.items() if _holds_bytes(kind)]
+    return choose_column(images or [column for column, kind in features.items() if _holds_bytes(kind)], list(features), name, split)
+
+
+def choose_column(images: list[str], columns: list[str], name: DatasetName, split: str) -> str:
+    """The column that is asked for, or the only one of `images`. Errors: DataError."""
     if name.column in images:
         return name.column
     if name.column:
-        raise DataError(f"column {name.column!r} of data set {name} holds no images; its columns are {', '.join(features)}")
+        raise DataError(f"column {name.column!r} of data set {name} holds no images; its columns are {', '.join(columns)}")
     if not images:
-        raise DataError(f"data set {name} has no column of images; its columns are {', '.join(features) or 'unknown'}")
+        raise DataError(f"data set {name} has no column of images; its columns are {', '.join(columns) or 'unknown'}")
     if len(images) > 1:
         raise DataError(f"data set {name} has several columns of images, {', '.join(images)}; choose one: {name}:{split}:{images[0]}")
     return images[0]

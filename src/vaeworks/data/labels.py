@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DataError
+from ..images import file_content
+from .folder import files_below
 from .place import ImageFile, Place
+from .table import plain
+
+MOST = 2**27
+"""Bytes of a table: that of a million images has less."""
 
 NUMBER = re.compile(r"[\s_\-.]*\d+$")
 """What a file name ends with after its class."""
@@ -35,15 +42,14 @@ def find_labels(files: Sequence[ImageFile], how: str | None = None) -> tuple[str
 
 def _from_table(files: Sequence[ImageFile], path: Path) -> tuple[str, ...]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if len(row) >= 2]
+        rows = [row for row in csv.reader(io.StringIO(file_content(path, MOST).decode(), newline="")) if len(row) >= 2]
     except OSError as error:
         raise DataError(
             f"labels {str(path)!r}: {error.strerror}; give folders, names, none or a CSV file of file names and classes"
         ) from None
     except (ValueError, csv.Error) as error:
         raise DataError(f"labels {str(path)!r} are no CSV: {error}") from None
-    table = {row[0].strip(): row[1].strip() for row in rows}
+    table = {plain(row[0]).strip(): plain(row[1]).strip() for row in rows}
     found = []
     for image in files:
         name = Path(str(image.path))
@@ -70,9 +76,8 @@ def find_masks(files: Sequence[ImageFile], folder: str | Path | None = None) -> 
     if not root.is_dir():
         raise DataError(f"masks {str(folder)!r} is no folder")
     known: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in (".png", ".bmp", ".tif", ".jpg"):
-            known.setdefault(path.stem.removesuffix("_mask"), []).append(path)
+    for path in files_below(root, (".png", ".bmp", ".tif", ".jpg")):
+        known.setdefault(path.stem.removesuffix("_mask"), []).append(path)
     found = tuple(_mask_of(Path(str(file.path)), known) for file in files)
     if not any(found):
         raise DataError(

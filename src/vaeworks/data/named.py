@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ..errors import DataError
@@ -16,16 +17,16 @@ from .tars import tar_files, tar_members
 
 def is_source(text: str) -> bool:
     """Whether a text is a source, as far as its form and the names of files tell: no image is read, nothing is fetched."""
-    if text in ("photos", DIGITS) or (text and Path(text).expanduser().exists()):
-        return True
     try:
+        if text in ("photos", DIGITS) or (text and Path(text).expanduser().exists()):
+            return True
         if text.startswith((SOUND, SEGMENTS, STEREO)):
             sound = text.partition(":")[2]
             return bool(sounds(sound)) if sound.startswith(MADE) else sound != "" and Path(sound).expanduser().exists()
         if text.startswith((HUB, LOCAL)):
             return bool(dataset_name(text))
         return bool(procedural_source(text) if is_procedural(text) else tar_files(text))
-    except DataError:
+    except (DataError, OSError, RuntimeError):  # names that are too long, no home of that user
         return False
 
 
@@ -35,12 +36,14 @@ def place_named(name: str) -> Place:
     Errors: DataError where there is none, or the name does not tell it: that of a data set's row, of what is drawn or made.
     """
     path = Path(name)
+    if "\0" in name or len(name) > 4096:
+        raise DataError(f"{name[:100]!r} is no name of a file")
     if path.is_file():
         return SoundFile(path) if path.suffix.lower() in SOUNDS else path
     source = DIGITS if path.parts[:1] == (DIGITS,) else next((str(parent) for parent in path.parents if parent.is_file()), None)
     if source is not None and source.lower().endswith(".tar"):
         found: list[Place] = list(tar_members(Path(source))[0])
-    elif source is not None and path.stem.isdigit():
+    elif source is not None and re.fullmatch("[0-9]{1,9}", path.stem):
         found = list(digits(source)[int(path.stem) :][:1])
     else:
         found = []

@@ -9,7 +9,7 @@ from typing import Protocol
 from PIL import Image
 
 from ..errors import DataError
-from ..images import open_image
+from ..images import file_content, open_image
 
 
 class Place(Protocol):
@@ -66,9 +66,11 @@ def read_place(place: Place) -> bytes:
     Errors: DataError, with the reason in a few words.
     """
     try:
-        return place.read_bytes()
+        return file_content(place) if isinstance(place, Path) else place.read_bytes()
     except OSError as error:
         raise DataError(error.strerror or str(error)) from None
+    except ValueError as error:  # a name that holds what no name may
+        raise error if isinstance(error, DataError) else DataError(str(error)) from None
 
 
 def open_place(place: Place | str, channels: int = 3) -> Image.Image:

@@ -114,7 +114,7 @@ def procedural_source(source: str) -> list[Drawn]:
 
     Errors: DataError for anything else, and as `procedural`.
     """
-    if not re.fullmatch(rf"{PROCEDURAL}(:[0-9]+){{0,3}}", source):
+    if not re.fullmatch(rf"{PROCEDURAL}(:[0-9]{{1,19}}){{0,3}}", source):
         raise DataError(f"{source!r} is no source of drawn images; write {FORM}")
     return procedural(*map(int, source.split(":")[1:]))
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DataError, MissingExtraError
-from ..images import PAIR, quiet
+from ..images import PAIR, quiet, regular_file
 from .folder import files_below
 from .procedural import png
 from .spectrogram import MEL, NOTE, spectrogram
@@ -39,6 +39,12 @@ FORM = f"{SOUND}{MADE}[:COUNT[:SEED]], such as {SOUND}{MADE}:2000:0"
 
 MOST = 1_000_000
 """Made sounds of a source: their names have six digits."""
+
+MOST_SAMPLES = 2**26
+"""Samples of a file, of all its channels: 25 minutes of one at 44,100 a second."""
+
+RATES = 1_000, 768_000
+"""Samples a second: beyond, a file's few bytes would ask for a filter, or a sound, of gigabytes."""
 
 LEAST = 128
 """Columns of a picture at least, and of a segment."""
@@ -193,7 +199,7 @@ def _whole(sound: Sound) -> Tensor:
 
 
 def _made(source: str, channels: int) -> list[MadeSound]:
-    if not re.fullmatch(rf"{MADE}(:[0-9]+){{0,2}}", source):
+    if not re.fullmatch(rf"{MADE}(:[0-9]{{1,19}}){{0,2}}", source):
         raise DataError(f"{source!r} is no source of made sounds; write {FORM}")
     count, seed = (int(number) if number else default for number, default in zip((source + ":::").split(":")[1:3], (2000, 0), strict=True))
     for name, value, low, high in (("COUNT", count, 1, MOST), ("SEED", seed, 0, 2**63 - 1)):
@@ -206,12 +212,15 @@ def _wav(path: Path) -> tuple[NDArray[np.float64], int]:
     from scipy.io import wavfile
 
     try:
-        with quiet:  # it warns of chunks that have no samples
-            rate, values = wavfile.read(path)
+        with quiet, regular_file(path) as file:  # it warns of chunks that have no samples
+            rate, values = wavfile.read(file)
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(error.strerror or str(error)) from None
     except Exception as error:  # a torn header ends in whatever it happens to mean
         raise DataError(f"not a WAV file that scipy reads: {' '.join(str(error).split()) or type(error).__name__}") from None
+    _check_size(values.size)
     if values.dtype == np.uint8:
         return (values.astype(np.float64) - 128) / 128, rate
     scale = 1.0 if values.dtype.kind == "f" else 2.0 ** (8 * values.dtype.itemsize - 1)
@@ -221,9 +230,23 @@ def _wav(path: Path) -> tuple[NDArray[np.float64], int]:
 def _any(path: Path) -> tuple[NDArray[np.float64], int]:
     soundfile = _soundfile()
     try:
+        regular_file(path).close()
+        facts = soundfile.info(path)
+        _check_size(facts.frames * facts.channels)
         return soundfile.read(path, dtype="float64")
+    except DataError:
+        raise
     except soundfile.LibsndfileError as error:
         raise DataError(f"not a sound that soundfile reads: {error.error_string}") from None
+    except OSError as error:
+        raise DataError(error.strerror or str(error)) from None
+    except Exception as error:  # a torn header ends in whatever it happens to mean
+        raise DataError(f"not a sound that soundfile reads: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _check_size(samples: int) -> None:
+    if samples > MOST_SAMPLES:
+        raise DataError(f"{samples:,} samples of all channels, more than the {MOST_SAMPLES:,} that are read at once; cut it into pieces")
 
 
 def _soundfile():  # type: ignore[no-untyped-def]  # a module
@@ -239,7 +262,7 @@ def _resampled(samples: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
         return samples
     from scipy.signal import resample_poly
 
-    if rate < 1:
-        raise DataError(f"{rate} samples a second")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise DataError(f"{rate:,} samples a second; sounds have {RATES[0]:,} to {RATES[1]:,}")
     common = gcd(rate, MEL.rate)
     return resample_poly(samples, MEL.rate // common, rate // common, axis=-1)

@@ -19,10 +19,11 @@ from ..errors import DataError
 from ..images import SUFFIXES
 from .digits import DIGITS, digits, idx_files
 from .folder import files_below, find_images
-from .hugging_face import HUB, LOCAL, DatasetName, dataset_name, is_dataset_folder, rows
+from .hugging_face import HUB, LOCAL, DatasetName, Shards, dataset_name, is_dataset_folder, rows
 from .place import Place
 from .procedural import is_procedural, procedural_source
 from .sound import SEGMENTS, SOUND, STEREO, segments, sounds
+from .tar_stream import TarShards
 from .tars import all_tar_members, tar_files
 
 STREAM = "stream:"
@@ -39,11 +40,25 @@ def find_places(source: str | Path) -> tuple[list[Place], list[tuple[str, str]]]
 
     Errors: DataError for a source that is missing or empty; MissingExtraError for a data set without `datasets`.
     """
+    try:
+        return _found(source)
+    except (OSError, RuntimeError) as error:
+        raise _not_looked_at(source, error) from None
+
+
+def _not_looked_at(source: str | Path, error: Exception) -> DataError:
+    """What to say of names that are too long, of no home of that user, and of folders in each other by the thousand."""
+    return DataError(f"data source {str(source)[:300]!r} cannot be looked at: {getattr(error, 'strerror', None) or error}")
+
+
+def _found(source: str | Path) -> tuple[list[Place], list[tuple[str, str]]]:
     name = str(source)
     if is_stream(name):
         raise DataError(f"{name} is read from front to back, which only training can; leave {STREAM!r} away")
     if name.startswith((HUB, LOCAL)):
-        return list(rows(dataset_name(name))), []
+        dataset = dataset_name(name)
+        tars = tar_files(dataset.path) if dataset.kind == LOCAL else None
+        return _in_tars(tars, name, dataset.column) if tars else (list(rows(dataset)), [])
     if is_procedural(name):
         return list(procedural_source(name)), []
     if name == DIGITS:
@@ -62,16 +77,33 @@ def find_places(source: str | Path) -> tuple[list[Place], list[tuple[str, str]]]
         if images := files_below(root, SUFFIXES):
             return list(images), []
     if tars := tar_files(name):
-        members, skipped = all_tar_members(tars)
-        if not members:
-            what = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-            raise DataError(f"no image in {len(tars)} tars of {name!r}; looked for {' '.join(SUFFIXES)}{what}")
-        return list(members), skipped
+        return _in_tars(tars, name)
     if root.is_dir() and files_below(root, (".parquet",)):
         return list(rows(DatasetName(LOCAL, str(root)))), []
     if root.is_dir() and (files := idx_files(root)):
         return [digit for file in files for digit in digits(str(file))], []
     return list(find_images(source)), []
+
+
+def _in_tars(tars: list[Path], name: str, field: str = "") -> tuple[list[Place], list[tuple[str, str]]]:
+    members, skipped = all_tar_members(tars, field)
+    if not members:
+        what = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise DataError(f"no image in {len(tars)} tars of {name!r}; looked for {field or ' '.join(SUFFIXES)}{what}")
+    return list(members), skipped
+
+
+def open_shards(source: str) -> Shards | TarShards:
+    """The shards of a source that begins with `stream:`.
+
+    Errors: DataError for a source that cannot be streamed; MissingExtraError for a data set without `datasets`.
+    """
+    try:
+        name = streamed_dataset(source)
+        tars = tar_files(name.path) if name.kind == LOCAL else None
+    except (OSError, RuntimeError) as error:
+        raise _not_looked_at(source, error) from None
+    return TarShards(name, tars) if tars else Shards(name)
 
 
 def streamed_dataset(source: str) -> DatasetName:

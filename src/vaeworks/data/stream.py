@@ -12,7 +12,8 @@ from ..images import open_image
 from .hugging_face import Shards
 from .image_set import ImageSet, is_held_out
 from .place import ImageFile, Kept
-from .sources import streamed_dataset
+from .sources import open_shards
+from .tar_stream import TarShards
 
 BEGINNING = 64
 """Rows by which a stream is known again."""
@@ -23,7 +24,7 @@ class ImageStream:
     """The training images of a stream. Which of them are usable shows when they are read."""
 
     source: str
-    shards: Shards
+    shards: Shards | TarShards
     digest: str
     """SHA-256 over the number of shards and the contents of the first rows, in hex"""
     val_fraction: float
@@ -53,7 +54,7 @@ def open_stream(source: str, val_fraction: float, judged: frozenset[str] = froze
 
     Errors: DataError for a source that cannot be streamed, or has no row; MissingExtraError without `datasets`.
     """
-    shards = Shards(streamed_dataset(source))
+    shards = open_shards(source)
     first = [content_digest(content) for _, content in itertools.islice(_rows(shards), BEGINNING)]
     if not first:
         raise DataError(f"{source!r} has no rows")
@@ -66,7 +67,7 @@ def first_images(source: str, count: int, min_side: int) -> ImageSet:
 
     Errors: DataError where it has none; those of `open_stream`.
     """
-    found = _first(source, Shards(streamed_dataset(source)), count, min_side, lambda digest: True)
+    found = _first(source, open_shards(source), count, min_side, lambda digest: True)
     if not found.files:
         raise DataError(f"no image of {source!r} can be used")
     return found
@@ -77,7 +78,7 @@ def content_digest(content: bytes | DataError) -> str:
     return "" if isinstance(content, DataError) else hashlib.sha256(content).hexdigest()
 
 
-def _first(source: str, shards: Shards, count: int, min_side: int, wanted: Callable[[str], bool]) -> ImageSet:
+def _first(source: str, shards: Shards | TarShards, count: int, min_side: int, wanted: Callable[[str], bool]) -> ImageSet:
     found: dict[str, ImageFile] = {}  # by content, because some data sets have one placeholder many times
     for name, content in _rows(shards):
         digest = content_digest(content)
@@ -94,6 +95,6 @@ def _first(source: str, shards: Shards, count: int, min_side: int, wanted: Calla
     return ImageSet(source, tuple(found.values()))
 
 
-def _rows(shards: Shards) -> Iterator[tuple[str, bytes | DataError]]:
+def _rows(shards: Shards | TarShards) -> Iterator[tuple[str, bytes | DataError]]:
     for shard in range(shards.count):
         yield from shards.rows(shard)

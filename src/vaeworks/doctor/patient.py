@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import io
 import json
 import shutil
 import tempfile
@@ -16,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..data import ImageFile, ImageSet
 from ..data.place import Place, open_place, read_place
 from ..errors import ConfigError, DataError
-from ..images import from_model_range, has_alpha, marked, square, to_model_range
+from ..images import from_model_range, has_alpha, marked, mask_image, square, to_model_range
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from .finding import NotExamined
@@ -265,11 +264,9 @@ def _mask(place: Place | None, size: int) -> Tensor:
     if place is None:
         return torch.zeros(size, size, dtype=torch.bool)
     try:
-        with Image.open(io.BytesIO(read_place(place))) as file:
-            picture = ImageOps.fit(file.convert("L"), (size, size), Image.Resampling.NEAREST)
-    except (OSError, DataError) as error:
-        why = "not an image" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"mask {place} cannot be read: {why}") from None
+        picture = ImageOps.fit(mask_image(read_place(place)), (size, size), Image.Resampling.NEAREST)
+    except DataError as error:
+        raise DataError(f"mask {place} cannot be read: {error}") from None
     return marked(picture)
 
 

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from ..images import image_file
 from .finding import Curves, Figure, Finding, Picture
 
 SCHEMA = 1
@@ -60,7 +59,7 @@ def read_finding(folder: Path) -> tuple[Finding, float] | None:
         values = json.loads((folder / "finding.json").read_text(encoding="utf-8"))
         pictures = []
         for number, (caption, pixelated) in enumerate(values["pictures"]):
-            with Image.open(folder / f"{number}.png") as file:
+            with image_file(folder / f"{number}.png") as file:
                 file.load()
             pictures.append(Picture(caption, file, pixelated))
         return from_dict(values["finding"], tuple(pictures)), float(values["seconds"])

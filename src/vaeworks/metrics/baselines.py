@@ -6,6 +6,8 @@ import io
 
 from PIL import Image
 
+from ..images import image_file
+
 
 def down_up(image: Image.Image, factor: int) -> Image.Image:
     """The image, bicubically shrunk by `factor` and enlarged again: 3 numbers for every factor x factor pixels."""
@@ -24,7 +26,7 @@ def jpeg_at(image: Image.Image, num_bytes: int) -> tuple[Image.Image, int]:
             best, low = data, quality + 1
         else:
             high = quality - 1
-    with Image.open(io.BytesIO(best)) as decoded:
+    with image_file(best) as decoded:
         return decoded.convert(image.mode), len(best)
 
 

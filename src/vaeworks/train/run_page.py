@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
 from .. import __version__
 from ..config import TrainConfig, asked_options, differences, to_dict
 from ..errors import ConfigError
+from ..images import image_file
 from ..models.feature_nets import FEATURE_NETS
 from ..pages import data_uri, write_page
 from ..recipes import recipe
@@ -126,7 +125,7 @@ class RunPage:
         path = self._sample(images)
         if not path.is_file():
             return None
-        with Image.open(path) as picture:
+        with image_file(path) as picture:
             return {"images": images, "picture": data_uri(picture, quality=82)}
 
     def _strip(self, looks: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -145,7 +144,7 @@ class RunPage:
         """The first picture in a row of a grid."""
         if (images_seen, row) not in self._pictures:
             width, height = size
-            with Image.open(self._sample(images_seen)) as grid:
+            with image_file(self._sample(images_seen)) as grid:
                 row_height = (grid.height - 2 * ROW_GAP) // 3  # as high as the highest image
                 top = row * (row_height + ROW_GAP)
                 picture = grid.crop((0, top, width, top + height))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ...config import dumps
+from ...data.table import table
 from ...errors import ConfigError, FormatError
 from ...formats.files import write_picture, write_text
 from ...images import to_pillow
@@ -99,14 +98,12 @@ def _rows(variants: Sequence[Variant]) -> str:
 def _table(variants: Sequence[Variant]) -> str:
     """One column for every class's probability."""
     classes = sorted({name for variant in variants for name in variant.label})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
+    rows: list[Sequence[object]] = [
         ["file", "method", "source", "partner", "weight", "seed", "draw", "temperature", *(f"label:{name}" for name in classes)]
-    )
+    ]
     for v in variants:
         partner = v.sources[1] if len(v.sources) > 1 else ""
         temperature = "" if v.noise is None or v.noise.temperature is None else v.noise.temperature
         facts = (v.file, v.method, v.sources[0], partner, v.weights[0], v.seed, v.draw, temperature)
-        writer.writerow([*facts, *(v.label.get(name, 0.0) for name in classes)])
-    return text.getvalue()
+        rows.append([*facts, *(v.label.get(name, 0.0) for name in classes)])
+    return table(rows)
