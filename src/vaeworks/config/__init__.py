@@ -5,9 +5,9 @@ A recipe (recipes/) returns a `TrainConfig`; its JSON is the record kept in run 
 
 from .arena import ARENA_VERSION, PROBES, ArenaConfig, DiTConfig
 from .balance import BalanceConfig
-from .model import AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
+from .model import MAX_LEVELS, AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
 from .named import MODELS, TINY_MODELS
-from .plain import differences, dumps, from_dict, to_dict
+from .plain import abridged, differences, dumps, from_dict, to_dict
 from .training import (
     AdversarialConfig,
     DataConfig,
@@ -19,7 +19,7 @@ from .training import (
 )
 
 __all__ = [
-    "ARENA_VERSION", "MODELS", "PROBES", "TINY_MODELS", "AdversarialConfig", "ArenaConfig", "AutoencoderConfig", "BalanceConfig",
+    "ARENA_VERSION", "MAX_LEVELS", "MODELS", "PROBES", "TINY_MODELS", "AdversarialConfig", "ArenaConfig", "AutoencoderConfig", "BalanceConfig",
     "BottleneckConfig", "DataConfig", "DiTConfig", "FinetuneConfig", "LatentConfig", "LossConfig", "OptimizerConfig", "RegularizerConfig",
-    "TinyConfig", "TrainConfig", "differences", "dumps", "from_dict", "to_dict",
+    "TinyConfig", "TrainConfig", "abridged", "differences", "dumps", "from_dict", "to_dict",
 ]  # fmt: skip

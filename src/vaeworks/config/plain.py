@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import reprlib
 import types
 import typing
 from dataclasses import fields
@@ -31,6 +32,23 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+MAX_ITEMS = 10_000
+"""Longest list in a configuration; the statistics of latents have one number for each channel."""
+
+MAX_INTEGER = 2**63 - 1
+"""Largest integer in a configuration, counters of images included."""
+
+_ABRIDGED = reprlib.Repr()
+_ABRIDGED.maxlevel = 4
+_ABRIDGED.maxlist = _ABRIDGED.maxtuple = _ABRIDGED.maxdict = 20
+_ABRIDGED.maxstring = _ABRIDGED.maxother = _ABRIDGED.maxlong = 100
+
+
+def abridged(value: Any) -> str:
+    """A plain value as it may stand in a message: whole where it is short."""
+    return _ABRIDGED.repr(value)
+
+
 T = TypeVar("T")
 
 
@@ -41,7 +59,7 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
     """
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
-        raise ConfigError(f"{kind.__name__} has no field {', '.join(unknown)}")
+        raise ConfigError(f"{kind.__name__} has no field {abridged(unknown)[1:-1]}")
     hints = typing.get_type_hints(kind)
     return kind(**{name: _value(f"{kind.__name__}.{name}", hints[name], value) for name, value in values.items()})
 
@@ -57,14 +75,18 @@ def _value(where: str, hint: Any, value: Any) -> Any:
         return from_dict(hint, value)  # type: ignore[arg-type]
     if origin is tuple and isinstance(value, (list, tuple)):
         kind = typing.get_args(hint)[0]
+        if len(value) > MAX_ITEMS:
+            raise ConfigError(f"{where} has {len(value)} entries, more than {MAX_ITEMS}")
         return tuple(_value(where, kind, v) for v in value)
     if origin is Literal and value in typing.get_args(hint):
         return value
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise ConfigError(f"{where} is an integer beyond {MAX_INTEGER}")
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     if isinstance(hint, type) and origin is None and type(value) is hint:
         return value
-    raise ConfigError(f"{where} cannot be {value!r}")
+    raise ConfigError(f"{where} cannot be {abridged(value)}")
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

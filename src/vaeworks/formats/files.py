@@ -162,16 +162,31 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FormatError(f"{path} is not a whole safetensors file: {error}") from None
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object from a file.
+MAX_JSON = 256 * 2**20
+"""Longest JSON file that is read, in bytes: a run's list of two million images is shorter."""
 
-    Errors: FormatError for a file that is missing or holds something else.
+MAX_CONFIG = 2**20
+"""Longest description of a model, in bytes; real ones have 1,000."""
+
+
+def read_json(path: Path, limit: int = MAX_JSON) -> dict:
+    """A JSON object from a file of at most `limit` bytes.
+
+    Errors: FormatError for a file that is missing or longer, or holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if not path.is_file():
+            raise FormatError(f"{path} {'is no regular file' if path.exists() else 'does not exist'}")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise FormatError(f"{path} has more than {limit} bytes, too many for what it should be")
+        value = json.loads(content.decode("utf-8"))
+    except FormatError:
+        raise
     except OSError as error:
         raise FormatError(f"{path} could not be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise FormatError(f"{path} must hold a JSON object, not a {type(value).__name__}")

@@ -120,8 +120,8 @@ def name_from_diffusers(name: str) -> str:
 
 
 def _attention_from_diffusers(rest: list[str]) -> list[str]:
-    *layer, last = rest
-    return [_OURS_FROM_DIFFUSERS.get(".".join(layer), ".".join(layer)), last]
+    layer = ".".join(rest[:-1])
+    return [_OURS_FROM_DIFFUSERS.get(layer, layer), *rest[-1:]]
 
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -148,6 +148,8 @@ TAESD_HALVES = {"encoder": "taesd_encoder.", "decoder": "taesd_decoder."}
 def taesd_name(name: str) -> str:
     """TAESD's name, with the prefix of its half, of a tensor of ours: its decoder counts the clamp as layer 0."""
     half, _, layer, *rest = name.split(".")
+    if half not in TAESD_HALVES:
+        return name
     return TAESD_HALVES[half] + ".".join([str(int(layer) + (half == "decoder")), *rest])
 
 
@@ -179,5 +181,4 @@ def layout_name(name: str, layout: str, config: AutoencoderConfig | TinyConfig) 
 
 def is_attention_matrix(name: str) -> bool:
     """Whether a tensor of ours is one of attention's matrices, which LDM stores as 1x1 convolutions."""
-    parts = name.split(".")
-    return parts[-1] == "weight" and parts[-2] in ("query", "key", "value", "out")
+    return name.endswith((".query.weight", ".key.weight", ".value.weight", ".out.weight"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ..config import AutoencoderConfig, TinyConfig, from_dict, to_dict
 from ..errors import ConfigError, FormatError
+from .files import MAX_CONFIG
 
 METADATA_KEY = "vaeworks"
 """Key under which every layout carries the configuration in safetensors metadata; other readers ignore it."""
@@ -29,8 +30,11 @@ def config_from_metadata(metadata: Mapping[str, str], where: str) -> Autoencoder
     """
     if METADATA_KEY not in metadata:
         return None
+    text = metadata[METADATA_KEY]
+    if len(text) > MAX_CONFIG:
+        raise FormatError(f"{where}: the configuration in its metadata has {len(text)} characters, more than {MAX_CONFIG}; take another copy")
     try:
-        values = json.loads(metadata[METADATA_KEY])
+        values = json.loads(text)
         if isinstance(version := values.get("version", 1), int) and version > VERSION:
             raise FormatError(f"{where} was written by a newer vaeworks (its metadata have version {version}); update vaeworks")
         return from_dict(_NETWORKS[values.get("network", "kl")], values["autoencoder"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import FormatError
 from .archive import Archive, joined, open_archive, open_shards
-from .files import read_json
+from .files import MAX_CONFIG, read_json
 from .hub import HUB_PREFIX, fetch
 from .keymap import TAESD_HALVES
 
@@ -80,7 +80,7 @@ def _of_folder(path: Path) -> Source:
 def _config_beside(weights: Path) -> Path | None:
     """The config.json of a folder in diffusers' layout, for its weights' file."""
     config = weights.with_name("config.json")
-    return config if weights.name in DIFFUSERS_WEIGHTS and config.is_file() and "_class_name" in read_json(config) else None
+    return config if weights.name in DIFFUSERS_WEIGHTS and config.is_file() and "_class_name" in read_json(config, MAX_CONFIG) else None
 
 
 def half_of_taesd(archive: Archive) -> str | None:
