@@ -46,6 +46,7 @@ def assert_same(loaded: vw.Autoencoder, vae: vw.Autoencoder) -> None:
     assert all(torch.equal(t, vae.state_dict()[name]) for name, t in loaded.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
 @pytest.mark.parametrize("prefix", ["first_stage_model.", "vae.", "module.", "model.first_stage_model.", "_orig_mod."])
 def test_prefixes(prefix: str, tmp_path: Path) -> None:
     """A VAE is found behind the prefixes of checkpoints, data-parallel and compiled models."""
@@ -72,6 +73,7 @@ def sd_unet(context: int = 768, labels: bool = False) -> dict[str, Tensor]:
     return {f"model.diffusion_model.{name}": t for name, t in unet.items()}
 
 
+@pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
 @pytest.mark.parametrize(("context", "labels", "factor"), [(768, False, 0.18215), (1024, False, 0.18215), (2048, True, 0.13025)])
 def test_the_checkpoint_tells_the_scale(context: int, labels: bool, factor: float, tmp_path: Path) -> None:
     """Inside a checkpoint, the U-Net says whether the VAE is SD's or SDXL's, so nothing is ambiguous."""
@@ -83,6 +85,7 @@ def test_the_checkpoint_tells_the_scale(context: int, labels: bool, factor: floa
     assert vw.load(tmp_path / "model").config.scaling_factor == factor
 
 
+@pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
 def test_what_training_leaves_behind(tmp_path: Path) -> None:
     """Loss, discriminator and EMA keys are no part of the VAE, and are named."""
     vae = random_vae()
@@ -92,6 +95,7 @@ def test_what_training_leaves_behind(tmp_path: Path) -> None:
     assert set(locate(tmp_path / "x").ignored) == set(extra)
 
 
+@pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
 @pytest.mark.parametrize("legacy", [False, True])
 def test_lightning_checkpoints(legacy: bool, tmp_path: Path) -> None:
     """A training checkpoint with optimizer, counters and classes as keys gives its VAE; nothing of the rest is built."""
@@ -198,6 +202,7 @@ def test_which_normalization_counts(values: dict, expected: dict) -> None:
         assert vae.normalize(latents).std().item() == pytest.approx(config.scaling_factor, rel=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
 def test_mixed_precision_becomes_the_widest(tmp_path: Path) -> None:
     """Norms in fp32 beside convolutions in fp16 are one dtype after loading, since no convolution takes two."""
     vae = random_vae()

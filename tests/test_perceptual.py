@@ -408,6 +408,37 @@ def test_torchs_own_downloads_are_used_if_they_are_whole(site: Site, tmp_path: P
     assert fw.find(site.published) == cache / "net.pth" and site.requests == 1
 
 
+def test_what_was_fetched_is_checked_at_every_load(site: Site, cache: Path) -> None:
+    """A file in the cache that has changed is refused, and neither loaded nor replaced behind the user's back."""
+    path = fw.find(site.published)
+    path.write_bytes(site.content[:-1] + bytes([site.content[-1] ^ 1]))
+    with pytest.raises(FormatError, match=r"net.pth is not the published file any more: .*; delete it, and it is fetched again"):
+        fw.find(site.published)
+    assert site.requests == 1
+    path.unlink()
+    assert fw.find(site.published).read_bytes() == site.content and site.requests == 2
+
+
+def test_a_download_has_an_end(site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that gives much more than the published file."""
+    monkeypatch.setattr(fw, "SLACK", 0)
+    with pytest.raises(FormatError, match="it has more than 2,097,152 bytes, at least twice what it should have"):
+        fw.find(replace(site.published, megabytes=1))
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.1:9/net.pth", "ftp://127.0.0.1:9/net.pth", "file:///etc/passwd"])
+def test_a_download_stays_with_https(target: str) -> None:
+    import urllib.request
+    from email.message import Message
+
+    request = urllib.request.Request("https://example.org/net.pth")
+    with pytest.raises(OSError, match="redirected from https"):
+        fw._SameScheme().redirect_request(request, None, 302, "Found", Message(), target)
+    again = fw._SameScheme().redirect_request(request, None, 302, "Found", Message(), "https://example.org/other.pth")
+    assert again.full_url == "https://example.org/other.pth"
+
+
 def test_lpips_of_a_folder(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Backbone and heads in one folder, as the authors' package lays heads out; an old file's heads are not taken for new ones."""
     content = state_bytes()
@@ -435,10 +466,13 @@ def test_unknown_names_are_refused() -> None:
 
 
 def test_published_files_carry_their_hashes() -> None:
-    """torchvision's are in the names; every head has a whole one."""
-    for name in ("vgg16", "alexnet", "squeezenet1_1"):
-        assert fw.BACKBONES[name].file.endswith(f"-{fw.BACKBONES[name].sha256}.pth")
-        assert fw.BACKBONES[name].url.endswith(fw.BACKBONES[name].file)
-    assert len(fw.HEADS) == 6 and all(len(head.sha256) == 64 and head.url.endswith(head.file[5:]) for head in fw.HEADS.values())
+    """Whole ones, whose beginnings are in the names of torchvision's and pytorch-fid's files; and addresses are https."""
+    inception = fw.SET_NETS["inception"][1]
+    for published in (*(fw.BACKBONES[name] for name in ("vgg16", "alexnet", "squeezenet1_1")), inception):
+        assert published.file.endswith(f"-{published.sha256[:8]}.pth") and published.url.endswith(published.file)
+    assert len(fw.HEADS) == 6 and all(head.url.endswith(head.file[5:]) for head in fw.HEADS.values())
+    for published in (*fw.BACKBONES.values(), *fw.HEADS.values(), *(published for _, published in fw.SET_NETS.values())):
+        assert len(bytes.fromhex(published.sha256)) == 32
+        assert published.url == "" or published.url.startswith("https://")
     assert FEATURE_NETS.keys() == fw.BACKBONES.keys()
     assert vgg16_conv1to3().features[:16].state_dict().keys() <= FEATURE_NETS["vgg16"]().features.state_dict().keys()

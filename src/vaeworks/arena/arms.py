@@ -134,9 +134,20 @@ def read_arm(place: Path) -> Arm:
     try:
         doctor = {k: math.nan if v is None else v for k, v in values.pop("doctor").items()}
         plain: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
-        return Arm(**plain, doctor=doctor)
-    except (KeyError, TypeError) as error:
+        found = Arm(**plain, doctor=doctor)
+        _check(found)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise FormatError(f"{place / FACTS} is no arm's record: {error}; delete it, and it is made again") from None
+    return found
+
+
+def _check(arm: Arm) -> None:
+    """Errors: TypeError for fields of other kinds; ValueError for a model outside the study's folder."""
+    texts, numbers = (arm.name, arm.path), (arm.psnr, arm.bits, arm.std, arm.seconds, *arm.doctor.values())
+    if not all(isinstance(t, str) for t in texts) or type(arm.seed) is not int or not all(isinstance(n, (int, float)) for n in numbers):
+        raise TypeError("its fields are of other kinds")
+    if Path(arm.path).is_absolute() or ".." in Path(arm.path).parts:
+        raise ValueError(f"its model {arm.path!r:.80} is not in the study's folder")
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from ..doctor.panels.smuggling import FAR, NONLOCAL, NORM_OUTLIER
 from ..metrics.bootstrap import Interval
 from ..recipes.studies import BASELINE
 from .page import number
-from .studied import Studies, Study
+from .studied import Studies, Study, whole_records
 from .verdict import TIE, Comparison
 
 Standing = Literal["supported", "contradicted", "undecided", "not run"]
@@ -44,8 +44,9 @@ class Claim:
 
 
 def judge(studies: Studies) -> list[Claim]:
-    """All six."""
-    return [make(studies) for make in CLAIMS]
+    """All six. Errors: FormatError for a record that is not whole."""
+    with whole_records():
+        return [make(studies) for make in CLAIMS]
 
 
 def weak_kl(studies: Studies) -> Claim:

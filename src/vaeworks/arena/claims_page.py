@@ -16,7 +16,7 @@ from ..recipes.studies import BASELINE, STUDIES, Scale
 from .claims import Claim, Evidence, judge, ratio
 from .outcome import DISTANCES
 from .page import TITLES, number
-from .studied import Studies, Study
+from .studied import Studies, Study, whole_records
 from .verdict import TIE
 
 PAGE = "six-claims.md"
@@ -32,10 +32,15 @@ SHOWN = 10
 
 
 def write_claims(folder: Path, studies: Studies) -> Path:
-    """Write the report and its plots (images/) into a folder, over what was there; returns the page."""
-    for name, text in plots(studies).items():
+    """Write the report and its plots (images/) into a folder, over what was there; returns the page.
+
+    Errors: FormatError for a record that is not whole.
+    """
+    with whole_records():
+        drawn, told = plots(studies), page(studies)
+    for name, text in drawn.items():
         write_text(folder / "images" / name, text)
-    write_text(folder / PAGE, page(studies))
+    write_text(folder / PAGE, told)
     return folder / PAGE
 
 

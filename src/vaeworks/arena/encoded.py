@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..config import dumps
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, FormatError
+from ..formats.arrays import read_array
 from ..formats.files import atomic, read_json, write_text
 from ..images import from_model_range, to_model_range
 from ..models import Posterior
@@ -135,9 +136,15 @@ def open_encoded(space: Space, pictures: Pictures, folder: Path, tokens: int, na
     """
     place = place_of(space, pictures, folder)
     facts = read_json(place / FACTS)
-    mean = np.load(place / MEAN, mmap_mode="r")
-    std = np.load(place / STD, mmap_mode="r") if facts["variance"] else None
-    centre, spread = (torch.tensor(facts[key])[:, None, None] for key in ("centre", "spread"))
+    mean = read_array(place / MEAN, mapped=True)
+    try:
+        std = read_array(place / STD, mapped=True) if facts["variance"] else None
+        centre, spread = (torch.tensor(facts[key], dtype=torch.float32)[:, None, None] for key in ("centre", "spread"))
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise FormatError(f"{place / FACTS} does not say how latents are standardized ({error}); delete {place}") from None
+    shape = (pictures.count, *space.shape(pictures.size))
+    if any(array.shape != shape for array in (mean, *([std] if std is not None else []))) or not len(centre) == len(spread) == shape[1]:
+        raise FormatError(f"{place} holds latents of other shapes than n c h w {shape}; delete it, and they are encoded again")
     return Encoded(space, mean, std, centre, spread, patch_for(space.shape(pictures.size), tokens, name))
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, DataError
+from ..formats.arrays import read_array
 from ..formats.files import atomic
 from ..images import to_model_range
 from ..metrics.features import Features, load_features, weights_digest
@@ -98,7 +99,7 @@ def kept_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     if not path.exists():
         with atomic(path, overwrite=True) as temporary, temporary.open("wb") as file:
             np.save(file, make())
-    return np.load(path)
+    return read_array(path)
 
 
 def open_judge(

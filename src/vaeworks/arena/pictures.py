@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from torch import Tensor
 from ..config import dumps
 from ..data import ImageSet
 from ..data.place import open_place
-from ..errors import DataError
+from ..errors import DataError, FormatError
+from ..formats.arrays import read_array
 from ..formats.files import atomic, read_json, write_text
 from ..images import square
 
@@ -110,11 +110,17 @@ def open_pictures(place: Path) -> Pictures:
 
     Errors: FormatError for a folder without it.
     """
-    facts = read_json(place / FACTS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of maps that cannot be written to
-        pixels = np.load(place / PIXELS, mmap_mode="r")[: facts["count"]]
-    return Pictures(
-        pixels, torch.tensor(facts["labels"]), tuple(facts["classes"]), facts["digest"], facts["source"],
-        tuple((name, reason) for name, reason in facts["skipped"]),
-    )  # fmt: skip
+    facts, pixels = read_json(place / FACTS), read_array(place / PIXELS, mapped=True)
+    try:
+        count, labels = facts["count"], torch.tensor(facts["labels"], dtype=torch.int64)
+        found = Pictures(
+            pixels[:count], labels, tuple(facts["classes"]), facts["digest"], facts["source"],
+            tuple((name, reason) for name, reason in facts["skipped"]),
+        )  # fmt: skip
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise FormatError(f"{place / FACTS} does not describe pictures ({error}); delete {place}, and they are read again") from None
+    if pixels.ndim != 4 or pixels.dtype != np.uint8 or type(count) is not int or not 0 < count <= len(pixels) or labels.shape != (count,):
+        raise FormatError(f"{place} does not hold the pictures and labels that it says; delete it, and they are read again")
+    if labels.min() < 0 or labels.max() >= max(1, len(found.classes)):
+        raise FormatError(f"{place / FACTS} has labels beyond its {len(found.classes)} classes; delete {place}, and they are read again")
+    return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config import PROBES
-from ..errors import ConfigError, FormatError
+from ..errors import ConfigError, FormatError, VaeworksError
 from ..formats.files import read_json
 from ..recipes.studies import BASELINE, STUDIES, Scale
 from .page import STUDY_RECORD
@@ -30,7 +31,7 @@ class Study:
         try:
             rows = {row["name"] for row in self.arena["rows"] if row["trials"].keys() >= set(self.probes)}
             whole = BASELINE in rows and rows >= self.arms.keys() and self.scale and self.arena["conclusive"] is not None
-        except (AttributeError, ConfigError, KeyError, TypeError) as error:
+        except (AttributeError, ConfigError, LookupError, TypeError, ValueError) as error:
             raise FormatError(f"the record of study {self.name!r} is not whole ({error!r}); run the study again") from None
         if not whole:
             raise FormatError(f"the record of study {self.name!r} lacks rows of its own autoencoders; run the study again")
@@ -127,6 +128,17 @@ class Study:
 def _finals(trials: Sequence[Mapping[str, Any]], distance: str) -> list[float]:
     values = [trial["looks"][-1]["score"][distance] for trial in trials]
     return [] if any(v is None or not math.isfinite(v) for v in values) else [float(v) for v in values]
+
+
+@contextmanager
+def whole_records() -> Iterator[None]:
+    """What is wrong inside records, wherever it is met, as one line. Errors: FormatError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, VaeworksError):
+            raise
+        raise FormatError(f"a study's record is not whole ({error!r:.150}); run the study again") from None
 
 
 Studies = Mapping[str, Study]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..config import ARENA_VERSION, PROBES, ArenaConfig, dumps
+from ..config import ARENA_VERSION, PROBES, ArenaConfig, dumps, from_dict
 from ..data.order import Order, latent_noise, random_seed
 from ..errors import FormatError, TrainingError
 from ..formats.files import atomic, read_json, read_tensors, write_picture, write_tensors, write_text
@@ -148,10 +148,21 @@ def read_result(folder: Path) -> Result:
     """What `run_trial` has left. Errors: FormatError."""
     values = read_json(folder / RESULT)
     try:
-        looks = tuple(Look(look["images"], Score(**_numbers(look["score"]))) for look in values["looks"])
-        return Result(Trial(**values["trial"]), looks, values["loss"], values["seconds"], values["parameters"], folder)
-    except (KeyError, TypeError) as error:
+        looks = tuple(_looks(values["looks"]))
+        loss, seconds = (math.nan if values[name] is None else float(values[name]) for name in ("loss", "seconds"))
+        if not looks:
+            raise ValueError("no look at samples")
+        return Result(from_dict(Trial, values["trial"]), looks, loss, seconds, int(values["parameters"]), folder)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FormatError(f"{folder / RESULT} is no trial's result: {error}; delete the folder, and it is made again") from None
+
+
+def _looks(values: list[dict[str, Any]]) -> Iterator[Look]:
+    """Errors: ConfigError and others for what is no list of looks."""
+    for look in values:
+        if type(look["images"]) is not int:
+            raise TypeError("images are no number")
+        yield Look(look["images"], from_dict(Score, _numbers(look["score"])))
 
 
 def _numbers(score: dict[str, Any]) -> dict[str, Any]:
@@ -240,7 +251,13 @@ class _Training:
     def restore(self, path: Path) -> tuple[list[Look], float]:
         """Go on from a checkpoint: its looks, and the seconds that they took."""
         tensors, metadata = read_tensors(path)
-        facts = json.loads(metadata["arena"])
+        try:
+            return self._restore(tensors, json.loads(metadata["arena"]))
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise FormatError(f"{path} is no trial's checkpoint: {' '.join(str(error).split())[:150]}; delete it") from None
+
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[list[Look], float]:
+        """Everything into its place."""
         for prefix, network in (("model.", self.model), ("average.", self.average)):
             network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         state = {
@@ -248,9 +265,8 @@ class _Training:
             for number, (name, _) in enumerate(self.model.named_parameters())
         }
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.step, self.losses, self.counted = facts["step"], facts["losses"], facts["counted"]
-        looks = [Look(look["images"], Score(**_numbers(look["score"]))) for look in facts["looks"]]
-        return looks, facts["seconds"]
+        self.step, self.losses, self.counted = int(facts["step"]), float(facts["losses"]), int(facts["counted"])
+        return list(_looks(facts["looks"])), float(facts["seconds"])
 
 
 def _look(folder: Path, work: _Training, recon: Moments, judge: Judge) -> Score:

@@ -13,7 +13,7 @@ from tyro.conf import arg
 
 from ..errors import ConfigError
 from .inputs import check_free, check_seed, data_source, make_folder, placed
-from .options import Model, Out, Overwrite
+from .options import Model, Out, Overwrite, Told
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def anomaly(
     density: Annotated[Literal["position", "shared"], arg(help="a Gaussian of latents for every place, or one for all")] = "position",
     baselines: Annotated[bool, arg(help="also measure what the detector has to beat, on the same images")] = True,
     seed: Annotated[int, arg(help="of the split and of resampling")] = 0,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """What does not look like normal images, and where: scores, heat maps, and figures against baselines."""
@@ -75,7 +76,7 @@ def anomaly(
         if part is not None:
             check_sizes(part.files, size)
     classes, truth = (None, None) if tested is None else _truth(tested, size, labels, masks)
-    autoencoder = placed(model)
+    autoencoder = placed(model, told)
     channels = autoencoder.config.in_channels
     network = _network(features, features_weights, autoencoder)
     images = None if known is None else read_images(known.files, size, channels, bar("reading normal images"))

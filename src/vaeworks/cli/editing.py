@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 from ..errors import ConfigError
 from .inputs import opened
-from .options import Inputs, Memory, Model, Out, Overwrite
+from .options import Inputs, Memory, Model, Out, Overwrite, Told
 from .retouching import differentiable, mask_files, naming, places, read_mask, recorded, squares, strip_place, version_place
 from .show import bar, console
 
@@ -43,6 +43,7 @@ def edit(
     mask: Annotated[Path | None, arg(metavar="MASK", help="an image, white where it is edited, or a folder of them, by name")] = None,
     detail: Annotated[bool, arg(help="add the change to the original, instead of showing the decoded picture")] = True,
     memory: Memory = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Attributes, colours and statistics of pictures, changed in latent space, everywhere or within a mask (docs/edit.md)."""
@@ -62,7 +63,7 @@ def edit(
     if arithmetic and (mask or direction or statistics_from or adjustment or channel):
         raise ConfigError("--arithmetic stands alone; edit its picture in a second call")
     pair = _pair(direction, save_direction, overwrite) if direction else None
-    codec = differentiable(model, memory)
+    codec = differentiable(model, memory, told)
     channels = codec.autoencoder.config.in_channels
     fixed: list[Change] = [parse_channel(text, codec.autoencoder.latent_channels).applied for text in channel]
     if adjustment and channels not in (1, 3):

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from ..errors import ConfigError
 from ..launcher import place
 from .inputs import codec, data_source, image_files, readable_images, targets
-from .options import Memory, Model, Out, Overwrite
+from .options import Memory, Model, Out, Overwrite, Told, settings_of
 from .show import console
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def encode(
     batch: Annotated[int, arg(metavar="N", help="shards: images that go through the network together")] = BATCH,
     workers: Annotated[int, arg(metavar="N", help="shards: processes that read and resize images")] = WORKERS,
     memory: Memory = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Images to latents, unnormalized: a file each, or a data set's in shards (docs/latents.md), where a second call does the rest."""
@@ -67,14 +68,14 @@ def encode(
         }  # fmt: skip
         if wrong := [name for name, is_given in given.items() if is_given]:
             raise ConfigError(f"{', '.join(wrong)}: only for shards; pass --into shards, or leave it away")
-        return _files(codec(model, memory, precision), inputs, out, posterior, seed, overwrite)
+        return _files(codec(model, memory, precision, told), inputs, out, posterior, seed, overwrite)
 
     from ..doctor.examination import default_size
     from ..formats import load
     from ..precompute import Settings
     from ..train.precision import resolve_device
 
-    autoencoder = load(model).to(resolve_device("auto"))
+    autoencoder = load(model, **settings_of(told)).to(resolve_device("auto"))
     settings = Settings(
         size=default_size(autoencoder.config) if size is None else size, posterior=posterior, dtype=dtype, precision=precision or "fp32",
         flip=flip, shard_size=shard_size, seed=seed,

@@ -9,7 +9,7 @@ from tyro.conf import arg
 
 from ..errors import ConfigError
 from .inputs import data_source, make_folder, short_names
-from .options import Data, Models, Out, Overwrite
+from .options import Data, Models, Out, Overwrite, Told, settings_of
 from .outcome import Judged
 from .show import bar, console
 
@@ -36,6 +36,7 @@ def doctor(
     fail_on: Annotated[tuple[str, ...], arg(metavar="RULE", help="exit with 1 if a panel is bad: ill, watch, PANEL or PANEL:watch")] = (),
     seed: Annotated[int, arg(help="of probes and noise")] = 0,
     cache: Annotated[bool, arg(help="keep findings, and take those that are kept for the same model, images and options")] = True,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """The diseases of a VAE, worst first, with figures, pictures and remedies. Several models: each, and a comparison."""
@@ -51,6 +52,7 @@ def doctor(
     wanted = None if panels is None else check_panels(name.strip() for word in panels for name in word.split(",") if name.strip())
     rules = [rule.strip() for word in fail_on for rule in word.split(",") if rule.strip()]
     check_rules(rules, wanted)
+    said = settings_of(told)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; --out is a folder")
     places = [out] if len(model) == 1 else [out / name for name in short_names(model)]
@@ -62,14 +64,14 @@ def doctor(
     source = scan(data_source(data))
     classes, shapes = find_labels(source.files, labels), find_masks(source.files, masks)
     if size is None:  # one for all of them, so that they compare
-        size = default_size(*(locate(name).config for name in model))
+        size = default_size(*(locate(name, **said).config for name in model))
     options: dict[str, Any] = {
         "panels": wanted, "size": size, "limit": images, "quick": quick, "seed": seed,
-        "labels": classes, "masks": shapes, "reference": None if reference is None else _loaded(reference)[0], "keep": cache,
+        "labels": classes, "masks": shapes, "reference": None if reference is None else _loaded(reference, {})[0], "keep": cache,
     }  # fmt: skip
     found = []
     for name, place in zip(model, places, strict=True):
-        found.append(_examined(name, source.files, options))
+        found.append(_examined(name, said, source.files, options))
         make_folder(place)
         write_report(place, found[-1])
         _print(found[-1])
@@ -86,11 +88,11 @@ def doctor(
     return result
 
 
-def _examined(name: str, files: Any, options: dict[str, Any]) -> Examination:
+def _examined(name: str, said: dict[str, Any], files: Any, options: dict[str, Any]) -> Examination:
     from ..doctor.examination import examine
     from ..doctor.panels import TITLES
 
-    autoencoder, known = _loaded(name)
+    autoencoder, known = _loaded(name, said)
 
     def begin(what: str) -> Any:
         return bar(f"{what}: {TITLES[what].partition(': ')[2] or TITLES[what]}" if what in TITLES else what)
@@ -99,7 +101,7 @@ def _examined(name: str, files: Any, options: dict[str, Any]) -> Examination:
     return examine(autoencoder, files, model=name, known=known, begin=begin, **options)
 
 
-def _loaded(name: str) -> tuple[Autoencoder, bool]:
+def _loaded(name: str, said: dict[str, Any]) -> tuple[Autoencoder, bool]:
     """The model, on a GPU where there is one, and whether its file is sure of its scaling factor."""
     import torch
 
@@ -107,8 +109,10 @@ def _loaded(name: str) -> tuple[Autoencoder, bool]:
     from ..formats.locate import locate
     from ..formats.seat import is_certain
 
-    located = locate(name)
+    located = locate(name, **said)
     autoencoder = read(located)
+    for doubt in located.doubts:
+        console().print(f"{name}: {doubt}", style="yellow")
     return autoencoder.to("cuda") if torch.cuda.is_available() else autoencoder, is_certain(located)
 
 

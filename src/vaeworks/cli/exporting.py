@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from .options import Model, Overwrite
+from .options import Model, Overwrite, Told, settings_of
 from .show import console
 
 
@@ -21,6 +21,7 @@ def export(
     dtype: Annotated[Literal["fp32", "fp16"], arg(help="of weights, inputs and outputs")] = "fp32",
     normalized: Annotated[bool, arg(help="latents as a diffusion model sees them, instead of as the decoder takes them")] = False,
     opset: Annotated[int, arg(help="version of ONNX's operators, 18 to 23")] = 20,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Encoder and decoder as ONNX files for any batch and size, checked by onnxruntime against PyTorch (docs/onnx.md)."""
@@ -30,8 +31,9 @@ def export(
     from ..formats.onnx import export_onnx
 
     precision = {"fp32": torch.float32, "fp16": torch.float16}[dtype]
+    vae = load(model, **settings_of(told))
     with console().status("exporting"):
-        result = export_onnx(load(model), folder, layout=layout, dtype=precision, normalized=normalized, opset=opset, overwrite=overwrite)
+        result = export_onnx(vae, folder, layout=layout, dtype=precision, normalized=normalized, opset=opset, overwrite=overwrite)
     for file in result.files:
         console().print(
             f"{folder / file.path}  {file.bytes / 1e6:,.1f} MB; onnxruntime differs from PyTorch by {file.difference:.1e} "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DataError
+from .options import settings_of
 from .show import console
 
 if TYPE_CHECKING:
@@ -16,27 +17,30 @@ if TYPE_CHECKING:
     from ..runtime import Codec
 
 
-def loaded(model: str) -> Autoencoder:
-    """The model to compute with on a CPU: float16 becomes float32, because convolutions in it are up to hundreds of times slower there."""
+def loaded(model: str, told: tuple[str, ...] = ()) -> Autoencoder:
+    """The model to compute with on a CPU: float16 becomes float32, because convolutions in it are up to hundreds of times slower there.
+
+    told: what --set says of it.
+    """
     import torch
 
     from ..formats import load
 
-    autoencoder = load(model)
+    autoencoder = load(model, **settings_of(told))
     return autoencoder.float() if autoencoder.dtype == torch.float16 else autoencoder
 
 
-def placed(model: str) -> Autoencoder:
+def placed(model: str, told: tuple[str, ...] = ()) -> Autoencoder:
     """As `loaded`, on a GPU where there is one."""
     from ..train.precision import resolve_device
 
-    return loaded(model).to(resolve_device("auto"))
+    return loaded(model, told).to(resolve_device("auto"))
 
 
-def codec(model: str, memory: str | None, precision: str | None) -> Codec:
+def codec(model: str, memory: str | None, precision: str | None, told: tuple[str, ...] = ()) -> Codec:
     """The model within a memory budget, on a GPU where there is one.
 
-    precision: fp32, bf16 or fp16; None: the weights' own, but fp32 for fp16 on a CPU.
+    precision: fp32, bf16 or fp16; None: the weights' own, but fp32 for fp16 on a CPU. told: what --set says of the model.
     """
     import torch
 
@@ -45,7 +49,7 @@ def codec(model: str, memory: str | None, precision: str | None) -> Codec:
     from ..train.precision import resolve_device
 
     device = resolve_device("auto")
-    autoencoder = load(model).to(device)
+    autoencoder = load(model, **settings_of(told)).to(device)
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision is None and device.type == "cpu" and autoencoder.dtype == torch.float16:
         precision = "fp32"

@@ -14,7 +14,7 @@ from ..config import dumps
 from ..errors import ConfigError, DataError, FormatError, MissingExtraError
 from .inputs import check_free, data_source, make_folder, placed
 from .judging_show import print_comparisons, print_evaluation, print_evaluations
-from .options import Data, Models, Overwrite
+from .options import Data, Models, Overwrite, Told
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def evaluate(
     speed_batch: Annotated[int, arg(metavar="N", help="images of --speed's batch")] = 1,
     val_fraction: Annotated[float | None, arg(help="judge only the files that a run with this data.val-fraction held out")] = None,
     include_training: Annotated[bool, arg(help="judge also the files that the runs in MODEL were trained on")] = False,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """How faithful VAEs are: PSNR to legibility, with intervals and baselines. Several models: paired differences."""
@@ -66,7 +67,7 @@ def evaluate(
         check_free(out, (RECORD, GALLERY, REPORT), overwrite)
     earlier = [e for path in against for e in read_evaluations(path)]
     _check_alike(earlier)
-    vaes = [placed(model) for model in models]
+    vaes = [placed(model, told) for model in models]
     crop_multiple = _multiple(models, vaes, multiple)
     images = scan(data_source(data))
     files = _unseen(models, images, data, val_fraction, include_training)

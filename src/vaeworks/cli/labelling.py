@@ -16,7 +16,7 @@ from tyro.conf import arg
 from ..config import dumps
 from ..errors import ConfigError, MissingExtraError
 from .inputs import check_free, check_seed, codec, data_source, make_folder, placed, say_skipped
-from .options import Data, Memory, Model, Out, Overwrite, Precision
+from .options import Data, Memory, Model, Out, Overwrite, Precision, Told
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def features(
     features_weights: Annotated[Path | None, arg(metavar="PATH", help="that network's weights")] = None,
     write: Annotated[Literal["safetensors", "npy"] | None, arg(help="also write the latents' features, with names and labels")] = None,
     seed: Seed = 0,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """What latents are worth as features where few labels are known: beside pixels and PCA, with intervals over the choice of labels."""
@@ -77,7 +78,7 @@ def features(
         raise MissingExtraError("matplotlib", "report", "the charts")
     images, classes = _labelled(data, labels)
     check_labels(classes, counts, choices)
-    autoencoder = placed(model)
+    autoencoder = placed(model, told)
     side = _side(images, size, autoencoder.downsample_factor)
     network = None if features is None else load_features(features, features_weights, say=console().print)
     if network is not None:
@@ -130,6 +131,7 @@ def augment(
     seed: Seed = 0,
     memory: Memory = None,
     precision: Precision = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """New training images from labelled ones, with soft labels and provenance; or with --judge, whether a classifier gains by them."""
@@ -143,7 +145,7 @@ def augment(
     if judge:
         if out is not None:
             check_free(out, [JUDGED], overwrite)
-        found = _judged(model, data, labels, counts, choices, size, per_image, temperature, noise, alpha, flip, seed)
+        found = _judged(model, data, labels, counts, choices, size, per_image, temperature, noise, alpha, flip, seed, told)
         if out is not None:
             from ..formats.files import write_text
 
@@ -159,7 +161,7 @@ def augment(
     check_free(out, [RECORD], overwrite)
     images, classes = _labelled(data, labels)
     check_classes(how, classes)
-    through = codec(model, memory, precision)
+    through = codec(model, memory, precision, told)
     used, level, spread = _probed(through, images, temperature, noise, seed) if how == "noise" else (None, None, None)
     render = Renderer(through, {str(file.path): file.path for file in images.files})
     variants = plan(images.files, classes, how, per_image, seed, used, render.model, alpha)
@@ -230,7 +232,7 @@ def _write_features(out: Path, codes: Codes, pool: Any, kind: str) -> None:
 
 def _judged(
     model: str, data: str, labels: str | None, counts: tuple[int, ...], choices: int, size: int | None, per_image: int, temperature: float,
-    noise: float | None, alpha: float, flip: bool, seed: int,
+    noise: float | None, alpha: float, flip: bool, seed: int, told: tuple[str, ...],
 ) -> dict[str, Any]:  # fmt: skip
     from ..apps.augmentation.judgement import SEEN, judge
     from ..apps.codes import encode_squares
@@ -238,7 +240,7 @@ def _judged(
 
     images, classes = _labelled(data, labels)
     check_labels(classes, counts, choices)
-    autoencoder = placed(model)
+    autoencoder = placed(model, told)
     side = _side(images, size, autoencoder.downsample_factor)
     codes = encode_squares(autoencoder, images, side, classes, bar("images"))
     say_skipped(codes.skipped)

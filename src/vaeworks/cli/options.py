@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
+
+from ..errors import ConfigError
 
 Model = Annotated[
     Positional[str], arg(metavar="MODEL", help="run folder, VAE file or folder of any layout, full checkpoint, hf:OWNER/NAME")
 ]
 Models = Annotated[
     Positional[tuple[str, ...]], arg(metavar="MODEL", help="one or more: run folder, VAE file or folder, full checkpoint, hf:OWNER/NAME")
+]
+Told = Annotated[
+    UseAppendAction[tuple[str, ...]],
+    arg(
+        name="set",
+        metavar="NAME=VALUE",
+        help="of MODEL, what its file does not tell: norm_groups=4, padding_mode=reflect, scale_of=sdxl (docs/files.md); may be repeated",
+    ),
 ]
 Inputs = Annotated[Positional[tuple[str, ...]], arg(metavar="IN", help="files or folders")]
 Data = Annotated[
@@ -30,3 +41,22 @@ Precision = Annotated[
 ]
 Verify = Annotated[bool, arg(help="measure the difference to decoding a whole picture in fp32, on a part that fits into memory")]
 Overwrite = Annotated[bool, arg(aliases=("--force",), help="replace files that exist")]
+
+
+def settings_of(told: tuple[str, ...], **more: Any) -> dict[str, Any]:
+    """What --set says of a model, by name, and what other options say that were given; numbers as such, all else as text.
+
+    Errors: ConfigError for what is no NAME=VALUE, and for a name that is given twice.
+    """
+    found = {name: value for name, value in more.items() if value is not None}
+    for words in told:
+        name, equals, value = words.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(f"--set {words!r} must be NAME=VALUE, such as norm_groups=4")
+        if name in found:
+            raise ConfigError(f"{name} is given twice")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found

@@ -10,7 +10,7 @@ from tyro.conf import arg
 
 from ..errors import ConfigError
 from .inputs import check_seed, opened
-from .options import Inputs, Model, Out, Overwrite
+from .options import Inputs, Model, Out, Overwrite, Told
 from .retouching import differentiable, mask_files, naming, places, read_mask, recorded, squares, strip_place
 from .show import bar, console
 
@@ -41,6 +41,7 @@ def restore(
     keep: Annotated[bool | None, arg(help="known pixels stay exactly; by default where there is no noise")] = None,
     steps: Annotated[int, arg(help="of the search, at most")] = 100,
     seed: Annotated[int, arg(help="of planted damage and of the pixels that decide when to stop")] = 0,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Missing and noisy pixels from the known ones, by a search in latent space; with figures against baselines (docs/restore.md)."""
@@ -60,7 +61,7 @@ def restore(
     check_seed(seed)
     if steps < 1:
         raise ConfigError(f"steps (={steps}) must be at least 1")
-    codec = differentiable(model)
+    codec = differentiable(model, told=told)
     pairs, record = places(inputs, out, overwrite, "restore.json", codec)
     masks = mask_files([path for path, _ in pairs], mask)
     facts = [(path, one, noise, plant, seed, codec.autoencoder.config.in_channels) for (path, _), one in zip(pairs, masks, strict=True)]

@@ -24,11 +24,11 @@ SCHEMA = 1
 """Of edit.json and restore.json; rises when a key changes its meaning."""
 
 
-def differentiable(model: str, memory: str | None = None) -> Codec:
+def differentiable(model: str, memory: str | None = None, told: tuple[str, ...] = ()) -> Codec:
     """The model to be differentiated, on a GPU where there is one."""
     from ..runtime import Codec
 
-    return Codec(placed(model).eval().requires_grad_(False), memory=memory)
+    return Codec(placed(model, told).eval().requires_grad_(False), memory=memory)
 
 
 def places(

@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from ..config import TinyConfig
 from ..errors import ConfigError
 from .inputs import codec, files_ending, image_files, make_folder, opened, readable_images, targets
-from .options import Inputs, Memory, Model, Out, Overwrite, Precision, Verify
+from .options import Inputs, Memory, Model, Out, Overwrite, Precision, Told, Verify, settings_of
 from .show import console
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def reconstruct(
-    model: Model, inputs: Inputs, out: Out, memory: Memory = None, precision: Precision = None, overwrite: Overwrite = False
+    model: Model, inputs: Inputs, out: Out, memory: Memory = None, precision: Precision = None, told: Told = (),
+    overwrite: Overwrite = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Images through the VAE and back, as PNG files of the same size."""
     from ..formats.files import write_picture
@@ -28,7 +29,7 @@ def reconstruct(
     from ..metrics import psnr
 
     sources = image_files(inputs)
-    through = codec(model, memory, precision)
+    through = codec(model, memory, precision, told)
     rows: dict[str, Any] = {}
     pairs = targets(sources, out, ".png", overwrite)
     for path, target, picture in readable_images(pairs, through.autoencoder.config.in_channels):
@@ -42,6 +43,7 @@ def reconstruct(
 
 def decode(
     model: Model, inputs: Inputs, out: Out, memory: Memory = None, precision: Precision = None, verify: Verify = False,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Latents from `encode`, files or shards, to PNG files; of any size within a memory budget (docs/runtime.md)."""
@@ -50,7 +52,7 @@ def decode(
     from ..images import crop_to, from_model_range, to_pillow
 
     sources = files_ending(inputs, ".safetensors")
-    through = codec(model, memory, precision)
+    through = codec(model, memory, precision, told)
     rows: dict[str, Any] = {}
     for path, target in targets(sources, out, ".png", overwrite):
         found, (height, width) = read_latents(path, through.autoencoder.config)
@@ -98,6 +100,7 @@ def generate(
     seed: Annotated[int, arg(help="of the noise")] = 0,
     device: Annotated[str, arg(help="auto: cuda where there is one, else cpu")] = "auto",
     dtype: Annotated[Literal["auto", "fp32", "bf16", "fp16"], arg(help="auto: bf16 on cuda, else fp32")] = "auto",
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Paint from a prompt with this VAE inside a Stable Diffusion pipeline. `tiny` is built offline with random weights."""
@@ -115,7 +118,7 @@ def generate(
     on = resolve_device(device)
     kind = {"auto": "bf16" if on.type == "cuda" else "fp32"}.get(dtype, dtype)
     weights = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[kind]
-    pipe = load_pipeline(pipeline, load(vae), on, weights)
+    pipe = load_pipeline(pipeline, load(vae, **settings_of(told)), on, weights)
     picture = paint(pipe, prompt, image=start, strength=strength, size=size, steps=steps, guidance=guidance, seed=seed)
     write_picture(out, picture)
     console().print(f"{out}  {picture.width} x {picture.height}, {type(pipe).__name__}")

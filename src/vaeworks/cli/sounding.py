@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from ..errors import ConfigError, DataError
 from .inputs import check_apart, check_free, codec, make_folder
-from .options import Memory, Model, Out, Overwrite, Precision
+from .options import Memory, Model, Out, Overwrite, Precision, Told
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def listen(
     seed: Annotated[int, arg(help="of the phase that it starts from")] = 0,
     memory: Memory = None,
     precision: Precision = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Sound through a VAE of spectrograms: as WAV files beside the best that the way back can do, as pictures, and in figures."""
@@ -50,7 +51,7 @@ def listen(
     _check_places(found)
     check_apart([place for _, place in found], [place for _, place in found])
     check_free(out, [RECORD, *(str(place) for _, place in found)], overwrite)
-    network = codec(model, memory, precision)
+    network = codec(model, memory, precision, told)
     if network.autoencoder.config.in_channels == 2:
         found = [(dataclasses.replace(sound, channels=2), place) for sound, place in found]
     make_folder(out)

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from ..config import MODELS
 from ..errors import ConfigError
-from .options import Model, Overwrite
+from .options import Model, Overwrite, Told, settings_of
 from .show import byte_bar, console, quietly
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ ScaleOf = Annotated[
 DType = Annotated[DTypeName, arg(help="of the stored weights")]
 
 
-def inspect(files: Files) -> dict[str, Any]:
+def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
     """What is in a file: family, f, c, layout, dtype, baked or not, scale, who can load it. Several files are compared."""
     from ..formats.content import relation
     from ..formats.identify import identify
 
     if not files:
         raise ConfigError("inspect needs at least one file")
-    found = [identify(file) for file in files]
+    found = [identify(file, **settings_of(told)) for file in files]
     for identity in found:
         _print_identity(identity)
     pairs = [(a, b) for i, a in enumerate(found) for b in found[i + 1 :]]
@@ -54,6 +54,7 @@ def convert(
     layout: Annotated[Literal["diffusers", "ldm", "native", "taesd"], arg(help="diffusers: a folder; the others: one file")],
     dtype: DType = "keep",
     scale_of: ScaleOf = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Any VAE into another layout, without loss; what the layout has no place for is said, and kept in the file's metadata."""
@@ -64,14 +65,14 @@ def convert(
     from ..formats.layouts import read, save
     from ..formats.locate import locate
 
-    source = _scaled(locate(src), scale_of)
+    source = locate(src, **settings_of(told, scale_of=scale_of))
     if layout in ("ldm", "native"):
         check_ending(dst)
     vae = read(source)
     with quietly():  # the warnings are printed below
         save(vae, dst, layout, dtype=_dtype(dtype), overwrite=overwrite)
     written = locate(dst)
-    notes = list(source.remarks)
+    notes = [*_left_open(source), *source.notes]
     notes += [f"other programs do not see {what}, which stands in our metadata only" for what in only_in_metadata(vae.config, layout)]
     notes += filter(None, [normalization_elsewhere(vae.config, layout)])
     if source.ignored:
@@ -89,12 +90,12 @@ def convert(
     }  # fmt: skip
 
 
-def extract(checkpoint: Checkpoint, dst: Target, overwrite: Overwrite = False) -> dict[str, Any]:
+def extract(checkpoint: Checkpoint, dst: Target, told: Told = (), overwrite: Overwrite = False) -> dict[str, Any]:
     """The VAE out of a full checkpoint into a file of its own, byte for byte, without loading the rest."""
     from ..formats.bake import extract as take_out
 
     with byte_bar("extracting") as progress:
-        result = take_out(checkpoint, dst, overwrite=overwrite, progress=progress)
+        result = take_out(checkpoint, dst, overwrite=overwrite, progress=progress, **settings_of(told))
     console().print(f"{result.dst}  {result.tensors} tensors, {result.bytes / 1e6:,.0f} MB")
     _print_notes(result.notes)
     return dataclasses.asdict(result)
@@ -105,13 +106,16 @@ def bake(
     checkpoint: Checkpoint,
     dst: Target,
     dtype: Annotated[DTypeName, arg(help="of the VAE's weights; keep: that of the VAE which it replaces")] = "keep",
+    scale_of: ScaleOf = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """A copy of a full checkpoint with this VAE inside; every other tensor keeps its bytes, and nothing of it is loaded."""
     from ..formats.bake import bake as put_in
 
     with byte_bar("baking") as progress:
-        result = put_in(vae, checkpoint, dst, overwrite=overwrite, dtype=_dtype(dtype), progress=progress)
+        settings = settings_of(told, scale_of=scale_of)
+        result = put_in(vae, checkpoint, dst, overwrite=overwrite, dtype=_dtype(dtype), progress=progress, **settings)
     console().print(
         f"{result.dst}  {result.tensors} tensors of the VAE under {result.prefix} in {result.dtype} in place of {result.replaced}, "
         f"{result.kept} others as they were, {result.bytes / 1e6:,.0f} MB"
@@ -126,13 +130,15 @@ def install(
     folder: Annotated[Positional[Path], arg(metavar="DIR", help="the application's folder")],
     checkpoint: Annotated[Path | None, arg(name="for", metavar="CHECKPOINT", help="the checkpoint that shall use it by itself")] = None,
     name: Annotated[str | None, arg(help="name of the file, without ending; default: that of VAE")] = None,
+    scale_of: ScaleOf = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """A file that the application loads, in the folder and under the name where it looks."""
     from ..formats.apps.install import install as put
 
     with quietly():
-        result = put(vae, into, folder, checkpoint=checkpoint, name=name, overwrite=overwrite)
+        result = put(vae, into, folder, checkpoint=checkpoint, name=name, overwrite=overwrite, **settings_of(told, scale_of=scale_of))
     console().print(f"{result.path}\n{result.how}")
     _print_notes(result.notes)
     return dataclasses.asdict(result)
@@ -143,6 +149,7 @@ def match(
     vaes: Annotated[Positional[tuple[str, ...]], arg(metavar="VAE", help="candidates; none: only the checkpoint's own is judged")] = (),
     out: Annotated[Path | None, arg(metavar="PNG", help="a picture of photographs decoded rightly and as they would be")] = None,
     data: Annotated[str | None, arg(metavar="SRC", help="photographs to look at; default: four bundled ones")] = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Which VAE fits a checkpoint, whether its own is missing or broken, and whether pictures would be foggy."""
@@ -176,6 +183,7 @@ def fold(
     ] = None,
     layout: Annotated[Literal["ldm", "native", "diffusers"], arg(help="of DST")] = "ldm",
     scale_of: ScaleOf = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """The normalization of the latents moved into the weights, for programs that hard-code their own."""
@@ -189,7 +197,7 @@ def fold(
     if like is not None:
         scaling_factor, shift_factor = MODELS[like].scaling_factor, MODELS[like].shift_factor
     assert scaling_factor is not None
-    source = _scaled(locate(model), scale_of)
+    source = locate(model, **settings_of(told, scale_of=scale_of))
     if source.ambiguity:
         raise ConfigError(f"{model}: {source.ambiguity}; what it is folded from must be known")
     if layout != "diffusers":
@@ -220,38 +228,38 @@ def repair(
     dtype: DType = "keep",
     headroom: Annotated[float, arg(help="how many times larger than measured activations may become")] = 4.0,
     data: Annotated[str | None, arg(metavar="SRC", help="images to measure on; default: bundled photographs")] = None,
+    scale_of: ScaleOf = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """A VAE that gives black pictures in float16, rescaled so that it does not, without training; the error is measured."""
     from ..formats.files import check_ending
-    from ..formats.layouts import load, save
+    from ..formats.layouts import read, save
+    from ..formats.locate import locate
     from ..runtime import half_safe, sample_images
 
     if dst.exists() and not overwrite:
         raise ConfigError(f"{dst} exists; choose another name, or pass --force")
     if layout != "diffusers":
         check_ending(dst)
-    with quietly():  # of epsilon and of latents' scale, the one said below and the other without effect
-        vae = load(model)
+    source = locate(model, **settings_of(told, scale_of=scale_of))
+    vae = read(source)
+    with quietly():  # of epsilon, which is said below
         images = None if data is None else sample_images(vae, data)
         result = half_safe(vae, images, headroom=headroom)
         save(result.autoencoder, dst, layout, dtype=_dtype(dtype), overwrite=overwrite)
     for sentence in result.sentences():
         console().print(sentence)
     console().print(f"{dst}  {layout}" + ("" if result.needed else ", unchanged, because nothing overflows"))
-    return {"out": str(dst), **result.to_dict()}
+    notes = _left_open(source)
+    _print_notes(notes)
+    return {"out": str(dst), **result.to_dict(), "notes": notes}
 
 
-def _scaled(source: Located, scale_of: str | None) -> Located:
-    """The VAE with the constants of a published one, if the user says so."""
-    if scale_of is None:
-        return source
-    published = MODELS[scale_of]
-    if published.name != source.config.name:
-        raise ConfigError(f"{scale_of} is {published.name}, this VAE {source.config.name}: they cannot have one scale")
-    numbers = {"scaling_factor": published.scaling_factor, "shift_factor": published.shift_factor}
-    config = dataclasses.replace(source.config, normalization="scalar", **numbers)  # type: ignore[arg-type]  # floats
-    return dataclasses.replace(source, config=config, normalization_source="config", ambiguity="")
+def _left_open(source: Located) -> list[str]:
+    """What is told of a VAE that is written again: its doubts, and that they stay."""
+    stays = ["what is not known of it is not written down either: who reads DST is told the same"] if source.config.guesses else []
+    return [*source.doubts, *(stays if source.doubts else [])]
 
 
 def _dtype(name: str) -> torch.dtype | None:

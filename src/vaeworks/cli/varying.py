@@ -25,7 +25,7 @@ from .inputs import (
     say_skipped,
     targets,
 )
-from .options import Data, Inputs, Memory, Model, Out, Overwrite, Precision
+from .options import Data, Inputs, Memory, Model, Out, Overwrite, Precision, Told
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def interpolate(
     video: Annotated[Literal["gif", "mp4"], arg(help="mp4 needs ffmpeg")] = "gif",
     memory: Memory = None,
     precision: Precision = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Pictures between two images or more, as a strip, frames and a video; and how natural the way is beside a cross-fade."""
@@ -71,7 +72,7 @@ def interpolate(
         find_ffmpeg()
     film = out / f"path.{video}"
     check_free(out, ("strip.png", film.name, "path.json", "path.svg", "frames"), overwrite)
-    through = codec(model, memory, precision)
+    through = codec(model, memory, precision, told)
     images, names = _alike([path for path, _ in image_files(inputs)], through.autoencoder.config.in_channels)
     found = between(through, images, steps, path, bar("frames"))
     make_folder(out)
@@ -105,6 +106,7 @@ def vary(
     seed: Seed = 0,
     memory: Memory = None,
     precision: Precision = None,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Pictures around each image: samples of its posterior, and how different they are; or a walk among them."""
@@ -128,7 +130,7 @@ def vary(
         folders = [target.with_suffix("") for _, target in pairs]
         check_free(out, (str(folder.relative_to(out)) for folder in folders), overwrite)
         check_apart(folders, [target for _, target in pairs])
-    through = codec(model, memory, precision)
+    through = codec(model, memory, precision, told)
     rows: dict[str, Any] = {}
     for path, target, picture in readable_images(pairs, through.autoencoder.config.in_channels):
         image = to_uint8(picture)
@@ -167,6 +169,7 @@ def sample(
     components: Annotated[int, arg(help="of a mixture")] = 10,
     map: Annotated[bool, arg(help="also the plane of latents, where they are two numbers")] = False,
     seed: Seed = 0,
+    told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """New pictures from the prior, or from a density fitted to a data set's latents; with --data beside held-out images in figures."""
@@ -183,7 +186,7 @@ def sample(
         raise ConfigError(f"{'--map' if map else f'--from {source}'} needs --data: the images whose latents it is of")
     check_free(out, ("samples", "samples.png", "sample.json", *(["map.png"] if map else [])), overwrite)
     wanted = density(source, components, bar("flow"))
-    autoencoder = placed(model)
+    autoencoder = placed(model, told)
     plane = None
     if data is None:
         from ..apps.density import Prior

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Self
 
 from ..errors import ConfigError
 from .plain import abridged
 
 MAX_LEVELS = 16
 """Most levels of an autoencoder: the last one is 1/32768 of the image. Published ones have six at most."""
+
+OPEN = ("scaling_factor", "norm_groups", "norm_eps", "padding_mode", "num_heads", "bottleneck.bound")
+"""Settings that neither names nor shapes of tensors tell; shift_factor goes with scaling_factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,12 @@ class LatentConfig:
     """side of the squares of latents that a diffusion model sees as one latent of side * side * c channels (Flux.2: 2)"""
     latents_norm_eps: float = 1e-4
     """epsilon of normalization "batchnorm" """
+    guessed: tuple[str, ...] = field(default=(), compare=False)
+    """settings that no file and nobody has told, as NAME=VALUE: guesses as long as they have this value, and never written as facts"""
 
     def __post_init__(self) -> None:
+        possible = _guesses(self, OPEN) if self.guessed else ()
+        object.__setattr__(self, "guessed", tuple(guess for guess in possible if guess in self.guessed))
         for name in ("in_channels", "out_channels", "latent_channels", "latents_patch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1")
@@ -65,6 +74,25 @@ class LatentConfig:
             raise ConfigError(f"latents_norm_eps (={self.latents_norm_eps}) must not be negative")
 
     @property
+    def guesses(self) -> tuple[str, ...]:
+        """The names of what is guessed."""
+        return tuple(guess.partition("=")[0] for guess in self.guessed)
+
+    @property
+    def normalization_known(self) -> bool:
+        """Whether scaling_factor and shift_factor are facts."""
+        return "scaling_factor" not in self.guesses
+
+    def guessing(self, names: Iterable[str]) -> Self:
+        """The same configuration, in which these settings are guesses, besides those that are."""
+        return dataclasses.replace(self, guessed=_guesses(self, dict.fromkeys((*self.guesses, *names))))
+
+    def told(self, **values: Any) -> Self:
+        """The configuration with these values, which are facts."""
+        changed = dataclasses.replace(self, **values)
+        return dataclasses.replace(changed, guessed=tuple(g for g in changed.guessed if g.partition("=")[0].split(".")[0] not in values))
+
+    @property
     def downsample_factor(self) -> int:
         """f: image size / latent size."""
         raise NotImplementedError
@@ -73,6 +101,22 @@ class LatentConfig:
     def name(self) -> str:
         """f and c as the field writes them, for example f8c4."""
         return f"f{self.downsample_factor}c{self.latent_channels}"
+
+
+def setting(config: LatentConfig, name: str) -> Any:
+    """The value of one of OPEN, None where this kind of configuration has none."""
+    found: Any = config
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _guesses(config: LatentConfig, names: Iterable[str]) -> tuple[str, ...]:
+    """NAME=VALUE for those of the settings that this kind of configuration has; a scale that does not count is no guess."""
+    values = {name: setting(config, name) for name in names}
+    if config.normalization != "scalar":
+        values.pop("scaling_factor", None)
+    return tuple(f"{name}={value}" for name, value in values.items() if value is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +223,9 @@ class AutoencoderConfig(LatentConfig):
         if max(self.bottleneck.prefixes, default=0) > self.latent_channels:
             raise ConfigError(f"prefixes (={abridged(self.bottleneck.prefixes)}) must be at most latent_channels (={self.latent_channels})")
         if len(self.attention_factors) > len(self.channel_mult):
-            raise ConfigError(f"attention_factors has {len(self.attention_factors)} entries; a model of {len(self.channel_mult)} levels has fewer")
+            raise ConfigError(
+                f"attention_factors has {len(self.attention_factors)} entries; a model of {len(self.channel_mult)} levels has fewer"
+            )
         possible = {2**level for level in range(len(self.channel_mult))}
         if unknown := set(self.attention_factors) - possible:
             raise ConfigError(f"attention_factors (={abridged(sorted(unknown))}) must be among this model's levels {sorted(possible)}")

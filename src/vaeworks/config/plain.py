@@ -13,6 +13,12 @@ from typing import Any, Literal, TypeVar
 
 from ..errors import ConfigError
 
+LIMIT = 2**64
+"""What whole numbers of files are below: larger ones are no setting, and do not become floats."""
+
+SHOWN = 100
+"""Characters of a value that a message shows."""
+
 
 def dumps(value: Any) -> str:
     """JSON of plain values; numbers that JSON does not know become null."""
@@ -28,25 +34,27 @@ def dumps(value: Any) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON values."""
-    return dataclasses.asdict(config)
+    """A configuration as plain JSON values. What is guessed is part of it only where something is."""
+    return dataclasses.asdict(config, dict_factory=lambda items: {name: value for name, value in items if value or name != "guessed"})
 
 
 MAX_ITEMS = 10_000
 """Longest list in a configuration; the statistics of latents have one number for each channel."""
 
-MAX_INTEGER = 2**63 - 1
-"""Largest integer in a configuration, counters of images included."""
-
 _ABRIDGED = reprlib.Repr()
-_ABRIDGED.maxlevel = 4
-_ABRIDGED.maxlist = _ABRIDGED.maxtuple = _ABRIDGED.maxdict = 20
-_ABRIDGED.maxstring = _ABRIDGED.maxother = _ABRIDGED.maxlong = 100
+_ABRIDGED.maxlevel = 3
+_ABRIDGED.maxlist = _ABRIDGED.maxtuple = _ABRIDGED.maxdict = 30
+_ABRIDGED.maxstring = _ABRIDGED.maxother = _ABRIDGED.maxlong = SHOWN
 
 
 def abridged(value: Any) -> str:
-    """A plain value as it may stand in a message: whole where it is short."""
-    return _ABRIDGED.repr(value)
+    """A value as a message shows it: values of files have any length and depth."""
+    if isinstance(value, dict):
+        return "an object"
+    text = _ABRIDGED.repr(value)
+    if len(text) <= SHOWN:
+        return text
+    return f"a list of {len(value)}" if isinstance(value, (list, tuple)) else f"{text[:SHOWN]}..."
 
 
 T = TypeVar("T")
@@ -57,9 +65,11 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
 
     Errors: ConfigError names the field that is unknown or of the wrong type.
     """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{kind.__name__} must be an object, not {abridged(values)}")
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
-        raise ConfigError(f"{kind.__name__} has no field {abridged(unknown)[1:-1]}")
+        raise ConfigError(f"{kind.__name__} has no field {abridged(', '.join(unknown))}")
     hints = typing.get_type_hints(kind)
     return kind(**{name: _value(f"{kind.__name__}.{name}", hints[name], value) for name, value in values.items()})
 
@@ -80,8 +90,8 @@ def _value(where: str, hint: Any, value: Any) -> Any:
         return tuple(_value(where, kind, v) for v in value)
     if origin is Literal and value in typing.get_args(hint):
         return value
-    if isinstance(value, int) and abs(value) > MAX_INTEGER:
-        raise ConfigError(f"{where} is an integer beyond {MAX_INTEGER}")
+    if type(value) is int and abs(value) >= LIMIT:
+        raise ConfigError(f"{where} cannot be a number of {value.bit_length()} bits; none has more than 64")
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     if isinstance(hint, type) and origin is None and type(value) is hint:

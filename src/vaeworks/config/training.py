@@ -11,6 +11,9 @@ from .balance import BalanceConfig
 from .model import AutoencoderConfig
 from .named import MODELS
 
+MOST_SIDE, MOST_WORKERS, MOST_BATCH, MOST_HALVINGS, MOST_WIDTH = 2**16, 1024, 2**20, 30, 2**16
+"""Beyond what any machine does. Numbers of files are checked against them before anything is made of that size."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -34,12 +37,14 @@ class DataConfig:
     """decoded images kept in memory by each process, in MiB"""
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(f"size (={self.size}) must be at least 1")
+        if not 1 <= self.size <= MOST_SIDE:
+            raise ConfigError(f"size (={self.size}) must be at least 1 and at most {MOST_SIDE}")
         if not 0 < self.min_scale <= 1:
             raise ConfigError(f"min_scale (={self.min_scale}) must be in (0, 1]")
         if self.val_images < 1 or self.workers < 0 or self.cache_mib < 0:
             raise ConfigError(f"val_images (={self.val_images}) must be at least 1, workers and cache_mib not negative")
+        if self.workers > MOST_WORKERS:
+            raise ConfigError(f"workers (={self.workers}) must be at most {MOST_WORKERS}: each is a process")
         if not 0 <= self.val_fraction < 1:
             raise ConfigError(f"val_fraction (={self.val_fraction}) must be in [0, 1)")
 
@@ -135,8 +140,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ConfigError(f"lr (={self.lr}) must be positive")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas (={self.betas}) must be in [0, 1)")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas (={self.betas}) must be two numbers in [0, 1)")
         for name in ("weight_decay", "warmup_images", "final_lr", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must not be negative")
@@ -208,9 +213,9 @@ class AdversarialConfig:
             raise ConfigError(f"adversarial.earliest (={self.earliest}) must not be after adversarial.latest (={self.latest})")
         if self.start_images is not None and self.start_images < 0:
             raise ConfigError(f"start_images (={self.start_images}) must not be negative")
-        for name in ("channels", "num_layers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1")
+        for name, most in (("channels", MOST_WIDTH), ("num_layers", MOST_HALVINGS)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1 and at most {most}")
         if self.lecam > 0 and self.loss == "relativistic":
             raise ConfigError("lecam has no meaning with the relativistic loss, which sees differences of logits only; set it to 0")
         if self.discriminator == "projected" and self.network is None:
@@ -298,6 +303,8 @@ class TrainConfig:
         for name in ("images", "batch", "val_every", "save_every", "log_every", "keep_checkpoints", "stats_images"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1")
+        if self.batch > MOST_BATCH:
+            raise ConfigError(f"batch (={self.batch}) must be at most {MOST_BATCH}")
         for name in ("seed", "ema_halflife"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must not be negative")

@@ -55,6 +55,11 @@ class Bookmark:
     row: int = 0
     """within the shard"""
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether these are counts: a file may say anything."""
+        return all(type(n) is int and 0 <= n < 2**48 for n in dataclasses.astuple(self)) and max(self.epoch, self.block) < 2**31
+
 
 @dataclass(frozen=True)
 class Block:
@@ -213,11 +218,11 @@ class Bookmarks:
         self.path = path
         self.of = hashlib.sha256(json.dumps(of).encode()).hexdigest()
         self.known = [Bookmark(0)]
-        for line in path.read_text().splitlines() if path is not None and path.is_file() else ():
-            with suppress(ValueError, TypeError, KeyError):  # a line that was being written when the run was killed
+        for line in path.read_text(errors="replace").splitlines() if path is not None and path.is_file() else ():
+            with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):  # being written when the run was killed
                 values = json.loads(line)
-                if values.pop("of") == self.of:
-                    self.known.append(Bookmark(**values))
+                if values.pop("of") == self.of and (mark := Bookmark(**values)).is_possible:
+                    self.known.append(mark)
 
     def before(self, counter: int) -> Bookmark:
         """The last known beginning of a block that holds this crop or one before it."""

@@ -74,7 +74,7 @@ def examine(
     seed: int = 0,
     labels: Sequence[str] | None = None,
     masks: Sequence[Place | None] | None = None,
-    known: bool = True,
+    known: bool | None = None,
     reference: Autoencoder | None = None,
     keep: bool = True,
     begin: Begin = lambda what: iter,
@@ -94,6 +94,7 @@ def examine(
     marks = None if labels is None else [labels[i] for i in taken]
     places = None if masks is None else [masks[i] for i in taken]
     protocol = protocol_of(chosen, size, quick, seed, marks, places, reference, autoencoder.config.in_channels)
+    known = autoencoder.config.normalization_known if known is None else known
     digest = model_digest(autoencoder)
     folder = doctor_cache() / f"{digest[:16]}-{_key(protocol, known)}"
     findings: dict[str, Finding] = {}

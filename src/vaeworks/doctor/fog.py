@@ -17,7 +17,7 @@ from ..data.folder import find_images
 from ..errors import ConfigError, FormatError
 from ..formats.layouts import read
 from ..formats.locate import Located, locate
-from ..formats.seat import Seat, check_fits, find_seat, is_certain, is_scaled_by, known_config, misfit_of
+from ..formats.seat import Seat, check_fits, config_for, find_seat, is_certain, is_scaled_by, misfit_of
 from ..models import Autoencoder
 from .look import Look, Made, look, make
 from .verdict import Fog, judge, labelled, picture_of
@@ -233,8 +233,8 @@ def _judge_candidate(path: str | Path, seat: Seat, made: Made | None, images: Se
         return Candidate(str(path), "does not fit", (str(error),)), None
     constants, certain = seat.constants, is_certain(located)
     scaled = True if constants is None or isinstance(located.config, TinyConfig) else is_scaled_by(located, constants)
-    if scaled and (config := known_config(located, constants)) is not None:
-        autoencoder.config = config
+    if scaled:
+        autoencoder.config = config_for(located, constants)
     seen, fog = None, None
     if images is None or images:
         seen = look(made, autoencoder, constants, images, known=certain)

@@ -182,15 +182,15 @@ def admit(
     seed: int = 0,
     labels: Sequence[str] | None = None,
     masks: Sequence[Place | None] | None = None,
-    known: bool = True,
+    known: bool | None = None,
     reference: Autoencoder | None = None,
     track: Track = iter,
 ) -> Patient:
     """Encode images, once for all panels.
 
-    size: as in `Protocol`; limit, quick: as in `choose`; labels, masks: one per file; known: whether the model's file is sure of its
-    scaling factor; reference: the VAE that the diffusion model was made for. Latents are kept in a temporary file, which goes with
-    the patient.
+    size: as in `Protocol`; limit, quick: as in `choose`; labels, masks: one per file; known: whether the scaling factor
+    is a fact, None: what the configuration says of it; reference: the VAE that the diffusion model was made for. Latents are kept in
+    a temporary file, which goes with the patient.
     Errors: DataError for no images or one that cannot be read; ConfigError for a size that is no multiple of f, for images that are neither
     gray nor RGB, and for a reference with other latents.
     """
@@ -209,6 +209,7 @@ def admit(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     protocol = protocol_of(files, size, quick, seed, names, places, reference, autoencoder.config.in_channels)
+    known = autoencoder.config.normalization_known if known is None else known
     patient = Patient(
         model, protocol, tuple(files), pixels, mean, logvar, names, drawn,
         original=autoencoder, known=known, reference=reference, track=track,

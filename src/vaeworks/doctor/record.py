@@ -64,5 +64,5 @@ def read_finding(folder: Path) -> tuple[Finding, float] | None:
                 file.load()
             pictures.append(Picture(caption, file, pixelated))
         return from_dict(values["finding"], tuple(pictures)), float(values["seconds"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError, OverflowError):
         return None

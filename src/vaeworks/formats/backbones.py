@@ -17,9 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError, FormatError, MissingExtraError
+from ..config.recorded import Recorded
+from ..errors import ConfigError, FormatError, MissingExtraError, VaeworksError
 from ..models.feature_nets import FEATURE_NETS
 from .feature_weights import load_feature_net
+from .foreign_code import check_config, check_folder
 
 LAYERS = 4
 """Maps that are taken of a transformer, evenly spaced, the last one included."""
@@ -86,6 +88,8 @@ def load_backbone(
         return Backbone(network, getattr(network, "__name__", type(network).__name__))
     if network in FEATURE_NETS:
         return Backbone(load_feature_net(network, path, say=say), network)
+    if isinstance(network, Recorded):
+        raise ConfigError(f"{network!r} was named by a file alone; a network that is not this package's own must be named by its user")
     if network.startswith(HUB) or (Path(network).expanduser() / "config.json").is_file():
         return Backbone(_transformer(network, downsample_factor), network)
     module, _, function = network.partition(":")
@@ -111,13 +115,20 @@ def _own(module: str, function: str) -> Callable[[Tensor], Any]:
 def _transformer(name: str, downsample_factor: int) -> nn.Module:
     """Errors: FormatError for what cannot be loaded whole, ConfigError for what is no vision transformer."""
     try:
-        from transformers import AutoModel
+        from transformers import AutoModel, PretrainedConfig
     except ImportError:
         raise MissingExtraError("transformers", "diffusers", f"the network {name}") from None
     source = name.removeprefix(HUB) if name.startswith(HUB) else str(Path(name).expanduser())
-    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
     try:
-        model, report = AutoModel.from_pretrained(source, output_loading_info=True, **options)
+        if Path(source).is_dir():
+            check_folder(Path(source))
+        else:
+            check_config(PretrainedConfig.get_config_dict(source)[0], f"config.json of {name}")
+        model, report = AutoModel.from_pretrained(
+            source, output_loading_info=True, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except VaeworksError:
+        raise
     except Exception as error:  # OSError, ValueError, and whatever is raised by files that are torn
         raise FormatError(f"{name} cannot be loaded: {_line(error)}") from error
     if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
@@ -136,7 +147,11 @@ def _colours(source: str) -> tuple[list[float], list[float]]:
         values, _ = ImageProcessingMixin.get_image_processor_dict(source)
     except OSError:
         values = {}
-    return values.get("image_mean") or _Tokens.MEAN, values.get("image_std") or _Tokens.STD
+    found = [values.get(key) or default for key, default in (("image_mean", _Tokens.MEAN), ("image_std", _Tokens.STD))]
+    for colour in found:
+        if not isinstance(colour, (list, tuple)) or len(colour) != 3 or not all(isinstance(v, (int, float)) for v in colour):
+            raise FormatError(f"{source} has {str(colour)[:60]} as a mean or deviation of red, green and blue; three numbers belong there")
+    return found[0], found[1]
 
 
 class _Tokens(nn.Module):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from .files import atomic, check_ending
 from .finite import is_finite
 from .keymap import is_attention_matrix, layout_name
 from .locate import Located, locate
-from .seat import Constants, Seat, check_fits, find_seat, known_config, normalization_note
+from .seat import Constants, Seat, check_fits, config_for, find_seat, normalization_note
 from .stream import DTYPE_NAMES, Chunks, Item, tensor_bytes, write_stream
 
 SOURCE_KEY = "vaeworks_source"
@@ -66,21 +67,24 @@ class Baked:
     """plain sentences"""
 
 
-def extract(checkpoint: str | Path, dst: str | Path, *, overwrite: bool = False, progress: Progress | None = None) -> Extracted:
+def extract(
+    checkpoint: str | Path, dst: str | Path, *, overwrite: bool = False, progress: Progress | None = None, **settings: Any
+) -> Extracted:
     """Write the VAE of a full checkpoint, of any container, or of a diffusers pipeline's folder as one bare file.
 
     Its bytes are those in the checkpoint. Names are LDM's (TAESD's for a TAESD), attention's matrices are convolutions, so that
-    every application loads the file. progress: told the bytes written and to be written.
+    every application loads the file. progress: told the bytes written and to be written. settings: what the checkpoint does not
+    tell of its VAE, as for `load`.
     Errors: FormatError for a checkpoint without a whole VAE; ConfigError for a file that is a VAE by itself, and where `dst`
     exists or does not end in .safetensors; VaeworksError where the disk is full.
     """
-    located, dst = locate(checkpoint), Path(dst)
+    located, dst = locate(checkpoint, **settings), Path(dst)
     _check_target(dst)
     if dst.exists() and dst.resolve() == located.archive.path.resolve():
         raise ConfigError(f"{dst} is the checkpoint itself, of which only the VAE would be left; choose another name")
     if not _is_part(located):
         raise ConfigError(f"{checkpoint} is a VAE by itself, of which nothing has to be extracted; `vaeworks convert` changes its layout")
-    notes = [*located.notes, *filter(None, [located.ambiguity])]
+    notes = [*located.remarks]
     if located.ignored:
         notes.append(f"left behind, because they are of its training: {_listed(located)}")
     items = vae_items(located)
@@ -102,9 +106,9 @@ def _check_target(dst: Path) -> None:
 
 
 def vae_metadata(located: Located, constants: Constants | None = None) -> dict[str, str]:
-    """The VAE's configuration as metadata, if it is known; `constants` are those of the checkpoint that it is for."""
-    config = known_config(located, constants)
-    return {} if config is None else native.config_metadata(config)
+    """The VAE's configuration as metadata, as far as it is known; `constants` are those of the checkpoint that it is for."""
+    config = config_for(located, constants)
+    return {} if located.bare and not config.normalization_known else native.config_metadata(config)
 
 
 def vae_items(located: Located, *, prefix: str = "", dtype: torch.dtype | None = None, finite: bool = False) -> list[Item]:
@@ -147,17 +151,19 @@ def bake(
     overwrite: bool = False,
     dtype: torch.dtype | None = None,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> Baked:
     """Write a copy of a full checkpoint with this VAE, of any layout, in the place of its own.
 
     All that stood under the VAE's prefix is gone, every other tensor has the bytes that it had, and its metadata are kept.
-    dtype: of the VAE's weights; None: that of the VAE which is replaced or, where there is none, its own.
+    dtype: of the VAE's weights; None: that of the VAE which is replaced or, where there is none, its own. settings: what the VAE's
+    file does not tell, as for `load`.
     Errors: FormatError for files that are no VAE and no checkpoint; ConfigError for a VAE whose latents the checkpoint was not
     made for, and where `dst` exists or does not end in .safetensors; VaeworksError where the disk is full.
     """
     dst = Path(dst)
     _check_target(dst)
-    seat, located = find_seat(checkpoint), locate(vae)
+    seat, located = find_seat(checkpoint), locate(vae, **settings)
     check_fits(located, seat)
     notes = _notes(located, seat)
     if dtype is None:
@@ -175,7 +181,8 @@ def bake(
 
 def _notes(located: Located, seat: Seat) -> list[str]:
     """What a user should know who loads the checkpoint with this VAE."""
-    notes = [note] if (note := normalization_note(located, seat)) else []
+    notes = [remark for remark in located.doubts if remark != located.ambiguity]
+    notes += [note] if (note := normalization_note(located, seat)) else []
     loaders = support(located, "ldm")
     if loaders[WEBUI].loads == loaders[COMFYUI].loads == "no":
         notes.append(f"no application will load it: {loaders[COMFYUI].why}")

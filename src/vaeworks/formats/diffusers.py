@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from ..config import AutoencoderConfig
-from ..errors import ConfigError, MissingExtraError
+from ..errors import ConfigError, FormatError, MissingExtraError
 from ..models import Autoencoder
-from .diffusers_config import diffusers_class, diffusers_config, only_in_metadata
+from .diffusers_config import diffusers_class, diffusers_config, guesses_written, only_in_metadata
 from .files import read_json
 from .fold import fold_normalization
+from .foreign_code import check_folder
 from .keymap import layout_name
 
 if TYPE_CHECKING:
@@ -29,13 +30,20 @@ APPLIES_SHIFT = ("StableDiffusion3", "Flux")
 """How the names of pipeline classes begin that compute with the VAE's shift_factor; SD and SDXL do not look at it."""
 
 
+LOADABLE = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
+"""VAE classes of diffusers that our networks are."""
+
+
 def load_with_diffusers(folder: Path) -> DiffusersVAE:
     """diffusers' own class from a folder in its layout; nothing of ours is involved.
 
-    Errors: MissingExtraError without diffusers.
+    Errors: MissingExtraError without diffusers; FormatError for a folder of another class.
     """
     kind = read_json(folder / "config.json").get("_class_name", "AutoencoderKL")
-    return getattr(_library(), kind).from_pretrained(folder, local_files_only=True).requires_grad_(False).eval()
+    if kind not in LOADABLE:
+        raise FormatError(f"{folder} holds {kind!r:.60}, which is none of {', '.join(LOADABLE)}")
+    check_folder(folder)
+    return getattr(_library(), kind).from_pretrained(folder, local_files_only=True, use_safetensors=True).requires_grad_(False).eval()
 
 
 def _library() -> ModuleType:
@@ -69,6 +77,7 @@ def to_diffusers(autoencoder: Autoencoder) -> DiffusersVAE:
         target = getattr(library, diffusers_class(config))(**arguments)
     state = {layout_name(name, "diffusers", config): t.detach().clone() for name, t in autoencoder.state_dict().items()}
     target.load_state_dict(state, assign=True)
+    target.register_to_config(**guesses_written(config))
     if isinstance(config, AutoencoderConfig) and (unsaved := only_in_metadata(config, "diffusers")):
         _set_on_modules(target, config)
         warnings.warn(f"diffusers cannot save {'; '.join(unsaved)}: it holds in this object only", stacklevel=2)

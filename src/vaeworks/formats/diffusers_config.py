@@ -14,6 +14,10 @@ from .shapes import multiples
 NORM_EPS = 1e-6
 """diffusers' AutoencoderKL has no field for it."""
 
+GUESSES_KEY = "_vaeworks_guessed"
+"""In config.json, which must have numbers: which of them are guesses, as `LatentConfig.guessed`; a number that is put right is none.
+diffusers passes over names that begin with a line."""
+
 
 def diffusers_class(config: LatentConfig) -> str:
     """The name of the class of diffusers for this kind of autoencoder."""
@@ -126,6 +130,11 @@ def normalization_elsewhere(config: AutoencoderConfig | TinyConfig, layout: str)
     return f"{numbers} are in our metadata only: applications normalize latents with the diffusion model's own constants"
 
 
+def guesses_written(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
+    """What config.json says besides `diffusers_config`, where something is guessed."""
+    return {GUESSES_KEY: list(config.guessed)} if config.guessed else {}
+
+
 def config_from_diffusers(values: dict[str, Any], where: str) -> AutoencoderConfig | TinyConfig:
     """Our configuration for a config.json of AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny; what the file leaves out
     has diffusers' defaults.
@@ -146,7 +155,7 @@ def config_from_diffusers(values: dict[str, Any], where: str) -> AutoencoderConf
         what = kinds.unsupported_class(kind) if isinstance(kind, str) else None
         raise FormatError(f"{where} describes {what or f'a {abridged(kind)}'}; supported: {', '.join(readers)}")
     try:
-        return readers[kind](values)
+        return dataclasses.replace(readers[kind](values), guessed=tuple(values.get(GUESSES_KEY) or ()))
     except (ConfigError, TypeError, AttributeError, ValueError, LookupError, ArithmeticError) as error:
         raise FormatError(f"{where} describes no {kind}: {error}") from None
 
@@ -193,7 +202,9 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
     if other := sorted(set(types) - known):
         raise ConfigError(f"blocks of type {abridged(other)[1:-1]}; supported: {', '.join(sorted(known))}")
     if not len(widths) == len(down) == len(up) or not widths:
-        raise ConfigError(f"block_out_channels (={abridged(widths)}), down_block_types and up_block_types must have one entry for each level")
+        raise ConfigError(
+            f"block_out_channels (={abridged(widths)}), down_block_types and up_block_types must have one entry for each level"
+        )
     if (activation := values.get("act_fn", "silu")) not in ("silu", "swish"):
         raise ConfigError(f"act_fn is {abridged(activation)}; supported: 'silu'")
     return {

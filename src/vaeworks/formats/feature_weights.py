@@ -1,6 +1,7 @@
 """Weights of feature networks and LPIPS heads: found where the user says, or in a cache, or fetched once. Never silently replaced.
 
-Files are read as any model file is: nothing in them is executed.
+Files are read as any model file is: nothing in them is executed. What was fetched has the whole SHA-256 that is written here, when it is
+fetched and each time that it is loaded (2 GB take about a second).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ class Published:
     file: str
     """its place in a folder of weights"""
     sha256: str
-    """the hash of its content, or how that begins"""
+    """of its content, in hex"""
     megabytes: float = 0.1
     url: str = ""
     """where it is published; empty: nowhere, so that it must be given"""
@@ -47,23 +49,38 @@ _FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
 _LPIPS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/"
 
 BACKBONES = {
-    "vgg16": Published("vgg16-397923af.pth", "397923af", 528, _TORCH + "vgg16-397923af.pth"),
-    "alexnet": Published("alexnet-owt-7be5be79.pth", "7be5be79", 233, _TORCH + "alexnet-owt-7be5be79.pth"),
-    "squeezenet1_1": Published("squeezenet1_1-b8a52dc0.pth", "b8a52dc0", 5, _TORCH + "squeezenet1_1-b8a52dc0.pth"),
+    "vgg16": Published(
+        "vgg16-397923af.pth", "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0", 528, _TORCH + "vgg16-397923af.pth"
+    ),
+    "alexnet": Published(
+        "alexnet-owt-7be5be79.pth", "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02", 233,
+        _TORCH + "alexnet-owt-7be5be79.pth",
+    ),
+    "squeezenet1_1": Published(
+        "squeezenet1_1-b8a52dc0.pth", "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b", 5,
+        _TORCH + "squeezenet1_1-b8a52dc0.pth",
+    ),
     "vgg16_conv1to3": Published("vgg16_oxford_conv1to3.pth", "eafc17c837909e5ff98fb8ff54f00a0b8b0e08d3502ac5a6573584fc15500b74", 7),
-}
-"""By the networks' names in models/feature_nets.py: torchvision's classifiers of ImageNet, and the part of Oxford's VGG16."""
+}  # fmt: skip
+"""By the networks' names in models/feature_nets.py: torchvision's classifiers of ImageNet, and the part of Oxford's VGG16.
+
+Publishers put the first 8 digits of a hash into a file's name. The whole ones begin with these, and are what many independent projects
+have written down of the same files.
+"""
 
 SET_NETS: dict[str, tuple[Callable[[], nn.Module], Published]] = {
     "inception": (
         InceptionV3,
-        Published("pt_inception-2015-12-05-6726825d.pth", "6726825d", 91, _FID + "pt_inception-2015-12-05-6726825d.pth"),
+        Published(
+            "pt_inception-2015-12-05-6726825d.pth", "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2", 91,
+            _FID + "pt_inception-2015-12-05-6726825d.pth",
+        ),
     ),
     "mobilenetv2": (
         MobileNetV2,
         Published("mobilenetv2_keras_features.pth", "d584d0682de6b5ac39fa1d6b059467ec04521c5dea50390ed1eae0455645a2d5", 9),
     ),
-}
+}  # fmt: skip
 """Networks whose features sets of images are compared in, by name: FID's, with TensorFlow's weights, and Keras' MobileNetV2."""
 
 _HEAD_HASHES = {
@@ -80,6 +97,10 @@ HEADS = {
     for (version, backbone, short), sha256 in _HEAD_HASHES.items()
 }
 """LPIPS's by backbone and version, in the folders that its package has."""
+
+
+SLACK = 16
+"""MiB that a download may have besides twice its published size."""
 
 
 def load_feature_net(name: str, path: str | Path | None = None, scaling: Scaling | None = None, say: Say | None = None) -> FeatureNet:
@@ -137,7 +158,7 @@ def load_set_net(name: str, path: str | Path | None = None, say: Say | None = No
 
 def is_here(name: str, version: str = "0.1") -> bool:
     """Whether LPIPS with this backbone can be had without fetching anything."""
-    return all(local(weights) is not None for weights in (BACKBONES[name], HEADS[name, version]))
+    return all((cache_folder() / w.file).is_file() or local(w) is not None for w in (BACKBONES[name], HEADS[name, version]))
 
 
 def load_feature_distance(name: str = "vgg16_conv1to3", path: str | Path | None = None, say: Say | None = None) -> FeatureDistance:
@@ -155,7 +176,7 @@ def find(weights: Published, path: str | Path | None = None, say: Say | None = N
     """The local file: at `path` where one is given; else in the cache, in torch's, or fetched into the cache.
 
     path: the file itself, of whatever name and hash; or a folder that holds it, whose hash must be right.
-    Errors: FormatError where it is not at `path`, and where it cannot be fetched whole.
+    Errors: FormatError where it is not at `path`, where what is in the cache is another file, and where it cannot be fetched whole.
     """
     if path is not None:
         return _given(weights, Path(path))
@@ -167,13 +188,23 @@ def find(weights: Published, path: str | Path | None = None, say: Say | None = N
 
 
 def local(weights: Published) -> Path | None:
-    """The file in the cache or in torch's; None where it would have to be fetched."""
-    cached = cache_folder() / weights.file
-    if cached.is_file():
-        return cached
+    """The file in the cache or in torch's; None where it would have to be fetched.
+
+    Errors: FormatError for another file in the cache.
+    """
+    path = _place(weights)
+    if path is not None and not (found := _sha256(path)).startswith(weights.sha256):
+        if path != cache_folder() / weights.file:
+            return None
+        raise FormatError(f"{path} is not the published file any more: {_unequal(found, weights)}; delete it, and it is fetched again")
+    return path
+
+
+def _place(weights: Published) -> Path | None:
+    """Where the file is, whatever is in it: torchvision may have fetched it already."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "torch")
-    torchs = Path(home, "hub", "checkpoints", weights.file)  # torchvision may have fetched it already
-    return torchs if torchs.is_file() and _sha256(torchs).startswith(weights.sha256) else None
+    places = (cache_folder() / weights.file, Path(home, "hub", "checkpoints", weights.file))
+    return next((path for path in places if path.is_file()), None)
 
 
 def _given(weights: Published, path: Path) -> Path:
@@ -201,8 +232,8 @@ def _fetch(weights: Published, to: Path, say: Say | None) -> None:
         say(f"fetching {weights.file} ({weights.megabytes:g} MB) from {weights.url}")
     with atomic(to, overwrite=True) as temporary:
         try:
-            found = _download(weights.url, temporary)
-        except (OSError, http.client.HTTPException) as error:
+            found = _download(weights.url, temporary, round((2 * weights.megabytes + SLACK) * 2**20))
+        except (OSError, ValueError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()  # it is an open answer as well
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -211,17 +242,28 @@ def _fetch(weights: Published, to: Path, say: Say | None) -> None:
             raise FormatError(f"{weights.url} gave another file: {_unequal(found, weights)}; try again, or {remedy}")
 
 
-def _download(url: str, to: Path, chunk: int = 2**20) -> str:
-    """The SHA-256 of what was written to `to`."""
+def _download(url: str, to: Path, most: int, chunk: int = 2**20) -> str:
+    """The SHA-256 of what was written to `to`. Errors: OSError, also for more than `most` bytes and for a way that leaves https."""
     digest = hashlib.sha256()
-    with urllib.request.urlopen(url, timeout=30) as response, to.open("wb") as file:
+    with urllib.request.build_opener(_SameScheme).open(url, timeout=30) as response, to.open("wb") as file:
         expected = response.headers.get("Content-Length")
         while block := response.read(chunk):
             digest.update(block)
             file.write(block)
+            if file.tell() > most:
+                raise OSError(f"it has more than {most:,} bytes, at least twice what it should have")
         if expected is not None and file.tell() != int(expected):
             raise OSError(f"it ended after {file.tell()} of {expected} bytes")
     return digest.hexdigest()
+
+
+class _SameScheme(urllib.request.HTTPRedirectHandler):
+    """Follows redirections, but not from https to anything else."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if req.type == "https" and not newurl.lower().startswith("https:"):
+            raise OSError(f"it is redirected from https to {newurl[:80]}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _unequal(found: str, weights: Published) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,7 +67,7 @@ def _replace_folder(new: Path, path: Path) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all, over what was there."""
     with atomic(path, overwrite=True) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may hold what is no text
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
@@ -162,32 +163,33 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FormatError(f"{path} is not a whole safetensors file: {error}") from None
 
 
-MAX_JSON = 256 * 2**20
-"""Longest JSON file that is read, in bytes: a run's list of two million images is shorter."""
+MOST_JSON = 2**28
+"""Bytes of a JSON file: the list of a million images has fewer."""
 
 MAX_CONFIG = 2**20
 """Longest description of a model, in bytes; real ones have 1,000."""
 
 
-def read_json(path: Path, limit: int = MAX_JSON) -> dict:
+def read_json(path: Path, limit: int = MOST_JSON) -> dict:
     """A JSON object from a file of at most `limit` bytes.
 
     Errors: FormatError for a file that is missing or longer, or holds something else.
     """
     try:
-        if not path.is_file():
-            raise FormatError(f"{path} {'is no regular file' if path.exists() else 'does not exist'}")
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-        if len(content) > limit:
-            raise FormatError(f"{path} has more than {limit} bytes, too many for what it should be")
-        value = json.loads(content.decode("utf-8"))
-    except FormatError:
-        raise
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError(f"{path} is no regular file")
+        if status.st_size > limit:
+            raise FormatError(f"{path} has {status.st_size:,} bytes of JSON; more than {limit:,} are not read")
+        value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(f"{path} could not be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
+        if isinstance(error, FormatError):
+            raise
         raise FormatError(f"{path} is not JSON: {error}") from None
+    except RecursionError:
+        raise FormatError(f"{path} is not JSON that means anything here: its levels are too deep") from None
     if not isinstance(value, dict):
         raise FormatError(f"{path} must hold a JSON object, not a {type(value).__name__}")
     return value

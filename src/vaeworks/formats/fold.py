@@ -15,7 +15,7 @@ from ..models import Autoencoder
 
 def fold_normalization(autoencoder: Autoencoder) -> Autoencoder:
     """The same VAE with latents that need its scaling_factor only: no shift, no channel statistics."""
-    return fold_to(autoencoder, autoencoder.config.scaling_factor)
+    return _folded(autoencoder, autoencoder.config.scaling_factor, 0.0)
 
 
 def fold_to(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float = 0.0) -> Autoencoder:
@@ -24,8 +24,17 @@ def fold_to(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float
     A diffusion model sees the same z: (new latents - shift_factor) * scaling_factor = normalize(latents). The outermost
     1x1 convolutions apply the difference; where they are absent they are added, because a shift in `decoder.conv_in`
     would be wrong at the borders, which it pads with zeros. Exact, but for a log-variance at the ends of its clamp.
-    Errors: ConfigError for a TAESD, for normalization "batchnorm", and for a scaling_factor of 0.
+    Errors: ConfigError for a TAESD, for normalization "batchnorm", for a scaling_factor of 0, and where the model's own is a guess.
     """
+    if not autoencoder.config.normalization_known:
+        raise ConfigError(
+            "this VAE's file does not say how its latents are scaled, and what it is folded from must be known: "
+            "load(FILE, scale_of=...) or scaling_factor=... says it"
+        )
+    return _folded(autoencoder, scaling_factor, shift_factor)
+
+
+def _folded(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float) -> Autoencoder:
     config = autoencoder.kl_config
     # checks the two numbers as well
     target = dataclasses.replace(

@@ -20,7 +20,7 @@ def fetch(name: str) -> Path:
     """
     owner, _, rest = name.removeprefix(HUB_PREFIX).partition("/")
     repository, _, inside = rest.partition("/")
-    if not owner or not repository:
+    if not owner or not repository or ".." in name.split("/"):
         raise FormatError(f"{name} is no hub id; write {HUB_PREFIX}OWNER/NAME or {HUB_PREFIX}OWNER/NAME/FILE")
     repository = f"{owner}/{repository}"
     if Path(inside).suffix:

@@ -13,6 +13,8 @@ from .content import content_hash, fingerprint
 from .diffusers_config import only_in_metadata
 from .kinds.families import CheckpointFamily, checkpoint_family
 from .locate import OPTIONAL, Layout, Located, locate
+from .understood import understood
+from .shapes import in_shapes
 
 FAMILIES = {
     "sd1": "SD 1 / SD 2 / SDXL (same shapes)",
@@ -31,12 +33,6 @@ FAMILIES = {
     "taesana": "TAESana",
 }
 """Names of architectures in `config`, of those that shapes cannot tell apart the first, in words."""
-
-IN_SHAPES = (
-    "in_channels", "out_channels", "latent_channels", "channels", "widths", "decoder_widths", "num_res_blocks", "mid_attention",
-    "attention_factors", "quant_conv", "post_quant_conv", "encoder_widths", "encoder_blocks", "decoder_blocks", "stem", "mid_pool",
-)  # fmt: skip
-"""What of configurations shows in the shapes of tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +130,7 @@ _SOURCES = {
     "config": "says its config.json",
     "family": "as published for this architecture",
     "unknown": "because nothing is known of it",
+    "given": "as it was said",
 }
 
 
@@ -153,16 +150,26 @@ def _half(widths: tuple[int, ...], blocks: tuple[int, ...]) -> str:
     return f"widths {', '.join(map(str, widths))}; blocks {', '.join(map(str, blocks))}"
 
 
-def identify(path: str | Path) -> Identity:
+def identify(path: str | Path, **settings: Any) -> Identity:
     """What is at `path`, without reading more than headers and a few hundred elements of each of the VAE's tensors.
 
-    Errors: FormatError for what holds no VAE of ours, saying what it is where that is known.
+    settings: what its file does not tell, as for `load`.
+    Errors: FormatError for what holds no VAE of ours, saying what it is where that is known; ConfigError for settings that it
+    cannot have.
     """
-    return identify_located(locate(path))
+    return identify_located(locate(path, **settings))
 
 
 def identify_located(located: Located) -> Identity:
-    """As `identify`, for what is located already."""
+    """As `identify`, for what is located already.
+
+    Errors: FormatError for a file that was cut or written to since it was located.
+    """
+    with understood(located.path):
+        return _identify(located)
+
+
+def _identify(located: Located) -> Identity:
     config, archive = located.config, located.archive
     entries = {name: archive.entries[theirs] for name, theirs in located.names.items()}
     dtypes = [entry.dtype for name, entry in entries.items() if name != OPTIONAL]
@@ -231,20 +238,14 @@ def _network(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
 def family_in_words(config: AutoencoderConfig | TinyConfig) -> str:
     """Which published VAEs have this architecture, as far as shapes tell; else f, c and what is its own."""
     known: dict[str, LatentConfig] = {**MODELS, **TINY_MODELS}
-    shape = _shape(config)
-    if name := next((name for name in FAMILIES if type(known[name]) is type(config) and _shape(known[name]) == shape), None):
+    shape = in_shapes(config)
+    if name := next((name for name in FAMILIES if type(known[name]) is type(config) and in_shapes(known[name]) == shape), None):
         return FAMILIES[name]
     if isinstance(config, TinyConfig):
         return f"TAESD family {config.name}, own widths"
-    if {**shape, "decoder_widths": config.widths} == _shape(MODELS["flux2"]):
+    if {**shape, "decoder_widths": config.widths} == in_shapes(MODELS["flux2"]):
         return "Flux.2 with a decoder of other widths"
     return f"KL {config.name}, own widths"
-
-
-def _shape(config: LatentConfig) -> dict[str, Any]:
-    """What of a configuration shows in shapes."""
-    shape = {name: getattr(config, name) for name in IN_SHAPES if hasattr(config, name)}
-    return {**shape, "batchnorm": config.normalization == "batchnorm"}
 
 
 def _title(checkpoint: CheckpointFamily | None) -> str | None:

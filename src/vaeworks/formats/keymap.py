@@ -176,7 +176,7 @@ def layout_name(name: str, layout: str, config: AutoencoderConfig | TinyConfig) 
         return taesd_name(name) if layout == "taesd" else name
     if layout == "ldm" and config.normalization == "batchnorm":
         return flux2_name(name, len(config.channel_mult))
-    return NAMES[layout](name, len(config.channel_mult))
+    return NAMES.get(layout, NAMES["native"])(name, len(config.channel_mult))  # layout "taesd" has no names for it
 
 
 def is_attention_matrix(name: str) -> bool:

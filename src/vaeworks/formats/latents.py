@@ -15,10 +15,11 @@ METADATA_KEY = "vaeworks_latents"
 
 
 def write_latents(path: Path, latents: Tensor, config: LatentConfig, size: tuple[int, int], posterior: str) -> None:
-    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width), over what was there."""
+    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width), over what was there. A guessed scale is null."""
+    scale, shift = (config.scaling_factor, config.shift_factor) if config.normalization_known else (None, None)
     facts = {
         "model": config.name, "height": size[0], "width": size[1], "posterior": posterior, "normalized": False,
-        "scaling_factor": config.scaling_factor, "shift_factor": config.shift_factor,
+        "scaling_factor": scale, "shift_factor": shift,
     }  # fmt: skip
     with atomic(path, overwrite=True) as temporary:
         write_tensors(temporary, {"latents": latents}, {METADATA_KEY: json.dumps(facts)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ from ..models import Autoencoder
 from . import native
 from .archive import Archive
 from .archive.torch_dtypes import TORCH_DTYPES
-from .diffusers_config import diffusers_class, diffusers_config, only_in_metadata
+from .diffusers_config import diffusers_class, diffusers_config, guesses_written, only_in_metadata
 from .files import atomic, check_room, write_tensors
 from .finite import is_finite
 from .keymap import TAESD_HALVES, is_attention_matrix, layout_name
 from .locate import OPTIONAL, Layout, Located, locate
 from .sources import RUN_MODEL, WEIGHTS
+from .understood import understood
 
 
 def save(
@@ -31,13 +32,16 @@ def save(
     halves, or, where `path` has no ending, as a folder with one file each.
 
     dtype: of the stored weights; None: as they are. Every layout carries the whole configuration in the file's metadata,
-    so that nothing is lost on the way back; a warning names what other programs will not see.
+    so that nothing is lost on the way back; a warning names what other programs will not see. What is guessed is left out there;
+    config.json must have it, and marks it.
     Errors: ConfigError for an unknown layout, an existing path, an architecture that the layout cannot express, or
     weights that overflow in `dtype`.
     """
     path, config = Path(path), autoencoder.config
     _check_layout(layout, config)
-    description = {"_class_name": diffusers_class(config), **diffusers_config(config)} if layout == "diffusers" else None
+    description = None
+    if layout == "diffusers":
+        description = {"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}
     _warn_of_losses(layout, config)
     tensors = stored_tensors(autoencoder, layout, dtype)
     metadata = {"format": "pt", **native.config_metadata(config)}
@@ -105,26 +109,36 @@ def stored_tensors(autoencoder: Autoencoder, layout: Layout, dtype: torch.dtype 
     return tensors
 
 
-def load(path: str | Path) -> Autoencoder:
+def load(path: str | Path, **settings: Any) -> Autoencoder:
     """A model from a run folder; a native, LDM, diffusers or TAESD file; a diffusers folder (of a VAE or of a whole pipeline);
     a full checkpoint with a VAE inside; one file or the folder of a TAESD pair; hf:OWNER/NAME on the hub.
 
     Files may be .safetensors or pickles (.ckpt, .pt, .pth, .bin), of which only tensors are read and nothing is executed.
     Returns it in eval mode, on the CPU, in the file's precision (the widest, if it has several); its weights are mapped from
     the file, not copied.
-    Errors: FormatError for what is missing, torn, inconsistent, not finite or of an unknown kind.
+    settings: what a file does not tell (`guesses.SETTINGS`): scale_of="sdxl", norm_groups=4, norm_eps, padding_mode, num_heads,
+    bound and limit, scaling_factor and shift_factor. A warning says what is taken for granted without them, and what they
+    replace. `save` writes nothing down that was taken for granted: such a file warns again.
+    Errors: FormatError for what is missing, torn, inconsistent, not finite or of an unknown kind; ConfigError for settings that the
+    model cannot have.
     """
-    located = locate(path)
-    if located.ambiguity:
-        warnings.warn(f"{path}: {located.ambiguity}", stacklevel=2)
-    return read(located)
+    located = locate(path, **settings)
+    autoencoder = read(located)
+    for doubt in located.doubts:
+        warnings.warn(f"{path}: {doubt}", stacklevel=2)
+    return autoencoder
 
 
 def read(located: Located) -> Autoencoder:
     """The model that was located.
 
-    Errors: FormatError for weights that are not finite.
+    Errors: FormatError for weights that are not finite, and for a file that was cut or written to since it was located.
     """
+    with understood(located.path):
+        return _read(located)
+
+
+def _read(located: Located) -> Autoencoder:
     with torch.device("meta"):
         autoencoder = Autoencoder(located.config)
     widest = _widest([located.archive.entries[name].dtype for name in located.names.values()])

@@ -6,19 +6,20 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..config import AutoencoderConfig, TinyConfig
 from ..errors import FormatError
 from . import kinds, native
 from .archive import Archive
-from .archive.entries import ROOM, Entry
+from .archive.entries import Entry
 from .archive.limits import MAX_VAE_TENSORS
 from .archive.pickles import shown
 from .diffusers_config import config_from_diffusers, with_carried
 from .files import MAX_CONFIG, read_json
+from .guesses import ambiguity, assumption, scale_source, with_guesses, with_settings
 from .keymap import OLD_ATTENTION, is_attention_matrix, layout_name, name_from_diffusers, name_from_ldm, name_from_taesd, num_ldm_levels
-from .shapes import config_from_shapes, same_architecture
+from .shapes import config_from_shapes
 from .sources import find_source
 from .tensor_shapes import each_shape
 from .understood import understood
@@ -58,19 +59,45 @@ class Located:
     names: dict[str, str]
     """our tensor name -> name in the archive; complete, shapes checked"""
     config: AutoencoderConfig | TinyConfig
-    normalization_source: Literal["metadata", "config", "family", "unknown"]
-    """where scaling and shift are from: our metadata, a config.json, the published VAE of this architecture, nowhere"""
+    normalization_source: Literal["metadata", "config", "family", "unknown", "given"]
+    """where scaling and shift are from: our metadata, a config.json, the published VAE of this architecture, nowhere, the user"""
+    has_config: bool = False
+    """whether a config.json describes it"""
+    bare: bool = False
+    """whether nothing describes it but the names and shapes of its tensors"""
     ignored: tuple[str, ...] = ()
     """names beside the VAE's own: loss.*, model_ema.*"""
     notes: tuple[str, ...] = ()
     """plain sentences on what was taken for granted"""
-    ambiguity: str = ""
-    """what the shapes leave open and pictures depend on"""
+    replaced: tuple[str, ...] = ()
+    """sentences on what its file says and a user says otherwise"""
+
+    @property
+    def ambiguity(self) -> str:
+        """What the file leaves open of the latents' scale, on which a diffusion model's pictures depend; empty where it is known."""
+        return ambiguity(self.config)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What may be wrong: guesses, and what a user says against the file."""
+        return (*filter(None, [self.ambiguity, assumption(self.config)]), *self.replaced)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What people are told of it: the ambiguity first."""
-        return (*filter(None, [self.ambiguity]), *self.notes)
+        """What people are told of it: doubts first."""
+        return (*self.doubts, *self.notes)
+
+    def told(self, **settings: Any) -> Located:
+        """With what a user says of it, `guesses.SETTINGS`.
+
+        Errors: ConfigError for what is no such setting, or cannot be so in these shapes.
+        """
+        if not settings:
+            return self
+        config, replaced = with_settings(self.config, settings, str(self.path))
+        given = settings.keys() & {"scale_of", "scaling_factor", "shift_factor"}
+        source = "given" if given else self.normalization_source
+        return dataclasses.replace(self, config=config, normalization_source=source, bare=False, replaced=(*self.replaced, *replaced))
 
     @property
     def baked(self) -> bool:
@@ -84,13 +111,15 @@ def detect(names: Iterable[str]) -> Layout | None:
     return next((layout for layout in get_args(Layout) if present.intersection(SIGNATURES[layout])), None)
 
 
-def locate(path: str | Path) -> Located:
+def locate(path: str | Path, **settings: Any) -> Located:
     """The VAE in a file or folder that a user named; `load` says what can be given.
 
-    Errors: FormatError for what is missing, torn, inconsistent, of an unknown kind, or no VAE.
+    settings: what its file does not tell, `guesses.SETTINGS`: norm_groups=4, scale_of="sdxl".
+    Errors: FormatError for what is missing, torn, inconsistent, of an unknown kind, or no VAE; ConfigError for settings that it
+    cannot have.
     """
     with understood(path):
-        return _locate(path)
+        return _locate(path).told(**settings)
 
 
 def _locate(path: str | Path) -> Located:
@@ -103,29 +132,26 @@ def _locate(path: str | Path) -> Located:
     if layout == "ldm" and not prefix:
         own = [n for n in own if not kinds.is_denoiser_name(n)]
     ours = _our_names(own, prefix, layout)
-    carried = native.config_from_metadata(archive.metadata, where)
+    carried = native.config_from_metadata(archive.metadata, where, lambda: _from_shapes(ours, archive.entries, where))
     if carried is None and source.config is None and (unsupported := kinds.unsupported_vae(archive.entries)):
         raise FormatError(f"{where} is {unsupported}, which vaeworks does not support")
-    notes, ambiguity = [], ""
-    origin: Literal["metadata", "config", "family", "unknown"]
+    notes: list[str] = []
+    told: Literal["metadata", "config"] = "metadata" if source.config is None else "config"
     if source.config is not None:
-        described = config_from_diffusers(read_json(source.config, MAX_CONFIG), str(source.config))
-        config, origin = with_carried(described, carried), "config"
-    elif carried is not None:
-        config, origin = carried, "metadata"
+        config = with_carried(config_from_diffusers(read_json(source.config, MAX_CONFIG), str(source.config)), carried)
     else:
-        shapes = {name: _shape(name, archive.entries[theirs]) for name, theirs in ours.items()}
-        config, origin, ambiguity = _with_known_normalization(config_from_shapes(shapes, where), archive.entries)
-        if isinstance(config, AutoencoderConfig) and not same_architecture(config):
-            taken = f"{config.norm_groups} and {config.norm_eps:g}"
-            notes.append(f"groups and epsilon of its normalization are not in the shapes: {taken} are taken")
+        config = carried or _from_shapes(ours, archive.entries, where)
+    bare = source.config is None and carried is None
+    origin = scale_source(config) if bare or not config.normalization_known else told
     if layout == "diffusers" and source.config is None and isinstance(carried, TinyConfig):
         layout = "native"  # a TAESD has the same names there
     names = _complete(config, ours, archive.entries, layout, where)
+    archive.check_claims(names.values())
     old = layout == "diffusers" and any(part in OLD_ATTENTION for name in own for part in name.split(".")[-2:-1])
-    if source.config is None and layout == "diffusers" and carried is None:
+    if bare and layout == "diffusers":
         notes.append("there is no config.json beside it: what shapes do not tell is taken from the architecture's published VAE")
-    return Located(Path(path), archive, layout, old, prefix, names, config, origin, ignored, tuple(notes), ambiguity)
+    has_config = source.config is not None
+    return Located(Path(path), archive, layout, old, prefix, names, config, origin, has_config, bare, ignored, tuple(notes))
 
 
 def _layout_and_prefix(entries: Mapping[str, Entry], where: str) -> tuple[Layout, str]:
@@ -206,23 +232,6 @@ def _complete(
     return names
 
 
-def _with_known_normalization(
-    config: AutoencoderConfig | TinyConfig, entries: Mapping[str, Entry]
-) -> tuple[AutoencoderConfig | TinyConfig, Literal["family", "unknown"], str]:
-    """The constants of the checkpoint that the VAE is in, or of the published VAE of its architecture, and what that leaves open."""
-    if isinstance(config, TinyConfig) or config.normalization != "scalar":
-        return config, "family", ""
-    family = kinds.checkpoint_family(entries)
-    if family is not None and family.latent_channels == config.latent_channels and family.scaling_factor is not None:
-        return dataclasses.replace(config, scaling_factor=family.scaling_factor, shift_factor=family.shift_factor or 0.0), "family", ""
-    known = {name: c for name, c in same_architecture(config).items() if c.scaling_factor != 1.0}
-    if not known:
-        return config, "unknown", ""
-    ambiguity, (first, *others) = "", known
-    if different := [f"{n} ({known[n].scaling_factor})" for n in others if known[n].scaling_factor != known[first].scaling_factor]:
-        ambiguity = (
-            f"it does not say how its latents are scaled: taken for {first} ({known[first].scaling_factor}), but it may be "
-            f"{', '.join(different)}; --scale-of of convert and fold says it; in Python, "
-            "vae.config = dataclasses.replace(vae.config, scaling_factor=...)"
-        )
-    return known[first], "family", ambiguity
+def _from_shapes(ours: Mapping[str, str], entries: Mapping[str, Entry], where: str) -> AutoencoderConfig | TinyConfig:
+    """The configuration that shapes tell, with guesses."""
+    return with_guesses(config_from_shapes({name: _shape(name, entries[theirs]) for name, theirs in ours.items()}, where), entries)

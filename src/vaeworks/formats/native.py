@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from ..config import AutoencoderConfig, TinyConfig, from_dict, to_dict
+from ..config import OPEN, AutoencoderConfig, TinyConfig, abridged, from_dict, to_dict
 from ..errors import ConfigError, FormatError
 from .files import MAX_CONFIG
 
 METADATA_KEY = "vaeworks"
 """Key under which every layout carries the configuration in safetensors metadata; other readers ignore it."""
 
-VERSION = 1
+VERSION = 2
+"""Of metadata in which settings are left out because nobody knows them; where all are known, it is 1."""
 
 _NETWORKS: dict[str, type[AutoencoderConfig] | type[TinyConfig]] = {"kl": AutoencoderConfig, "tiny": TinyConfig}
 
 
 def config_metadata(config: AutoencoderConfig | TinyConfig) -> dict[str, str]:
-    """A configuration as safetensors metadata."""
+    """A configuration as safetensors metadata, without what is guessed: who reads them guesses anew."""
     network = next(name for name, kind in _NETWORKS.items() if isinstance(config, kind))
-    return {METADATA_KEY: json.dumps({"version": VERSION, "network": network, "autoencoder": to_dict(config)})}
+    values = {"version": VERSION if config.guesses else 1, "network": network, "autoencoder": known_settings(config)}
+    return {METADATA_KEY: json.dumps(values)}
 
 
-def config_from_metadata(metadata: Mapping[str, str], where: str) -> AutoencoderConfig | TinyConfig | None:
-    """The configuration in a file's metadata; None where there is none.
+def known_settings(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
+    """A configuration as plain JSON values, without what is guessed."""
+    values = to_dict(config)
+    values.pop("guessed", None)
+    for name in _with_shift(config.guesses):
+        part, _, field = name.rpartition(".")
+        del (values[part] if part else values)[field]
+    return values
+
+
+def _with_shift(names: Iterable[str]) -> tuple[str, ...]:
+    """The settings, and shift_factor where scaling_factor is among them, with which it goes."""
+    names = tuple(names)
+    return (*names, "shift_factor") if "scaling_factor" in names else names
+
+
+def config_from_metadata(
+    metadata: Mapping[str, str], where: str, guess: Callable[[], AutoencoderConfig | TinyConfig]
+) -> AutoencoderConfig | TinyConfig | None:
+    """The configuration in a file's metadata; None where there is none. guess: what is taken for settings that they leave out.
 
     Errors: FormatError for one that this version cannot read.
     """
@@ -32,12 +53,15 @@ def config_from_metadata(metadata: Mapping[str, str], where: str) -> Autoencoder
         return None
     text = metadata[METADATA_KEY]
     if len(text) > MAX_CONFIG:
-        raise FormatError(f"{where}: the configuration in its metadata has {len(text)} characters, more than {MAX_CONFIG}; take another copy")
+        raise FormatError(
+            f"{where}: the configuration in its metadata has {len(text)} characters, more than {MAX_CONFIG}; take another copy"
+        )
     try:
         values = json.loads(text)
         if isinstance(version := values.get("version", 1), int) and version > VERSION:
-            raise FormatError(f"{where} was written by a newer vaeworks (its metadata have version {version}); update vaeworks")
-        return from_dict(_NETWORKS[values.get("network", "kl")], values["autoencoder"])
+            raise FormatError(f"{where} was written by a newer vaeworks (its metadata have version {abridged(version)}); update vaeworks")
+        kind, told = _NETWORKS[values.get("network", "kl")], values["autoencoder"]
+        return from_dict(kind, told) if kind is TinyConfig else _with_the_rest(told, guess)
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError, RecursionError) as error:
         if isinstance(error, FormatError):
             raise
@@ -45,3 +69,25 @@ def config_from_metadata(metadata: Mapping[str, str], where: str) -> Autoencoder
             f"{where}: the configuration in its metadata cannot be read: {error}; take another copy, "
             f"or delete the key {METADATA_KEY!r} there"
         ) from None
+
+
+def _with_the_rest(told: dict[str, Any], guess: Callable[[], AutoencoderConfig | TinyConfig]) -> AutoencoderConfig:
+    """The configuration of a KL autoencoder, of whose settings some may be left out."""
+    missing = [name for name in OPEN if _is_missing(told, name)]
+    if not missing:
+        return from_dict(AutoencoderConfig, told)
+    guessed = guess()
+    values = to_dict(guessed) if isinstance(guessed, AutoencoderConfig) else to_dict(AutoencoderConfig())
+    whole = dict(told)
+    for name in _with_shift(missing):
+        part, _, field = name.rpartition(".")
+        if part:
+            whole[part] = {**whole[part], field: values[part][field]}
+        else:
+            whole[field] = values[field]
+    return from_dict(AutoencoderConfig, whole).guessing(name for name in missing if name in guessed.guesses)
+
+
+def _is_missing(told: Mapping[str, Any], name: str) -> bool:
+    part, _, field = name.rpartition(".")
+    return field not in (told.get(part, {field: None}) if part else told)

@@ -11,11 +11,12 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from ..config import AutoencoderConfig, to_dict
+from ..config import AutoencoderConfig, LatentConfig
 from ..errors import ConfigError, MissingExtraError, VaeworksError
 from ..models import Autoencoder
 from ..models.digest import model_digest
-from .diffusers_config import diffusers_class, diffusers_config
+from . import native
+from .diffusers_config import diffusers_class, diffusers_config, guesses_written
 from .files import atomic, check_room
 from .onnx_check import largest_difference, overflow
 from .onnx_graphs import IR_VERSIONS, DecoderGraph, EncoderGraph, Graph, write_graph
@@ -79,6 +80,8 @@ def export_onnx(
 
         autoencoder = from_diffusers(autoencoder)
     _check_settings(layout, dtype, normalized, opset)
+    if normalized:
+        _check_scale(autoencoder.config)
     description = _description(autoencoder) if layout == "optimum" else None
     _check_folder(folder, layout, overwrite)
     overwrite = overwrite or (folder.is_dir() and not any(folder.iterdir()))  # an empty one loses nothing
@@ -140,7 +143,7 @@ def _description(autoencoder: Autoencoder) -> str:
     Errors: ConfigError for an architecture that diffusers has no words for.
     """
     config = autoencoder.config
-    return json.dumps({"_class_name": diffusers_class(config), **diffusers_config(config)}, indent=2) + "\n"
+    return json.dumps({"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}, indent=2) + "\n"
 
 
 def _check_settings(layout: str, dtype: torch.dtype, normalized: bool, opset: int) -> None:
@@ -155,6 +158,15 @@ def _check_settings(layout: str, dtype: torch.dtype, normalized: bool, opset: in
     if normalized and layout == "optimum":
         raise ConfigError(
             "normalized is for layout 'plain': pipelines of Optimum apply scaling_factor themselves, and would apply it twice"
+        )
+
+
+def _check_scale(config: LatentConfig) -> None:
+    """Errors: ConfigError for a scale that is a guess, which would be part of the graphs."""
+    if not config.normalization_known:
+        raise ConfigError(
+            "normalized needs the scale of the latents, which this model's file does not say: load(FILE, scale_of=...) or "
+            "--set scaling_factor=NUMBER says it; or export without normalized"
         )
 
 
@@ -185,13 +197,13 @@ def _facts(autoencoder: Autoencoder, normalized: bool, dtype: torch.dtype) -> di
     return {
         "downsample_factor": str(config.downsample_factor),
         "latent_channels": str(config.latent_channels),
-        "scaling_factor": repr(config.scaling_factor),
-        "shift_factor": repr(config.shift_factor),
+        "scaling_factor": repr(config.scaling_factor) if config.normalization_known else "unknown",
+        "shift_factor": repr(config.shift_factor) if config.normalization_known else "unknown",
         "normalization": config.normalization,
         "normalized": json.dumps(normalized),
         "dtype": str(dtype).removeprefix("torch."),
         "model_digest": model_digest(autoencoder),
-        "config": json.dumps(to_dict(config), sort_keys=True),
+        "config": json.dumps(native.known_settings(config), sort_keys=True),
     }
 
 

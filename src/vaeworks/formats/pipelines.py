@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import warnings
@@ -20,10 +21,15 @@ from ..errors import ConfigError, FormatError, VaeworksError
 from ..images import center_crop, from_model_range, to_pillow
 from ..models import Autoencoder
 from .diffusers import vae_for_pipeline
+from .diffusers_config import config_from_diffusers
+from .foreign_code import check_config, check_index, check_pipeline_folder
 from .tiny_pipelines import TINY, diffusers_library
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+OwnVae = tuple[str, Mapping[str, Any]]
+"""A pipeline's own VAE: the name of its class, and its configuration."""
 
 REPLACEABLE = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderKLFlux2", "AutoencoderAdapter")
 """VAE classes whose place ours can take; video and other VAEs have another interface."""
@@ -42,7 +48,7 @@ def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.devic
     """A pipeline with this VAE in place: a key of `TINY`, a diffusers folder, or a hub id such as "org/name".
 
     The pipeline's own VAE weights are neither loaded nor downloaded, and what does not fit is refused before anything
-    large is read.
+    large is read. Weights are safetensors, and parts are classes of diffusers and transformers; nothing that a file brings along is run.
     Errors: FormatError for what cannot be found or read; ConfigError for a VAE that the pipeline's denoiser does not fit.
     """
     diffusers = diffusers_library()
@@ -52,9 +58,11 @@ def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.devic
     if Path(name).exists() and not (Path(name) / "model_index.json").is_file():
         raise FormatError(f"{name} is no diffusers pipeline, which is a folder with a model_index.json; or pass one of {', '.join(TINY)}")
     with _format_errors(name), _quiet():
-        kind, absent = _check_stored(name, autoencoder.config)
-        parts = dict.fromkeys(absent) | {"vae": vae_for_pipeline(kind.__name__, autoencoder).to(dtype=dtype)}
-        return diffusers.DiffusionPipeline.from_pretrained(name, dtype=dtype, **parts).to(device, silence_dtype_warnings=True)
+        kind, absent, own = _check_stored(name, autoencoder.config)
+        ours = _scaled_as(autoencoder, own)
+        parts = dict.fromkeys(absent) | {"vae": vae_for_pipeline(kind.__name__, ours).to(dtype=dtype)}
+        pipe = diffusers.DiffusionPipeline.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **parts)
+        return pipe.to(device, silence_dtype_warnings=True)
 
 
 def inject(pipe: DiffusionPipeline, autoencoder: Autoencoder) -> DiffusionPipeline:
@@ -65,10 +73,12 @@ def inject(pipe: DiffusionPipeline, autoencoder: Autoencoder) -> DiffusionPipeli
     Errors: ConfigError where the denoiser was made for latents of other channels or another downsample_factor.
     """
     denoiser, own = _denoiser(pipe), pipe.components.get("vae")
-    _check_fits(type(pipe), denoiser.config, None if own is None else (type(own).__name__, own.config), autoencoder.config)
+    described = None if own is None else (type(own).__name__, own.config)
+    _check_fits(type(pipe), denoiser.config, described, autoencoder.config)
     if any(hasattr(part, "_hf_hook") for part in pipe.components.values()):
         raise ConfigError("the pipeline is being offloaded to the CPU; inject the VAE first, then enable offloading")
-    vae = vae_for_pipeline(type(pipe).__name__, autoencoder).to(device=denoiser.device, dtype=denoiser.dtype)
+    ours = _scaled_as(autoencoder, described)
+    vae = vae_for_pipeline(type(pipe).__name__, ours).to(device=denoiser.device, dtype=denoiser.dtype)
     # built anew, because each class derives its own things from the VAE when it is made (vae_scale_factor, image_processor ...)
     parameters = inspect.signature(type(pipe).__init__).parameters
     settings = {key: value for key, value in pipe.config.items() if key in parameters}
@@ -136,7 +146,9 @@ def _format_errors(name: str) -> Iterator[None]:
         yield
     except VaeworksError:
         raise
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError, ValueError, ImportError, RuntimeError, SafetensorError, TypeError, LookupError, AttributeError, ArithmeticError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split()).rstrip(".")
         raise FormatError(
             f"no pipeline could be loaded from {name}: {reason if len(reason) < 300 else reason[:300] + ' ...'}; "
@@ -147,22 +159,26 @@ def _format_errors(name: str) -> Iterator[None]:
 # Does the VAE fit?
 
 
-def _check_stored(name: str, config: LatentConfig) -> tuple[type[DiffusionPipeline], list[str]]:
-    """A stored pipeline whose configuration files say that the VAE fits: its class, and the parts that it does without."""
+def _check_stored(name: str, config: LatentConfig) -> tuple[type[DiffusionPipeline], list[str], OwnVae | None]:
+    """A stored pipeline whose configuration files say that the VAE fits: its class, the parts that it does without, and its own VAE."""
     diffusers = diffusers_library()
     index = _stored_index(name)
     kind = index.get("_class_name") if isinstance(index, dict) else None
-    if not isinstance(kind, str) or not hasattr(diffusers, kind):
-        raise FormatError(f"{name} holds a pipeline of class {kind!r}, which diffusers {diffusers.__version__} does not have")
+    found = getattr(diffusers, kind, None) if isinstance(kind, str) and kind.isidentifier() else None
+    if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+        raise FormatError(f"{name} holds a pipeline of class {kind!r:.80}, which diffusers {diffusers.__version__} does not have")
+    check_index(index, name)
+    if Path(name).is_dir():
+        check_pipeline_folder(Path(name), index)
     parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
     denoiser = next((part for part in ("transformer", "unet") if parts.get(part)), None)
     if denoiser is None:
         raise FormatError(f"{name} holds a {kind}, which has neither a unet nor a transformer; take a text-to-image pipeline")
     published_without = Path(name).is_dir() and not (Path(name) / "vae").is_dir()
     own = (parts["vae"], _stored_config(name, "vae")) if parts.get("vae") and not published_without else None
-    _check_fits(getattr(diffusers, kind), _stored_config(name, denoiser), own, config)
+    _check_fits(found, _stored_config(name, denoiser), own, config)
     # SD3's class wants to be told that it does without T5
-    return getattr(diffusers, kind), [part for part, value in parts.items() if value is None]
+    return found, [part for part, value in parts.items() if value is None], own
 
 
 def _stored_index(name: str) -> Any:
@@ -182,14 +198,14 @@ def _stored_index(name: str) -> Any:
 def _stored_config(name: str, part: str) -> dict[str, Any]:
     """A component's config.json, from a folder or the hub."""
     try:
-        return diffusers_library().AutoencoderKL.load_config(name, subfolder=part)
+        found = diffusers_library().AutoencoderKL.load_config(name, subfolder=part)
     except OSError:
         raise FormatError(f"{name} has no {part}/config.json that could be read") from None
+    check_config(found, f"{part}/config.json of {name}")
+    return found
 
 
-def _check_fits(
-    kind: type[DiffusionPipeline], denoiser: Mapping[str, Any], own: tuple[str, Mapping[str, Any]] | None, config: LatentConfig
-) -> None:
+def _check_fits(kind: type[DiffusionPipeline], denoiser: Mapping[str, Any], own: OwnVae | None, config: LatentConfig) -> None:
     """kind: the pipeline's class; denoiser: its configuration; own: class and configuration of the VAE that is replaced."""
     remedy = "take an SD, SDXL, SD3, Flux.1 or Flux.2 pipeline"
     if "vae" not in inspect.signature(kind.__init__).parameters or "in_channels" not in denoiser:
@@ -214,6 +230,24 @@ def _check_fits(
             f"the pipeline's denoiser takes latents of 1/{factor} of the picture's size ({made_for}), "
             f"this VAE makes 1/{config.downsample_factor} ({config.name}); {remedy}"
         )
+
+
+def _scaled_as(autoencoder: Autoencoder, own: OwnVae | None) -> Autoencoder:
+    """The VAE with the scale of the pipeline's own, where its file tells none: whoever puts it there means that it is of that kind."""
+    config = autoencoder.config
+    if config.normalization_known or own is None or own[0] != "AutoencoderKL":
+        return autoencoder
+    theirs = config_from_diffusers({**own[1], "_class_name": own[0]}, "the pipeline's VAE")
+    if theirs.normalization != "scalar" or not theirs.normalization_known:
+        return autoencoder
+    scaled = copy.copy(autoencoder)  # shares the weights
+    scaled.config = config.told(scaling_factor=theirs.scaling_factor, shift_factor=theirs.shift_factor)
+    warnings.warn(
+        "how the VAE's latents are scaled is not in its file: "
+        f"the scaling_factor of the pipeline's own, {theirs.scaling_factor:g}, is taken",
+        stacklevel=3,
+    )
+    return scaled
 
 
 def _packs(kind: type[DiffusionPipeline]) -> bool:

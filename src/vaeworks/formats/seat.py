@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +61,8 @@ class Seat:
         """With which applications run this checkpoint, whatever VAE is in it; None where they are not two known numbers."""
         if self.family is not None:
             return None if self.family.scaling_factor is None else (self.family.scaling_factor, self.family.shift_factor or 0.0)
-        config, source = self._old_config, self.old.normalization_source if self.old else "unknown"
-        return (config.scaling_factor, config.shift_factor) if config.normalization == "scalar" and source != "unknown" else None
+        config = self._old_config
+        return (config.scaling_factor, config.shift_factor) if config.normalization == "scalar" and config.normalization_known else None
 
     @property
     def _old_config(self) -> LatentConfig:
@@ -121,9 +120,7 @@ def misfit_of(config: LatentConfig, seat: Seat) -> str:
 
 def is_certain(located: Located) -> bool:
     """Whether the VAE's normalization is told by its file, and not guessed from its architecture."""
-    if located.normalization_source == "family":
-        return not isinstance(located.config, AutoencoderConfig) or located.config.normalization != "scalar" or located.baked
-    return located.normalization_source != "unknown"
+    return located.config.normalization_known
 
 
 def is_scaled_by(located: Located, constants: Constants) -> bool | None:
@@ -139,16 +136,14 @@ def _equal(a: Constants, b: Constants) -> bool:
     return all(math.isclose(x, y, rel_tol=1e-6, abs_tol=1e-9) for x, y in zip(a, b, strict=True))
 
 
-def known_config(located: Located, constants: Constants | None) -> AutoencoderConfig | TinyConfig | None:
-    """The VAE's configuration for its metadata, where its normalization is certain or goes with a checkpoint's constants.
+def config_for(located: Located, constants: Constants | None) -> AutoencoderConfig | TinyConfig:
+    """The VAE's configuration for a checkpoint with these constants: they are its own where its file tells none and they may be.
 
-    None for a guess, which would become a fact if it were written down.
+    Whoever gives the checkpoint says so; without one, a guess stays a guess.
     """
-    if is_certain(located):
+    if constants is None or is_certain(located) or not is_scaled_by(located, constants):
         return located.config
-    if constants is not None and is_scaled_by(located, constants):
-        return dataclasses.replace(located.config, scaling_factor=constants[0], shift_factor=constants[1])
-    return None
+    return located.config.told(scaling_factor=constants[0], shift_factor=constants[1])
 
 
 def normalization_note(located: Located, seat: Seat) -> str | None:
@@ -157,13 +152,23 @@ def normalization_note(located: Located, seat: Seat) -> str | None:
     if constants is None or config.normalization == "batchnorm":
         return None
     fits = is_scaled_by(located, constants)
-    numbers = f"scaling_factor {constants[0]:g} and shift_factor {constants[1]:g}"
+    numbers = in_words(constants)
     if fits is None:
         return f"the VAE's file does not say how its latents are scaled; applications run this checkpoint with {numbers}"
     if fits:
-        return None
+        return None if is_certain(located) else assumed(constants)
     theirs = "statistics by channel" if config.normalization == "channel" else f"{config.scaling_factor:g} and {config.shift_factor:g}"
     return (
         f"applications run this checkpoint with {numbers}, but the VAE has {theirs}: pictures will look washed out or harsh; "
         "`vaeworks fold` moves the difference into its weights"
     )
+
+
+def assumed(constants: Constants) -> str:
+    """That a checkpoint's constants are taken for those of a VAE whose file tells none."""
+    return f"how its latents are scaled is not in its file: it is taken for a VAE of this checkpoint, with its {in_words(constants)}"
+
+
+def in_words(constants: Constants) -> str:
+    """Two numbers, for a sentence."""
+    return f"scaling_factor {constants[0]:g} and shift_factor {constants[1]:g}"

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..config import MAX_LEVELS, MODELS, AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
 from ..errors import ConfigError, FormatError
 
 Shapes = Mapping[str, tuple[int, ...]]  # by our names
 
+IN_SHAPES = (
+    "in_channels", "out_channels", "latent_channels", "channels", "widths", "decoder_widths", "num_res_blocks", "mid_attention",
+    "attention_factors", "quant_conv", "post_quant_conv", "encoder_widths", "encoder_blocks", "decoder_blocks", "stem", "mid_pool",
+)  # fmt: skip
+"""What of configurations shows in the shapes of tensors."""
+
+PUBLISHED = {name: config for name, config in MODELS.items() if not name.startswith("small-")}
+"""Those of MODELS of which others have published weights."""
+
 
 def config_from_shapes(shapes: Shapes, where: str) -> AutoencoderConfig | TinyConfig:
     """The architecture of tensors that have our names.
 
-    Normalization, groups, epsilon and padding are not in them: they keep their defaults, with fewer groups where 32 do
-    not divide the widths. Errors: FormatError naming a tensor that is missing or that fits no such network.
+    What is not in them keeps its default, with fewer groups where 32 do not divide the widths; `guesses` knows better.
+    Errors: FormatError naming a tensor that is missing or that fits no such network.
     """
     try:
         if any(name.startswith(("encoder.layers.", "decoder.layers.")) for name in shapes):
@@ -124,11 +133,15 @@ def multiples(widths: Sequence[int], channels: int) -> tuple[float, ...]:
     return tuple(w // channels if w % channels == 0 else w / channels for w in widths)
 
 
+def in_shapes(config: LatentConfig) -> dict[str, Any]:
+    """What of a configuration shows in shapes; not whether a bottleneck is a Gaussian or a point."""
+    shape = {name: getattr(config, name) for name in IN_SHAPES if hasattr(config, name)}
+    return {**shape, "batchnorm": config.normalization == "batchnorm"}
+
+
 def same_architecture(config: LatentConfig) -> dict[str, AutoencoderConfig]:
     """The published VAEs with this architecture, by name; their constants are what a file of such shapes may have."""
-    bare = dataclasses.replace(config, scaling_factor=1.0, shift_factor=0.0)
-    return {
-        name: published
-        for name, published in MODELS.items()
-        if dataclasses.replace(published, scaling_factor=1.0, shift_factor=0.0) == bare
-    }
+    if not isinstance(config, AutoencoderConfig):
+        return {}
+    shape, kind = in_shapes(config), config.bottleneck.kind
+    return {name: c for name, c in PUBLISHED.items() if in_shapes(c) == shape and c.bottleneck.kind == kind}

@@ -42,7 +42,15 @@ def find_source(path: str | Path) -> Source:
     """
     if str(path).startswith(HUB_PREFIX):
         path = fetch(str(path))
-    path = Path(path).expanduser()
+    try:
+        return _of_path(Path(path).expanduser())
+    except RuntimeError:  # of expanduser: ~NAME of nobody
+        raise FormatError(f"model {str(path)!r} does not exist: there is no user of that name") from None
+    except OSError as error:
+        raise FormatError(f"model {str(path)!r} could not be read: {error.strerror or error}") from None
+
+
+def _of_path(path: Path) -> Source:
     if path.is_dir():
         return _of_folder(path)
     if not path.exists():
@@ -69,7 +77,7 @@ def _of_folder(path: Path) -> Source:
     if halves := sorted(p for p in path.iterdir() if p.suffix in ENDINGS and re.search(r"(^|_)encoder$", p.stem)):
         if len(halves) > 1:
             raise FormatError(f"{path} holds several encoders ({', '.join(p.name for p in halves)}); give one of these files")
-        return find_source(halves[0])
+        return _of_path(halves[0])
     if (path / "run.json").is_file():
         raise FormatError(f"{path} holds a run that has not finished; continue it with --resume")
     models = sorted(p.name for p in path.iterdir() if p.suffix in ENDINGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 
@@ -19,7 +20,8 @@ def model_digest(autoencoder: Autoencoder) -> str:
 
     Weights in another precision make another model: what it encodes and decodes differs.
     """
-    digest = hashlib.sha256(json.dumps(to_dict(autoencoder.config), sort_keys=True, default=str).encode())
+    config = dataclasses.replace(autoencoder.config, guessed=())  # how sure its values are changes nothing that it makes
+    digest = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True, default=str).encode())
     for name, tensor in sorted(autoencoder.state_dict().items()):
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())

@@ -24,9 +24,13 @@ Line = Sequence[tuple[float, float | None]]
 """(x, y) in the order of x; None where there is no value."""
 
 
+LARGEST = 1e100
+"""Values that are drawn: the middle of two of twice as many digits is no number any more."""
+
+
 def thinned(line: Line, limit: int = POINTS) -> list[tuple[float, float]]:
-    """At most `limit` points: means of equally many neighbours, without those that have no value."""
-    points = [(x, y) for x, y in line if y is not None and math.isfinite(y)]
+    """At most `limit` points: means of equally many neighbours, without those that have no value, or one beyond LARGEST."""
+    points = [(x, y) for x, y in line if y is not None and abs(y) <= LARGEST]
     if len(points) <= limit:
         return points
     edges = [i * len(points) // limit for i in range(limit + 1)]

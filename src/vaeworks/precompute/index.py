@@ -13,14 +13,21 @@ from torch import Tensor
 
 from ..config import from_dict, to_dict
 from ..errors import ConfigError, DataError, FormatError
-from ..formats.files import atomic, read_json, write_text
+from ..formats.files import atomic, read_json, write_tensors, write_text
 from .latents import LATENTS, LOGVAR
 from .plan import Plan, Shard, check_same
 from .shards import Content, is_done, read_content
 
 INDEX, STATS = "index.json", "latents_stats.pt"
 
+STATISTICS = "latents_stats.sft"
+"""The statistics as safetensors, which are what is read here; STATS has the same for LightningDiT, which takes every file that ends in
+.safetensors for latents, and reads its statistics with PyTorch."""
+
 VERSION = 1
+
+MOST_SHARDS = 1_000_000
+"""Files that a folder's plan may have."""
 
 SAMPLES = 10_000
 """Images that statistics are taken of at most, as LightningDiT does."""
@@ -51,9 +58,14 @@ def read_plan(folder: Path) -> Plan:
     if found.get("version") != VERSION:
         raise FormatError(f"{folder / INDEX} is no index of latents that this version of vaeworks reads")
     try:
-        return from_dict(Plan, found["plan"])
+        plan = from_dict(Plan, found["plan"])
     except (KeyError, TypeError, ConfigError) as error:
         raise FormatError(f"{folder / INDEX} does not say how its latents were made: {error}") from None
+    if plan.count < 0 or plan.processes < 1 or plan.settings.shard_size < 1 or plan.settings.size < 1:
+        raise FormatError(f"{folder / INDEX} has a count of images, processes or sizes below what there can be")
+    if plan.processes + plan.count // plan.settings.shard_size > MOST_SHARDS:
+        raise FormatError(f"{folder / INDEX} plans more than {MOST_SHARDS:,} shards, more than a folder holds")
+    return plan
 
 
 def finish(
@@ -70,7 +82,7 @@ def finish(
     if not any(content.rows for content in contents):
         name, reason = contents[0].skipped[0]
         raise DataError(f"none of the {plan.count} images could be encoded; the first: {name}: {reason}")
-    _write_stats(folder / STATS, statistics(folder, shards, [len(content.rows) for content in contents]))
+    _write_stats(folder, statistics(folder, shards, [len(content.rows) for content in contents]))
     _write(folder, plan, facts, classes, contents, unlisted)
     return contents
 
@@ -116,11 +128,13 @@ def _write(
     write_text(folder / INDEX, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
-def _write_stats(path: Path, stats: dict[str, Tensor]) -> None:
+def _write_stats(folder: Path, stats: dict[str, Tensor]) -> None:
     content = io.BytesIO()
     torch.save(stats, content)  # to a path it would keep the temporary file's name within
-    with atomic(path, overwrite=True) as temporary:
+    with atomic(folder / STATS, overwrite=True) as temporary:
         temporary.write_bytes(content.getvalue())
+    with atomic(folder / STATISTICS, overwrite=True) as temporary:
+        write_tensors(temporary, stats)
 
 
 def _remove(folder: Path, plan: Plan) -> None:
@@ -128,5 +142,5 @@ def _remove(folder: Path, plan: Plan) -> None:
     for shard in plan.shards():
         (folder / shard.file).unlink(missing_ok=True)
         (folder / shard.names).unlink(missing_ok=True)
-    for name in (STATS, INDEX):
+    for name in (STATS, STATISTICS, INDEX):
         (folder / name).unlink(missing_ok=True)

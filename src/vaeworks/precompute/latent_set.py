@@ -7,15 +7,15 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, FormatError
+from ..formats.archive import open_archive
 from ..formats.files import read_json
 from ..models import Posterior
-from .index import INDEX, STATS, read_plan
+from .index import INDEX, STATISTICS, STATS, read_plan
 from .latents import FLIPPED, LABELS, LATENTS, LOGVAR
 from .shards import Row, read_content
 
@@ -31,17 +31,23 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
         self.folder = Path(folder)
         self.plan = read_plan(self.folder)
         index = read_json(self.folder / INDEX)
-        if not index["complete"]:
+        if not index.get("complete"):
             raise DataError(f"{folder} is not complete; the call that has begun it does the rest")
-        self.facts: dict[str, Any] = index["facts"]
-        self.classes: list[str] | None = index["classes"]
         self.shards = self.plan.shards()
-        self._ends = list(itertools.accumulate(shard["rows"] for shard in index["shards"]))
+        try:
+            self.facts: dict[str, Any] = dict(index["facts"])
+            self.classes: list[str] | None = index["classes"]
+            rows = [shard["rows"] for shard in index["shards"]]
+        except (LookupError, TypeError, ValueError) as error:
+            raise FormatError(f"{self.folder / INDEX} is not whole: {error!r}; encode again") from None
+        if [type(n) for n in rows] != [int] * len(self.shards) or any(n < 0 for n in rows):
+            raise FormatError(f"{self.folder / INDEX} does not count the rows of its {len(self.shards)} shards; encode again")
+        self._ends = list(itertools.accumulate(rows))
         self._files: dict[int, Any] = {}
         self._rows: dict[int, list[Row]] = {}
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Latents c h w, unnormalized, as they are kept; and the number of the class (0 where there are no classes)."""
@@ -63,13 +69,21 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
         """Which image a row is of: its number in the data set, its name, the SHA-256 of its bytes."""
         shard, row = self._place(index)
         if shard not in self._rows:
-            self._rows[shard] = read_content(self.folder, self.shards[shard]).rows
+            found = read_content(self.folder, self.shards[shard]).rows
+            if len(found) != (count := self._count(shard)):
+                raise FormatError(f"{self.folder / self.shards[shard].names} lists {len(found)} images, {INDEX} {count}; encode again")
+            self._rows[shard] = found
         return self._rows[shard][row]
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation by channel, 1 c 1 1 each: (latents - mean) / std is what LightningDiT trains on."""
-        found = torch.load(self.folder / STATS, weights_only=True)
-        return found["mean"], found["std"]
+        path = next((path for name in (STATISTICS, STATS) if (path := self.folder / name).is_file()), self.folder / STATISTICS)
+        archive = open_archive(path)  # never unpickled, where it is a pickle of an earlier version's
+        return archive.read("mean"), archive.read("std")
+
+    def _count(self, shard: int) -> int:
+        """Rows of a shard."""
+        return self._ends[shard] - (self._ends[shard - 1] if shard else 0)
 
     def _place(self, index: int) -> tuple[int, int]:
         if not -len(self) <= index < len(self):
@@ -80,11 +94,19 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
 
     def _row(self, shard: int, name: str, row: int) -> Tensor:
         if shard not in self._files:
-            self._files[shard] = safe_open(self.folder / self.shards[shard].file, framework="pt")
+            path = self.folder / self.shards[shard].file
+            try:
+                self._files[shard] = safe_open(path, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise FormatError(f"{path} is not a whole safetensors file: {error}; delete it, and encode again") from None
         file = self._files[shard]
         if name not in file.keys():  # noqa: SIM118
             raise ConfigError(f"{self.folder} holds no {name}; encode with --flip for mirror images, --posterior moments for variances")
-        return file.get_slice(name)[row : row + 1][0]
+        part = file.get_slice(name)
+        shape, count = part.get_shape(), self._count(shard)
+        if len(shape) != (1 if name == LABELS else 4) or shape[0] != count:
+            raise FormatError(f"{self.folder / self.shards[shard].file} has {name} of shape {shape} for {count} images; encode again")
+        return part[row : row + 1][0]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_files": {}}  # mapped files stay with their process

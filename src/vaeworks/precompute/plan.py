@@ -146,11 +146,12 @@ def labels_digest(labels: Sequence[str] | None) -> str:
 
 
 def normalization_facts(autoencoder: Autoencoder) -> dict[str, Any]:
-    """What makes of the latents what a diffusion model sees: kept beside them, and not applied to them."""
+    """What makes of the latents what a diffusion model sees: kept beside them, and not applied to them; None where it is not known."""
     config = autoencoder.config
+    scale, shift = (config.scaling_factor, config.shift_factor) if config.normalization_known else (None, None)
     facts: dict[str, Any] = {
-        "normalized": False, "normalization": config.normalization, "scaling_factor": config.scaling_factor,
-        "shift_factor": config.shift_factor, "latents_mean": config.latents_mean, "latents_std": config.latents_std,
+        "normalized": False, "normalization": config.normalization, "scaling_factor": scale,
+        "shift_factor": shift, "latents_mean": config.latents_mean, "latents_std": config.latents_std,
         "latents_patch": config.latents_patch,
     }  # fmt: skip
     if config.normalization == "batchnorm":

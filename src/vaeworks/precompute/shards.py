@@ -64,9 +64,9 @@ def is_done(folder: Path, shard: Shard, plan: Plan) -> bool:
     try:
         with safe_open(path, framework="pt") as file:
             own = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not a whole safetensors file ({error}); delete it, and the same call makes it again") from None
-    if own.get("plan") != plan.digest:
+    if not isinstance(own, dict) or own.get("plan") != plan.digest:
         raise FormatError(f"{path} belongs to other latents than {folder / 'index.json'} describes; delete it, or choose another folder")
     return (folder / shard.names).exists()
 
@@ -75,6 +75,10 @@ def read_content(folder: Path, shard: Shard) -> Content:
     """Of which images a shard is. Errors: FormatError for a list that is missing or torn."""
     found = read_json(folder / shard.names)
     try:
-        return Content([Row(*row) for row in found["images"]], [(name, reason) for name, reason in found["skipped"]])
+        content = Content([Row(*row) for row in found["images"]], [(name, reason) for name, reason in found["skipped"]])
     except (KeyError, TypeError, ValueError):
         raise FormatError(f"{folder / shard.names} does not list the images of {shard.file}") from None
+    known = all(type(number) is int and isinstance(name, str) and isinstance(digest, str) for number, name, digest in content.rows)
+    if not known or not all(isinstance(word, str) for skipped in content.skipped for word in skipped):
+        raise FormatError(f"{folder / shard.names} lists other things than images by number, name and digest")
+    return content

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from ..config import AutoencoderConfig, LossConfig, RegularizerConfig, TrainConfig, to_dict
 from ..errors import FormatError
-from ..formats.files import read_json, write_text
+from ..formats.files import write_text
 from ..formats.identify import family_in_words
 from ..formats.locate import locate
 from .card_facts import Facts
 from .card_loading import MODEL, loading
 from .figures import EVENT, LOOK, number, open_alarms, written
 from .log_lines import read_log
-from .run import DATA, RESULT, read_run
+from .run import RESULT, read_data, read_result, read_run
 from .validate import CROP
 
 CARD = "README.md"
@@ -37,21 +37,25 @@ def write_card(run: Path) -> Path:
 def card(run: Path) -> str:
     """The text of the card of a finished run."""
     located = locate(run / MODEL)
-    assert isinstance(located.config, AutoencoderConfig), "runs train no TAESD"
-    if not (run / RESULT).is_file():
+    if not isinstance(located.config, AutoencoderConfig):
+        raise FormatError(f"{run / MODEL} is a TAESD, which no run trains")
+    result = read_result(run)
+    if not result:
         raise FormatError(f"{run} has no {RESULT}: only a finished run has a card")
-    facts = Facts(run.resolve().name, read_run(run), read_json(run / DATA), read_json(run / RESULT), read_log(run), located.config)
-    title = f"# {facts.name}\n\n{_what(facts)}"
-    told = (
-        title,
-        _figures(facts),
-        _beside_start(facts),
-        _training(facts),
-        _latents(facts),
-        loading(located),
-        _limits(facts),
-    )
-    return front_matter(facts) + "\n" + "\n\n".join(filter(None, told)) + "\n"
+    facts = Facts(run.resolve().name, read_run(run), read_data(run), result, read_log(run), located.config)
+    try:
+        told = (
+            f"# {facts.name}\n\n{_what(facts)}",
+            _figures(facts),
+            _beside_start(facts),
+            _training(facts),
+            _latents(facts),
+            loading(located),
+            _limits(facts),
+        )
+        return front_matter(facts) + "\n" + "\n\n".join(filter(None, told)) + "\n"
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise FormatError(f"the records of {run} are not those that a run leaves ({error!r:.150}), so that no card can be made") from None
 
 
 def front_matter(facts: Facts) -> str:
@@ -244,6 +248,8 @@ def _latents(facts: Facts) -> str:
         seen = f"squares of {m.latents_patch}x{m.latents_patch} latents, normalized by the statistics of each channel that the file holds"
     elif m.normalization == "channel":
         seen = "`(latents - mean) / std`, by channel"
+    elif not m.normalization_known:
+        seen = f"latents at a scale that the file of {_latents_of(facts.config) or 'the VAE it began as'} does not say"
     else:
         seen = f"`(latents - {m.shift_factor:.5g}) * {m.scaling_factor:.5g}`: **shift_factor {m.shift_factor:.5f}, "
         seen += f"scaling_factor {m.scaling_factor:.5f}**"

@@ -10,6 +10,7 @@ optimizer.* discriminator_optimizer.*                   <exp_avg|exp_avg_sq|step
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from ..processes import broadcast_tensors, main_first
 from .trained import Trained
 
 METADATA_KEY = "vaeworks_checkpoint"
+
+NAME = re.compile(r"[0-9]{10,18}\.safetensors")
+"""Of a checkpoint's file: the images seen."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +80,24 @@ def _delete_old(folder: Path, newest: Path, keep: int, good: int | None) -> None
     kept = {newest, *planned[-keep:]}
     if good is not None and (before := [p for p in planned if images_of(p) <= good]):
         kept.add(before[-1])
-    for old in folder.glob("*.safetensors"):
+    for old in checkpoint_files(folder):
         if old not in kept:
             old.unlink()
 
 
 def planned_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints that an undisturbed run has as well, oldest first; torn files are none."""
-    return [path for path in sorted(folder.glob("*.safetensors")) if (position := _position(path)) is not None and position.planned]
+    return [path for path in checkpoint_files(folder) if (position := _position(path)) is not None and position.planned]
 
 
 def images_of(path: Path) -> int:
     """Images seen, by a checkpoint's name; -1 for another file."""
-    return int(path.stem) if path.stem.isdigit() else -1
+    return int(path.stem) if NAME.fullmatch(path.name) else -1
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Files with a checkpoint's name, fewest images first. What else is in the folder is never read, and never deleted."""
+    return sorted(path for path in folder.glob("*.safetensors") if NAME.fullmatch(path.name))
 
 
 def load_checkpoint(path: Path | None, trained: Trained) -> Position:
@@ -105,7 +114,10 @@ def load_checkpoint(path: Path | None, trained: Trained) -> Position:
         found, metadata = read_tensors(path)
         if METADATA_KEY not in metadata:
             raise FormatError(f"{path} is no training checkpoint")
-        return _position_in(metadata[METADATA_KEY])
+        try:
+            return _position_in(metadata[METADATA_KEY])
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise FormatError(f"{path} does not say how far its run has come: {str(error)[:100]}") from None
 
     position = main_first(read)
     tensors = broadcast_tensors(found)
@@ -122,7 +134,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
     Errors: FormatError where there are checkpoints and none is whole.
     """
-    paths = sorted(folder.glob("*.safetensors"), reverse=True)
+    paths = checkpoint_files(folder)[::-1]
     for path in paths:
         try:
             read_tensors(path)
@@ -142,7 +154,7 @@ def good_checkpoint(folder: Path, images: int) -> Path | None:
 
 def remove_newer(path: Path) -> None:
     """Delete the checkpoints after this one, which are torn: they must not count among the newest ones that are kept."""
-    for other in path.parent.glob("*.safetensors"):
+    for other in checkpoint_files(path.parent):
         if other.name > path.name:
             other.unlink()
 
@@ -150,7 +162,11 @@ def remove_newer(path: Path) -> None:
 def _position_in(text: str) -> Position:
     """The position in a checkpoint's metadata; fields of earlier versions are passed over."""
     known = {f.name for f in fields(Position)}
-    return Position(**{name: value for name, value in json.loads(text).items() if name in known})
+    found = Position(**{name: value for name, value in json.loads(text).items() if name in known})
+    counted = type(found.images_seen) is int and 0 <= found.images_seen < 2**63 and type(found.seconds) in (int, float)
+    if not counted or not isinstance(found.balance, dict) or not isinstance(found.planned, bool):
+        raise ValueError("images_seen, seconds, balance and planned are of other kinds")
+    return found
 
 
 def _position(path: Path) -> Position | None:
@@ -159,7 +175,7 @@ def _position(path: Path) -> Position | None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         return _position_in(metadata[METADATA_KEY])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
 
 

@@ -22,11 +22,15 @@ DISCRIMINATOR = (
 """Of step lines while a discriminator learns, and while it is felt."""
 
 
+BEYOND = 1e150
+"""No figure is as large."""
+
+
 def number(value: Any) -> float | None:
-    """A figure as a finite number; None for what is absent, no number, or not finite."""
+    """A figure as a finite number; None for what is absent, no number, not finite, or so large that its square would not be."""
     if type(value) is not float and (isinstance(value, bool) or not isinstance(value, (int, float))):
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if abs(value) < BEYOND else None
 
 
 def regularizers(line: Mapping[str, Any]) -> dict[str, float | None]:

@@ -70,9 +70,11 @@ def drift_warning(config: TrainConfig, before: float, after: float) -> str | Non
     ratio = after / before
     if abs(ratio - 1) <= DRIFT:
         return None
-    scale = config.model.scaling_factor
+    scale, known = config.model.scaling_factor, config.model.normalization_known
     kept, new = {
-        "scalar": (f"its scaling_factor stays {scale:g}", f", with a scaling_factor of {scale / ratio:.5g}"),
+        "scalar": (f"its scaling_factor stays {scale:g}", f", with a scaling_factor of {scale / ratio:.5g}")
+        if known
+        else ("its scale, which its file does not say, stays what it was", ""),
         "channel": ("its latents_mean and latents_std stay what they were", ""),
         "batchnorm": ("its batch normalization's statistics stay what they were", ""),
     }[config.model.normalization]

@@ -41,7 +41,7 @@ class LatentStats:
         """The configuration with these figures; of normalization "channel" the scale stays 1."""
         channel = config.normalization == "channel"
         scale, shift = (1.0, 0.0) if channel else (self.scaling_factor, self.shift_factor)
-        return dataclasses.replace(config, latents_mean=self.mean, latents_std=self.std, scaling_factor=scale, shift_factor=shift)
+        return config.told(latents_mean=self.mean, latents_std=self.std, scaling_factor=scale, shift_factor=shift)
 
     def apply_(self, autoencoder: Autoencoder) -> None:
         """Give the autoencoder the normalization that its latents have turned out to need, in the kind that its configuration names."""

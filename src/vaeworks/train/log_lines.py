@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.files import write_text
-from .figures import LOOK
+from .figures import EVENT, LOOK
 
 JSONL = "log.jsonl"
+
+LIMIT = 2**64
+"""What whole numbers of a log are below, so that they become floats."""
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -37,11 +40,32 @@ def last_look(run: Path, images_seen: int) -> tuple[int | None, float | None, fl
 
 def _lines(run: Path) -> list[tuple[str, dict[str, Any]]]:
     found = []
-    for text in (run / JSONL).read_text(encoding="utf-8").splitlines() if (run / JSONL).exists() else []:
+    for text in (run / JSONL).read_text(encoding="utf-8", errors="replace").split("\n") if (run / JSONL).is_file() else []:
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and "images_seen" in line:
+        if isinstance(line, dict) and _is_line(line):
             found.append((text, line))
     return found
+
+
+def _is_line(line: dict[str, Any]) -> bool:
+    """Whether a line has what its kind has: where it was written, figures as numbers or lists of them, sentences as text."""
+    if type(line.get("images_seen")) is not int or not 0 <= line["images_seen"] < LIMIT:
+        return False
+    if EVENT in line:
+        return isinstance(line[EVENT], str) and isinstance(line.get("alarm"), bool) and isinstance(line.get("kind", ""), str)
+    if LOOK in line and isinstance(line[LOOK], (str, list)):
+        return False
+    return all(_is_figure(value) for value in line.values())
+
+
+def _is_figure(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(v is None or _is_number(v) for v in value)
+    return value is None or isinstance(value, (str, bool)) or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < LIMIT)

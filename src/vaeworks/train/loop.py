@@ -15,13 +15,16 @@ from typing import Any
 
 import torch
 
-from ..config import TrainConfig, dumps, to_dict
+from ..config import TrainConfig, asked_options, check_asked, dumps, to_dict
 from ..data import batches, training_crops
 from ..errors import DataError, TrainingError
-from ..formats import load, save
+from ..formats import save
 from ..formats.files import write_picture, write_text
+from ..formats.layouts import read
+from ..formats.locate import locate
 from ..launcher import shared
 from ..models import Autoencoder
+from ..models.feature_nets import FEATURE_NETS
 from ..processes import joined, main_first, rank, together, world_size
 from .balance_state import Event
 from .checkpoint import Position, good_checkpoint, load_checkpoint, newest_checkpoint, remove_newer, save_checkpoint
@@ -91,6 +94,7 @@ def _train(
 ) -> RunResult:
     # settle what is not said: precision and architecture, once, so that a run continued elsewhere stays the same run
     together(lambda: check_processes(config))
+    together(lambda: check_asked(config, FEATURE_NETS))
     together(lambda: check_trackers(config.trackers))
     say = functools.partial(print, file=sys.stderr) if show else None
     config, told = main_first(lambda: _settled(config, out, device, resume))
@@ -129,6 +133,7 @@ def _train(
     val_images = together(lambda: validation_images(model, val_set.files, config.data.val_images) if rank() == 0 else [])
     crops = training_crops(train_set, config.data, config.seed, config.model.in_channels, bookmarks=out / STREAM)
     started = time.perf_counter() - position.seconds
+    again = _again(config, recipe, data, out)
     images_seen = position.images_seen
     looked_at, val_psnr, best = main_first(lambda: last_look(out, images_seen))
 
@@ -176,7 +181,7 @@ def _train(
                 batch, counters = together(lambda: next(stream))
             except DataError as problem:
                 saved = checkpoint(planned=False)
-                raise shared(DataError(f"{problem}; saved {saved}; mend it and continue with: {_again(recipe, data, out)}")) from None
+                raise shared(DataError(f"{problem}; saved {saved}; mend it and continue with: {again}")) from None
 
             # one step
             if supervisor.switch_parts():
@@ -218,7 +223,7 @@ def _train(
             if planned or wanted:
                 saved = checkpoint(planned=planned)
             if wanted:
-                raise shared(Interrupted(f"stopped at {images_seen:,} images; saved {saved}; continue with: {_again(recipe, data, out)}"))
+                raise shared(Interrupted(f"stopped at {images_seen:,} images; saved {saved}; continue with: {again}"))
         if looked_at != images_seen:
             look()
         checkpoint(planned=False)  # to extend the run from
@@ -239,7 +244,7 @@ def _train(
                 return stats
 
             if (out / BEST).exists():
-                finished(load(out / BEST).to(device), out / BEST)
+                finished(read(locate(out / BEST)).to(device), out / BEST)
             stats = finished(judged, out / "model.safetensors")
             finetuned = compare_with_start(config, judged, val_images, stats, measured)
             if finetuned is not None and finetuned.warning is not None:
@@ -283,10 +288,11 @@ def _due(images_seen: int, batch: int, every: int) -> bool:
     return images_seen // every > (images_seen - batch) // every
 
 
-def _again(recipe: str, data: str, out: Path) -> str:
+def _again(config: TrainConfig, recipe: str, data: str, out: Path) -> str:
     if recipe == CUSTOM:
         return f"train(config, {data!r}, {str(out)!r}, resume=True)"
-    return shlex.join(["vaeworks", "train", recipe, "--data", data, "--out", str(out), "--resume"])
+    words = ["vaeworks", "train", recipe, "--data", data, "--out", str(out), "--resume", *asked_options(config, FEATURE_NETS)]
+    return shlex.join(words)
 
 
 def _where(device: torch.device) -> str:

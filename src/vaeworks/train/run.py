@@ -13,12 +13,13 @@ RUN/result.json              the figures it ended with
 
 from __future__ import annotations
 
-from collections.abc import Container
+import re
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig, differences, dumps, from_dict, to_dict
+from ..config import TrainConfig, differences, dumps, from_dict, recorded, to_dict
 from ..data import ImageFile, ImageSet, ImageStream, first_images, is_held_out, is_stream, open_stream, scan
 from ..data.place import open_place
 from ..errors import ConfigError, DataError, FormatError
@@ -70,8 +71,14 @@ def check_folder(out: Path, record: RunRecord, resume: bool) -> None:
         raise ConfigError(f"{out} holds a run of recipe {stored.recipe!r}, not {record.recipe!r}; choose another --out")
     changed = {name: pair for name, pair in differences(stored.config, record.config).items() if _matters(name, *pair)}
     if changed:
-        what = ", ".join(f"{name} was {a}, now {b}" for name, (a, b) in changed.items())
+        what = ", ".join(f"{name} was {_said(a)}, now {_said(b)}" for name, (a, b) in changed.items())
         raise ConfigError(f"{out} holds a run of another configuration ({what}); take its settings, or choose another --out")
+
+
+def _said(value: Any) -> str:
+    """A setting for people: texts that are no print, and values without end, are shown as such."""
+    text = value if isinstance(value, str) and value.isprintable() else str(value) if isinstance(value, (int, float)) else repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, val: ImageSet) -> None:
@@ -93,30 +100,110 @@ def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, va
 
 
 def read_run(out: Path) -> RunRecord:
-    """The record of the run in a folder.
+    """The record of the run in a folder. What it says of code and networks is not done before a user has said it, too (config/recorded.py).
 
-    Errors: ConfigError where there is none.
+    Errors: ConfigError where there is none, FormatError for what is no run's record.
     """
     if not (out / RUN).is_file():
         raise ConfigError(f"{out} holds no run to resume; leave --resume away to start one")
     values = read_json(out / RUN)
+    if (text := next(filter(CONTROL.search, _texts(values)), None)) is not None:
+        raise FormatError(f"{out / RUN} has control characters in {text[:50]!r}, which no run's record has")
     try:
-        return RunRecord(values["recipe"], values["source"], from_dict(TrainConfig, values["config"]))
-    except (LookupError, TypeError, ValueError) as error:
+        return RunRecord(_text(values["recipe"]), _text(values["source"]), recorded(from_dict(TrainConfig, values["config"])))
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise FormatError(f"{out / RUN} is not a run's record: {error}") from None
+
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that a terminal obeys: what a record says becomes defaults of options, which help prints."""
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        waiting += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.50} is no text")
+    return value
 
 
 def trained_on(model: Path) -> Container[str]:
     """Content digests of the images that a run was trained on, for `in`; empty for a path that is no run.
 
     Of a stream they are not known one by one: all that were not held out count as trained on.
+    Errors: FormatError for a list of images that is none.
     """
     if not (model / DATA).is_file():
         return set()
     values = read_json(model / DATA)
-    if (streamed := values.get("streamed")) is not None:
-        return _AllBut(streamed["val_fraction"], frozenset(file["digest"] for file in values["val"]))
-    return {file["digest"] for file in values.get("train", [])}
+    try:
+        digests = {side: {str(file["digest"]) for file in values.get(side, [])} for side in ("train", "val")}
+        if (streamed := values.get("streamed")) is not None:
+            return _AllBut(float(streamed["val_fraction"]), frozenset(digests["val"]))
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
+        raise FormatError(f"{model / DATA} does not list a run's images by their digests") from None
+    return digests["train"]
+
+
+def read_data(out: Path) -> dict[str, Any]:
+    """The images of the run in a folder, as data.json has them.
+
+    Errors: FormatError for a file that is missing or lists something else.
+    """
+    values = read_json(out / DATA)
+    for side in ("train", "val"):
+        if not isinstance(files := values.get(side), list) or not all(map(_is_file, files)):
+            raise FormatError(f"{out / DATA} does not list the images of {side!r} by path, digest, width and height")
+    skipped, streamed = values.get("skipped", []), values.get("streamed")
+    if not isinstance(skipped, list) or not all(isinstance(s, list) and [type(t) for t in s] == [str, str] for s in skipped):
+        raise FormatError(f"{out / DATA} does not list what was skipped as [path, reason]")
+    if streamed is not None and not (isinstance(streamed, dict) and type(streamed.get("val_fraction")) in (int, float)):
+        raise FormatError(f"{out / DATA} does not say which share of its stream is held out")
+    return values
+
+
+def read_result(out: Path) -> dict[str, Any]:
+    """The figures that the run in a folder ended with; {} where it has not.
+
+    Errors: FormatError for a file that holds others.
+    """
+    if not (out / RESULT).is_file():
+        return {}
+    values = read_json(out / RESULT)
+    latents = values.get("latents")
+    scale = latents.get("scaling_factor") if isinstance(latents, dict) else None
+    counts = [values.get(name) for name in ("images_seen", "num_parameters")]
+    figures = [values.get(name) for name in ("seconds", "images_per_second")]
+    if not (
+        all(type(n) is int and _in_range(n) for n in counts)
+        and all(map(_in_range, figures))
+        and scale != 0
+        and _in_range(abs(scale) if isinstance(scale, (int, float)) else scale)
+        and isinstance(values.get("precision"), str)
+    ):
+        raise FormatError(f"{out / RESULT} does not hold the figures that a run ends with")
+    return values
+
+
+def _in_range(value: Any) -> bool:
+    """Whether it is a number that is not negative, and not beyond what is counted."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_file(values: Any) -> bool:
+    return (
+        isinstance(values, dict)
+        and all(isinstance(values.get(name), str) for name in ("path", "digest"))
+        and all(type(side := values.get(name)) is int and 0 < side < 2**31 for name in ("width", "height"))
+    )
 
 
 @dataclass(frozen=True)
@@ -143,7 +230,7 @@ def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | 
         streamed = is_stream(config.data.val)
         given = first_images(config.data.val, config.data.val_images, smallest) if streamed else scan(config.data.val, smallest)
     train, val, told = (_split_stream if is_stream(source) else _split_set)(config, source, given)
-    if (out / DATA).is_file() and (before := read_json(out / DATA).get("train_digest", "")) != train.digest:
+    if (out / DATA).is_file() and (before := str(read_json(out / DATA).get("train_digest", ""))) != train.digest:
         raise DataError(f"the images in {source!r} are not those that the run started with (digest {before[:8]}, now {train.digest[:8]})")
     told += [f"skipped {path}: {reason}" for path, reason in train.skipped[:5]]
     if len(train.skipped) > 5:

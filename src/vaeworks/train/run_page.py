@@ -12,14 +12,14 @@ from typing import Any, Literal
 from PIL import Image
 
 from .. import __version__
-from ..config import TrainConfig, differences, to_dict
+from ..config import TrainConfig, asked_options, differences, to_dict
 from ..errors import ConfigError
-from ..formats.files import read_json
+from ..models.feature_nets import FEATURE_NETS
 from ..pages import data_uri, write_page
 from ..recipes import recipe
 from .figures import EVENT, LOOK, STEP, duration, number, open_alarms, percent, written
 from .log_lines import read_log
-from .run import DATA, RESULT, read_run
+from .run import RunRecord, read_data, read_result, read_run
 from .run_charts import sections
 from .validate import CROP, ROW_GAP
 
@@ -74,7 +74,7 @@ class RunPage:
         events = [line for line in lines if EVENT in line]
         looks = [line for line in lines if LOOK in line]
         if self._data is None:
-            self._data = read_json(self._run / DATA)
+            self._data = read_data(self._run)
         return {
             "version": __version__,
             "name": self._run.resolve().name,
@@ -97,7 +97,7 @@ class RunPage:
             "data": _images(self._data, record.source),
             "changed": _changed(record.recipe, self._config),
             "parts": _parts(to_dict(self._config)),
-            "commands": _commands(self._run, record.recipe, record.source, status),
+            "commands": _commands(self._run, record, status),
         }
 
     def _headlines(self, lines: Sequence[Mapping[str, Any]], looks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -110,11 +110,11 @@ class RunPage:
             if number(looks[-1].get("val_ssim")) is not None:
                 found.append((written(looks[-1]["val_ssim"], ".4f"), "SSIM on held-out images"))
         elif step:
-            found.append((f"{written(step['psnr'], '.2f')} dB", "PSNR of training crops"))
+            found.append((f"{written(step.get('psnr'), '.2f')} dB", "PSNR of training crops"))
         if self._config.model.bottleneck.kind == "kl" and step:
-            found.append((written(step["bits_per_dimension"]), "bits per latent element (KL)"))
-        result = read_json(self._run / RESULT) if (self._run / RESULT).is_file() else {}
-        if result and result.get("images_seen") == lines[-1]["images_seen"]:
+            found.append((written(step.get("bits_per_dimension")), "bits per latent element (KL)"))
+        result = read_result(self._run)
+        if result and lines and result["images_seen"] == lines[-1]["images_seen"]:
             found.append((f"{result['num_parameters']:,}", "parameters"))
             found.append((duration(result["seconds"]), f"of training, {result['images_per_second']:,.1f} images/s, {result['precision']}"))
             found.append((written(1 / result["latents"]["scaling_factor"], ".4f"), "standard deviation of the latents"))
@@ -160,7 +160,7 @@ class RunPage:
             return None
         first, factor = min(files, key=lambda file: str(file["digest"])), self._config.model.downsample_factor
         width, height = (min(int(first[side]), CROP) // factor * factor for side in ("width", "height"))
-        return width, height
+        return (width, height) if width and height else None
 
     def _sample(self, images_seen: int) -> Path:
         return self._run / "samples" / f"{images_seen:010d}.png"
@@ -215,10 +215,11 @@ def _parts(values: Mapping[str, Any], name: str = "run") -> dict[str, dict[str, 
     return found
 
 
-def _commands(run: Path, name: str, source: str, status: Status) -> list[str]:
+def _commands(run: Path, record: RunRecord, status: Status) -> list[str]:
     found = []
     if status.state != "finished":
-        again = shlex.join(["vaeworks", "train", name, "--data", source, "--out", str(run), "--resume"])
+        options = ["--data", record.source, "--out", str(run), "--resume", *asked_options(record.config, FEATURE_NETS)]
+        again = shlex.join(["vaeworks", "train", record.recipe, *options])
         found += ["# go on after an interruption", again, ""]
     model = run if status.state == "finished" else run / "best.safetensors"
     which = "the finished model" if status.state == "finished" else "the best state so far"

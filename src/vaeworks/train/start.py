@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,10 @@ from ..data import random_seed
 from ..data.order import INIT
 from ..errors import ConfigError
 from ..formats.backbones import Backbone, load_backbone
+from ..formats.guesses import NETWORK
 from ..formats.layouts import read
 from ..formats.locate import Located, locate
+from ..formats.tensor_shapes import each_shape
 from ..losses import Distance
 from ..losses.perceptual import FeatureDistance
 from ..models import Autoencoder, build
@@ -71,14 +74,16 @@ def _of_start(config: TrainConfig, path: str) -> tuple[AutoencoderConfig, list[s
     if expects is not None:
         found, more = _as_expected(found, located, expects)
         told += more
-    elif located.ambiguity:
-        told.append(located.ambiguity)
+        told += [doubt for doubt in located.doubts if doubt != located.ambiguity]
+    else:
+        told += located.doubts
     if (found.encoder_scale, found.decoder_scale) != (1.0, 1.0):
         told.append("it was repaired for float16, which is undone for training; repair the result anew")
         found = dataclasses.replace(found, encoder_scale=1.0, decoder_scale=1.0)
     wished = config.model.bottleneck
     bottleneck = dataclasses.replace(found.bottleneck, noise=wished.noise, noise_scale=wished.noise_scale, prefixes=wished.prefixes)
-    return dataclasses.replace(found, bottleneck=bottleneck), told
+    network = {name: getattr(found, name) for name in NETWORK}  # guessed or not, the result is trained with these
+    return found.told(bottleneck=bottleneck, **network), told
 
 
 def _as_expected(found: AutoencoderConfig, located: Located, expects: str) -> tuple[AutoencoderConfig, list[str]]:
@@ -92,7 +97,7 @@ def _as_expected(found: AutoencoderConfig, located: Located, expects: str) -> tu
         what = ", ".join(f"{name} is {b}, not {a}" for name, (a, b) in other.items())
         raise ConfigError(f"{path} is not {expects}'s VAE ({what}); take another recipe")
     if located.ambiguity:
-        found = dataclasses.replace(found, **_normalization(published))
+        found = found.told(**_normalization(published))
         return found, [f"it does not say how its latents are scaled: taken for {expects}'s {published.scaling_factor}"]
     if found.normalization == "scalar" and (found.scaling_factor, found.shift_factor) != (published.scaling_factor, published.shift_factor):
         return found, [f"its scaling_factor is {found.scaling_factor:g}, not {expects}'s {published.scaling_factor}; it keeps its own"]
@@ -111,7 +116,9 @@ def _for_teacher(model: AutoencoderConfig, teacher: str, has_scale: bool) -> tup
         raise ConfigError(f"the teacher {teacher} is {theirs}, this model {ours}; take a teacher with the same latents")
     if located.ambiguity and has_scale:
         return model, []
-    model = dataclasses.replace(model, **_normalization(found))
+    model = model.told(**_normalization(found))
+    if not found.normalization_known:
+        model = model.guessing(["scaling_factor"])
     return model, [f"its latents shall be those of {teacher}, and are normalized as there", *filter(None, [located.ambiguity])]
 
 
@@ -128,6 +135,7 @@ def initial_model(config: TrainConfig, teacher: Autoencoder | None = None, blank
     if config.finetune.path is not None and not blank:
         model = _started(config.model, start_autoencoder(config.finetune.path))
     else:
+        _check_extent(config.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_seed(config.seed, INIT))
             model = build(config.model)
@@ -137,6 +145,21 @@ def initial_model(config: TrainConfig, teacher: Autoencoder | None = None, blank
         model.bn.load_state_dict({name: t.cpu() for name, t in teacher.bn.state_dict().items()})
     model.set_gradient_checkpointing(config.gradient_checkpointing)
     return model.requires_grad_(True).train()
+
+
+MOST_TENSORS, MOST_NUMBERS = 20_000, 2**36
+"""Of a network that is trained: a run's record may ask for any, and hours would go by before memory is full."""
+
+
+def _check_extent(config: AutoencoderConfig) -> None:
+    """Errors: ConfigError for a network that no machine of this kind trains."""
+    numbers = 0
+    for count, (_, shape) in enumerate(each_shape(config)):
+        numbers += math.prod(shape)
+        if count >= MOST_TENSORS or numbers > MOST_NUMBERS:
+            raise ConfigError(
+                f"the model has more than {MOST_TENSORS:,} tensors or {MOST_NUMBERS:,} parameters; take fewer channels or num_res_blocks"
+            )
 
 
 def _started(config: AutoencoderConfig, start: Autoencoder) -> Autoencoder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import BalanceConfig, from_dict, to_dict
+from ..errors import FormatError
 from .balance import Balance
 from .balance_state import BalanceState, Event, Figures, Plan
 from .plateau import Plateau
@@ -20,6 +21,8 @@ class Supervisor:
         self.trained = trained
         adversarial = trained.config.adversarial
         # counts are shares of the run's length as it was when it began: a run that is made longer later keeps them
+        if saved and not saved.keys() >= {"config", "state"}:
+            raise FormatError("the checkpoint does not hold the state of the discriminator's supervisor; take an earlier one")
         config = from_dict(BalanceConfig, saved["config"]) if saved else adversarial.balance(trained.config.images)
         self.balance = Balance.from_dict(config, saved["state"]) if saved else Balance(config, self._first_state(config))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..config import TrainConfig, to_dict
-from ..errors import ConfigError, MissingExtraError, VaeworksError
+from ..errors import ConfigError, FormatError, MissingExtraError, VaeworksError
 from ..formats.files import read_json, write_text
 from .figures import number
 
@@ -74,6 +75,8 @@ class WandB:
 
         self._library = wandb
         identity = read_json(run / IDENTITY).get("id") if (run / IDENTITY).is_file() else None
+        if identity is not None and not (isinstance(identity, str) and re.fullmatch(r"[\w-]{1,128}", identity)):
+            raise FormatError(f"{run / IDENTITY} does not hold the id of a run of Weights & Biases; delete it, and a new one begins")
         self._run = wandb.init(project=PROJECT, name=run.resolve().name, dir=str(run), config=to_dict(config), id=identity, resume="allow")
         self._run.define_metric("images_seen", hidden=True)
         self._run.define_metric("*", step_metric="images_seen")

@@ -50,10 +50,8 @@ class Collapse:
         levels, threshold, kind = self._levels(line)
         if not levels or not 0 < line["images_seen"] >= self._config.optimizer.warmup_images:
             return
-        before = self._silent or (False,) * len(levels)
-        self._silent = tuple(
-            level < threshold * (ALIVE_AGAIN if was else 1.0) for level, was in zip(levels, before, strict=len(before) == len(levels))
-        )
+        before = self._silent if len(self._silent) == len(levels) else (False,) * len(levels)
+        self._silent = tuple(level < threshold * (ALIVE_AGAIN if was else 1.0) for level, was in zip(levels, before, strict=True))
         count, total = sum(a and b for a, b in zip(self._silent, before, strict=True)), len(levels)
         if self._told and not any(self._silent):
             self._told = 0

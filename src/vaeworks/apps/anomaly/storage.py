@@ -61,13 +61,14 @@ def load_detector(path: str | Path, autoencoder: Autoencoder | None = None, feat
         facts = json.loads(metadata[METADATA_KEY])
         if facts["version"] > VERSION:
             raise FormatError(f"{path} was written by a newer vaeworks (version {facts['version']}); update vaeworks")
-        detector = AnomalyDetector(autoencoder, features=features, **{name: _tuple(v) for name, v in facts["parameters"].items()})
+        parameters = {name: _tuple(facts["parameters"][name]) for name in PARAMETERS}
+        detector = AnomalyDetector(autoencoder, features=features, **parameters)
         linear = "pca.mean" in arrays
         if not linear:
             _check_networks(path, facts["networks"], autoencoder, features)
         _restore(detector, facts, arrays)
         detector.sight_ = PcaSight(arrays["pca.mean"], arrays["pca.components"]) if linear else VaeSight(autoencoder, features)  # type: ignore[arg-type]
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, (FormatError, ConfigError)):
             raise
         raise FormatError(f"{path} is no detector of `vaeworks anomaly`: {error}; fit one with --normal") from None
@@ -75,8 +76,9 @@ def load_detector(path: str | Path, autoencoder: Autoencoder | None = None, feat
 
 
 def _restore(detector: AnomalyDetector, facts: dict[str, Any], arrays: dict[str, Any]) -> None:
-    for name, value in facts["fitted"].items():
-        setattr(detector, name, _tuple(value))
+    for name in FITTED:
+        if name in facts["fitted"]:
+            setattr(detector, name, _tuple(facts["fitted"][name]))
     detector.scales_ = {name: Scale(**values) for name, values in facts["scales"].items()}
     detector.map_scales_ = {name: Scale(**values) for name, values in facts["map_scales"].items()}
     detector.split_ = Split(arrays["split.fit"], arrays["split.scale"], arrays["split.threshold"])

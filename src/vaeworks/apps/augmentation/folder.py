@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ...config import dumps
-from ...errors import ConfigError
+from ...errors import ConfigError, FormatError
 from ...formats.files import write_picture, write_text
 from ...images import to_pillow
 from ..codes import Track
@@ -71,8 +71,14 @@ def write_folder(
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:
-    """The provenance that is in a folder, a row per variant."""
-    return [json.loads(line) for line in (out / ROWS).read_text(encoding="utf-8").splitlines()]
+    """The provenance that is in a folder, a row per variant. Errors: FormatError for a file of something else."""
+    try:
+        rows = [json.loads(line) for line in (out / ROWS).read_text(encoding="utf-8").splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{out / ROWS} is no provenance of variants: {str(error)[:100]}; take it away, or another --out") from None
+    if not all(isinstance(row, dict) and isinstance(row.get("file"), str) for row in rows):
+        raise FormatError(f"{out / ROWS} is no provenance of variants, whose rows name files; take it away, or another --out")
+    return rows
 
 
 def _clear(out: Path) -> None:
@@ -80,9 +86,10 @@ def _clear(out: Path) -> None:
     (out / RECORD).unlink(missing_ok=True)
     if (out / ROWS).exists():
         for row in read_rows(out):
-            place = Path(row["file"])
-            if not place.is_absolute() and ".." not in place.parts:
-                (out / place).unlink(missing_ok=True)
+            place = out / row["file"]
+            inside = place.parent.resolve().is_relative_to(out.resolve())  # whatever links and ".." are on the way
+            if inside and place.suffix == ".png" and (place.is_file() or place.is_symlink()):
+                place.unlink()
 
 
 def _rows(variants: Sequence[Variant]) -> str:

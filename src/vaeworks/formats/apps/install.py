@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from ..fold import fold_to
 from ..keymap import TAESD_HALVES
 from ..layouts import read, stored_tensors
 from ..locate import Located, locate
-from ..seat import Constants, Seat, check_fits, find_seat, is_certain, is_scaled_by, misfit_of
+from ..seat import Constants, Seat, assumed, check_fits, find_seat, is_certain, is_scaled_by, misfit_of
 from ..stream import Item, tensor_item, write_stream
 from .places import (
     CHECKPOINTS,
@@ -72,21 +73,24 @@ def install(
     checkpoint: str | Path | None = None,
     name: str | None = None,
     overwrite: bool = False,
+    **settings: Any,
 ) -> Installed:
     """Write a VAE, of any layout, as a file that an application loads, in the folder and under the name where it looks.
 
     application: "webui" (AUTOMATIC1111, Forge) or "comfyui"; root: its folder, or the models folder in it. checkpoint: that the
     VAE is for; webui then takes the file by itself. name: of the file, without ending; of a TAESD one of `TINY_NAMES`.
-    Latents that are normalized otherwise than the application does are folded into the weights; their dtype is kept.
+    Latents that are normalized otherwise than the application does are folded into the weights; their dtype is kept. settings: what
+    the VAE's file does not tell, as for `load`.
     Errors: FormatError for files that are no VAE and no checkpoint; ConfigError for a VAE that the application cannot load or
     that does not fit the checkpoint, for another folder, and where another file has the name or would be taken instead.
     """
     if application not in NAMES:
         raise ConfigError(f"unknown application {application!r}; known: {', '.join(NAMES)}")
     models = models_folder(root, application)
-    located = locate(vae)
+    located = locate(vae, **settings)
     seat = None if checkpoint is None else find_seat(checkpoint)
-    job = _Job(located, application, models, seat, name, overwrite, str(vae), [*located.notes])
+    remarks = [remark for remark in located.remarks if remark != located.ambiguity]  # of which is said what becomes of it
+    job = _Job(located, application, models, seat, name, overwrite, str(vae), remarks)
     return _install_tiny(job, located.config) if isinstance(located.config, TinyConfig) else _install_kl(job, located.config)
 
 
@@ -172,14 +176,15 @@ def _fold_target(job: _Job, config: AutoencoderConfig) -> Constants | None:
             job.notes.append(
                 f"its file does not say how its latents are scaled; the application uses {_numbers(job.constants)} with this checkpoint"
             )
+        elif scaled and not is_certain(job.located):
+            job.notes.append(assumed(job.constants))
         return None if scaled is not False else _folded(job, config, job.constants)
     published: dict[Constants, str] = {}
     for name, p in MODELS.items():
         if _has_constants(p, config):
             published.setdefault((p.scaling_factor, p.shift_factor), name)
     if not is_certain(job.located):
-        if len(published) > 1:
-            job.notes.append("its file does not say how its latents are scaled; it is right with checkpoints of the family that it is from")
+        job.notes.append("its file does not say how its latents are scaled; it is right with checkpoints of the family that it is from")
         return None
     if not published or any(is_scaled_by(job.located, constants) for constants in published):
         return None
@@ -219,7 +224,7 @@ def _check_loads(job: _Job, config: AutoencoderConfig, *, folded: bool) -> None:
         after = " after folding its normalization, which needs quant convolutions" if folded and "quant_conv" in found.why else ""
         raise ConfigError(f"{name} cannot use this VAE{after}: {found.why}")
     real = support(dataclasses.replace(job.located, config=config, normalization_source="metadata"), "ldm")[name]
-    if real.loads == "wrong" and is_certain(job.located):
+    if real.loads == "wrong":
         job.notes.append(real.why)
 
 
@@ -302,10 +307,18 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
         if job.name not in fitting:
             raise ConfigError(f"name (={job.name!r}) must be one of {', '.join(fitting)}, by which applications know a TAESD of this shape")
         return job.name
+    match = re.match(rf"({'|'.join(sorted(fitting, reverse=True))})(?:_|\.|$)", Path(job.source).name)
+    said = match[1] if match else None
     if job.seat is not None and len(fitting) > 1:
         fitting = [name for name in fitting if TINY_NAMES[name] == job.constants]
-    if len(fitting) > 1 and (match := re.match(rf"({'|'.join(sorted(fitting, reverse=True))})(?:_|\.|$)", Path(job.source).name)):
-        fitting = [match[1]]
+        if len(fitting) == 1:
+            but = f", although its name says {said}" if said not in (None, *fitting) else ""
+            job.notes.append(
+                f"for which diffusion model it was made is not in its file: it is taken for this checkpoint's, {fitting[0]}{but}"
+            )
+    elif said is not None and len(fitting) > 1:
+        fitting = [said]
+        job.notes.append(f"for which diffusion model it was made is not in its file: by its name it is {said}")
     if len(fitting) != 1:
         choices = ", ".join(name for name, c in _TINY_CHANNELS.items() if c == config.latent_channels)
         raise ConfigError(f"its shapes do not tell for which diffusion model it is; pass --name, one of {choices}, or a checkpoint (--for)")

@@ -63,11 +63,11 @@ def as_it_is(located: Located) -> Offer:
         config=config,
         layout=located.layout,
         shapes=stored,
-        normalization_known=located.normalization_source in ("config", "metadata"),
+        normalization_known=located.normalization_source in ("config", "metadata", "given") and located.config.normalization_known,
         name=archive.path.name.removesuffix(".index.json"),
         ending=archive.path.suffix.lower(),
         pickled=archive.container == "pickle" or (archive.container == "pair" and archive.path.suffix in PICKLE_ENDINGS),
-        folder=located.layout == "diffusers" and located.normalization_source == "config",
+        folder=located.layout == "diffusers" and located.has_config,
         whole=archive.container not in ("shards", "pair"),
         old_names=located.old_names,
         prefix=located.prefix,
@@ -90,7 +90,9 @@ def wrong_ending(offer: Offer) -> str | None:
 def as_saved(config: AutoencoderConfig | TinyConfig, layout: Layout) -> Offer:
     """What vaeworks would save in this layout; of a TAESD in its own layout, the pair of files."""
     shapes = shapes_of(config, layout) if isinstance(config, AutoencoderConfig) else {}
-    return Offer(config, layout, shapes, normalization_known=True, folder=layout == "diffusers", whole=layout != "taesd")
+    return Offer(
+        config, layout, shapes, normalization_known=config.normalization_known, folder=layout == "diffusers", whole=layout != "taesd"
+    )
 
 
 @lru_cache(maxsize=32)

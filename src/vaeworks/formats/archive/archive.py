@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...errors import FormatError
 from . import foreign
-from .entries import BITS, Entry, Place, check_shape
+from .entries import BITS, ROOM, Entry, Place, check_shape
 from .limits import MAX_HEADER, MAX_METADATA, MAX_SHARDS, check_names
 from .mapped import MappedFile, mapped
 from .pickles import TornPickleError, shown
@@ -60,6 +60,17 @@ class Archive:
     def chunks(self, name: str) -> Iterator[bytes | memoryview]:
         """A tensor's little-endian bytes in C order, at most 16 MiB at a time."""
         return self._place(name).chunks()
+
+    def check_claims(self, names: Iterable[str]) -> None:
+        """That tensors which are one network are in the file, one beside another, but for some that are expanded.
+
+        Errors: FormatError for tensors that share their bytes so much that their network is far larger than the file.
+        """
+        places = [self.places[name] for name in names]
+        files = {id(place.file): len(place.file) for place in places}
+        claimed, there = sum(place.entry.nbytes for place in places), sum(files.values())
+        if claimed > there + ROOM:
+            raise FormatError(f"{self.path} claims {claimed} bytes of weights in {there} bytes; it was altered, take another copy")
 
     def _place(self, name: str) -> Place:
         if name not in self.places:

@@ -77,7 +77,10 @@ class Place:
         return self._strided(TORCH_DTYPES[entry.dtype])
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        """The tensor's little-endian bytes in C order, at most 16 MiB at a time; views of the mapped file where it is in C order."""
+        """The tensor's little-endian bytes in C order, at most 16 MiB at a time; views of the mapped file where it is in C order.
+
+        Errors: FormatError for a file that has changed since it was opened.
+        """
         if self.strides is None:
             for window in _windows(memoryview(self.file)[self.start : self.start + self.entry.nbytes]):
                 self.file.check()
@@ -86,8 +89,8 @@ class Place:
             from .torch_dtypes import RAW
 
             for copy in _copies(self._strided(RAW[BITS[self.entry.dtype]])):
-                self.file.check()
                 yield copy
+                self.file.check()
 
     def _strided(self, dtype: torch.dtype) -> Tensor:
         import torch

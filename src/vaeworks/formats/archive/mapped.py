@@ -25,7 +25,9 @@ class MappedFile(mmap.mmap):
     def check(self) -> None:
         """Errors: FormatError where the file was cut or written to since it was opened."""
         if self.size() < len(self):
-            raise FormatError(f"{self.path} was cut from {len(self)} to {self.size()} bytes while it was in use; load it again when it is whole")
+            raise FormatError(
+                f"{self.path} was cut from {len(self)} to {self.size()} bytes while it was in use; load it again when it is whole"
+            )
         try:
             now = _written(os.stat(self._place))
         except OSError:  # moved or removed: what is mapped stays as it was
