@@ -22,5 +22,6 @@ from .training import (
 __all__ = [
     "ARENA_VERSION", "MAX_LEVELS", "MODELS", "OPEN", "PROBES", "TINY_MODELS", "AdversarialConfig", "ArenaConfig", "AutoencoderConfig",
     "BalanceConfig", "BottleneckConfig", "DataConfig", "DiTConfig", "FinetuneConfig", "LatentConfig", "LossConfig", "OptimizerConfig",
-    "RegularizerConfig", "TinyConfig", "TrainConfig", "abridged", "asked_options", "check_asked", "differences", "dumps", "from_dict", "recorded", "to_dict",
+    "RegularizerConfig", "TinyConfig", "TrainConfig", "abridged", "asked_options", "check_asked", "differences", "dumps", "from_dict",
+    "recorded", "to_dict",
 ]  # fmt: skip

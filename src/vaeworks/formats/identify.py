@@ -13,8 +13,8 @@ from .content import content_hash, fingerprint
 from .diffusers_config import only_in_metadata
 from .kinds.families import CheckpointFamily, checkpoint_family
 from .locate import OPTIONAL, Layout, Located, locate
-from .understood import understood
 from .shapes import in_shapes
+from .understood import understood
 
 FAMILIES = {
     "sd1": "SD 1 / SD 2 / SDXL (same shapes)",

@@ -147,9 +147,9 @@ TAESD_HALVES = {"encoder": "taesd_encoder.", "decoder": "taesd_decoder."}
 
 def taesd_name(name: str) -> str:
     """TAESD's name, with the prefix of its half, of a tensor of ours: its decoder counts the clamp as layer 0."""
-    half, _, layer, *rest = name.split(".")
-    if half not in TAESD_HALVES:
+    if not name.startswith(tuple(TAESD_HALVES)):  # statistics
         return name
+    half, _, layer, *rest = name.split(".")
     return TAESD_HALVES[half] + ".".join([str(int(layer) + (half == "decoder")), *rest])
 
 

@@ -43,9 +43,11 @@ def find_source(path: str | Path) -> Source:
     if str(path).startswith(HUB_PREFIX):
         path = fetch(str(path))
     try:
-        return _of_path(Path(path).expanduser())
-    except RuntimeError:  # of expanduser: ~NAME of nobody
+        home = Path(path).expanduser()
+    except RuntimeError:
         raise FormatError(f"model {str(path)!r} does not exist: there is no user of that name") from None
+    try:
+        return _of_path(home)
     except OSError as error:
         raise FormatError(f"model {str(path)!r} could not be read: {error.strerror or error}") from None
 

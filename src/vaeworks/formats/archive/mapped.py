@@ -12,9 +12,10 @@ from ...errors import FormatError
 class MappedFile(mmap.mmap):
     """A file's content, read when first touched, copied when written to: the file itself is never written.
 
-    Touching what is no longer there kills a process (SIGBUS), and a file that is rewritten in place gives a mixture of old and new. So
-    whoever reads asks `check` just before. Two things remain: the moment between the question and the reading, and weights of a loaded model that are
-    still in the file when it is cut. Who replaces a file by renaming another one disturbs nobody: the old one stays mapped.
+    Touching what is no longer there kills a process (SIGBUS), and a file that is rewritten in place gives a mixture of old and new.
+    So whoever reads asks `check` just before. Two things remain: the moment between the question and the reading, and weights of a
+    loaded model, which are still in the file when it is cut later. Replacing a file by renaming another one over it disturbs nobody:
+    the old one stays mapped.
     """
 
     path: Path
