@@ -5,9 +5,9 @@ A recipe (recipes/) returns a `TrainConfig`; its JSON is the record kept in run 
 
 from .arena import ARENA_VERSION, PROBES, ArenaConfig, DiTConfig
 from .balance import BalanceConfig
-from .model import OPEN, AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
+from .model import MAX_LEVELS, OPEN, AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
 from .named import MODELS, TINY_MODELS
-from .plain import differences, dumps, from_dict, to_dict
+from .plain import abridged, differences, dumps, from_dict, to_dict
 from .recorded import asked_options, check_asked, recorded
 from .training import (
     AdversarialConfig,
@@ -20,7 +20,8 @@ from .training import (
 )
 
 __all__ = [
-    "ARENA_VERSION", "MODELS", "OPEN", "PROBES", "TINY_MODELS", "AdversarialConfig", "ArenaConfig", "AutoencoderConfig", "BalanceConfig",
-    "BottleneckConfig", "DataConfig", "DiTConfig", "FinetuneConfig", "LatentConfig", "LossConfig", "OptimizerConfig", "RegularizerConfig",
-    "TinyConfig", "TrainConfig", "asked_options", "check_asked", "differences", "dumps", "from_dict", "recorded", "to_dict",
+    "ARENA_VERSION", "MAX_LEVELS", "MODELS", "OPEN", "PROBES", "TINY_MODELS", "AdversarialConfig", "ArenaConfig", "AutoencoderConfig",
+    "BalanceConfig", "BottleneckConfig", "DataConfig", "DiTConfig", "FinetuneConfig", "LatentConfig", "LossConfig", "OptimizerConfig",
+    "RegularizerConfig", "TinyConfig", "TrainConfig", "abridged", "asked_options", "check_asked", "differences", "dumps", "from_dict",
+    "recorded", "to_dict",
 ]  # fmt: skip

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from ..errors import ConfigError
+from .plain import abridged
+
+MAX_LEVELS = 16
+"""Most levels of an autoencoder: the last one is 1/32768 of the image. Published ones have six at most."""
 
 OPEN = ("scaling_factor", "norm_groups", "norm_eps", "padding_mode", "num_heads", "bottleneck.bound")
 """Settings that neither names nor shapes of tensors tell; shift_factor goes with scaling_factor."""
@@ -57,11 +61,11 @@ class LatentConfig:
             if values is not None and len(values) != self.latent_channels:
                 raise ConfigError(f"{name} has {len(values)} entries, latent_channels is {self.latent_channels}")
             if not all(map(math.isfinite, values or ())):
-                raise ConfigError(f"{name} (={values}) must be finite")
+                raise ConfigError(f"{name} (={abridged(values)}) must be finite")
         if self.normalization == "channel" and (self.latents_mean is None or self.latents_std is None):
             raise ConfigError("normalization 'channel' needs latents_mean and latents_std")
         if any(not std > 0 for std in self.latents_std or ()):
-            raise ConfigError(f"latents_std (={self.latents_std}) must be positive")
+            raise ConfigError(f"latents_std (={abridged(self.latents_std)}) must be positive")
         if not (math.isfinite(self.scaling_factor) and self.scaling_factor != 0):
             raise ConfigError(f"scaling_factor (={self.scaling_factor}) must be finite and not 0")
         if not math.isfinite(self.shift_factor):
@@ -146,7 +150,7 @@ class BottleneckConfig:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be positive")
         if min(self.prefixes, default=1) < 1:
-            raise ConfigError(f"prefixes (={self.prefixes}) must be at least 1")
+            raise ConfigError(f"prefixes (={abridged(self.prefixes)}) must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,9 +202,11 @@ class AutoencoderConfig(LatentConfig):
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1")
         if not self.channel_mult:
             raise ConfigError("channel_mult must have at least one entry")
+        if len(self.channel_mult) > MAX_LEVELS:
+            raise ConfigError(f"channel_mult has {len(self.channel_mult)} entries; a model has {MAX_LEVELS} levels at most")
         if self.decoder_channel_mult is not None and len(self.decoder_channel_mult) != len(self.channel_mult):
             raise ConfigError(
-                f"decoder_channel_mult (={self.decoder_channel_mult}) must have as many entries as "
+                f"decoder_channel_mult (={abridged(self.decoder_channel_mult)}) must have as many entries as "
                 f"channel_mult (={self.channel_mult}): encoder and decoder share one downsample factor"
             )
         if self.decoder_channels is not None and self.decoder_channels < 1:
@@ -215,10 +221,14 @@ class AutoencoderConfig(LatentConfig):
                 if width % self.num_heads:
                     raise ConfigError(f"every {part} width (={list(widths)}) must be divisible by num_heads (={self.num_heads})")
         if max(self.bottleneck.prefixes, default=0) > self.latent_channels:
-            raise ConfigError(f"prefixes (={self.bottleneck.prefixes}) must be at most latent_channels (={self.latent_channels})")
+            raise ConfigError(f"prefixes (={abridged(self.bottleneck.prefixes)}) must be at most latent_channels (={self.latent_channels})")
+        if len(self.attention_factors) > len(self.channel_mult):
+            raise ConfigError(
+                f"attention_factors has {len(self.attention_factors)} entries; a model of {len(self.channel_mult)} levels has fewer"
+            )
         possible = {2**level for level in range(len(self.channel_mult))}
         if unknown := set(self.attention_factors) - possible:
-            raise ConfigError(f"attention_factors (={sorted(unknown)}) must be among this model's levels {sorted(possible)}")
+            raise ConfigError(f"attention_factors (={abridged(sorted(unknown))}) must be among this model's levels {sorted(possible)}")
         for name in ("norm_eps", "encoder_scale", "decoder_scale"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be positive")
@@ -246,7 +256,7 @@ class AutoencoderConfig(LatentConfig):
 
 def _widths(channels: int, mult: tuple[float, ...]) -> tuple[int, ...]:
     widths = [channels * m for m in mult]
-    if any(abs(w - round(w)) > 1e-6 or round(w) < 1 for w in widths):
+    if not all(math.isfinite(w) for w in widths) or any(abs(w - round(w)) > 1e-6 or round(w) < 1 for w in widths):
         raise ConfigError(f"channels (={channels}) times channel_mult (={mult}) must give whole numbers")
     return tuple(round(w) for w in widths)
 
@@ -273,6 +283,9 @@ class TinyConfig(LatentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("encoder_widths", "decoder_widths", "encoder_blocks", "decoder_blocks", "stem"):
+            if (count := len(getattr(self, name))) > MAX_LEVELS:
+                raise ConfigError(f"{name} has {count} entries; a model has {MAX_LEVELS} levels at most")
         for half in ("encoder", "decoder"):
             widths, blocks = getattr(self, f"{half}_widths"), getattr(self, f"{half}_blocks")
             if not widths or len(widths) != len(blocks):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import reprlib
 import types
 import typing
 from dataclasses import fields
@@ -37,6 +38,25 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config, dict_factory=lambda items: {name: value for name, value in items if value or name != "guessed"})
 
 
+MAX_ITEMS = 10_000
+"""Longest list in a configuration; the statistics of latents have one number for each channel."""
+
+_ABRIDGED = reprlib.Repr()
+_ABRIDGED.maxlevel = 3
+_ABRIDGED.maxlist = _ABRIDGED.maxtuple = _ABRIDGED.maxdict = 30
+_ABRIDGED.maxstring = _ABRIDGED.maxother = _ABRIDGED.maxlong = SHOWN
+
+
+def abridged(value: Any) -> str:
+    """A value as a message shows it: values of files have any length and depth."""
+    if isinstance(value, dict):
+        return "an object"
+    text = _ABRIDGED.repr(value)
+    if len(text) <= SHOWN:
+        return text
+    return f"a list of {len(value)}" if isinstance(value, (list, tuple)) else f"{text[:SHOWN]}..."
+
+
 T = TypeVar("T")
 
 
@@ -46,10 +66,10 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
     Errors: ConfigError names the field that is unknown or of the wrong type.
     """
     if not isinstance(values, dict):
-        raise ConfigError(f"{kind.__name__} must be an object, not {_short(values)}")
+        raise ConfigError(f"{kind.__name__} must be an object, not {abridged(values)}")
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
-        raise ConfigError(f"{kind.__name__} has no field {_short(', '.join(unknown))}")
+        raise ConfigError(f"{kind.__name__} has no field {abridged(', '.join(unknown))}")
     hints = typing.get_type_hints(kind)
     return kind(**{name: _value(f"{kind.__name__}.{name}", hints[name], value) for name, value in values.items()})
 
@@ -65,6 +85,8 @@ def _value(where: str, hint: Any, value: Any) -> Any:
         return from_dict(hint, value)  # type: ignore[arg-type]
     if origin is tuple and isinstance(value, (list, tuple)):
         kind = typing.get_args(hint)[0]
+        if len(value) > MAX_ITEMS:
+            raise ConfigError(f"{where} has {len(value)} entries, more than {MAX_ITEMS}")
         return tuple(_value(where, kind, v) for v in value)
     if origin is Literal and value in typing.get_args(hint):
         return value
@@ -74,15 +96,7 @@ def _value(where: str, hint: Any, value: Any) -> Any:
         return value
     if isinstance(hint, type) and origin is None and type(value) is hint:
         return value
-    raise ConfigError(f"{where} cannot be {_short(value)}")
-
-
-def _short(value: Any) -> str:
-    """A value as a message shows it: values of files have any length and depth."""
-    if isinstance(value, (dict, list)):
-        return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    raise ConfigError(f"{where} cannot be {abridged(value)}")
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

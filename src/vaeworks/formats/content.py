@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from .archive import Archive
 from .archive.entries import BITS
 from .keymap import is_attention_matrix
 from .locate import OPTIONAL, Located
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE = 256
 """Elements that are read of each tensor."""
@@ -57,7 +60,7 @@ def fingerprint(located: Located) -> tuple[float, ...]:
     """
     total, square = np.zeros(PROJECTIONS), 0.0
     for name, _, values in _samples(located):
-        sample = values.astype(np.float64)
+        sample = np.nan_to_num(values.astype(np.float64))
         rms = max(math.sqrt(np.mean(sample**2)) if sample.size else 0.0, SMALLEST_RMS)
         scaled = np.append(sample / (rms * math.sqrt(max(sample.size, 1))), SIZE_WEIGHT * math.log(rms / TYPICAL_RMS))
         total += scaled @ _signs(name, scaled.size)
@@ -96,14 +99,23 @@ def _samples(located: Located) -> Iterator[tuple[str, tuple[int, ...], NDArray[n
 def _head(archive: Archive, name: str) -> NDArray[np.float32]:
     """A tensor's first elements in C order."""
     place = archive.places[name]
-    if place.strides is not None:  # no more is copied than the rows that they are in
-        tensor = archive.read(name)
-        return tensor[: -(-SAMPLE // max(1, tensor[0].numel()))].flatten()[:SAMPLE].float().numpy()
+    if place.strides is not None:
+        return _first(archive.read(name)).float().numpy()
     size = BITS[place.entry.dtype] // 8
     content = bytes(next(iter(archive.chunks(name)), b"")[: SAMPLE * size])
     if place.entry.dtype == "BF16":  # the upper half of a float32
         return (np.frombuffer(content, "<u2").astype("<u4") << 16).view("<f4")
-    return np.frombuffer(content, f"<f{size}").astype(np.float32)
+    with np.errstate(over="ignore"):  # of float64
+        return np.frombuffer(content, f"<f{size}").astype(np.float32)
+
+
+def _first(tensor: Tensor) -> Tensor:
+    """A strided tensor's first elements in C order; no more is copied than the smallest part that has so many."""
+    while tensor.ndim > 1 and tensor[0].numel() >= SAMPLE:
+        tensor = tensor[0]
+    if tensor.ndim:
+        tensor = tensor[: -(-SAMPLE // tensor[0].numel())]
+    return tensor.flatten()[:SAMPLE]
 
 
 def _signs(name: str, count: int) -> NDArray[Any]:

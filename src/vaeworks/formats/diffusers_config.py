@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from ..config import AutoencoderConfig, LatentConfig, TinyConfig, from_dict
+from ..config import MAX_LEVELS, AutoencoderConfig, LatentConfig, TinyConfig, abridged, from_dict
 from ..errors import ConfigError, FormatError
 from . import kinds
 from .shapes import multiples
@@ -153,10 +153,10 @@ def config_from_diffusers(values: dict[str, Any], where: str) -> AutoencoderConf
     }
     if not isinstance(kind, str) or kind not in readers:
         what = kinds.unsupported_class(kind) if isinstance(kind, str) else None
-        raise FormatError(f"{where} describes {what or f'a {kind}'}; supported: {', '.join(readers)}")
+        raise FormatError(f"{where} describes {what or f'a {abridged(kind)}'}; supported: {', '.join(readers)}")
     try:
         return dataclasses.replace(readers[kind](values), guessed=tuple(values.get(GUESSES_KEY) or ()))
-    except (ConfigError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+    except (ConfigError, TypeError, AttributeError, ValueError, LookupError, ArithmeticError) as error:
         raise FormatError(f"{where} describes no {kind}: {error}") from None
 
 
@@ -178,11 +178,11 @@ def _kl_config(values: dict[str, Any]) -> AutoencoderConfig:
 def _flux2_config(values: dict[str, Any]) -> AutoencoderConfig:
     patch = values.get("patch_size", [2, 2])
     if len(patch) != 2 or patch[0] != patch[1]:
-        raise ConfigError(f"patch_size (={patch}) must be two equal numbers")
+        raise ConfigError(f"patch_size (={abridged(patch)}) must be two equal numbers")
     found = _architecture(values, latent_channels=32, widths=[128, 256, 512, 512], blocks=2)
     decoder_widths = values.get("decoder_block_out_channels") or None
     if decoder_widths and len(decoder_widths) != len(found["channel_mult"]):
-        raise ConfigError(f"decoder_block_out_channels (={decoder_widths}) must have one entry for each level")
+        raise ConfigError(f"decoder_block_out_channels (={abridged(decoder_widths)}) must have one entry for each level")
     if decoder_widths and decoder_widths != values.get("block_out_channels"):
         own_mult = multiples(decoder_widths, decoder_widths[0])
         found |= {"decoder_channels": decoder_widths[0]} | ({} if own_mult == found["channel_mult"] else {"decoder_channel_mult": own_mult})
@@ -195,14 +195,18 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
     down = values.get("down_block_types", ["DownEncoderBlock2D"] * len(widths))
     up = values.get("up_block_types", ["UpDecoderBlock2D"] * len(widths))
     widths = values.get("block_out_channels", widths)
+    if max(len(widths), len(down), len(up)) > MAX_LEVELS:
+        raise ConfigError(f"block_out_channels and block types have {max(len(widths), len(down), len(up))} entries, more than {MAX_LEVELS}")
     types = [*down, *up]
     known = {"DownEncoderBlock2D", "UpDecoderBlock2D", "AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D"}
     if other := sorted(set(types) - known):
-        raise ConfigError(f"blocks of type {', '.join(other)}; supported: {', '.join(sorted(known))}")
+        raise ConfigError(f"blocks of type {abridged(other)[1:-1]}; supported: {', '.join(sorted(known))}")
     if not len(widths) == len(down) == len(up) or not widths:
-        raise ConfigError(f"block_out_channels (={widths}), down_block_types and up_block_types must have one entry for each level")
+        raise ConfigError(
+            f"block_out_channels (={abridged(widths)}), down_block_types and up_block_types must have one entry for each level"
+        )
     if (activation := values.get("act_fn", "silu")) not in ("silu", "swish"):
-        raise ConfigError(f"act_fn is {activation!r}; supported: 'silu'")
+        raise ConfigError(f"act_fn is {abridged(activation)}; supported: 'silu'")
     return {
         "in_channels": values.get("in_channels", 3),
         "out_channels": values.get("out_channels", 3),
@@ -220,9 +224,10 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
 
 def _tiny_config(values: dict[str, Any]) -> TinyConfig:
     if (activation := values.get("act_fn", "relu")) != "relu" or values.get("upsample_fn", "nearest") != "nearest":
-        raise ConfigError(f"act_fn is {activation!r} and upsample_fn {values.get('upsample_fn')!r}; supported: 'relu' and 'nearest'")
+        other = abridged(values.get("upsample_fn"))
+        raise ConfigError(f"act_fn is {abridged(activation)} and upsample_fn {other}; supported: 'relu' and 'nearest'")
     if (factor := values.get("upsampling_scaling_factor", 2)) != 2:
-        raise ConfigError(f"upsampling_scaling_factor is {factor}; supported: 2")
+        raise ConfigError(f"upsampling_scaling_factor is {abridged(factor)}; supported: 2")
     found = {
         "in_channels": values.get("in_channels", 3),
         "out_channels": values.get("out_channels", 3),

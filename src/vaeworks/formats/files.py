@@ -166,18 +166,21 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 MOST_JSON = 2**28
 """Bytes of a JSON file: the list of a million images has fewer."""
 
+MAX_CONFIG = 2**20
+"""Longest description of a model, in bytes; real ones have 1,000."""
 
-def read_json(path: Path) -> dict:
-    """A JSON object from a file.
 
-    Errors: FormatError for a file that is missing or holds something else.
+def read_json(path: Path, limit: int = MOST_JSON) -> dict:
+    """A JSON object from a file of at most `limit` bytes.
+
+    Errors: FormatError for a file that is missing or longer, or holds something else.
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise FormatError(f"{path} is no regular file")
-        if status.st_size > MOST_JSON:
-            raise FormatError(f"{path} has {status.st_size:,} bytes of JSON; more than {MOST_JSON:,} are not read")
+        if status.st_size > limit:
+            raise FormatError(f"{path} has {status.st_size:,} bytes of JSON; more than {limit:,} are not read")
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(f"{path} could not be read: {error.strerror}") from None

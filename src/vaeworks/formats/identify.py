@@ -14,6 +14,7 @@ from .diffusers_config import only_in_metadata
 from .kinds.families import CheckpointFamily, checkpoint_family
 from .locate import OPTIONAL, Layout, Located, locate
 from .shapes import in_shapes
+from .understood import understood
 
 FAMILIES = {
     "sd1": "SD 1 / SD 2 / SDXL (same shapes)",
@@ -160,7 +161,15 @@ def identify(path: str | Path, **settings: Any) -> Identity:
 
 
 def identify_located(located: Located) -> Identity:
-    """As `identify`, for what is located already."""
+    """As `identify`, for what is located already.
+
+    Errors: FormatError for a file that was cut or written to since it was located.
+    """
+    with understood(located.path):
+        return _identify(located)
+
+
+def _identify(located: Located) -> Identity:
     config, archive = located.config, located.archive
     entries = {name: archive.entries[theirs] for name, theirs in located.names.items()}
     dtypes = [entry.dtype for name, entry in entries.items() if name != OPTIONAL]

@@ -120,8 +120,8 @@ def name_from_diffusers(name: str) -> str:
 
 
 def _attention_from_diffusers(rest: list[str]) -> list[str]:
-    *layer, last = rest
-    return [_OURS_FROM_DIFFUSERS.get(".".join(layer), ".".join(layer)), last]
+    layer = ".".join(rest[:-1])
+    return [_OURS_FROM_DIFFUSERS.get(layer, layer), *rest[-1:]]
 
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -147,6 +147,8 @@ TAESD_HALVES = {"encoder": "taesd_encoder.", "decoder": "taesd_decoder."}
 
 def taesd_name(name: str) -> str:
     """TAESD's name, with the prefix of its half, of a tensor of ours: its decoder counts the clamp as layer 0."""
+    if not name.startswith(tuple(TAESD_HALVES)):  # statistics
+        return name
     half, _, layer, *rest = name.split(".")
     return TAESD_HALVES[half] + ".".join([str(int(layer) + (half == "decoder")), *rest])
 
@@ -174,10 +176,9 @@ def layout_name(name: str, layout: str, config: AutoencoderConfig | TinyConfig) 
         return taesd_name(name) if layout == "taesd" else name
     if layout == "ldm" and config.normalization == "batchnorm":
         return flux2_name(name, len(config.channel_mult))
-    return NAMES[layout](name, len(config.channel_mult))
+    return NAMES.get(layout, NAMES["native"])(name, len(config.channel_mult))  # layout "taesd" has no names for it
 
 
 def is_attention_matrix(name: str) -> bool:
     """Whether a tensor of ours is one of attention's matrices, which LDM stores as 1x1 convolutions."""
-    parts = name.split(".")
-    return parts[-1] == "weight" and parts[-2] in ("query", "key", "value", "out")
+    return name.endswith((".query.weight", ".key.weight", ".value.weight", ".out.weight"))

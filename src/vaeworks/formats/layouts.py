@@ -22,6 +22,7 @@ from .finite import is_finite
 from .keymap import TAESD_HALVES, is_attention_matrix, layout_name
 from .locate import OPTIONAL, Layout, Located, locate
 from .sources import RUN_MODEL, WEIGHTS
+from .understood import understood
 
 
 def save(
@@ -131,8 +132,13 @@ def load(path: str | Path, **settings: Any) -> Autoencoder:
 def read(located: Located) -> Autoencoder:
     """The model that was located.
 
-    Errors: FormatError for weights that are not finite.
+    Errors: FormatError for weights that are not finite, and for a file that was cut or written to since it was located.
     """
+    with understood(located.path):
+        return _read(located)
+
+
+def _read(located: Located) -> Autoencoder:
     with torch.device("meta"):
         autoencoder = Autoencoder(located.config)
     widest = _widest([located.archive.entries[name].dtype for name in located.names.values()])

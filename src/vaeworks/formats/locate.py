@@ -13,13 +13,16 @@ from ..errors import FormatError
 from . import kinds, native
 from .archive import Archive
 from .archive.entries import Entry
+from .archive.limits import MAX_VAE_TENSORS
+from .archive.pickles import shown
 from .diffusers_config import config_from_diffusers, with_carried
-from .files import read_json
+from .files import MAX_CONFIG, read_json
 from .guesses import ambiguity, assumption, scale_source, with_guesses, with_settings
 from .keymap import OLD_ATTENTION, is_attention_matrix, layout_name, name_from_diffusers, name_from_ldm, name_from_taesd, num_ldm_levels
 from .shapes import config_from_shapes
 from .sources import find_source
 from .tensor_shapes import each_shape
+from .understood import understood
 
 Layout = Literal["native", "diffusers", "ldm", "taesd"]
 
@@ -115,11 +118,17 @@ def locate(path: str | Path, **settings: Any) -> Located:
     Errors: FormatError for what is missing, torn, inconsistent, of an unknown kind, or no VAE; ConfigError for settings that it
     cannot have.
     """
+    with understood(path):
+        return _locate(path).told(**settings)
+
+
+def _locate(path: str | Path) -> Located:
     source = find_source(path)
     archive, where = source.archive, str(path)
     layout, prefix = _layout_and_prefix(archive.entries, where)
     ignored = tuple(n for n in archive.entries if n.startswith(prefix) and n.removeprefix(prefix).startswith(LEFTOVERS))
-    own = [n for n in archive.entries if n.startswith(prefix) and n not in set(ignored)]
+    left = set(ignored)
+    own = [n for n in archive.entries if n.startswith(prefix) and n not in left]
     if layout == "ldm" and not prefix:
         own = [n for n in own if not kinds.is_denoiser_name(n)]
     ours = _our_names(own, prefix, layout)
@@ -129,7 +138,7 @@ def locate(path: str | Path, **settings: Any) -> Located:
     notes: list[str] = []
     told: Literal["metadata", "config"] = "metadata" if source.config is None else "config"
     if source.config is not None:
-        config = with_carried(config_from_diffusers(read_json(source.config), str(source.config)), carried)
+        config = with_carried(config_from_diffusers(read_json(source.config, MAX_CONFIG), str(source.config)), carried)
     else:
         config = carried or _from_shapes(ours, archive.entries, where)
     bare = source.config is None and carried is None
@@ -137,24 +146,23 @@ def locate(path: str | Path, **settings: Any) -> Located:
     if layout == "diffusers" and source.config is None and isinstance(carried, TinyConfig):
         layout = "native"  # a TAESD has the same names there
     names = _complete(config, ours, archive.entries, layout, where)
+    archive.check_claims(names.values())
     old = layout == "diffusers" and any(part in OLD_ATTENTION for name in own for part in name.split(".")[-2:-1])
     if bare and layout == "diffusers":
         notes.append("there is no config.json beside it: what shapes do not tell is taken from the architecture's published VAE")
     has_config = source.config is not None
-    return Located(Path(path), archive, layout, old, prefix, names, config, origin, has_config, bare, ignored, tuple(notes)).told(
-        **settings
-    )
+    return Located(Path(path), archive, layout, old, prefix, names, config, origin, has_config, bare, ignored, tuple(notes))
 
 
 def _layout_and_prefix(entries: Mapping[str, Entry], where: str) -> tuple[Layout, str]:
     found: dict[str, Layout] = {}
     for layout, signatures in SIGNATURES.items():
         for signature in signatures:
-            found |= {name.removesuffix(signature): layout for name in entries if name.endswith(signature)}
+            found.update((name.removesuffix(signature), layout) for name in entries if name.endswith(signature))
     found = {prefix: layout for prefix, layout in found.items() if not prefix or prefix.endswith(".")}
     if not found:
         what = kinds.foreign_kind(entries)
-        first = ", ".join(sorted(entries)[:3])
+        first = ", ".join(shown(name) for name in sorted(entries)[:3])
         raise FormatError(
             f"{where} holds no VAE that vaeworks knows: "
             + (f"it is {what}" if what else f"its first tensors are {first}" if entries else "it has no tensors")
@@ -174,7 +182,14 @@ def _our_names(names: Iterable[str], prefix: str, layout: Layout) -> dict[str, s
         "ldm": lambda name: name_from_ldm(name, levels),
         "taesd": name_from_taesd,
     }[layout]
-    return {translate(name): original for name, original in stripped.items()}
+    ours: dict[str, str] = {}
+    for name, original in stripped.items():
+        if (other := ours.setdefault(translate(name), original)) != original:
+            raise FormatError(
+                f"tensors '{shown(other)}' and '{shown(original)}' are the same part of a VAE; which of them counts is anybody's guess, "
+                "so make the file anew"
+            )
+    return ours
 
 
 def _shape(name: str, entry: Entry) -> tuple[int, ...]:
@@ -199,6 +214,8 @@ def _complete(
             raise FormatError(
                 f"{where} has no tensor {layout_name(name, layout, config)!r}, which its configuration asks for; it is not a whole VAE"
             )
+        if len(names) == MAX_VAE_TENSORS:
+            raise FormatError(f"{where} holds a VAE of more than {MAX_VAE_TENSORS} tensors, which is none")
         entry = entries[ours[name]]
         if _shape(name, entry) != shape:
             raise FormatError(f"{where}: tensor {ours[name]!r} has shape {entry.shape}, its configuration asks for {shape}")

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..config import OPEN, AutoencoderConfig, TinyConfig, from_dict, to_dict
+from ..config import OPEN, AutoencoderConfig, TinyConfig, abridged, from_dict, to_dict
 from ..errors import ConfigError, FormatError
+from .files import MAX_CONFIG
 
 METADATA_KEY = "vaeworks"
 """Key under which every layout carries the configuration in safetensors metadata; other readers ignore it."""
@@ -50,10 +51,15 @@ def config_from_metadata(
     """
     if METADATA_KEY not in metadata:
         return None
+    text = metadata[METADATA_KEY]
+    if len(text) > MAX_CONFIG:
+        raise FormatError(
+            f"{where}: the configuration in its metadata has {len(text)} characters, more than {MAX_CONFIG}; take another copy"
+        )
     try:
-        values = json.loads(metadata[METADATA_KEY])
+        values = json.loads(text)
         if isinstance(version := values.get("version", 1), int) and version > VERSION:
-            raise FormatError(f"{where} was written by a newer vaeworks (its metadata have version {version}); update vaeworks")
+            raise FormatError(f"{where} was written by a newer vaeworks (its metadata have version {abridged(version)}); update vaeworks")
         kind, told = _NETWORKS[values.get("network", "kl")], values["autoencoder"]
         return from_dict(kind, told) if kind is TinyConfig else _with_the_rest(told, guess)
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError, RecursionError) as error:

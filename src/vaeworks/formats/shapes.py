@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config import MODELS, AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
+from ..config import MAX_LEVELS, MODELS, AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
 from ..errors import ConfigError, FormatError
 
 Shapes = Mapping[str, tuple[int, ...]]  # by our names
@@ -36,12 +37,14 @@ def config_from_shapes(shapes: Shapes, where: str) -> AutoencoderConfig | TinyCo
 
 
 def _kl_config(shapes: Shapes, where: str) -> AutoencoderConfig:
-    levels, blocks = _count(shapes, "encoder.levels.{}."), _count(shapes, "encoder.levels.0.blocks.{}.")
+    levels, blocks = _count(shapes, "encoder.levels."), _count(shapes, "encoder.levels.0.blocks.")
+    if not levels or not blocks:
+        raise FormatError(f"{where} has no encoder levels: it is not a whole VAE")
+    if levels > MAX_LEVELS:
+        raise FormatError(f"{where} has {levels} levels, more than {MAX_LEVELS}; it is no VAE")
     widths = [_conv(shapes, f"encoder.levels.{i}.blocks.0.conv2.weight", where)[0] for i in range(levels)]
     decoder_widths = [_conv(shapes, f"decoder.levels.{levels - 1 - i}.blocks.0.conv2.weight", where)[0] for i in range(levels)]
     channels = _conv(shapes, "encoder.conv_in.weight", where)[0]
-    if not levels or not blocks:
-        raise FormatError(f"{where} has no encoder levels: it is not a whole VAE")
     groups = 32
     while any(width % groups for width in (channels, *widths, *decoder_widths)):
         groups //= 2
@@ -74,6 +77,8 @@ def _tiny_config(shapes: Shapes, where: str) -> TinyConfig:
         if not any(name.startswith(f"{half}.") for name in shapes):
             raise FormatError(f"{where} has no {half}: it is half a TAESD, whose other file must lie beside it")
     encoder, decoder = (_layer_numbers(shapes, f"{half}.layers.") for half in ("encoder", "decoder"))
+    if not encoder or not decoder:
+        raise FormatError(f"{where} has no layers in its {'decoder' if encoder else 'encoder'}: it is not a whole VAE")
     stem = [i for i in encoder[:-1] if f"encoder.layers.{i}.bias" in shapes and i + 1 not in encoder]
     encoder_levels = _tiny_levels(shapes, "encoder", encoder[max(len(stem) - 1, 0) : -1], where)
     decoder_levels = _tiny_levels(shapes, "decoder", decoder[:-1], where)[::-1]
@@ -117,11 +122,10 @@ def _conv(shapes: Shapes, name: str, where: str) -> tuple[int, ...]:
     return shapes[name]
 
 
-def _count(shapes: Shapes, pattern: str) -> int:
-    n = 0
-    while any(name.startswith(pattern.format(n)) for name in shapes):
-        n += 1
-    return n
+def _count(shapes: Shapes, prefix: str) -> int:
+    """How many numbers, from 0 without a gap, follow a prefix."""
+    found = {number for name in shapes if name.startswith(prefix) for number, dot, _ in [name[len(prefix) :].partition(".")] if dot}
+    return next(n for n in itertools.count() if str(n) not in found)
 
 
 def multiples(widths: Sequence[int], channels: int) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import FormatError
 from .archive import Archive, joined, open_archive, open_shards
-from .files import read_json
+from .files import MAX_CONFIG, read_json
 from .hub import HUB_PREFIX, fetch
 from .keymap import TAESD_HALVES
 
@@ -42,7 +42,17 @@ def find_source(path: str | Path) -> Source:
     """
     if str(path).startswith(HUB_PREFIX):
         path = fetch(str(path))
-    path = Path(path).expanduser()
+    try:
+        home = Path(path).expanduser()
+    except RuntimeError:
+        raise FormatError(f"model {str(path)!r} does not exist: there is no user of that name") from None
+    try:
+        return _of_path(home)
+    except OSError as error:
+        raise FormatError(f"model {str(path)!r} could not be read: {error.strerror or error}") from None
+
+
+def _of_path(path: Path) -> Source:
     if path.is_dir():
         return _of_folder(path)
     if not path.exists():
@@ -69,7 +79,7 @@ def _of_folder(path: Path) -> Source:
     if halves := sorted(p for p in path.iterdir() if p.suffix in ENDINGS and re.search(r"(^|_)encoder$", p.stem)):
         if len(halves) > 1:
             raise FormatError(f"{path} holds several encoders ({', '.join(p.name for p in halves)}); give one of these files")
-        return find_source(halves[0])
+        return _of_path(halves[0])
     if (path / "run.json").is_file():
         raise FormatError(f"{path} holds a run that has not finished; continue it with --resume")
     models = sorted(p.name for p in path.iterdir() if p.suffix in ENDINGS)
@@ -80,7 +90,7 @@ def _of_folder(path: Path) -> Source:
 def _config_beside(weights: Path) -> Path | None:
     """The config.json of a folder in diffusers' layout, for its weights' file."""
     config = weights.with_name("config.json")
-    return config if weights.name in DIFFUSERS_WEIGHTS and config.is_file() and "_class_name" in read_json(config) else None
+    return config if weights.name in DIFFUSERS_WEIGHTS and config.is_file() and "_class_name" in read_json(config, MAX_CONFIG) else None
 
 
 def half_of_taesd(archive: Archive) -> str | None:

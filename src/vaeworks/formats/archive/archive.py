@@ -6,10 +6,8 @@ Nothing in a file is ever executed, and what a file claims is checked against th
 from __future__ import annotations
 
 import json
-import mmap
-import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +17,9 @@ from safetensors import SafetensorError, safe_open
 
 from ...errors import FormatError
 from . import foreign
-from .entries import BITS, Entry, Place, check_shape
+from .entries import BITS, ROOM, Entry, Place, check_shape
+from .limits import MAX_HEADER, MAX_METADATA, MAX_SHARDS, check_names
+from .mapped import MappedFile, mapped
 from .pickles import TornPickleError, shown
 from .torch_files import read_stream, read_zip
 
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Archive", "Entry", "joined", "open_archive", "open_shards"]
-
-MAX_HEADER = 100_000_000
-"""safetensors' own limit for its header, in bytes."""
-
-MAX_INDEX = 64 * 2**20
-"""Longest index of shards, in bytes."""
 
 ZIP, PICKLE = b"PK\3\4", b"\x80"
 """First bytes of zip files, and of pickles of protocol 2 and above."""
@@ -67,6 +61,17 @@ class Archive:
         """A tensor's little-endian bytes in C order, at most 16 MiB at a time."""
         return self._place(name).chunks()
 
+    def check_claims(self, names: Iterable[str]) -> None:
+        """That tensors which are one network are in the file, one beside another, but for some that are expanded.
+
+        Errors: FormatError for tensors that share their bytes so much that their network is far larger than the file.
+        """
+        places = [self.places[name] for name in names]
+        files = {id(place.file): len(place.file) for place in places}
+        claimed, there = sum(place.entry.nbytes for place in places), sum(files.values())
+        if claimed > there + ROOM:
+            raise FormatError(f"{self.path} claims {claimed} bytes of weights in {there} bytes; it was altered, take another copy")
+
     def _place(self, name: str) -> Place:
         if name not in self.places:
             raise FormatError(f"{self.path} has no tensor '{shown(name)}'")
@@ -79,7 +84,7 @@ def open_archive(path: str | Path) -> Archive:
     Errors: FormatError for a file that is missing, torn, altered or of another kind, and for a pickle with anything that could run.
     """
     path = Path(path)
-    file = _mapped(path)
+    file = mapped(path)
     head = file[: foreign.HEAD]
     if _is_safetensors(head):
         return _open_safetensors(path, file)
@@ -127,24 +132,6 @@ def joined(path: Path, halves: Mapping[str, Archive]) -> Archive:
     return Archive(path, "pair", places, metadata, tuple(dict.fromkeys(words for half in halves.values() for words in half.dropped)))
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    """The file's content, read when first touched, copied when written to."""
-    try:
-        if path.is_dir():
-            raise FormatError(f"{path} is a folder; pass a model file in it")
-        if not path.is_file():
-            raise FormatError(f"{path} {'is no regular file' if path.exists() else 'does not exist'}; pass a model file")
-        with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise FormatError(f"{path} is empty; download it again")
-            if hasattr(mmap, "MAP_NORESERVE"):  # else Linux wants memory for all that might be written to
-                flags, prot = mmap.MAP_PRIVATE | mmap.MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
-                return mmap.mmap(file.fileno(), 0, flags=flags, prot=prot)
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except OSError as error:
-        raise FormatError(f"{path} could not be read: {error.strerror}") from None
-
-
 def _is_safetensors(head: bytes) -> bool:
     """Whether a file begins with a length of 64 bits and a brace, or with half of that and is nothing else."""
     length_fits, brace = head[4:8] == bytes(4) and any(head[:4]), head[8:9] == b"{"
@@ -153,11 +140,11 @@ def _is_safetensors(head: bytes) -> bool:
     return (length_fits or brace) and not head.startswith((ZIP, PICKLE)) and not foreign.description(head)
 
 
-def _open_safetensors(path: Path, file: mmap.mmap) -> Archive:
+def _open_safetensors(path: Path, file: MappedFile) -> Archive:
     """Let safetensors check the header, then read it again for what safetensors does not tell: offsets, and keys given twice."""
     (length,) = struct.unpack("<Q", file[:8].ljust(8, b"\0"))
     if length > MAX_HEADER:
-        raise FormatError(f"{path} claims a header of {length} bytes, more than safetensors' {MAX_HEADER}; download it again")
+        raise FormatError(f"{path} claims a header of {length} bytes, more than {MAX_HEADER}; it is torn, or no model file")
     if 8 + length > len(file):
         raise FormatError(f"{path} ends within its header: {len(file)} bytes of {8 + length} or more; download it again")
     try:
@@ -167,11 +154,14 @@ def _open_safetensors(path: Path, file: mmap.mmap) -> Archive:
         raise FormatError(f"{path} is not a whole safetensors file: {shown(str(error), 200)}; download it again") from None
     header = _json(file[8 : 8 + length], path)
     metadata = header.pop("__metadata__", None) or {}
+    if len(metadata) > MAX_METADATA:
+        raise FormatError(f"{path} has {len(metadata)} entries of metadata, more than {MAX_METADATA}; it is no model file")
+    check_names(header, str(path))
     places = {name: _safetensors_place(path, file, 8 + length, name, item) for name, item in header.items()}
     return Archive(path, "safetensors", places, metadata)
 
 
-def _safetensors_place(path: Path, file: mmap.mmap, content: int, name: str, item: Any) -> Place:
+def _safetensors_place(path: Path, file: MappedFile, content: int, name: str, item: Any) -> Place:
     match item:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(end)]} if dtype in BITS:
             entry = Entry(dtype, tuple(shape))
@@ -185,15 +175,18 @@ def _safetensors_place(path: Path, file: mmap.mmap, content: int, name: str, ite
 
 def _shard_files(index: Path) -> dict[str, str]:
     """An index's file names by tensor; each is a plain name, so that an index reaches nothing outside its folder."""
-    content = _mapped(index)
-    if len(content) > MAX_INDEX:
+    content = mapped(index)
+    if len(content) > MAX_HEADER:
         raise FormatError(f"{index} has {len(content)} bytes, too many for an index; pass a .safetensors.index.json")
     weight_map = _json(content[:], index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise FormatError(f"{index} has no weight_map; pass a .safetensors.index.json")
+    check_names(weight_map, str(index))
     for tensor, name in weight_map.items():
         if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\:\0"):
             raise FormatError(f"{index} places tensor '{shown(tensor)}' in {shown(repr(name))}, which is no file name; mend the index")
+    if (count := len(set(weight_map.values()))) > MAX_SHARDS:
+        raise FormatError(f"{index} lists {count} files, more than {MAX_SHARDS}; it is no model that holds a VAE")
     return weight_map
 
 

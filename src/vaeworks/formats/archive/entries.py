@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import FormatError
+from .mapped import MappedFile
 
 if TYPE_CHECKING:
     import torch
@@ -60,14 +60,14 @@ class Place:
     """Where an entry's bytes lie: `strides` in elements from byte `start` of the file; None for C order."""
 
     entry: Entry
-    file: mmap.mmap
+    file: MappedFile
     start: int
     strides: tuple[int, ...] | None = None
 
     def read(self) -> Tensor:
         """The tensor, a copy-on-write view of the mapped file.
 
-        Errors: FormatError for a dtype that PyTorch has no tensors of.
+        Errors: FormatError for a dtype that PyTorch has no tensors of, and for a file that has changed since it was opened.
         """
         from .torch_dtypes import TORCH_DTYPES
 
@@ -77,17 +77,25 @@ class Place:
         return self._strided(TORCH_DTYPES[entry.dtype])
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        """The tensor's little-endian bytes in C order, at most 16 MiB at a time; views of the mapped file where it is in C order."""
+        """The tensor's little-endian bytes in C order, at most 16 MiB at a time; views of the mapped file where it is in C order.
+
+        Errors: FormatError for a file that has changed since it was opened.
+        """
         if self.strides is None:
-            yield from _windows(memoryview(self.file)[self.start : self.start + self.entry.nbytes])
+            for window in _windows(memoryview(self.file)[self.start : self.start + self.entry.nbytes]):
+                self.file.check()
+                yield window
         elif self.entry.numel:
             from .torch_dtypes import RAW
 
-            yield from _copies(self._strided(RAW[BITS[self.entry.dtype]]))
+            for copy in _copies(self._strided(RAW[BITS[self.entry.dtype]])):
+                yield copy
+                self.file.check()
 
     def _strided(self, dtype: torch.dtype) -> Tensor:
         import torch
 
+        self.file.check()
         shape, strides = self.entry.shape, self.strides or c_strides(self.entry.shape)
         if not self.entry.numel:
             return torch.empty(shape, dtype=dtype)
@@ -100,7 +108,11 @@ class Place:
 
 def c_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides, in elements, of a tensor in C order."""
-    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= n
+    return tuple(reversed(strides))
 
 
 def span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:

@@ -6,19 +6,29 @@ Source: pickletools in Python's standard library, whose readers of arguments are
 
 from __future__ import annotations
 
-import mmap
 import pickletools
 from collections.abc import Callable
 from typing import Any, cast
 
 from ...errors import FormatError
+from .mapped import MappedFile
 from .pickled import MAKERS, BrokenPickleError, Global, Opaque, Storage, Table, Value, storage
 
 MAX_BYTES = 64 * 2**20
 """Longest pickle that is read; that of a 7 GB checkpoint is shorter than 1 MB."""
 
-MAX_STEPS = 2_000_000
-"""Most opcodes that are read; a 7 GB checkpoint has 50 000, one with an optimizer's states a few times as many."""
+MAX_STEPS = 1_000_000
+"""Most opcodes of a file; a 7 GB checkpoint has 50 000, one with an optimizer's states a few times as many."""
+
+MAX_GLOBALS = 1000
+"""Most names that a file refers to; checkpoints have ten, with a trainer's settings 100."""
+
+MAX_GLOBAL = 500
+"""Characters of a name that a pickle refers to."""
+
+LARGEST = 2**256
+"""Integers beyond it, or beyond its negative, are taken for it: out of every range as well, and quick to compute with. The longest in
+checkpoints are the 128 bits of random number generators."""
 
 
 class TornPickleError(FormatError):
@@ -31,31 +41,48 @@ def shown(text: str, limit: int = 80) -> str:
     return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
 
 
-class Stream:
-    """A pickle within a mapped file, read like a file: it ends before byte `end`, and after MAX_BYTES at most."""
+WINDOW = 2**16
+"""Bytes that are copied from the mapped file at a time."""
 
-    def __init__(self, content: mmap.mmap | bytes, start: int, end: int):
-        self.content, self.position = content, start
+
+class Stream:
+    """Pickles within a mapped file, one behind another, read like a file: they end before byte `end`, and after MAX_BYTES at most."""
+
+    def __init__(self, file: MappedFile, start: int, end: int):
+        self.file, self.position = file, start
         self.end = min(end, start + MAX_BYTES)
+        self.begin, self.window = start, b""
 
     def read(self, count: int) -> bytes:
-        start = self.position
-        self.position = min(start + count, self.end)
-        return self.content[start : self.position]
+        start, stop = self.position, min(self.position + count, self.end)
+        if stop > self.begin + len(self.window):
+            self.file.check()
+            self.begin, self.window = start, self.file[start : max(stop, min(start + WINDOW, self.end))]
+        self.position = stop
+        return self.window[start - self.begin : stop - self.begin]
 
     def readline(self) -> bytes:
-        newline = self.content.find(b"\n", self.position, self.end)
-        return self.read((newline + 1 if newline >= 0 else self.end) - self.position)
+        length = self.window.find(b"\n", self.position - self.begin) + 1 + self.begin - self.position
+        if length <= 0:
+            self.file.check()
+            newline = self.file.find(b"\n", self.position, self.end)
+            length = (newline + 1 if newline >= 0 else self.end) - self.position
+        return self.read(length)
 
 
 class Machine:
-    """A stack and a memo, and what was met on the way: storages by their keys, and the trainer's classes."""
+    """A stack and a memo, and what was met on the way: names, storages by their keys, and the trainer's classes.
+
+    A file's pickles share one machine, and so the number of steps.
+    """
 
     def __init__(self, where: str):
         self.where = where
         self.stack: list[Value] = []
         self.below: list[list[Value]] = []  # stacks that MARK has put aside
         self.memo: dict[int, Value] = {}
+        self.steps = iter(range(MAX_STEPS))
+        self.names: dict[tuple[str, str], Global] = {}
         self.storages: dict[str, Storage] = {}
         self.classes: dict[str, None] = {}
 
@@ -76,7 +103,7 @@ class Machine:
 
     def _follow(self, stream: Stream) -> Value:
         self.stack, self.below, self.memo = [], [], {}
-        for _ in range(MAX_STEPS):
+        for _ in self.steps:
             code = stream.read(1)
             if code not in OPCODES:
                 raise BrokenPickleError("has an unknown opcode" if code else "ends too early")
@@ -89,6 +116,9 @@ class Machine:
 
     def push(self, value: Value) -> None:
         self.stack.append(value)
+
+    def push_number(self, value: int) -> None:
+        self.push(max(-LARGEST, min(value, LARGEST)))
 
     def pop(self) -> Value:
         self.top()
@@ -135,6 +165,19 @@ class Machine:
         """
         if type(module) is not str or type(attribute) is not str:
             raise BrokenPickleError("names something by what is no name")
+        if (module, attribute) not in self.names:
+            self.names[module, attribute] = self.harmless(module, attribute)
+        self.push(self.names[module, attribute])
+
+    def harmless(self, module: str, attribute: str) -> Global:
+        """A global that does no harm.
+
+        Errors: FormatError for one that is not known to be harmless.
+        """
+        if len(self.names) >= MAX_GLOBALS:
+            raise BrokenPickleError(f"names more than {MAX_GLOBALS} things")
+        if len(module) + len(attribute) > MAX_GLOBAL:
+            raise BrokenPickleError(f"names {shown(module, 40)}, which is too long for a name")
         found = Global(module, attribute)
         if found.of_model:
             raise FormatError(
@@ -148,7 +191,7 @@ class Machine:
             )
         if found.of_trainer:
             self.classes[found.name] = None
-        self.push(found)
+        return found
 
     def refer_by_text(self, argument: tuple[str, str]) -> None:
         self.refer(*argument)
@@ -252,12 +295,13 @@ ACTS: dict[str, Act] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda machine, argument: None),
     **dict.fromkeys(
         (
-            *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+            *("BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT"),
             *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
             *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
         ),
         Machine.push,
     ),
+    **dict.fromkeys(("INT", "LONG", "LONG1", "LONG4"), Machine.push_number),
     "NONE": lambda machine, _: machine.push(None),
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 from dataclasses import dataclass
 
 from ...errors import FormatError
+from .mapped import MappedFile
 
-MAX_RECORDS = 1_000_000
+MAX_RECORDS = 200_000
+"""Most records of a zip file: PyTorch writes one for every tensor, and a few besides."""
+
+MAX_DIRECTORY = 32 * 2**20
+"""Longest directory of a zip file, in bytes: 200,000 records take half of it."""
 
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -38,7 +42,7 @@ class _Listed:
     header: int
 
 
-def records(file: mmap.mmap, where: str) -> dict[str, Record]:
+def records(file: MappedFile, where: str) -> dict[str, Record]:
     """The records of a zip file by their names.
 
     Errors: FormatError for a zip file that is torn or ambiguous.
@@ -56,11 +60,15 @@ def records(file: mmap.mmap, where: str) -> dict[str, Record]:
     return names
 
 
-def _directory(file: mmap.mmap, where: str) -> tuple[list[_Listed], int]:
+def _directory(file: MappedFile, where: str) -> tuple[list[_Listed], int]:
     """What the directory lists, and its first byte."""
     first, end, count = _directory_bounds(file, where)
     start = first
-    if count > MAX_RECORDS or count * _ENTRY.size > end - start:
+    if count > MAX_RECORDS or end - start > MAX_DIRECTORY:
+        raise FormatError(
+            f"{where} is a zip file of {count} records, more than any model file has; unpack it and pass the model file in it"
+        )
+    if count * _ENTRY.size > end - start:
         raise _torn(where)
     listed = []
     for _ in range(count):
@@ -71,7 +79,7 @@ def _directory(file: mmap.mmap, where: str) -> tuple[list[_Listed], int]:
     return listed, first
 
 
-def _directory_bounds(file: mmap.mmap, where: str) -> tuple[int, int, int]:
+def _directory_bounds(file: MappedFile, where: str) -> tuple[int, int, int]:
     """First byte and end of the directory, and how many entries it has."""
     position = file.rfind(b"PK\5\6", max(0, len(file) - _END.size - 2**16))
     if position < 0 or position + _END.size > len(file):
@@ -90,7 +98,7 @@ def _directory_bounds(file: mmap.mmap, where: str) -> tuple[int, int, int]:
     return start, end, count
 
 
-def _listed(file: mmap.mmap, start: int, end: int, where: str) -> tuple[_Listed, int]:
+def _listed(file: MappedFile, start: int, end: int, where: str) -> tuple[_Listed, int]:
     """The directory's entry at byte `start`, and where the next one begins."""
     if start + _ENTRY.size > end or file[start : start + 4] != b"PK\1\2":
         raise _torn(where)
@@ -121,7 +129,7 @@ def _wide(extra: bytes, values: tuple[int, int, int], where: str) -> tuple[int, 
     return wide[0], wide[1], wide[2]
 
 
-def _record(file: mmap.mmap, entry: _Listed, where: str) -> Record:
+def _record(file: MappedFile, entry: _Listed, where: str) -> Record:
     """Where the record's bytes lie, behind its own header."""
     if entry.header + _LOCAL.size > len(file) or file[entry.header : entry.header + 4] != b"PK\3\4":
         raise _torn(where)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import mmap
+import re
 import struct
 from collections.abc import Mapping
 from typing import NoReturn
 
 from ...errors import FormatError
 from .entries import BITS, Entry, Place, check_shape, simple_strides, span
+from .limits import check_names
+from .mapped import MappedFile
 from .pickled import Storage, StoredTensor, Table, Unreadable, Value
 from .pickles import MAX_BYTES, Machine, Stream, shown
 from .records import Record, records
@@ -17,11 +19,14 @@ from .state_dicts import MAX_DROPPED, kind, state_dict
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+"""Halves of characters: text that has them cannot be written as UTF-8."""
+
 Contents = tuple[dict[str, Place], tuple[str, ...]]
 """Tensors by name, and what else a file held."""
 
 
-def read_zip(file: mmap.mmap, where: str) -> Contents:
+def read_zip(file: MappedFile, where: str) -> Contents:
     """The tensors of a zip file that torch.save wrote.
 
     Errors: FormatError for any other zip file, and for whatever is wrong with this one.
@@ -55,13 +60,13 @@ def _root(names: Mapping[str, Record], where: str) -> str:
     return roots[0]
 
 
-def _check_byteorder(file: mmap.mmap, record: Record | None, where: str) -> None:
+def _check_byteorder(file: MappedFile, record: Record | None, where: str) -> None:
     order = file[record.start : min(record.end, record.start + 8)] if record else b"little"
     if order != b"little":
         raise FormatError(f"{where} is not in little-endian byte order; load it where it was made and save it as a .safetensors file")
 
 
-def read_stream(file: mmap.mmap, where: str) -> Contents:
+def read_stream(file: MappedFile, where: str) -> Contents:
     """The tensors of a file of before PyTorch 1.6: pickles of magic number, protocol, system, content and keys, then bytes.
 
     Errors: FormatError for any other pickle, after a look at what it would run, and for whatever is wrong with this one.
@@ -73,7 +78,6 @@ def read_stream(file: mmap.mmap, where: str) -> Contents:
         raise FormatError(f"{where} is a plain pickle that holds {kind(first)}, not a file of PyTorch's; ask for a .safetensors file")
     values = []
     for _ in range(4):
-        stream = Stream(file, stream.position, len(file))
         values.append(machine.interpret(stream))
     protocol, system, value, keys = values
     if type(protocol) is not int or protocol != PROTOCOL:
@@ -83,7 +87,7 @@ def read_stream(file: mmap.mmap, where: str) -> Contents:
     return _placed(file, value, machine, _streamed(file, stream.position, keys, machine.storages, where), where)
 
 
-def _streamed(file: mmap.mmap, position: int, keys: Value, storages: Mapping[str, Storage], where: str) -> dict[str, Record]:
+def _streamed(file: MappedFile, position: int, keys: Value, storages: Mapping[str, Storage], where: str) -> dict[str, Record]:
     """The records behind the pickles, in the order of `keys`: a number of elements, then their bytes."""
     found: dict[str, Record] = {}
     for key in keys if type(keys) is list else ():
@@ -101,20 +105,21 @@ def _streamed(file: mmap.mmap, position: int, keys: Value, storages: Mapping[str
     return found
 
 
-def _placed(file: mmap.mmap, value: Value, machine: Machine, storages: Mapping[str, Record], where: str) -> Contents:
+def _placed(file: MappedFile, value: Value, machine: Machine, storages: Mapping[str, Record], where: str) -> Contents:
     """The tensors of an unpickled value, each within the bounds of its storage."""
     tensors, dropped = state_dict(value, where)
+    check_names(tensors, where)
     places = {name: _place(file, name, tensor, storages, where) for name, tensor in tensors.items()}
     dropped = list(dict.fromkeys([*dropped, *(f"class {shown(name)}" for name in machine.classes)]))
     more = [f"and {len(dropped) - MAX_DROPPED} more"] if len(dropped) > MAX_DROPPED else []
     return places, (*dropped[:MAX_DROPPED], *more)
 
 
-def _place(file: mmap.mmap, name: str, tensor: StoredTensor | Unreadable, storages: Mapping[str, Record], where: str) -> Place:
+def _place(file: MappedFile, name: str, tensor: StoredTensor | Unreadable, storages: Mapping[str, Record], where: str) -> Place:
     def refuse(why: str) -> NoReturn:
         raise FormatError(f"{where}: tensor '{shown(name)}' {why}; ask for a .safetensors file")
 
-    if any("\ud800" <= letter <= "\udfff" for letter in name):
+    if _NO_TEXT.search(name):
         refuse("has a name that is no Unicode text")
     if isinstance(tensor, Unreadable):
         refuse(f"is {tensor.kind}")

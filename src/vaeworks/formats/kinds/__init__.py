@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,19 @@ SUPPORTED_CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
 
 _CROSS_ATTENTION = re.compile(r"attn2[._](?:processor\.)?to_k(?:_lora)?\.(?:lora_down|lora_A|lora\.down|down)(?:\.default)?\.weight$")
 _UNETS_BY_CONTEXT = {768: "an SD 1 U-Net", 1024: "an SD 2 U-Net", 2048: "an SDXL U-Net", 1280: "the U-Net of SDXL's refiner"}
+FIRST, DOWN = "decoder.conv_in.weight", "encoder.down.0.downsample.conv.weight"
+TIME, TO_QUERY = "time_embedding.linear_1.weight", "transformer_blocks.0.attn1.to_q.weight"
+
+ENDS = frozenset(
+    (FIRST, DOWN, TIME, TO_QUERY),
+).union(
+    (end for table in (PARTS, VAES, ENCODERS) for _, rows in table for row in rows for end in row),
+    (end for _, _, ends in HALVES for end in ends),
+)
+"""All ends of names that are asked for. Others are not looked at: a name may have very many."""
+
+MAX_PARTS = 1 + max(end.count(".") for end in ENDS)
+
 _HYPERNETWORK = re.compile(r"\d+\.[01]\.linear\.\d+\.(?:weight|bias)")
 
 
@@ -29,8 +43,8 @@ class _Names:
 
     @cached_property
     def ends(self) -> dict[str, str]:
-        """Each name's ends at its dots, itself included -> the name."""
-        return {name[at:]: name for name in self.entries for at in (0, *(dot.end() for dot in re.finditer(r"\.", name)))}
+        """Those of ENDS that a name has at one of its dots, or is -> the name."""
+        return {end: name for name in self.entries for end in _ends(name) if end in ENDS}
 
     @cached_property
     def text(self) -> str:
@@ -45,8 +59,20 @@ class _Names:
         return any(part in self.text for part in parts)
 
     def shape(self, end: str) -> tuple[int, ...]:
-        """The shape of the tensor whose name ends so; () where there is none."""
+        """The shape of the tensor whose name ends so, with one of ENDS; () where there is none."""
+        assert end in ENDS
         return self.entries[self.ends[end]].shape if end in self.ends else ()
+
+
+def _ends(name: str) -> Iterator[str]:
+    """The name, and what follows each of its last dots."""
+    yield name
+    at = len(name)
+    for _ in range(MAX_PARTS):
+        at = name.rfind(".", 0, at)
+        if at < 0:
+            return
+        yield name[at + 1 :]
 
 
 def foreign_kind(entries: Entries) -> str | None:
@@ -75,7 +101,7 @@ def unsupported_vae(entries: Entries) -> str | None:
 
 def _vae(names: _Names) -> str | None:
     kind = names.kind(VAES)
-    first, down = names.shape("decoder.conv_in.weight"), names.shape("encoder.down.0.downsample.conv.weight")
+    first, down = names.shape(FIRST), names.shape(DOWN)
     if kind is None and len(first) == 5:
         kind = "the VAE of HunyuanImage's refiner" if first[1] == 32 else "a video VAE (its convolutions have three dimensions)"
     if kind is None and len(first) == 3:
@@ -119,8 +145,7 @@ def _target(names: _Names) -> str:
 def _denoiser(names: _Names) -> str | None:
     family = checkpoint_family(names.entries)
     if family is None:
-        some = names.say("model.diffusion_model.") or names.shape("time_embedding.linear_1.weight")
-        if some or names.shape("transformer_blocks.0.attn1.to_q.weight"):
+        if names.say("model.diffusion_model.") or names.shape(TIME) or names.shape(TO_QUERY):
             return "a U-Net or diffusion transformer of an unknown family, without a VAE"
         return None
     title = f"{family.title} for inpainting" if family.inpainting else family.title

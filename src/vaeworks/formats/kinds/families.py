@@ -19,6 +19,9 @@ TEXT_ENCODERS = ("cond_stage_model.", "conditioner.", "text_encoders.", "text_en
 
 OTHER_PARTS = ("control_model.", "model_ema.", "cc_projection.", "optimizer.", "optimizer_states.", "lr_schedulers.", "callbacks.")
 
+_BESIDE = (*filter(None, DENOISER_PREFIXES), *TEXT_ENCODERS, *OTHER_PARTS)
+"""What the names of everything in a checkpoint but its VAE begin with."""
+
 SCHEDULES = (
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
     "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
@@ -226,4 +229,4 @@ def _inpainting(shape: ShapeOf) -> bool:
 
 def is_denoiser_name(name: str) -> bool:
     """Whether a name is one of a checkpoint's parts besides its VAE: the denoiser, text encoders, noise schedules."""
-    return name in SCHEDULES or name.startswith((*(p for p in DENOISER_PREFIXES if p), *TEXT_ENCODERS, *OTHER_PARTS))
+    return name in SCHEDULES or name.startswith(_BESIDE)

@@ -1,0 +1,40 @@
+"""How much a model file may hold, so that any file has its answer within seconds and in little memory.
+
+Every limit is many times what is known of real files; a file beyond one is refused in a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sized
+
+from ...errors import FormatError
+from .pickles import shown
+
+MAX_TENSORS = 100_000
+"""Tensors of a file or of a set of files. SDXL's checkpoint has 2,500, the largest open language model 92,000 in its index."""
+
+MAX_VAE_TENSORS = 5000
+"""Tensors of a VAE. SD's has 248, the largest of vaeworks' own 400."""
+
+MAX_NAME = 1000
+"""Characters of a tensor's name. Those of checkpoints have 100, those of wrappers within wrappers 300."""
+
+MAX_HEADER = 16 * 2**20
+"""Longest header of a safetensors file, and longest index of shards, in bytes. 2,500 tensors take 0.3 MB, the index of 92,000 takes 9."""
+
+MAX_METADATA = 10_000
+"""Entries of a safetensors file's metadata. Trainers of LoRAs write 100."""
+
+MAX_SHARDS = 1000
+"""Files of one model: each is mapped. The largest open language model has 163."""
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Errors: FormatError for more tensors, or a longer name, than any model has."""
+    if isinstance(names, Sized) and len(names) > MAX_TENSORS:
+        raise FormatError(f"{where} has {len(names)} tensors, more than {MAX_TENSORS}; it is no model that holds a VAE")
+    if long := next((name for name in names if len(name) > MAX_NAME), ""):
+        raise FormatError(
+            f"{where} has a tensor whose name is {len(long)} characters long, more than {MAX_NAME} ('{shown(long, 40)}'); "
+            "it was altered or is no model file"
+        )
