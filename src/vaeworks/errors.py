@@ -10,9 +10,17 @@ VaeworksError
 
 from __future__ import annotations
 
+from .words import one_line
+
 
 class VaeworksError(Exception):
-    """Base of all errors that a user can mend; the command line prints it as one line and exits with 2."""
+    """Base of all errors that a user can mend; the command line prints it as one line and exits with 2.
+
+    Names and values from files stand in messages: they are made printable and cut here, in one place.
+    """
+
+    def __init__(self, *args: object):
+        super().__init__(*(one_line(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(VaeworksError, ValueError):
@@ -36,3 +44,31 @@ class MissingExtraError(VaeworksError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(f"{purpose} needs {package}: pip install 'vaeworks[{extra}]'")
+
+
+_SHORTAGES = {
+    "no space left on device": "no room is left where data is exchanged between processes, often /dev/shm; make room there, or take fewer workers",
+    "shared memory": "shared memory (/dev/shm) ran out; make room there, or take fewer workers",
+    "can't start new thread": "the system allows no more threads, or has no memory for them; close other programs",
+    "out of memory": "memory ran out",
+    "allocate memory": "memory ran out",
+    "unable to mmap": "memory ran out",
+    "unable to allocate": "memory ran out",
+    "bad_alloc": "memory ran out",
+    "could not create a memory": "memory ran out",
+}  # fmt: skip
+"""What libraries say when something has run out, in small letters, and what it means."""
+
+
+def shortage(error: BaseException) -> str | None:
+    """What has run out, in a sentence, for an error that tells of it: a MemoryError, or a library's RuntimeError; None for any other."""
+    said = one_line(str(error), 300)
+    meant = next((meant for words, meant in _SHORTAGES.items() if words in said.lower()), None)
+    if isinstance(error, MemoryError):
+        meant = "memory ran out"
+    elif not isinstance(error, RuntimeError):
+        return None
+    if meant is None:
+        return None
+    remedy = "; close other programs, or take smaller batches or images" if meant == "memory ran out" else ""
+    return meant + (f" ({said})" if said else "") + remedy

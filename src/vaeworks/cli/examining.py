@@ -73,7 +73,8 @@ def doctor(
         make_folder(place)
         write_report(place, found[-1])
         _print(found[-1])
-        console().print(f"{place / REPORT} shows it; {place / RECORD} has every figure\n")
+        console().print(f"{place / REPORT} shows it; {place / RECORD} has every figure")
+        console().print()
     if len(found) > 1:
         check_alike(found)
         write_comparison(out, found, [place.name for place in places])

@@ -133,7 +133,8 @@ def install(
 
     with quietly():
         result = put(vae, into, folder, checkpoint=checkpoint, name=name, overwrite=overwrite)
-    console().print(f"{result.path}\n{result.how}")
+    console().print(result.path)
+    console().print(result.how)
     _print_notes(result.notes)
     return dataclasses.asdict(result)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from ..formats.files import write_picture, write_text
 from ..launcher import shared
 from ..models import Autoencoder
 from ..processes import joined, main_first, rank, together, world_size
+from ..words import speak
 from .balance_state import Event
 from .checkpoint import Position, good_checkpoint, load_checkpoint, newest_checkpoint, remove_newer, save_checkpoint
 from .finetune import Comparison, compare_with_start
@@ -92,7 +91,7 @@ def _train(
     # settle what is not said: precision and architecture, once, so that a run continued elsewhere stays the same run
     together(lambda: check_processes(config))
     together(lambda: check_trackers(config.trackers))
-    say = functools.partial(print, file=sys.stderr) if show else None
+    say = speak if show else None
     config, told = main_first(lambda: _settled(config, out, device, resume))
 
     # claim the folder, look at the data

@@ -1,0 +1,85 @@
+"""Locks that the system takes away when a process dies: what is under one that is free belongs to nobody any more.
+
+They are the kernel's (flock), so that neither the number of a dead process, which another may have by now, nor other machines or
+containers on the same disk can mislead. Where a system or a disk has no such locks, nothing is locked, and nothing is taken for dead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class Busy(Exception):  # noqa: N818 - what it means is for the caller to say
+    """Somebody holds the lock."""
+
+
+@contextmanager
+def locked(path: Path, *, sure: bool = False) -> Iterator[None]:
+    """Hold the lock of this name: a file without content, which is there as long as it is held, or until the next one after a death.
+
+    sure: whether to be refused, too, where there are no locks. Errors: Busy; OSError where the file cannot be made.
+    """
+    held = _take(path)
+    if held == _NONE and sure:
+        raise Busy
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        if held in _ours:  # which it is not in a process that was forked meanwhile
+            _ours.remove(held)
+            fcntl.flock(held, fcntl.LOCK_UN)  # whoever else has it open
+            os.close(held)
+
+
+_NONE = -1
+_ours: set[int] = set()
+"""Open files of the locks that this process holds."""
+
+
+def _take(path: Path) -> int:
+    """An open file that has the lock; _NONE where there are no locks."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            if fcntl is None:
+                raise OSError
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise Busy from None
+        except OSError:
+            os.close(file)
+            return _NONE
+        if _is_at(file, path):
+            _ours.add(file)
+            return file
+        os.close(file)  # its last holder has removed it in between
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _forget() -> None:
+    """In a forked process: the locks are its parent's."""
+    for file in _ours:
+        with suppress(OSError):
+            os.close(file)
+    _ours.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
