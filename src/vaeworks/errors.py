@@ -47,7 +47,7 @@ class MissingExtraError(VaeworksError, ImportError):
 
 
 _SHORTAGES = {
-    "no space left on device": "no room is left where data is exchanged between processes, often /dev/shm; make room there, or take fewer workers",
+    "no space left on device": "no room is left where processes exchange data, often /dev/shm; make room there, or take fewer workers",
     "shared memory": "shared memory (/dev/shm) ran out; make room there, or take fewer workers",
     "can't start new thread": "the system allows no more threads, or has no memory for them; close other programs",
     "out of memory": "memory ran out",

@@ -21,7 +21,7 @@ class Terminal(Console):
     def __init__(self, **options: Any):
         super().__init__(stderr=True, highlight=False, markup=False, emoji=False, **options)
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **options: Any) -> Text:
         """Strings, in tables too: their widths are measured as they will be shown."""
         return super().render_str(cut(printable(cut(text))), **options)
 

@@ -10,7 +10,7 @@ MOST = 4_000
 
 
 def printable(text: str) -> str:
-    """The text with all that a terminal would act upon or not show as escapes: controls, line ends, changes of direction, invisible ones."""
+    """The text with all that a terminal would act upon or not show as escapes: controls, line ends, changes of direction."""
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 

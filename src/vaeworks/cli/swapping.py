@@ -162,7 +162,7 @@ def match(
         if result.picture is None:
             console().print("no picture: nothing could be decoded", style="yellow")
         else:
-            write_picture(out, result.picture)
+            write_picture(out, result.picture, overwrite)
             console().print(f"{out}")
     return result.to_dict()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -47,8 +48,8 @@ def atomic(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
             _publish(temporary, path, overwrite)
             _to_disk(path.parent, whole=False)
     except (OSError, SafetensorError, MemoryError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else shortage(error) or str(error)
-        if isinstance(error, RuntimeError) and shortage(error) is None:
+        reason = shortage(error) or getattr(error, "strerror", None) or str(error)
+        if isinstance(error, RuntimeError) and not shortage(error):
             raise
         kept = "; what was there before is kept" if path.exists() else ""
         raise VaeworksError(f"{path} could not be written: {reason}{kept}") from None
@@ -62,7 +63,7 @@ def check_name(path: Path) -> None:
     """Errors: ConfigError for a name that no file can have."""
     if (length := len(os.fsencode(path.name))) > LONGEST_NAME:
         raise ConfigError(f"the name {cut(path.name, 60)!r} has {length} bytes, and file systems take {LONGEST_NAME}; choose a shorter one")
-    if not path.name or "\0" in str(path):
+    if path.name in ("", "..") or "\0" in str(path):
         raise ConfigError(f"{str(path)!r} is not the name of a file; choose another")
 
 
@@ -129,12 +130,12 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 def _exchange(a: Path, b: Path) -> bool:
     """Whether two names could be exchanged, by Linux' renameat2 or macOS' renamex_np."""
-    library = ctypes.CDLL(None) if os.name == "posix" else None
+    library: Any = ctypes.CDLL(None) if os.name == "posix" else None
     names = os.fsencode(a), os.fsencode(b)
     if hasattr(library, "renameat2"):
-        return library.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0  # type: ignore[union-attr]
+        return library.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0
     if hasattr(library, "renamex_np"):
-        return library.renamex_np(*names, _EXCHANGE) == 0  # type: ignore[union-attr]
+        return library.renamex_np(*names, _EXCHANGE) == 0
     return False
 
 
@@ -233,15 +234,19 @@ def check_room(path: Path, needed: int) -> None:
         raise VaeworksError(f"{folder} has {_mib(free)} free, and {wanted} are needed; make room, or write to another disk")
 
 
-def map_file(path: Path, shape: tuple[int, ...], kind: Any) -> np.ndarray:
+def map_file(path: Path, shape: tuple[int, ...], kind: Any) -> np.memmap:
     """An array whose memory is a new .npy file, for which there is room: to write to a map of a file on a full disk ends the process.
 
-    Errors: OSError where there is no room.
+    Errors: VaeworksError where there is no room.
     """
-    made = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    try:
+        made = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        size = math.prod(shape) * np.dtype(kind).itemsize
+        raise VaeworksError(f"{home(path)} cannot take {_mib(size)}: {error.strerror or error}; make room there") from None
     return made
 
 

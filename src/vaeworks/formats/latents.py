@@ -14,13 +14,13 @@ from .files import atomic, read_tensors, write_tensors
 METADATA_KEY = "vaeworks_latents"
 
 
-def write_latents(path: Path, latents: Tensor, config: LatentConfig, size: tuple[int, int], posterior: str) -> None:
-    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width), over what was there."""
+def write_latents(path: Path, latents: Tensor, config: LatentConfig, size: tuple[int, int], posterior: str, overwrite: bool = True) -> None:
+    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width); over what was there, or only where nothing is."""
     facts = {
         "model": config.name, "height": size[0], "width": size[1], "posterior": posterior, "normalized": False,
         "scaling_factor": config.scaling_factor, "shift_factor": config.shift_factor,
     }  # fmt: skip
-    with atomic(path, overwrite=True) as temporary:
+    with atomic(path, overwrite) as temporary:
         write_tensors(temporary, {"latents": latents}, {METADATA_KEY: json.dumps(facts)})
 
 

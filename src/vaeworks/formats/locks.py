@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from ..errors import ConfigError, VaeworksError
 
 try:
     import fcntl
@@ -39,6 +41,35 @@ def locked(path: Path, *, sure: bool = False) -> Iterator[None]:
             _ours.remove(held)
             fcntl.flock(held, fcntl.LOCK_UN)  # whoever else has it open
             os.close(held)
+
+
+LOCK = ".vaeworks-lock"
+"""Name of the lock of a folder."""
+
+
+@contextmanager
+def alone_in(folder: Path, name: str = LOCK) -> Iterator[None]:
+    """Hold the lock of a folder, which is made; at the end it is taken away again if nothing has come into it.
+
+    Errors: ConfigError where another process is at work there; VaeworksError where the folder cannot be made.
+    """
+    with ExitStack() as held:
+        try:
+            made = [place for place in (folder, *folder.parents) if not place.exists()]
+            held.callback(_remove_empty, made)
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder / name))
+        except Busy:
+            raise ConfigError(f"another process is at work in {folder}; wait until it has ended, or choose another folder") from None
+        except OSError as error:
+            raise VaeworksError(f"{folder} could not be written: {error.strerror or error}; choose another folder") from None
+        yield
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()  # refused where there is anything in it
 
 
 _NONE = -1

@@ -7,6 +7,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..data import batches, training_crops
 from ..errors import DataError, TrainingError
 from ..formats import load, save
 from ..formats.files import write_picture, write_text
+from ..formats.locks import alone_in
 from ..launcher import shared
 from ..models import Autoencoder
 from ..processes import joined, main_first, rank, together, world_size
@@ -81,7 +83,8 @@ def train(
     Ctrl-C or SIGTERM, with a checkpoint saved. In all cases what was saved stays.
     """
     device = resolve_device(config.device)
-    with joined(device):
+    with joined(device), ExitStack() as held:
+        main_first(lambda: held.enter_context(alone_in(Path(out))))  # of the processes of one run, the one that writes
         return _train(config, str(data), Path(out), device, recipe, resume, show and rank() == 0, features)
 
 
