@@ -25,7 +25,7 @@ from typing import Any
 import tyro
 
 from .. import __version__
-from ..config import TrainConfig, dumps
+from ..config import TrainConfig, dumps, from_dict, to_dict
 from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import shared, speaks, tells
 from ..recipes import RECIPES, recipe
@@ -239,8 +239,18 @@ def _default_config(words: list[str]) -> TrainConfig:
     if "--resume" in words and folder is not None:
         from ..train.run import read_run
 
-        return read_run(Path(folder)).config
-    return default
+        default = read_run(Path(folder)).config
+    # the parser prints defaults by itself, and a run's are words of a file
+    return from_dict(TrainConfig, _shown(to_dict(default))) if {"-h", "--help"} & set(words) else default
+
+
+def _shown(value: Any) -> Any:
+    """Plain values with their strings as they may stand before a reader."""
+    if isinstance(value, dict):
+        return {name: _shown(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(each) for each in value]
+    return one_line(value) if isinstance(value, str) else value
 
 
 def _take(words: list[str], flag: str) -> bool:

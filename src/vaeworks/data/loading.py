@@ -107,7 +107,10 @@ def _next(parts: Iterator[Part], ending: list[DataError]) -> Part | None:
 
 @contextmanager
 def _processes(load: Load, workers: int) -> Iterator[Callable[[list[Any]], Future[Any]]]:
-    """Worker processes; gives the function that hands them work, whose results are `Sent`. On GPU machines what comes back is in page-locked memory."""
+    """Worker processes; gives the function that hands them work; `Sent` comes back, on GPU machines `Loaded` in page-locked memory.
+
+    Errors: _NoProcessesError.
+    """
     hears_end, tells_end = multiprocessing.Pipe(duplex=False)
     try:
         pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(load, hears_end))

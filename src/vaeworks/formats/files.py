@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import ConfigError, FormatError, VaeworksError, shortage
 from ..words import cut
+from .locks import make_folder, remove_empty
 from .scratch import home, scratch, stepped_aside
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ def atomic(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     check_name(path)
     if not overwrite and os.path.lexists(path) and not _is_empty(path):  # a link to nothing is something, too
         raise _exists(path)
+    made: list[Path] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made = make_folder(path.parent)
         with scratch(path.parent) as temporary:
             yield temporary
             if path.is_dir() and not temporary.is_dir():
@@ -53,6 +55,8 @@ def atomic(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
             raise
         kept = "; what was there before is kept" if path.exists() else ""
         raise VaeworksError(f"{path} could not be written: {reason}{kept}") from None
+    finally:
+        remove_empty(made)  # where nothing was written
 
 
 LONGEST_NAME = 255

@@ -51,13 +51,13 @@ LOCK = ".vaeworks-lock"
 def alone_in(folder: Path, name: str = LOCK) -> Iterator[None]:
     """Hold the lock of a folder, which is made; at the end it is taken away again if nothing has come into it.
 
-    Errors: ConfigError where another process is at work there; VaeworksError where the folder cannot be made.
+    Errors: ConfigError where another process is at work there, and for a file; VaeworksError where the folder cannot be made.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output folder {folder} is a file; choose another name")
     with ExitStack() as held:
         try:
-            made = [place for place in (folder, *folder.parents) if not place.exists()]
-            held.callback(_remove_empty, made)
-            folder.mkdir(parents=True, exist_ok=True)
+            held.callback(remove_empty, make_folder(folder))
             held.enter_context(locked(folder / name))
         except Busy:
             raise ConfigError(f"another process is at work in {folder}; wait until it has ended, or choose another folder") from None
@@ -66,7 +66,15 @@ def alone_in(folder: Path, name: str = LOCK) -> Iterator[None]:
         yield
 
 
-def _remove_empty(folders: list[Path]) -> None:
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those that it is in; returns the new ones, the innermost first. Errors: OSError."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Take folders away again, each if nothing has come into it."""
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()  # refused where there is anything in it

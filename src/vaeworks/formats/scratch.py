@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from .locks import Busy, locked
+from .locks import Busy, locked, remove_empty
 
 SCRATCH = f".vaeworks-{os.getuid() if hasattr(os, 'getuid') else 0}"
 """The hidden folder's name; one for each user, because of permissions. Names in it are short, however long the final name is."""
@@ -30,7 +30,7 @@ def scratch(folder: Path) -> Iterator[Path]:
     """
     hidden = folder / SCRATCH
     with ExitStack() as ending:
-        ending.callback(_remove_empty, hidden)
+        ending.callback(remove_empty, [hidden])  # if nobody else is in it
         own = _claim(hidden, ending)
         ending.callback(_clear, own)
         _sweep(hidden)
@@ -93,8 +93,3 @@ def _clear(own: Path) -> None:
                 waiting.rename(place)
             remove(old)
     remove(own.with_suffix(_NEW))
-
-
-def _remove_empty(hidden: Path) -> None:
-    with suppress(OSError):
-        hidden.rmdir()  # if nobody else is in it
