@@ -86,7 +86,7 @@ def test_a_file_that_came_meanwhile_is_replaced_only_by_force(tmp_path: Path, ov
 
 def test_a_folder_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    with pytest.raises(ConfigError, match="exists"), atomic(path) as temporary:
+    with pytest.raises(ConfigError, match="exists"), atomic(path) as temporary:  # noqa: PT012
         temporary.mkdir()
         (temporary / "x").write_text("mine")
         path.mkdir()
@@ -102,7 +102,7 @@ def test_without_links_a_name_is_given_once(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(os, "link", no_links)
     write_text(tmp_path / "a", "first", overwrite=False)
-    with pytest.raises(ConfigError, match="exists"), atomic(tmp_path / "b") as temporary:
+    with pytest.raises(ConfigError, match="exists"), atomic(tmp_path / "b") as temporary:  # noqa: PT012
         temporary.write_text("mine")
         (tmp_path / "b").write_text("theirs")
     assert [(tmp_path / name).read_text() for name in "ab"] == ["first", "theirs"]
@@ -274,7 +274,7 @@ def test_an_old_folder_stays_where_the_new_one_cannot_come(tmp_path: Path, excha
         monkeypatch.setattr(Path, "rename", lambda self, to: full() if self.suffix == ".tmp" else rename(self, to))
     else:
         monkeypatch.setattr(files, "_exchange", full)
-    with pytest.raises(VaeworksError, match="No space left"), atomic(tmp_path / "a", overwrite=True) as temporary:
+    with pytest.raises(VaeworksError, match="No space left"), atomic(tmp_path / "a", overwrite=True) as temporary:  # noqa: PT012
         temporary.mkdir()
         (temporary / "x").write_text("new")
     assert left(tmp_path) == ["a", "a/x"] and (tmp_path / "a" / "x").read_text() == "old"

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..processes import starting
 from .crops import CropSource, Loaded, Part, Say
 
 DEATHS = 3
@@ -114,7 +115,7 @@ def _processes(load: Load, workers: int) -> Iterator[Callable[[list[Any]], Futur
     hears_end, tells_end = multiprocessing.Pipe(duplex=False)
     try:
         pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(load, hears_end))
-        with _without_interrupts():
+        with starting():
             pool.submit(os.getpid)  # they start now, before there are other threads, whose locks they would inherit
     except OSError as error:  # /dev/shm has no room for their locks, or the system none for processes
         raise _NoProcessesError(error.strerror or str(error)) from None
@@ -138,19 +139,6 @@ def _processes(load: Load, workers: int) -> Iterator[Callable[[list[Any]], Futur
 
 class _NoProcessesError(Exception):
     """None can be started."""
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes that start here hear no Ctrl-C from their first moment on."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _load: Load

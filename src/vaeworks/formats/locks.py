@@ -35,9 +35,10 @@ def locked(path: Path, *, sure: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):
-            path.unlink()
-        if held in _ours:  # which it is not in a process that was forked meanwhile
+        if held in _ours or held == _NONE:  # neither in a process that was forked meanwhile
+            with suppress(OSError):
+                path.unlink()
+        if held in _ours:
             _ours.remove(held)
             fcntl.flock(held, fcntl.LOCK_UN)  # whoever else has it open
             os.close(held)
