@@ -10,7 +10,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "vaeworks"
 
 LAYERS = [
-    {"errors", "config", "recipes", "launcher"},
+    {"words", "terminal", "errors", "config", "recipes", "launcher"},
     {"nn", "images", "processes"},
     {"models", "losses"},
     {"data", "metrics", "formats", "runtime"},

@@ -86,12 +86,17 @@ def test_demo_clears_only_what_a_demo_made(out: Path, tmp_path: Path, capsys, mo
     assert main(["demo", "--out", str(tmp_path), "--overwrite"]) == 2
     (out / "notes.txt").write_text("precious")
 
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
     def begun(*args: object, **options: object) -> None:
+        assert {path.name for path in out.iterdir()} == {"notes.txt", demo.EARLIER, demo.LOCK}
+        (out / "run").mkdir()
         raise vw.ConfigError("far enough")
 
     monkeypatch.setattr(demo, "train", begun)
     assert main(["demo", "--out", str(out), "--overwrite"]) == 2
-    assert capsys.readouterr().err.endswith("far enough\n") and [path.name for path in out.iterdir()] == ["notes.txt"]
+    assert capsys.readouterr().err.endswith("far enough\n")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before  # the earlier demo is back
     assert (out / "notes.txt").read_text() == (tmp_path / "thesis.txt").read_text() == "precious"
 
 

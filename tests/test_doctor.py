@@ -62,15 +62,15 @@ def test_a_patient_is_what_the_model_makes_of_the_images() -> None:
 def test_latents_are_on_disk_and_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     seen = photos_patient(count=2)
-    assert {p.name for folder in tmp_path.glob("vaeworks-doctor-*") for p in folder.iterdir()} == {"pixels", "mean", "logvar"}
+    assert {p.name for folder in tmp_path.glob(".vaeworks-*/*.tmp") for p in folder.iterdir()} == {"pixels", "mean", "logvar"}
     del seen
-    assert not list(tmp_path.glob("vaeworks-doctor-*"))
+    assert not list(tmp_path.glob(".vaeworks-*"))
     with pytest.raises(ConfigError, match="multiple of 8"):
         photos_patient(size=60)
     (tmp_path / "gone.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"gone\.png cannot be read"):
         admit(linear(), [ImageFile(tmp_path / "gone.png", "0" * 64, 8, 8)], size=64)
-    assert not list(tmp_path.glob("vaeworks-doctor-*"))
+    assert not list(tmp_path.glob(".vaeworks-*"))
 
 
 @pytest.mark.parametrize(("count", "limit", "quick", "taken"), [

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ from .errors import ConfigError
 from .formats import load, save
 from .formats.diffusers import load_with_diffusers
 from .formats.files import read_json, write_picture, write_text
+from .formats.locks import LOCK, alone_in
 from .formats.pipelines import paint
+from .formats.scratch import remove
 from .formats.tiny_pipelines import TINY
 from .images import difference, from_model_range, image_file, to_model_range, to_pillow, to_uint8
 from .metrics import Evaluation, ImageScore, evaluate, psnr
@@ -55,8 +57,12 @@ def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], No
     Leaves run/, doctor/, vae-diffusers/, vae-ldm.safetensors, painted.png, repainted.png, report.json and report.html in `out`.
     Errors: ConfigError for an `out` that holds anything, unless it is an earlier demo and `overwrite` is on.
     """
+    with _earlier_aside(out, overwrite):
+        return _run(out, minutes, say)
+
+
+def _run(out: Path, minutes: float, say: Callable[[str], None]) -> dict[str, Any]:
     started = time.perf_counter()
-    _clear(out, overwrite)
     config = dataclasses.replace(recipe("demo"), max_minutes=minutes)
     result = train(config, "photos", out / "run", recipe="demo")
     vae = load(out / "run")
@@ -109,20 +115,45 @@ def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], No
     return report
 
 
-def _clear(out: Path, overwrite: bool) -> None:
-    """Make room for a demo; only what an earlier demo has made is ever deleted."""
-    if not out.exists() or not any(out.iterdir()):
-        return
-    known = ("run", "doctor", "vae-diffusers", "vae-ldm.safetensors", "painted.png", "repainted.png", "report.json", "report.html")
-    if not overwrite or not (out / "run" / "run.json").exists() or read_run(out / "run").recipe != "demo":
-        raise ConfigError(
-            f"{out} is not empty; choose another --out" + ("" if overwrite else ", or pass --overwrite to repeat an earlier demo")
-        )
-    for path in (out / name for name in known):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+MADE = ("run", "doctor", "vae-diffusers", "vae-ldm.safetensors", "painted.png", "repainted.png", "report.json", "report.html")
+"""What a demo leaves."""
+
+EARLIER = ".earlier"
+"""Where an earlier demo waits until the new one is whole."""
+
+
+@contextmanager
+def _earlier_aside(out: Path, overwrite: bool) -> Iterator[None]:
+    """Make room for a demo; an earlier one, and nothing else, is replaced, and comes back if the new one fails."""
+    with alone_in(out):
+        earlier = out / EARLIER
+        if earlier.exists():  # a demo was killed
+            _bring_back(out)
+        if any(p.name != LOCK for p in out.iterdir()):
+            if not overwrite or not (out / "run" / "run.json").exists() or read_run(out / "run").recipe != "demo":
+                raise ConfigError(
+                    f"{out} is not empty; choose another --out" + ("" if overwrite else ", or pass --overwrite to repeat an earlier demo")
+                )
+            earlier.mkdir()
+            for name in MADE:
+                if (out / name).exists():
+                    (out / name).rename(earlier / name)
+        try:
+            yield
+        except BaseException as error:
+            if earlier.exists():
+                _bring_back(out)
+                if isinstance(error, KeyboardInterrupt):
+                    raise KeyboardInterrupt("interrupted; the earlier demo is as it was") from None
+            raise
+        remove(earlier)
+
+
+def _bring_back(out: Path) -> None:
+    for path in (out / EARLIER).iterdir():
+        remove(out / path.name)
+        path.rename(out / path.name)
+    remove(out / EARLIER)
 
 
 @torch.inference_mode()

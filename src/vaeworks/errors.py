@@ -11,11 +11,19 @@ VaeworksError
 
 from __future__ import annotations
 
+from .words import one_line
+
 
 class VaeworksError(Exception):
-    """Base of all errors that a user can mend; the command line prints it as one line and exits with `exit_code`."""
+    """Base of all errors that a user can mend; the command line prints it as one line and exits with `exit_code`.
+
+    Names and values from files stand in messages: they are made printable and cut here, in one place.
+    """
 
     exit_code = 2
+
+    def __init__(self, *args: object):
+        super().__init__(*(one_line(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(VaeworksError, ValueError):
@@ -48,3 +56,31 @@ class NotFiniteError(ConfigError, DataError):
     """
 
     exit_code = 1
+
+
+_SHORTAGES = {
+    "no space left on device": "no room is left where processes exchange data, often /dev/shm; make room there, or take fewer workers",
+    "shared memory": "shared memory (/dev/shm) ran out; make room there, or take fewer workers",
+    "can't start new thread": "the system allows no more threads, or has no memory for them; close other programs",
+    "out of memory": "memory ran out",
+    "allocate memory": "memory ran out",
+    "unable to mmap": "memory ran out",
+    "unable to allocate": "memory ran out",
+    "bad_alloc": "memory ran out",
+    "could not create a memory": "memory ran out",
+}  # fmt: skip
+"""What libraries say when something has run out, in small letters, and what it means."""
+
+
+def shortage(error: BaseException) -> str | None:
+    """What has run out, in a sentence, for an error that tells of it: a MemoryError, or a library's RuntimeError; None for any other."""
+    said = one_line(str(error), 300)
+    meant = next((meant for words, meant in _SHORTAGES.items() if words in said.lower()), None)
+    if isinstance(error, MemoryError):
+        meant = "memory ran out"
+    elif not isinstance(error, RuntimeError):
+        return None
+    if meant is None:
+        return None
+    remedy = "; close other programs, or take smaller batches or images" if meant == "memory ran out" else ""
+    return meant + (f" ({said})" if said else "") + remedy

@@ -6,6 +6,7 @@ Outside of such a run every function here is the identity, so that callers need 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -155,6 +156,19 @@ def broadcast_tensors(tensors: dict[str, Tensor] | None) -> dict[str, Tensor]:
 def _device() -> torch.device:
     """Where messages have to be."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Processes that are started here hear no Ctrl-C, which reaches all of a terminal, from their first moment on; their parent does."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

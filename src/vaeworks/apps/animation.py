@@ -21,10 +21,10 @@ def there_and_back(frames: Sequence[Tensor]) -> list[Tensor]:
     return [*frames, *frames[-2:0:-1]]
 
 
-def write_gif(path: Path, frames: Sequence[Tensor], fps: int = FPS) -> None:
-    """An endless loop of uint8 images c h w of one size, whole or not at all, over what was there."""
+def write_gif(path: Path, frames: Sequence[Tensor], fps: int = FPS, overwrite: bool = True) -> None:
+    """An endless loop of uint8 images c h w of one size, whole or not at all; over what was there, or only where nothing is."""
     pictures = [to_pillow(frame).convert("RGB") for frame in frames]
-    with atomic(path, overwrite=True) as temporary:
+    with atomic(path, overwrite) as temporary:
         pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
 
 
@@ -36,15 +36,15 @@ def find_ffmpeg() -> str:
     return found
 
 
-def write_mp4(path: Path, frames: Sequence[Tensor], fps: int = FPS) -> None:
-    """H.264 of uint8 images c h w of one size, whole or not at all, over what was there; odd sides lose a row or column.
+def write_mp4(path: Path, frames: Sequence[Tensor], fps: int = FPS, overwrite: bool = True) -> None:
+    """H.264 of uint8 images c h w of one size, whole or not at all, as `write_gif` does; odd sides lose a row or column.
 
     Errors: ConfigError where ffmpeg is not installed; VaeworksError with its last line where it fails.
     """
     height, width = (side // 2 * 2 for side in frames[0].shape[-2:])
     raw = b"".join(to_pillow(frame[..., :height, :width]).convert("RGB").tobytes() for frame in frames)
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
-    with atomic(path, overwrite=True) as temporary:
+    with atomic(path, overwrite) as temporary:
         command = [find_ffmpeg(), "-loglevel", "error", "-y", *source, "-pix_fmt", "yuv420p", "-f", "mp4", str(temporary)]
         done = subprocess.run(command, input=raw, capture_output=True, check=False)
         if done.returncode:

@@ -74,7 +74,7 @@ def trained(pictures: Pictures, folder: Path, device: torch.device, progress: Pr
     path = folder / f"classifier-{VERSION}-{pictures.digest[:16]}.safetensors"
     if not path.exists():
         accuracy = _train(network.to(device), pictures, progress)
-        with atomic(path) as temporary:
+        with atomic(path, overwrite=True) as temporary:  # another process may have trained the same meanwhile
             write_tensors(temporary, network.state_dict(), {"accuracy": str(accuracy), "pictures": pictures.digest})
     tensors, facts = read_tensors(path)
     network.load_state_dict(tensors)

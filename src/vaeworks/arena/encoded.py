@@ -14,7 +14,7 @@ from torch import Tensor
 from ..config import dumps
 from ..errors import ConfigError, DataError, FormatError
 from ..formats.arrays import read_array
-from ..formats.files import atomic, read_json, write_text
+from ..formats.files import atomic, map_file, read_json, write_text
 from ..images import from_model_range, to_model_range
 from ..models import Posterior
 from .pictures import Pictures, Progress
@@ -151,7 +151,7 @@ def open_encoded(space: Space, pictures: Pictures, folder: Path, tokens: int, na
 @torch.inference_mode()
 def _encode(space: Space, pictures: Pictures, folder: Path, name: str, progress: Progress | None) -> None:
     shape = (pictures.count, *space.shape(pictures.size))
-    mean = np.lib.format.open_memmap(folder / MEAN, mode="w+", dtype=np.float32, shape=shape)
+    mean = map_file(folder / MEAN, shape, np.float32)
     std: np.ndarray | None = None
     total, squares = torch.zeros(shape[1], dtype=torch.float64), torch.zeros(shape[1], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
@@ -162,7 +162,7 @@ def _encode(space: Space, pictures: Pictures, folder: Path, name: str, progress:
         mean[rows] = latents.numpy()
         if not posterior.is_point:
             if std is None:
-                std = np.lib.format.open_memmap(folder / STD, mode="w+", dtype=np.float32, shape=shape)
+                std = map_file(folder / STD, shape, np.float32)
             deviation = posterior.std.float().cpu()
             std[rows] = deviation.numpy()
             latents = torch.addcmul(latents, deviation, torch.randn(latents.shape, generator=generator))

@@ -26,11 +26,11 @@ REPORT, RECORD, STUDY_RECORD = "report.html", "arena.json", "study.json"
 TITLES: dict[Distance, str] = {"fd_recon": "How well the latents are learned", "fd_real": "How good the pictures are in the end"}
 
 
-def write_outcome(folder: Path, outcome: Outcome) -> None:
+def write_outcome(folder: Path, outcome: Outcome, overwrite: bool = True) -> None:
     """Write an arena's page and record."""
-    write_text(folder / RECORD, dumps(outcome.to_dict()) + "\n")
+    write_text(folder / RECORD, dumps(outcome.to_dict()) + "\n", overwrite)
     heading = "Which latent space does a diffusion model learn best?"
-    write_page(folder / REPORT, "arena.html", _values(outcome, heading, RECORD, seconds(outcome)))
+    write_page(folder / REPORT, "arena.html", _values(outcome, heading, RECORD, seconds(outcome)), overwrite)
 
 
 def write_study(folder: Path, result: StudyResult) -> None:

@@ -17,7 +17,7 @@ from ..data import ImageSet
 from ..data.place import open_place
 from ..errors import DataError, FormatError
 from ..formats.arrays import read_array
-from ..formats.files import atomic, read_json, write_text
+from ..formats.files import atomic, map_file, read_json, write_text
 from ..images import square
 
 PIXELS, FACTS = "pixels.npy", "pictures.json"
@@ -77,7 +77,7 @@ def _read(
     images: ImageSet, folder: Path, size: int, channels: int, labels: Sequence[str] | None, key: str, progress: Progress | None
 ) -> None:
     total = len(images.files)
-    pixels = np.lib.format.open_memmap(folder / PIXELS, mode="w+", dtype=np.uint8, shape=(total, channels, size, size))
+    pixels = map_file(folder / PIXELS, (total, channels, size, size), np.uint8)
     kept: list[int] = []
     skipped = [(str(name), reason) for name, reason in images.skipped]
     for number, file in enumerate(images.files):

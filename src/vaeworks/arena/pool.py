@@ -18,6 +18,7 @@ import torch
 
 from ..errors import ConfigError, TrainingError
 from ..launcher import share_cores
+from ..processes import starting
 from ..train.interrupt import SIGNALS, Interrupt
 
 Task = TypeVar("Task", contravariant=True)
@@ -143,7 +144,9 @@ def _in_processes(
             while (rest or waiting) and not stop.is_set():
                 while rest and len(waiting) < jobs:
                     number, (key, task) = rest.pop(0)
-                    waiting[pool.submit(_in_worker, work, number, task)] = key
+                    with starting():
+                        future = pool.submit(_in_worker, work, number, task)
+                    waiting[future] = key
                 collect(0.2)
                 progress(sum(seen[:]))
                 if wanted():

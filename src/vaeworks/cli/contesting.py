@@ -95,7 +95,7 @@ def arena(
         labels=find_labels(images.files, labels), baseline=first, features=features, weights=features_weights, with_checks=checks,
         jobs=jobs, device=device, say=_say, begin=_begin,
     )  # fmt: skip
-    write_outcome(out, outcome)
+    write_outcome(out, outcome, overwrite)
     _print(outcome)
     console().print(f"{out / REPORT} shows it; {out / RECORD} has every figure")
     return outcome.to_dict()

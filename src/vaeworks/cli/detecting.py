@@ -91,8 +91,8 @@ def anomaly(
         result["detector"] = str(out / DETECTOR)
     console().print(_sentence(found))
     if pictures is not None and readings is not None:
-        result |= _tested(found, images if baselines else None, pictures, readings, out, seed)
-    write_text(out / RECORD, dumps(result) + "\n")
+        result |= _tested(found, images if baselines else None, pictures, readings, out, seed, overwrite)
+    write_text(out / RECORD, dumps(result) + "\n", overwrite)
     return result
 
 
@@ -214,11 +214,13 @@ def _sentence(detector: AnomalyDetector) -> str:
     )
 
 
-def _tested(detector: AnomalyDetector, normals: Any, pictures: Pictures, readings: Readings, out: Path, seed: int) -> dict[str, Any]:
+def _tested(
+    detector: AnomalyDetector, normals: Any, pictures: Pictures, readings: Readings, out: Path, seed: int, overwrite: bool
+) -> dict[str, Any]:
     """Write what is to be seen of test images, and tell the figures."""
     alarms = readings.anomaly > -detector.offset_
-    _write_scores(out / SCORES, detector, readings, pictures, alarms)
-    sheets = _write_sheets(out, detector, readings, pictures, alarms)
+    _write_scores(out / SCORES, detector, readings, pictures, alarms, overwrite)
+    sheets = _write_sheets(out, detector, readings, pictures, alarms, overwrite)
     console().print(f"{alarms.sum()} of {len(alarms)} test images are called anomalous; {out / SCORES} has every score")
     result: dict[str, Any] = {"images": len(alarms), "alarms": int(alarms.sum()), "scores": str(out / SCORES), "pictures": sheets}
     if pictures.truth is None or pictures.classes is None:
@@ -264,7 +266,7 @@ def _by_class(readings: Readings, classes: Sequence[str], alarms: Any, seed: int
     return found
 
 
-def _write_scores(path: Path, detector: AnomalyDetector, readings: Readings, pictures: Pictures, alarms: Any) -> None:
+def _write_scores(path: Path, detector: AnomalyDetector, readings: Readings, pictures: Pictures, alarms: Any, overwrite: bool) -> None:
     """A row per image, the most anomalous first."""
     from ..apps.anomaly.threshold import p_values
     from ..data.table import table
@@ -276,10 +278,12 @@ def _write_scores(path: Path, detector: AnomalyDetector, readings: Readings, pic
         values = (readings.anomaly[i], chances[i], *(scores[i] for scores in readings.scores.values()))
         label = pictures.classes[i] if pictures.classes else ""
         rows.append([pictures.names[i], label, int(alarms[i]), *(f"{v:.4f}" for v in values)])
-    write_text(path, table(rows))
+    write_text(path, table(rows), overwrite)
 
 
-def _write_sheets(out: Path, detector: AnomalyDetector, readings: Readings, pictures: Pictures, alarms: Any) -> list[str]:
+def _write_sheets(
+    out: Path, detector: AnomalyDetector, readings: Readings, pictures: Pictures, alarms: Any, overwrite: bool
+) -> list[str]:  # fmt: skip
     """Pictures beside their heat: the worst, the most normal, what was missed, what was called anomalous wrongly."""
     from ..apps.anomaly.heat import sheet
     from ..formats.files import write_picture
@@ -295,12 +299,13 @@ def _write_sheets(out: Path, detector: AnomalyDetector, readings: Readings, pict
     written = []
     for name, rows in zip(SHEETS, chosen, strict=False):
         rows = rows[:SHOWN]
-        (out / name).unlink(missing_ok=True)
         if len(rows):
             masks = [None if truth is None or truth.masks is None else truth.masks[i] for i in rows]
             pixels, heats = [pictures.pixels[i] for i in rows], [readings.heat[i] for i in rows]
-            write_picture(out / name, sheet(pixels, heats, masks, detector.normal_heat_))
+            write_picture(out / name, sheet(pixels, heats, masks, detector.normal_heat_), overwrite)
             written.append(str(out / name))
+        elif overwrite:  # one of an earlier call would not be of these images
+            (out / name).unlink(missing_ok=True)
     return written
 
 

@@ -71,7 +71,7 @@ def edit(
     versions = len(strength) if direction else 1
     pairs, record = places(inputs, out, overwrite, "edit.json", codec, versions)
     if arithmetic:
-        return recorded(record, {"model": model} | _arithmetic(codec, arithmetic, pairs, out, overwrite))
+        return recorded(record, {"model": model} | _arithmetic(codec, arithmetic, pairs, out, overwrite), overwrite)
     masks = mask_files([path for path, _ in pairs], mask)
     for (path, _), file in zip(pairs, masks, strict=True):
         if (one := read_mask(file)) is not None:
@@ -86,7 +86,7 @@ def edit(
         found = [edit_picture(codec, image, each, one, detail=detail) for each in changes]
         for number, each in enumerate(found):
             place = version_place(target, number, versions)
-            write_picture(place, to_pillow(each.image))
+            write_picture(place, to_pillow(each.image), overwrite)
             rows[str(place)] = {
                 "source": str(path), "inside": each.inside, "outside": each.outside, "reconstruction_psnr": each.reconstruction,
                 "strength": strength[number] if moves else None,
@@ -95,9 +95,9 @@ def edit(
             rows[str(place)] |= {} if plain is None else {"psnr_to_pixels": psnr(plain, each.image), "psnr_unedited": psnr(plain, image)}
             console().print(f"{place}  changed by {each.inside:.2f} gray levels")
         strip = [image, *(each.image for each in found), difference(found[-1].image, image, 1)]
-        write_picture(strip_place(out, target), grid([strip]))
+        write_picture(strip_place(out, target), grid([strip]), overwrite)
     facts = None if moves is None else {"source": direction, "kind": moves.kind, "separation": moves.separation}
-    return recorded(record, {"model": model, "direction": facts, "adjustment": dataclasses.asdict(adjustment), "pictures": rows})
+    return recorded(record, {"model": model, "direction": facts, "adjustment": dataclasses.asdict(adjustment), "pictures": rows}, overwrite)
 
 
 def _pair(text: str, save: Path | None, overwrite: bool) -> tuple[str, str] | None:
@@ -195,7 +195,7 @@ def _arithmetic(codec: Codec, text: str, pairs: list[tuple[Path, Path]], out: Pa
     codes = [encode_picture(codec, image) for image in images]
     z = combined([weight for weight, _ in terms], [code.mean for code in codes])
     result = decode_picture(codec, z, codes[0].height, codes[0].width)
-    write_picture(target, to_pillow(result))
-    write_picture(strip_place(out, target), grid([[*images, result]]))
+    write_picture(target, to_pillow(result), overwrite)
+    write_picture(strip_place(out, target), grid([[*images, result]]), overwrite)
     console().print(str(target))
     return {"arithmetic": [{"weight": weight, "source": str(known[name])} for weight, name in terms], "pictures": {str(target): {}}}

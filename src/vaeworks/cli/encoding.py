@@ -104,7 +104,7 @@ def _files(through: Codec, inputs: tuple[str, ...], out: Path, posterior: str, s
         image = to_uint8(picture)
         found = through.encode(to_model_range(image[None]), pad=True)
         latents = (found.mode() if posterior == "mode" else found.sample(generator))[0]
-        write_latents(target, latents, config, (image.shape[-2], image.shape[-1]), posterior)
+        write_latents(target, latents, config, (image.shape[-2], image.shape[-1]), posterior, overwrite)
         rows[str(target)] = {"source": str(path), "shape": list(latents.shape)}
         console().print(f"{target}  {' x '.join(map(str, latents.shape))}")
     return rows

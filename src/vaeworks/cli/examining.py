@@ -73,12 +73,13 @@ def doctor(
     for name, place in zip(model, places, strict=True):
         found.append(_examined(name, said, source.files, options))
         make_folder(place)
-        write_report(place, found[-1])
+        write_report(place, found[-1], overwrite)
         _print(found[-1])
-        console().print(f"{place / REPORT} shows it; {place / RECORD} has every figure\n")
+        console().print(f"{place / REPORT} shows it; {place / RECORD} has every figure")
+        console().print()
     if len(found) > 1:
         check_alike(found)
-        write_comparison(out, found, [place.name for place in places])
+        write_comparison(out, found, [place.name for place in places], overwrite)
         console().print(f"{out / COMPARE} has all of them side by side")
     for path, reason in source.skipped:
         console().print(f"skipped {path}: {reason}", style="yellow")

@@ -98,12 +98,15 @@ def _check_given(inputs: tuple[str, ...]) -> None:
 
 def targets(sources: list[tuple[Path, Path]], out: Path, suffix: str, overwrite: bool) -> list[tuple[Path, Path]]:
     """(source, target) pairs; all targets are checked before the first is written."""
+    from ..formats.files import check_name
+
     pairs = [(source, out / place.with_suffix(suffix)) for source, place in sources]
     seen: dict[Path, Path] = {}
     for source, target in pairs:
         if target in seen:
             raise ConfigError(f"{seen[target]} and {source} would both become {target}; give them in two calls with two --out")
         seen[target] = source
+        check_name(target)
         if target.exists() and not overwrite:
             raise ConfigError(f"{target} exists; choose another --out, or pass --overwrite")
     make_folder(out)

@@ -84,9 +84,9 @@ def evaluate(
     try:
         _check_alike([*found, *earlier])
     except ConfigError:  # known only now, because it depends on which images could be read; what was measured is not lost
-        _shown(out, found, found, vaes, files, options)
+        _shown(out, found, found, vaes, files, options, overwrite)
         raise
-    values = _shown(out, found, [*found, *earlier], vaes, files, options)
+    values = _shown(out, found, [*found, *earlier], vaes, files, options, overwrite)
     dead = {e.name: count for e in found if (count := sum(not score.finite for score in e.scores))}
     if dead:
         remedy = "`vaeworks repair` mends what overflows in float16"
@@ -104,7 +104,7 @@ def _check_alike(evaluations: Sequence[Evaluation]) -> None:
 
 def _shown(
     out: Path | None, found: Sequence[Evaluation], everything: Sequence[Evaluation], vaes: Sequence[Autoencoder],
-    files: tuple[ImageFile, ...], options: dict[str, Any],
+    files: tuple[ImageFile, ...], options: dict[str, Any], overwrite: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Print, and write where a folder is given; everything: with what was measured earlier."""
     from ..metrics import compare
@@ -117,7 +117,7 @@ def _shown(
         print_comparisons(comparisons)
     values = _values(everything, comparisons)
     if out is not None:
-        _write(out, values, found, everything, comparisons, vaes, files, options)
+        _write(out, values, found, everything, comparisons, vaes, files, options, overwrite)
     return values
 
 
@@ -243,7 +243,7 @@ def _values(everything: Sequence[Evaluation], comparisons: Sequence[Any]) -> dic
 
 def _write(
     out: Path, values: dict[str, Any], found: Sequence[Evaluation], everything: Sequence[Evaluation], comparisons: Sequence[Any],
-    vaes: Sequence[Autoencoder], files: tuple[ImageFile, ...], options: dict[str, Any],
+    vaes: Sequence[Autoencoder], files: tuple[ImageFile, ...], options: dict[str, Any], overwrite: bool,
 ) -> None:  # fmt: skip
     from ..formats.files import write_picture, write_text
     from ..metrics.gallery import chosen, gallery, sheet
@@ -258,11 +258,11 @@ def _write(
         by_path = {score.path: score for score in evaluation.scores}  # the same images of every model
         alike = tuple((rank, by_path[score.path]) for rank, score in picks)
         shots.append(gallery(vae, evaluation, files, crop, options["seed"], alike))
-    write_picture(out / GALLERY, sheet(tuple(shot for rows in zip(*shots, strict=True) for shot in rows)))
-    write_text(out / RECORD, dumps(values) + "\n")
+    write_picture(out / GALLERY, sheet(tuple(shot for rows in zip(*shots, strict=True) for shot in rows)), overwrite)
+    write_text(out / RECORD, dumps(values) + "\n", overwrite)
     console().print(f"{out / RECORD}, {out / GALLERY} (original, reconstruction, difference x 4)")
     try:
-        write_report(out / REPORT, everything, comparisons, shots)
+        write_report(out / REPORT, everything, comparisons, shots, overwrite)
     except MissingExtraError as error:
         console().print(f"no {REPORT}: {error}", style="yellow")
         return

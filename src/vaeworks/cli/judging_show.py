@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from .show import console
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from ..metrics import Comparison, Evaluation, Speed
     from ..metrics.bootstrap import Interval
 
@@ -74,8 +76,10 @@ def print_evaluations(results: Sequence[Evaluation]) -> None:
         out.print(f"skipped {path}: {reason}", style="yellow")
 
 
-def _cell(value: float, interval: str, form: str) -> str:
-    return format(value, form) + (f"\n({interval})" if interval else "")
+def _cell(value: float, interval: str, form: str) -> Text:
+    from rich.text import Text
+
+    return Text(format(value, form) + (f"\n({interval})" if interval else ""))
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:

@@ -93,11 +93,11 @@ def features(
         "representations": {kind.name: kind.stated for kind in kinds}, "rows": [asdict(row) for row in rows],
     }  # fmt: skip
     if write is not None:
-        _write_features(out, codes, pool, write)
+        _write_features(out, codes, pool, write, overwrite)
         result["features"] = str(out / stored[0])
-    write_text(out / RECORD, dumps(result) + "\n")
+    write_text(out / RECORD, dumps(result) + "\n", overwrite)
     for name, svg in zip(CHARTS, charts(rows, draws.chance).values(), strict=True):
-        write_text(out / name, svg)
+        write_text(out / name, svg, overwrite)
     _print_rows(rows, draws)
     console().print(f"{out / CHARTS[0]} and {out / CHARTS[1]} show it; {out / RECORD} has every figure")
     return result
@@ -148,7 +148,7 @@ def augment(
             from ..formats.files import write_text
 
             make_folder(out)
-            write_text(out / JUDGED, dumps(found) + "\n")
+            write_text(out / JUDGED, dumps(found) + "\n", overwrite)
         return found
     if out is None:
         raise ConfigError("--out DIR is missing: the folder for the new images")
@@ -206,7 +206,7 @@ def _side(images: ImageSet, size: int | None, factor: int) -> int:
     return size if size is not None else max(1, round(own / factor)) * factor
 
 
-def _write_features(out: Path, codes: Codes, pool: Any, kind: str) -> None:
+def _write_features(out: Path, codes: Codes, pool: Any, kind: str, overwrite: bool) -> None:
     """Features n d, their names, and a row for every image."""
     import numpy as np
     import torch
@@ -216,8 +216,10 @@ def _write_features(out: Path, codes: Codes, pool: Any, kind: str) -> None:
     from ..formats.files import atomic, write_tensors, write_text
 
     rows = np.ascontiguousarray(pooled(codes.mean.numpy(), pool))
-    write_text(out / "features.csv", table([("image", "label"), *zip(codes.names, codes.labels or [""] * len(codes), strict=True)]))
-    with atomic(out / f"features.{kind}", overwrite=True) as temporary:
+    write_text(
+        out / "features.csv", table([("image", "label"), *zip(codes.names, codes.labels or [""] * len(codes), strict=True)]), overwrite
+    )
+    with atomic(out / f"features.{kind}", overwrite) as temporary:
         if kind == "npy":
             with temporary.open("wb") as file:
                 np.save(file, rows)

@@ -24,7 +24,8 @@ def demo(
     from ..demo import run_demo
 
     report = run_demo(out, minutes, overwrite, console().print)
-    console().print(f"\n{out / 'report.html'} shows it all; {out / 'report.json'} has every figure")
+    console().print()
+    console().print(f"{out / 'report.html'} shows it all; {out / 'report.json'} has every figure")
     return report
 
 
@@ -69,8 +70,8 @@ def train(
     result = run(config, data_source(data), out, recipe=recipe, resume=resume)
     val = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on held-out images"
     stats = result.latents
+    console().print(f"{out / 'model.safetensors'}: {result.images_seen:,} images in {result.seconds:.0f} s{val}")
     console().print(
-        f"{out / 'model.safetensors'}: {result.images_seen:,} images in {result.seconds:.0f} s{val}\n"
         f"latents measured on {stats.num_images:,} crops: scaling_factor {stats.scaling_factor:.5f}, shift_factor {stats.shift_factor:.5f}"
     )
     return dataclasses.asdict(result)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import functools
 import io
 import itertools
+import logging
 import os
 import signal
 import sys
@@ -23,10 +25,11 @@ from typing import Any
 import tyro
 
 from .. import __version__
-from ..config import TrainConfig, dumps
-from ..errors import ConfigError, VaeworksError
+from ..config import TrainConfig, dumps, from_dict, to_dict
+from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
+from ..words import one_line, speak
 from .contesting import arena, arena_report, arena_study
 from .detecting import anomaly
 from .editing import edit
@@ -86,27 +89,11 @@ def main(argv: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = (_take(words, flag) for flag in ("--json", "--debug"))
     try:
-        if not words or words[0] in ("-h", "--help"):
-            _print_help()
-            return 0 if words else 2
-        if words[0] == "--version":
-            print(f"vaeworks {__version__}")
-            return 0
-        with _plain_warnings(), _terminated_as_interrupted():
-            result = _command(words)()
-        if as_json and speaks():
-            print(dumps(result))
-        return 0
-    except Judged as judged:
-        if as_json and speaks():
-            print(dumps(judged.result))
-        for sentence in judged.sentences:
-            print(f"vaeworks: {sentence}", file=sys.stderr)
-        return 1
+        return _run(words, as_json)
     except VaeworksError as error:
         if debug:
             raise
-        _tell(error, " ".join(str(error).split()))
+        _tell(error, str(error))
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,17 +101,52 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that may not be written
         if debug:
             raise
-        _tell(error, f"{error.filename or 'a file'}: {error.strerror or error}")
+        _tell(error, f"{_place(error)}: {error.strerror or error}")
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        what = shortage(error)
+        if debug or what is None:
+            raise
+        _tell(error, what)
         return 2
     except KeyboardInterrupt as stop:
         _tell(stop, str(stop) or "interrupted")
         return 130
 
 
+def _run(words: list[str], as_json: bool) -> int:
+    """Do what the words say, and print what comes of it."""
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            _print_help()
+            return 0 if words else 2
+        if words[0] == "--version":
+            print(f"vaeworks {__version__}")
+            return 0
+        with _plain_warnings(), _plain_logs(), _terminated_as_interrupted():
+            result = _command(words)()
+        if as_json and speaks():
+            print(dumps(result), flush=True)
+        return 0
+    except Judged as judged:
+        if as_json and speaks():
+            print(dumps(judged.result), flush=True)
+        for sentence in judged.sentences:
+            speak(f"vaeworks: {sentence}")
+        return 1
+
+
+def _place(error: OSError) -> str:
+    """What an error of the system is about."""
+    if error.filename is not None:
+        return os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
+    return "a disk or /dev/shm" if error.errno == errno.ENOSPC else "a file"
+
+
 def _tell(error: BaseException, text: str) -> None:
     """One line about an error; of several processes that have it, one tells it."""
     if tells(error):
-        print(f"vaeworks: {text}", file=sys.stderr)
+        speak(f"vaeworks: {text}")
 
 
 @contextlib.contextmanager
@@ -148,8 +170,25 @@ def _terminated_as_interrupted() -> Iterator[None]:
 def _plain_warnings() -> Iterator[None]:
     """Warnings as lines for people, without the place in the source that Python shows."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"vaeworks: {message}", file=sys.stderr) if speaks() else None
+        warnings.showwarning = lambda message, *_: speak(f"vaeworks: {message}") if speaks() else None
         yield
+
+
+class _PlainRecord(logging.LogRecord):
+    """What a library logs, as a line: names from files may stand in it."""
+
+    def getMessage(self) -> str:  # noqa: N802 - the standard library's name
+        return one_line(super().getMessage())
+
+
+@contextlib.contextmanager
+def _plain_logs() -> Iterator[None]:
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_PlainRecord)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(before)
 
 
 def _command(words: list[str]) -> Callable[[], Any]:
@@ -202,8 +241,18 @@ def _default_config(words: list[str]) -> TrainConfig:
     if "--resume" in words and folder is not None:
         from ..train.run import read_run
 
-        return read_run(Path(folder)).config
-    return default
+        default = read_run(Path(folder)).config
+    # the parser prints defaults by itself, and a run's are words of a file
+    return from_dict(TrainConfig, _shown(to_dict(default))) if {"-h", "--help"} & set(words) else default
+
+
+def _shown(value: Any) -> Any:
+    """Plain values with their strings as they may stand before a reader."""
+    if isinstance(value, dict):
+        return {name: _shown(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(each) for each in value]
+    return one_line(value) if isinstance(value, str) else value
 
 
 def _take(words: list[str], flag: str) -> bool:

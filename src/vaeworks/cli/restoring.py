@@ -75,8 +75,8 @@ def restore(
         found = restore_picture(codec, damage, known, keep=keep, steps=steps, seed=seed)
         methods: dict[str, Tensor] = baselines(codec, damage) if compare or plant else {}
         methods[OURS] = found.image
-        write_picture(target, to_pillow(found.image))
-        write_picture(strip_place(out, target), grid([strip(damage, methods, OURS, truth)]))
+        write_picture(target, to_pillow(found.image), overwrite)
+        write_picture(strip_place(out, target), grid([strip(damage, methods, OURS, truth)]), overwrite)
         rows[str(target)] = {
             "source": str(path), "missing": float(damage.missing.float().mean()), "noise": damage.noise, "evaluations": found.evaluations,
             "held_out_rms": {"start": found.held_out[0], "best": min(found.held_out), "taken": found.held_out[found.taken]},
@@ -93,7 +93,7 @@ def restore(
         "steps": steps,
         "seed": seed,
     }
-    return recorded(record, {"model": model, **options, "pictures": rows, "summary": _summary(scores)})
+    return recorded(record, {"model": model, **options, "pictures": rows, "summary": _summary(scores)}, overwrite)
 
 
 def _damaged(

@@ -59,13 +59,13 @@ def strip_place(out: Path, target: Path) -> Path:
     return out / "strips" / target.relative_to(out)
 
 
-def recorded(place: Path, result: dict[str, Any]) -> dict[str, Any]:
+def recorded(place: Path, result: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     """Write what a command has found, and return it."""
     from ..config import dumps
     from ..formats.files import write_text
 
     result = {"schema": SCHEMA, **result}
-    write_text(place, dumps(result))
+    write_text(place, dumps(result), overwrite)
     console().print(f"{place} has every figure; {place.parent / 'strips'} shows pictures side by side")
     return result
 

@@ -35,7 +35,7 @@ def reconstruct(
     for path, target, picture in readable_images(pairs, through.autoencoder.config.in_channels):
         image = to_uint8(picture)
         recon = from_model_range(through.reconstruct(to_model_range(image[None])).float())[0].cpu()
-        write_picture(target, to_pillow(recon))
+        write_picture(target, to_pillow(recon), overwrite)
         rows[str(target)] = {"source": str(path), "psnr": psnr(image, recon)}
         console().print(f"{target}  {rows[str(target)]['psnr']:.2f} dB")
     return rows
@@ -70,7 +70,7 @@ def decode(
             except ConfigError as error:
                 raise type(error)(f"{path}: {error}") from None
             image = crop_to(from_model_range(decoded.float())[0].cpu(), height, width)
-            write_picture(place, to_pillow(image))
+            write_picture(place, to_pillow(image), overwrite)
             rows[str(place)] = {"source": str(path), "shape": list(image.shape)}
             rows[str(place)] |= {"certificate": dataclasses.asdict(certificate)} if verify else {}
             console().print(f"{place}  {width} x {height}")
@@ -120,6 +120,6 @@ def generate(
     weights = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[kind]
     pipe = load_pipeline(pipeline, load(vae, **settings_of(told)), on, weights)
     picture = paint(pipe, prompt, image=start, strength=strength, size=size, steps=steps, guidance=guidance, seed=seed)
-    write_picture(out, picture)
+    write_picture(out, picture, overwrite)
     console().print(f"{out}  {picture.width} x {picture.height}, {type(pipe).__name__}")
     return {"out": str(out), "pipeline": type(pipe).__name__, "width": picture.width, "height": picture.height, "seed": seed}

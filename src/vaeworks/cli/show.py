@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from ..launcher import speaks
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from ..terminal import Terminal
 
 
-def console() -> Console:
+def console() -> Terminal:
     """Where people read; of several processes that train together one alone speaks."""
-    from rich.console import Console
+    from ..terminal import Terminal
 
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not speaks())
+    return Terminal(soft_wrap=True, quiet=not speaks())
 
 
 @contextmanager
@@ -40,9 +40,10 @@ def quietly() -> Iterator[None]:
 
 def bar(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     """A progress bar around what is iterated over."""
+    from rich.markup import escape
     from rich.progress import track
 
-    return lambda items: track(list(items), what, console=console(), transient=True)
+    return lambda items: track(list(items), escape(what), console=console(), transient=True)
 
 
 def summary(function: Callable[..., Any]) -> str:

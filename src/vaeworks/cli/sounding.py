@@ -66,7 +66,7 @@ def listen(
             errors.append(f"{sound}: {error}")
             console().print(f"skipped {errors[-1]}", style="yellow")
             continue
-        _write(out / place, heard)
+        _write(out / place, heard, overwrite)
         rows[str(out / place)] = {"source": str(sound), "seconds": heard.original.shape[-1] / MEL.rate, **dataclasses.asdict(heard.figures)}
     if not rows:
         raise DataError(errors[0])
@@ -74,7 +74,7 @@ def listen(
         "model": model, "iterations": iterations, "seed": seed, "transform": dataclasses.asdict(MEL), "classes": _means(rows),
         "skipped": errors, "sounds": rows,
     }  # fmt: skip
-    write_text(out / RECORD, dumps(result) + "\n")
+    write_text(out / RECORD, dumps(result) + "\n", overwrite)
     _print(result["classes"])
     console().print(f"{out} has every sound's files: original, original-griffin-lim (the ceiling), reconstruction, spectrograms")
     return result
@@ -98,7 +98,7 @@ def _check_places(found: Sequence[tuple[Sound, Path]]) -> None:
         seen[place] = sound
 
 
-def _write(folder: Path, heard: Heard) -> None:
+def _write(folder: Path, heard: Heard, overwrite: bool) -> None:
     """All of a sound, or nothing."""
     from scipy.io import wavfile
 
@@ -107,7 +107,7 @@ def _write(folder: Path, heard: Heard) -> None:
     from ..formats.files import atomic
 
     sounds = {"original": heard.original, "original-griffin-lim": heard.ceiling, "reconstruction": heard.recon}
-    with atomic(folder, overwrite=True) as temporary:
+    with atomic(folder, overwrite) as temporary:
         temporary.mkdir()
         for name, samples in sounds.items():
             wavfile.write(temporary / f"{name}.wav", MEL.rate, (samples.T.clip(-1, 1) * 32767).round().astype("int16"))

@@ -139,7 +139,8 @@ def install(
 
     with quietly():
         result = put(vae, into, folder, checkpoint=checkpoint, name=name, overwrite=overwrite, **settings_of(told, scale_of=scale_of))
-    console().print(f"{result.path}\n{result.how}")
+    console().print(result.path)
+    console().print(result.how)
     _print_notes(result.notes)
     return dataclasses.asdict(result)
 
@@ -168,7 +169,7 @@ def match(
         if result.picture is None:
             console().print("no picture: nothing could be decoded", style="yellow")
         else:
-            write_picture(out, result.picture)
+            write_picture(out, result.picture, overwrite)
             console().print(f"{out}")
     return result.to_dict()
 

@@ -77,16 +77,16 @@ def interpolate(
     found = between(through, images, steps, path, bar("frames"))
     make_folder(out)
     frames = [frame.pixels for frame in found.frames]
-    _write_pictures(out / "frames", frames)
-    write_picture(out / "strip.png", grid([frames, [frame.fade for frame in found.frames]]))
-    (write_gif if video == "gif" else write_mp4)(film, there_and_back(frames))
+    _write_pictures(out / "frames", frames, overwrite)
+    write_picture(out / "strip.png", grid([frames, [frame.fade for frame in found.frames]]), overwrite)
+    (write_gif if video == "gif" else write_mp4)(film, there_and_back(frames), overwrite=overwrite)
     result = {
         "images": names, "path": path, "steps": steps, "length": list(found.length), "largest_step": list(found.largest),
         "frames": [frame.figures() for frame in found.frames],
     }  # fmt: skip
-    write_text(out / "path.json", dumps(result) + "\n")
+    write_text(out / "path.json", dumps(result) + "\n", overwrite)
     if find_spec("matplotlib") is not None:
-        write_text(out / "path.svg", found.chart())
+        write_text(out / "path.svg", found.chart(), overwrite)
     _print_path(found, steps)
     console().print(f"{out / 'strip.png'}: the path above, the cross-fade below; {film} moves")
     return result
@@ -142,13 +142,13 @@ def vary(
             console().print(f"latents are points, without a posterior to sample: noise of {level} stds of each channel instead (--noise)")
         if walk:
             pictures = around(through, code, steps, temperature, seed, bar(target.name))
-            write_gif(target, pictures)
+            write_gif(target, pictures, overwrite=overwrite)
             figures: dict[str, Any] = walk_figures(pictures)
             console().print(f"{target}  {steps} pictures, steps of {figures['mean_step']:.2f} gray levels")
         else:
             pictures, variety = variants(through, code, count, temperature, seed, bar(target.name))
-            _write_pictures(target.with_suffix(""), pictures)
-            write_picture(target, grid(_rows([image, *pictures])))
+            _write_pictures(target.with_suffix(""), pictures, overwrite)
+            write_picture(target, grid(_rows([image, *pictures])), overwrite)
             figures = variety.to_dict()
             console().print(f"{target}  {variety.sentence}", style="yellow" if variety.alike else None)
         rows[str(target)] = {"source": str(path), "temperature": temperature, "noise": level, "seed": seed} | figures
@@ -211,12 +211,12 @@ def sample(
             plane = latent_map(autoencoder, known.mean, known.std, known.labels)
         found = sample_like(autoencoder, wanted, known, held_out, count, seed, bar("pictures"))
     make_folder(out)
-    _write_pictures(out / "samples", list(found.pixels))
-    write_picture(out / "samples.png", grid(_rows(list(found.pixels[: COLUMNS**2]))))
+    _write_pictures(out / "samples", list(found.pixels), overwrite)
+    write_picture(out / "samples.png", grid(_rows(list(found.pixels[: COLUMNS**2]))), overwrite)
     if plane is not None:
-        write_picture(out / "map.png", plane)
+        write_picture(out / "map.png", plane, overwrite)
     result = {"model": model, "data": data, "size": side, "seed": seed} | found.to_dict()
-    write_text(out / "sample.json", dumps(result) + "\n")
+    write_text(out / "sample.json", dumps(result) + "\n", overwrite)
     _print_sampled(found.stated, found.features, found.figures)
     if source == "prior" and found.latents_std is not None and abs(found.latents_std - 1) > 0.5:
         console().print(
@@ -253,12 +253,12 @@ def _rows(pictures: list[Tensor]) -> list[list[Tensor]]:
     return [pictures[i : i + COLUMNS] for i in range(0, len(pictures), COLUMNS)]
 
 
-def _write_pictures(folder: Path, pictures: Sequence[Tensor]) -> None:
-    """A folder of numbered PNGs, whole or not at all, over one that was there."""
+def _write_pictures(folder: Path, pictures: Sequence[Tensor], overwrite: bool) -> None:
+    """A folder of numbered PNGs, whole or not at all; over one that was there, or only where nothing is."""
     from ..formats.files import atomic
     from ..images import to_pillow
 
-    with atomic(folder, overwrite=True) as temporary:
+    with atomic(folder, overwrite) as temporary:
         temporary.mkdir()
         for number, picture in enumerate(pictures):
             to_pillow(picture).save(temporary / f"{number:04}.png")

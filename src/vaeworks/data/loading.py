@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -14,16 +15,20 @@ from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..processes import starting
 from .crops import CropSource, Loaded, Part, Say
 
 DEATHS = 3
 """How often in a row workers may die without a batch in between."""
 
 Load = Callable[[list[Any]], Loaded]
+Sent = tuple[Tensor | np.ndarray, dict[int, str]]
+"""Loaded, on its way from another process."""
 
 
 def batches(
@@ -59,7 +64,7 @@ def _by_workers(load: Load, parts: Iterator[Part], workers: int, say: Say) -> Ge
     while True:
         try:
             with _processes(load, workers) as submit:
-                coming: deque[Future[Loaded]] = deque()
+                coming: deque[Future[Any]] = deque()
                 while True:
                     # after a death one at a time, so that a batch that kills its process harms none before it
                     while len(coming) < (1 if deaths else 2 * workers):
@@ -70,7 +75,7 @@ def _by_workers(load: Load, parts: Iterator[Part], workers: int, say: Say) -> Ge
                         coming.append(submit(waiting[len(coming)].work))
                     if not coming:
                         break
-                    values = coming.popleft().result()
+                    values = _arrived(coming.popleft().result())
                     deaths = 0
                     yield waiting.popleft(), values
         except BrokenProcessPool:
@@ -83,6 +88,10 @@ def _by_workers(load: Load, parts: Iterator[Part], workers: int, say: Say) -> Ge
                 ) from None
             say(f"a process that prepares images died, perhaps for lack of memory; new ones go on at image {first:,}")
             continue
+        except _NoProcessesError as error:
+            say(f"no process that prepares images could be started ({error}); this one does it, which is slower")
+            for part in itertools.chain(waiting, iter(lambda: _next(parts, ending), None)):
+                yield part, _pinned(load(part.work))
         if ending:
             raise ending[0]
         return
@@ -98,16 +107,23 @@ def _next(parts: Iterator[Part], ending: list[DataError]) -> Part | None:
 
 
 @contextmanager
-def _processes(load: Load, workers: int) -> Iterator[Callable[[list[Any]], Future[Loaded]]]:
-    """Worker processes; gives the function that hands them work. On GPU machines what comes back is in page-locked memory."""
+def _processes(load: Load, workers: int) -> Iterator[Callable[[list[Any]], Future[Any]]]:
+    """Worker processes; gives the function that hands them work; `Sent` comes back, on GPU machines `Loaded` in page-locked memory.
+
+    Errors: _NoProcessesError.
+    """
     hears_end, tells_end = multiprocessing.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(load, hears_end))
-    pool.submit(os.getpid)  # they start now, before there are other threads, whose locks they would inherit
+    try:
+        pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(load, hears_end))
+        with starting():
+            pool.submit(os.getpid)  # they start now, before there are other threads, whose locks they would inherit
+    except OSError as error:  # /dev/shm has no room for their locks, or the system none for processes
+        raise _NoProcessesError(error.strerror or str(error)) from None
     pinning = ThreadPoolExecutor(1) if torch.cuda.is_available() else None
 
-    def submit(work: list[Any]) -> Future[Loaded]:
+    def submit(work: list[Any]) -> Future[Any]:
         future = pool.submit(_work, work)
-        return pinning.submit(lambda: _pinned(future.result())) if pinning else future
+        return pinning.submit(lambda: _pinned(_arrived(future.result()))) if pinning else future
 
     try:
         yield submit
@@ -119,6 +135,10 @@ def _processes(load: Load, workers: int) -> Iterator[Callable[[list[Any]], Futur
             pinning.shutdown(cancel_futures=True)
         hears_end.close()
         tells_end.close()
+
+
+class _NoProcessesError(Exception):
+    """None can be started."""
 
 
 _load: Load
@@ -143,8 +163,18 @@ def _wait_for_end(hears_end: Connection) -> None:
     os._exit(0)
 
 
-def _work(work: list[Any]) -> Loaded:
-    return _load(work)
+def _work(work: list[Any]) -> Sent:
+    """In a worker process: crops in shared memory, or, where that is full, as an array that goes through a pipe."""
+    crops, rest = _load(work)
+    try:
+        return crops.share_memory_(), rest
+    except (RuntimeError, OSError):
+        return crops.numpy(), rest
+
+
+def _arrived(sent: Sent) -> Loaded:
+    crops, rest = sent
+    return (crops if isinstance(crops, Tensor) else torch.from_numpy(crops)), rest
 
 
 def _pinned(loaded: Loaded) -> Loaded:

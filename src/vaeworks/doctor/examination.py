@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -133,8 +132,7 @@ def _examined(name: str, patient: Patient) -> tuple[Finding, float]:
 
 
 def _keep(folder: Path, found: Finding, seconds: float) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # a torn one
-    with atomic(folder) as temporary:
+    with atomic(folder, overwrite=True) as temporary:  # over a torn one
         write_finding(temporary, found, seconds)
 
 

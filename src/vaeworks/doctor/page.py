@@ -23,13 +23,13 @@ JPEG_FROM = 160_000
 """Pixels from which a picture is stored as JPEG: photographs; small maps stay exact."""
 
 
-def write_report(folder: Path, examination: Examination) -> None:
+def write_report(folder: Path, examination: Examination, overwrite: bool = True) -> None:
     """Write report.html and report.json into a folder, each whole or not at all.
 
     Errors: MissingExtraError without jinja2; VaeworksError where they cannot be written.
     """
-    write_text(folder / RECORD, dumps(examination.to_dict()) + "\n")
-    write_page(folder / REPORT, "doctor.html", page_values(examination))
+    write_text(folder / RECORD, dumps(examination.to_dict()) + "\n", overwrite)
+    write_page(folder / REPORT, "doctor.html", page_values(examination), overwrite)
 
 
 def page_values(examination: Examination) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _rows(table: Mapping[str, Sequence[float | str]]) -> dict[str, Any]:
     }
 
 
-def write_comparison(folder: Path, examinations: Sequence[Examination], places: Sequence[str]) -> None:
+def write_comparison(folder: Path, examinations: Sequence[Examination], places: Sequence[str], overwrite: bool = True) -> None:
     """Write compare.html and compare.json: every figure of several models, whose reports lie at `places` below the folder.
 
     Errors: ConfigError where they were examined by unlike protocols, naming what differs.
@@ -98,11 +98,12 @@ def write_comparison(folder: Path, examinations: Sequence[Examination], places: 
     rows = comparison(examinations)
     names = [place.rstrip("/") for place in places]
     values = {"schema": SCHEMA, "vaeworks": __version__, "models": {name: e.to_dict() for name, e in zip(names, examinations, strict=True)}}
-    write_text(folder / COMPARE_RECORD, dumps(values) + "\n")
+    write_text(folder / COMPARE_RECORD, dumps(values) + "\n", overwrite)
     models = [{"name": name, "page": f"{name}/{REPORT}", "examination": e} for name, e in zip(names, examinations, strict=True)]
     write_page(
         folder / COMPARE, "compare.html",
         {"version": __version__, "models": models, "panels": rows, "protocol": examinations[0].protocol, "verdicts": VERDICTS},
+        overwrite,
     )  # fmt: skip
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from torch import Tensor
 from ..data import ImageFile, ImageSet
 from ..data.place import Place, open_place, read_place
 from ..errors import ConfigError, DataError
+from ..formats.files import map_file
+from ..formats.scratch import scratch
 from ..images import from_model_range, has_alpha, marked, mask_image, square, to_model_range
 from ..models import Autoencoder
 from ..models.digest import model_digest
@@ -200,12 +202,14 @@ def admit(
     places = None if masks is None else [masks[i] for i in taken]
     model = copy.deepcopy(autoencoder).float().eval().requires_grad_(False)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    folder = Path(tempfile.mkdtemp(prefix="vaeworks-doctor-"))
+    ending = ExitStack()
     try:
+        folder = ending.enter_context(scratch(Path(tempfile.gettempdir())))
+        folder.mkdir()
         pixels, mean, logvar = _encoded(model, files, size, folder, track)
         drawn = None if places is None else torch.stack([_mask(place, size) for place in places])
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        ending.close()
         raise
     protocol = protocol_of(files, size, quick, seed, names, places, reference, autoencoder.config.in_channels)
     known = autoencoder.config.normalization_known if known is None else known
@@ -213,7 +217,7 @@ def admit(
         model, protocol, tuple(files), pixels, mean, logvar, names, drawn,
         original=autoencoder, known=known, reference=reference, track=track,
     )  # fmt: skip
-    weakref.finalize(patient, shutil.rmtree, folder, ignore_errors=True)
+    weakref.finalize(patient, ending.close)
     return patient
 
 
@@ -256,7 +260,7 @@ def _encoded(model: Autoencoder, files: Sequence[ImageFile], size: int, folder: 
 
 def _on_disk(path: Path, shape: tuple[int, ...], kind: Any) -> Tensor:
     """A tensor whose memory is a file: the system writes and reads its pages."""
-    return torch.from_numpy(np.memmap(path, dtype=kind, mode="w+", shape=shape))
+    return torch.from_numpy(map_file(path, shape, kind))
 
 
 def _mask(place: Place | None, size: int) -> Tensor:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
+import math
 import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from ..errors import ConfigError, FormatError, VaeworksError
+from ..errors import ConfigError, FormatError, VaeworksError, shortage
+from ..words import cut
+from .locks import make_folder, remove_empty
+from .scratch import home, scratch, stepped_aside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,61 +29,155 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary name beside `path`; the file or folder that the block makes there gets its final name at the end.
+    """A temporary name for `path`; the file or folder that the block makes there gets its final name at the end, when it is on the disk.
 
-    If the block fails, nothing is left and what was at `path` stays.
-    Errors: ConfigError where `path` exists and `overwrite` is off; VaeworksError where the disk is full or not writable.
+    If the block fails, nothing is left and what was at `path` stays. What a killed process has left is removed by the next call in
+    that folder. Without `overwrite` nothing is replaced, not even what another program has put there meanwhile.
+    Errors: ConfigError where `path` exists and `overwrite` is off, and for a name that no file can have; VaeworksError where the disk
+    is full or not writable, or memory runs out.
     """
     path = Path(path)
-    if os.path.lexists(path) and not overwrite:  # a link to nothing is something, too
-        raise ConfigError(f"{path} exists; choose another name, or pass overwrite=True (--force)")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    check_name(path)
+    if not overwrite and os.path.lexists(path) and not _is_empty(path):  # a link to nothing is something, too
+        raise _exists(path)
+    made: list[Path] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if path.is_dir():
-            if not temporary.is_dir():
+        made = make_folder(path.parent)
+        with scratch(path.parent) as temporary:
+            yield temporary
+            if path.is_dir() and not temporary.is_dir():
                 raise ConfigError(f"{path} is a folder; choose the name of a file")
-            _replace_folder(temporary, path)
-        else:
-            temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            _to_disk(temporary)
+            _publish(temporary, path, overwrite)
+            _to_disk(path.parent, whole=False)
+    except (OSError, SafetensorError, MemoryError, RuntimeError) as error:
+        reason = shortage(error) or getattr(error, "strerror", None) or str(error)
+        if isinstance(error, RuntimeError) and not shortage(error):
+            raise
         kept = "; what was there before is kept" if path.exists() else ""
         raise VaeworksError(f"{path} could not be written: {reason}{kept}") from None
     finally:
-        with suppress(OSError):
-            if temporary.is_dir():
-                shutil.rmtree(temporary)
-            else:
-                temporary.unlink(missing_ok=True)
+        remove_empty(made)  # where nothing was written
+
+
+LONGEST_NAME = 255
+"""Bytes of the name of a file, on all usual file systems."""
+
+
+def check_name(path: Path) -> None:
+    """Errors: ConfigError for a name that no file can have."""
+    if (length := len(os.fsencode(path.name))) > LONGEST_NAME:
+        raise ConfigError(f"the name {cut(path.name, 60)!r} has {length} bytes, and file systems take {LONGEST_NAME}; choose a shorter one")
+    if path.name in ("", "..") or "\0" in str(path):
+        raise ConfigError(f"{str(path)!r} is not the name of a file; choose another")
+
+
+def _exists(path: Path) -> ConfigError:
+    return ConfigError(f"{path} exists; choose another name, or pass overwrite=True (--force)")
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether it is a folder with nothing in it, which is no loss."""
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+
+
+def _publish(new: Path, path: Path, overwrite: bool) -> None:
+    """Give what was made its name, in one step."""
+    if not new.is_dir():
+        if overwrite:
+            new.replace(path)
+        else:
+            _name_once(new, path)
+    elif overwrite and path.is_dir() and not _is_empty(path):
+        _replace_folder(new, path)
+    else:
+        try:
+            new.rename(path)  # the system refuses it where a file is, or a folder with anything in it
+        except OSError:
+            if not overwrite and os.path.lexists(path):
+                raise _exists(path) from None
+            raise
+
+
+def _name_once(new: Path, path: Path) -> None:
+    """Give a file its name unless something has it.
+
+    By a second link, which is refused where the name is taken. Where a file system has no links (FAT), an empty file claims the name first.
+    """
+    try:
+        os.link(new, path)
+        return
+    except FileExistsError:
+        raise _exists(path) from None
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    except FileExistsError:
+        raise _exists(path) from None
+    try:
+        new.replace(path)
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    """A folder cannot be replaced in one step: the old one steps aside, and back if the new one cannot take its place."""
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    path.rename(old)
-    try:
+    """Exchange the new folder for the old one, which is removed with the temporary names.
+
+    In one step where the system can. Elsewhere the old one steps aside first, and goes back if the new one cannot take its place; if the
+    process is killed between the two, the next call in the same folder puts it back.
+    """
+    if not _exchange(new, path):
+        path.rename(stepped_aside(new, path))
         new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, whole or not at all, over what was there."""
-    with atomic(path, overwrite=True) as temporary:
+def _exchange(a: Path, b: Path) -> bool:
+    """Whether two names could be exchanged, by Linux' renameat2 or macOS' renamex_np."""
+    library: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    names = os.fsencode(a), os.fsencode(b)
+    if hasattr(library, "renameat2"):
+        return library.renameat2(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0
+    if hasattr(library, "renamex_np"):
+        return library.renamex_np(*names, _EXCHANGE) == 0
+    return False
+
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD, and RENAME_EXCHANGE, which macOS calls RENAME_SWAP."""
+
+
+def _to_disk(path: Path, whole: bool = True) -> None:
+    """Wait until a file, or a folder with all that is in it (or its names alone), is on the disk: a name must not outlive its content."""
+    if path.is_symlink() or (os.name == "nt" and path.is_dir()):
+        return
+    if whole and path.is_dir():
+        for inside in path.iterdir():
+            _to_disk(inside)
+    file = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EROFS):  # a file system that has nothing to wait for
+            raise
+    finally:
+        os.close(file)
+
+
+def write_text(path: str | Path, text: str, overwrite: bool = True) -> None:
+    """Write a text file, whole or not at all; over what was there, or only where nothing is."""
+    with atomic(path, overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may hold what is no text
 
 
-def write_picture(path: Path, picture: Image.Image) -> None:
-    """Write a picture, whole or not at all, over what was there; its kind is that of the name's ending.
+def write_picture(path: Path, picture: Image.Image, overwrite: bool = True) -> None:
+    """Write a picture, whole or not at all; over what was there, or only where nothing is. Its kind is that of the name's ending.
 
-    Errors: ConfigError for an ending that Pillow does not know.
+    Errors: ConfigError for an ending that Pillow does not know, and for a name that is taken.
     """
     kind = picture_kind(path)
-    with atomic(path, overwrite=True) as temporary:
+    with atomic(path, overwrite) as temporary:
         picture.save(temporary, format=kind)
 
 
@@ -104,7 +205,7 @@ METADATA = "__metadata__"
 
 
 def _order_metadata(path: Path) -> None:
-    """Metadata in the order of their names, which safetensors leaves to chance: equal content shall be equal bytes. And all on the disk."""
+    """Metadata in the order of their names, which safetensors leaves to chance: equal content shall be equal bytes."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -114,8 +215,6 @@ def _order_metadata(path: Path) -> None:
         if len(text) <= length:
             file.seek(8)
             file.write(text.ljust(length))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 SAFETENSORS_ENDINGS = (".safetensors", ".sft")
@@ -133,10 +232,27 @@ ROOM = 2**20
 
 def check_room(path: Path, needed: int) -> None:
     """Errors: VaeworksError where the disk of `path`'s folder has no room for so many bytes."""
-    free = shutil.disk_usage(path.parent).free
+    folder = home(path)
+    free = shutil.disk_usage(folder).free
     if needed + ROOM > free:
         wanted = _mib(needed + ROOM)
-        raise VaeworksError(f"{path.parent} has {_mib(free)} free, and {wanted} are needed; make room, or write to another disk")
+        raise VaeworksError(f"{folder} has {_mib(free)} free, and {wanted} are needed; make room, or write to another disk")
+
+
+def map_file(path: Path, shape: tuple[int, ...], kind: Any) -> np.memmap:
+    """An array whose memory is a new .npy file, for which there is room: to write to a map of a file on a full disk ends the process.
+
+    Errors: VaeworksError where there is no room.
+    """
+    try:
+        made = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        size = math.prod(shape) * np.dtype(kind).itemsize
+        raise VaeworksError(f"{home(path)} cannot take {_mib(size)}: {error.strerror or error}; make room there") from None
+    return made
 
 
 def _mib(nbytes: int) -> str:

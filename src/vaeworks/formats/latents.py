@@ -15,10 +15,10 @@ from .files import atomic, read_tensors, write_tensors
 METADATA_KEY = "vaeworks_latents"
 
 
-def write_latents(path: Path, latents: Tensor, config: LatentConfig, size: tuple[int, int], posterior: str) -> None:
-    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width), over what was there. A guessed scale is null.
+def write_latents(path: Path, latents: Tensor, config: LatentConfig, size: tuple[int, int], posterior: str, overwrite: bool = True) -> None:
+    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width); over what was there, or only where nothing is.
 
-    Errors: NotFiniteError for latents that hold what is no number.
+    A guessed scale is null. Errors: NotFiniteError for latents that hold what is no number.
     """
     check_finite(latents, "latents")
     scale, shift = (config.scaling_factor, config.shift_factor) if config.normalization_known else (None, None)
@@ -26,7 +26,7 @@ def write_latents(path: Path, latents: Tensor, config: LatentConfig, size: tuple
         "model": config.name, "height": size[0], "width": size[1], "posterior": posterior, "normalized": False,
         "scaling_factor": scale, "shift_factor": shift,
     }  # fmt: skip
-    with atomic(path, overwrite=True) as temporary:
+    with atomic(path, overwrite) as temporary:
         write_tensors(temporary, {"latents": latents}, {METADATA_KEY: json.dumps(facts)})
 
 

@@ -24,13 +24,17 @@ NAMES = {"psnr": ("PSNR", "dB", ".2f", "↑"), "ssim": ("SSIM", "", ".4f", "↑"
 
 
 def write_report(
-    path: Path, evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison], galleries: Sequence[Sequence[Shot]] = ()
+    path: Path,
+    evaluations: Sequence[Evaluation],
+    comparisons: Sequence[Comparison],
+    galleries: Sequence[Sequence[Shot]] = (),
+    overwrite: bool = True,
 ) -> None:
     """Write the page of one or more evaluations of equal protocol, the first of which have a gallery each, of the same images.
 
     Errors: MissingExtraError without jinja2.
     """
-    write_page(path, "eval.html", page_values(evaluations, comparisons, galleries))
+    write_page(path, "eval.html", page_values(evaluations, comparisons, galleries), overwrite)
 
 
 def page_values(

@@ -60,9 +60,9 @@ def line_chart(
     return svg[svg.index("<svg") :]
 
 
-def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
-    """Render a template of this folder into one file, whole or not at all."""
-    write_text(path, _environment().get_template(template).render(values))
+def write_page(path: Path, template: str, values: Mapping[str, Any], overwrite: bool = True) -> None:
+    """Render a template of this folder into one file, whole or not at all; over what was there, or only where nothing is."""
+    write_text(path, _environment().get_template(template).render(values), overwrite)
 
 
 @cache

@@ -18,11 +18,12 @@ from ..data import ImageSet, batches
 from ..data.crops import Say
 from ..errors import ConfigError, VaeworksError
 from ..formats.files import check_room
+from ..formats.locks import LOCK, alone_in
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from ..runtime.codec import Codec
 from ..runtime.memory import as_gib, free_memory
-from .index import begin, finish
+from .index import begin, check_folder, finish, place_for
 from .latents import LABELS, check_finite, encoded, latents_shape, tensor_names
 from .plan import DTYPES, Plan, Settings, Shard, labels_digest, normalization_facts, settings_of
 from .shards import Content, Row, is_done, write_shard
@@ -96,21 +97,25 @@ def encode_set(
     model = model_digest(autoencoder)
     plan = Plan(model, images.digest, len(images.files), labels_digest(labels), settings, world)
     facts = _facts(autoencoder, model, settings, images)
-    begin(folder, plan, facts, classes, overwrite and world == 1)
-    missing = [shard for shard in plan.shards(rank) if not is_done(folder, shard, plan)]
-    names = [_below(images.source, str(file.path)) for file in images.files]
-    work = _Work(
-        folder, plan, missing, names, [file.digest for file in images.files], _numbers(labels, classes, len(images.files)), facts,
-        latents_shape(autoencoder.config, settings.size),
-    )  # fmt: skip
-    todo = sum(map(len, work.shards))
-    if work.shards:
-        _check_memory(work)
-        check_room(folder / work.shards[0].file, _size(work))
-        with _telling_what_is_done(folder, plan, rank):
-            _encode(codec, images, work, batch, workers, say, progress or _silent)
-    skipped = [(_below(images.source, name), reason) for name, reason in images.skipped]
-    contents = finish(folder, plan, facts, classes, skipped)
+    check_folder(folder)
+    with alone_in(folder, f"{LOCK}-{rank}"):
+        place = place_for(folder, plan, overwrite and world == 1)
+        missing = [shard for shard in plan.shards(rank) if not is_done(place, shard, plan)]
+        names = [_below(images.source, str(file.path)) for file in images.files]
+        work = _Work(
+            place, plan, missing, names, [file.digest for file in images.files], _numbers(labels, classes, len(images.files)), facts,
+            latents_shape(autoencoder.config, settings.size),
+        )  # fmt: skip
+        todo = sum(map(len, work.shards))
+        if work.shards:
+            _check_memory(work)
+            check_room(folder / work.shards[0].file, _size(work))
+        begin(place, plan, facts, classes)
+        if work.shards:
+            with _telling_what_is_done(place, plan, rank):
+                _encode(codec, images, work, batch, workers, say, progress or _silent)
+        skipped = [(_below(images.source, name), reason) for name, reason in images.skipped]
+        contents = finish(place, plan, facts, classes, skipped)
     skipped += work.skipped if contents is None else [entry for content in contents for entry in content.skipped]
     return Encoding(todo - len(work.skipped), sum(map(len, plan.shards(rank))) - todo, contents is not None, tuple(skipped))
 

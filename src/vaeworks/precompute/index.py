@@ -14,6 +14,7 @@ from torch import Tensor
 from ..config import from_dict, to_dict
 from ..errors import ConfigError, DataError, FormatError
 from ..formats.files import atomic, read_json, write_tensors, write_text
+from ..formats.scratch import remove
 from .latents import LATENTS, LOGVAR
 from .plan import Plan, Shard, check_same
 from .shards import Content, is_done, read_content
@@ -33,23 +34,56 @@ SAMPLES = 10_000
 """Images that statistics are taken of at most, as LightningDiT does."""
 
 
-def begin(folder: Path, plan: Plan, facts: dict[str, Any], classes: list[str] | None, overwrite: bool) -> None:
-    """Say what a folder will hold; one that already holds a part of just that is gone on with.
+NEXT = ".next"
+"""Below a folder of latents: those that shall take their place, until they are whole."""
+
+BEFORE = "before.json"
+"""In it: the plan of the latents that they replace."""
+
+
+def check_folder(folder: Path) -> None:
+    """Errors: ConfigError for a file where a folder is needed."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; latents of a data set need a folder")
+
+
+def place_for(folder: Path, plan: Plan, overwrite: bool) -> Path:
+    """Where to make a folder's latents: there, or, where it has others that are to be replaced, beside them until all are made.
 
     Errors: ConfigError for a folder with other latents, or with files that readers would take for latents.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; latents of a data set need a folder")
     if (folder / INDEX).exists():
         kept = read_plan(folder)
         if kept == plan:
-            return
+            if _is_whole(folder / NEXT, plan):
+                _replace(folder, plan)  # a call was killed in the midst of it
+            return folder
         if not overwrite:
             check_same(plan, kept, str(folder))
-        _remove(folder, kept)
-    elif strange := sorted(folder.glob("*.safetensors")):
+        if not _is_of(folder / NEXT, plan):
+            remove(folder / NEXT)  # what would have replaced the old latents once, and was never completed
+        return folder / NEXT
+    if strange := sorted(folder.glob("*.safetensors")):
         raise ConfigError(f"{strange[0]} would be read as a part of the latents; choose an empty folder")
-    _write(folder, plan, facts, classes, None, [])
+    return folder
+
+
+def begin(place: Path, plan: Plan, facts: dict[str, Any], classes: list[str] | None) -> None:
+    """Say what a place will hold; one that already holds a part of just that is gone on with."""
+    if not _is_of(place, plan):
+        _write(place, plan, facts, classes, None, [])
+
+
+def _is_of(folder: Path, plan: Plan) -> bool:
+    """Whether a folder has an index of this plan."""
+    try:
+        return read_plan(folder) == plan
+    except FormatError:
+        return False
+
+
+def _is_whole(folder: Path, plan: Plan) -> bool:
+    return _is_of(folder, plan) and read_json(folder / INDEX).get("complete") is True
 
 
 def read_plan(folder: Path) -> Plan:
@@ -84,6 +118,8 @@ def finish(
         raise DataError(f"none of the {plan.count} images could be encoded; the first: {name}: {reason}")
     _write_stats(folder, statistics(folder, shards, [len(content.rows) for content in contents]))
     _write(folder, plan, facts, classes, contents, unlisted)
+    if folder.name == NEXT:
+        _replace(folder.parent, plan)
     return contents
 
 
@@ -137,10 +173,21 @@ def _write_stats(folder: Path, stats: dict[str, Tensor]) -> None:
         write_tensors(temporary, stats)
 
 
-def _remove(folder: Path, plan: Plan) -> None:
-    """The files of latents that are replaced; the index last, so that a half of it is still known."""
-    for shard in plan.shards():
-        (folder / shard.file).unlink(missing_ok=True)
-        (folder / shard.names).unlink(missing_ok=True)
-    for name in (STATS, STATISTICS, INDEX):
-        (folder / name).unlink(missing_ok=True)
+def _replace(folder: Path, plan: Plan) -> None:
+    """Put whole new latents in the place of the old ones. If it is stopped in between, `begin` does it again.
+
+    From the first step on until the last, the index says that the folder is not complete: nobody reads a mixture.
+    """
+    new = folder / NEXT
+    if not (new / BEFORE).exists():
+        write_text(new / BEFORE, json.dumps(to_dict(read_plan(folder))))
+    old = from_dict(Plan, read_json(new / BEFORE))
+    write_text(folder / INDEX, json.dumps(read_json(new / INDEX) | {"complete": False}, indent=1, ensure_ascii=False) + "\n")
+    coming = [name for shard in plan.shards() for name in (shard.names, shard.file)] + [STATS, STATISTICS]
+    for name in (name for shard in old.shards() for name in (shard.file, shard.names)):
+        if name not in coming:
+            (folder / name).unlink(missing_ok=True)
+    for name in (*coming, INDEX):
+        if (new / name).exists():
+            (new / name).replace(folder / name)
+    remove(new)

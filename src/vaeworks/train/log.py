@@ -14,12 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from ..config import TrainConfig, to_dict
 from ..errors import MissingExtraError, VaeworksError
+from ..terminal import Terminal
 from .alarms import Alarms
 from .balance_state import Plan
 from .card import write_card
@@ -46,7 +46,7 @@ class RunLog:
     """
 
     def __init__(self, run: Path | None, config: TrainConfig, images_seen: int = 0, show: bool = True):
-        self.console = Console(stderr=True, quiet=not show, highlight=False, markup=False)
+        self.console = Terminal(quiet=not show)
         self._config = config
         self._run = run
         kept = keep_log(run, images_seen) if run else []

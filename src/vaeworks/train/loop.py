@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import shlex
-import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,12 @@ from ..formats import save
 from ..formats.files import write_picture, write_text
 from ..formats.layouts import read
 from ..formats.locate import locate
+from ..formats.locks import alone_in
 from ..launcher import shared
 from ..models import Autoencoder
 from ..models.feature_nets import FEATURE_NETS
 from ..processes import joined, main_first, rank, together, world_size
+from ..words import speak
 from .balance_state import Event
 from .checkpoint import Position, good_checkpoint, load_checkpoint, newest_checkpoint, remove_newer, save_checkpoint
 from .finetune import Comparison, compare_with_start
@@ -85,7 +86,8 @@ def train(
     Ctrl-C or SIGTERM, with a checkpoint saved. In all cases what was saved stays.
     """
     device = resolve_device(config.device)
-    with joined(device):
+    with joined(device), ExitStack() as held:
+        main_first(lambda: held.enter_context(alone_in(Path(out))))  # of the processes of one run, the one that writes
         return _train(config, str(data), Path(out), device, recipe, resume, show and rank() == 0, features)
 
 
@@ -96,7 +98,7 @@ def _train(
     together(lambda: check_processes(config))
     together(lambda: check_asked(config, FEATURE_NETS))
     together(lambda: check_trackers(config.trackers))
-    say = functools.partial(print, file=sys.stderr) if show else None
+    say = speak if show else None
     config, told = main_first(lambda: _settled(config, out, device, resume))
 
     # claim the folder, look at the data

@@ -24,6 +24,8 @@ from ..data import ImageFile, ImageSet, ImageStream, first_images, is_held_out, 
 from ..data.place import open_place
 from ..errors import ConfigError, DataError, FormatError
 from ..formats.files import read_json, write_text
+from ..formats.locks import LOCK
+from ..formats.scratch import sweep
 
 RUN, DATA, RESULT, BEST = "run.json", "data.json", "result.json", "best.safetensors"
 STREAM = "stream.jsonl"
@@ -62,7 +64,8 @@ def check_folder(out: Path, record: RunRecord, resume: bool) -> None:
     if not resume:
         if out.exists() and not out.is_dir():
             raise ConfigError(f"output folder {out} is a file; choose another --out")
-        if out.is_dir() and any(out.iterdir()):
+        sweep(out)
+        if out.is_dir() and any(p.name != LOCK for p in out.iterdir()):
             what = "holds another run; pass --resume to continue it, or" if (out / RUN).exists() else "is not empty;"
             raise ConfigError(f"output folder {out} {what} choose another --out")
         return

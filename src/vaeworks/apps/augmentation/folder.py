@@ -13,12 +13,17 @@ from ...config import dumps
 from ...data.table import table
 from ...errors import ConfigError, FormatError
 from ...formats.files import write_picture, write_text
+from ...formats.locks import alone_in
+from ...formats.scratch import remove
 from ...images import to_pillow
 from ..codes import Track
 from .plan import Variant
 
 RECORD, ROWS, TABLE = "augment.json", "provenance.jsonl", "provenance.csv"
 """What is written last; a row per variant, as JSON; the same as a table."""
+
+NEXT = ".next"
+"""Below the folder: a set that shall take the place of the one that is there, until it is whole."""
 
 
 def check_folder(out: Path, variants: Sequence[Variant], overwrite: bool) -> bool:
@@ -33,7 +38,7 @@ def check_folder(out: Path, variants: Sequence[Variant], overwrite: bool) -> boo
             raise ConfigError(f"{out / RECORD} exists: the set is finished; choose another --out, or pass --overwrite")
         return False
     if (out / ROWS).exists():
-        same = (out / ROWS).read_text(encoding="utf-8") == _rows(variants)
+        same = _is_of(out, variants)
         if not same and not overwrite:
             raise ConfigError(
                 f"{out} holds an unfinished set of other images or settings; repeat that command, choose another --out, or pass --overwrite"
@@ -45,6 +50,10 @@ def check_folder(out: Path, variants: Sequence[Variant], overwrite: bool) -> boo
     return False
 
 
+def _is_of(folder: Path, variants: Sequence[Variant]) -> bool:
+    return (folder / ROWS).exists() and (folder / ROWS).read_text(encoding="utf-8") == _rows(variants)
+
+
 def write_folder(
     out: Path, variants: Sequence[Variant], make: Callable[[Variant], Tensor], facts: dict[str, Any], overwrite: bool = False,
     track: Track = iter,
@@ -52,21 +61,48 @@ def write_folder(
     """Write every variant as a PNG in its class's folder; the number of images that an interrupted call had made already.
 
     make: a variant to its image uint8 c h w. facts: what the record says, as JSON values. An interrupted call leaves whole images and
-    their provenance; the same call goes on where it stopped. Errors: those of `check_folder`.
+    their provenance; the same call goes on where it stopped. Another set that is to be replaced stays until the new one is whole.
+    Errors: those of `check_folder`; ConfigError where another process is at work in the folder.
     """
-    going_on = check_folder(out, variants, overwrite)
+    with alone_in(out):
+        going_on = check_folder(out, variants, overwrite)
+        place = out if going_on or not (out / ROWS).exists() else out / NEXT
+        if place != out:
+            going_on = _is_of(place, variants)
+        kept = _make(place, variants, make, facts, going_on, overwrite, track)
+        if place != out:
+            _clear(out)
+        if place != out or not (out / NEXT / ROWS).exists():  # or a call was killed while it did this
+            _move_in(out, variants)
+    return kept
+
+
+def _make(
+    place: Path, variants: Sequence[Variant], make: Callable[[Variant], Tensor], facts: dict[str, Any], going_on: bool, overwrite: bool,
+    track: Track,
+) -> int:  # fmt: skip
     if not going_on:
-        _clear(out)
-        write_text(out / ROWS, _rows(variants))
-    write_text(out / TABLE, _table(variants))
+        if place.name == NEXT:
+            remove(place)  # what would have replaced the set once, and was never completed
+        write_text(place / ROWS, _rows(variants))
+    write_text(place / TABLE, _table(variants))
     kept = 0
     for variant in track(variants):
-        if going_on and (out / variant.file).exists():
+        if going_on and (place / variant.file).exists():
             kept += 1
             continue
-        write_picture(out / variant.file, to_pillow(make(variant)))
-    write_text(out / RECORD, dumps(facts) + "\n")
+        write_picture(place / variant.file, to_pillow(make(variant)), overwrite)
+    write_text(place / RECORD, dumps(facts) + "\n")
     return kept
+
+
+def _move_in(out: Path, variants: Sequence[Variant]) -> None:
+    """Put a set that is whole where it belongs: provenance first, so that a call that is stopped here can be repeated; the record last."""
+    for name in (ROWS, TABLE, *(variant.file for variant in variants), RECORD):
+        if (out / NEXT / name).exists():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / NEXT / name).replace(out / name)
+    remove(out / NEXT)
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:

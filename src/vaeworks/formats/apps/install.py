@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
+import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -156,14 +158,35 @@ def _place(job: _Job) -> tuple[Path, str]:
 def _file_name(job: _Job) -> str:
     """The name that was given, or one that tells which VAE it is."""
     if job.name is None:
-        path = Path(job.source.removeprefix("hf:").rstrip("/\\"))
+        hub = job.source.startswith("hf:")
+        path = Path(job.source.removeprefix("hf:").rstrip("/\\") if hub else os.path.abspath(job.source))  # which names `.`, too
         known = re.sub(r"(\.vae)?\.(safetensors|sft|ckpt|pt|pth|bin|index\.json)$", "", path.name)
         generic = known in ("vae", "model", "diffusion_pytorch_model") and path.parent.name
-        return f"{path.parent.name}-{known}" if generic else known
-    name = job.name.removesuffix(".safetensors")
-    if not name or name.startswith(".") or {"/", "\\"} & set(name):
-        raise ConfigError(f"name (={job.name!r}) must be the name of a file, without a folder")
+        return _usable(f"{path.parent.name}-{known}" if generic else known, "pass --name")
+    return _usable(job.name.removesuffix(".safetensors"), "choose another")
+
+
+def _usable(name: str, remedy: str) -> str:
+    """A name that every system and every application's list can have.
+
+    Errors: ConfigError for any other.
+    """
+    bad = next((c for c in name if c in _NOT_IN_NAMES or not c.isprintable()), None)
+    if bad is not None:
+        raise ConfigError(f"name (={name!r}) must be the name of a file on every system, without {bad!r}; {remedy}")
+    if not name or name.startswith(".") or name.endswith((".", " ")) or name.split(".")[0].rstrip().upper() in _DEVICES:
+        raise ConfigError(
+            f"name (={name!r}) must be the name of a file on every system: not empty, hidden or a device's, not ending in a dot or space; "
+            f"{remedy}"
+        )
     return name
+
+
+_NOT_IN_NAMES = '/\\:*?"<>|'
+"""A colon would write into a part of another file on Windows; and A1111's list reads names as patterns."""
+
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in "123456789")}
+"""What Windows takes for a device, whatever the ending."""
 
 
 def _fold_target(job: _Job, config: AutoencoderConfig) -> Constants | None:
@@ -354,7 +377,9 @@ def _write_pth(path: Path, items: list[Item]) -> None:
     for item in items:
         data = torch.frombuffer(bytearray(b"".join(item.chunks())), dtype=torch.uint8)
         tensors[item.name] = data.view(TORCH_DTYPES[item.entry.dtype]).reshape(item.entry.shape)
-    torch.save(tensors, path)
+    content = io.BytesIO()
+    torch.save(tensors, content)  # to a path it would keep the temporary name within, and tell of a full disk in its own way
+    path.write_bytes(content.getbuffer())
 
 
 def _holds(path: Path, items: list[Item]) -> bool:

@@ -1,0 +1,35 @@
+"""The console that everything for people is printed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from .words import cut, printable
+
+
+class Terminal(Console):
+    """stderr, without markup: what is printed, wherever it comes from, is shown and never acted upon.
+
+    A string is one line; for more lines print several, or a `Text`.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(stderr=True, highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Strings, in tables too: their widths are measured as they will be shown."""
+        return super().render_str(cut(printable(cut(text))), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """All else, such as `Text`."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control or segment.text.isprintable() else Segment(_lines(segment.text), segment.style)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
