@@ -190,7 +190,7 @@ def _opened(name: DatasetName, streaming: bool) -> tuple[DatasetName, Any]:
         raise
     except Exception as error:  # whatever the library, its readers and the network report
         remedy = "check the name, the network (HF_HUB_OFFLINE) and, for a private one, 'hf auth login'" if name.kind == HUB else "check it"
-        raise DataError(f"data set {name} cannot be opened: {_line(error)}; {remedy}") from None
+        raise DataError(f"data set {name} cannot be opened: {_line(error.__cause__ or error)}; {remedy}") from None
     column = _image_column(dataset.features or {}, name, split)
     if streaming:
         dataset = dataset.select_columns([column]).decode(False)
@@ -336,5 +336,5 @@ def _holds_bytes(kind: Any) -> bool:
     return getattr(kind, "dtype", "") in ("binary", "large_binary")
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:300]
