@@ -187,7 +187,8 @@ CARDS = {
     "linked": lambda home: card("linked/elsewhere/a.parquet"),
     "lines": lambda home: "---\n" + "\n" * 100_000 + "x",
     "laughs": lambda home: "---\nb0: &b0 [x]\n" + "".join(f"b{i + 1}: &b{i + 1} [*b{i}, *b{i}]\n" for i in range(60)) + "---\n",
-    "large": lambda home: "---\n" + "x" * 2**23,
+    "large": lambda home: "---\n" + "x" * 2**25,
+    "much YAML": lambda home: "---\na: [" + "[a,b]," * 10**5 + "]\n---\n",
 }  # fmt: skip
 
 
@@ -208,7 +209,7 @@ def test_cards_that_name_other_files(tmp_path: Path, watched: list[str], kind: s
         open_stream(f"stream:dataset:{home}", 0.0) if prefix else scan(f"dataset:{home}")
     assert any(
         word in str(caught.value)
-        for word in ("its card names", "outside of the data set", "hundreds of empty lines", "are read of one file")
+        for word in ("its card names", "outside of the data set", "hundreds of empty lines", "are read of one file", "characters of YAML")
     ), caught
     assert [event for event in watched if event.startswith(RAN)] == []
 
