@@ -146,10 +146,8 @@ def large_tiff(chance: random.Random) -> bytes:
 
 def make_image(chance: random.Random, folder: Path) -> Input:
     share = chance.random()
-    if share < 0.1:
-        content = chance.choice((large_png, many_scans, large_tiff))(chance)
-    else:
-        content = picture(chance.randrange(len(WRITTEN)))
+    crafted = chance.choice((large_png, many_scans, large_tiff))
+    content = crafted(chance) if share < 0.1 else picture(chance.randrange(len(WRITTEN)))
     if share > 0.2:
         content = altered(content, chance)
     path = folder / f"photo{chance.choice(SUFFIXES)}"
@@ -201,6 +199,11 @@ def size_field(size: int, chance: random.Random) -> bytes:
     )  # fmt: skip
 
 
+EXTENDED = (
+    b"18 size=-00000512\n", b"20 path=abc/def.png\n", b"9" * 30 + b" a=b\n", b"11 size=1e\n", b"\0" * 9, b"0 a=b\n", b"5 a=\n" * 999,
+)  # fmt: skip
+
+
 def make_tar(chance: random.Random, folder: Path) -> Input:
     path, found = folder / "shard-000.tar", []
     for number in range(chance.randrange(1, 6)):
@@ -210,7 +213,7 @@ def make_tar(chance: random.Random, folder: Path) -> Input:
         kind = chance.choice((b"0", b"0", b"0", b"\0", b"7", b"5", b"1", b"2", b"S", b"L", b"K", b"x", b"g", b"X", b"A", b"\xff"))
         content = {
             b"L": b"long/" * chance.choice((1, 50, 300_000)) + b"name.png\0",
-            b"x": chance.choice((b"19 size=-00000512\n", b"20 path=abc/def.png\n", b"9" * 30 + b" a=b\n", b"11 size=1e\n", b"\0" * 9, b"0 a=b\n", b"5 a=\n" * 999)),
+            b"x": chance.choice(EXTENDED),
         }.get(kind, picture(4 + number))  # fmt: skip
         found.append(header(name, size_field(len(content), chance), kind, chance) + content + bytes(-len(content) % 512))
     content = b"".join(found) + bytes(chance.choice((0, 512, 1024, 10_000)))
@@ -306,7 +309,8 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 ODD = (
     pa.table({"image": [1, 2, None]}), pa.table({"image": [[1, 2], [3]]}), pa.table({"image": [b"", None, picture(0)]}),
-    pa.table({"image": ["/etc/passwd", "own.png"]}), pa.table({"image": [{"path": 5, "bytes": None}]}), pa.table({"image": [{"a": {"b": 1}}]}),
+    pa.table({"image": ["/etc/passwd", "own.png"]}), pa.table({"image": [{"path": 5, "bytes": None}]}),
+    pa.table({"image": [{"a": {"b": 1}}]}),
     pa.table({"image": [{"bytes": [1, 2], "path": None}]}), pa.table({}), pa.table({"": [b"x"]}), pa.table({"a": [b"x"], "b": [b"y"]}),
 )  # fmt: skip
 """Columns of other types."""

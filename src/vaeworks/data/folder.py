@@ -23,6 +23,8 @@ def find_images(source: str | Path) -> list[Path]:
         raise DataError(f"data source {str(source)!r} does not exist; give a folder of images, or `photos` for the bundled ones")
     if root.is_file():
         return [root]
+    if not root.is_dir():
+        raise DataError(f"{str(source)!r} is no regular file and no folder")
     paths = files_below(root, SUFFIXES)
     if not paths:
         raise DataError(f"no image file in {str(source)!r}; looked for {' '.join(SUFFIXES)} in all its subfolders")

@@ -68,7 +68,8 @@ class Reach:
         within = base.startswith(HUB_ADDRESS) if self.hub else Path(base) in self.folders or self._holds(base)
         plain = ":" not in pattern and not os.path.isabs(pattern) and ".." not in Path(pattern.replace("\\", "/")).parts
         if not (within and plain) and not (self.hub and is_hub_address(pattern)):
-            raise DataError(f"its card names files by {shown(pattern)}, which may be others than its own; they are not looked for")
+            where = "" if within else f" in {shown(base)}"
+            raise DataError(f"its card names files by {shown(pattern)}{where}, which may be others than its own; they are not looked for")
 
     def _holds(self, base: str) -> bool:
         return ":" not in base and ".." not in Path(base).parts and any(Path(base).is_relative_to(folder) for folder in self.folders)

@@ -116,7 +116,7 @@ def _records(content: bytes, here: int) -> Iterator[tuple[bytes, bytes]]:
         length = _decimal(digits, here)
         record = content[place + len(digits) + 1 : place + length]
         key, equals, value = record.partition(b"=")
-        if not (blank and equals and value.endswith(b"\n")):
+        if not (blank and equals and value.endswith(b"\n") and place + length <= len(content)):
             raise BrokenTarError(f"broken at byte {here:,}: an extended header that is none")
         yield key, value[:-1]
         place += length

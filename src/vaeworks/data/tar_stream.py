@@ -24,10 +24,7 @@ class TarShards:
         self.tars = tars
         self.count = len(tars)
         split = name.split or "train"
-        try:
-            fields = list(dict.fromkeys(field for sample in itertools.islice(_samples(tars[0]), LOOKED_AT) for field in sample))
-        except BrokenTarError as error:
-            raise DataError(f"{tars[0]} is no tar file: {error}") from None
+        fields = _fields(tars[0])
         images = [field for field in fields if f".{field.lower()}".endswith(SUFFIXES)]
         self.name = dataclasses.replace(name, split=split, column=choose_column(images, fields, name, split))
 
@@ -48,6 +45,18 @@ class TarShards:
         return f"{self.name}:{self.name.split}/{shard}#{index}"
 
 
+def _fields(tar: Path) -> list[str]:
+    """Those of its first samples. Errors: DataError for what is no tar."""
+    found: dict[str, None] = {}
+    try:
+        for sample in itertools.islice(_samples(tar), LOOKED_AT):
+            found |= dict.fromkeys(sample)
+    except BrokenTarError as error:
+        if not found:
+            raise DataError(f"{tar} is no tar file: {error}") from None
+    return list(found)
+
+
 def _image(member: TarMember | DataError | None) -> bytes | DataError:
     try:
         return member.read_bytes() if isinstance(member, TarMember) else member or DataError("no image in this row")
@@ -60,10 +69,16 @@ def _samples(tar: Path) -> Iterator[dict[str, TarMember | DataError]]:
     members = (member for member in plain_members(tar) if not _hidden(member.name))
     for _, sample in itertools.groupby(members, key=lambda member: key_and_field(member.name)[0]):
         found: dict[str, TarMember | DataError] = {}
-        for member in sample:
-            field = member.name.rpartition("/")[2].partition(".")[2]
-            found[field] = DataError(f"{member.name} is in {tar} twice") if field in found else member
+        broken: BrokenTarError | None = None
+        try:
+            for member in sample:
+                field = member.name.rpartition("/")[2].partition(".")[2]
+                found[field] = DataError(f"{member.name} is in {tar} twice") if field in found else member
+        except BrokenTarError as error:  # behind this sample, as far as it goes
+            broken = error
         yield found
+        if broken:
+            raise broken
 
 
 def _hidden(name: str) -> bool:

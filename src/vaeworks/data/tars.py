@@ -61,12 +61,16 @@ def tar_files(source: str) -> list[Path] | None:
     Errors: DataError for a name without a file, and for compressed tars, in which nothing can be found without reading all before it.
     """
     root = Path(source).expanduser()
-    if root.is_dir():
+    try:
+        is_folder, is_file = root.is_dir(), root.exists()
+    except OSError:  # a name that is too long; in braces it may stand for shorter ones
+        is_folder = is_file = False
+    if is_folder:
         found = [] if files_below(root, SUFFIXES) else files_below(root, (".tar", *COMPRESSED))
     elif not source.lower().endswith((".tar", *COMPRESSED)):
         return None
     else:
-        found = [path for name in ([source] if root.exists() else expand_braces(source)) for path in _matches(name)]
+        found = [path for name in ([source] if is_file else expand_braces(source)) for path in _matches(name)]
     if packed := [path for path in found if path.name.lower().endswith(COMPRESSED)]:
         raise DataError(f"{packed[0]} is compressed, so that its images cannot be read in any order; unpack it to a plain .tar")
     return found or None
