@@ -51,6 +51,7 @@ def main() -> None:
                 for spins in ("unset", options.spins):
                     with busy(beside == "busy"):
                         found.setdefault((work, beside, spins), []).append(in_process(work, spins, options))
+                    print(f"{work}, {beside}, {spins}: {found[work, beside, spins][-1]:.3f} s, load {os.getloadavg()[0]:.1f}", flush=True)
     print(f"load average at the end {os.getloadavg()}\n\n| work | beside | GOMP_SPINCOUNT | seconds | all |\n|---|---|---|---|---|")
     for key, seconds in found.items():
         print(f"| {' | '.join(key)} | {statistics.median(seconds):.3f} | {' '.join(f'{s:.3f}' for s in seconds)} |")
