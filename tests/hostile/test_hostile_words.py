@@ -156,15 +156,21 @@ def commands(files: dict[str, Path], out: Path) -> list[list[Any]]:
     ]  # fmt: skip
 
 
-def test_a_runs_settings_in_the_help(tmp_path: Path, capfd) -> None:
-    """The parser prints what is set in a run's record."""
-    config = dataclasses.replace(vw.recipe("digits-vae"), license=EVIL)
+@pytest.mark.parametrize("text", [EVIL, "\u202egnp.\u2066 owned"], ids=["controls", "directions"])
+def test_a_runs_settings_in_the_help(text: str, tmp_path: Path, capfd) -> None:
+    """The parser prints what is set in a run's record: controls are refused, and changes of direction are seen."""
+    config = dataclasses.replace(vw.recipe("digits-vae"), license=text)
     (tmp_path / "run.json").write_text(dumps({"recipe": "digits-vae", "source": "x", "config": to_dict(config)}))
-    with pytest.raises(SystemExit):
-        main(["train", "digits-vae", "--out", str(tmp_path), "--resume", "--help"])
-    told = capfd.readouterr().out
-    assert "owned" in told
-    check(told, 10**6)
+    words = ["train", "digits-vae", "--out", str(tmp_path), "--resume", "--help"]
+    if text == EVIL:
+        assert main(words) == 2
+    else:
+        with pytest.raises(SystemExit):
+            main(words)
+    told = capfd.readouterr()
+    assert "owned" in (told.err if text == EVIL else told.out)
+    check(told.err)
+    check(told.out, 10**6)
 
 
 @pytest.mark.parametrize("number", range(26))
