@@ -234,7 +234,7 @@ class _Guard:
             if path.startswith((self.secret, *self.NOT_TO_BE_READ)) or (writes and not self._may_write(path)):
                 self._saw(f"{'write to' if writes else 'open of'} {path[:100]}")
         elif event in self.CHANGES and isinstance(values[0], (str, bytes)):
-            path = os.path.realpath(os.fsdecode(values[0]))
+            path = os.path.realpath(os.path.join(_folder_of(event, values), os.fsdecode(values[0])))
             if path.startswith(self.secret) or not self._may_write(path):
                 self._saw(f"{event} {path[:100]}")
 
@@ -244,6 +244,14 @@ class _Guard:
     def _saw(self, what: str) -> None:
         self.seen.append(f"forbidden: {what}")
         raise PermissionError(f"forbidden while fuzzing: {what}")
+
+
+def _folder_of(event: str, values: tuple[object, ...]) -> str:
+    """What a relative name is relative to: an open folder (`dir_fd`), as of shutil.rmtree, or the working directory."""
+    number = {"os.remove": 1, "os.rmdir": 1, "os.mkdir": 2, "os.chmod": 2, "os.rename": 2, "os.link": 2}.get(event)
+    folder = values[number] if number is not None and number < len(values) else -1
+    opened = f"/proc/self/fd/{folder}"
+    return os.readlink(opened) if isinstance(folder, int) and folder >= 0 and os.path.exists(opened) else os.getcwd()
 
 
 def _peak() -> int:
