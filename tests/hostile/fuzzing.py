@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vaeworks.errors import VaeworksError
+from vaeworks.words import MOST
 
 SECONDS = 5.0
 """An answer may take no longer."""
@@ -37,8 +38,8 @@ MEMORY = 2**30
 ADDRESSES = 8 * 2**30
 """Address space beyond what the process has: a larger claim is refused by the system, so that this machine stays usable."""
 
-LONGEST_MESSAGE = 4000
-"""Characters of an error's message."""
+LONGEST_MESSAGE = MOST + 100
+"""Characters of an error's message: those that are kept of a longer one, and how many are left out."""
 
 BATCH = 50
 """Inputs after which a process makes way for a fresh one."""
