@@ -121,7 +121,7 @@ def _install_kl(job: _Job, config: AutoencoderConfig) -> Installed:
     dst, how = _place(job)
     target = _fold_target(job, config)
     if target is None:
-        items, metadata = vae_items(job.located, finite=True), vae_metadata(job.located, job.constants)
+        items, metadata = vae_items(job.located, finite=True), vae_metadata(job.located)
     else:
         folded = fold_to(read(job.located), *target)
         config = folded.kl_config
