@@ -230,7 +230,8 @@ def _bound(words: list[str]) -> Callable[[], Any]:
 
 def _options() -> ConstructorRegistry:
     """How the parser reads classes: all fields are options but a model's `guessed`, which says how sure the others are."""
-    registry, asked = ConstructorRegistry(), []
+    registry = ConstructorRegistry()
+    asked: list[StructTypeInfo] = []
 
     @registry.struct_rule
     def without_guesses(info: StructTypeInfo) -> StructConstructorSpec | None:
