@@ -694,7 +694,7 @@ def test_any_configuration_works_and_survives_a_file(config: AutoencoderConfig, 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("training", [False, True])
 def test_a_group_of_one_number_is_its_bias(memory_format: torch.memory_format, training: bool) -> None:
-    """The smallest picture of a network with a group for each channel, which PyTorch's function refuses; 1 / sqrt(eps) of rounding stays."""
+    """The smallest picture of a network with a group for each channel, which PyTorch's function refuses; what is left is rounding."""
     norm = GroupNorm(8, 8).train(training)
     with torch.no_grad():
         norm.bias.copy_(torch.arange(8.0))
