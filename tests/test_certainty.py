@@ -195,6 +195,25 @@ def test_the_guess_is_said(networks: dict[int, vw.Autoencoder], tmp_path: Path, 
         assert not [note for note in json.loads(capsys.readouterr().out)["notes"] if "does not say" in note or "not known" in note]
 
 
+def test_notes_claim_no_metadata_for_a_guess(networks: dict[int, vw.Autoencoder], tmp_path: Path, capsys: Any) -> None:
+    """An LDM file says its scale in our metadata only where it is known; a guess is nowhere."""
+    source = bare(tmp_path / "bare.safetensors", networks[4])
+    words = ["convert", str(source), str(tmp_path / "x.safetensors"), "--layout", "ldm", "--force", "--json"]
+    for more, said in (([], False), (["--scale-of", "sdxl"], True)):
+        assert main([*words, *more]) == 0
+        assert any("in our metadata only" in note for note in json.loads(capsys.readouterr().out)["notes"]) == said
+
+
+def test_a_guess_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """How sure a value is follows from files and options; nobody sets it. The others are options as before."""
+    with pytest.raises(SystemExit):
+        main(["train", "small-f8c4", "--help"])
+    shown = capsys.readouterr().out
+    assert "guessed" not in shown and "--model.shift-factor" in shown and "scale of the latents that a diffusion model sees" in shown
+    assert main(["train", "small-f8c4-tiny", "--data", "digits", "--out", "x", "--model.guessed", "norm_groups=4"]) == 2
+    assert "--model.guessed" in capsys.readouterr().err
+
+
 def test_a_number_put_right_is_a_fact(networks: dict[int, vw.Autoencoder], tmp_path: Path) -> None:
     """By hand in config.json, or in the configuration of a loaded model."""
     source = bare(tmp_path / "bare.safetensors", networks[4])
@@ -251,6 +270,7 @@ def test_installed_for_its_checkpoint_nothing_is_folded(tmp_path: Path) -> None:
         done = install(tmp_path / written, "comfyui", tmp_path / "comfyui", checkpoint=full, name="vae", overwrite=True)
         assert any("not in its file" in note and "0.13025" in note for note in done.notes)
         assert torch.equal(load_file(done.path)["post_quant_conv.weight"], kept)
+        assert not is_certain(locate(done.path))  # what was taken for granted is said, and not written
     told = install(tmp_path / "folder", "comfyui", tmp_path / "comfyui", checkpoint=full, name="told", scale_of="sd1")
     torch.testing.assert_close(load_file(told.path)["post_quant_conv.weight"], kept * (0.13025 / 0.18215), rtol=2e-3, atol=0)
 
@@ -482,7 +502,15 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize(
-    "words", [("norm_groups",), ("norm_groups=",), ("norm_groups=4", "--set", "norm_groups=4"), ("groups=4",), ("norm_groups=5",)]
+    "words",
+    [
+        ("norm_groups",),
+        ("norm_groups=",),
+        ("norm_groups=4", "--set", "norm_groups=4"),
+        ("groups=4",),
+        ("norm_groups=5",),
+        ("norm_groups=" + "[" * 9999,),
+    ],
 )
 def test_words_that_set_nothing(words: tuple[str, ...], networks: dict[int, vw.Autoencoder], tmp_path: Path) -> None:
     source = bare(tmp_path / "bare.safetensors", networks[4])

@@ -689,3 +689,16 @@ def test_any_configuration_works_and_survives_a_file(config: AutoencoderConfig, 
             assert not loaded.training
             assert loaded.state_dict().keys() == vae.state_dict().keys()
             assert all(torch.equal(t, vae.state_dict()[name]) for name, t in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_group_of_one_number_is_its_bias(memory_format: torch.memory_format, training: bool) -> None:
+    """The smallest picture of a network with a group for each channel, which PyTorch's function refuses; what is left is rounding."""
+    norm = GroupNorm(8, 8).train(training)
+    with torch.no_grad():
+        norm.bias.copy_(torch.arange(8.0))
+    for grad in (False, True):
+        x = torch.randn(1, 8, 1, 1, requires_grad=grad).contiguous(memory_format=memory_format)
+        torch.testing.assert_close(norm(x).flatten(), norm.bias, atol=1e-3, rtol=0)
+        torch.testing.assert_close(norm.silu(x).flatten(), F.silu(norm.bias), atol=1e-3, rtol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import errno
 import json
@@ -197,6 +198,20 @@ def test_statistics_of_moments_are_those_of_samples(vae: vw.Autoencoder, photos:
     assert torch.allclose(mean, drawn.mean((0, 2, 3), keepdim=True), atol=0.02)
     assert torch.allclose(std, drawn.std((0, 2, 3), keepdim=True), rtol=0.02)
     assert (means.std((0, 2, 3), keepdim=True) < 0.8 * std).all()
+
+
+@pytest.mark.parametrize("dead", [1, 4])
+def test_a_dead_channel_can_be_divided_by(dead: int, vae: vw.Autoencoder, photos: Path, tmp_path: Path) -> None:
+    """Of a channel that is the same everywhere, (latents - mean) / std is finite; and it is said."""
+    vae = copy.deepcopy(vae)
+    with torch.no_grad():
+        vae.get_submodule("quant_conv").weight[:dead] = 0
+    with pytest.warns(UserWarning, match=r"channels \[0.*same everywhere"):
+        encode(vae, photos, tmp_path, SETTINGS)
+    found = LatentSet(tmp_path)
+    mean, std = found.statistics()
+    assert (std > 0).all() and (dead < 4 or torch.equal(std, torch.ones_like(std)))
+    assert all((((found[i][0] - mean) / std)[:, :dead].abs() < 1).all() for i in range(IMAGES))
 
 
 def test_every_file_says_what_it_is(vae: vw.Autoencoder, photos: Path, undisturbed: Path) -> None:

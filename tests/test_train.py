@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 import vaeworks as vw
-from vaeworks.config import AutoencoderConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
+from vaeworks.config import AutoencoderConfig, BottleneckConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
 from vaeworks.data import Crops, latent_noise, scan
 from vaeworks.images import to_model_range
 from vaeworks.losses import objective
@@ -364,6 +364,17 @@ def test_latent_statistics_match_samples(folder: Path) -> None:
     assert normalized.mean().item() == pytest.approx(0, abs=0.01)
     assert normalized.std().item() == pytest.approx(1, abs=0.01)
     assert stats.num_images == 32
+
+
+def test_latents_that_are_the_same_everywhere(folder: Path) -> None:
+    """Are said to be; their scale stays 1, and not the inverse of next to nothing."""
+    model = initial_model(dataclasses.replace(SHORT, model=dataclasses.replace(SHORT.model, bottleneck=BottleneckConfig(kind="point"))))
+    with torch.no_grad():
+        model.quant_conv.weight.zero_()
+        model.quant_conv.bias.fill_(0.3)
+    with pytest.warns(UserWarning, match="the same everywhere"):
+        stats = measure_latents(model.eval(), Crops(scan(folder).files, SHORT.data, seed=0), 8, 8)
+    assert stats.scaling_factor == 1 and stats.shift_factor == pytest.approx(0.3) and min(stats.std) > 1e-7
 
 
 def test_schedules() -> None:

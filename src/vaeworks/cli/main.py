@@ -7,6 +7,7 @@ JSON with --json; people read tables and bars on stderr. torch is imported only 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import errno
 import functools
@@ -23,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from .. import __version__
-from ..config import TrainConfig, dumps, from_dict, to_dict
+from ..config import LatentConfig, TrainConfig, dumps, from_dict, to_dict
 from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
@@ -218,12 +220,33 @@ def _bound(words: list[str]) -> Callable[[], Any]:
     parser = functools.partial(bind, config=_default_config(rest)) if name == "train" else bind
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), _options():
             return tyro.cli(parser, prog=f"vaeworks {name}", args=rest, description=summary(COMMANDS[name]))
     except SystemExit as stop:
         if not stop.code:
             raise
         raise ConfigError(" ".join(said.getvalue().translate(_FRAMES).split())) from None
+
+
+def _options() -> ConstructorRegistry:
+    """How the parser reads classes: all fields are options but a model's `guessed`, which says how sure the others are."""
+    registry = ConstructorRegistry()
+    asked: list[StructTypeInfo] = []
+
+    @registry.struct_rule
+    def without_guesses(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if asked or not (isinstance(info.type, type) and issubclass(info.type, LatentConfig)):
+            return None
+        asked.append(info)  # so that the parser's own rule answers
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            asked.clear()
+        assert isinstance(spec, StructConstructorSpec)
+        make = functools.partial(spec.instantiate, guessed=getattr(info.default, "guessed", ()))
+        return dataclasses.replace(spec, instantiate=make, fields=tuple(f for f in spec.fields if f.name != "guessed"))
+
+    return registry
 
 
 _FRAMES = dict.fromkeys(map(ord, "╭╮╰╯│─"), " ")

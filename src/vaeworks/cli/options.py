@@ -57,6 +57,6 @@ def settings_of(told: tuple[str, ...], **more: Any) -> dict[str, Any]:
             raise ConfigError(f"{name} is given twice")
         try:
             found[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
     return found

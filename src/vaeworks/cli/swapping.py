@@ -73,7 +73,10 @@ def convert(
         save(vae, dst, layout, dtype=_dtype(dtype), overwrite=overwrite)
     written = locate(dst)
     notes = [*_left_open(source), *source.notes]
-    notes += [f"other programs do not see {what}, which stands in our metadata only" for what in only_in_metadata(vae.config, layout)]
+    notes += [
+        f"other programs do not see {what}" + ("" if what.split()[0] in vae.config.guesses else ", which stands in our metadata only")
+        for what in only_in_metadata(vae.config, layout)
+    ]
     notes += filter(None, [normalization_elsewhere(vae.config, layout)])
     if source.ignored:
         notes.append(f"left behind: {len(source.ignored)} tensors of its training, such as {source.ignored[0]}")

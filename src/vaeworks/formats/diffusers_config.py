@@ -121,7 +121,7 @@ def only_in_metadata(config: AutoencoderConfig | TinyConfig, layout: str) -> lis
 
 def normalization_elsewhere(config: AutoencoderConfig | TinyConfig, layout: str) -> str | None:
     """What users of an LDM file must be told about its latents: the file's readers take the diffusion model's constants."""
-    if layout != "ldm" or config.normalization == "batchnorm":
+    if layout != "ldm" or config.normalization == "batchnorm" or not config.normalization_known:  # then they are nowhere
         return None
     numbers = "latents_mean and latents_std"
     if config.normalization == "scalar":

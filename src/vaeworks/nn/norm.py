@@ -30,9 +30,9 @@ class GroupNorm(nn.GroupNorm):
         if _inexact(x):
             if not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad or self.bias.requires_grad)):
                 return _normalized(x, self.weight, self.bias, self.num_groups, self.eps_for(x.dtype))[0]
-            y = F.group_norm(x.contiguous(), self.num_groups, self.weight, self.bias, self.eps_for(x.dtype))
+            y = _group_norm(x.contiguous(), self.num_groups, self.weight, self.bias, self.eps_for(x.dtype))
             return y.contiguous(memory_format=torch.channels_last)
-        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps_for(x.dtype))
+        return _group_norm(x, self.num_groups, self.weight, self.bias, self.eps_for(x.dtype))
 
     def eps_for(self, dtype: torch.dtype) -> float:
         """eps, as far as float16 can hold it: GPUs cast it to the input's type, and with 0 a group without variance becomes NaN."""
@@ -78,6 +78,11 @@ class _GroupNormSiLU(torch.autograd.Function):
         if dx is not None and last:
             dx = dx.contiguous(memory_format=torch.channels_last)
         return dx, dweight, dbias, None, None
+
+
+def _group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """PyTorch's, which refuses by its functional name a group of one number: it has no variance, and becomes its bias."""
+    return torch.group_norm(x, groups, weight, bias, eps, torch.backends.cudnn.enabled)
 
 
 def _inexact(x: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ VERSION = 1
 
 MOST_SHARDS = 1_000_000
 """Files that a folder's plan may have."""
+
+LEAST = 1e-6
+"""Smallest standard deviation of a channel, as a share of that of all: readers divide by it, and one that is dead has none."""
 
 SAMPLES = 10_000
 """Images that statistics are taken of at most, as LightningDiT does."""
@@ -127,6 +131,7 @@ def statistics(folder: Path, shards: list[Shard], rows: list[int]) -> dict[str, 
     """Mean and standard deviation by channel, float32 1 c 1 1 each, of at most SAMPLES images, evenly spaced; none is mirrored.
 
     Where log-variances are kept, of samples: the variance of the means, plus the mean variance. Divided by n - 1, as LightningDiT does.
+    A channel that is the same everywhere has LEAST of the others' deviation, or 1 where none has any; a warning names it.
     """
     total = sum(rows)
     taken = min(SAMPLES, total)
@@ -145,7 +150,12 @@ def statistics(folder: Path, shards: list[Shard], rows: list[int]) -> dict[str, 
         begun += length
     mean = sums / count
     spread = (squares - count * mean.square()).clamp(min=0) / max(1, count - 1) + variance / count
-    return {"mean": mean.float()[None, :, None, None], "std": spread.sqrt().float()[None, :, None, None]}
+    std = spread.sqrt()
+    whole = spread.mean().sqrt()
+    if dead := (std <= LEAST * whole).nonzero().flatten().tolist():
+        warnings.warn(f"channels {dead} of the latents are the same everywhere: they tell nothing of the images", stacklevel=2)
+    std = std.clamp_min(LEAST * whole.item() or 1.0)
+    return {"mean": mean.float()[None, :, None, None], "std": std.float()[None, :, None, None]}
 
 
 def _write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,7 +31,7 @@ class LatentStats:
     std: tuple[float, ...]
     """per channel"""
     scaling_factor: float
-    """1 / standard deviation over all elements, about `shift_factor`"""
+    """1 / standard deviation over all elements, about `shift_factor`; 1 where all are one number"""
     shift_factor: float
     """mean over all elements"""
     patch_mean: tuple[float, ...] = ()
@@ -60,7 +61,8 @@ class LatentStats:
 def measure_latents(autoencoder: Autoencoder, crops: CropSource, num_images: int, batch: int) -> LatentStats:
     """Mean and standard deviation of the latents of the first `num_images` training crops.
 
-    They are those of posterior samples, computed without sampling: Var[z] = Var[mean] + E[variance].
+    They are those of posterior samples, computed without sampling: Var[z] = Var[mean] + E[variance]. A warning tells of latents that
+    are the same everywhere: there is nothing to normalize then, and nothing to learn for a diffusion model.
     """
     patch = autoencoder.config.latents_patch
     c = autoencoder.latent_channels * patch**2
@@ -74,9 +76,14 @@ def measure_latents(autoencoder: Autoencoder, crops: CropSource, num_images: int
     first, second = (x / (count * mean[0, 0].numel()) for x in (total, square))
     channel_mean, channel_square = (x.view(-1, patch**2).mean(1) for x in (first, second))
     shift = channel_mean.mean()
-    std = (channel_square.mean() - shift.square()).clamp_min(1e-24).sqrt()
+    std = (channel_square.mean() - shift.square()).clamp_min(0).sqrt()
+    if std <= LEAST * shift.abs() or std == 0:
+        std = torch.ones_like(std)
+    channel_var = channel_square - channel_mean.square()
+    if (channel_var <= (LEAST * channel_mean).square()).all():
+        warnings.warn(f"latents of {count} crops are the same everywhere: the encoder tells nothing of its images", stacklevel=2)
     least = (LEAST * std) ** 2  # of a channel that is dead, so that it can be divided by
-    channel_std = (channel_square - channel_mean.square()).clamp_min(least).sqrt()
+    channel_std = channel_var.clamp_min(least).sqrt()
     stats = LatentStats(count, tuple(channel_mean.tolist()), tuple(channel_std.tolist()), 1 / std.item(), shift.item())
     if patch == 1 and autoencoder.config.normalization != "batchnorm":
         return stats

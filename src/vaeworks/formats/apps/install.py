@@ -121,7 +121,9 @@ def _install_kl(job: _Job, config: AutoencoderConfig) -> Installed:
     dst, how = _place(job)
     target = _fold_target(job, config)
     if target is None:
-        items, metadata = vae_items(job.located, finite=True), vae_metadata(job.located, job.constants)
+        # A1111's file is the checkpoint's own; ComfyUI's serves others too, whose scale would then be written over what nobody knows
+        constants = job.constants if job.application == "webui" else None
+        items, metadata = vae_items(job.located, finite=True), vae_metadata(job.located, constants)
     else:
         folded = fold_to(read(job.located), *target)
         config = folded.kl_config
