@@ -34,7 +34,7 @@ from vaeworks.errors import FormatError, VaeworksError
 from vaeworks.formats import locate as locating
 from vaeworks.formats.archive import entries, limits, open_archive, open_shards
 from vaeworks.formats.archive.mapped import mapped
-from vaeworks.formats.archive.pickles import MAX_GLOBALS, Machine, Stream
+from vaeworks.formats.archive.pickles import MAX_GLOBALS, MAX_STEPS, Machine, Stream
 from vaeworks.formats.content import SAMPLE, _first
 from vaeworks.formats.files import read_tensors
 from vaeworks.formats.identify import identify
@@ -491,7 +491,7 @@ def test_equal_texts_of_pickles_are_one_object(tmp_path: Path, container: Any) -
 def test_the_files_of_a_model_share_the_steps_of_their_pickles(tmp_path: Path) -> None:
     """A hundred files of a million steps each would take minutes."""
     for number_of in range(3):
-        body = b"(" + b"N" * (limits.MAX_STEPS * 2 // 5) + b"t0" + table({f"t{number_of}": tensor()})
+        body = b"(" + b"N" * (MAX_STEPS * 2 // 5) + b"t0" + table({f"t{number_of}": tensor()})
         written(tmp_path, torch_zip(program(body)), f"m{number_of}.bin")
     index = {"weight_map": {f"t{n}": f"m{n}.bin" for n in range(3)}}
     said = unopened(written(tmp_path, json.dumps(index).encode(), "m.bin.index.json"))
