@@ -32,15 +32,18 @@ import vaeworks as vw
 from vaeworks.config import AutoencoderConfig, TinyConfig, to_dict
 from vaeworks.errors import FormatError, VaeworksError
 from vaeworks.formats import locate as locating
-from vaeworks.formats.archive import entries, limits, open_archive
-from vaeworks.formats.archive.pickles import MAX_GLOBALS
+from vaeworks.formats.archive import entries, limits, open_archive, open_shards
+from vaeworks.formats.archive.mapped import mapped
+from vaeworks.formats.archive.pickles import MAX_GLOBALS, MAX_STEPS, Machine, Stream
 from vaeworks.formats.content import SAMPLE, _first
+from vaeworks.formats.files import read_tensors
 from vaeworks.formats.identify import identify
 from vaeworks.formats.keymap import layout_name
 from vaeworks.formats.locate import locate
 from vaeworks.formats.sources import WEIGHTS
 from vaeworks.formats.tensor_shapes import tensor_shapes
 from vaeworks.formats.understood import FOREIGN, understood
+from vaeworks.train.checkpoint import METADATA_KEY, newest_checkpoint, planned_checkpoints
 
 SMALL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4)
 TINY = TinyConfig(encoder_widths=(8, 8), encoder_blocks=(0, 1), decoder_widths=(8, 8), decoder_blocks=(0, 1))
@@ -67,7 +70,7 @@ def refusal(path: Path | str) -> str:
 def unopened(path: Path) -> str:
     """The same of what is refused before anybody looks for a VAE in it."""
     with pytest.raises(FormatError, match=r"^[^\n]{,1500}$") as caught:
-        open_archive(path)
+        (open_shards if path.name.endswith(".index.json") else open_archive)(path)
     return str(caught.value)
 
 
@@ -471,3 +474,56 @@ def test_a_consumer_of_chunks_is_told_between_them(tmp_path: Path, monkeypatch: 
         file.truncate(300)
     with pytest.raises(FormatError, match="was cut from"):
         next(chunks)
+
+
+@pytest.mark.parametrize("container", [torch_zip, torch_stream])
+def test_equal_texts_of_pickles_are_one_object(tmp_path: Path, container: Any) -> None:
+    """Long names that are equal and not the same would be compared byte by byte, half a million times."""
+    machine = Machine("file")
+    path = written(tmp_path, program(text("a" * 5000) + b"q\1" + text("a" * 5000) + b"q\2."))
+    machine.interpret(Stream(mapped(path), 0, path.stat().st_size))
+    assert machine.memo[1] is machine.memo[2]
+    long = text("a" * 20_000_000)
+    pairs = long + b"q\1" + long + b"q\2" + tensor() + b"q\3}(" + b"h\1h\3h\2h\3" * 200_000 + b"u"
+    assert "20000000 characters long" in unopened(written(tmp_path, container(program(pairs)), "names.ckpt"))
+
+
+def test_the_files_of_a_model_share_the_steps_of_their_pickles(tmp_path: Path) -> None:
+    """A hundred files of a million steps each would take minutes."""
+    for number_of in range(3):
+        body = b"(" + b"N" * (MAX_STEPS * 2 // 5) + b"t0" + table({f"t{number_of}": tensor()})
+        written(tmp_path, torch_zip(program(body)), f"m{number_of}.bin")
+    index = {"weight_map": {f"t{n}": f"m{n}.bin" for n in range(3)}}
+    said = unopened(written(tmp_path, json.dumps(index).encode(), "m.bin.index.json"))
+    assert "more than 1000000 steps" in said
+    assert len(open_archive(tmp_path / "m2.bin").entries) == 1
+
+
+def test_the_files_of_a_model_share_the_length_of_their_headers(tmp_path: Path) -> None:
+    """One file under a thousand names has a header for each."""
+    index = {"weight_map": {"x": "m0.safetensors", **{f"x{n}": f"m{n}.safetensors" for n in range(1, 50)}}}
+    written(tmp_path, safetensors({"x": EMPTY}), "m0.safetensors")
+    long = written(tmp_path, safetensors({"__metadata__": {str(n): "x" * 1500 for n in range(2000)}}), "m1.safetensors")
+    for n in range(2, 50):
+        (tmp_path / f"m{n}.safetensors").hardlink_to(long)
+    assert "have headers of more than" in unopened(written(tmp_path, json.dumps(index).encode(), "m.safetensors.index.json"))
+
+
+def test_headers_of_files_that_are_no_models_have_an_end(tmp_path: Path) -> None:
+    """Checkpoints, shards of latents and directions: a million empty tensors would take a minute and 2 GB."""
+    path = written(tmp_path, struct.pack("<Q", limits.MAX_HEADER + 8) + b"{}".ljust(limits.MAX_HEADER + 8), "0000000001.safetensors")
+    with pytest.raises(FormatError, match="claims a header of 16777224 bytes"):
+        read_tensors(path)
+    with pytest.raises(FormatError, match="none of the 1 checkpoints"):
+        newest_checkpoint(tmp_path)
+    assert planned_checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize("changed", [{"seconds": 1e308}, {"seconds": float("nan")}, {"seconds": -1.0}, {"images_seen": 2**62}])
+def test_a_checkpoint_is_not_from_beyond_time(tmp_path: Path, changed: dict[str, Any]) -> None:
+    position = {"images_seen": 1, "seconds": 1.0, "balance": {}, "planned": True}
+    path = tmp_path / "0000000001.safetensors"
+    save_file({"x": torch.zeros(1)}, path, {METADATA_KEY: json.dumps(position)})
+    assert planned_checkpoints(tmp_path) == [path]
+    save_file({"x": torch.zeros(1)}, path, {METADATA_KEY: json.dumps(position | changed)})
+    assert planned_checkpoints(tmp_path) == []

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import ConfigError, FormatError, VaeworksError, shortage
 from ..words import cut
+from .archive.limits import MAX_HEADER
 from .locks import make_folder, remove_empty
 from .scratch import home, scratch, stepped_aside
 
@@ -265,6 +266,14 @@ def _umask() -> int:
     return mask
 
 
+def check_header(path: Path) -> None:
+    """Errors: FormatError for a safetensors file that claims a header so long that to read it would take minutes and gigabytes."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER:
+        raise FormatError(f"{path} claims a header of {length} bytes, more than {MAX_HEADER}; it is torn, or no file of tensors")
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; the tensors are read from the mapped file when first used.
 
@@ -273,6 +282,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise FormatError(f"{path} does not exist")
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:

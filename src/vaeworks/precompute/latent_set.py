@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ..errors import ConfigError, DataError, FormatError
 from ..formats.archive import open_archive
-from ..formats.files import read_json
+from ..formats.files import check_header, read_json
 from ..models import Posterior
 from .index import INDEX, STATISTICS, STATS, read_plan
 from .latents import FLIPPED, LABELS, LATENTS, LOGVAR
@@ -96,6 +96,7 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
         if shard not in self._files:
             path = self.folder / self.shards[shard].file
             try:
+                check_header(path)
                 self._files[shard] = safe_open(path, framework="pt")
             except (SafetensorError, OSError) as error:
                 raise FormatError(f"{path} is not a whole safetensors file: {error}; delete it, and encode again") from None

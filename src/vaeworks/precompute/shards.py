@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import FormatError
-from ..formats.files import atomic, read_json, write_tensors, write_text
+from ..formats.files import atomic, check_header, read_json, write_tensors, write_text
 from ..formats.latents import METADATA_KEY
 from .plan import DTYPES, Plan, Shard
 
@@ -62,6 +62,7 @@ def is_done(folder: Path, shard: Shard, plan: Plan) -> bool:
     if not path.exists():
         return False
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as file:
             own = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (SafetensorError, OSError, ValueError, RecursionError) as error:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import FormatError
-from ..formats.files import atomic, read_tensors, write_tensors
+from ..formats.files import atomic, check_header, read_tensors, write_tensors
 from ..processes import broadcast_tensors, main_first
 from .trained import Trained
 
@@ -28,6 +28,10 @@ METADATA_KEY = "vaeworks_checkpoint"
 
 NAME = re.compile(r"[0-9]{10,18}\.safetensors")
 """Of a checkpoint's file: the images seen."""
+
+
+LONGEST = 1e10
+"""Seconds that a run may have taken: three centuries. Infinities and NaN are no less."""
 
 
 @dataclass(frozen=True)
@@ -163,15 +167,17 @@ def _position_in(text: str) -> Position:
     """The position in a checkpoint's metadata; fields of earlier versions are passed over."""
     known = {f.name for f in fields(Position)}
     found = Position(**{name: value for name, value in json.loads(text).items() if name in known})
-    counted = type(found.images_seen) is int and 0 <= found.images_seen < 2**63 and type(found.seconds) in (int, float)
+    counted = type(found.images_seen) is int and 0 <= found.images_seen < 10**18  # as many as a checkpoint's name has digits for
+    counted = counted and type(found.seconds) in (int, float) and 0 <= found.seconds < LONGEST
     if not counted or not isinstance(found.balance, dict) or not isinstance(found.planned, bool):
-        raise ValueError("images_seen, seconds, balance and planned are of other kinds")
+        raise ValueError("images_seen, seconds, balance and planned are of other kinds, or impossible")
     return found
 
 
 def _position(path: Path) -> Position | None:
     """A checkpoint's position, from its header; None for a torn file or another one."""
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         return _position_in(metadata[METADATA_KEY])

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from ...errors import FormatError
 from . import foreign
 from .entries import BITS, ROOM, Entry, Place, check_shape
-from .limits import MAX_HEADER, MAX_METADATA, MAX_SHARDS, check_names
+from .limits import MAX_HEADER, MAX_METADATA, MAX_SHARDS, Allowance, check_names
 from .mapped import MappedFile, mapped
 from .pickles import TornPickleError, shown
 from .torch_files import read_stream, read_zip
@@ -78,20 +78,22 @@ class Archive:
         return self.places[name]
 
 
-def open_archive(path: str | Path) -> Archive:
+def open_archive(path: str | Path, allowance: Allowance | None = None) -> Archive:
     """The tensors of one file, whose kind is told by its content and never by its name.
 
+    allowance: what the other files of the same model have left.
     Errors: FormatError for a file that is missing, torn, altered or of another kind, and for a pickle with anything that could run.
     """
-    path = Path(path)
+    path, allowance = Path(path), allowance or Allowance()
     file = mapped(path)
     head = file[: foreign.HEAD]
     if _is_safetensors(head):
-        return _open_safetensors(path, file)
+        return _open_safetensors(path, file, allowance)
     if words := foreign.description(head):
         raise FormatError(f"{path} {words}")
     try:
-        places, dropped = read_zip(file, str(path)) if head.startswith(ZIP) else read_stream(file, str(path))
+        read = read_zip if head.startswith(ZIP) else read_stream
+        places, dropped = read(file, str(path), allowance.steps)
     except TornPickleError:
         if head.startswith((ZIP, PICKLE)):  # what is neither may still have been a pickle of protocol 0, which is text
             raise
@@ -105,14 +107,14 @@ def open_shards(index: str | Path) -> Archive:
     Errors: FormatError for an index or a file that is missing or broken, and for files that do not hold what the index says.
     """
     index = Path(index)
-    files = _shard_files(index)
+    files, allowance = _shard_files(index), Allowance()
     places: dict[str, Place] = {}
     metadata: dict[str, str] = {}
     dropped: dict[str, None] = {}
     for name in sorted(set(files.values())):
         if not (index.parent / name).exists():
             raise FormatError(f"{index} lists '{shown(name)}', which is not beside it; download it too")
-        shard = open_archive(index.parent / name)
+        shard = open_archive(index.parent / name, allowance)
         for tensor, place in shard.places.items():
             if files.get(tensor) != name:
                 raise FormatError(f"{shard.path} holds tensor '{shown(tensor)}', which {index.name} places elsewhere; download both again")
@@ -140,13 +142,14 @@ def _is_safetensors(head: bytes) -> bool:
     return (length_fits or brace) and not head.startswith((ZIP, PICKLE)) and not foreign.description(head)
 
 
-def _open_safetensors(path: Path, file: MappedFile) -> Archive:
+def _open_safetensors(path: Path, file: MappedFile, allowance: Allowance) -> Archive:
     """Let safetensors check the header, then read it again for what safetensors does not tell: offsets, and keys given twice."""
     (length,) = struct.unpack("<Q", file[:8].ljust(8, b"\0"))
     if length > MAX_HEADER:
         raise FormatError(f"{path} claims a header of {length} bytes, more than {MAX_HEADER}; it is torn, or no model file")
     if 8 + length > len(file):
         raise FormatError(f"{path} ends within its header: {len(file)} bytes of {8 + length} or more; download it again")
+    allowance.take_header(length, str(path))
     try:
         with safe_open(path, framework="np"):
             pass

@@ -5,10 +5,11 @@ Every limit is many times what is known of real files; a file beyond one is refu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass, field
 
 from ...errors import FormatError
-from .pickles import shown
+from .pickles import all_steps, shown
 
 MAX_TENSORS = 100_000
 """Tensors of a file or of a set of files. SDXL's checkpoint has 2,500, the largest open language model 92,000 in its index."""
@@ -27,6 +28,25 @@ MAX_METADATA = 10_000
 
 MAX_SHARDS = 1000
 """Files of one model: each is mapped. The largest open language model has 163."""
+
+MAX_HEADERS = 2 * MAX_HEADER
+"""Headers of the files of one model together, in bytes; 92,000 tensors take 10 MB."""
+
+
+@dataclass
+class Allowance:
+    """What is left of the work that one model may make, however many files it is in."""
+
+    steps: Iterator[int] = field(default_factory=all_steps)
+    """opcodes of pickles"""
+    headers: int = MAX_HEADERS
+    """bytes of safetensors headers"""
+
+    def take_header(self, length: int, where: str) -> None:
+        """Errors: FormatError for the header that is too much."""
+        self.headers -= length
+        if self.headers < 0:
+            raise FormatError(f"{where} and the files before it have headers of more than {MAX_HEADERS} bytes; this is no model")
 
 
 def check_names(names: Iterable[str], where: str) -> None:

@@ -7,7 +7,7 @@ Source: pickletools in Python's standard library, whose readers of arguments are
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from ...errors import FormatError
@@ -18,13 +18,19 @@ MAX_BYTES = 64 * 2**20
 """Longest pickle that is read; that of a 7 GB checkpoint is shorter than 1 MB."""
 
 MAX_STEPS = 1_000_000
-"""Most opcodes of a file; a 7 GB checkpoint has 50 000, one with an optimizer's states a few times as many."""
+"""Most opcodes of a model; a 7 GB checkpoint has 50 000, one with an optimizer's states a few times as many."""
 
 MAX_GLOBALS = 1000
 """Most names that a file refers to; checkpoints have ten, with a trainer's settings 100."""
 
 MAX_GLOBAL = 500
 """Characters of a name that a pickle refers to."""
+
+
+def all_steps() -> Iterator[int]:
+    """The steps that a model has, to be used up."""
+    return iter(range(MAX_STEPS))
+
 
 LARGEST = 2**256
 """Integers beyond it, or beyond its negative, are taken for it: out of every range as well, and quick to compute with. The longest in
@@ -73,15 +79,16 @@ class Stream:
 class Machine:
     """A stack and a memo, and what was met on the way: names, storages by their keys, and the trainer's classes.
 
-    A file's pickles share one machine, and so the number of steps.
+    A file's pickles share one machine, and a model's files share the number of steps.
     """
 
-    def __init__(self, where: str):
+    def __init__(self, where: str, steps: Iterator[int] | None = None):
         self.where = where
         self.stack: list[Value] = []
         self.below: list[list[Value]] = []  # stacks that MARK has put aside
         self.memo: dict[int, Value] = {}
-        self.steps = iter(range(MAX_STEPS))
+        self.texts: dict[str, str] = {}
+        self.steps = all_steps() if steps is None else steps
         self.names: dict[tuple[str, str], Global] = {}
         self.storages: dict[str, Storage] = {}
         self.classes: dict[str, None] = {}
@@ -116,6 +123,10 @@ class Machine:
 
     def push(self, value: Value) -> None:
         self.stack.append(value)
+
+    def push_text(self, value: str) -> None:
+        """Equal texts are one object: they are compared at every look into a dict, which for copies of 20 MB takes a millisecond each."""
+        self.push(self.texts.setdefault(value, value))
 
     def push_number(self, value: int) -> None:
         self.push(max(-LARGEST, min(value, LARGEST)))
@@ -296,10 +307,12 @@ ACTS: dict[str, Act] = {
     **dict.fromkeys(
         (
             *("BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT"),
-            *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
             *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
         ),
         Machine.push,
+    ),
+    **dict.fromkeys(
+        ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), Machine.push_text
     ),
     **dict.fromkeys(("INT", "LONG", "LONG1", "LONG4"), Machine.push_number),
     "NONE": lambda machine, _: machine.push(None),

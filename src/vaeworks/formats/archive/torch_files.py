@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from ...errors import FormatError
@@ -26,7 +26,7 @@ Contents = tuple[dict[str, Place], tuple[str, ...]]
 """Tensors by name, and what else a file held."""
 
 
-def read_zip(file: MappedFile, where: str) -> Contents:
+def read_zip(file: MappedFile, where: str, steps: Iterator[int] | None = None) -> Contents:
     """The tensors of a zip file that torch.save wrote.
 
     Errors: FormatError for any other zip file, and for whatever is wrong with this one.
@@ -39,7 +39,7 @@ def read_zip(file: MappedFile, where: str) -> Contents:
         raise FormatError(f"{where} has a pickle of {data.end - data.start} bytes, more than {MAX_BYTES}; it is no model file")
     if file[data.start : min(data.end, data.start + 4)] == b"PK\3\4":
         raise FormatError(f"{where} is a zip file within a zip file; unpack it first, or ask for a .safetensors file")
-    machine = Machine(where)
+    machine = Machine(where, steps)
     value = machine.interpret(Stream(file, data.start, data.end))
     prefix = f"{root}/data/"
     storages = {name.removeprefix(prefix): record for name, record in names.items() if name.startswith(prefix)}
@@ -66,12 +66,12 @@ def _check_byteorder(file: MappedFile, record: Record | None, where: str) -> Non
         raise FormatError(f"{where} is not in little-endian byte order; load it where it was made and save it as a .safetensors file")
 
 
-def read_stream(file: MappedFile, where: str) -> Contents:
+def read_stream(file: MappedFile, where: str, steps: Iterator[int] | None = None) -> Contents:
     """The tensors of a file of before PyTorch 1.6: pickles of magic number, protocol, system, content and keys, then bytes.
 
     Errors: FormatError for any other pickle, after a look at what it would run, and for whatever is wrong with this one.
     """
-    machine = Machine(where)
+    machine = Machine(where, steps)
     stream = Stream(file, 0, len(file))
     first = machine.interpret(stream)
     if type(first) is not int or first != MAGIC:
