@@ -224,6 +224,8 @@ def test_sound_cards_are_followed(tmp_path: Path) -> None:
     (home / "README.md").write_text(card([{"split": "train", "path": "b/x-*"}, {"split": "test", "path": ["a/*.parquet"]}]))
     assert [f.path.read_bytes() for f in scan(f"dataset:{home}").files] == [png(1)]
     assert [f.path.read_bytes() for f in scan(f"dataset:{home}:test").files] == [png(0)]
+    (tmp_path / "linked").symlink_to(home)  # as a folder on another disk often is, and what macOS calls /tmp
+    assert [f.path.read_bytes() for f in scan(f"dataset:{tmp_path / 'linked'}").files] == [png(1)]
 
 
 def test_patterns_of_a_hub_data_set() -> None:
