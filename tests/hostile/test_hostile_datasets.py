@@ -307,6 +307,9 @@ def test_states_that_name_other_files(tmp_path: Path) -> None:
                 scan(source)
         with pytest.raises(vw.DataError):
             open_stream(f"stream:dataset:{home}", 0.0)
+    again = saved(tmp_path / "again", _data_files=[{"filename": arrow.name}] * 20_000)  # after half a minute and 1.8 GB there was no answer
+    with pytest.raises(vw.DataError, match="twice"):
+        scan(again)
     for number, splits in enumerate([["../other"], [str(other)], 5, None, [None], ["."], ["none"]]):
         home = tmp_path / f"splits-{number}"
         home.mkdir()

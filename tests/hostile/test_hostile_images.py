@@ -288,7 +288,7 @@ def _segments(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP"])
 def test_files_in_millions_of_pieces(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Pillow walks through them in Python, and keeps some; 500 MB of them took minutes, or many gigabytes."""
+    """Pillow walks through them in Python, and keeps some: 40 MB of fill bytes took 15 s, 9 MB of comments 670 MB."""
     content = _segments(kind)
     if kind != "BMP":
         assert open_image(content).size == (24, 32)
