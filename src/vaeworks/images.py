@@ -12,6 +12,7 @@ import io
 import math
 import os
 import stat
+import struct
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -100,7 +101,8 @@ def image_file(source: str | Path | bytes) -> Iterator[Image.Image]:
     """
     try:
         content = source if isinstance(source, bytes) else file_content(source)
-        with quiet, Image.open(io.BytesIO(content), formats=FORMATS) as file:
+        _check_lists(content)
+        with quiet, Image.open(_Pieces(content), formats=FORMATS) as file:
             yield file
     except UnidentifiedImageError:
         kind = next((kind for magic, kind in OTHERS.items() if content.startswith(magic)), "")
@@ -137,6 +139,51 @@ def file_content(path: str | Path, most: int = LARGEST_FILE) -> bytes:
         raise DataError(f"{size:,} bytes, more than the {most:,} that are read of one file")
     return content
 
+
+PIECES = 2**21
+"""Reads of a file: PNG and JPEG in pieces of 8 KiB come to 300,000 at 512 MiB. Each takes Pillow a microsecond and up to 100 bytes."""
+
+
+class _Pieces(io.BytesIO):
+    """A file's content, of which no more than PIECES pieces are read: files of millions of empty chunks keep Pillow busy for minutes."""
+
+    _left = PIECES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise DataError(f"in more than {PIECES:,} pieces; save it again")
+        return super().read(size)
+
+
+LONGEST_LIST = 2**18
+"""Values of one of a TIFF's lists: strips, tiles, colours."""
+
+
+def _check_lists(content: bytes) -> None:
+    """Errors: DataError for a TIFF with longer lists, each of whose values would become several hundred bytes."""
+    order = {b"II": "<", b"MM": ">"}.get(content[:2])
+    if order is None or content[2:4] not in (b"*\0", b"\0*", b"+\0", b"\0+"):
+        return
+    large = b"+" in content[2:4]
+    number, entry = (order + "Q", order + "HHQQ") if large else (order + "H", order + "HHII")
+    try:
+        place = struct.unpack_from(order + ("Q" if large else "I"), content, 8 if large else 4)[0]
+        count = struct.unpack_from(number, content, place)[0]
+        place += struct.calcsize(number)
+        for index in range(min(count, 2**16)):
+            tag, kind, length = struct.unpack_from(entry, content, place + index * struct.calcsize(entry))[:3]
+            if length > LONGEST_LIST and (kind not in _BYTES or tag in _PARTS):
+                raise DataError(f"a TIFF whose tag {tag} has {length:,} values; save it again")
+    except (struct.error, OverflowError):  # which Pillow will say
+        return
+
+
+_BYTES = (1, 2, 7)
+"""Kinds of a TIFF's values that stay together: bytes, text, anything."""
+
+_PARTS = (273, 279, 324, 325)
+"""A TIFF's tags of places and sizes of strips and of tiles."""
 
 _large = threading.Lock()
 
@@ -178,7 +225,7 @@ def _bytes_on_the_way(file: Image.Image, scans: int) -> int:
 def _stays(file: Image.Image) -> bool:
     """Whether an image needs neither another mode of its size nor a turned copy."""
     try:
-        return file.mode in ("RGB", "L") and "transparency" not in file.info and file.getexif().get(ORIENTATION, 1) == 1
+        return file.mode in ("RGB", "L") and "transparency" not in file.info and _orientation(file) == 1
     except Exception:  # as in `_upright`
         return False
 
@@ -222,13 +269,21 @@ if hasattr(os, "register_at_fork"):  # a process that is forked while another th
 def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says; as it is stored where the EXIF data cannot be read."""
     try:
-        return image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)  # which copies in any case
+        return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)  # which copies in any case
     except Exception:  # a parser of other people's bytes fails in many ways
         return image
 
 
+def _orientation(image: Image.Image) -> object:
+    """EXIF's, 1 where there is none, or more than anybody's."""
+    return image.getexif().get(ORIENTATION, 1) if len(image.info.get("exif", b"")) <= EXIF else 1
+
+
 ORIENTATION = 0x112
 """EXIF's number of it."""
+
+EXIF = 2**24
+"""Bytes of EXIF data that are looked at."""
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

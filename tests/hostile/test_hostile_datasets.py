@@ -224,6 +224,8 @@ def test_sound_cards_are_followed(tmp_path: Path) -> None:
     (home / "README.md").write_text(card([{"split": "train", "path": "b/x-*"}, {"split": "test", "path": ["a/*.parquet"]}]))
     assert [f.path.read_bytes() for f in scan(f"dataset:{home}").files] == [png(1)]
     assert [f.path.read_bytes() for f in scan(f"dataset:{home}:test").files] == [png(0)]
+    (tmp_path / "linked").symlink_to(home)  # as a folder on another disk often is, and what macOS calls /tmp
+    assert [f.path.read_bytes() for f in scan(f"dataset:{tmp_path / 'linked'}").files] == [png(1)]
 
 
 def test_patterns_of_a_hub_data_set() -> None:
@@ -305,6 +307,9 @@ def test_states_that_name_other_files(tmp_path: Path) -> None:
                 scan(source)
         with pytest.raises(vw.DataError):
             open_stream(f"stream:dataset:{home}", 0.0)
+    again = saved(tmp_path / "again", _data_files=[{"filename": arrow.name}] * 20_000)  # after half a minute and 1.8 GB there was no answer
+    with pytest.raises(vw.DataError, match="twice"):
+        scan(again)
     for number, splits in enumerate([["../other"], [str(other)], 5, None, [None], ["."], ["none"]]):
         home = tmp_path / f"splits-{number}"
         home.mkdir()

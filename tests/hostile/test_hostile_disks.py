@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import signal
@@ -571,3 +572,21 @@ def test_scratch_is_no_link(tmp_path: Path) -> None:
     with pytest.raises(VaeworksError, match="could not be written"):
         write_picture(tmp_path / "a.png", Image.new("RGB", (1, 1)))
     assert left(tmp_path / "elsewhere") == []
+
+
+def test_shards_of_images_whose_names_are_no_text(tiny: Autoencoder, tmp_path: Path) -> None:
+    """Names of files are bytes; the list of a shard holds them so that they are found again."""
+    source = tmp_path / "pictures"
+    source.mkdir()
+    name = os.fsdecode(b"a\xff.png")
+    try:
+        Image.new("RGB", (32, 32), (40, 90, 10)).save(source / name)
+    except OSError:
+        pytest.skip("this file system takes text only")
+    path = tmp_path / "tiny.safetensors"
+    vw.save(tiny, path)
+    call = ["encode", str(path), str(source), "--out", str(tmp_path / "latents"), "--into", "shards", "--size", "32", "--workers", "0"]
+    assert main(call) == 0
+    listed = (tmp_path / "latents" / "latents_rank00_shard000.json").read_text(encoding="utf-8")
+    assert json.loads(listed)["images"][0][1] == name
+    assert main(call) == 0

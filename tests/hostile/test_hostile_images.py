@@ -25,6 +25,7 @@ from vaeworks.data.named import is_source, place_named
 from vaeworks.data.place import ImageFile, read_place
 from vaeworks.data.sound import read_sound
 from vaeworks.data.sources import find_places
+from vaeworks.errors import DataError
 from vaeworks.images import has_alpha, image_size, mask_image, open_image
 
 SRC = Path(vw.__file__).parent
@@ -267,3 +268,60 @@ def test_text_of_pngs_is_read_as_before(tmp_path: Path) -> None:
     info.add_text("note", "x" * 100_000, zip=True)
     Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png", pnginfo=info)
     assert open_image(tmp_path / "a.png").getpixel((0, 0)) == (255, 0, 0)
+
+
+def _segments(kind: str) -> bytes:
+    """A picture of 24x32 whose file has a thousand pieces that say nothing, in front of its pixels."""
+    buffer = io.BytesIO()
+    Image.new("P" if kind in ("GIF", "BMP") else "RGB", (24, 32)).save(buffer, kind)
+    content = buffer.getvalue()
+    if kind == "PNG":
+        return content[:33] + (struct.pack(">I", 0) + b"abCd" + struct.pack(">I", zlib.crc32(b"abCd"))) * 1000 + content[33:]
+    if kind == "JPEG":
+        return content[:2] + b"\xff" * 1000 + content[2:]
+    if kind == "GIF":
+        pixels = content.index(b",", 13 + 3 * 2 ** ((content[10] & 7) + 1))
+        return content[:pixels] + b"!\xfe" + b"\1a" * 1000 + b"\0" + content[pixels:]
+    header = struct.pack("<IHHIIiiHHIIiiII", 0, 0, 0, 54 + 1024, 40, 24, 32, 1, 8, 1, 0, 0, 0, 256, 0)
+    return b"BM" + header + bytes(1024) + b"\1\5" * 1000  # every run of a row that is full already costs as much as a pixel
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP"])
+def test_files_in_millions_of_pieces(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Pillow walks through them in Python, and keeps some: 40 MB of fill bytes took 15 s, 9 MB of comments 670 MB."""
+    content = _segments(kind)
+    if kind != "BMP":
+        assert open_image(content).size == (24, 32)
+    monkeypatch.setattr(images._Pieces, "_left", 1000)
+    with pytest.raises(DataError, match="pieces"):
+        open_image(content)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiffs_with_millions_of_strips(order: str, large: bool, modest: None) -> None:
+    """19 MB of places of strips became 2 GB; a palette of as many colours likewise."""
+    count, width = 5_000_000, 8 if large else 4
+    for tag in (273, 320):
+        tags = {256: 1, 257: count, 258: 8, 259: 1, 262: 3 if tag == 320 else 1, 273: 8, 277: 1, 278: 1, 279: 1}
+        entries = b"".join(
+            struct.pack(order + ("HHQQ" if large else "HHII"), number, 4, *((count, 16) if number == tag else (1, value)))
+            for number, value in sorted({**tags, tag: 8}.items())
+        )
+        words = (43, 8, 0, 16 + 4 * count) if large else (42, 8 + 4 * count)
+        header = (b"II" if order == "<" else b"MM") + struct.pack(order + ("HHHQ" if large else "HI"), *words)
+        number = struct.pack(order + ("Q" if large else "H"), len(entries) // (4 + 2 * width))
+        with pytest.raises(DataError, match=f"tag {tag} has 5,000,000 values"):
+            open_image(header + bytes(4 * count) + number + entries)
+
+
+def test_orientations_of_megabytes_are_not_looked_at() -> None:
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHII", 8, 1, 0x112, 3, 10_000_000, 26) + bytes(2**24 + 2**22)
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 32)).save(buffer, "PNG", exif=exif)
+    assert open_image(buffer.getvalue()).size == (24, 32)
+    buffer = io.BytesIO()
+    turned = Image.Exif()
+    turned[0x112] = 6
+    Image.new("RGB", (24, 32)).save(buffer, "PNG", exif=turned)
+    assert open_image(buffer.getvalue()).size == (32, 24)

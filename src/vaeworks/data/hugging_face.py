@@ -263,8 +263,11 @@ def _check_saved(folder: Path) -> None:
         for part in parts:
             file_content(part / "dataset_info.json", CARD)
             state = json.loads(file_content(part / "state.json", CARD))
-            for file in [*state["_data_files"], *(state.get("_indices_data_files") or ())]:
-                reach.check_file(str(Path(os.path.abspath(part), _plain(file["filename"]))))
+            files = [_plain(file["filename"]) for file in [*state["_data_files"], *(state.get("_indices_data_files") or ())]]
+            if len(set(files)) < len(files):  # a file of a few KB that is read as often as its name fits into 16 MiB
+                raise DataError("it names a file twice")
+            for file in files:
+                reach.check_file(str(Path(os.path.abspath(part), file)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder} is not as save_to_disk writes it: {getattr(error, 'strerror', None) or _line(error)}") from None
 

@@ -65,14 +65,15 @@ class Reach:
 
     def check_pattern(self, pattern: str, base: str) -> None:
         """Errors: DataError for a pattern of files in a data set's card that may match others than its own."""
-        within = base.startswith(HUB_ADDRESS) if self.hub else Path(base) in self.folders or self._holds(base)
+        within = base.startswith(HUB_ADDRESS) if self.hub else self._holds(base)
         plain = ":" not in pattern and not os.path.isabs(pattern) and ".." not in Path(pattern.replace("\\", "/")).parts
         if not (within and plain) and not (self.hub and is_hub_address(pattern)):
             where = "" if within else f" in {shown(base)}"
             raise DataError(f"its card names files by {shown(pattern)}{where}, which may be others than its own; they are not looked for")
 
     def _holds(self, base: str) -> bool:
-        return ":" not in base and ".." not in Path(base).parts and any(Path(base).is_relative_to(folder) for folder in self.folders)
+        """Whether it is one of the folders or within; its name may go through links, as that of a folder on another disk does."""
+        return any(Path(os.path.realpath(base)).is_relative_to(folder) for folder in self.folders)
 
     def check_file(self, name: str) -> None:
         """Errors: DataError for a file of data that is not the data set's own, or is packed."""

@@ -44,7 +44,7 @@ def write_shard(folder: Path, shard: Shard, tensors: dict[str, Tensor], content:
     write_text(folder / shard.names, text)
     own = facts | {
         "plan": plan.digest, "first": shard.start, "last": shard.stop - 1, "names": shard.names,
-        "names_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "names_sha256": hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest(),  # as `write_text` does
     }  # fmt: skip
     metadata = {
         "total_size": str(len(content.rows)), "dtype": str(DTYPES[plan.settings.dtype]), "device": "cpu", METADATA_KEY: json.dumps(own),
