@@ -176,11 +176,11 @@ def _kl_config(values: dict[str, Any]) -> AutoencoderConfig:
 
 
 def _flux2_config(values: dict[str, Any]) -> AutoencoderConfig:
-    patch = values.get("patch_size", [2, 2])
+    patch = _entries(values, "patch_size", [2, 2], int)
     if len(patch) != 2 or patch[0] != patch[1]:
         raise ConfigError(f"patch_size (={abridged(patch)}) must be two equal numbers")
     found = _architecture(values, latent_channels=32, widths=[128, 256, 512, 512], blocks=2)
-    decoder_widths = values.get("decoder_block_out_channels") or None
+    decoder_widths = _entries(values, "decoder_block_out_channels", [], int) if values.get("decoder_block_out_channels") else None
     if decoder_widths and len(decoder_widths) != len(found["channel_mult"]):
         raise ConfigError(f"decoder_block_out_channels (={abridged(decoder_widths)}) must have one entry for each level")
     if decoder_widths and decoder_widths != values.get("block_out_channels"):
@@ -192,9 +192,9 @@ def _flux2_config(values: dict[str, Any]) -> AutoencoderConfig:
 
 def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int], blocks: int) -> dict[str, Any]:
     """The last three are the class's defaults."""
-    down = values.get("down_block_types", ["DownEncoderBlock2D"] * len(widths))
-    up = values.get("up_block_types", ["UpDecoderBlock2D"] * len(widths))
-    widths = values.get("block_out_channels", widths)
+    down = _entries(values, "down_block_types", ["DownEncoderBlock2D"] * len(widths), str)
+    up = _entries(values, "up_block_types", ["UpDecoderBlock2D"] * len(widths), str)
+    widths = _entries(values, "block_out_channels", widths, int)
     if max(len(widths), len(down), len(up)) > MAX_LEVELS:
         raise ConfigError(f"block_out_channels and block types have {max(len(widths), len(down), len(up))} entries, more than {MAX_LEVELS}")
     types = [*down, *up]
@@ -222,6 +222,14 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
     }
 
 
+def _entries(values: dict[str, Any], name: str, default: list[Any], kind: type[str] | type[int]) -> list[Any]:
+    """A list of the file: of texts, or of whole numbers. Errors: ConfigError for anything else."""
+    found = values.get(name, default)
+    if not isinstance(found, list) or not all(type(entry) is kind and (kind is str or entry > 0) for entry in found):
+        raise ConfigError(f"{name} (={abridged(found)}) must be a list of {'texts' if kind is str else 'whole numbers above 0'}")
+    return found
+
+
 def _tiny_config(values: dict[str, Any]) -> TinyConfig:
     if (activation := values.get("act_fn", "relu")) != "relu" or values.get("upsample_fn", "nearest") != "nearest":
         other = abridged(values.get("upsample_fn"))
@@ -232,10 +240,10 @@ def _tiny_config(values: dict[str, Any]) -> TinyConfig:
         "in_channels": values.get("in_channels", 3),
         "out_channels": values.get("out_channels", 3),
         "latent_channels": values.get("latent_channels", 4),
-        "encoder_widths": values.get("encoder_block_out_channels", [64] * 4),
-        "encoder_blocks": values.get("num_encoder_blocks", [1, 3, 3, 3]),
-        "decoder_widths": values.get("decoder_block_out_channels", [64] * 4)[::-1],
-        "decoder_blocks": values.get("num_decoder_blocks", [3, 3, 3, 1])[::-1],
+        "encoder_widths": _entries(values, "encoder_block_out_channels", [64] * 4, int),
+        "encoder_blocks": _entries(values, "num_encoder_blocks", [1, 3, 3, 3], int),
+        "decoder_widths": _entries(values, "decoder_block_out_channels", [64] * 4, int)[::-1],
+        "decoder_blocks": _entries(values, "num_decoder_blocks", [3, 3, 3, 1], int)[::-1],
         "scaling_factor": values.get("scaling_factor", 1.0),
         "shift_factor": values.get("shift_factor") or 0.0,
     }
