@@ -50,6 +50,20 @@ def test_huge_claims_in_config_json(change: dict[str, Any], folder: Path) -> Non
     refused_cheaply(folder)
 
 
+@pytest.mark.parametrize("value", [[-1, 1], "ab", ["a"], 5, [None], [True, 2], {"a": 1}, [-(2**70)]])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("AutoencoderKL", "block_out_channels"), ("AutoencoderKLFlux2", "decoder_block_out_channels"), ("AutoencoderKLFlux2", "patch_size"),
+        ("AutoencoderTiny", "encoder_block_out_channels"), ("AutoencoderTiny", "num_decoder_blocks"),
+    ],
+)  # fmt: skip
+def test_lists_that_are_none(kind: str, name: str, value: Any) -> None:
+    """The rule and the value, and not what Python says of it."""
+    with pytest.raises(vw.FormatError, match=rf"{name} \(=.*\) must be a list of whole numbers of at least [01]$"):
+        config_from_diffusers({"_class_name": kind, name: value}, "config.json")
+
+
 @pytest.mark.parametrize(
     "change",
     [

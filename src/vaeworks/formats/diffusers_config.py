@@ -222,11 +222,13 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
     }
 
 
-def _entries(values: dict[str, Any], name: str, default: list[Any], kind: type[str] | type[int]) -> list[Any]:
-    """A list of the file: of texts, or of whole numbers. Errors: ConfigError for anything else."""
-    found = values.get(name, default)
-    if not isinstance(found, list) or not all(type(entry) is kind and (kind is str or entry > 0) for entry in found):
-        raise ConfigError(f"{name} (={abridged(found)}) must be a list of {'texts' if kind is str else 'whole numbers above 0'}")
+def _entries(values: dict[str, Any], name: str, default: list[Any], kind: type, least: int = 1) -> list[Any]:
+    """A list of the file: of texts, or of whole numbers of at least `least`. Errors: ConfigError for anything else."""
+    found: Any = values.get(name, default)
+    if not isinstance(found, list) or {type(entry) for entry in found} - {kind} or (kind is int and min(found, default=least) < least):
+        raise ConfigError(
+            f"{name} (={abridged(found)}) must be a list of {'texts' if kind is str else f'whole numbers of at least {least}'}"
+        )
     return found
 
 
@@ -241,9 +243,9 @@ def _tiny_config(values: dict[str, Any]) -> TinyConfig:
         "out_channels": values.get("out_channels", 3),
         "latent_channels": values.get("latent_channels", 4),
         "encoder_widths": _entries(values, "encoder_block_out_channels", [64] * 4, int),
-        "encoder_blocks": _entries(values, "num_encoder_blocks", [1, 3, 3, 3], int),
+        "encoder_blocks": _entries(values, "num_encoder_blocks", [1, 3, 3, 3], int, least=0),
         "decoder_widths": _entries(values, "decoder_block_out_channels", [64] * 4, int)[::-1],
-        "decoder_blocks": _entries(values, "num_decoder_blocks", [3, 3, 3, 1], int)[::-1],
+        "decoder_blocks": _entries(values, "num_decoder_blocks", [3, 3, 3, 1], int, least=0)[::-1],
         "scaling_factor": values.get("scaling_factor", 1.0),
         "shift_factor": values.get("shift_factor") or 0.0,
     }
