@@ -267,3 +267,19 @@ def test_ctrl_c_at_any_time_is_one_line(words: list[str], times: int, tmp_path: 
         assert "Traceback" not in err and "Exception" not in err
         if process.returncode == 130:
             assert err.count("interrupted") == 1
+
+
+def test_ctrl_c_while_a_text_is_executed(tmp_path: Path) -> None:
+    """Python remembers that, and would end by the signal instead of the exit code."""
+    (tmp_path / "interrupted.py").write_text(
+        "import atexit, vaeworks.__main__ as m, vaeworks.cli\n"
+        "def main():\n"
+        "    atexit.register(print, 'cleared')\n"
+        "    try: exec('raise KeyboardInterrupt')\n"
+        "    except KeyboardInterrupt: return 130\n"
+        "vaeworks.cli.main = main\n"
+        "m.run()\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleared\n", "")
