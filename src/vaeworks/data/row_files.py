@@ -23,6 +23,9 @@ ZIP = "zip://"
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".rar")
 """Endings of files that the library would unpack into its cache, however large they become."""
 
+REMEDY = "; copy the images into the folder, write the data set with the images in it, or give the folder of images as the source"
+"""What makes a data set of paths readable."""
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -54,13 +57,13 @@ class Reach:
     def file(self, name: str) -> Path:
         """Where a file lies that is named by its path, links resolved. Errors: DataError for one outside."""
         if "://" in name or "::" in name or not self.folders:
-            raise DataError(f"a row names {shown(name)}, and not a file of the data set's own folder; it is not opened")
+            raise DataError(f"a row names {shown(name)}, and not a file of the data set's own folder; it is not opened{REMEDY}")
         try:
             path = Path(os.path.realpath(self.folders[0] / name))
         except (ValueError, OSError):  # what no name may hold, links in a circle
             raise DataError(f"no file {shown(name)}") from None
         if not any(path.is_relative_to(folder) for folder in self.folders):
-            raise DataError(f"a row names {shown(name)}, which is outside of the data set's own folder; it is not opened")
+            raise DataError(f"a row names {shown(name)}, which is outside of the data set's own folder; it is not opened{REMEDY}")
         return path
 
     def check_pattern(self, pattern: str, base: str) -> None:
