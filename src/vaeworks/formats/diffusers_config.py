@@ -225,11 +225,15 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
 def _entries(values: dict[str, Any], name: str, default: list[Any], kind: type, least: int = 1) -> list[Any]:
     """A list of the file: of texts, or of whole numbers of at least `least`. Errors: ConfigError for anything else."""
     found: Any = values.get(name, default)
-    if not isinstance(found, list) or {type(entry) for entry in found} - {kind} or (kind is int and min(found, default=least) < least):
+    if (
+        not isinstance(found, (list, tuple))
+        or {type(entry) for entry in found} - {kind}
+        or (kind is int and min(found, default=least) < least)
+    ):
         raise ConfigError(
             f"{name} (={abridged(found)}) must be a list of {'texts' if kind is str else f'whole numbers of at least {least}'}"
         )
-    return found
+    return list(found)  # diffusers' own configurations hold tuples
 
 
 def _tiny_config(values: dict[str, Any]) -> TinyConfig:
