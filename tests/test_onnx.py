@@ -235,3 +235,14 @@ def test_checks_see_what_is_wrong() -> None:
     assert not _share(ours, torch.tensor([[-1.0, np.nan]])) <= 1
     assert not _share(torch.zeros(2), torch.ones(2)) <= 1
     assert _share(torch.zeros(2), torch.zeros(2)) == 0
+
+
+def test_a_vae_that_overflows(tmp_path: Path, capsys) -> None:
+    """Its graph would give what is no number, too: that is named, and no opset."""
+    vae = random_vae(LEAST)
+    with torch.no_grad():
+        vae.decoder.norm_out.weight.mul_(1e3)
+        vae.decoder.conv_out.weight.mul_(1e38)
+    vw.save(vae, tmp_path / "model")
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "onnx")]) == 1
+    assert "repair" in capsys.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["model"]
