@@ -20,9 +20,8 @@ SPIN_COUNT, WAIT_POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 SPINS = "1000"
 """Turns that a thread waits at a barrier before it sleeps; GNU's own are 300,000 or, where OMP_WAIT_POLICY is active, without end.
 
-On two cores with one other busy process, the thread that works waits for a core on which one that waits spins: Stable Diffusion's
-decoder takes 12.6 s instead of 1.3. With 1,000 turns it takes 2.9 s there, and as long as before where nothing else runs
-(benchmarks/busy_cores.py).
+On two cores with one other busy process, the thread that works waits for a core on which one that waits spins. Stable Diffusion's
+decoder at 192 px takes 1.7 s there with 1,000 turns and 2.6 without; alone it takes 7 % longer (benchmarks/busy_cores.py).
 """
 
 
