@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 import vaeworks as vw
+from vaeworks.config.recorded import HUB
 from vaeworks.data import open_stream, row_files, scan
-from vaeworks.data.hugging_face import HUB, DatasetName, _check_files, _only_own_files, encoded
+from vaeworks.data.hugging_face import DatasetName, _check_files, _only_own_files, encoded
 from vaeworks.data.row_files import Reach, folder_reach
 from vaeworks.data.sources import open_shards
 from vaeworks.data.stream import _rows

@@ -25,6 +25,8 @@ class RecordedNames(tuple):
 
 
 HUB = "hf:"
+"""What a source begins with that is of the hub."""
+
 STREAM = "stream:"
 """What a source begins with that is read from front to back; what is behind it may be of the hub."""
 

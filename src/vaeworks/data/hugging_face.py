@@ -13,13 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..config.recorded import HUB
 from ..errors import DataError, MissingExtraError
 from ..images import file_content
 from .row_files import Reach, folder_reach, shown
 from .tars import tar_files
 
-HUB, LOCAL = "hf:", "dataset:"
-"""What a source begins with that is a data set of the hub, or one on this machine."""
+LOCAL = "dataset:"
+"""What a source begins with that is a data set on this machine; one of the hub begins with HUB."""
 
 
 @dataclass(frozen=True, slots=True)

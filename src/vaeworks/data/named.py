@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ..config.recorded import HUB
 from ..errors import DataError
 from .digits import DIGITS, digits
-from .hugging_face import HUB, LOCAL, dataset_name
+from .hugging_face import LOCAL, dataset_name
 from .place import Place
 from .procedural import is_procedural, procedural_source
 from .sound import MADE, SEGMENTS, SOUND, STEREO, SoundFile, sounds

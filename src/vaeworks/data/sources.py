@@ -15,19 +15,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..config.recorded import HUB, STREAM
 from ..errors import DataError
 from ..images import SUFFIXES
 from .digits import DIGITS, digits, idx_files
 from .folder import files_below, find_images
-from .hugging_face import HUB, LOCAL, DatasetName, Shards, dataset_name, is_dataset_folder, rows
+from .hugging_face import LOCAL, DatasetName, Shards, dataset_name, is_dataset_folder, rows
 from .place import Place
 from .procedural import is_procedural, procedural_source
 from .sound import SEGMENTS, SOUND, STEREO, segments, sounds
 from .tar_stream import TarShards
 from .tars import all_tar_members, tar_files
-
-STREAM = "stream:"
-"""What a source begins with that is not to be looked at whole."""
 
 
 def is_stream(source: str | Path) -> bool:
