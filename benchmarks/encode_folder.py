@@ -4,7 +4,7 @@
         [--threads 2] [--workers 2] [--json OUT.json]
 
 forward    the encoder on squares that are in memory already, in batches: what no pipeline can beat
-ours       `encode_set`: listing and hashing files, decoding, resizing, encoding, checking, writing shards, statistics
+ours       `encode_dataset`: listing and hashing files, decoding, resizing, encoding, checking, writing shards, statistics
 diffusers  Pillow opens and resizes a batch, `AutoencoderKL.encode` encodes it, one after the other; torch.save at the end
 
 The same weights (random), squares, batches and precision (fp32) on all sides. Rounds are interleaved; medians are told with the
@@ -58,7 +58,7 @@ def measured(name: str, options: argparse.Namespace) -> dict:
     import vaeworks as vw
     from vaeworks.data import ImageSet, scan
     from vaeworks.images import open_image, to_model_range
-    from vaeworks.precompute import LatentSet, Settings, encode_set
+    from vaeworks.precompute import LatentSet, Settings, encode_dataset
     from vaeworks.precompute.squares import square
     from vaeworks.runtime.codec import Codec
 
@@ -88,7 +88,7 @@ def measured(name: str, options: argparse.Namespace) -> dict:
         def ours() -> None:
             out = root / f"ours{next(count)}"
             images: ImageSet = scan(photos, decode=False)
-            encode_set(vae, images, out, Settings(size=options.size), batch=options.batch, workers=options.workers)
+            encode_dataset(vae, images, out, Settings(size=options.size), batch=options.batch, workers=options.workers)
             rows = LatentSet(out)
             kept["ours"] = torch.stack([rows[i][0] for i in range(len(rows))])
 

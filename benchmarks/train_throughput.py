@@ -42,10 +42,10 @@ from vaeworks.images import to_model_range
 from vaeworks.losses.perceptual import LPIPS
 from vaeworks.models.discriminators import PatchDiscriminator
 from vaeworks.models.feature_nets import vgg16
-from vaeworks.train.balance_state import Plan
+from vaeworks.train.balance_state import StepPlan
 from vaeworks.train.precision import autocast
 from vaeworks.train.step import ALONE, training_step
-from vaeworks.train.trained import Trained
+from vaeworks.train.trained import TrainState
 
 MODEL_SIZES: dict[str, tuple[AutoencoderConfig, int, int]] = {
     "small": (MODELS["small-f8c16"], 8, 64),
@@ -126,11 +126,11 @@ class Ours:
         gan = setting.loss == "gan"
         model, disc, lpips = (n.to(memory_format=LAST) for n in setting.networks())
         self.model = model
-        self.trained = Trained.of(
+        self.trained = TrainState.of(
             model, setting.train_config(), discriminator=disc if gan else None, perceptual=None if setting.loss == "plain" else lpips
         )
         self.disc, self.batch = disc, setting.batch()
-        self.plan = Plan("adversarial", train_discriminator=True, weight=1.0) if gan else ALONE
+        self.plan = StepPlan("adversarial", train_discriminator=True, weight=1.0) if gan else ALONE
 
     def forward(self) -> object:
         """The autoencoder's forward pass."""

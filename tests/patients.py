@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vaeworks as vw
 from vaeworks.data import ImageFile, photos
-from vaeworks.doctor.patient import Patient, Protocol, admit
+from vaeworks.doctor.patient import Subject, DoctorProtocol, encode_subject
 from vaeworks.models.init import linear_init_
 
 
@@ -29,21 +29,21 @@ def files(paths: Sequence[Path] | None = None) -> list[ImageFile]:
     return [ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), 0, 0) for path in paths or photos()]
 
 
-def photos_patient(vae: vw.Autoencoder | None = None, size: int = 64, count: int | None = None, quick: bool = True) -> Patient:
+def photos_patient(vae: vw.Autoencoder | None = None, size: int = 64, count: int | None = None, quick: bool = True) -> Subject:
     """The bundled photographs through a model."""
-    return admit(vae or linear(), files()[:count], size=size, quick=quick)
+    return encode_subject(vae or linear(), files()[:count], size=size, quick=quick)
 
 
 def patient(
     mean: Tensor, logvar: Tensor | None = None, vae: vw.Autoencoder | None = None, pixels: Tensor | None = None,
     labels: Sequence[str] | None = None, masks: Tensor | None = None, quick: bool = True,
-) -> Patient:  # fmt: skip
+) -> Subject:  # fmt: skip
     """A patient whose latents n c h w are given: for statistics with a known answer."""
     n, c, h, w = mean.shape
     model = vae or vw.build("small-f8c4", latent_channels=c).eval().requires_grad_(False)
     f = model.downsample_factor
     if pixels is None:
         pixels = torch.randint(0, 256, (n, 3, h * f, w * f), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    protocol = Protocol("0" * 64, n, h * f, quick)
+    protocol = DoctorProtocol("0" * 64, n, h * f, quick)
     names = None if labels is None else tuple(labels)
-    return Patient(model, protocol, (), pixels, mean, logvar, names, masks, original=model)
+    return Subject(model, protocol, (), pixels, mean, logvar, names, masks, original=model)

@@ -25,16 +25,16 @@ from vaeworks.config import AdversarialConfig, BottleneckConfig, LossConfig, Opt
 from vaeworks.errors import DataError, VaeworksError
 from vaeworks.processes import joined, rank, world_size
 from vaeworks.train import loop, train
-from vaeworks.train.balance_state import Plan
+from vaeworks.train.balance_state import StepPlan
 from vaeworks.train.checkpoint import state_tensors
 from vaeworks.train.ema import ema_update_
-from vaeworks.train.parallel import wrap_
+from vaeworks.train.parallel import wrap_ddp_
 from vaeworks.train.step import StepResult, training_step
-from vaeworks.train.trained import Trained
+from vaeworks.train.trained import TrainState
 
 # ---------------------------------------------------------------- steps
 
-FELT = Plan("adversarial", train_discriminator=True, weight=1.0)
+FELT = StepPlan("adversarial", train_discriminator=True, weight=1.0)
 BATCH = 8
 UNCLIPPED = OptimizerConfig(clip_norm=0.0)
 MSE = LossConfig(reconstruction="mse", beta=1e-2)
@@ -80,7 +80,7 @@ SHARED_OUT = ("clipped", "micro-batches", "learned variance", "alignment, learne
 """Those that are also computed with shards of weights."""
 
 
-def prepared(name: str, parallel: str) -> Trained:
+def prepared(name: str, parallel: str) -> TrainState:
     """What a case trains, with optimizers whose steps are as large as gradients: Adam's are as large for any."""
     config = dataclasses.replace(STEPS[name], parallel=parallel)
     frozen: dict[str, object] = {}
@@ -107,13 +107,13 @@ def share(step: int) -> tuple[Tensor, list[int]]:
 def steps(name: str, parallel: str = "ddp") -> dict[str, Tensor]:
     """Some steps of a case, in as many processes as there are: weights, averages, momenta, gradients of the last step, and figures."""
     t = prepared(name, parallel)
-    wrap_(t)
+    wrap_ddp_(t)
     figures = {}
     count = 3 if name == "half frozen" else 2
     for step in range(count):
         if name == "half frozen":
             t.learner.train_parts(encoder=step != 1)
-            wrap_(t)
+            wrap_ddp_(t)
         result = training_step(t, *share(step), FELT, done=step / count, first_counter=step * BATCH)
         assert t.average is not None
         ema_update_(t.average, t.autoencoder, 0.5)
@@ -126,14 +126,14 @@ def steps(name: str, parallel: str = "ddp") -> dict[str, Tensor]:
 def lame() -> dict[str, Tensor]:
     """A step in which the last process alone has a loss that is infinite, with a finite gradient: what it leaves, and what it says."""
     t = prepared("modern, LeCam, adaptive", "ddp")
-    wrap_(t)
+    wrap_ddp_(t)
     extra = float("inf") if rank() == world_size() - 1 else 0.0
     t.perceptual = lambda recon, images: (recon * 0).sum() + extra
     result = training_step(t, *share(0), FELT, first_counter=0)
     return _copies({**state_tensors(t), "finite": torch.tensor(float(result.finite))})
 
 
-def _share_held(t: Trained) -> float:
+def _share_held(t: TrainState) -> float:
     """Of weights, averages, gradients and momenta, in numbers, by this process."""
     assert t.average is not None
     weights = [*t.learner.parameters(), *t.average.parameters()]
@@ -141,7 +141,7 @@ def _share_held(t: Trained) -> float:
     return sum((x.to_local() if hasattr(x, "to_local") else x).numel() for x in kept) / sum(x.numel() for x in kept)
 
 
-def _gradients(t: Trained) -> dict[str, Tensor]:
+def _gradients(t: TrainState) -> dict[str, Tensor]:
     grads = {f"gradient.{name}": p.grad for name, p in t.learner.named_parameters() if p.grad is not None}
     return {name: g.full_tensor() if hasattr(g, "full_tensor") else g for name, g in grads.items()}
 

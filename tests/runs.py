@@ -15,7 +15,7 @@ from vaeworks.config import AdversarialConfig, AutoencoderConfig, DataConfig, Op
 from vaeworks.train.checkpoint import newest_checkpoint
 from vaeworks.train.log import read_log
 from vaeworks.train.start import initial_discriminator, initial_model
-from vaeworks.train.trained import Trained
+from vaeworks.train.trained import TrainState
 
 MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 SHORT = TrainConfig(
@@ -50,9 +50,9 @@ def random_batch(count: int = 8, size: int = 32, seed: int = 0) -> torch.Tensor:
     return torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures])
 
 
-def started(config: TrainConfig, **frozen: object) -> Trained:
+def started(config: TrainConfig, **frozen: object) -> TrainState:
     """What a run of this configuration trains, before its first step."""
-    return Trained.of(initial_model(config), config, discriminator=initial_discriminator(config, None), **frozen)  # type: ignore[arg-type]
+    return TrainState.of(initial_model(config), config, discriminator=initial_discriminator(config, None), **frozen)  # type: ignore[arg-type]
 
 
 def outcome(run: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:

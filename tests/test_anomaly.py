@@ -19,10 +19,10 @@ import vaeworks as vw
 from vaeworks.apps.anomaly import AnomalyDetector, auroc, load_detector, localization, save_detector
 from vaeworks.apps.anomaly.comparison import Truth, baseline_rows, own_rows
 from vaeworks.apps.anomaly.density import Gaussian
-from vaeworks.apps.anomaly.evidence import Scale, pooled, smoothed
+from vaeworks.apps.anomaly.evidence import EvidenceScale, pooled, smoothed
 from vaeworks.apps.anomaly.heat import overlay
 from vaeworks.apps.anomaly.reading import class_labels, read_images, read_truth
-from vaeworks.apps.anomaly.sight import PcaSight
+from vaeworks.apps.anomaly.sight import PcaExtractor
 from vaeworks.apps.anomaly.threshold import alarm_range, conformal_threshold, p_values, split
 from vaeworks.cli import main
 from vaeworks.cli.detecting import _say_trained
@@ -243,9 +243,9 @@ def test_evidence() -> None:
     assert smoothed(np.full((1, 16, 16), 9.0)) == pytest.approx(3.0)
     assert smoothed(np.array([[[4.0, 0.0]]])).tolist() == [[[2.0, 0.0]]]
     values = np.append(np.random.default_rng(0).normal(3, 2, 10_001), [1e9])
-    assert Scale.of(values) == Scale(pytest.approx(3, abs=0.1), pytest.approx(2, abs=0.1))  # type: ignore[arg-type]
-    assert Scale.of(np.full(5, 7.0)).spread == pytest.approx(0.007)
-    sight = PcaSight.fitted(textures(30)[:, None].astype(float), 0.5)
+    assert EvidenceScale.of(values) == EvidenceScale(pytest.approx(3, abs=0.1), pytest.approx(2, abs=0.1))  # type: ignore[arg-type]
+    assert EvidenceScale.of(np.full(5, 7.0)).spread == pytest.approx(0.007)
+    sight = PcaExtractor.fitted(textures(30)[:, None].astype(float), 0.5)
     assert sight.look(textures(30)[:, None].astype(float)).error.mean() == pytest.approx(36, rel=0.2)  # what the noise's variance is
 
 

@@ -17,8 +17,8 @@ import vaeworks as vw
 from vaeworks.arena.encoded import Encoded, encode, patch_for
 from vaeworks.arena.entrants import Entrant, checks, models
 from vaeworks.arena.flow import euler, flow_loss, shift_of, shifted
-from vaeworks.arena.judge import LEAST, Judge, open_judge
-from vaeworks.arena.pictures import Pictures, prepare
+from vaeworks.arena.judge import LEAST, Scorer, open_scorer
+from vaeworks.arena.pictures import ArenaImages, prepare
 from vaeworks.arena.space import Latents, Patches, Scrambled, SpaceSpec, open_space
 from vaeworks.arena.trial import CHECKPOINT, FEATURES, RESULT, Result, Trial, read_result, run_trial
 from vaeworks.arena.verdict import compare, images_to_reach, interval_of, seed_noise, speedup
@@ -30,7 +30,7 @@ from vaeworks.metrics.frechet import frechet_distance, moments, moments_distance
 from vaeworks.models import Autoencoder
 from vaeworks.models.dit import DiT, positions
 from vaeworks.models.init import linear_init_
-from vaeworks.recipes.studies import Scale, base
+from vaeworks.recipes.studies import StudyScale, base
 
 SMALL = ArenaConfig(probes=("xs",), shifts=("none",), images=256, batch=32, samples=32, sampler_steps=2, looks=(0.25, 0.5, 1.0))
 
@@ -38,7 +38,7 @@ SMALL = ArenaConfig(probes=("xs",), shifts=("none",), images=256, batch=32, samp
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory: pytest.TempPathFactory) -> tuple[Autoencoder, str]:
     """An untrained f4c4 that reconstructs, because it starts as a linear transform; and its file."""
-    model = Autoencoder(base(Scale(channels=8)).model).eval()
+    model = Autoencoder(base(StudyScale(channels=8)).model).eval()
     linear_init_(model, torch.Generator().manual_seed(0))
     path = tmp_path_factory.mktemp("models") / "a.safetensors"
     vw.save(model, path, layout="native")
@@ -46,20 +46,20 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> tuple[Autoencoder, str]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> ArenaImages:
     """512 procedural images of 32 px in 8 classes."""
     images = scan("procedural:512:32")
     return prepare(images, tmp_path_factory.mktemp("pictures"), 32, 3, find_labels(images.files))
 
 
 @pytest.fixture(scope="module")
-def judge(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Judge:
+def judge(pictures: ArenaImages, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     """Of these pictures, without a network."""
-    return open_judge(pictures, "statistics", None, tmp_path_factory.mktemp("features"), torch.device("cpu"))
+    return open_scorer(pictures, "statistics", None, tmp_path_factory.mktemp("features"), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def encoded(vae: tuple[Autoencoder, str], pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Encoded:
+def encoded(vae: tuple[Autoencoder, str], pictures: ArenaImages, tmp_path_factory: pytest.TempPathFactory) -> Encoded:
     """The pictures in the VAE's latents."""
     return encode(Latents(vae[0]), pictures, tmp_path_factory.mktemp("spaces"), 16, "a")
 
@@ -96,7 +96,7 @@ class TestSpaces:
             assert open_space(spec).digest == open_space(spec).digest
         assert open_space(SpaceSpec("scrambled", vae[1], seed=1)).digest != open_space(SpaceSpec("scrambled", vae[1], seed=2)).digest
 
-    def test_tokens_are_standardized_samples(self, encoded: Encoded, pictures: Pictures) -> None:
+    def test_tokens_are_standardized_samples(self, encoded: Encoded, pictures: ArenaImages) -> None:
         """By channel, mean 0 and deviation 1 over samples of the posteriors; and cutting into tokens is undone."""
         noise = torch.randn(pictures.count, *encoded.shape, generator=torch.Generator().manual_seed(5))
         tokens = encoded.sample(np.arange(pictures.count), noise)
@@ -106,7 +106,7 @@ class TestSpaces:
         assert z.mean((0, 2, 3)).abs().max() < 0.02
         assert (z.std((0, 2, 3)) - 1).abs().max() < 0.02
 
-    def test_images_of_tokens_are_reconstructions(self, encoded: Encoded, vae: tuple[Autoencoder, str], pictures: Pictures) -> None:
+    def test_images_of_tokens_are_reconstructions(self, encoded: Encoded, vae: tuple[Autoencoder, str], pictures: ArenaImages) -> None:
         """What a perfect generator would make is what the VAE makes of its own latents, through standardizing and scrambling alike."""
         mean = torch.from_numpy(encoded.mean[:4].copy())
         expected = encoded.decode(mean)
@@ -121,12 +121,12 @@ class TestSpaces:
         with pytest.raises(ConfigError, match=r"4x4.*8x8 tokens.*1, 4, 16 are possible"):
             patch_for((16, 4, 4), 64, "m")
 
-    def test_other_channels_are_refused(self, pictures: Pictures, tmp_path: Path) -> None:
+    def test_other_channels_are_refused(self, pictures: ArenaImages, tmp_path: Path) -> None:
         """A gray model has no place among colour images."""
         with pytest.raises(ConfigError, match="1 channels"):
             encode(Patches(1, 1, None), pictures, tmp_path, 16, "gray")
 
-    def test_constant_latents_are_refused(self, pictures: Pictures, tmp_path: Path) -> None:
+    def test_constant_latents_are_refused(self, pictures: ArenaImages, tmp_path: Path) -> None:
         """A collapsed VAE would be the easiest of all to learn."""
 
         class Collapsed(Patches):
@@ -215,7 +215,7 @@ class TestTrial:
     """A generator, trained and judged."""
 
     def run(
-        self, folder: Path, encoded: Encoded, judge: Judge, stop: Callable[[int], bool] = lambda n: False, seed: int = 0
+        self, folder: Path, encoded: Encoded, judge: Scorer, stop: Callable[[int], bool] = lambda n: False, seed: int = 0
     ) -> Result | None:
         """One trial, which is asked to stop after steps that `stop` names."""
         trial = Trial(encoded.space.digest, "xs", "none", seed)
@@ -229,7 +229,7 @@ class TestTrial:
         folder.mkdir(exist_ok=True)
         return run_trial(folder, trial, encoded, recon, judge, SMALL, torch.device("cpu"), wanted)
 
-    def test_interrupted_at_any_step_it_is_the_same(self, encoded: Encoded, judge: Judge, tmp_path: Path) -> None:
+    def test_interrupted_at_any_step_it_is_the_same(self, encoded: Encoded, judge: Scorer, tmp_path: Path) -> None:
         """Stopped after every step and begun again, a trial ends with the same figures and features, to the last bit."""
         whole = self.run(tmp_path / "whole", encoded, judge)
         assert whole is not None
@@ -245,7 +245,7 @@ class TestTrial:
         assert not (tmp_path / "parts" / CHECKPOINT).exists()
         assert read_result(tmp_path / "parts").looks == whole.looks
 
-    def test_seeds_differ_and_results_are_taken(self, encoded: Encoded, judge: Judge, tmp_path: Path) -> None:
+    def test_seeds_differ_and_results_are_taken(self, encoded: Encoded, judge: Scorer, tmp_path: Path) -> None:
         """Another seed is another generator; a folder with a result is not computed again."""
         first, second = (self.run(tmp_path / str(s), encoded, judge, seed=s) for s in (0, 1))
         assert first is not None
@@ -258,7 +258,7 @@ class TestTrial:
         assert again is not None
         assert again.loss == 42.0
 
-    def test_training_brings_samples_nearer(self, encoded: Encoded, judge: Judge, tmp_path: Path) -> None:
+    def test_training_brings_samples_nearer(self, encoded: Encoded, judge: Scorer, tmp_path: Path) -> None:
         """A training is better than one step, by the distance to reconstructions."""
         config = dataclasses.replace(SMALL, images=9_600, batch=32, warmup_images=320, looks=(1 / 300, 1.0), samples=128, sampler_steps=8)
         trial = Trial(encoded.space.digest, "xs", "none", 0)
@@ -278,7 +278,7 @@ class TestJudge:
         a, b = random.normal(size=(50, 7)), random.normal(1, 2, size=(40, 7))
         assert moments_distance(moments(a), moments(b)) == pytest.approx(frechet_distance(a, b))
 
-    def test_real_pictures_are_near_and_gray_ones_far(self, judge: Judge, pictures: Pictures) -> None:
+    def test_real_pictures_are_near_and_gray_ones_far(self, judge: Scorer, pictures: ArenaImages) -> None:
         """Half of the real images is nearer to all of them than noise is."""
         recon = moments(judge.real)
         near = judge.score(judge.real[::2], recon, None)
@@ -290,15 +290,15 @@ class TestJudge:
         """It says how many are needed."""
         few = prepare(scan("procedural:64:32"), tmp_path, 32, 3, None)
         with pytest.raises(DataError, match=f"64 images.*at least {LEAST}"):
-            open_judge(few, "statistics", None, tmp_path, torch.device("cpu"))
+            open_scorer(few, "statistics", None, tmp_path, torch.device("cpu"))
 
     def test_a_classifier_needs_classes(self, tmp_path: Path) -> None:
         """Images without labels have none to learn."""
         plain = prepare(scan("procedural:256:32"), tmp_path, 32, 3, None)
         with pytest.raises(DataError, match="no classes"):
-            open_judge(plain, "classifier", None, tmp_path, torch.device("cpu"))
+            open_scorer(plain, "classifier", None, tmp_path, torch.device("cpu"))
 
-    def test_the_classifier_learns_and_is_kept(self, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_classifier_learns_and_is_kept(self, pictures: ArenaImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """On held-out images it tells red ones from others; a second call reads the file."""
         from vaeworks.arena import classifier
 

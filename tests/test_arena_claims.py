@@ -16,11 +16,11 @@ import pytest
 
 from vaeworks.arena.claims import CLAIMS, Claim, judge
 from vaeworks.arena.claims_page import PAGE, command, page, plots, seconds, write_claims
-from vaeworks.arena.studied import Studies, Study, read_studies
+from vaeworks.arena.studied import Studies, StudyRecord, read_studies
 from vaeworks.cli.main import main
 from vaeworks.config import ArenaConfig, dumps
 from vaeworks.errors import FormatError
-from vaeworks.recipes.studies import BASELINE, STUDIES, Scale
+from vaeworks.recipes.studies import BASELINE, STUDIES, StudyScale
 
 WEAK, FREE, OLD, WITHOUT, MUCH, SMUGGLING = range(6)
 
@@ -37,7 +37,7 @@ def record(
     jitter: tuple[float, ...] = JITTER, probes: tuple[str, ...] = ("xs", "s"), failures: tuple[str, ...] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """A study's record. real, recon: distances over the baseline's (10 and 5), of rows that differ; psnr: dB, by default 30."""
-    names = [BASELINE, *(arms if arms is not None else [n for n in STUDIES[name].arms(Scale()) if n != BASELINE])]
+    names = [BASELINE, *(arms if arms is not None else [n for n in STUDIES[name].arms(StudyScale()) if n != BASELINE])]
     config = asdict(ArenaConfig(probes=probes, seeds=tuple(range(seeds))))
 
     def trials(row: str, probe: str) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def record(
              "smuggling.nonlocal_worst": 0.05}  # fmt: skip
     ranks = {"spectrum.high": 0.9, "noise.loss": -0.5, "scale.kurtosis": 0.3 if name == "kl" else -0.3}
     return {
-        "study": name, "question": STUDIES[name].question, "scale": asdict(Scale()), "seconds": 1.0,
+        "study": name, "question": STUDIES[name].question, "scale": asdict(StudyScale()), "seconds": 1.0,
         "arms": {
             row: [
                 {
@@ -84,7 +84,7 @@ def record(
 
 def studies(*records: dict[str, Any]) -> Studies:
     """As they are read from files."""
-    return {r["study"]: Study(r["study"], json.loads(dumps(r))) for r in records}
+    return {r["study"]: StudyRecord(r["study"], json.loads(dumps(r))) for r in records}
 
 
 def found(number: int, *records: dict[str, Any]) -> Claim:

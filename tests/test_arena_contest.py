@@ -18,13 +18,13 @@ import torch
 
 import vaeworks as vw
 from vaeworks.arena.arms import ArmTask, train_arms
-from vaeworks.arena.enter import enter
+from vaeworks.arena.enter import run_arena
 from vaeworks.arena.entrants import CHECKS, Entrant, models
 from vaeworks.arena.outcome import Outcome, conclude
 from vaeworks.arena.page import RECORD, REPORT, write_outcome
 from vaeworks.arena.pictures import prepare
 from vaeworks.arena.study import correlations
-from vaeworks.arena.trial import RESULT, Look, Result, Score, Trial
+from vaeworks.arena.trial import RESULT, SampleScore, Result, Score, Trial
 from vaeworks.cli.main import main
 from vaeworks.config import ArenaConfig
 from vaeworks.data import scan
@@ -32,7 +32,7 @@ from vaeworks.data.labels import find_labels
 from vaeworks.errors import ConfigError
 from vaeworks.models import Autoencoder
 from vaeworks.models.init import linear_init_
-from vaeworks.recipes.studies import BASELINE, STUDIES, Scale, base, study
+from vaeworks.recipes.studies import BASELINE, STUDIES, StudyScale, base, study
 
 TINY = ArenaConfig(shifts=("none", "dimension"), images=64, batch=32, samples=16, sampler_steps=2, looks=(0.5, 1.0))
 SOURCE = "procedural:256:32"
@@ -41,7 +41,7 @@ SOURCE = "procedural:256:32"
 def saved(path: Path, channels: int = 3, seed: int = 0, latent_channels: int = 4) -> str:
     """A small f4 that reconstructs, in a file."""
     config = dataclasses.replace(
-        base(Scale(channels=8), latent_channels=latent_channels).model, in_channels=channels, out_channels=channels
+        base(StudyScale(channels=8), latent_channels=latent_channels).model, in_channels=channels, out_channels=channels
     )  # fmt: skip
     model = Autoencoder(config).eval()
     linear_init_(model, torch.Generator().manual_seed(seed))
@@ -60,7 +60,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
 def enter_here(entrants: list[Entrant], folder: Path, jobs: int, with_checks: bool = True) -> Outcome:
     """An arena on procedural images."""
     images = scan(SOURCE)
-    return enter(
+    return run_arena(
         entrants, images, folder / f"kept{jobs}", TINY, size=32, labels=find_labels(images.files), features="statistics", jobs=jobs,
         with_checks=with_checks,
     )  # fmt: skip
@@ -142,7 +142,7 @@ def planted(name: str, value: float, config: ArenaConfig) -> dict[str, list[Resu
             Result(
                 Trial(name, p, "none", s),
                 tuple(
-                    Look(round(share * config.images), Score(value * factor / share, value * factor / share, 0.0, 0.5))
+                    SampleScore(round(share * config.images), Score(value * factor / share, value * factor / share, 0.0, 0.5))
                     for share in config.looks
                 ),
                 0.0, 1.0, 1,
@@ -290,7 +290,7 @@ class TestStudies:
 
     def test_every_arm_can_be_built(self) -> None:
         """At every scale; the baseline is the same in all studies and comes first; each arm differs from it."""
-        for scale in (Scale(), Scale(size=64, channels=64), Scale(size=128)):
+        for scale in (StudyScale(), StudyScale(size=64, channels=64), StudyScale(size=128)):
             for name, what in STUDIES.items():
                 arms = what.arms(scale)
                 assert next(iter(arms)) == BASELINE
@@ -303,7 +303,7 @@ class TestStudies:
         """A few steps, with a finite end."""
         from vaeworks.train import train
 
-        scale = Scale(channels=8, images=32, batch=16)
+        scale = StudyScale(channels=8, images=32, batch=16)
         for arm, config in study(name).arms(scale).items():
             result = train(dataclasses.replace(config, stats_images=16), SOURCE, tmp_path / arm, show=False)
             assert result.val_psnr is not None
@@ -323,7 +323,7 @@ class TestStudies:
     @staticmethod
     def tasks(folder: Path) -> list[ArmTask]:
         """The baseline with two seeds."""
-        scale = Scale(channels=8, images=32, batch=16)
+        scale = StudyScale(channels=8, images=32, batch=16)
         images = scan(SOURCE)
         labels = find_labels(images.files)
         pictures = prepare(images, folder / "pictures", 32, 3, labels)
@@ -377,7 +377,7 @@ class TestStudies:
 
     def test_correlations_find_what_is_planted(self) -> None:
         """A figure that orders arms as the arena does has rank 1, its opposite -1; a constant is left out."""
-        from vaeworks.arena.arms import Arm
+        from vaeworks.arena.arms import StudyArm
 
         class Row:
             def __init__(self, value: float):
@@ -389,7 +389,7 @@ class TestStudies:
             def row(self, name: str) -> Row:
                 return Row(float(name))
 
-        arms = {str(k): [Arm(str(k), 0, "", 30.0 - k, 1.0, 1.0, {"p.up": k * 2.0, "p.flat": 1.0}, 1.0)] for k in range(1, 7)}
+        arms = {str(k): [StudyArm(str(k), 0, "", 30.0 - k, 1.0, 1.0, {"p.up": k * 2.0, "p.flat": 1.0}, 1.0)] for k in range(1, 7)}
         found = {c.figure: c.rank for c in correlations(arms, Planted())}  # type: ignore[arg-type]
         assert found["p.up"] == pytest.approx(1.0)
         assert found["psnr"] == pytest.approx(-1.0)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import vaeworks as vw
 from vaeworks.config import BalanceConfig
 from vaeworks.train.balance import Balance
-from vaeworks.train.balance_state import Event, Figures
+from vaeworks.train.balance_state import Event, StepFigures
 from vaeworks.train.plateau import Plateau
 
 CONFIG = BalanceConfig(
@@ -27,18 +27,18 @@ FULL = 2_600  # images at which CONFIG has been at full weight for a while
 BATCH = 10
 
 
-def drive(balance: Balance, figures: Iterator[Figures]) -> list[Event]:
+def drive(balance: Balance, figures: Iterator[StepFigures]) -> list[Event]:
     return [event for f in figures for event in balance.observe(f)]
 
 
 def steps(
     start: int, stop: int, *, loss: Callable[[int], float] = lambda n: 0.1, noise: float = 0.0, seed: int = 0, batch: int = BATCH, **values
-) -> Iterator[Figures]:
+) -> Iterator[StepFigures]:
     """Figures of steps; loss(images) times log-normal noise, other values constant or functions of the images."""
     rng = random.Random(seed)
     for n in range(start + batch, stop + 1, batch):
         others = {name: value(n) if callable(value) else value for name, value in values.items()}
-        yield Figures(images_seen=n, reconstruction=loss(n) * math.exp(rng.gauss(0, noise)), **others)
+        yield StepFigures(images_seen=n, reconstruction=loss(n) * math.exp(rng.gauss(0, noise)), **others)
 
 
 def at_full_weight(config: BalanceConfig = CONFIG) -> Balance:
@@ -313,10 +313,10 @@ def test_validation_sees_a_collapse_at_once() -> None:
 
 def test_steps_that_are_not_finite() -> None:
     """Two in a row are passed over; three are a collapse with a discriminator, and the end of the run without one."""
-    bad = [Figures(images_seen=FULL + BATCH * i, reconstruction=math.nan) for i in (1, 2, 3)]
+    bad = [StepFigures(images_seen=FULL + BATCH * i, reconstruction=math.nan) for i in (1, 2, 3)]
     balance = at_full_weight()
     assert drive(balance, iter(bad[:2])) == []
-    assert drive(balance, iter([Figures(images_seen=bad[2].images_seen, reconstruction=0.1)])) == []
+    assert drive(balance, iter([StepFigures(images_seen=bad[2].images_seen, reconstruction=0.1)])) == []
     assert drive(balance, iter(dataclasses.replace(f, images_seen=f.images_seen + 100) for f in bad[:2])) == []
     balance = at_full_weight()
     (event,) = drive(balance, iter(bad))
@@ -330,7 +330,7 @@ def test_the_discriminator_that_breaks_in_its_warmup_stays_cold() -> None:
     """Restored to before it learned, it has to learn alone again."""
     balance = Balance(CONFIG)
     drive(balance, steps(0, 1_100))
-    drive(balance, iter([Figures(images_seen=1_100 + BATCH * i, reconstruction=0.1, finite=False) for i in (1, 2, 3)]))
+    drive(balance, iter([StepFigures(images_seen=1_100 + BATCH * i, reconstruction=0.1, finite=False) for i in (1, 2, 3)]))
     assert balance.plan.phase == "warmup"
 
 
@@ -349,7 +349,7 @@ def test_after_too_many_collapses_the_discriminator_stays_off() -> None:
 # ---------------------------------------------------------------- the state
 
 
-def stormy(seed: int, stop: int = 12_000) -> list[Figures]:
+def stormy(seed: int, stop: int = 12_000) -> list[StepFigures]:
     """A run with every kind of trouble in it."""
     rng = random.Random(seed)
     found = []
@@ -361,12 +361,12 @@ def stormy(seed: int, stop: int = 12_000) -> list[Figures]:
         loss = math.nan if rng.random() < 0.02 else mood["loss"] * math.exp(rng.gauss(0, 0.2))
         accuracy = None if rng.random() < 0.1 else mood["accuracy"]
         found.append(
-            Figures(images_seen=n, reconstruction=loss, accuracy_real=accuracy, logit_gap=mood["gap"], adaptive_weight=mood["weight"])
+            StepFigures(images_seen=n, reconstruction=loss, accuracy_real=accuracy, logit_gap=mood["gap"], adaptive_weight=mood["weight"])
         )
     return found
 
 
-def decisions(balance: Balance, figures: list[Figures]) -> list[object]:
+def decisions(balance: Balance, figures: list[StepFigures]) -> list[object]:
     out: list[object] = []
     for f in figures:
         out += balance.observe(f)

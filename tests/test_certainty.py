@@ -28,7 +28,7 @@ from vaeworks.formats.locate import locate
 from vaeworks.formats.native import METADATA_KEY
 from vaeworks.formats.onnx import export_onnx
 from vaeworks.formats.pipelines import inject, load_pipeline
-from vaeworks.formats.seat import find_seat, is_certain
+from vaeworks.formats.seat import find_slot, is_certain
 from vaeworks.models.digest import model_digest
 from vaeworks.models.init import linear_init_
 from vaeworks.precompute.plan import normalization_facts
@@ -339,7 +339,7 @@ def test_a_denoiser_that_nobody_knows_tells_no_scale(networks: dict[int, vw.Auto
     """A guess for the VAE in it is not what a VAE that is told is compared with, or folded to."""
     inside = {f"first_stage_model.{name}": t.detach().contiguous() for name, t in stored_tensors(networks[4], "ldm").items()}
     save_file(inside | {"model.diffusion_model.odd.weight": torch.zeros(3)}, tmp_path / "odd.safetensors")
-    assert find_seat(tmp_path / "odd.safetensors").constants is None
+    assert find_slot(tmp_path / "odd.safetensors").constants is None
 
 
 def test_a_guess_is_no_part_of_a_graph(networks: dict[int, vw.Autoencoder], tmp_path: Path) -> None:

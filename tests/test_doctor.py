@@ -22,7 +22,7 @@ from vaeworks.doctor.examination import Examination, check_panels, doctor_cache,
 from vaeworks.doctor.finding import VERDICTS, Curves, Figure, Finding, NotExamined, Picture, number
 from vaeworks.doctor.page import check_alike, comparison, write_comparison, write_report
 from vaeworks.doctor.panels import TITLES, panel
-from vaeworks.doctor.patient import QUICK_IMAGES, Patient, Protocol, admit, choose
+from vaeworks.doctor.patient import QUICK_IMAGES, Subject, DoctorProtocol, encode_subject, choose
 from vaeworks.doctor.record import from_dict, read_finding, to_dict, write_finding
 from vaeworks.errors import ConfigError, DataError
 from vaeworks.metrics.bootstrap import Interval, bootstrap, intervals
@@ -41,7 +41,7 @@ def finding(verdict: str = "watch", value: float = 0.5, **more: object) -> Findi
 def examination(**findings: Finding) -> Examination:
     facts = {"name": "f8c4", "digest": "a" * 64, "parameters": 10, "dtype": "float32", "normalization": "scalar", "scaling_factor": 1.0,
              "shift_factor": 0.0, "scaling_known": True}  # fmt: skip
-    return Examination("model", facts, Protocol("0" * 64, 4, 64), findings, dict.fromkeys(findings, 1.0))
+    return Examination("model", facts, DoctorProtocol("0" * 64, 4, 64), findings, dict.fromkeys(findings, 1.0))
 
 
 # --- what is examined
@@ -49,7 +49,7 @@ def examination(**findings: Finding) -> Examination:
 
 def test_a_patient_is_what_the_model_makes_of_the_images() -> None:
     vae = linear()
-    seen = admit(vae, files()[:3], size=64)
+    seen = encode_subject(vae, files()[:3], size=64)
     assert seen.pixels.shape == (3, 3, 64, 64) and seen.mean.shape == seen.logvar.shape == (3, 4, 8, 8)
     posterior = vae.encode(seen.images([1]))
     torch.testing.assert_close(seen.mean[1:2], posterior.mean, rtol=1e-5, atol=1e-5)
@@ -69,7 +69,7 @@ def test_latents_are_on_disk_and_leave_no_trace(tmp_path: Path, monkeypatch: pyt
         photos_patient(size=60)
     (tmp_path / "gone.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"gone\.png cannot be read"):
-        admit(linear(), [ImageFile(tmp_path / "gone.png", "0" * 64, 8, 8)], size=64)
+        encode_subject(linear(), [ImageFile(tmp_path / "gone.png", "0" * 64, 8, 8)], size=64)
     assert not list(tmp_path.glob(".vaeworks-*"))
 
 
@@ -92,13 +92,13 @@ def test_no_image_is_told() -> None:
 def test_alpha_becomes_white_and_gray_models_see_gray(tmp_path: Path) -> None:
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(tmp_path / "a.png")
     image = files([tmp_path / "a.png"])
-    seen = admit(linear(), image, size=64)
+    seen = encode_subject(linear(), image, size=64)
     assert (seen.pixels == 255).all() and (seen.protocol.flattened, seen.protocol.channels) == (1, 3)
-    gray = admit(linear("small-f8c4", in_channels=1, out_channels=1), image, size=64)
+    gray = encode_subject(linear("small-f8c4", in_channels=1, out_channels=1), image, size=64)
     assert gray.pixels.shape == (1, 1, 64, 64)
     assert set(differences(seen.protocol, gray.protocol)) == {"channels"}  # so the two are not compared
     with pytest.raises(ConfigError, match="2 channels"):
-        admit(vw.build("small-f8c4", in_channels=2), image, size=64)
+        encode_subject(vw.build("small-f8c4", in_channels=2), image, size=64)
 
 
 def test_a_models_digest_is_of_what_it_computes() -> None:
@@ -171,7 +171,7 @@ def test_findings_are_kept_by_model_and_protocol(monkeypatch: pytest.MonkeyPatch
     calls: list[str] = []
 
     def fake(name: str):
-        def examine(patient: Patient) -> Finding:
+        def examine(patient: Subject) -> Finding:
             calls.append(name)
             return finding(images=patient.count)
 
@@ -203,7 +203,7 @@ def test_findings_are_kept_by_model_and_protocol(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_panel_that_cannot_measure_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses(patient: Patient) -> Finding:
+    def refuses(patient: Subject) -> Finding:
         raise NotExamined("needs 100 images, not 2; give more")
 
     monkeypatch.setattr(examining, "panel", lambda name: refuses if name == "scale" else lambda p: finding("ill"))
@@ -281,7 +281,7 @@ def test_masks_go_by_name(tmp_path: Path) -> None:
     assert find_masks(again, masks) == (masks / "x" / "b.png", masks / "y" / "b.png")
     with pytest.raises(DataError, match="3 masks"):  # none of them is in a folder that is called as the image's
         find_masks(images, masks)
-    seen = admit(linear(), images, size=64, masks=found)
+    seen = encode_subject(linear(), images, size=64, masks=found)
     assert seen.masks is not None and not seen.masks[0].any()
     assert seen.masks[1, :, 32:].all() and not seen.masks[1, :, :32].any()
 
@@ -334,7 +334,7 @@ def test_models_side_by_side(tmp_path: Path) -> None:
     assert 'href="one/report.html"' in page and 'href="two/report.html"' in page and "0.250" in page and "0.4" in page
     assert set(json.loads((tmp_path / "compare.json").read_text())["models"]) == {"one", "two"}
     assert [p["name"] for p in comparison([a, b])] == ["fog", "noise"]
-    other = Examination("b", b.facts, Protocol("1" * 64, 4, 128), b.findings, {})
+    other = Examination("b", b.facts, DoctorProtocol("1" * 64, 4, 128), b.findings, {})
     with pytest.raises(ConfigError, match=r"images \(00000000 and 11111111\), size \(64 and 128\) differ"):
         check_alike([a, other])
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaeworks.doctor.capacity import measure_channels
 from vaeworks.doctor.panels.collapse import ablate, colored, diversity, examine, relative_diversity, sample
-from vaeworks.doctor.patient import Patient
+from vaeworks.doctor.patient import Subject
 from vaeworks.images import from_model_range
 
 
@@ -23,11 +23,11 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def sound() -> Patient:
+def sound() -> Subject:
     return photos_patient(linear(), count=6)
 
 
-def changed(seen: Patient, **parts: object) -> Patient:
+def changed(seen: Subject, **parts: object) -> Subject:
     """The same patient with other parts, none shared."""
     other = dataclasses.replace(seen, autoencoder=copy.deepcopy(seen.autoencoder), mean=seen.mean.clone(), logvar=seen.logvar.clone())  # type: ignore[union-attr]
     return dataclasses.replace(other, **parts)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ def test_diversity_of_pictures_that_are_known() -> None:
     assert 1 in relative_diversity(normal(40, 1, 4, 4, seed=1), many)
 
 
-def test_ablation_is_the_difference_of_psnr(sound: Patient) -> None:
+def test_ablation_is_the_difference_of_psnr(sound: Subject) -> None:
     """Of the channel that is replaced, by hand; of one that is its mean already, nothing."""
     mean = sound.mean.clone()
     mean[:, 2] = 0.7
@@ -80,7 +80,7 @@ def test_of_many_channels_some_are_chosen_by_variance() -> None:
     assert found.numbers == [order[0], order[21], order[42], order[63]]
 
 
-def test_a_sound_vae_is_healthy(sound: Patient) -> None:
+def test_a_sound_vae_is_healthy(sound: Subject) -> None:
     found = examine(sound)
     assert found == examine(sound) and found.verdict == "healthy", found.sentence
     assert found.figures["dead"].value == 0 and found.figures["active"].value == 4
@@ -88,7 +88,7 @@ def test_a_sound_vae_is_healthy(sound: Patient) -> None:
     assert found.pictures and set(found.tables["channels"]["state"]) == {"in use"}
 
 
-def test_a_dead_channel_is_found_by_number(sound: Patient) -> None:
+def test_a_dead_channel_is_found_by_number(sound: Subject) -> None:
     """In a posterior that is the prior there, and in points that are constant there."""
     mean, logvar = sound.mean.clone(), sound.logvar.clone()  # type: ignore[union-attr]
     mean[:, 2], logvar[:, 2] = 1e-3 * mean[:, 2], 0.0
@@ -99,13 +99,13 @@ def test_a_dead_channel_is_found_by_number(sound: Patient) -> None:
     assert "active" not in examine(changed(sound, mean=mean, logvar=None)).figures
 
 
-def test_a_collapsed_posterior_is_ill(sound: Patient) -> None:
+def test_a_collapsed_posterior_is_ill(sound: Subject) -> None:
     found = examine(changed(sound, mean=1e-3 * sound.mean, logvar=torch.zeros_like(sound.mean)))
     assert found.verdict == "ill" and "posterior has collapsed" in found.sentence
     assert found.figures["active"].value == 0 and found.figures["bits"].value < 1
 
 
-def test_a_decoder_that_ignores_its_latents_is_ill(sound: Patient) -> None:
+def test_a_decoder_that_ignores_its_latents_is_ill(sound: Subject) -> None:
     seen = changed(sound)
     seen.autoencoder.decoder.conv_in.weight.data.zero_()
     found = examine(seen)
@@ -116,7 +116,7 @@ def test_a_decoder_that_ignores_its_latents_is_ill(sound: Patient) -> None:
     )
 
 
-def test_a_decoder_of_other_latents_is_ill(sound: Patient) -> None:
+def test_a_decoder_of_other_latents_is_ill(sound: Subject) -> None:
     """It makes different pictures of different latents, but not those that were meant."""
     seen = changed(sound)
     weight = seen.autoencoder.decoder.conv_in.weight.data
@@ -126,7 +126,7 @@ def test_a_decoder_of_other_latents_is_ill(sound: Patient) -> None:
     assert found.verdict == "ill" and "nothing of the latents" in found.sentence
 
 
-def test_samples_that_are_all_alike_are_watched(sound: Patient) -> None:
+def test_samples_that_are_all_alike_are_watched(sound: Subject) -> None:
     """Normal noise that a wrong scale makes a hundred times too small for the decoder."""
     seen = changed(sound)
     seen.autoencoder.config = dataclasses.replace(seen.autoencoder.config, scaling_factor=85.0)
@@ -135,14 +135,14 @@ def test_samples_that_are_all_alike_are_watched(sound: Patient) -> None:
     assert found.verdict == "watch" and "same picture" in found.sentence
 
 
-def test_a_decoder_of_no_numbers_is_ill(sound: Patient) -> None:
+def test_a_decoder_of_no_numbers_is_ill(sound: Subject) -> None:
     seen = changed(sound)
     seen.autoencoder.decoder.conv_in.bias.data[0] = math.nan
     found = examine(seen)
     assert found.verdict == "ill" and "NaN" in found.sentence and math.isnan(found.figures["worth"].value)
 
 
-def test_samples_are_decoded_from_the_noise_that_is_named(sound: Patient) -> None:
+def test_samples_are_decoded_from_the_noise_that_is_named(sound: Subject) -> None:
     """Normal noise in the normalized space is what `denormalize` makes of it."""
     seen = changed(sound)
     found = sample(seen, measure_channels(seen), 3)
@@ -152,13 +152,13 @@ def test_samples_are_decoded_from_the_noise_that_is_named(sound: Patient) -> Non
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_few_images(sound: Patient, count: int) -> None:
+def test_few_images(sound: Subject, count: int) -> None:
     found = examine(changed(sound, mean=sound.mean[:count], logvar=sound.logvar[:count], pixels=sound.pixels[:count]))  # type: ignore[index]
     assert found.verdict == "healthy" and ("prior" in found.figures) == (count > 1)
     assert "nan" not in found.sentence
 
 
-def test_one_image_again_and_again(sound: Patient) -> None:
+def test_one_image_again_and_again(sound: Subject) -> None:
     """Pictures that do not differ cannot be compared in how they differ: that is no illness of the decoder."""
     same = [0, 0, 0, 0]
     found = examine(changed(sound, mean=sound.mean[same], logvar=sound.logvar[same], pixels=sound.pixels[same]))  # type: ignore[index]

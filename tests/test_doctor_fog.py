@@ -10,7 +10,7 @@ from patients import files, linear, photos_patient
 
 import vaeworks as vw
 from vaeworks.doctor.panels.fog import APPLICATIONS, examine
-from vaeworks.doctor.patient import admit
+from vaeworks.doctor.patient import encode_subject
 from vaeworks.formats.fold import fold_to
 
 
@@ -19,7 +19,7 @@ def coloured() -> list:
 
 
 def examined(vae: vw.Autoencoder, reference: vw.Autoencoder | None = None, size: int = 128):
-    return examine(admit(vae, coloured()[:4], size=size, quick=True, reference=reference))
+    return examine(encode_subject(vae, coloured()[:4], size=size, quick=True, reference=reference))
 
 
 def tinted(vae: vw.Autoencoder, shift: float) -> vw.Autoencoder:

@@ -18,7 +18,7 @@ from vaeworks.doctor.capacity import measure_channels
 from vaeworks.doctor.finding import NotExamined
 from vaeworks.doctor.gaussianity import floor, sliced_wasserstein
 from vaeworks.doctor.jackknife import jackknife
-from vaeworks.doctor.moments import Gathering, Moments, condition_number, correlation, effective_rank, interval, jackknifed
+from vaeworks.doctor.moments import Gathering, ChannelMoments, condition_number, correlation, effective_rank, interval, jackknifed
 from vaeworks.doctor.panels.scale import examine
 from vaeworks.metrics.bootstrap import bootstrap
 from vaeworks.train.watch_latents import NOTHING
@@ -222,7 +222,7 @@ def test_two_examinations_are_equal_and_a_sound_vae_is_healthy() -> None:
 
 
 def test_moments_are_of_sets() -> None:
-    sets = Moments.side_by_side([Moments.of(normal(1, 2, 3, 3, seed=i)) for i in range(3)])
+    sets = ChannelMoments.side_by_side([ChannelMoments.of(normal(1, 2, 3, 3, seed=i)) for i in range(3)])
     assert sets.pooled([0, 0]).count[0] == 18 and sets.widened(np.ones((3, 2))).pooled().std[0] ** 2 == pytest.approx(
         sets.pooled().std[0] ** 2 + 1
     )

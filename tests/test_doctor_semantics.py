@@ -15,7 +15,7 @@ from vaeworks.doctor.finding import NotExamined
 from vaeworks.doctor.neighbours import chance_same, majority, nearest, object_mean, pooled, probe, same_label
 from vaeworks.doctor.panels import semantics
 from vaeworks.doctor.panels.semantics import examine
-from vaeworks.doctor.patient import Patient
+from vaeworks.doctor.patient import Subject
 from vaeworks.doctor.tokens import decay, directions, local_distant, object_contrast, similarity_by_distance, spread
 from vaeworks.doctor.velocity import ENOUGH, ambiguity, viv_dct, viv_flip_flop
 
@@ -183,7 +183,7 @@ def test_the_mean_of_an_object_is_that_of_its_places() -> None:
 # --- the panel
 
 
-def planted(labels: list[str] | None, strength: float, **more: object) -> Patient:
+def planted(labels: list[str] | None, strength: float, **more: object) -> Subject:
     """Smooth latents, of which a class pattern, drawn at random, is a share."""
     z = autoregressive(40, 4, 16, 0.9)[0].float()
     pattern = autoregressive(2, 4, 16, 0.9, seed=5)[0].float()

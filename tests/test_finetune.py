@@ -254,9 +254,9 @@ def test_a_full_size_step(tmp_path: Path) -> None:
 
 
 def started_with(config: TrainConfig, model: vw.Autoencoder, **frozen: Any) -> Any:
-    from vaeworks.train.trained import Trained
+    from vaeworks.train.trained import TrainState
 
-    return Trained.of(model, config, **frozen)
+    return TrainState.of(model, config, **frozen)
 
 
 def test_what_cannot_be_fine_tuned_is_one_line(folder: Path, tmp_path: Path) -> None:

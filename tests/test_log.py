@@ -21,20 +21,20 @@ from rich.console import Console
 from vaeworks.config import AdversarialConfig, AutoencoderConfig, BottleneckConfig, TrainConfig
 from vaeworks.errors import ConfigError, MissingExtraError
 from vaeworks.train import trackers as trackers_module
-from vaeworks.train.balance_state import Plan
+from vaeworks.train.balance_state import StepPlan
 from vaeworks.train.figures import duration, number, percent, plain, written
 from vaeworks.train.live import SPARK, Curve, Pace, View
 from vaeworks.train.log import RunLog, last_look, read_log
 from vaeworks.train.trackers import Trackers, check_trackers
-from vaeworks.train.validate import Look
+from vaeworks.train.validate import ValidationResult
 
 CONFIG = TrainConfig(model=AutoencoderConfig(channels=8, channel_mult=(1, 2), norm_groups=4), images=4000, val_every=500, trackers=())
 SUPERVISED = dataclasses.replace(CONFIG, adversarial=AdversarialConfig(discriminator="patch"))
 
 
-def looked(psnr: float, kl: float = 3.0) -> Look:
+def looked(psnr: float, kl: float = 3.0) -> ValidationResult:
     picture = Image.new("RGB", (16, 52))
-    return Look(psnr, 0.8, (0.0,) * 4, (1.0,) * 4, 5.0, (0.1,) * 4, (kl,) * 4, picture)
+    return ValidationResult(psnr, 0.8, (0.0,) * 4, (1.0,) * 4, 5.0, (0.1,) * 4, (kl,) * 4, picture)
 
 
 def happen(log: RunLog, since: int, until: int) -> None:
@@ -174,7 +174,7 @@ ODD = {
 def test_the_view_fits_any_terminal_and_any_figure(width: int) -> None:
     """No line is wider than the terminal, whatever the figures are; what is missing is a dash."""
     view = View(SUPERVISED)
-    view.step(100, 0.5, Plan("ramp", True, 0.123456))
+    view.step(100, 0.5, StepPlan("ramp", True, 0.123456))
     for images in range(100, 3000, 100):
         view.take({"images_seen": images, **ODD})
         view.take(
@@ -194,7 +194,7 @@ def test_the_view_fits_any_terminal_and_any_figure(width: int) -> None:
 def test_the_view_shows_what_the_log_says() -> None:
     """Figures, regularizers by name, the discriminator while it learns, the last events; the plain line says the same."""
     view = View(SUPERVISED)
-    view.step(1234, 0.3, Plan("adversarial", False, 0.5))
+    view.step(1234, 0.3, StepPlan("adversarial", False, 0.5))
     view.take({"images_seen": 1200, "loss": 0.1234, "psnr": 23.456, "bits_per_dimension": 1.5, "scale_equivariance": 0.02,
                "accuracy_real": 0.7, "accuracy_fake": 0.6, "logit_real": 1.0, "logit_fake": -0.5, "adversarial_weight": 0.2})  # fmt: skip
     view.take({"images_seen": 1200, "val_psnr": 25.0, "val_ssim": 0.9})
@@ -398,7 +398,7 @@ def test_what_a_run_has_not_is_not_shown() -> None:
     model = AutoencoderConfig(bottleneck=BottleneckConfig(kind="point"))
     for config, shown in ((TrainConfig(model=model), False), (TrainConfig(adversarial=AdversarialConfig(discriminator="patch")), True)):
         view = View(config)
-        view.step(100, 0.1, Plan("off", False, 0.0))
+        view.step(100, 0.1, StepPlan("off", False, 0.0))
         view.take({"images_seen": 100, "loss": 0.1, "psnr": 20.0, "bits_per_dimension": 1.0})
         console = Console(file=io.StringIO(), width=100)
         console.print(view)

@@ -164,7 +164,7 @@ def test_command_and_weights_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_wrong_graph_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that computes something else is not kept, not even under another name, and what was there before is."""
 
-    def wrong(graph: onnx_graphs.Graph, *rest: Any) -> None:
+    def wrong(graph: onnx_graphs.OnnxGraph, *rest: Any) -> None:
         with torch.no_grad():
             next(p for name, p in graph.module.named_parameters() if name.endswith("encoder.conv_in.bias")).add_(0.01)
         onnx_graphs.write_graph(graph, *rest)

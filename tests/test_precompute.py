@@ -31,9 +31,9 @@ from vaeworks.data import latent_noise, scan
 from vaeworks.errors import ConfigError, DataError, FormatError, VaeworksError
 from vaeworks.images import open_image, to_model_range, to_uint8
 from vaeworks.models.digest import model_digest
-from vaeworks.precompute import LatentSet, Settings, encode_set, latents, shards
+from vaeworks.precompute import LatentSet, Settings, encode_dataset, latents, shards
 from vaeworks.precompute.index import INDEX, STATS
-from vaeworks.precompute.plan import Plan
+from vaeworks.precompute.plan import LatentsPlan
 
 MODEL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, scaling_factor=0.5)
 SETTINGS = Settings(size=32, shard_size=4)
@@ -73,7 +73,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def encode(vae: vw.Autoencoder, photos: Path, out: Path, settings: Settings = SETTINGS, **options: object) -> object:
-    return encode_set(vae, scan(photos, decode=False), out, settings, **{"batch": 3, "workers": 0} | options)  # type: ignore[arg-type]
+    return encode_dataset(vae, scan(photos, decode=False), out, settings, **{"batch": 3, "workers": 0} | options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_moments_flips_and_labels(vae: vw.Autoencoder, photos: Path, tmp_path: P
     """Log-variances stand beside means; mirrored images are encoded, not mirrored latents; classes are numbered by the alphabet."""
     images = scan(photos)
     labels = [Path(str(file.path)).parent.name for file in images.files]
-    encode_set(vae, images, tmp_path, dataclasses.replace(SETTINGS, posterior="moments", flip=True), labels=labels, batch=4, workers=0)
+    encode_dataset(vae, images, tmp_path, dataclasses.replace(SETTINGS, posterior="moments", flip=True), labels=labels, batch=4, workers=0)
     found = LatentSet(tmp_path)
     assert found.classes == ["cat", "dog"]
     for i, file in enumerate(images.files):
@@ -227,7 +227,7 @@ def test_every_file_says_what_it_is(vae: vw.Autoencoder, photos: Path, undisturb
         assert (facts["size"], facts["dtype"], facts["posterior"], facts["enlarged"]) == (32, "fp32", "mode", 1)
         assert "Lanczos" in facts["preprocessing"] and len(facts["preprocessing_sha256"]) == 64
     assert (own["first"], own["last"]) == (8, 10)
-    assert Plan(model_digest(vae), scan(photos).digest, IMAGES, "", SETTINGS).digest == own["plan"]
+    assert LatentsPlan(model_digest(vae), scan(photos).digest, IMAGES, "", SETTINGS).digest == own["plan"]
 
 
 def test_a_latent_set_feeds_a_loader(undisturbed: Path) -> None:
@@ -429,10 +429,10 @@ def test_images_that_change_meanwhile(vae: vw.Autoencoder, photos: Path, tmp_pat
     images = scan(data, decode=False)
     (data / "5.png").write_bytes(sources[7].read_bytes())
     with pytest.raises(DataError, match=r"5\.png has changed.*1 of 2 shards"):
-        encode_set(vae, images, tmp_path / "a", SETTINGS, workers=0)
+        encode_dataset(vae, images, tmp_path / "a", SETTINGS, workers=0)
     (data / "5.png").unlink()
     with pytest.raises(DataError, match=r"5\.png could be read"):
-        encode_set(vae, images, tmp_path / "b", SETTINGS, workers=0)
+        encode_dataset(vae, images, tmp_path / "b", SETTINGS, workers=0)
 
 
 def test_what_cannot_be(vae: vw.Autoencoder, photos: Path, tmp_path: Path) -> None:

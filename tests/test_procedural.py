@@ -30,7 +30,7 @@ from vaeworks.data.place import ImageFile
 from vaeworks.data.procedural import Drawn, png
 from vaeworks.data.shapes import CROSS_ARM, RING_HOLE, STAR_WAIST, cross, disc, lettering, ring, square, star, triangle
 from vaeworks.data.textures import checks, noise, stripes
-from vaeworks.doctor.patient import admit
+from vaeworks.doctor.patient import encode_subject
 from vaeworks.errors import DataError
 from vaeworks.images import open_image, to_uint8
 
@@ -253,17 +253,17 @@ def test_labels_and_masks_are_found_without_being_told() -> None:
     masks = find_masks(files)
     assert masks is not None and masks == tuple(place.mask for place in procedural(32))
     assert find_masks([ImageFile(path, "", 0, 0) for path in photos()]) is None
-    seen = admit(linear(), files[:8], size=32, masks=masks[:8])
+    seen = encode_subject(linear(), files[:8], size=32, masks=masks[:8])
     assert seen.masks is not None
     assert torch.equal(seen.masks, torch.stack([place.mask.image()[0] > 0 for place in procedural(8)]))
-    assert seen.protocol.labels != admit(linear(), files[:8], size=32, masks=[*masks[:7], None]).protocol.labels
+    assert seen.protocol.labels != encode_subject(linear(), files[:8], size=32, masks=[*masks[:7], None]).protocol.labels
 
 
 def test_a_mask_that_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes(b"no")
     for name, why in (("m.png", "not an image"), ("gone.png", "No such file")):
         with pytest.raises(DataError, match=rf"^mask [^\n]*{name} cannot be read: {why}[^\n]*$"):
-            admit(linear(), scan("procedural:1").files, size=32, masks=[tmp_path / name])
+            encode_subject(linear(), scan("procedural:1").files, size=32, masks=[tmp_path / name])
 
 
 def test_the_doctor_examines_semantics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

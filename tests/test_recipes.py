@@ -14,10 +14,10 @@ import vaeworks as vw
 from vaeworks.config import AdversarialConfig, TrainConfig, differences
 from vaeworks.models.feature_nets import FEATURE_NETS
 from vaeworks.recipes import GROUPS, RECIPES, claim, purpose, recipe
-from vaeworks.train.balance_state import Plan
+from vaeworks.train.balance_state import StepPlan
 from vaeworks.train.start import initial_discriminator, initial_model, load_frozen
 from vaeworks.train.step import training_step
-from vaeworks.train.trained import Trained
+from vaeworks.train.trained import TrainState
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def test_every_tiny_recipe_takes_steps(name: str, weights: Path) -> None:
     config = offline(recipe(f"{name}-tiny"), weights)
     config = dataclasses.replace(config, precision="fp32")
     frozen = load_frozen(config, torch.device("cpu"))
-    trained = Trained.of(
+    trained = TrainState.of(
         initial_model(config), config, discriminator=initial_discriminator(config, frozen.judge), perceptual=frozen.perceptual,
         features=frozen.features, feature_channels=frozen.feature_channels,
     )  # fmt: skip
     before = {n: p.detach().clone() for n, p in trained.learner.named_parameters()}
     batch = random_batch(4, config.data.size)[:, : config.model.in_channels]
-    plan = Plan("adversarial", train_discriminator=True, weight=1.0)
+    plan = StepPlan("adversarial", train_discriminator=True, weight=1.0)
     results = [training_step(trained, batch, list(range(n, n + 4)), plan, lr=1e-2, first_counter=n) for n in (0, 4)]
     assert all(result.finite for result in results)
     moved = {n for n, p in trained.learner.named_parameters() if not torch.equal(p, before[n])}

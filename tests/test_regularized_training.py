@@ -36,12 +36,12 @@ from vaeworks.losses.regularize import cosine_alignment, distance_alignment, env
 from vaeworks.losses.spectrum import encoding_spectrum_matching, lowpass
 from vaeworks.models import Autoencoder
 from vaeworks.train import loop, measure_latents, train
-from vaeworks.train.balance_state import Plan
-from vaeworks.train.draw import Draw, draw_step
+from vaeworks.train.balance_state import StepPlan
+from vaeworks.train.draw import StepAugmentation, draw_augmentation
 from vaeworks.train.log import read_log
 from vaeworks.train.start import initial_discriminator, load_frozen
 from vaeworks.train.step import StepResult, smallest, training_step
-from vaeworks.train.trained import Trained
+from vaeworks.train.trained import TrainState
 
 MODEL = AutoencoderConfig(
     channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False, quant_conv=False, post_quant_conv=False
@@ -50,7 +50,7 @@ PLAIN = dataclasses.replace(
     SHORT, model=MODEL, data=dataclasses.replace(SHORT.data, size=16), channels_last=False, ema_halflife=0,
     optimizer=OptimizerConfig(lr=4e-3, warmup_images=0, final_lr=1.0, clip_norm=0.0),
 )  # fmt: skip
-FELT = Plan("adversarial", train_discriminator=True, weight=1.0)
+FELT = StepPlan("adversarial", train_discriminator=True, weight=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +78,20 @@ class Colours(nn.Module):
         return self.norm(self.conv(images)).tanh()
 
 
-def aligned(config: TrainConfig, **frozen: Any) -> Trained:
+def aligned(config: TrainConfig, **frozen: Any) -> TrainState:
     return started(config, features=load_backbone(Colours(), None, 2), feature_channels=4, **frozen)
 
 
-def still(t: Trained) -> Trained:
+def still(t: TrainState) -> TrainState:
     """What makes steps that move nothing, so that their gradients can be looked at."""
     t.optimizer = torch.optim.SGD(t.learner.parameters(), lr=0.0)
     return t
 
 
-def first_with(config: TrainConfig, wanted: Callable[[Draw], bool]) -> int:
+def first_with(config: TrainConfig, wanted: Callable[[StepAugmentation], bool]) -> int:
     """A counter whose step draws this."""
     size, f = config.data.size, config.model.downsample_factor
-    return next(k for k in range(10_000) if wanted(draw_step(config.regularizers, config.seed, k, size, f, f)))
+    return next(k for k in range(10_000) if wanted(draw_augmentation(config.regularizers, config.seed, k, size, f, f)))
 
 
 # ---------------------------------------------------------------- in the loss
@@ -109,7 +109,7 @@ class Case:
     """A kind of step."""
 
     config: TrainConfig
-    drawn: Callable[[Draw], bool]
+    drawn: Callable[[StepAugmentation], bool]
 
 
 ALIKE = using(equivariance=0.5, equivariance_prior=0.5, **EVERYTHING)
@@ -129,7 +129,7 @@ def resized(x: Tensor, scale: float, multiple: int) -> Tensor:
     return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def naive_loss(t: Trained, config: TrainConfig, draw: Draw, first: int) -> tuple[Tensor, dict[str, Tensor]]:
+def naive_loss(t: TrainState, config: TrainConfig, draw: StepAugmentation, first: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss from its definition, and its terms: one graph, one pass."""
     regularizers, f, images = config.regularizers, config.model.downsample_factor, to_model_range(random_batch(8, 16))
     if draw.where == "images":
@@ -177,8 +177,8 @@ def test_the_step_is_that_of_the_definition(name: str, perceptual: bool) -> None
     naive = copy.deepcopy(t)
     frozen = {n: p.clone() for n, p in t.features.state_dict().items()}
     least = smallest(t)
-    first = next(k for k in range(0, 10_000, 8) if case.drawn(draw_step(config.regularizers, config.seed, k, 16, least, 2)))
-    draw = draw_step(config.regularizers, config.seed, first, 16, least, 2)
+    first = next(k for k in range(0, 10_000, 8) if case.drawn(draw_augmentation(config.regularizers, config.seed, k, 16, least, 2)))
+    draw = draw_augmentation(config.regularizers, config.seed, first, 16, least, 2)
     result = training_step(t, random_batch(8, 16), list(range(first, first + 8)))
     loss_value, terms = naive_loss(naive, config, draw, first)
     loss_value.backward()
@@ -249,7 +249,7 @@ def test_micro_batches_are_one_batch(name: str) -> None:
         config = dataclasses.replace(MICRO[name], micro_batch=micro, adversarial=dataclasses.replace(MODERN, lecam=0.0))
         t = still(aligned(config) if config.regularizers.alignment else started(config))
         t.adversary.optimizer = torch.optim.SGD(t.adversary.network.parameters(), lr=0.0)
-        first = first_with(config, lambda d: d != Draw() or name in ("alignment", "spectrum, envelope, expansion"))
+        first = first_with(config, lambda d: d != StepAugmentation() or name in ("alignment", "spectrum, envelope, expansion"))
         result = training_step(t, random_batch(8, 16), list(range(first, first + 8)), FELT)
         named = [*t.learner.named_parameters(), *t.adversary.network.named_parameters()]
         found.append((result.figures(0.0), {n: p.grad for n, p in named}))
@@ -290,7 +290,7 @@ def test_what_needs_the_whole_batch_is_refused_in_parts() -> None:
 def test_shares_of_steps() -> None:
     """Of many steps as many are transformed as asked for, scales and turns alike often, and the rest is shrunk by its own share."""
     config, n = RegularizerConfig(equivariance=0.4, equivariance_prior=0.3, lowpass=0.2, scale_equivariance=1.0), 4000
-    draws = [draw_step(config, 7, k * 8, 64, 8, 8) for k in range(n)]
+    draws = [draw_augmentation(config, 7, k * 8, 64, 8, 8) for k in range(n)]
 
     def near(count: int, share: float) -> bool:
         return abs(count - n * share) < 4 * math.sqrt(n * share * (1 - share))
@@ -309,15 +309,15 @@ def test_shares_of_steps() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("lowpass", 1.0), ("equivariance", 1.0), ("equivariance", 0.0)])
 def test_shares_at_their_ends(name: str, value: float) -> None:
-    draws = [draw_step(RegularizerConfig(**{name: value}), 0, k, 64, 8, 8) for k in range(200)]
+    draws = [draw_augmentation(RegularizerConfig(**{name: value}), 0, k, 64, 8, 8) for k in range(200)]
     changed = [d.cut > 0 if name == "lowpass" else d.where == "latents" for d in draws]
-    assert all(changed) if value else not any(changed) and set(draws) == {Draw()}
+    assert all(changed) if value else not any(changed) and set(draws) == {StepAugmentation()}
 
 
 def test_draws_depend_on_seed_and_first_counter_alone() -> None:
     """The same in every process and at every call; another seed or step draws something else."""
     config = RegularizerConfig(equivariance=0.5, scale_equivariance=0.3)
-    draws = [[draw_step(config, seed, k, 64, 8, 8) for k in range(60)] for seed in (0, 0, 1)]
+    draws = [[draw_augmentation(config, seed, k, 64, 8, 8) for k in range(60)] for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     assert len(set(draws[0])) > 20
     found = []
@@ -336,7 +336,7 @@ def test_nothing_is_shrunk_too_far(size: int, f: int) -> None:
         need = -(-least // f) * f
         config = RegularizerConfig(equivariance=0.5, equivariance_prior=1.0, scale_equivariance=0.2)
         for k in range(120):
-            draw = draw_step(config, 0, k, size, need, f)
+            draw = draw_augmentation(config, 0, k, size, need, f)
             for transform in (draw.transform, Transform(1 / max(draw.shrink, 1))):
                 target = transform(torch.zeros(1, 1, size, size), f)
                 latents = transform(torch.zeros(1, 1, size // f, size // f))
@@ -365,7 +365,7 @@ def test_the_smallest_pictures_are_large_enough(name: str) -> None:
     least = smallest(t)
     assert least == {"patch": 12, "residual": 14, "ms_ssim": 12, "without-weights": 12, "features": 14}[name]
     for where in ("latents", "images"):
-        draws = ((k, draw_step(config.regularizers, 0, k, 16, least, 2)) for k in range(10_000))
+        draws = ((k, draw_augmentation(config.regularizers, 0, k, 16, least, 2)) for k in range(10_000))
         first = next(k for k, d in draws if d.where == where and d.transform.scale == least / 16)
         assert training_step(t, random_batch(4, 16), list(range(first, first + 4)), FELT).finite
 
@@ -421,7 +421,7 @@ def read_names(run: Path) -> set[str]:
 # ---------------------------------------------------------------- what they do
 
 
-def trained_for(steps: int, config: TrainConfig, prepare: Callable[[Autoencoder], None] = lambda vae: None, **frozen: Any) -> Trained:
+def trained_for(steps: int, config: TrainConfig, prepare: Callable[[Autoencoder], None] = lambda vae: None, **frozen: Any) -> TrainState:
     """After so many steps of four smooth random images each."""
     t = aligned(config, **frozen) if config.regularizers.alignment else started(config, **frozen)
     prepare(t.autoencoder)

@@ -31,7 +31,7 @@ from vaeworks.train.precision import resolve_device, resolve_precision
 from vaeworks.train.schedule import ema_decay, learning_rate, progress
 from vaeworks.train.start import initial_model
 from vaeworks.train.step import training_step
-from vaeworks.train.trained import Trained
+from vaeworks.train.trained import TrainState
 
 MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 SHORT = TrainConfig(
@@ -60,9 +60,9 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def started(config: TrainConfig) -> Trained:
+def started(config: TrainConfig) -> TrainState:
     """What a run of this configuration trains, before its first step."""
-    return Trained.of(initial_model(config), config)
+    return TrainState.of(initial_model(config), config)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -189,7 +189,7 @@ def test_micro_batches_give_the_same_gradient() -> None:
     after = []
     for micro in (None, 2):
         config = dataclasses.replace(SHORT, micro_batch=micro, optimizer=OptimizerConfig(clip_norm=0))
-        trained = Trained.of(initial_model(config).double(), config)
+        trained = TrainState.of(initial_model(config).double(), config)
         trained.optimizer = torch.optim.SGD(trained.learner.parameters(), lr=1.0)
         # fp64 weights on fp32 images would not run: let the forward cast them
         trained.learner.register_forward_pre_hook(lambda module, args: tuple(a.double() if torch.is_tensor(a) else a for a in args))

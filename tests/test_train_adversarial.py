@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 import vaeworks as vw
 from vaeworks.config import AdversarialConfig, BottleneckConfig, FinetuneConfig, LossConfig, OptimizerConfig, TrainConfig
 from vaeworks.train import loop, train
-from vaeworks.train.balance_state import Plan
+from vaeworks.train.balance_state import StepPlan
 from vaeworks.train.log import read_log
 from vaeworks.train.step import training_step
 
-FELT = Plan("adversarial", train_discriminator=True, weight=1.0)
-UNFELT = Plan("warmup", train_discriminator=True, weight=0.0)
-PAUSED = Plan("adversarial", train_discriminator=False, weight=1.0)
+FELT = StepPlan("adversarial", train_discriminator=True, weight=1.0)
+UNFELT = StepPlan("warmup", train_discriminator=True, weight=0.0)
+PAUSED = StepPlan("adversarial", train_discriminator=False, weight=1.0)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from vaeworks.train.loop import Interrupted
 from vaeworks.train.perceptual import perceptual_distance
 from vaeworks.train.start import initial_model
 from vaeworks.train.step import StepResult, training_step
-from vaeworks.train.trained import Trained
+from vaeworks.train.trained import TrainState
 
 SHORT = TrainConfig(
     model=AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False),
@@ -47,9 +47,9 @@ def batch() -> torch.Tensor:
     return torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def stepped(config: TrainConfig, perceptual: Distance | None = None) -> tuple[Trained, StepResult]:
+def stepped(config: TrainConfig, perceptual: Distance | None = None) -> tuple[TrainState, StepResult]:
     """A step that moves nothing, so that its gradients can be looked at."""
-    trained = Trained.of(initial_model(config), config, perceptual=perceptual)
+    trained = TrainState.of(initial_model(config), config, perceptual=perceptual)
     trained.optimizer = torch.optim.SGD(trained.learner.parameters(), lr=0.0)
     return trained, training_step(trained, batch(), list(range(4)))
 

@@ -14,7 +14,7 @@ from vaeworks.models.feature_nets import vgg16
 from vaeworks.nn import Conv3x3, GroupNorm, ResBlock, Upsample, winograd
 from vaeworks.nn import conv as conv_module
 from vaeworks.nn import norm as norm_module
-from vaeworks.nn.filtering import F2, F4, Doubled, Filtering
+from vaeworks.nn.filtering import F2, F4, DoubledConv, Filtering
 from vaeworks.nn.winograd import filtered, minimal_filtering, prepared
 
 LAST = torch.channels_last
@@ -22,7 +22,7 @@ LAST = torch.channels_last
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor | None, filtering: Filtering) -> Tensor:
     """What a filtering computes."""
-    if isinstance(filtering, Doubled):
+    if isinstance(filtering, DoubledConv):
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
     return F.conv2d(x, weight, bias, padding=1)
 
@@ -41,7 +41,7 @@ def error(found: Tensor, truth: Tensor) -> float:
 
 
 @pytest.mark.parametrize("workspace", [1, 5_000, 2**21], ids=["a row of tiles at a time", "several", "all at once"])
-@pytest.mark.parametrize("filtering", [F4(), F2(), Doubled()], ids=lambda f: type(f).__name__)
+@pytest.mark.parametrize("filtering", [F4(), F2(), DoubledConv()], ids=lambda f: type(f).__name__)
 def test_filtering_is_the_convolution(filtering: Filtering, workspace: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values and all gradients, in fp64, wherever the chunks of tiles meet."""
     monkeypatch.setattr(winograd, "WORKSPACE", workspace)
@@ -63,7 +63,7 @@ def test_filtering_with_something_frozen(wanted: int) -> None:
     torch.testing.assert_close(*(torch.autograd.grad(y, inputs[wanted])[0] for y in (found, expected)), rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("filtering", [F4(), Doubled()], ids=lambda f: type(f).__name__)
+@pytest.mark.parametrize("filtering", [F4(), DoubledConv()], ids=lambda f: type(f).__name__)
 def test_filtering_can_be_differentiated_twice(filtering: Filtering) -> None:
     """As gradient penalties through a frozen network ask for."""
     x, weight, bias = operands(3, 4, 8, 8)
@@ -83,7 +83,7 @@ def test_filtering_rounds_as_a_convolution_does() -> None:
     assert error(minimal_filtering(*small, F4()), truth) < max(3 * direct, 1e-6)
 
 
-@pytest.mark.parametrize(("filtering", "factor"), [(Doubled(), 3), (F2(), 4)], ids=["Doubled", "F2"])
+@pytest.mark.parametrize(("filtering", "factor"), [(DoubledConv(), 3), (F2(), 4)], ids=["Doubled", "F2"])
 def test_filtering_rounds_little_more_in_bf16(filtering: Filtering, factor: float) -> None:
     """Products are rounded before they are added: a few times the error of the direct convolution, where F(4,3) would have 7 times."""
     x, weight, bias = operands(64, 64, 16, 16)
@@ -196,7 +196,7 @@ def test_a_feature_network_in_training_is_the_plain_one(monkeypatch: pytest.Monk
     torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("filtering", [F4(), F2(), Doubled()], ids=lambda f: type(f).__name__)
+@pytest.mark.parametrize("filtering", [F4(), F2(), DoubledConv()], ids=lambda f: type(f).__name__)
 @pytest.mark.parametrize(("height", "width", "above", "below"), [(1, 1, 0, 0), (3, 5, 1, 1), (8, 8, 0, 1), (9, 7, 1, 0), (22, 13, 1, 1)])
 def test_rows_of_a_map_without_a_gradient(
     filtering: Filtering, height: int, width: int, above: int, below: int, monkeypatch: pytest.MonkeyPatch

@@ -34,7 +34,7 @@ def share_cores() -> None:
         os.environ[SPIN_COUNT] = SPINS
 
 
-class Place(NamedTuple):
+class ProcessPlace(NamedTuple):
     """Where a process stands among those that were started together."""
 
     rank: int
@@ -44,11 +44,11 @@ class Place(NamedTuple):
     """number on its machine"""
 
 
-def place() -> Place | None:
+def place() -> ProcessPlace | None:
     """This process's place; None where it is alone. Who has started several also says where they meet, in MASTER_ADDR."""
     for rank, size, local in NAMES:
         if rank in os.environ and int(os.environ.get(size, "1")) > 1 and "MASTER_ADDR" in os.environ:
-            return Place(int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local, "0")))
+            return ProcessPlace(int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local, "0")))
     return None
 
 

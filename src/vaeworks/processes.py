@@ -84,7 +84,7 @@ def process_sum(numbers: list[float]) -> list[float]:
     return told.tolist()
 
 
-def main_first(work: Callable[[], T]) -> T:
+def on_rank0(work: Callable[[], T]) -> T:
     """What `work` returns in process 0, in every process; what it raises is raised in every process.
 
     The result must be plain data: it is sent around.
@@ -103,7 +103,7 @@ def main_first(work: Callable[[], T]) -> T:
     return told[0]
 
 
-def together(work: Callable[[], T]) -> T:
+def on_all_ranks(work: Callable[[], T]) -> T:
     """What `work` returns in each process; what it raises in any is raised in every process."""
     if world_size() == 1:
         return work()
@@ -144,7 +144,7 @@ def broadcast_tensors(tensors: dict[str, Tensor] | None) -> dict[str, Tensor]:
     if world_size() == 1:
         assert tensors is not None
         return tensors
-    shapes = main_first(lambda: {name: (t.shape, t.dtype) for name, t in (tensors or {}).items()})
+    shapes = on_rank0(lambda: {name: (t.shape, t.dtype) for name, t in (tensors or {}).items()})
     found = {}
     for name, (shape, dtype) in shapes.items():
         tensor = tensors[name].to(_device()) if tensors else torch.empty(shape, dtype=dtype, device=_device())

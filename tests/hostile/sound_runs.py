@@ -18,11 +18,11 @@ from vaeworks.doctor.record import write_finding
 from vaeworks.formats import save
 from vaeworks.models import build
 from vaeworks.precompute.index import INDEX, STATISTICS
-from vaeworks.precompute.plan import Plan, Settings
+from vaeworks.precompute.plan import LatentsPlan, Settings
 from vaeworks.train.checkpoint import Position, save_checkpoint
 from vaeworks.train.start import initial_model
 from vaeworks.train.supervision import Supervisor
-from vaeworks.train.trained import Trained
+from vaeworks.train.trained import TrainState
 
 MODEL = AutoencoderConfig(channels=4, channel_mult=(1, 1), num_res_blocks=1, norm_groups=2, latent_channels=2, mid_attention=False)
 CONFIG = TrainConfig(model=MODEL, data=DataConfig(size=16), images=4000, trackers=(), precision="fp32")
@@ -66,9 +66,9 @@ def finished_run(folder: Path) -> None:
     (folder / "result.json").write_text(dumps(result))
 
 
-def new_trained() -> Trained:
+def new_trained() -> TrainState:
     """What CONFIG trains, before its first step."""
-    return Trained.of(initial_model(CONFIG), CONFIG, discriminator=None)
+    return TrainState.of(initial_model(CONFIG), CONFIG, discriminator=None)
 
 
 def checkpoints(folder: Path) -> None:
@@ -80,7 +80,7 @@ def checkpoints(folder: Path) -> None:
 
 def latents(folder: Path) -> None:
     """Latents of five images in two shards."""
-    plan = Plan("m" * 64, "i" * 64, 5, "", Settings(size=16, shard_size=3))
+    plan = LatentsPlan("m" * 64, "i" * 64, 5, "", Settings(size=16, shard_size=3))
     shards = plan.shards()
     for shard in shards:
         count = len(shard)

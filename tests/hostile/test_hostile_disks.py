@@ -28,7 +28,7 @@ from vaeworks.formats import files, scratch
 from vaeworks.formats.files import atomic, map_file, write_picture, write_text
 from vaeworks.formats.locks import LOCK, alone_in
 from vaeworks.models import Autoencoder
-from vaeworks.precompute import LatentSet, Settings, encode_set
+from vaeworks.precompute import LatentSet, Settings, encode_dataset
 from vaeworks.precompute import encode as encode_module
 from vaeworks.precompute import index as index_module
 
@@ -364,7 +364,7 @@ def test_images_whose_results_would_have_too_long_names(tiny: Autoencoder, tmp_p
 
 def encoded(tiny: Autoencoder, pictures: Path, out: Path, **options: Any) -> Any:
     settings = Settings(size=options.pop("size", 16), shard_size=options.pop("shard_size", 2))
-    return encode_set(tiny, scan(str(pictures), decode=False), out, settings, workers=0, **options)
+    return encode_dataset(tiny, scan(str(pictures), decode=False), out, settings, workers=0, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from ..errors import ConfigError, DataError
 from ..models import Autoencoder
 from ..models.digest import SAME_PRECISION, model_digest
 from .anomaly.arrays import validated
-from .anomaly.sight import PcaSight, VaeSight, batches
+from .anomaly.sight import PcaExtractor, VaeExtractor, batches
 from .codes import Track
 
 Array = NDArray[Any]
@@ -62,12 +62,12 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
         autoencoder = self._network()
         images = self._images(X, autoencoder, reset=True)
         if autoencoder is not None:
-            self.sight_: VaeSight | PcaSight = VaeSight(autoencoder)
+            self.sight_: VaeExtractor | PcaExtractor = VaeExtractor(autoencoder)
             self.digest_ = model_digest(autoencoder)
         elif (images == images[0]).all():
             raise DataError(f"principal components need images that differ; X has {len(images)} sample(s), without a difference")
         else:
-            self.sight_ = PcaSight.fitted(images)
+            self.sight_ = PcaExtractor.fitted(images)
         self.image_shape_ = images.shape[1:]
         self.latent_shape_ = self.sight_.latents(images[:1]).shape[1:]
         if self.standardize:
@@ -78,7 +78,7 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
         """Features n d: float32 of a VAE, float64 of principal components. Errors: ConfigError for images of another shape."""
         check_is_fitted(self)
         sight = self._sight()
-        images = self._images(X, sight.autoencoder if isinstance(sight, VaeSight) else None, reset=False)
+        images = self._images(X, sight.autoencoder if isinstance(sight, VaeExtractor) else None, reset=False)
         if images.shape[1:] != self.image_shape_:
             raise ConfigError(f"images are c h w = {images.shape[1:]}, the features were fitted on {self.image_shape_}; resize them")
         return np.concatenate([self._rows(sight.latents(part)) for part in batches(images, self.track or iter)])
@@ -103,7 +103,7 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
             return load(self.autoencoder).float().to(resolve_device("auto"))
         return self.autoencoder
 
-    def _sight(self) -> VaeSight | PcaSight:
+    def _sight(self) -> VaeExtractor | PcaExtractor:
         """Errors: ConfigError where a name has come to mean another model."""
         if not hasattr(self, "sight_"):
             network = self._network()
@@ -112,7 +112,7 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
                 raise ConfigError(
                     f"{self.autoencoder} is another model than the features were fitted with; give that one {SAME_PRECISION}, or fit again"
                 )
-            self.sight_ = VaeSight(network)
+            self.sight_ = VaeExtractor(network)
         return self.sight_
 
     def _images(self, X: ArrayLike, autoencoder: Autoencoder | None, reset: bool) -> Array:  # noqa: N803

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..metrics.bootstrap import Interval
 from ..metrics.features import Features
-from .anomaly.sight import PcaSight
+from .anomaly.sight import PcaExtractor
 from .codes import Codes, Track
 from .features import Pool, pooled
 from .label_draws import Draws, student
@@ -49,7 +49,7 @@ class Representation:
 
 
 @dataclass(frozen=True)
-class Row:
+class RepresentationRow:
     """A classifier on a representation."""
 
     representation: str
@@ -88,7 +88,7 @@ def check_features(features: Features, size: int) -> None:
 
 
 def _components(rows: Array) -> Array:
-    return PcaSight.fitted(rows).latents(rows)[:, :, 0, 0]
+    return PcaExtractor.fitted(rows).latents(rows)[:, :, 0, 0]
 
 
 def normalized(rows: Array) -> Array:
@@ -131,7 +131,7 @@ def nearest_neighbours(x: Array, y: Array, test: Array) -> Array:
     return KNeighborsClassifier(count, weights="distance", algorithm="brute").fit(x, y).predict(test)
 
 
-def few_labels(representations: Sequence[Representation], draws: Draws, seed: int = 0, track: Track = iter) -> list[Row]:
+def few_labels(representations: Sequence[Representation], draws: Draws, seed: int = 0, track: Track = iter) -> list[RepresentationRow]:
     """Both classifiers on every representation, with the same labels and the same test images for all of them."""
     tasks = [(r, choice, count) for r in representations for choice, by_count in enumerate(draws.labelled) for count in by_count]
     right: dict[tuple[str, str, int], list[float]] = {}
@@ -146,16 +146,16 @@ def few_labels(representations: Sequence[Representation], draws: Draws, seed: in
             right.setdefault((representation.name, name, count), []).append(float((classes == truth).mean()))
     counts = list(draws.labelled[0])
 
-    def row(r: Representation, classifier: str) -> Row:
+    def row(r: Representation, classifier: str) -> RepresentationRow:
         each = {count: tuple(right[r.name, classifier, count]) for count in counts}
         gains = {count: student(np.subtract(each[count], right[PIXELS, classifier, count])) for count in counts}
         c = {count: tuple(chosen[r.name, count]) for count in counts} if classifier == LINEAR else {}
-        return Row(r.name, classifier, r.rows.shape[1], each, {count: student(values) for count, values in each.items()}, gains, c)
+        return RepresentationRow(r.name, classifier, r.rows.shape[1], each, {count: student(values) for count, values in each.items()}, gains, c)
 
     return [row(r, classifier) for classifier in (LINEAR, NEAREST) for r in representations]
 
 
-def charts(rows: Sequence[Row], chance: float) -> dict[str, str]:
+def charts(rows: Sequence[RepresentationRow], chance: float) -> dict[str, str]:
     """An SVG for each classifier: accuracy over labels per class, a line for every representation. Errors: MissingExtraError."""
     from ..pages.page import line_chart
 

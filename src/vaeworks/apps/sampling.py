@@ -25,7 +25,7 @@ POSTERIOR = 102
 
 
 @dataclass(frozen=True, eq=False)
-class Sampled:
+class SampledSet:
     """Pictures, and what they are like."""
 
     pixels: Tensor
@@ -50,9 +50,9 @@ class Sampled:
         }  # fmt: skip
 
 
-def sample(autoencoder: Autoencoder, density: Density, count: int, seed: int = 0, track: Track = iter) -> Sampled:
+def sample(autoencoder: Autoencoder, density: Density, count: int, seed: int = 0, track: Track = iter) -> SampledSet:
     """Pictures of a density that knows its shape."""
-    return Sampled(decode_pixels(autoencoder, density.sample(count, seed), track), density.stated)
+    return SampledSet(decode_pixels(autoencoder, density.sample(count, seed), track), density.stated)
 
 
 def read_halves(
@@ -71,7 +71,7 @@ def read_halves(
 
 def sample_like(
     autoencoder: Autoencoder, density: Density, known: Codes, held_out: Codes, count: int, seed: int = 0, track: Track = iter
-) -> Sampled:
+) -> SampledSet:
     """Fit a density to samples of the known images' posteriors, draw pictures from it, and judge them beside held-out images.
 
     All columns are of as many pictures as there are samples or held-out images, whichever are fewer, because Fréchet distance and
@@ -90,7 +90,7 @@ def sample_like(
         "their reconstructions": space.judge(decode_pixels(autoencoder, held_out.mean[rows], track)),
     }  # fmt: skip
     spread = drawn.std((0, 2, 3)).square().mean().sqrt().item()
-    return Sampled(made.pixels, made.stated, space.stated, figures, spread, _bits(known))
+    return SampledSet(made.pixels, made.stated, space.stated, figures, spread, _bits(known))
 
 
 def _bits(codes: Codes) -> float | None:

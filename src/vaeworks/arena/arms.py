@@ -18,7 +18,7 @@ import torch
 from ..config import TrainConfig, dumps, to_dict
 from ..data import ImageSet
 from ..data.image_set import is_held_out
-from ..data.place import Place
+from ..data.place import ImageRef
 from ..doctor.examination import examine
 from ..doctor.patient import spaced
 from ..errors import FormatError
@@ -29,7 +29,7 @@ from ..metrics import psnr
 from ..train import Interrupted, train
 from ..train.run import RESULT, RUN
 from .encoded import BATCH
-from .pictures import Pictures, Progress, open_pictures
+from .pictures import ArenaImages, Progress, open_pictures
 from .pool import heard, run_all
 
 FACTS = "arm.json"
@@ -42,7 +42,7 @@ EXAMINED = 512
 
 
 @dataclass(frozen=True)
-class Arm:
+class StudyArm:
     """One autoencoder of one seed."""
 
     name: str
@@ -83,7 +83,7 @@ class ArmTask:
     """a folder of `prepare`"""
     images: ImageSet
     labels: tuple[str, ...] | None
-    masks: tuple[Place | None, ...] | None
+    masks: tuple[ImageRef | None, ...] | None
 
     @property
     def place(self) -> Path:
@@ -91,7 +91,7 @@ class ArmTask:
         return arm_folder(self.folder, self.name, self.config, self.seed, self.source)
 
 
-def train_arms(tasks: Sequence[ArmTask], jobs: int, say: Callable[[str], None], progress: Progress) -> list[Arm]:
+def train_arms(tasks: Sequence[ArmTask], jobs: int, say: Callable[[str], None], progress: Progress) -> list[StudyArm]:
     """All arms, `jobs` at once; what is missing of them is done.
 
     Errors: those of `train`; KeyboardInterrupt with what is done kept.
@@ -105,7 +105,7 @@ def train_arms(tasks: Sequence[ArmTask], jobs: int, say: Callable[[str], None], 
     return [read_arm(task.place) for task in tasks]
 
 
-def work(task: ArmTask, wanted: Callable[[], bool], tell: Callable[[int], None]) -> Arm | None:
+def work(task: ArmTask, wanted: Callable[[], bool], tell: Callable[[int], None]) -> StudyArm | None:
     """One arm, in this process; None if it was stopped."""
     run = task.place / "run"
     if not (run / RESULT).exists():
@@ -123,25 +123,25 @@ def work(task: ArmTask, wanted: Callable[[], bool], tell: Callable[[int], None])
     pictures = open_pictures(task.pictures)
     figures = _reconstruction(path, pictures, task.images, task.config.data.val_fraction)
     doctor = _examined(path, pictures.size, task.images, task.labels, task.masks)
-    arm = Arm(task.name, task.seed, str(path.relative_to(task.folder)), **figures, doctor=doctor, seconds=seconds)
+    arm = StudyArm(task.name, task.seed, str(path.relative_to(task.folder)), **figures, doctor=doctor, seconds=seconds)
     write_text(task.place / FACTS, dumps(asdict(arm)) + "\n")
     return arm
 
 
-def read_arm(place: Path) -> Arm:
+def read_arm(place: Path) -> StudyArm:
     """What `train_arm` has left. Errors: FormatError."""
     values = read_json(place / FACTS)
     try:
         doctor = {k: math.nan if v is None else v for k, v in values.pop("doctor").items()}
         plain: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
-        found = Arm(**plain, doctor=doctor)
+        found = StudyArm(**plain, doctor=doctor)
         _check(found)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise FormatError(f"{place / FACTS} is no arm's record: {error}; delete it, and it is made again") from None
     return found
 
 
-def _check(arm: Arm) -> None:
+def _check(arm: StudyArm) -> None:
     """Errors: TypeError for fields of other kinds; ValueError for a model outside the study's folder."""
     texts, numbers = (arm.name, arm.path), (arm.psnr, arm.bits, arm.std, arm.seconds, *arm.doctor.values())
     if not all(isinstance(t, str) for t in texts) or type(arm.seed) is not int or not all(isinstance(n, (int, float)) for n in numbers):
@@ -151,7 +151,7 @@ def _check(arm: Arm) -> None:
 
 
 @torch.inference_mode()
-def _reconstruction(path: Path, pictures: Pictures, images: ImageSet, val_fraction: float) -> dict[str, Any]:
+def _reconstruction(path: Path, pictures: ArenaImages, images: ImageSet, val_fraction: float) -> dict[str, Any]:
     """PSNR on held-out images, and the latents' bits and spread."""
     vae = load(path).eval()
     held_out = [i for i, file in enumerate(images.files) if is_held_out(file.digest, val_fraction)] or list(range(pictures.count))

@@ -11,8 +11,8 @@ from ..doctor.panels.smuggling import FAR, NONLOCAL, NORM_OUTLIER
 from ..metrics.bootstrap import Interval
 from ..recipes.studies import BASELINE
 from .page import number
-from .studied import Studies, Study, whole_records
-from .verdict import TIE, Comparison
+from .studied import Studies, StudyRecord, whole_records
+from .verdict import TIE, BaselineComparison
 
 Standing = Literal["supported", "contradicted", "undecided", "not run"]
 
@@ -21,7 +21,7 @@ Standing = Literal["supported", "contradicted", "undecided", "not run"]
 class Evidence:
     """A table: rows of a study against another row, or figures of the doctor instead."""
 
-    study: Study
+    study: StudyRecord
     rows: Sequence[str]
     against: str = BASELINE
     doctor: Mapping[str, str] | None = None
@@ -171,7 +171,7 @@ def too_much(studies: Studies) -> Claim:
     return Claim(said, tested, standing, "; ".join(words for _, words in halves) + narrow, evidence)
 
 
-def _hurt(what: str, study: Study, row: str) -> tuple[Standing, str]:
+def _hurt(what: str, study: StudyRecord, row: str) -> tuple[Standing, str]:
     learned, final = (study.compared(row, distance=d) for d in ("fd_recon", "fd_real"))
     harmless = [study.bounded(row, worse=True, distance=d) for d in ("fd_recon", "fd_real")]
     words = study.doubt(row, BASELINE) or f"latents {learned.verdict}, pictures in the end {final.verdict}"
@@ -220,16 +220,16 @@ def smuggling(studies: Studies) -> Claim:
 CLAIMS: tuple[Callable[[Studies], Claim], ...] = (weak_kl, free_channels, old_discriminator, better_without_kl, too_much, smuggling)
 
 
-def _others(study: Study) -> list[str]:
+def _others(study: StudyRecord) -> list[str]:
     return [name for name in study.arms if name != BASELINE]
 
 
-def _named(study: Study, begins: str) -> list[str]:
+def _named(study: StudyRecord, begins: str) -> list[str]:
     """Rows of a sweep besides the baseline, the smallest value first."""
     return sorted((n for n in _others(study) if n.startswith(begins)), key=lambda name: float(name.removeprefix(begins)))
 
 
-def _more_channels(study: Study) -> list[str]:
+def _more_channels(study: StudyRecord) -> list[str]:
     return [row for row in _named(study, f"f{study.scale.factor}c") if int(row.partition("c")[2]) > 4]
 
 
@@ -238,7 +238,7 @@ def _not_run(said: str, tested: str, study: str) -> Claim:
 
 
 def _by(
-    study: Study, rows: Sequence[str], supported: bool, contradicted: bool, if_so: str, if_not: str, obstacle: str = ""
+    study: StudyRecord, rows: Sequence[str], supported: bool, contradicted: bool, if_so: str, if_not: str, obstacle: str = ""
 ) -> tuple[Standing, str]:  # fmt: skip
     if supported:
         return "supported", if_so
@@ -248,7 +248,7 @@ def _by(
     return "undecided", study.doubt(*rows) or obstacle or missing or "not beyond doubt with both generators"
 
 
-def _figures(found: Sequence[Comparison]) -> str:
+def _figures(found: Sequence[BaselineComparison]) -> str:
     """Ratios with their intervals, the smaller generator first."""
     return ", ".join(f"{c.row} ({'; '.join(map(ratio, c.ratios.values()))})" for c in found)
 

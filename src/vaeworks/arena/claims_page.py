@@ -12,11 +12,11 @@ from typing import Any
 from ..config import ArenaConfig
 from ..formats.files import write_text
 from ..pages.scatter import Point, alone, scatter
-from ..recipes.studies import BASELINE, STUDIES, Scale
+from ..recipes.studies import BASELINE, STUDIES, StudyScale
 from .claims import Claim, Evidence, judge, ratio
 from .outcome import DISTANCES
 from .page import TITLES, number
-from .studied import Studies, Study, whole_records
+from .studied import Studies, StudyRecord, whole_records
 from .verdict import TIE
 
 PAGE = "six-claims.md"
@@ -142,7 +142,7 @@ def _compared(evidence: Evidence) -> list[str]:
     return table(["autoencoder", "PSNR, dB", "latents, times", "verdict", "pictures, times", "verdict"], rows)
 
 
-def _decibel(study: Study, row: str) -> str:
+def _decibel(study: StudyRecord, row: str) -> str:
     value = study.arm(row, "psnr")
     return f"{value:.1f}" if math.isfinite(value) else "–"
 
@@ -169,7 +169,7 @@ def plots(studies: Studies) -> dict[str, str]:
     return made
 
 
-def _point(study: Study, row: str, distance: str) -> Point | None:
+def _point(study: StudyRecord, row: str, distance: str) -> Point | None:
     psnr, figure = study.each(row, "psnr"), study.row(row)["figures"][distance][study.probes[-1]]
     if not psnr or figure["value"] is None:
         return None
@@ -230,7 +230,7 @@ def _cost(studies: Studies) -> Iterator[str]:
     )
 
 
-def seconds(studies: Sequence[Study]) -> float:
+def seconds(studies: Sequence[StudyRecord]) -> float:
     """Of training, over all processes; autoencoders and trials that studies share are counted once."""
     arms = {arm["path"]: arm["seconds"] for study in studies for found in study.arms.values() for arm in found}
     trials = {
@@ -240,14 +240,14 @@ def seconds(studies: Sequence[Study]) -> float:
     return math.fsum(arms.values()) + math.fsum(trials.values())
 
 
-def command(study: Study) -> str:
+def command(study: StudyRecord) -> str:
     """What makes this study again, as far as its record tells: settings that differ from the command's own."""
     config, scale = study.arena["config"], asdict(study.scale)
     seeds = min(map(len, study.arms.values()))
     words = ["vaeworks", "arena", "study", study.name, "--data", study.arena["data"]["source"], "--out", "DIR"]
     words += ["--images", str(scale["images"]), "--vae-seeds", str(seeds)]
     words += ["--budget", str(config["images"]), "--seeds", str(len(config["seeds"]))]
-    words += _unusual(scale, asdict(Scale()), ("size", "channels"))
+    words += _unusual(scale, asdict(StudyScale()), ("size", "channels"))
     words += _unusual(config, asdict(ArenaConfig()), ("tokens", "probes", "shifts", "samples"))
     if study.left_out:
         words += ["--arms", *(name for name in study.arms if name != BASELINE)]

@@ -15,7 +15,7 @@ from ..data.order import Order, random_seed
 from ..errors import DataError
 from ..formats.files import atomic, read_tensors, write_tensors
 from ..images import to_model_range
-from .pictures import Pictures, Progress, some
+from .pictures import ArenaImages, Progress, some
 
 VERSION = 1
 """Of network and training: figures of another one are others."""
@@ -63,7 +63,7 @@ class Classifier(nn.Module):
         return features, self.head(features)
 
 
-def trained(pictures: Pictures, folder: Path, device: torch.device, progress: Progress | None = None) -> tuple[Classifier, float]:
+def trained(pictures: ArenaImages, folder: Path, device: torch.device, progress: Progress | None = None) -> tuple[Classifier, float]:
     """The classifier of these pictures, and its accuracy on the eighth that it has not seen; from the folder, if it is there.
 
     Errors: DataError for pictures without at least two classes.
@@ -81,7 +81,7 @@ def trained(pictures: Pictures, folder: Path, device: torch.device, progress: Pr
     return network.to(device).eval(), float(facts["accuracy"])
 
 
-def _train(network: Classifier, pictures: Pictures, progress: Progress | None) -> float:
+def _train(network: Classifier, pictures: ArenaImages, progress: Progress | None) -> float:
     unseen = torch.from_numpy(some(pictures.count, -(-pictures.count // HELD_OUT)))
     seen = torch.from_numpy(np.setdiff1d(np.arange(pictures.count), unseen))
     fit(network, lambda rows: pictures.batch(seen[rows].numpy()), pictures.labels[seen], count=IMAGES, batch=BATCH, progress=progress)

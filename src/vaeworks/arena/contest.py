@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from ..config import ArenaConfig
-from ..metrics.frechet import Moments, moments, moments_distance
+from ..metrics.frechet import FeatureMoments, moments, moments_distance
 from .encoded import Encoded, encode, open_encoded, place_of
 from .entrants import Entrant
-from .judge import Judge, kept_array, open_judge, parts
-from .pictures import Pictures, open_pictures, some
+from .judge import Scorer, kept_array, open_scorer, parts
+from .pictures import ArenaImages, open_pictures, some
 from .pool import run_all
 from .space import SpaceSpec, open_space
 from .trial import Result, Trial, protocol_key, run_trial
@@ -27,7 +27,7 @@ RECONSTRUCTED = 4096
 
 
 @dataclass(frozen=True)
-class Ground:
+class ArenaContext:
     """Where an arena takes place: what every process opens for itself."""
 
     folder: Path
@@ -59,7 +59,7 @@ class Floor:
 class Task:
     """One trial for whichever process is free."""
 
-    ground: Ground
+    ground: ArenaContext
     spec: SpaceSpec
     name: str
     trial: Trial
@@ -67,21 +67,21 @@ class Task:
 
 
 @lru_cache(maxsize=2)
-def open_ground(ground: Ground) -> tuple[Pictures, Judge]:
-    """Pictures and judge, once in every process. Errors: those of `open_judge`."""
+def open_context(ground: ArenaContext) -> tuple[ArenaImages, Scorer]:
+    """Pictures and judge, once in every process. Errors: those of `open_scorer`."""
     pictures = open_pictures(ground.pictures)
-    return pictures, open_judge(pictures, ground.features, ground.weights, ground.folder / "features", torch.device(ground.device))
+    return pictures, open_scorer(pictures, ground.features, ground.weights, ground.folder / "features", torch.device(ground.device))
 
 
 @lru_cache(maxsize=2)
-def open_arm(ground: Ground, spec: SpaceSpec, name: str) -> tuple[Encoded, Moments]:
+def open_arm(ground: ArenaContext, spec: SpaceSpec, name: str) -> tuple[Encoded, FeatureMoments]:
     """An encoded space, and the moments of its reconstructions' features."""
-    pictures, judge = open_ground(ground)
+    pictures, judge = open_context(ground)
     encoded = open_encoded(open_space(spec, ground.device), pictures, ground.spaces, ground.config.tokens, name)
     return encoded, moments(reconstructions(encoded, pictures, judge, ground))
 
 
-def reconstructions(encoded: Encoded, pictures: Pictures, judge: Judge, ground: Ground) -> np.ndarray:
+def reconstructions(encoded: Encoded, pictures: ArenaImages, judge: Scorer, ground: ArenaContext) -> np.ndarray:
     """Features of reconstructions from samples of posteriors, n d, of some of the pictures; kept beside the latents."""
 
     def make() -> np.ndarray:
@@ -98,16 +98,16 @@ def reconstructions(encoded: Encoded, pictures: Pictures, judge: Judge, ground: 
     return kept_array(place_of(encoded.space, pictures, ground.spaces) / f"recon-{judge.key}.npy", make)
 
 
-def prepare_arm(ground: Ground, spec: SpaceSpec, name: str, progress: Callable[[int, int], None] | None = None) -> tuple[str, Floor]:
+def prepare_arm(ground: ArenaContext, spec: SpaceSpec, name: str, progress: Callable[[int, int], None] | None = None) -> tuple[str, Floor]:
     """Encode the pictures in a space, and judge its reconstructions: its digest, and what they score."""
-    pictures, judge = open_ground(ground)
+    pictures, judge = open_context(ground)
     encoded = encode(open_space(spec, ground.device), pictures, ground.spaces, ground.config.tokens, name, progress)
     found = reconstructions(encoded, pictures, judge, ground)
     as_many = found[some(len(found), ground.config.samples)]
     return encoded.space.digest, Floor(moments_distance(moments(as_many), judge.real_moments), encoded.shape)
 
 
-def trial_folder(ground: Ground, trial: Trial, judge: Judge) -> Path:
+def trial_folder(ground: ArenaContext, trial: Trial, judge: Scorer) -> Path:
     """Where a trial is kept: named by everything that its figures depend on."""
     key = hashlib.sha256(f"{trial.space} {protocol_key(ground.config, judge)}".encode()).hexdigest()[:16]
     return ground.folder / "trials" / f"{key}-{trial.probe}-{trial.shift}-{trial.seed}"
@@ -123,8 +123,8 @@ class Held:
     """by entrant and shift: the trials that decided on it"""
 
 
-def hold(
-    ground: Ground, entrants: Sequence[Entrant], digests: dict[SpaceSpec, str], jobs: int,
+def run_trials(
+    ground: ArenaContext, entrants: Sequence[Entrant], digests: dict[SpaceSpec, str], jobs: int,
     say: Callable[[str], None] = lambda line: None, progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Held:  # fmt: skip
     """Run what is missing of all trials.
@@ -134,7 +134,7 @@ def hold(
     Errors: KeyboardInterrupt after Ctrl-C or SIGTERM, with everything kept.
     """
     config = ground.config
-    judge = open_ground(ground)[1]
+    judge = open_context(ground)[1]
     first = config.probes[0]
     total = len(entrants) * (len(config.shifts) + len(config.probes) * len(config.seeds) - 1) * config.images
 
@@ -187,7 +187,7 @@ def _told(task: Task, result: Result) -> str:
 
 def work(task: Task, wanted: Callable[[], bool], tell: Callable[[int], None] | None) -> Result | None:
     """One trial, in this process; None if it was stopped."""
-    _, judge = open_ground(task.ground)
+    _, judge = open_context(task.ground)
     encoded, recon = open_arm(task.ground, task.spec, task.name)
     config = task.ground.config
     return run_trial(task.folder, task.trial, encoded, recon, judge, config, torch.device(task.ground.device), wanted, tell)

@@ -17,7 +17,7 @@ from ..formats.arrays import read_array
 from ..formats.files import atomic, map_file, read_json, write_text
 from ..images import from_model_range, to_model_range
 from ..models import Posterior
-from .pictures import Pictures, Progress
+from .pictures import ArenaImages, Progress
 from .space import Space
 
 BATCH = 64
@@ -104,12 +104,12 @@ def patch_for(shape: tuple[int, int, int], tokens: int, name: str) -> int:
     return shape[1] // side
 
 
-def place_of(space: Space, pictures: Pictures, folder: Path) -> Path:
+def place_of(space: Space, pictures: ArenaImages, folder: Path) -> Path:
     """Where pictures in a space are kept below a folder."""
     return folder / f"{space.digest[:16]}-{pictures.digest[:16]}"
 
 
-def encode(space: Space, pictures: Pictures, folder: Path, tokens: int, name: str, progress: Progress | None = None) -> Encoded:
+def encode(space: Space, pictures: ArenaImages, folder: Path, tokens: int, name: str, progress: Progress | None = None) -> Encoded:
     """Encode all pictures once, into a folder; what is there of the same space and pictures is taken.
 
     Errors: ConfigError for a space of other images or latents that do not give so many tokens; DataError for latents that are not finite,
@@ -129,7 +129,7 @@ def encode(space: Space, pictures: Pictures, folder: Path, tokens: int, name: st
     return open_encoded(space, pictures, folder, tokens, name)
 
 
-def open_encoded(space: Space, pictures: Pictures, folder: Path, tokens: int, name: str) -> Encoded:
+def open_encoded(space: Space, pictures: ArenaImages, folder: Path, tokens: int, name: str) -> Encoded:
     """What `encode` has left.
 
     Errors: FormatError where it has not been there; ConfigError for latents that do not give so many tokens.
@@ -149,7 +149,7 @@ def open_encoded(space: Space, pictures: Pictures, folder: Path, tokens: int, na
 
 
 @torch.inference_mode()
-def _encode(space: Space, pictures: Pictures, folder: Path, name: str, progress: Progress | None) -> None:
+def _encode(space: Space, pictures: ArenaImages, folder: Path, name: str, progress: Progress | None) -> None:
     shape = (pictures.count, *space.shape(pictures.size))
     mean = map_file(folder / MEAN, shape, np.float32)
     std: np.ndarray | None = None

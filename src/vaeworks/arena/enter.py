@@ -11,7 +11,7 @@ import torch
 from ..config import ArenaConfig
 from ..data import ImageSet
 from ..errors import ConfigError
-from .contest import Floor, Ground, hold, open_ground, prepare_arm
+from .contest import Floor, ArenaContext, run_trials, open_context, prepare_arm
 from .encoded import patch_for
 from .entrants import Entrant, checks
 from .outcome import Outcome, conclude
@@ -29,7 +29,7 @@ def silently(what: str) -> AbstractContextManager[Progress]:
     return nullcontext(lambda done, total: None)
 
 
-def enter(
+def run_arena(
     entrants: Sequence[Entrant], images: ImageSet, folder: Path, config: ArenaConfig, *, size: int, labels: Sequence[str] | None = None,
     baseline: str | None = None, features: str = "auto", weights: Path | None = None, with_checks: bool = True, jobs: int | None = None,
     device: torch.device | None = None, say: Callable[[str], None] = lambda line: None, begin: Begin = silently,
@@ -51,9 +51,9 @@ def enter(
     with begin("reading images") as progress:
         pictures = prepare(images, folder / "pictures", size, channels, labels, progress)
     place = folder / "pictures" / pictures.digest[:16]
-    ground = Ground(folder, place, features, weights, config, str(device))
+    ground = ArenaContext(folder, place, features, weights, config, str(device))
     with begin("a feature space"):
-        _, judge = open_ground(ground)
+        _, judge = open_context(ground)
     say(f"{pictures.count:,} images of {size} px in {max(1, len(pictures.classes))} classes; features: {judge.stated}")
 
     prepared: dict[SpaceSpec, tuple[str, Floor]] = {}
@@ -65,7 +65,7 @@ def enter(
     digests = {spec: digest for spec, (digest, _) in prepared.items()}
     floors = {entrant.name: prepared[entrant.space(0)][1] for entrant in everyone}
     with begin("training generators") as progress:
-        held = hold(ground, everyone, digests, at_once, say, progress)
+        held = run_trials(ground, everyone, digests, at_once, say, progress)
     return conclude(
         everyone, held, floors, config, base.name, protocol=protocol_key(config, judge), features=judge.stated, images=pictures.count,
         size=size, classes=len(pictures.classes), source=pictures.source,

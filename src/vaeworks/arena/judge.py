@@ -17,11 +17,11 @@ from ..formats.arrays import read_array
 from ..formats.files import atomic
 from ..images import to_model_range
 from ..metrics.features import Features, load_features, weights_digest
-from ..metrics.frechet import Moments, moments, moments_distance
+from ..metrics.frechet import FeatureMoments, moments, moments_distance
 from ..metrics.kernel import published_estimate
 from .classifier import BATCH, NOISE, Classifier, trained
 from .classifier import VERSION as CLASSIFIER_VERSION
-from .pictures import Pictures, Progress, some
+from .pictures import ArenaImages, Progress, some
 
 SELF = "classifier"
 """Features of a classifier trained on the same images."""
@@ -37,7 +37,7 @@ LEAST = 256
 
 
 @dataclass(frozen=True)
-class Score:
+class SampleSetScore:
     """One set of pictures, judged."""
 
     fd_real: float
@@ -54,10 +54,10 @@ class Score:
         return asdict(self)
 
 
-class Judge:
+class Scorer:
     """A feature space, and the real images in it."""
 
-    def __init__(self, pictures: Pictures, space: Features | Classifier, name: str, stated: str, folder: Path, device: torch.device):
+    def __init__(self, pictures: ArenaImages, space: Features | Classifier, name: str, stated: str, folder: Path, device: torch.device):
         self.pictures, self.space, self.name, self.stated, self.device = pictures, space, name, stated, device
         key = hashlib.sha256(f"{pictures.digest} {stated}".encode()).hexdigest()[:16]
         self.key = key
@@ -81,12 +81,12 @@ class Judge:
             return features.float().cpu().numpy(), logits.argmax(1).cpu().numpy()
         return np.stack([self.space(image) for image in part]), None
 
-    def score(self, features: np.ndarray, recon: Moments, recognized: float | None) -> Score:
+    def score(self, features: np.ndarray, recon: FeatureMoments, recognized: float | None) -> SampleSetScore:
         """Features n d of generated pictures against the real ones, and against reconstructions' moments."""
         found = moments(features)
         real = self.real[some(len(self.real), len(features))]
         kernel = published_estimate(real, features) if len(real) == len(features) else float("nan")
-        return Score(moments_distance(found, self.real_moments), moments_distance(found, recon), kernel, recognized)
+        return SampleSetScore(moments_distance(found, self.real_moments), moments_distance(found, recon), kernel, recognized)
 
 
 def parts(count: int) -> list[np.ndarray]:
@@ -102,9 +102,9 @@ def kept_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     return read_array(path)
 
 
-def open_judge(
-    pictures: Pictures, name: str, weights: Path | None, folder: Path, device: torch.device, progress: Progress | None = None
-) -> Judge:
+def open_scorer(
+    pictures: ArenaImages, name: str, weights: Path | None, folder: Path, device: torch.device, progress: Progress | None = None
+) -> Scorer:
     """The judge of these pictures. name: classifier, or what `load_features` takes; auto: the classifier where classes are large enough.
 
     folder: where the classifier is kept. Errors: DataError for too few images, saying how many are needed; those of `load_features`.
@@ -126,7 +126,7 @@ def open_judge(
     else:
         space = load_features(name, weights, device)
         stated = space.stated
-    judge = Judge(pictures, space, name, stated, folder, device)
+    judge = Scorer(pictures, space, name, stated, folder, device)
     if pictures.count < TIMES * judge.dimensions:
         raise DataError(
             f"{pictures.count} images of {pictures.source!r} are too few for the {judge.dimensions} dimensions of features {name!r}; "

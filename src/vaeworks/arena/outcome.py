@@ -13,7 +13,7 @@ from ..metrics.bootstrap import Interval
 from .contest import Floor, Held
 from .entrants import CHECKS, Entrant
 from .trial import Result
-from .verdict import Comparison, Figures, compare, interval_of, mean_curve, seed_noise, speedup
+from .verdict import BaselineComparison, Figures, compare, interval_of, mean_curve, seed_noise, speedup
 
 SCHEMA = 1
 
@@ -33,7 +33,7 @@ MEMORIZED = 20
 
 
 @dataclass(frozen=True)
-class Row:
+class EntrantRow:
     """One entrant."""
 
     entrant: Entrant
@@ -49,7 +49,7 @@ class Row:
     """by shift: the smaller generator's distance to reconstructions, of the first seed, by which it was chosen"""
     speedup: Mapping[str, float]
     """by generator: how many times fewer images than the baseline it needs for the baseline's final distance to reconstructions"""
-    comparisons: Mapping[str, Comparison]
+    comparisons: Mapping[str, BaselineComparison]
     """by distance; () for the baseline"""
 
 
@@ -59,7 +59,7 @@ class Outcome:
 
     config: ArenaConfig
     baseline: str
-    rows: tuple[Row, ...]
+    rows: tuple[EntrantRow, ...]
     results: Results
     failures: tuple[str, ...]
     """what is wrong with the arena itself, in sentences; with any, no verdict is given"""
@@ -76,7 +76,7 @@ class Outcome:
         """Whether the arena's own checks have come out as they must."""
         return not self.failures
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> EntrantRow:
         """An entrant's."""
         return next(row for row in self.rows if row.entrant.name == name)
 
@@ -91,7 +91,7 @@ class Outcome:
         }  # fmt: skip
 
 
-def _row_dict(row: Row, results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
+def _row_dict(row: EntrantRow, results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
     return {
         "name": row.entrant.name, "check": row.entrant.check, "spaces": [asdict(spec) for spec in row.entrant.spaces],
         "latents": list(row.floor.shape), "floor": row.floor.fd_real,
@@ -115,7 +115,7 @@ def conclude(
         compared = {d: {n: _withheld(c) for n, c in by.items()} for d, by in compared.items()}
     curves = {n: {p: mean_curve([_curve(r) for r in results[n][p]]) for p in config.probes} for n in names}
     rows = tuple(
-        Row(
+        EntrantRow(
             e, floors[e.name],
             {d: {p: interval_of(figures[d][e.name][p], seed_noise(figures[d], p)) for p in config.probes} for d in DISTANCES},
             {p: _recognized(results[e.name][p]) for p in config.probes},
@@ -143,7 +143,7 @@ def _recognized(results: Sequence[Result]) -> float | None:
     return math.fsum(found) / len(found) if found else None
 
 
-def _failures(entrants: Sequence[Entrant], compared: Mapping[str, Comparison]) -> tuple[str, ...]:
+def _failures(entrants: Sequence[Entrant], compared: Mapping[str, BaselineComparison]) -> tuple[str, ...]:
     """Why the arena cannot be believed, by its own checks; also that it has none."""
     rows = {e.check: e for e in entrants if e.check is not None}
     said = []
@@ -156,8 +156,8 @@ def _failures(entrants: Sequence[Entrant], compared: Mapping[str, Comparison]) -
     return tuple(said)
 
 
-def _withheld(comparison: Comparison) -> Comparison:
-    return Comparison(comparison.row, comparison.ratios, "undecided", "the arena's own checks have failed")
+def _withheld(comparison: BaselineComparison) -> BaselineComparison:
+    return BaselineComparison(comparison.row, comparison.ratios, "undecided", "the arena's own checks have failed")
 
 
 def _notes(config: ArenaConfig, images: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from ..metrics.bootstrap import Interval
 from ..pages import chart, data_uri, write_page
 from ..pages.scatter import Point, scatter
 from .entrants import CHECKS
-from .outcome import DISTANCES, Distance, Outcome, Row
+from .outcome import DISTANCES, Distance, Outcome, EntrantRow
 from .study import StudyResult
 from .trial import SAMPLES
 from .verdict import mean_curve
@@ -93,7 +93,7 @@ def _distance(outcome: Outcome, distance: Distance) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _compared(outcome: Outcome, row: Row, distance: Distance) -> dict[str, Any]:
+def _compared(outcome: Outcome, row: EntrantRow, distance: Distance) -> dict[str, Any]:
     comparison = row.comparisons.get(distance)
     cells = []
     for probe in outcome.config.probes:
@@ -112,7 +112,7 @@ def _compared(outcome: Outcome, row: Row, distance: Distance) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _row(outcome: Outcome, row: Row) -> dict[str, Any]:
+def _row(outcome: Outcome, row: EntrantRow) -> dict[str, Any]:
     first = outcome.config.looks[-1] / outcome.config.looks[0]
     return {
         "name": row.entrant.name, "check": row.entrant.check, "speedups": [times(row.speedup[p], first) for p in outcome.config.probes],

@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class ArenaImages:
     """Squares, and their classes."""
 
     pixels: np.ndarray
@@ -59,7 +59,7 @@ class Pictures:
 
 def prepare(
     images: ImageSet, folder: Path, size: int, channels: int, labels: Sequence[str] | None, progress: Progress | None = None
-) -> Pictures:
+) -> ArenaImages:
     """Read every image once, as the middle square of `size` pixels, into a folder; what is there of the same images is taken.
 
     labels: a class per image. Errors: DataError where fewer than two can be read; VaeworksError where the disk is full.
@@ -105,7 +105,7 @@ def some(count: int, most: int) -> np.ndarray:
     return np.sort(chosen)
 
 
-def open_pictures(place: Path) -> Pictures:
+def open_pictures(place: Path) -> ArenaImages:
     """What `prepare` has left in a folder of its own.
 
     Errors: FormatError for a folder without it.
@@ -113,7 +113,7 @@ def open_pictures(place: Path) -> Pictures:
     facts, pixels = read_json(place / FACTS), read_array(place / PIXELS, mapped=True)
     try:
         count, labels = facts["count"], torch.tensor(facts["labels"], dtype=torch.int64)
-        found = Pictures(
+        found = ArenaImages(
             pixels[:count], labels, tuple(facts["classes"]), facts["digest"], facts["source"],
             tuple((name, reason) for name, reason in facts["skipped"]),
         )  # fmt: skip

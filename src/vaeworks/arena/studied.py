@@ -12,16 +12,16 @@ from typing import Any
 from ..config import PROBES
 from ..errors import ConfigError, FormatError, VaeworksError
 from ..formats.files import read_json
-from ..recipes.studies import BASELINE, STUDIES, Scale
+from ..recipes.studies import BASELINE, STUDIES, StudyScale
 from .page import STUDY_RECORD
-from .verdict import TIE, Comparison, Figures, compare
+from .verdict import TIE, BaselineComparison, Figures, compare
 
 SAME = ("config", "protocol", "features", "data")
 """What two arenas must have in common for their rows to be compared."""
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyRecord:
     """A study's record, as far as claims need it."""
 
     name: str
@@ -47,9 +47,9 @@ class Study:
         return self.values["arms"]
 
     @property
-    def scale(self) -> Scale:
+    def scale(self) -> StudyScale:
         """Of the autoencoders' training."""
-        return Scale(**self.values["scale"])
+        return StudyScale(**self.values["scale"])
 
     @property
     def probes(self) -> list[str]:
@@ -103,10 +103,10 @@ class Study:
         ]
         return f"{'; '.join(found)}: a disadvantage there that large generators do not have" if found else ""
 
-    def compared(self, row: str, against: str = BASELINE, distance: str = "fd_real") -> Comparison:
+    def compared(self, row: str, against: str = BASELINE, distance: str = "fd_real") -> BaselineComparison:
         """Two rows, by the arena's rule, and only with two autoencoders of each."""
         found, doubt = compare(self.figures(distance), row, against, self.probes), self.doubt(row, against)
-        return Comparison(row, found.ratios, "undecided", doubt) if doubt else found
+        return BaselineComparison(row, found.ratios, "undecided", doubt) if doubt else found
 
     def bounded(self, row: str, worse: bool, against: str = BASELINE, distance: str = "fd_real") -> bool:
         """Whether a row is, beyond doubt and with every generator, no worse (not `worse`: no better) than another by more than `TIE`."""
@@ -115,14 +115,14 @@ class Study:
             return False
         return all(i.high <= TIE if worse else i.low >= 1 / TIE for i in ratios.values())
 
-    def joined(self, other: Study) -> Study:
+    def joined(self, other: StudyRecord) -> StudyRecord:
         """With the rows of another study of the same protocol, images and scale; of any other study, none."""
         if self.values["scale"] != other.values["scale"] or any(self.arena.get(k) != other.arena.get(k) for k in SAME):
             return self
         rows = {row["name"]: row for study in (other, self) for row in study.arena["rows"]}
         both = self.arena["conclusive"] and other.arena["conclusive"]
         arena = {**self.arena, "rows": list(rows.values()), "conclusive": both}
-        return Study(self.name, {**self.values, "arms": {**other.arms, **self.arms}, "arena": arena})
+        return StudyRecord(self.name, {**self.values, "arms": {**other.arms, **self.arms}, "arena": arena})
 
 
 def _finals(trials: Sequence[Mapping[str, Any]], distance: str) -> list[float]:
@@ -141,13 +141,13 @@ def whole_records() -> Iterator[None]:
         raise FormatError(f"a study's record is not whole ({error!r:.150}); run the study again") from None
 
 
-Studies = Mapping[str, Study]
+Studies = Mapping[str, StudyRecord]
 
 
-def read_studies(folder: Path) -> dict[str, Study]:
+def read_studies(folder: Path) -> dict[str, StudyRecord]:
     """The studies that a folder holds. Errors: FormatError where it holds none, or a record is not whole."""
     paths = {name: folder / name / STUDY_RECORD for name in STUDIES}
-    found = {name: Study(name, read_json(path)) for name, path in paths.items() if path.exists()}
+    found = {name: StudyRecord(name, read_json(path)) for name, path in paths.items() if path.exists()}
     if not found:
         first = next(iter(STUDIES))
         raise FormatError(f"{folder} holds no finished study; `vaeworks arena study {first} --data SRC --out {folder}` makes one")

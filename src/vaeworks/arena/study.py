@@ -16,9 +16,9 @@ from ..config import ArenaConfig
 from ..data import scan
 from ..data.labels import find_labels, find_masks
 from ..errors import ConfigError
-from ..recipes.studies import Scale, Study
-from .arms import Arm, ArmTask, train_arms
-from .enter import Begin, enter, silently
+from ..recipes.studies import StudyScale, Study
+from .arms import StudyArm, ArmTask, train_arms
+from .run_arena import Begin, run_arena, silently
 from .entrants import Entrant
 from .outcome import Outcome
 from .pictures import prepare
@@ -49,8 +49,8 @@ class StudyResult:
 
     name: str
     question: str
-    scale: Scale
-    arms: Mapping[str, Sequence[Arm]]
+    scale: StudyScale
+    arms: Mapping[str, Sequence[StudyArm]]
     """by name, one a seed"""
     outcome: Outcome
     correlations: tuple[Correlation, ...]
@@ -68,7 +68,7 @@ class StudyResult:
 
 
 def run_study(
-    name: str, study: Study, source: str, folder: Path, scale: Scale, config: ArenaConfig, *, only: Sequence[str] = (), vae_seeds: int = 2,
+    name: str, study: Study, source: str, folder: Path, scale: StudyScale, config: ArenaConfig, *, only: Sequence[str] = (), vae_seeds: int = 2,
     features: str = "auto", weights: Path | None = None, labels: str | None = None, jobs: int | None = None,
     device: torch.device | None = None, say: Callable[[str], None] = lambda line: None, begin: Begin = silently,
 ) -> StudyResult:  # fmt: skip
@@ -76,7 +76,7 @@ def run_study(
 
     only: names of arms besides the baseline; by default all. vae_seeds: how often each autoencoder is trained; the generator's first seed
     takes the first one, and so on, so that the intervals know of both kinds of chance.
-    Errors: those of `train` and `enter`; KeyboardInterrupt after Ctrl-C, with everything kept.
+    Errors: those of `train` and `run_arena`; KeyboardInterrupt after Ctrl-C, with everything kept.
     """
     configs = _chosen(study.arms(scale), only)
     with begin("looking at images"):
@@ -90,7 +90,7 @@ def run_study(
         trained = train_arms(tasks, check_jobs(jobs, device or torch.device("cpu")), say, progress)
     arms = {n: [arm for arm in trained if arm.name == n] for n in configs}
     entrants = [Entrant(n, tuple(SpaceSpec("vae", str(folder / arm.path)) for arm in found)) for n, found in arms.items()]
-    outcome = enter(
+    outcome = run_arena(
         entrants, images, folder, config, size=scale.size, labels=classes, features=features, weights=weights, jobs=jobs, device=device,
         say=say, begin=begin,
     )  # fmt: skip
@@ -107,7 +107,7 @@ def _chosen(configs: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
     return {n: c for n, c in configs.items() if not only or n in only or n == baseline}
 
 
-def correlations(arms: Mapping[str, Sequence[Arm]], outcome: Outcome) -> tuple[Correlation, ...]:
+def correlations(arms: Mapping[str, Sequence[StudyArm]], outcome: Outcome) -> tuple[Correlation, ...]:
     """Of every figure of the doctor, and of PSNR, with the arena's distances; figures that are alike for all arms are left out."""
     names = list(arms)
     if len(names) < FEWEST:

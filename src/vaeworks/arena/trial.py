@@ -20,7 +20,7 @@ from ..data.order import Order, latent_noise, random_seed
 from ..errors import FormatError, TrainingError
 from ..formats.files import atomic, read_json, read_tensors, write_picture, write_tensors, write_text
 from ..images import grid
-from ..metrics.frechet import Moments
+from ..metrics.frechet import FeatureMoments
 from ..models.dit import DiT
 from ..train.ema import ema_update_
 from ..train.precision import autocast
@@ -28,7 +28,7 @@ from ..train.schedule import ema_decay
 from .classifier import BATCH
 from .encoded import Encoded
 from .flow import euler, flow_loss, shift_of
-from .judge import Judge, Score
+from .judge import Scorer, SampleSetScore
 
 RESULT, CHECKPOINT, SAMPLES, FEATURES = "result.json", "checkpoint.safetensors", "samples.png", "features.npy"
 
@@ -64,12 +64,12 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Look:
+class SampleScore:
     """Samples on the way."""
 
     images: int
     """that the generator had been trained on"""
-    score: Score
+    score: SampleSetScore
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Result:
     """What has come of a trial."""
 
     trial: Trial
-    looks: tuple[Look, ...]
+    looks: tuple[SampleScore, ...]
     loss: float
     """mean of the last tenth of the training; comparable within one space alone"""
     seconds: float
@@ -86,7 +86,7 @@ class Result:
     """where it is kept, with samples and their features"""
 
     @property
-    def last(self) -> Score:
+    def last(self) -> SampleSetScore:
         """Of the finished generator."""
         return self.looks[-1].score
 
@@ -95,14 +95,14 @@ class Result:
         return {k: v for k, v in asdict(self).items() if k != "folder"}
 
 
-def protocol_key(config: ArenaConfig, judge: Judge) -> str:
+def protocol_key(config: ArenaConfig, judge: Scorer) -> str:
     """What every trial of one protocol shares besides the space, as one text; which probes, shifts and seeds there are is no part of it."""
     shared = {k: v for k, v in asdict(config).items() if k not in ("probes", "shifts", "seeds")}
     return json.dumps({"version": ARENA_VERSION, **shared, "pictures": judge.pictures.digest, "features": judge.stated}, sort_keys=True)
 
 
 def run_trial(
-    folder: Path, trial: Trial, encoded: Encoded, recon: Moments, judge: Judge, config: ArenaConfig, device: torch.device,
+    folder: Path, trial: Trial, encoded: Encoded, recon: FeatureMoments, judge: Scorer, config: ArenaConfig, device: torch.device,
     wanted: Callable[[], bool] = lambda: False, progress: Callable[[int], None] | None = None,
 ) -> Result | None:  # fmt: skip
     """Train and judge, in a folder of the trial's own; a folder that holds the result is read, one that holds a part goes on from there.
@@ -113,7 +113,7 @@ def run_trial(
     if (folder / RESULT).exists():
         return read_result(folder)
     work = _Training(trial, encoded, judge.pictures.labels, len(judge.pictures.classes), config, device)
-    looks: list[Look] = []
+    looks: list[SampleScore] = []
     seconds = 0.0
     if (folder / CHECKPOINT).exists():
         looks, seconds = work.restore(folder / CHECKPOINT)
@@ -131,7 +131,7 @@ def run_trial(
         if progress:
             progress(work.step * config.batch)
         if work.step in due:
-            looks.append(Look(work.step * config.batch, _look(folder, work, recon, judge)))
+            looks.append(SampleScore(work.step * config.batch, _look(folder, work, recon, judge)))
         stop = wanted()
         if work.step < steps and (stop or work.step in due or work.step * config.batch % SAVE_EVERY < config.batch):
             keep()
@@ -157,12 +157,12 @@ def read_result(folder: Path) -> Result:
         raise FormatError(f"{folder / RESULT} is no trial's result: {error}; delete the folder, and it is made again") from None
 
 
-def _looks(values: list[dict[str, Any]]) -> Iterator[Look]:
+def _looks(values: list[dict[str, Any]]) -> Iterator[SampleScore]:
     """Errors: ConfigError and others for what is no list of looks."""
     for look in values:
         if type(look["images"]) is not int:
             raise TypeError("images are no number")
-        yield Look(look["images"], from_dict(Score, _numbers(look["score"])))
+        yield SampleScore(look["images"], from_dict(SampleSetScore, _numbers(look["score"])))
 
 
 def _numbers(score: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +248,7 @@ class _Training:
         """What a checkpoint keeps besides tensors."""
         return {"step": self.step, "losses": self.losses, "counted": self.counted}
 
-    def restore(self, path: Path) -> tuple[list[Look], float]:
+    def restore(self, path: Path) -> tuple[list[SampleScore], float]:
         """Go on from a checkpoint: its looks, and the seconds that they took."""
         tensors, metadata = read_tensors(path)
         try:
@@ -256,7 +256,7 @@ class _Training:
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise FormatError(f"{path} is no trial's checkpoint: {' '.join(str(error).split())[:150]}; delete it") from None
 
-    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[list[Look], float]:
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[list[SampleScore], float]:
         """Everything into its place."""
         for prefix, network in (("model.", self.model), ("average.", self.average)):
             network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
@@ -269,7 +269,7 @@ class _Training:
         return list(_looks(facts["looks"])), float(facts["seconds"])
 
 
-def _look(folder: Path, work: _Training, recon: Moments, judge: Judge) -> Score:
+def _look(folder: Path, work: _Training, recon: FeatureMoments, judge: Scorer) -> SampleSetScore:
     """Samples judged; the newest sheet and features of them are left in the folder."""
     features: list[np.ndarray] = []
     right: list[np.ndarray] = []

@@ -27,7 +27,7 @@ Figures = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 @dataclass(frozen=True)
-class Noise:
+class SeedNoise:
     """Standard deviation of the logarithm of a distance from seed to seed, pooled over rows of one generator."""
 
     std: float
@@ -36,7 +36,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BaselineComparison:
     """A row against the baseline."""
 
     row: str
@@ -47,7 +47,7 @@ class Comparison:
     """in a few words"""
 
 
-def seed_noise(figures: Figures, probe: str) -> Noise | None:
+def seed_noise(figures: Figures, probe: str) -> SeedNoise | None:
     """How much a distance changes with the seed, pooled over all rows; None where no row has two seeds.
 
     Pooled, because two seeds alone say next to nothing: that the noise is a like factor for all rows is assumed.
@@ -59,10 +59,10 @@ def seed_noise(figures: Figures, probe: str) -> Noise | None:
             mean = math.fsum(logs) / len(logs)
             squares += math.fsum((y - mean) ** 2 for y in logs)
             freedom += len(logs) - 1
-    return Noise(math.sqrt(squares / freedom), freedom) if freedom else None
+    return SeedNoise(math.sqrt(squares / freedom), freedom) if freedom else None
 
 
-def compare(figures: Figures, row: str, baseline: str, probes: Sequence[str]) -> Comparison:
+def compare(figures: Figures, row: str, baseline: str, probes: Sequence[str]) -> BaselineComparison:
     """The verdict on a row: "better" or "worse" only where the interval of every generator is on that side of 1.
 
     "tie": every interval is within a factor `TIE` of 1. "undecided": fewer than two generators or two seeds, intervals that are too wide,
@@ -72,9 +72,9 @@ def compare(figures: Figures, row: str, baseline: str, probes: Sequence[str]) ->
     for probe in probes:
         a, b = _logs(figures[row].get(probe, ())), _logs(figures[baseline].get(probe, ()))
         if not a or not b or len(a) < len(figures[row][probe]) or len(b) < len(figures[baseline][probe]):
-            return Comparison(row, ratios, "undecided", f"a generator {probe} has no finite distance")
+            return BaselineComparison(row, ratios, "undecided", f"a generator {probe} has no finite distance")
         ratios[probe] = _ratio(a, b, seed_noise(figures, probe))
-    return Comparison(row, ratios, *_judged(figures, row, baseline, ratios))
+    return BaselineComparison(row, ratios, *_judged(figures, row, baseline, ratios))
 
 
 def _judged(figures: Figures, row: str, baseline: str, ratios: Mapping[str, Interval]) -> tuple[Verdict, str]:
@@ -98,7 +98,7 @@ def _judged(figures: Figures, row: str, baseline: str, ratios: Mapping[str, Inte
     return "undecided", "intervals are too wide; more seeds or more training would narrow them"
 
 
-def _ratio(a: Sequence[float], b: Sequence[float], noise: Noise | None) -> Interval:
+def _ratio(a: Sequence[float], b: Sequence[float], noise: SeedNoise | None) -> Interval:
     difference = math.fsum(a) / len(a) - math.fsum(b) / len(b)
     if noise is None:
         return Interval(math.exp(difference), 0.0, math.inf)
@@ -110,7 +110,7 @@ def _exp(x: float) -> float:
     return math.exp(x) if x < 700 else math.inf
 
 
-def interval_of(values: Sequence[float], noise: Noise | None) -> Interval:
+def interval_of(values: Sequence[float], noise: SeedNoise | None) -> Interval:
     """Geometric mean of a row's distances over seeds, with the interval that the pooled noise gives it."""
     logs = _logs(values)
     if not logs:

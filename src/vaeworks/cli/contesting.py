@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from ..config import ArenaConfig
 from ..errors import ConfigError
-from ..recipes.studies import STUDIES, Scale, study
+from ..recipes.studies import STUDIES, StudyScale, study
 from .inputs import check_free, data_source, make_folder, short_names
 from .options import Models, Out, Overwrite
 from .show import console
@@ -72,7 +72,7 @@ def arena(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Which latent space does a diffusion model learn best? Small generators on each, with intervals. See also: arena study."""
-    from ..arena.enter import enter
+    from ..arena.enter import run_arena
     from ..arena.entrants import models
     from ..arena.page import RECORD, REPORT, write_outcome
     from ..data import scan
@@ -90,7 +90,7 @@ def arena(
     make_folder(out)
     device = resolve_device("auto")
     images = scan(data_source(data))
-    outcome = enter(
+    outcome = run_arena(
         models(names, model), images, out / "kept", config, size=size or (64 if device.type == "cuda" else 32),
         labels=find_labels(images.files, labels), baseline=first, features=features, weights=features_weights, with_checks=checks,
         jobs=jobs, device=device, say=_say, begin=_begin,
@@ -106,9 +106,9 @@ def arena_study(
     data: Data,
     out: Annotated[Path, arg(metavar="DIR", help="for NAME/report.html, and for everything that studies share")],
     arms: Annotated[tuple[str, ...], arg(metavar="ARM", help="only these besides the baseline; by default all")] = (),
-    size: Annotated[int, arg(metavar="PX", help="side of images: 32 on a CPU, 64 or 128 on a GPU")] = Scale.size,
-    channels: Annotated[int, arg(metavar="N", help="width of the autoencoders' first level")] = Scale.channels,
-    images: Annotated[int, arg(metavar="N", help="that each autoencoder is trained on")] = Scale.images,
+    size: Annotated[int, arg(metavar="PX", help="side of images: 32 on a CPU, 64 or 128 on a GPU")] = StudyScale.size,
+    channels: Annotated[int, arg(metavar="N", help="width of the autoencoders' first level")] = StudyScale.channels,
+    images: Annotated[int, arg(metavar="N", help="that each autoencoder is trained on")] = StudyScale.images,
     vae_seeds: Annotated[int, arg(metavar="N", help="how often each autoencoder is trained")] = 2,
     budget: Budget = "laptop",
     tokens: Tokens = _DEFAULT.tokens,
@@ -128,7 +128,7 @@ def arena_study(
 
     chosen = study(name)
     config = _config(budget, tokens, probes, seeds, shifts, samples)
-    scale = Scale(size=size, channels=channels, images=images)
+    scale = StudyScale(size=size, channels=channels, images=images)
     if vae_seeds < 1:
         raise ConfigError(f"--vae-seeds {vae_seeds} trains nothing; give at least 1")
     make_folder(out)

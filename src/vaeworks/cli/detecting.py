@@ -15,7 +15,7 @@ from .options import Model, Out, Overwrite, Told
 from .show import bar, console
 
 if TYPE_CHECKING:
-    from ..apps.anomaly.comparison import Row, Truth
+    from ..apps.anomaly.comparison import MethodRow, Truth
     from ..apps.anomaly.detector import AnomalyDetector, Readings
     from ..data import ImageFile, ImageSet
     from ..models import Autoencoder
@@ -81,7 +81,7 @@ def anomaly(
     pictures = None
     if tested is not None:
         pixels = read_images(tested.files, size, channels, bar("reading test images"))
-        pictures = Pictures([str(file.path) for file in tested.files], pixels, classes, truth)
+        pictures = TestImages([str(file.path) for file in tested.files], pixels, classes, truth)
     found = _detector(detector, images, autoencoder, network, options)
     readings = None if pictures is None else found.readings(pictures.pixels)
     make_folder(out)
@@ -97,7 +97,7 @@ def anomaly(
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class TestImages:
     """Test images."""
 
     names: list[str]
@@ -215,7 +215,7 @@ def _sentence(detector: AnomalyDetector) -> str:
 
 
 def _tested(
-    detector: AnomalyDetector, normals: Any, pictures: Pictures, readings: Readings, out: Path, seed: int, overwrite: bool
+    detector: AnomalyDetector, normals: Any, pictures: TestImages, readings: Readings, out: Path, seed: int, overwrite: bool
 ) -> dict[str, Any]:
     """Write what is to be seen of test images, and tell the figures."""
     alarms = readings.anomaly > -detector.offset_
@@ -239,7 +239,7 @@ def _tested(
     return result | {"table": [asdict(row) for row in rows], "classes": by_class}
 
 
-def _rows(detector: AnomalyDetector, readings: Readings, normals: Any, pixels: Any, truth: Truth, seed: int) -> list[Row]:
+def _rows(detector: AnomalyDetector, readings: Readings, normals: Any, pixels: Any, truth: Truth, seed: int) -> list[MethodRow]:
     from ..apps.anomaly.comparison import baseline_rows, own_rows
 
     rows = list(own_rows(detector, readings, truth, seed))
@@ -266,7 +266,7 @@ def _by_class(readings: Readings, classes: Sequence[str], alarms: Any, seed: int
     return found
 
 
-def _write_scores(path: Path, detector: AnomalyDetector, readings: Readings, pictures: Pictures, alarms: Any, overwrite: bool) -> None:
+def _write_scores(path: Path, detector: AnomalyDetector, readings: Readings, pictures: TestImages, alarms: Any, overwrite: bool) -> None:
     """A row per image, the most anomalous first."""
     from ..apps.anomaly.threshold import p_values
     from ..data.table import table
@@ -282,7 +282,7 @@ def _write_scores(path: Path, detector: AnomalyDetector, readings: Readings, pic
 
 
 def _write_sheets(
-    out: Path, detector: AnomalyDetector, readings: Readings, pictures: Pictures, alarms: Any, overwrite: bool
+    out: Path, detector: AnomalyDetector, readings: Readings, pictures: TestImages, alarms: Any, overwrite: bool
 ) -> list[str]:  # fmt: skip
     """Pictures beside their heat: the worst, the most normal, what was missed, what was called anomalous wrongly."""
     from ..apps.anomaly.heat import sheet
@@ -309,7 +309,7 @@ def _write_sheets(
     return written
 
 
-def _print(rows: Sequence[Row], rate: float) -> None:
+def _print(rows: Sequence[MethodRow], rate: float) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="dim", pad_edge=False)
@@ -327,7 +327,7 @@ def _print(rows: Sequence[Row], rate: float) -> None:
     console().print(table)
 
 
-def _localized(row: Row) -> tuple[float, float]:
+def _localized(row: MethodRow) -> tuple[float, float]:
     return (0.0, 0.0) if row.places is None else (row.places.pixel_auroc, row.places.pro)
 
 

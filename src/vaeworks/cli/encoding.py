@@ -115,7 +115,7 @@ def _shards(
 ) -> dict[str, Any]:
     """A data set in shards; of several processes that a launcher has started, each does its part."""
     from ..data.labels import find_labels
-    from ..precompute import encode_set
+    from ..precompute import encode_dataset
 
     settings.check(autoencoder.config)
     images = _scanned(inputs)
@@ -123,7 +123,7 @@ def _shards(
     here = place()
     began = time.perf_counter()
     with _image_bar("encoding") as progress:
-        done = encode_set(
+        done = encode_dataset(
             autoencoder, images, out, settings, labels=classes, rank=0 if here is None else here.rank,
             world=1 if here is None else here.size, say=lambda text: console().print(text, style="yellow"), progress=progress, **options,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from tyro.conf import arg
 from ..errors import ConfigError
 from .inputs import data_source, make_folder, short_names
 from .options import Data, Models, Out, Overwrite, Told, settings_of
-from .outcome import Judged
+from .outcome import FailOnTriggered
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def doctor(
         console().print(f"skipped {path}: {reason}", style="yellow")
     result = found[0].to_dict() if len(found) == 1 else {"schema": SCHEMA, "models": [e.to_dict() for e in found]}
     if bad := [f"{e.model}: {sentence}" for e in found for sentence in failing(e, rules)]:
-        raise Judged(result, bad)
+        raise FailOnTriggered(result, bad)
     return result
 
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError, DataError, FormatError, MissingExtraError
 from .inputs import check_free, data_source, make_folder, placed
 from .judging_show import print_comparisons, print_evaluation, print_evaluations
 from .options import Data, Models, Overwrite, Told
-from .outcome import Judged
+from .outcome import FailOnTriggered
 from .show import bar, console
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def evaluate(
     dead = {e.name: count for e in found if (count := sum(not score.finite for score in e.scores))}
     if dead:
         remedy = "`vaeworks repair` mends what overflows in float16"
-        raise Judged(values, [f"{name}: its output is not finite (NaN or infinite) for {n:,} images; {remedy}" for name, n in dead.items()])
+        raise FailOnTriggered(values, [f"{name}: its output is not finite (NaN or infinite) for {n:,} images; {remedy}" for name, n in dead.items()])
     return values
 
 

@@ -18,10 +18,10 @@ from .options import Data, Memory, Model, Out, Overwrite, Precision, Told
 from .show import bar, console
 
 if TYPE_CHECKING:
-    from ..apps.augmentation.judgement import Arm
+    from ..apps.augmentation.judgement import TrainingArm
     from ..apps.augmentation.plan import Noise
     from ..apps.codes import Codes
-    from ..apps.few_labels import Row
+    from ..apps.few_labels import RepresentationRow
     from ..apps.label_draws import Draws
     from ..data import ImageSet
     from ..metrics.bootstrap import Interval
@@ -297,7 +297,7 @@ def _say_spread(spread: float) -> None:
     console().print(f"variants of an image differ by {spread:.2f} gray levels{remedy}", style="yellow" if alike else None)
 
 
-def _print_rows(rows: Sequence[Row], draws: Draws) -> None:
+def _print_rows(rows: Sequence[RepresentationRow], draws: Draws) -> None:
     """A line per classifier and representation."""
     from rich.table import Table
 
@@ -311,7 +311,7 @@ def _print_rows(rows: Sequence[Row], draws: Draws) -> None:
     console().print(f"accuracy, mean of {len(draws.labelled)} choices of labels, ± half of Student's 95 % interval", style="dim")
 
 
-def _print_arms(arms: Sequence[Arm], draws: Draws) -> None:
+def _print_arms(arms: Sequence[TrainingArm], draws: Draws) -> None:
     """A line per arm: accuracy, and the difference to copies."""
     from rich.table import Table
 

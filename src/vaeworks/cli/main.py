@@ -41,7 +41,7 @@ from .exporting import export
 from .judging import evaluate
 from .labelling import augment, features
 from .learning import demo, recipes, train
-from .outcome import Judged
+from .outcome import FailOnTriggered
 from .restoring import restore
 from .running import decode, generate, reconstruct
 from .show import summary
@@ -130,7 +130,7 @@ def _run(words: list[str], as_json: bool) -> int:
         if as_json and speaks():
             print(dumps(result), flush=True)
         return 0
-    except Judged as judged:
+    except FailOnTriggered as judged:
         if as_json and speaks():
             print(dumps(judged.result), flush=True)
         for sentence in judged.sentences:

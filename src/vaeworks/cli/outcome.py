@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class Judged(Exception):  # noqa: N818 - it is no error
+class FailOnTriggered(Exception):  # noqa: N818 - it is no error
     """The result is there, and breaks a rule of --fail-on: it is printed, the sentences are told, and the exit code is 1."""
 
     def __init__(self, result: Any, sentences: Sequence[str]):

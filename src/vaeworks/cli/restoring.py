@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..apps.restoration import Damage, SpectralPrior
-    from ..apps.restoration.figures import Score
+    from ..apps.restoration.figures import RestorationScore
     from ..models import Autoencoder
 
 OURS = "VAE"
@@ -69,7 +69,7 @@ def restore(
         _damaged(*fact)  # what is wrong is said before the work
     known = _prior(codec.autoencoder, prior, prior_images, prior_size)
     rows: dict[str, Any] = {}
-    scores: list[dict[str, Score]] = []
+    scores: list[dict[str, RestorationScore]] = []
     for (path, target), fact in zip(bar("restore")(pairs), facts, strict=True):
         damage, truth = _damaged(*fact)
         found = restore_picture(codec, damage, known, keep=keep, steps=steps, seed=seed)
@@ -132,7 +132,7 @@ def _prior(autoencoder: Autoencoder, source: str, limit: int, size: int | None) 
     return found
 
 
-def _summary(scores: list[dict[str, Score]]) -> dict[str, Any] | None:
+def _summary(scores: list[dict[str, RestorationScore]]) -> dict[str, Any] | None:
     """Means over pictures as a table, and as a dictionary."""
     from rich.table import Table
 

@@ -26,7 +26,7 @@ Loaded = tuple[Tensor, dict[int, str]]
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchShare:
     """The crops that one process contributes to one batch."""
 
     counters: list[int]
@@ -44,11 +44,11 @@ class CropSource(Protocol):
         """A part's work done, in whatever process. Errors: DataError."""
         ...
 
-    def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[Part]:
+    def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[BatchShare]:
         """This process's parts of the whole batches of crops start..stop."""
         ...
 
-    def finish(self, part: Part, loaded: Loaded, say: Say) -> Tensor:
+    def finish(self, part: BatchShare, loaded: Loaded, say: Say) -> Tensor:
         """A part's crops, out of what `load` returned: uint8 n c size size."""
         ...
 
@@ -89,17 +89,17 @@ class Crops(Dataset[tuple[Tensor, int]]):
             self._cached_bytes += size
         return image
 
-    def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[Part]:
+    def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[BatchShare]:
         """This process's parts of the whole batches of crops start..stop."""
         share = batch // world
         for first in range(start + rank * share, stop - batch + 1 + rank * share, batch):
             counters = list(range(first, first + share))
-            yield Part(counters, counters)
+            yield BatchShare(counters, counters)
 
     def load(self, counters: list[int]) -> Loaded:
         """Crops as one tensor. Errors: DataError naming the image that cannot be read any more."""
         return torch.stack([self[counter][0] for counter in counters]), {}
 
-    def finish(self, part: Part, loaded: Loaded, say: Say) -> Tensor:
+    def finish(self, part: BatchShare, loaded: Loaded, say: Say) -> Tensor:
         """The crops as they were loaded."""
         return loaded[0]

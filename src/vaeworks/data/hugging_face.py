@@ -40,7 +40,7 @@ class DatasetName:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DatasetRow:
     """An image in a row of a data set."""
 
     name: DatasetName
@@ -90,14 +90,14 @@ def is_dataset_folder(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or ((folder / "state.json").is_file() and (folder / "dataset_info.json").is_file())
 
 
-def rows(name: DatasetName) -> list[Row]:
+def rows(name: DatasetName) -> list[DatasetRow]:
     """Every row of a data set.
 
     Errors: MissingExtraError without `datasets`; DataError for one that cannot be opened, or without a column of images.
     """
     name, dataset = _opened(name, streaming=False)
     _tables[name] = _as_table(name, dataset)
-    return [Row(name, index) for index in range(len(dataset))]
+    return [DatasetRow(name, index) for index in range(len(dataset))]
 
 
 class Shards:

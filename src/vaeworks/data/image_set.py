@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..images import image_size, open_image
-from .place import ImageFile, Place, read_place
+from .place import ImageFile, ImageRef, read_place
 from .sources import find_places
 
 
@@ -46,7 +46,7 @@ def is_held_out(digest: str, val_fraction: float) -> bool:
 
 
 def scan(
-    source: str | Path, min_side: int = 1, progress: Callable[[Iterable[Place], int], Iterable[Place]] | None = None, *, decode: bool = True
+    source: str | Path, min_side: int = 1, progress: Callable[[Iterable[ImageRef], int], Iterable[ImageRef]] | None = None, *, decode: bool = True
 ) -> ImageSet:
     """Every image of a source, read whole once, so that no broken one interrupts a training run later.
 
@@ -74,7 +74,7 @@ def _tracked(results: Iterable, total: int, progress: Callable | None) -> Iterat
     return iter(progress(results, total) if progress else results)
 
 
-def _look(place: Place, min_side: int, decode: bool) -> ImageFile | str:
+def _look(place: ImageRef, min_side: int, decode: bool) -> ImageFile | str:
     """The image's facts, or why it cannot be used."""
     try:
         content = read_place(place)

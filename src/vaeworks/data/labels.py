@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import DataError
 from ..images import file_content
 from .folder import files_below
-from .place import ImageFile, Place
+from .place import ImageFile, ImageRef
 from .table import plain
 
 MOST = 2**27
@@ -60,7 +60,7 @@ def _from_table(files: Sequence[ImageFile], path: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def find_masks(files: Sequence[ImageFile], folder: str | Path | None = None) -> tuple[Place | None, ...] | None:
+def find_masks(files: Sequence[ImageFile], folder: str | Path | None = None) -> tuple[ImageRef | None, ...] | None:
     """A mask per image: of its name in a folder, with any ending, also after "_mask"; None where an image has none.
 
     Where several have that name, it is the one in a folder that is called as the image's.

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..processes import starting
-from .crops import CropSource, Loaded, Part, Say
+from .crops import CropSource, Loaded, BatchShare, Say
 
 DEATHS = 3
 """How often in a row workers may die without a batch in between."""
@@ -51,14 +51,14 @@ def batches(
             yield crops.finish(part, values, say), part.counters
 
 
-def _alone(load: Load, parts: Iterator[Part]) -> Generator[tuple[Part, Loaded]]:
+def _alone(load: Load, parts: Iterator[BatchShare]) -> Generator[tuple[BatchShare, Loaded]]:
     for part in parts:
         yield part, _pinned(load(part.work))
 
 
-def _by_workers(load: Load, parts: Iterator[Part], workers: int, say: Say) -> Generator[tuple[Part, Loaded]]:
+def _by_workers(load: Load, parts: Iterator[BatchShare], workers: int, say: Say) -> Generator[tuple[BatchShare, Loaded]]:
     """Every part with what `load` makes of it, in order; two for each worker are on the way."""
-    waiting: deque[Part] = deque()
+    waiting: deque[BatchShare] = deque()
     ending: list[DataError] = []
     deaths = 0
     while True:
@@ -97,7 +97,7 @@ def _by_workers(load: Load, parts: Iterator[Part], workers: int, say: Say) -> Ge
         return
 
 
-def _next(parts: Iterator[Part], ending: list[DataError]) -> Part | None:
+def _next(parts: Iterator[BatchShare], ending: list[DataError]) -> BatchShare | None:
     """The next part; None at the end, which may be an error that waits in `ending` until all parts before it are through."""
     try:
         return next(parts, None)

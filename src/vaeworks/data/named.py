@@ -9,7 +9,7 @@ from ..config.recorded import HUB
 from ..errors import DataError
 from .digits import DIGITS, digits
 from .hugging_face import LOCAL, dataset_name
-from .place import Place
+from .place import ImageRef
 from .procedural import is_procedural, procedural_source
 from .sound import MADE, SEGMENTS, SOUND, STEREO, SoundFile, sounds
 from .sound import SUFFIXES as SOUNDS
@@ -31,7 +31,7 @@ def is_source(text: str) -> bool:
         return False
 
 
-def place_named(name: str) -> Place:
+def place_named(name: str) -> ImageRef:
     """The place whose `str` a name is: a file, a member of a tar, an image of an IDX file, one of scikit-learn's digits.
 
     Errors: DataError where there is none, or the name does not tell it: that of a data set's row, of what is drawn or made.
@@ -43,7 +43,7 @@ def place_named(name: str) -> Place:
         return SoundFile(path) if path.suffix.lower() in SOUNDS else path
     source = DIGITS if path.parts[:1] == (DIGITS,) else next((str(parent) for parent in path.parents if parent.is_file()), None)
     if source is not None and source.lower().endswith(".tar"):
-        found: list[Place] = list(tar_members(Path(source))[0])
+        found: list[ImageRef] = list(tar_members(Path(source))[0])
     elif source is not None and re.fullmatch("[0-9]{1,9}", path.stem):
         found = list(digits(source)[int(path.stem) :][:1])
     else:

@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..images import file_content, open_image
 
 
-class Place(Protocol):
+class ImageRef(Protocol):
     """A place that holds an encoded image and can be read at any time: a `Path`, a tar's member, a data set's row, an image that is drawn.
 
     Its `str` is the name by which people find it.
@@ -32,7 +32,7 @@ class Place(Protocol):
 class ImageFile:
     """A readable image."""
 
-    path: Place
+    path: ImageRef
     digest: str
     """SHA-256 of the encoded image's bytes, in hex"""
     width: int
@@ -41,7 +41,7 @@ class ImageFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class InMemoryImage:
     """An encoded image in memory, with the name of the place it came from."""
 
     name: str
@@ -60,7 +60,7 @@ class Kept:
         return self.name
 
 
-def read_place(place: Place) -> bytes:
+def read_place(place: ImageRef) -> bytes:
     """The encoded image at a place.
 
     Errors: DataError, with the reason in a few words.
@@ -73,7 +73,7 @@ def read_place(place: Place) -> bytes:
         raise error if isinstance(error, DataError) else DataError(str(error)) from None
 
 
-def open_place(place: Place | str, channels: int = 3) -> Image.Image:
+def open_place(place: ImageRef | str, channels: int = 3) -> Image.Image:
     """The image at a place, or in the file of that name: as `open_image`.
 
     Errors: DataError, with the reason in a few words.

@@ -21,7 +21,7 @@ from ..images import SUFFIXES
 from .digits import DIGITS, digits, idx_files
 from .folder import files_below, find_images
 from .hugging_face import LOCAL, DatasetName, Shards, dataset_name, is_dataset_folder, rows
-from .place import Place
+from .place import ImageRef
 from .procedural import is_procedural, procedural_source
 from .sound import SEGMENTS, SOUND, STEREO, segments, sounds
 from .tar_stream import TarShards
@@ -33,7 +33,7 @@ def is_stream(source: str | Path) -> bool:
     return str(source).startswith(STREAM)
 
 
-def find_places(source: str | Path) -> tuple[list[Place], list[tuple[str, str]]]:
+def find_places(source: str | Path) -> tuple[list[ImageRef], list[tuple[str, str]]]:
     """Where the images of a source are, in its order, and (name, reason) of what is known to be unusable already.
 
     Errors: DataError for a source that is missing or empty; MissingExtraError for a data set without `datasets`.
@@ -49,7 +49,7 @@ def _not_looked_at(source: str | Path, error: Exception) -> DataError:
     return DataError(f"data source {str(source)[:300]!r} cannot be looked at: {getattr(error, 'strerror', None) or error}")
 
 
-def _found(source: str | Path) -> tuple[list[Place], list[tuple[str, str]]]:
+def _found(source: str | Path) -> tuple[list[ImageRef], list[tuple[str, str]]]:
     name = str(source)
     if is_stream(name):
         raise DataError(f"{name} is read from front to back, which only training can; leave {STREAM!r} away")
@@ -83,7 +83,7 @@ def _found(source: str | Path) -> tuple[list[Place], list[tuple[str, str]]]:
     return list(find_images(source)), []
 
 
-def _in_tars(tars: list[Path], name: str, field: str = "") -> tuple[list[Place], list[tuple[str, str]]]:
+def _in_tars(tars: list[Path], name: str, field: str = "") -> tuple[list[ImageRef], list[tuple[str, str]]]:
     members, skipped = all_tar_members(tars, field)
     if not members:
         what = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""

@@ -11,7 +11,7 @@ from ..errors import DataError
 from ..images import open_image
 from .hugging_face import Shards
 from .image_set import ImageSet, is_held_out
-from .place import ImageFile, Kept
+from .place import ImageFile, InMemoryImage
 from .sources import open_shards
 from .tar_stream import TarShards
 
@@ -89,7 +89,7 @@ def _first(source: str, shards: Shards | TarShards, count: int, min_side: int, w
         except DataError:
             continue
         if min(width, height) >= min_side:
-            found[digest] = ImageFile(Kept(name, content), digest, width, height)
+            found[digest] = ImageFile(InMemoryImage(name, content), digest, width, height)
         if len(found) == count:
             break
     return ImageSet(source, tuple(found.values()))

@@ -28,7 +28,7 @@ from torch import Tensor
 from ..config import DataConfig
 from ..errors import DataError
 from ..images import image_size, open_image, to_uint8
-from .crops import Crops, Loaded, Part, Say
+from .crops import Crops, Loaded, BatchShare, Say
 from .image_set import ImageSet
 from .order import BLOCKS, SHARDS, random_words
 from .stream import ImageStream, content_digest
@@ -62,7 +62,7 @@ class Bookmark:
 
 
 @dataclass(frozen=True)
-class Block:
+class StreamBlock:
     """Images of a stream that follow each other, shuffled: names and encoded bytes."""
 
     first: int
@@ -107,7 +107,7 @@ class StreamedCrops:
         self.rows_skipped = 0
         """of these, rows that cannot be used"""
 
-    def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[Part]:
+    def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[BatchShare]:
         """This process's parts of the whole batches of crops start..stop. Errors: DataError where the stream cannot be read on."""
         share = batch // world
         mark = self.bookmarks.before(start)
@@ -119,9 +119,9 @@ class StreamedCrops:
                 mine = list(itertools.islice(slots, batch))[rank * share : (rank + 1) * share]
                 counters = [block.first + place for block, place in mine]
                 assert counters[0] == first + rank * share
-                yield Part(counters, [(block.first + place, block.images[place][1]) for block, place in mine], mine)
+                yield BatchShare(counters, [(block.first + place, block.images[place][1]) for block, place in mine], mine)
 
-    def finish(self, part: Part, loaded: Loaded, say: Say) -> Tensor:
+    def finish(self, part: BatchShare, loaded: Loaded, say: Say) -> Tensor:
         """The crops, with those of the next images of the block for those that could not be read.
 
         Errors: DataError where no image of a block can be read.
@@ -133,7 +133,7 @@ class StreamedCrops:
             images[place] = self._stand_in(block, first, part.counters[place])
         return images
 
-    def _stand_in(self, block: Block, first: int, counter: int) -> Tensor:
+    def _stand_in(self, block: StreamBlock, first: int, counter: int) -> Tensor:
         for step in range(1, len(block.images)):
             _, content = block.images[(first + step) % len(block.images)]
             crops, reasons = self.load([(counter, content)])
@@ -141,7 +141,7 @@ class StreamedCrops:
                 return crops[0]
         raise DataError(f"none of the {len(block.images)} images around {block.images[first][0]} can be read")
 
-    def _blocks(self, mark: Bookmark, keep: bool, stopped: threading.Event, say: Say) -> Iterator[Block]:
+    def _blocks(self, mark: Bookmark, keep: bool, stopped: threading.Event, say: Say) -> Iterator[StreamBlock]:
         """Blocks from a bookmark on, without end but for `stopped`. keep: write bookmarks on the way."""
         count = self.stream.shards.count
         while True:
@@ -171,9 +171,9 @@ class StreamedCrops:
             mark = Bookmark(mark.counter + len(images), mark.epoch + 1)
             self.bookmarks.add(mark, keep)
 
-    def _block(self, mark: Bookmark, images: list[tuple[str, bytes]]) -> Block:
+    def _block(self, mark: Bookmark, images: list[tuple[str, bytes]]) -> StreamBlock:
         order = _shuffled(len(images), self.load.seed, BLOCKS, mark.epoch * 2**32 + mark.block)
-        return Block(mark.counter, [images[place] for place in order])
+        return StreamBlock(mark.counter, [images[place] for place in order])
 
     def _usable(self, name: str, content: bytes | DataError, say: Say) -> bytes | None:
         """The encoded image, if it is for training and its header says that it is large enough."""
@@ -242,7 +242,7 @@ def _shuffled(length: int, seed: int, stream: int, counter: int) -> list[int]:
     return np.argsort(random_words(seed, stream, counter, length), kind="stable").tolist()
 
 
-def _read_ahead(blocks: Iterator[Block], stopped: threading.Event) -> Generator[Block]:
+def _read_ahead(blocks: Iterator[StreamBlock], stopped: threading.Event) -> Generator[StreamBlock]:
     """The same blocks; while one is being used the next is read. Sets `stopped` at the end."""
     with ThreadPoolExecutor(1) as reader:
         try:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ..models.posterior import Posterior
 from ..train.watch_latents import NO_SHARE, NOTHING
-from .moments import Gathering, Moments
-from .patient import Patient
+from .moments import Gathering, ChannelMoments
+from .patient import Subject
 
 Array = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 class Channels:
     """Statistics of all latents by channel."""
 
-    sets: Moments
+    sets: ChannelMoments
     """of the posteriors' means, in sets of images"""
     variance: Array
     """g c: mean variance of the posteriors, by the same sets; 0 where latents are points"""
@@ -34,12 +34,12 @@ class Channels:
     """c: largest mean"""
 
     @property
-    def total(self) -> Moments:
+    def total(self) -> ChannelMoments:
         """Of all means."""
         return self.sets.pooled()
 
     @property
-    def sampled(self) -> Moments:
+    def sampled(self) -> ChannelMoments:
         """Of posterior samples, which diffusion models are trained on, in sets: Var[z] = Var[mean] + E[variance]."""
         return self.sets.widened(self.variance)
 
@@ -78,7 +78,7 @@ class Channels:
         return np.asarray(silent)
 
 
-def measure_channels(patient: Patient, seen: bool = False) -> Channels:
+def measure_channels(patient: Subject, seen: bool = False) -> Channels:
     """One pass over all latents. seen: as a diffusion model sees them, normalized, with latents_patch's channels."""
     gathering = Gathering()
     variances, kls, lows, highs = [], [], [], []
@@ -105,7 +105,7 @@ def measure_channels(patient: Patient, seen: bool = False) -> Channels:
     )
 
 
-def _normalized(patient: Patient, mean: torch.Tensor, var: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _normalized(patient: Subject, mean: torch.Tensor, var: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     vae, patch = patient.autoencoder, patient.autoencoder.config.latents_patch
     ones = torch.ones_like(mean[:1], device=vae.device)
     scale = (vae.normalize(ones) - vae.normalize(0 * ones)).double().cpu()

@@ -16,7 +16,7 @@ import torch
 from .. import __version__
 from ..config import LatentConfig
 from ..data import ImageFile
-from ..data.place import Place
+from ..data.place import ImageRef
 from ..errors import ConfigError
 from ..formats.feature_weights import cache_folder
 from ..formats.files import atomic
@@ -24,7 +24,7 @@ from ..models import Autoencoder
 from ..models.digest import model_digest
 from .finding import VERDICTS, Finding, NotExamined
 from .panels import TITLES, panel
-from .patient import Patient, Protocol, Track, admit, check_examinable, choose, protocol_of
+from .patient import Subject, DoctorProtocol, Track, encode_subject, check_examinable, choose, protocol_of
 from .record import SCHEMA, read_finding, to_dict, write_finding
 
 Begin = Callable[[str], Track]
@@ -39,7 +39,7 @@ class Examination:
     """as its user named it"""
     facts: Mapping[str, Any]
     """what it is: name, digest, parameters, dtype, constants"""
-    protocol: Protocol
+    protocol: DoctorProtocol
     findings: Mapping[str, Finding]
     """by panel, worst first"""
     seconds: Mapping[str, float]
@@ -72,7 +72,7 @@ def examine(
     quick: bool = False,
     seed: int = 0,
     labels: Sequence[str] | None = None,
-    masks: Sequence[Place | None] | None = None,
+    masks: Sequence[ImageRef | None] | None = None,
     known: bool | None = None,
     reference: Autoencoder | None = None,
     keep: bool = True,
@@ -81,9 +81,9 @@ def examine(
     """Examine a model on images.
 
     model: its name on the page; panels: names of `TITLES`, None for all; size: as `default_size`; limit, quick, labels, masks, known,
-    reference: as in `admit`; keep: whether findings are taken from, and put into, the cache (`doctor_cache`), by model and protocol;
+    reference: as in `encode_subject`; keep: whether findings are taken from, and put into, the cache (`doctor_cache`), by model and protocol;
     begin: for progress.
-    Errors: ConfigError for an unknown panel; and those of `admit`.
+    Errors: ConfigError for an unknown panel; and those of `encode_subject`.
     """
     names = check_panels(panels)
     size = default_size(autoencoder.config) if size is None else size
@@ -104,7 +104,7 @@ def examine(
     missing = [name for name in names if name not in findings]
     if missing:
         started = time.perf_counter()
-        patient = admit(
+        patient = encode_subject(
             autoencoder, chosen, size=size, limit=len(chosen), quick=quick, seed=seed, labels=marks, masks=places, known=known,
             reference=reference, track=begin("encoding"),
         )  # fmt: skip
@@ -120,7 +120,7 @@ def examine(
     )
 
 
-def _examined(name: str, patient: Patient) -> tuple[Finding, float]:
+def _examined(name: str, patient: Subject) -> tuple[Finding, float]:
     started = time.perf_counter()
     try:
         found = panel(name)(patient)
@@ -163,7 +163,7 @@ def doctor_cache() -> Path:
     return cache_folder().parent / "doctor"
 
 
-def _key(protocol: Protocol, known: bool) -> str:
+def _key(protocol: DoctorProtocol, known: bool) -> str:
     """What a kept finding depends on besides the model: the protocol, and the code that measures."""
     return hashlib.sha256(f"{protocol.digest} {known} {_code()} {torch.__version__}".encode()).hexdigest()[:16]
 
@@ -196,7 +196,7 @@ def _facts(autoencoder: Autoencoder, digest: str, known: bool) -> dict[str, Any]
 def check_rules(rules: Iterable[str], panels: Iterable[str] | None) -> None:
     """Errors: ConfigError for what is no rule of `failing`, or is about a panel that is not among these; None: all."""
     nothing = Finding.absent(NotExamined(""))
-    blank = Examination("", {}, Protocol("", 0, 0), dict.fromkeys(check_panels(panels), nothing), {})
+    blank = Examination("", {}, DoctorProtocol("", 0, 0), dict.fromkeys(check_panels(panels), nothing), {})
     failing(blank, rules)
 
 

@@ -17,9 +17,9 @@ from ..data.folder import find_images
 from ..errors import ConfigError, FormatError
 from ..formats.layouts import read
 from ..formats.locate import Located, locate
-from ..formats.seat import Seat, check_fits, config_for, find_seat, is_certain, is_scaled_by, misfit_of
+from ..formats.seat import VaeSlot, check_fits, config_for, find_slot, is_certain, is_scaled_by, misfit_of
 from ..models import Autoencoder
-from .look import Look, Made, look, make
+from .look import DecodedPhotos, ReferenceDecode, look, make
 from .verdict import Fog, judge, labelled, picture_of
 
 MOST_IMAGES = 8
@@ -70,7 +70,7 @@ def _judged(
     shift_factor: float,
     images: Sequence[str | Path] | None,
     known: bool,
-) -> tuple[Look, Fog]:
+) -> tuple[DecodedPhotos, Fog]:
     constants = None if scaling_factor is None else (scaling_factor, shift_factor)
     made = None if reference is None else make(reference, images)
     seen = look(made, candidate, constants, images, known=known)
@@ -151,7 +151,7 @@ def match(checkpoint: str | Path, vaes: Sequence[str | Path] = (), images: str |
     which some are taken; None: four bundled photographs; (): nothing is decoded, only files are compared.
     Errors: FormatError for what is no checkpoint; ConfigError for a pipeline's folder; DataError for files that are no images.
     """
-    seat = find_seat(checkpoint)
+    seat = find_slot(checkpoint)
     chosen = _chosen(images)
     baked, own, made = _judge_baked(seat, chosen)
     judged = [_judge_candidate(path, seat, made, chosen) for path in vaes]
@@ -180,7 +180,7 @@ def _chosen(images: str | Path | Sequence[str | Path] | None) -> Sequence[str | 
     return found[:: math.ceil(len(found) / MOST_IMAGES)]
 
 
-def _judge_baked(seat: Seat, images: Sequence[str | Path] | None) -> tuple[BakedVae, tuple[Look, Fog] | None, Made | None]:
+def _judge_baked(seat: VaeSlot, images: Sequence[str | Path] | None) -> tuple[BakedVae, tuple[DecodedPhotos, Fog] | None, ReferenceDecode | None]:
     """The checkpoint's own VAE, what was seen of it, and what it makes of the images if it can be a reference."""
     if seat.old is None:
         state = BakedVae("incomplete", (seat.problem,)) if seat.taken else BakedVae("missing", (f"no tensor begins with {seat.prefix}",))
@@ -197,7 +197,7 @@ def _judge_baked(seat: Seat, images: Sequence[str | Path] | None) -> tuple[Baked
     fog = judge(seen, autoencoder, seat.constants, known=known)
     if fog.verdict == "broken":
         return BakedVae("broken", (fog.sentence, *remarks)), (seen, fog), None
-    return BakedVae("fine", (fog.sentence, *remarks)), (seen, fog), Made(autoencoder, seen.latents, seen.own)
+    return BakedVae("fine", (fog.sentence, *remarks)), (seen, fog), ReferenceDecode(autoencoder, seen.latents, seen.own)
 
 
 def _look_at_tensors(located: Located) -> tuple[list[str], list[str]]:
@@ -220,7 +220,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _judge_candidate(path: str | Path, seat: Seat, made: Made | None, images: Sequence[str | Path] | None) -> tuple[Candidate, Look | None]:
+def _judge_candidate(path: str | Path, seat: VaeSlot, made: ReferenceDecode | None, images: Sequence[str | Path] | None) -> tuple[Candidate, DecodedPhotos | None]:
     try:
         located = locate(path)
         if isinstance(located.config, TinyConfig):
@@ -250,7 +250,7 @@ def _judge_candidate(path: str | Path, seat: Seat, made: Made | None, images: Se
 
 
 def _verdict(
-    located: Located, seat: Seat, scaled: bool | None, fog: Fog | None, *, compared: bool
+    located: Located, seat: VaeSlot, scaled: bool | None, fog: Fog | None, *, compared: bool
 ) -> tuple[Literal["fits", "fits after fold", "does not fit"], list[str]]:
     """From the scale that the file tells of and from what was seen. Seen beside the checkpoint's own VAE, pictures decide."""
     reasons = [] if fog is None else [fog.sentence]
@@ -271,7 +271,7 @@ def _verdict(
     return "fits", reasons
 
 
-def _scale_reason(located: Located, seat: Seat, scaled: bool | None) -> str:
+def _scale_reason(located: Located, seat: VaeSlot, scaled: bool | None) -> str:
     config, constants = located.config, seat.constants
     shape = f"its latents are {config.name}, as the checkpoint's"
     if constants is None or isinstance(config, TinyConfig):

@@ -35,7 +35,7 @@ Constants = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
-class Look:
+class DecodedPhotos:
     """Photographs, uint8 c h w each: as they are, decoded with what fits, decoded as an application would."""
 
     originals: list[Tensor]
@@ -52,7 +52,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Made:
+class ReferenceDecode:
     """What a diffusion model's own VAE makes of the photographs: it is the same for all candidates."""
 
     autoencoder: Autoencoder
@@ -61,23 +61,23 @@ class Made:
 
 
 @torch.inference_mode()
-def make(autoencoder: Autoencoder, images: Photos = None) -> Made:
+def make(autoencoder: Autoencoder, images: Photos = None) -> ReferenceDecode:
     """Photographs through a VAE and back."""
     autoencoder = _in_float32(autoencoder)
     pixels = [to_model_range(photo[None]).to(autoencoder.device) for photo in read_photos(autoencoder, images)]
     latents = [autoencoder.encode(x).mode() for x in pixels]
-    return Made(autoencoder, latents, [_decoded(autoencoder, x) for x in latents])
+    return ReferenceDecode(autoencoder, latents, [_decoded(autoencoder, x) for x in latents])
 
 
 @torch.inference_mode()
 def look(
-    made: Made | None,
+    made: ReferenceDecode | None,
     candidate: Autoencoder,
     constants: Constants,
     images: Photos = None,
     *,
     known: bool = True,
-) -> Look:
+) -> DecodedPhotos:
     """Encode and decode photographs as `fog` says; `made` is what its reference has made of the same images."""
     if made is not None and _shape(made.autoencoder) != _shape(candidate):
         names = made.autoencoder.config.name, candidate.config.name
@@ -95,7 +95,7 @@ def look(
     given = [_denormalized(candidate, z, constants) for z in seen]
     correlation, scale, shift = _relation(torch.cat(own.latents), torch.cat(given))
     alike = all(torch.allclose(x, y, rtol=1e-4, atol=1e-5) for x, y in zip(own.latents, given, strict=True))
-    return Look(
+    return DecodedPhotos(
         originals=originals,
         fitting=own.pictures if made is None else made.pictures,
         shown=own.pictures if alike else [_decoded(candidate, x) for x in given],

@@ -21,7 +21,7 @@ drawn from all over the folder, so that their number, and the memory, is bounded
 
 
 @dataclass(frozen=True)
-class Moments:
+class ChannelMoments:
     """Of sets of vectors of c channels; shapes begin with the number of sets g."""
 
     count: Array
@@ -36,20 +36,20 @@ class Moments:
     """g c: likewise to the fourth"""
 
     @classmethod
-    def of(cls, latents: Tensor) -> Moments:
+    def of(cls, latents: Tensor) -> ChannelMoments:
         """Those of n c h w, as one set."""
         x = latents.detach().double().movedim(1, -1).reshape(-1, latents.shape[1]).cpu().numpy()
         mean = x.mean(0)
         d = x - mean
         return cls(np.array([float(len(x))]), mean[None], (d.T @ d)[None], (d**3).sum(0)[None], (d**4).sum(0)[None])
 
-    def pooled(self, sets: Sequence[int] | NDArray[np.integer[Any]] | None = None) -> Moments:
+    def pooled(self, sets: Sequence[int] | NDArray[np.integer[Any]] | None = None) -> ChannelMoments:
         """One set made of these (by number, repetition counts); of all by default.
 
         Exact, whatever the sets' sizes and means. Source: Pebay 2008, "Formulas for robust, one-pass parallel computation of covariances
         and arbitrary-order statistical moments" (SAND2008-6212), equations 1.1 and 3.1.
         """
-        some = self if sets is None else Moments(*(getattr(self, f.name)[sets] for f in fields(self)))
+        some = self if sets is None else ChannelMoments(*(getattr(self, f.name)[sets] for f in fields(self)))
         n = some.count[:, None]
         total = n.sum()
         mean = (n * some.mean).sum(0) / total
@@ -58,15 +58,15 @@ class Moments:
         comoment = some.comoment.sum(0) + (n * d).T @ d
         cube = (some.cube + 3 * d * square + n * d**3).sum(0)
         fourth = (some.fourth + 4 * d * some.cube + 6 * d**2 * square + n * d**4).sum(0)
-        return Moments(np.array([total]), mean[None], comoment[None], cube[None], fourth[None])
+        return ChannelMoments(np.array([total]), mean[None], comoment[None], cube[None], fourth[None])
 
     @classmethod
-    def side_by_side(cls, parts: Iterable[Moments]) -> Moments:
+    def side_by_side(cls, parts: Iterable[ChannelMoments]) -> ChannelMoments:
         """Sets of several, one after the other."""
         found = list(parts)
         return cls(*(np.concatenate([getattr(part, f.name) for part in found]) for f in fields(cls)))
 
-    def widened(self, variance: Array) -> Moments:
+    def widened(self, variance: Array) -> ChannelMoments:
         """Those of vectors with independent noise added, whose variances g c are given; cubes and fourth powers stay as they are."""
         noise = np.einsum("g,gc,cd->gcd", self.count, variance, np.eye(variance.shape[1]))
         return replace(self, comoment=self.comoment + noise)
@@ -101,31 +101,31 @@ class Gathering:
 
     def __init__(self, groups: int = GROUPS):
         self._groups, self._seen = groups, 0
-        self._sets: list[Moments] = []
+        self._sets: list[ChannelMoments] = []
 
     def add(self, latents: Tensor) -> None:
         """Take in n c h w."""
         for image in latents:
-            new, place = Moments.of(image[None]), self._seen % self._groups
+            new, place = ChannelMoments.of(image[None]), self._seen % self._groups
             if place == len(self._sets):
                 self._sets.append(new)
             else:
-                self._sets[place] = Moments.side_by_side([self._sets[place], new]).pooled()
+                self._sets[place] = ChannelMoments.side_by_side([self._sets[place], new]).pooled()
             self._seen += 1
 
     @property
-    def sets(self) -> Moments:
+    def sets(self) -> ChannelMoments:
         """Of all images that came."""
-        return Moments.side_by_side(self._sets)
+        return ChannelMoments.side_by_side(self._sets)
 
 
-def interval(sets: Moments, statistic: Callable[[Moments], float], *, seed: int = 0, draws: int = DRAWS) -> Interval:
+def interval(sets: ChannelMoments, statistic: Callable[[ChannelMoments], float], *, seed: int = 0, draws: int = DRAWS) -> Interval:
     """A statistic of pooled moments, with the bootstrap's interval over their sets."""
     numbers = np.arange(len(sets.count), dtype=np.float64)
     return bootstrap(numbers, lambda drawn: statistic(sets.pooled(drawn.astype(np.int64))), draws=draws, seed=seed)
 
 
-def jackknifed(sets: Moments, statistic: Callable[[Moments], float]) -> Interval:
+def jackknifed(sets: ChannelMoments, statistic: Callable[[ChannelMoments], float]) -> Interval:
     """As `interval`, by the jackknife: for statistics such as ranks and kurtosis, which repeated images would bias."""
     numbers = np.arange(len(sets.count))
     without = [statistic(sets.pooled(numbers[numbers != i])) for i in numbers] if len(numbers) > 1 else []

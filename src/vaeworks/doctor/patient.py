@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..data import ImageFile, ImageSet
-from ..data.place import Place, open_place, read_place
+from ..data.place import ImageRef, open_place, read_place
 from ..errors import ConfigError, DataError
 from ..formats.files import map_file
 from ..formats.scratch import scratch
@@ -36,7 +36,7 @@ QUICK_IMAGES = 48
 
 
 @dataclass(frozen=True)
-class Protocol:
+class DoctorProtocol:
     """What a finding depends on besides the model."""
 
     images: str
@@ -63,7 +63,7 @@ class Protocol:
 
 
 @dataclass(eq=False)
-class Patient:
+class Subject:
     """An autoencoder with images that went through its encoder.
 
     Panels read `pixels`, `mean` and `logvar` in parts (`parts`), because all of them may be larger than memory: they are on disk.
@@ -71,7 +71,7 @@ class Patient:
 
     autoencoder: Autoencoder
     """a copy in float32, in evaluation mode, without gradients"""
-    protocol: Protocol
+    protocol: DoctorProtocol
     files: tuple[ImageFile, ...]
     pixels: Tensor
     """uint8 n c size size, on disk"""
@@ -164,16 +164,16 @@ def spaced(count: int, most: int) -> list[int]:
 
 def protocol_of(
     files: Sequence[ImageFile], size: int, quick: bool = False, seed: int = 0, labels: Sequence[str] | None = None,
-    masks: Sequence[Place | None] | None = None, reference: Autoencoder | None = None, channels: int = 3,
-) -> Protocol:  # fmt: skip
+    masks: Sequence[ImageRef | None] | None = None, reference: Autoencoder | None = None, channels: int = 3,
+) -> DoctorProtocol:  # fmt: skip
     """What an examination of exactly these files would depend on; known before anything is encoded."""
     digest = ImageSet("", tuple(files)).digest
     marks = "" if labels is None and masks is None else _labels_digest(labels, masks)
     flattened = sum(has_alpha(read_place(file.path)) for file in files)
-    return Protocol(digest, len(files), size, quick, seed, marks, "" if reference is None else model_digest(reference), channels, flattened)
+    return DoctorProtocol(digest, len(files), size, quick, seed, marks, "" if reference is None else model_digest(reference), channels, flattened)
 
 
-def admit(
+def encode_subject(
     autoencoder: Autoencoder,
     files: Sequence[ImageFile],
     *,
@@ -182,14 +182,14 @@ def admit(
     quick: bool = False,
     seed: int = 0,
     labels: Sequence[str] | None = None,
-    masks: Sequence[Place | None] | None = None,
+    masks: Sequence[ImageRef | None] | None = None,
     known: bool | None = None,
     reference: Autoencoder | None = None,
     track: Track = iter,
-) -> Patient:
+) -> Subject:
     """Encode images, once for all panels.
 
-    size: as in `Protocol`; limit, quick: as in `choose`; labels, masks: one per file; known: whether the scaling factor
+    size: as in `DoctorProtocol`; limit, quick: as in `choose`; labels, masks: one per file; known: whether the scaling factor
     is a fact, None: what the configuration says of it; reference: the VAE that the diffusion model was made for. Latents are kept in
     a temporary file, which goes with the patient.
     Errors: DataError for no images or one that cannot be read; ConfigError for a size that is no multiple of f, for images that are neither
@@ -213,7 +213,7 @@ def admit(
         raise
     protocol = protocol_of(files, size, quick, seed, names, places, reference, autoencoder.config.in_channels)
     known = autoencoder.config.normalization_known if known is None else known
-    patient = Patient(
+    patient = Subject(
         model, protocol, tuple(files), pixels, mean, logvar, names, drawn,
         original=autoencoder, known=known, reference=reference, track=track,
     )  # fmt: skip
@@ -222,7 +222,7 @@ def admit(
 
 
 def check_examinable(autoencoder: Autoencoder, size: int, reference: Autoencoder | None = None) -> None:
-    """Errors: ConfigError, as `admit`."""
+    """Errors: ConfigError, as `encode_subject`."""
     config = autoencoder.config
     factor = autoencoder.downsample_factor * config.latents_patch
     if size < 1 or size % factor:
@@ -263,7 +263,7 @@ def _on_disk(path: Path, shape: tuple[int, ...], kind: Any) -> Tensor:
     return torch.from_numpy(map_file(path, shape, kind))
 
 
-def _mask(place: Place | None, size: int) -> Tensor:
+def _mask(place: ImageRef | None, size: int) -> Tensor:
     """A mask image as bool size size, framed like the images; False everywhere where there is none."""
     if place is None:
         return torch.zeros(size, size, dtype=torch.bool)
@@ -274,7 +274,7 @@ def _mask(place: Place | None, size: int) -> Tensor:
     return marked(picture)
 
 
-def _labels_digest(labels: Sequence[str] | None, masks: Sequence[Place | None] | None) -> str:
+def _labels_digest(labels: Sequence[str] | None, masks: Sequence[ImageRef | None] | None) -> str:
     digest = hashlib.sha256(json.dumps(labels).encode())
     for place in masks or ():
         digest.update(b"-" if place is None else place.read_bytes())

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..images import grid
 from ..metrics import psnr
 from ..models import Autoencoder
-from .look import Constants, Look, takes_constants
+from .look import Constants, DecodedPhotos, takes_constants
 
 # Thresholds lie between what was measured, on the photographs of `look` at 256 and 128 px, of sound VAEs and of planted faults.
 # Sound were: the linear start (models/init.py) as f8c4, f8c16, and as weak as f16c4 and f32c4; small-f8c4 and small-f8c16 after
@@ -92,7 +92,7 @@ class Fog:
         return asdict(self)
 
 
-def judge(seen: Look, candidate: Autoencoder, constants: Constants, *, known: bool = True) -> Fog:
+def judge(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, *, known: bool = True) -> Fog:
     """The verdict on what was looked at; arguments as in `fog`."""
     originals, fitting, shown = (lab(pictures) for pictures in (seen.originals, seen.fitting, seen.shown))
     contrast, saturation = _shares(shown, originals)
@@ -123,7 +123,7 @@ def judge(seen: Look, candidate: Autoencoder, constants: Constants, *, known: bo
     )  # fmt: skip
 
 
-def _own_fault(seen: Look, originals: Lab) -> str:
+def _own_fault(seen: DecodedPhotos, originals: Lab) -> str:
     """What is wrong with the candidate's reconstructions of its own latents; empty where nothing is."""
     if max(picture.float().std().item() for picture in seen.own) < FLAT:
         return "whatever it decodes becomes the same flat picture"
@@ -138,7 +138,7 @@ def _own_fault(seen: Look, originals: Lab) -> str:
     return ""
 
 
-def _of_scale(seen: Look, candidate: Autoencoder, constants: Constants, known: bool) -> str:
+def _of_scale(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, known: bool) -> str:
     """How the latents differ from what the VAE expects, and which number would be right."""
     if abs(seen.scale - 1) <= CERTAIN:
         return f"the latents are up to {abs(seen.shift):.2f} standard deviations beside what this VAE expects"
@@ -151,7 +151,7 @@ def _of_scale(seen: Look, candidate: Autoencoder, constants: Constants, known: b
     return f"{sentence}, which asks for a scaling_factor of about {constants[0] * seen.scale:.2g}; the checkpoint uses {constants[0]:.5g}"
 
 
-def _of_spread(seen: Look) -> str:
+def _of_spread(seen: DecodedPhotos) -> str:
     return f", if the scale is right: of that speaks only that the latents' standard deviation is {seen.latents_std:.2f}, which is about 1"
 
 
@@ -200,7 +200,7 @@ LABELS = ("original", "decoded with what fits", "decoded as it would be")
 LINE = 26  # height of a line of text, in pixels
 
 
-def picture_of(seen: Look, verdict: Fog, rows: int = 3) -> Image.Image:
+def picture_of(seen: DecodedPhotos, verdict: Fog, rows: int = 3) -> Image.Image:
     """Rows of photographs: as they are, decoded with what fits, decoded as an application would, with the verdict below."""
     pictures = [[x.expand(3, -1, -1) for x in row] for row in zip(seen.originals, seen.fitting, seen.shown, strict=True)][:rows]
     sheet = grid(pictures, gap=4)

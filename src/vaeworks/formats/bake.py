@@ -22,7 +22,7 @@ from .files import atomic, check_ending
 from .finite import is_finite
 from .keymap import is_attention_matrix, layout_name
 from .locate import Located, locate
-from .seat import Constants, Seat, check_fits, config_for, find_seat, normalization_note
+from .seat import Constants, VaeSlot, check_fits, config_for, find_slot, normalization_note
 from .stream import DTYPE_NAMES, Chunks, Item, tensor_bytes, write_stream
 
 SOURCE_KEY = "vaeworks_source"
@@ -163,7 +163,7 @@ def bake(
     """
     dst = Path(dst)
     _check_target(dst)
-    seat, located = find_seat(checkpoint), locate(vae, **settings)
+    seat, located = find_slot(checkpoint), locate(vae, **settings)
     check_fits(located, seat)
     notes = _notes(located, seat)
     if dtype is None:
@@ -179,7 +179,7 @@ def bake(
     return Baked(str(dst), seat.prefix, _main_dtype(items), len(items), len(taken), len(others), size, tuple(notes))
 
 
-def _notes(located: Located, seat: Seat) -> list[str]:
+def _notes(located: Located, seat: VaeSlot) -> list[str]:
     """What a user should know who loads the checkpoint with this VAE."""
     notes = [remark for remark in located.doubts if remark != located.ambiguity]
     notes += [note] if (note := normalization_note(located, seat)) else []
@@ -195,7 +195,7 @@ def _notes(located: Located, seat: Seat) -> list[str]:
     return notes
 
 
-def _old_dtype(seat: Seat, notes: list[str]) -> torch.dtype | None:
+def _old_dtype(seat: VaeSlot, notes: list[str]) -> torch.dtype | None:
     """The dtype of most of the VAE that is replaced."""
     if not seat.taken:
         return None
@@ -213,7 +213,7 @@ def _main_dtype(items: list[Item]) -> str:
     return sizes.most_common(1)[0][0]
 
 
-def _metadata(seat: Seat, located: Located, notes: list[str]) -> dict[str, str]:
+def _metadata(seat: VaeSlot, located: Located, notes: list[str]) -> dict[str, str]:
     metadata = {"format": "pt"} if seat.archive.container == "pickle" else {}
     metadata |= {key: value for key, value in seat.archive.metadata.items() if key not in (*STALE, native.METADATA_KEY)}
     if stale := [key for key in STALE if key in seat.archive.metadata]:

@@ -19,7 +19,7 @@ from . import native
 from .diffusers_config import diffusers_class, diffusers_config, guesses_written
 from .files import atomic, check_room
 from .onnx_check import largest_difference, overflow
-from .onnx_graphs import IR_VERSIONS, DecoderGraph, EncoderGraph, Graph, write_graph
+from .onnx_graphs import IR_VERSIONS, DecoderGraph, EncoderGraph, OnnxGraph, write_graph
 
 OnnxLayout = Literal["plain", "optimum"]
 """plain: encoder.onnx and decoder.onnx; optimum: the folders and names of Hugging Face Optimum's pipelines."""
@@ -110,19 +110,19 @@ def export_onnx(
     return OnnxExport(str(folder), layout, str(dtype).removeprefix("torch."), opset, normalized, tuple(files))
 
 
-def graphs(autoencoder: Autoencoder, layout: OnnxLayout, normalized: bool) -> tuple[Graph, Graph]:
+def graphs(autoencoder: Autoencoder, layout: OnnxLayout, normalized: bool) -> tuple[OnnxGraph, OnnxGraph]:
     """Encoder and decoder as a layout has them."""
     config = autoencoder.config
     f, patch = config.downsample_factor, config.latents_patch if normalized else 1
     point = not isinstance(config, AutoencoderConfig) or config.bottleneck.kind == "point"
     optimum = layout == "optimum"
-    encoder = Graph(
+    encoder = OnnxGraph(
         "encoder", EncoderGraph(autoencoder, normalized, joined=optimum).eval(), "vae_encoder/model.onnx" if optimum else "encoder.onnx",
         "sample" if optimum else "images", _encoder_outputs(optimum, point),
         ("batch_size", "sample_height", "sample_width") if optimum else ("n", "height", "width"),
         config.in_channels, f * patch, f" / {f * patch}",
     )  # fmt: skip
-    decoder = Graph(
+    decoder = OnnxGraph(
         "decoder", DecoderGraph(autoencoder, normalized).eval(), "vae_decoder/model.onnx" if optimum else "decoder.onnx",
         "latent_sample" if optimum else "latents", ("sample" if optimum else "images",),
         ("batch_size", "latent_height", "latent_width") if optimum else ("n", "height", "width"),
@@ -207,7 +207,7 @@ def _facts(autoencoder: Autoencoder, normalized: bool, dtype: torch.dtype) -> di
     }
 
 
-def _meaning(graph: Graph, normalized: bool) -> dict[str, str]:
+def _meaning(graph: OnnxGraph, normalized: bool) -> dict[str, str]:
     """Inputs and outputs in words."""
     seen = "as a diffusion model sees them, normalized" if normalized else "as the encoder gives and the decoder takes them, unnormalized"
     if graph.half == "decoder":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..images import check_finite
 from ..models import Autoencoder
-from .onnx_graphs import Graph
+from .onnx_graphs import OnnxGraph
 
 if TYPE_CHECKING:
     from ..runtime import LayerRange
@@ -20,7 +20,7 @@ SIZES = ((1, 9, 5), (3, 4, 7))
 """Batch, height and width that are tried, in the least that the graph takes; neither is what it was traced with."""
 
 
-def largest_difference(graph: Graph, reference: nn.Module, path: Path, dtype: torch.dtype) -> float:
+def largest_difference(graph: OnnxGraph, reference: nn.Module, path: Path, dtype: torch.dtype) -> float:
     """Of onnxruntime's outputs from `reference`'s in float32, as a share of an output's range; nan where onnxruntime's are not finite.
 
     Inputs are noise, in [-1,1] for images and standard normal for latents, of several batches and sizes.

@@ -29,7 +29,7 @@ IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
 
 
 @dataclass(frozen=True)
-class Graph:
+class OnnxGraph:
     """One half as it is exported: what it computes, how its inputs and outputs are called, and what sizes it takes."""
 
     half: Literal["encoder", "decoder"]
@@ -97,7 +97,7 @@ def _scale(autoencoder: Autoencoder) -> Tensor:
         return autoencoder.normalize(one) - autoencoder.normalize(torch.zeros_like(one))
 
 
-def write_graph(graph: Graph, path: Path, dtype: torch.dtype, opset: int, metadata: Mapping[str, str]) -> None:
+def write_graph(graph: OnnxGraph, path: Path, dtype: torch.dtype, opset: int, metadata: Mapping[str, str]) -> None:
     """Write one half as an ONNX file, with the weights in it, or in PATH.data where they are larger than `LARGEST`.
 
     Errors: ConfigError for what has no form in this opset.
@@ -113,7 +113,7 @@ def write_graph(graph: Graph, path: Path, dtype: torch.dtype, opset: int, metada
     _saved(model, path, external=nbytes > LARGEST)
 
 
-def _traced(graph: Graph, dtype: torch.dtype, opset: int) -> ONNXProgram:
+def _traced(graph: OnnxGraph, dtype: torch.dtype, opset: int) -> ONNXProgram:
     height, width = (Dim(name) * graph.multiple if graph.multiple > 1 else Dim(name) for name in graph.axes[1:])
     example = torch.zeros(2, graph.channels, 3 * graph.multiple, 4 * graph.multiple, dtype=dtype)
     try:
@@ -160,7 +160,7 @@ def _anonymous(model: Any) -> None:
     model.metadata_props.clear()
 
 
-def _name_axes(graph: Graph, model: Any) -> None:
+def _name_axes(graph: OnnxGraph, model: Any) -> None:
     """Axes by names: an output's are expressions of the input's, such as `height / 8`, which applications evaluate."""
     import onnx_ir
 

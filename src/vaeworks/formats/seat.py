@@ -22,7 +22,7 @@ OWN_CONSTANTS = ("flux2", "playground-v2.5")
 
 
 @dataclass(frozen=True)
-class Seat:
+class VaeSlot:
     """A checkpoint's place for a VAE, whole, torn or empty."""
 
     path: Path
@@ -66,11 +66,11 @@ class Seat:
 
     @property
     def _old_config(self) -> LatentConfig:
-        assert self.old is not None  # `find_seat` has seen to it that one of the two is known
+        assert self.old is not None  # `find_slot` has seen to it that one of the two is known
         return self.old.config
 
 
-def find_seat(checkpoint: str | Path) -> Seat:
+def find_slot(checkpoint: str | Path) -> VaeSlot:
     """Where a checkpoint has its VAE, or would have it.
 
     Errors: FormatError for what is no checkpoint; ConfigError for a folder of a diffusers pipeline.
@@ -89,14 +89,14 @@ def find_seat(checkpoint: str | Path) -> Seat:
     archive = find_source(path).archive if old is None else old.archive
     family = checkpoint_family(archive.entries)
     if family is not None:
-        return Seat(path, archive, family.vae_prefix if old is None else old.prefix, family, old, problem)
+        return VaeSlot(path, archive, family.vae_prefix if old is None else old.prefix, family, old, problem)
     if old is not None and len(archive.entries) > len(old.names) + len(old.ignored):
-        return Seat(path, archive, old.prefix, None, old, "")
+        return VaeSlot(path, archive, old.prefix, None, old, "")
     what = "a VAE by itself" if old is not None else foreign_kind(archive.entries) or "of no kind that vaeworks knows"
     raise FormatError(f"{path} is {what}; give the checkpoint of a diffusion model")
 
 
-def check_fits(located: Located, seat: Seat) -> None:
+def check_fits(located: Located, seat: VaeSlot) -> None:
     """Errors: ConfigError where the checkpoint's diffusion model cannot have been made for latents of this VAE's shape."""
     config, family = located.config, seat.family
     if isinstance(config, TinyConfig):
@@ -107,7 +107,7 @@ def check_fits(located: Located, seat: Seat) -> None:
         raise ConfigError(f"{seat.path} is made for {misfit}; with this VAE every picture would be wrong")
 
 
-def misfit_of(config: LatentConfig, seat: Seat) -> str:
+def misfit_of(config: LatentConfig, seat: VaeSlot) -> str:
     """What of the latents' shape differs from what the checkpoint was made for; empty where nothing does."""
     for what in ("latent_channels", "downsample_factor"):
         if getattr(config, what) != getattr(seat, what):
@@ -146,7 +146,7 @@ def config_for(located: Located, constants: Constants | None) -> AutoencoderConf
     return located.config.told(scaling_factor=constants[0], shift_factor=constants[1])
 
 
-def normalization_note(located: Located, seat: Seat) -> str | None:
+def normalization_note(located: Located, seat: VaeSlot) -> str | None:
     """What is wrong, or not certain, about the scale of this VAE's latents inside this checkpoint."""
     config, constants = located.config, seat.constants
     if constants is None or config.normalization == "batchnorm":

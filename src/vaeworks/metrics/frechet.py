@@ -20,7 +20,7 @@ BUDGET = 2e10
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class FeatureMoments:
     """A set's mean and covariance in a feature space."""
 
     mean: Array
@@ -39,7 +39,7 @@ def frechet_distance(a: Array, b: Array) -> float:
     return moments_distance(moments(a), moments(b))
 
 
-def moments_distance(a: Moments, b: Moments) -> float:
+def moments_distance(a: FeatureMoments, b: FeatureMoments) -> float:
     """As `frechet_distance`, for sets whose moments are at hand."""
     if not (np.isfinite(a.root).all() and np.isfinite(b.root).all()):
         return float("nan")
@@ -48,16 +48,16 @@ def moments_distance(a: Moments, b: Moments) -> float:
     return max(float(distance), 0.0)  # rounding
 
 
-def moments(features: Array) -> Moments:
+def moments(features: Array) -> FeatureMoments:
     """Moments of features n d; nan where they are not finite. Errors: ValueError for fewer than two rows."""
     if len(features) < 2:
         raise ValueError("a covariance needs at least two rows")
     x = np.asarray(features, dtype=np.float64)
     if not np.isfinite(x).all():
-        return Moments(np.full(x.shape[1], np.nan), np.full((1, x.shape[1]), np.nan))
+        return FeatureMoments(np.full(x.shape[1], np.nan), np.full((1, x.shape[1]), np.nan))
     mean = x.mean(0)
     centred = (x - mean) / np.sqrt(len(x) - 1)
-    return Moments(mean, centred if len(x) <= x.shape[1] else np.asarray(np.linalg.qr(centred, mode="r")))
+    return FeatureMoments(mean, centred if len(x) <= x.shape[1] else np.asarray(np.linalg.qr(centred, mode="r")))
 
 
 def paired_interval(original: Array, recon: Array, seed: int = 0) -> tuple[Interval, int]:

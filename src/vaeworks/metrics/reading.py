@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from ..data.place import Place, read_place
+from ..data.place import ImageRef, read_place
 from ..errors import ConfigError, DataError
 from ..images import center_crop, has_alpha, open_image, to_uint8
 from .reconstruction import SSIM_WINDOW
@@ -39,7 +39,7 @@ class Crop:
         if self.kernel not in KERNELS:
             raise ConfigError(f"kernel (={self.kernel}) must be one of {', '.join(KERNELS)}")
 
-    def read(self, place: Place, channels: int) -> tuple[Tensor, bool]:
+    def read(self, place: ImageRef, channels: int) -> tuple[Tensor, bool]:
         """The judged pixels, uint8 c h w, and whether something transparent was flattened onto white.
 
         Errors: DataError for a broken image or one that is too small.

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ..data.order import NOISE, latent_noise
-from ..data.place import Place, open_place
+from ..data.place import ImageRef, open_place
 from ..images import center_crop, clamped, from_model_range, to_model_range, to_uint8
 from ..models import Autoencoder
 
 
-def read_crop(path: Place | str, autoencoder: Autoencoder, limit: int | None) -> Tensor:
+def read_crop(path: ImageRef | str, autoencoder: Autoencoder, limit: int | None) -> Tensor:
     """The judged part of an image: its middle, sides multiples of f and at most `limit`; uint8 c h w.
 
     Errors: DataError for a broken image or one smaller than f.

@@ -17,7 +17,7 @@ SIDE = 299
 FEATURES = 2048
 
 
-class ConvNorm(nn.Module):
+class ConvNormReLU(nn.Module):
     """Convolution, batch normalization, ReLU."""
 
     def __init__(self, inner: int, outer: int, kernel: int | tuple[int, int] = 1, stride: int = 1, padding: int | tuple[int, int] = 0):
@@ -30,12 +30,12 @@ class ConvNorm(nn.Module):
         return F.relu(self.bn(self.conv(x)))
 
 
-def _wide(inner: int, outer: int, length: int) -> ConvNorm:
-    return ConvNorm(inner, outer, (1, length), padding=(0, length // 2))
+def _wide(inner: int, outer: int, length: int) -> ConvNormReLU:
+    return ConvNormReLU(inner, outer, (1, length), padding=(0, length // 2))
 
 
-def _tall(inner: int, outer: int, length: int) -> ConvNorm:
-    return ConvNorm(inner, outer, (length, 1), padding=(length // 2, 0))
+def _tall(inner: int, outer: int, length: int) -> ConvNormReLU:
+    return ConvNormReLU(inner, outer, (length, 1), padding=(length // 2, 0))
 
 
 def _average(x: Tensor) -> Tensor:
@@ -47,11 +47,11 @@ class BlockA(nn.Module):
 
     def __init__(self, inner: int, pooled: int):
         super().__init__()
-        self.branch1x1 = ConvNorm(inner, 64)
-        self.branch5x5_1, self.branch5x5_2 = ConvNorm(inner, 48), ConvNorm(48, 64, 5, padding=2)
-        self.branch3x3dbl_1, self.branch3x3dbl_2 = ConvNorm(inner, 64), ConvNorm(64, 96, 3, padding=1)
-        self.branch3x3dbl_3 = ConvNorm(96, 96, 3, padding=1)
-        self.branch_pool = ConvNorm(inner, pooled)
+        self.branch1x1 = ConvNormReLU(inner, 64)
+        self.branch5x5_1, self.branch5x5_2 = ConvNormReLU(inner, 48), ConvNormReLU(48, 64, 5, padding=2)
+        self.branch3x3dbl_1, self.branch3x3dbl_2 = ConvNormReLU(inner, 64), ConvNormReLU(64, 96, 3, padding=1)
+        self.branch3x3dbl_3 = ConvNormReLU(96, 96, 3, padding=1)
+        self.branch_pool = ConvNormReLU(inner, pooled)
 
     def forward(self, x: Tensor) -> Tensor:
         """n c h w to n 224+pooled h w."""
@@ -64,9 +64,9 @@ class BlockB(nn.Module):
 
     def __init__(self, inner: int):
         super().__init__()
-        self.branch3x3 = ConvNorm(inner, 384, 3, 2)
-        self.branch3x3dbl_1, self.branch3x3dbl_2 = ConvNorm(inner, 64), ConvNorm(64, 96, 3, padding=1)
-        self.branch3x3dbl_3 = ConvNorm(96, 96, 3, 2)
+        self.branch3x3 = ConvNormReLU(inner, 384, 3, 2)
+        self.branch3x3dbl_1, self.branch3x3dbl_2 = ConvNormReLU(inner, 64), ConvNormReLU(64, 96, 3, padding=1)
+        self.branch3x3dbl_3 = ConvNormReLU(96, 96, 3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """n c h w to n c+480 h' w'."""
@@ -79,11 +79,11 @@ class BlockC(nn.Module):
 
     def __init__(self, inner: int, c: int):
         super().__init__()
-        self.branch1x1 = ConvNorm(inner, 192)
-        self.branch7x7_1, self.branch7x7_2, self.branch7x7_3 = ConvNorm(inner, c), _wide(c, c, 7), _tall(c, 192, 7)
-        self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3 = ConvNorm(inner, c), _tall(c, c, 7), _wide(c, c, 7)
+        self.branch1x1 = ConvNormReLU(inner, 192)
+        self.branch7x7_1, self.branch7x7_2, self.branch7x7_3 = ConvNormReLU(inner, c), _wide(c, c, 7), _tall(c, 192, 7)
+        self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3 = ConvNormReLU(inner, c), _tall(c, c, 7), _wide(c, c, 7)
         self.branch7x7dbl_4, self.branch7x7dbl_5 = _tall(c, c, 7), _wide(c, 192, 7)
-        self.branch_pool = ConvNorm(inner, 192)
+        self.branch_pool = ConvNormReLU(inner, 192)
 
     def forward(self, x: Tensor) -> Tensor:
         """n c h w to n 768 h w."""
@@ -98,9 +98,9 @@ class BlockD(nn.Module):
 
     def __init__(self, inner: int):
         super().__init__()
-        self.branch3x3_1, self.branch3x3_2 = ConvNorm(inner, 192), ConvNorm(192, 320, 3, 2)
-        self.branch7x7x3_1, self.branch7x7x3_2 = ConvNorm(inner, 192), _wide(192, 192, 7)
-        self.branch7x7x3_3, self.branch7x7x3_4 = _tall(192, 192, 7), ConvNorm(192, 192, 3, 2)
+        self.branch3x3_1, self.branch3x3_2 = ConvNormReLU(inner, 192), ConvNormReLU(192, 320, 3, 2)
+        self.branch7x7x3_1, self.branch7x7x3_2 = ConvNormReLU(inner, 192), _wide(192, 192, 7)
+        self.branch7x7x3_3, self.branch7x7x3_4 = _tall(192, 192, 7), ConvNormReLU(192, 192, 3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """n c h w to n c+512 h' w'."""
@@ -114,11 +114,11 @@ class BlockE(nn.Module):
     def __init__(self, inner: int, last: bool):
         super().__init__()
         self.last = last
-        self.branch1x1 = ConvNorm(inner, 320)
-        self.branch3x3_1, self.branch3x3_2a, self.branch3x3_2b = ConvNorm(inner, 384), _wide(384, 384, 3), _tall(384, 384, 3)
-        self.branch3x3dbl_1, self.branch3x3dbl_2 = ConvNorm(inner, 448), ConvNorm(448, 384, 3, padding=1)
+        self.branch1x1 = ConvNormReLU(inner, 320)
+        self.branch3x3_1, self.branch3x3_2a, self.branch3x3_2b = ConvNormReLU(inner, 384), _wide(384, 384, 3), _tall(384, 384, 3)
+        self.branch3x3dbl_1, self.branch3x3dbl_2 = ConvNormReLU(inner, 448), ConvNormReLU(448, 384, 3, padding=1)
         self.branch3x3dbl_3a, self.branch3x3dbl_3b = _wide(384, 384, 3), _tall(384, 384, 3)
-        self.branch_pool = ConvNorm(inner, 192)
+        self.branch_pool = ConvNormReLU(inner, 192)
 
     def forward(self, x: Tensor) -> Tensor:
         """n c h w to n 2048 h w."""
@@ -133,9 +133,9 @@ class InceptionV3(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3, self.Conv2d_2a_3x3 = ConvNorm(3, 32, 3, 2), ConvNorm(32, 32, 3)
-        self.Conv2d_2b_3x3 = ConvNorm(32, 64, 3, padding=1)
-        self.Conv2d_3b_1x1, self.Conv2d_4a_3x3 = ConvNorm(64, 80), ConvNorm(80, 192, 3)
+        self.Conv2d_1a_3x3, self.Conv2d_2a_3x3 = ConvNormReLU(3, 32, 3, 2), ConvNormReLU(32, 32, 3)
+        self.Conv2d_2b_3x3 = ConvNormReLU(32, 64, 3, padding=1)
+        self.Conv2d_3b_1x1, self.Conv2d_4a_3x3 = ConvNormReLU(64, 80), ConvNormReLU(80, 192, 3)
         self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = BlockA(192, 32), BlockA(256, 64), BlockA(288, 64)
         self.Mixed_6a = BlockB(288)
         self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e = (BlockC(768, c) for c in (128, 160, 160, 192))

@@ -14,7 +14,7 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 """Expansion, channels, blocks, stride of the first block."""
 
 
-class ConvNorm(nn.Sequential):
+class ConvNormReLU6(nn.Sequential):
     """Convolution that leaves sides of ⌈side / stride⌉, batch normalization, ReLU6 where `active`."""
 
     def __init__(self, inner: int, outer: int, kernel: int = 1, stride: int = 1, groups: int = 1, active: bool = True):
@@ -34,8 +34,8 @@ class InvertedResidual(nn.Module):
     def __init__(self, inner: int, outer: int, stride: int, expansion: int):
         super().__init__()
         wide = inner * expansion
-        widen = [ConvNorm(inner, wide)] if expansion > 1 else []
-        self.conv = nn.Sequential(*widen, ConvNorm(wide, wide, 3, stride, groups=wide), ConvNorm(wide, outer, active=False))
+        widen = [ConvNormReLU6(inner, wide)] if expansion > 1 else []
+        self.conv = nn.Sequential(*widen, ConvNormReLU6(wide, wide, 3, stride, groups=wide), ConvNormReLU6(wide, outer, active=False))
         self.adds = stride == 1 and inner == outer
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,13 +48,13 @@ class MobileNetV2(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = [ConvNorm(3, 32, 3, 2)]
+        layers: list[nn.Module] = [ConvNormReLU6(3, 32, 3, 2)]
         inner = 32
         for expansion, channels, blocks, stride in STAGES:
             for block in range(blocks):
                 layers.append(InvertedResidual(inner, channels, stride if block == 0 else 1, expansion))
                 inner = channels
-        self.features = nn.Sequential(*layers, ConvNorm(inner, FEATURES))
+        self.features = nn.Sequential(*layers, ConvNormReLU6(inner, FEATURES))
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .filtering import F2, F4, Doubled, Filtering
+from .filtering import F2, F4, DoubledConv, Filtering
 from .winograd import minimal_filtering
 
 LEAST_CHANNELS = {torch.float32: 64, torch.float64: 64, torch.bfloat16: 128}
@@ -28,7 +28,7 @@ class Conv3x3(nn.Conv2d):
     def doubled(self, x: Tensor) -> Tensor:
         """The convolution of x with every pixel four times, nearest-neighbour doubling: n c h w to n o 2h 2w."""
         if self.training and _can(x, self) and min(self.weight.shape[:2]) >= LEAST_DOUBLED:
-            return _filtered(x, self, Doubled())
+            return _filtered(x, self, DoubledConv())
         return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 

@@ -141,7 +141,7 @@ class F2(Filtering):
         torch.neg(y[1], out=out[3])
 
 
-class Doubled(Filtering):
+class DoubledConv(Filtering):
     """A convolution after nearest-neighbour doubling: 3 products for 2 outputs instead of 6, 9 for 4 instead of 36 in two dimensions.
 
     F(2,3) of the doubled input d0 d1 d1 d2 has a product with d1 - d1. What is left works on the small input:

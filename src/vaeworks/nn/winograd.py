@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .filtering import Doubled, Filtering
+from .filtering import DoubledConv, Filtering
 
 WORKSPACE = 2**21
 """Numbers of a chunk's transformed tiles: what stays in a cache."""
 
 
 def minimal_filtering(x: Tensor, weight: Tensor, bias: Tensor | None, filtering: Filtering) -> Tensor:
-    """The 3x3 convolution with a frame of one zero, of x n c h w, or of x doubled by `Doubled`, in NHWC memory.
+    """The 3x3 convolution with a frame of one zero, of x n c h w, or of x doubled by `DoubledConv`, in NHWC memory.
 
     weight: o c 3 3, bias: o, both in the dtype of x. h and w are multiples of the filtering's `advance`.
     """
@@ -251,7 +251,7 @@ def _both_dimensions(f: type[Filtering], dtype: torch.dtype) -> Tensor:
 
 def _plain_backward(grad: Tensor, x: Tensor, weight: Tensor, f: Filtering, wants: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """The same gradients by PyTorch's own differentiable operations."""
-    doubled = isinstance(f, Doubled)
+    doubled = isinstance(f, DoubledConv)
     seen = F.interpolate(x, scale_factor=2.0, mode="nearest") if doubled else x
     dx, dweight, dbias = torch.ops.aten.convolution_backward(
         grad, seen, weight, [weight.shape[0]], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, list(wants[:3])

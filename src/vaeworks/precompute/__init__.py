@@ -1,7 +1,7 @@
 """Whole data sets to latents, and the latents as a data set."""
 
-from .encode import Encoding, encode_set
+from .encode import EncodedDataset, encode_dataset
 from .latent_set import LatentSet
 from .plan import Settings
 
-__all__ = ["Encoding", "LatentSet", "Settings", "encode_set"]
+__all__ = ["EncodedDataset", "LatentSet", "Settings", "encode_dataset"]

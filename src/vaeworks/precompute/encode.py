@@ -25,8 +25,8 @@ from ..runtime.codec import Codec
 from ..runtime.memory import as_gib, free_memory
 from .index import begin, check_folder, finish, place_for
 from .latents import LABELS, check_finite, encoded, latents_shape, tensor_names
-from .plan import DTYPES, Plan, Settings, Shard, labels_digest, normalization_facts, settings_of
-from .shards import Content, Row, is_done, write_shard
+from .plan import DTYPES, LatentsPlan, Settings, Shard, labels_digest, normalization_facts, settings_of
+from .shards import Content, ShardRow, is_done, write_shard
 from .squares import Squares
 
 Progress = Callable[[int, int], None]
@@ -36,7 +36,7 @@ BATCH = 8
 
 
 @dataclass(frozen=True)
-class Encoding:
+class EncodedDataset:
     """What a call has done."""
 
     images: int
@@ -54,7 +54,7 @@ class _Work:
     """One process's part."""
 
     folder: Path
-    plan: Plan
+    plan: LatentsPlan
     shards: list[Shard]
     names: list[str]
     digests: list[str]
@@ -64,7 +64,7 @@ class _Work:
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
-def encode_set(
+def encode_dataset(
     autoencoder: Autoencoder,
     images: ImageSet,
     folder: str | Path,
@@ -79,7 +79,7 @@ def encode_set(
     overwrite: bool = False,
     say: Say | None = None,
     progress: Progress | None = None,
-) -> Encoding:
+) -> EncodedDataset:
     """Latents of every image of a set, unnormalized, in shards (docs/latents.md); a second call does what is missing.
 
     images: `scan(source, decode=False)` is enough. labels: a class per image. batch: images that go through the network together; workers:
@@ -95,7 +95,7 @@ def encode_set(
     folder = Path(folder)
     classes = None if labels is None else sorted(set(labels))
     model = model_digest(autoencoder)
-    plan = Plan(model, images.digest, len(images.files), labels_digest(labels), settings, world)
+    plan = LatentsPlan(model, images.digest, len(images.files), labels_digest(labels), settings, world)
     facts = _facts(autoencoder, model, settings, images)
     check_folder(folder)
     with alone_in(folder, f"{LOCK}-{rank}"):
@@ -117,7 +117,7 @@ def encode_set(
         skipped = [(_below(images.source, name), reason) for name, reason in images.skipped]
         contents = finish(place, plan, facts, classes, skipped)
     skipped += work.skipped if contents is None else [entry for content in contents for entry in content.skipped]
-    return Encoding(todo - len(work.skipped), sum(map(len, plan.shards(rank))) - todo, contents is not None, tuple(skipped))
+    return EncodedDataset(todo - len(work.skipped), sum(map(len, plan.shards(rank))) - todo, contents is not None, tuple(skipped))
 
 
 def _check(
@@ -134,7 +134,7 @@ def _check(
 
 
 @contextmanager
-def _telling_what_is_done(folder: Path, plan: Plan, rank: int) -> Iterator[None]:
+def _telling_what_is_done(folder: Path, plan: LatentsPlan, rank: int) -> Iterator[None]:
     """Whatever ends the work early also says what stays."""
     try:
         yield
@@ -186,7 +186,7 @@ def _one_ahead(
 
 
 def _write(work: _Work, shard: Shard, tensors: dict[str, Tensor], numbers: list[int], broken: dict[int, str]) -> None:
-    rows = [Row(n, work.names[n], work.digests[n]) for n in numbers]
+    rows = [ShardRow(n, work.names[n], work.digests[n]) for n in numbers]
     skipped = [(work.names[n], broken[n]) for n in range(shard.start, shard.stop) if n in broken]
     write_shard(work.folder, shard, tensors | {LABELS: work.labels[numbers]}, Content(rows, skipped), work.plan, work.facts)
     work.skipped += skipped

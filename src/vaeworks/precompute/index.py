@@ -17,7 +17,7 @@ from ..errors import ConfigError, DataError, FormatError
 from ..formats.files import atomic, read_json, write_tensors, write_text
 from ..formats.scratch import remove
 from .latents import LATENTS, LOGVAR
-from .plan import Plan, Shard, check_same
+from .plan import LatentsPlan, Shard, check_same
 from .shards import Content, is_done, read_content
 
 INDEX, STATS = "index.json", "latents_stats.pt"
@@ -51,7 +51,7 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} is a file; latents of a data set need a folder")
 
 
-def place_for(folder: Path, plan: Plan, overwrite: bool) -> Path:
+def place_for(folder: Path, plan: LatentsPlan, overwrite: bool) -> Path:
     """Where to make a folder's latents: there, or, where it has others that are to be replaced, beside them until all are made.
 
     Errors: ConfigError for a folder with other latents, or with files that readers would take for latents.
@@ -72,13 +72,13 @@ def place_for(folder: Path, plan: Plan, overwrite: bool) -> Path:
     return folder
 
 
-def begin(place: Path, plan: Plan, facts: dict[str, Any], classes: list[str] | None) -> None:
+def begin(place: Path, plan: LatentsPlan, facts: dict[str, Any], classes: list[str] | None) -> None:
     """Say what a place will hold; one that already holds a part of just that is gone on with."""
     if not _is_of(place, plan):
         _write(place, plan, facts, classes, None, [])
 
 
-def _is_of(folder: Path, plan: Plan) -> bool:
+def _is_of(folder: Path, plan: LatentsPlan) -> bool:
     """Whether a folder has an index of this plan."""
     try:
         return read_plan(folder) == plan
@@ -86,17 +86,17 @@ def _is_of(folder: Path, plan: Plan) -> bool:
         return False
 
 
-def _is_whole(folder: Path, plan: Plan) -> bool:
+def _is_whole(folder: Path, plan: LatentsPlan) -> bool:
     return _is_of(folder, plan) and read_json(folder / INDEX).get("complete") is True
 
 
-def read_plan(folder: Path) -> Plan:
+def read_plan(folder: Path) -> LatentsPlan:
     """What a folder's latents depend on. Errors: FormatError where its index is missing, torn or of a newer version."""
     found = read_json(folder / INDEX)
     if found.get("version") != VERSION:
         raise FormatError(f"{folder / INDEX} is no index of latents that this version of vaeworks reads")
     try:
-        plan = from_dict(Plan, found["plan"])
+        plan = from_dict(LatentsPlan, found["plan"])
     except (KeyError, TypeError, ConfigError) as error:
         raise FormatError(f"{folder / INDEX} does not say how its latents were made: {error}") from None
     if plan.count < 0 or plan.processes < 1 or plan.settings.shard_size < 1 or plan.settings.size < 1:
@@ -107,7 +107,7 @@ def read_plan(folder: Path) -> Plan:
 
 
 def finish(
-    folder: Path, plan: Plan, facts: dict[str, Any], classes: list[str] | None, unlisted: list[tuple[str, str]]
+    folder: Path, plan: LatentsPlan, facts: dict[str, Any], classes: list[str] | None, unlisted: list[tuple[str, str]]
 ) -> list[Content] | None:
     """Statistics and the complete index, once all shards are there: of several processes, whichever sees that does it.
 
@@ -159,7 +159,7 @@ def statistics(folder: Path, shards: list[Shard], rows: list[int]) -> dict[str, 
 
 
 def _write(
-    folder: Path, plan: Plan, facts: dict[str, Any], classes: list[str] | None, contents: list[Content] | None,
+    folder: Path, plan: LatentsPlan, facts: dict[str, Any], classes: list[str] | None, contents: list[Content] | None,
     unlisted: list[tuple[str, str]],
 ) -> None:  # fmt: skip
     shards = plan.shards()
@@ -183,7 +183,7 @@ def _write_stats(folder: Path, stats: dict[str, Tensor]) -> None:
         write_tensors(temporary, stats)
 
 
-def _replace(folder: Path, plan: Plan) -> None:
+def _replace(folder: Path, plan: LatentsPlan) -> None:
     """Put whole new latents in the place of the old ones. If it is stopped in between, `begin` does it again.
 
     From the first step on until the last, the index says that the folder is not complete: nobody reads a mixture.
@@ -191,7 +191,7 @@ def _replace(folder: Path, plan: Plan) -> None:
     new = folder / NEXT
     if not (new / BEFORE).exists():
         write_text(new / BEFORE, json.dumps(to_dict(read_plan(folder))))
-    old = from_dict(Plan, read_json(new / BEFORE))
+    old = from_dict(LatentsPlan, read_json(new / BEFORE))
     write_text(folder / INDEX, json.dumps(read_json(new / INDEX) | {"complete": False}, indent=1, ensure_ascii=False) + "\n")
     coming = [name for shard in plan.shards() for name in (shard.names, shard.file)] + [STATS, STATISTICS]
     for name in (name for shard in old.shards() for name in (shard.file, shard.names)):

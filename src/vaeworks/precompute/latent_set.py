@@ -17,7 +17,7 @@ from ..formats.files import check_header, read_json
 from ..models import Posterior
 from .index import INDEX, STATISTICS, STATS, read_plan
 from .latents import FLIPPED, LABELS, LATENTS, LOGVAR
-from .shards import Row, read_content
+from .shards import ShardRow, read_content
 
 
 class LatentSet(Dataset[tuple[Tensor, int]]):
@@ -44,7 +44,7 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
             raise FormatError(f"{self.folder / INDEX} does not count the rows of its {len(self.shards)} shards; encode again")
         self._ends = list(itertools.accumulate(rows))
         self._files: dict[int, Any] = {}
-        self._rows: dict[int, list[Row]] = {}
+        self._rows: dict[int, list[ShardRow]] = {}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -65,7 +65,7 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
         name = FLIPPED if flip else LATENTS
         return Posterior.of(self._row(shard, name, row)[None], self._row(shard, name + LOGVAR, row)[None])
 
-    def image(self, index: int) -> Row:
+    def image(self, index: int) -> ShardRow:
         """Which image a row is of: its number in the data set, its name, the SHA-256 of its bytes."""
         shard, row = self._place(index)
         if shard not in self._rows:

@@ -65,7 +65,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LatentsPlan:
     """All that the latents depend on. Two calls with equal plans make equal files."""
 
     model: str
@@ -124,7 +124,7 @@ class Shard:
         return self.stop - self.start
 
 
-def check_same(plan: Plan, kept: Plan, where: str) -> None:
+def check_same(plan: LatentsPlan, kept: LatentsPlan, where: str) -> None:
     """Errors: ConfigError where a folder's latents were made by another plan: one line that names all that differs."""
     if found := differences(kept, plan):
         words = [

@@ -13,10 +13,10 @@ from torch import Tensor
 from ..errors import FormatError
 from ..formats.files import atomic, check_header, read_json, write_tensors, write_text
 from ..formats.latents import METADATA_KEY
-from .plan import DTYPES, Plan, Shard
+from .plan import DTYPES, LatentsPlan, Shard
 
 
-class Row(NamedTuple):
+class ShardRow(NamedTuple):
     """Of which image a row of a shard is."""
 
     number: int
@@ -30,12 +30,12 @@ class Row(NamedTuple):
 class Content(NamedTuple):
     """What is known of a shard besides its latents."""
 
-    rows: list[Row]
+    rows: list[ShardRow]
     skipped: list[tuple[str, str]]
     """(name, reason) of images without latents"""
 
 
-def write_shard(folder: Path, shard: Shard, tensors: dict[str, Tensor], content: Content, plan: Plan, facts: dict[str, Any]) -> None:
+def write_shard(folder: Path, shard: Shard, tensors: dict[str, Tensor], content: Content, plan: LatentsPlan, facts: dict[str, Any]) -> None:
     """Write a shard: its list first, so that one that is there is complete.
 
     facts: of the VAE and the preprocessing. Errors: VaeworksError where it cannot be written.
@@ -53,7 +53,7 @@ def write_shard(folder: Path, shard: Shard, tensors: dict[str, Tensor], content:
         write_tensors(temporary, tensors, metadata)
 
 
-def is_done(folder: Path, shard: Shard, plan: Plan) -> bool:
+def is_done(folder: Path, shard: Shard, plan: LatentsPlan) -> bool:
     """Whether a shard is there.
 
     Errors: FormatError for a file of its name that is torn, or belongs to other latents.
@@ -76,7 +76,7 @@ def read_content(folder: Path, shard: Shard) -> Content:
     """Of which images a shard is. Errors: FormatError for a list that is missing or torn."""
     found = read_json(folder / shard.names)
     try:
-        content = Content([Row(*row) for row in found["images"]], [(name, reason) for name, reason in found["skipped"]])
+        content = Content([ShardRow(*row) for row in found["images"]], [(name, reason) for name, reason in found["skipped"]])
     except (KeyError, TypeError, ValueError):
         raise FormatError(f"{folder / shard.names} does not list the images of {shard.file}") from None
     known = all(type(number) is int and isinstance(name, str) and isinstance(digest, str) for number, name, digest in content.rows)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data import ImageFile
-from ..data.crops import Loaded, Part, Say
+from ..data.crops import Loaded, BatchShare, Say
 from ..data.place import read_place
 from ..errors import DataError
 from ..images import open_image, square
@@ -31,14 +31,14 @@ class Squares:
         self.broken: dict[int, str] = {}
         """why an image has no latents, by its number"""
 
-    def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[Part]:
+    def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[BatchShare]:
         """All batches; the shards say which images are this process's."""
         for shard in self.shards:
             for first in range(shard.start, shard.stop, batch):
                 numbers = list(range(first, min(first + batch, shard.stop)))
-                yield Part(numbers, [(self.files[n].path, self.files[n].digest) for n in numbers])
+                yield BatchShare(numbers, [(self.files[n].path, self.files[n].digest) for n in numbers])
 
-    def finish(self, part: Part, loaded: Loaded, say: Say) -> Tensor:
+    def finish(self, part: BatchShare, loaded: Loaded, say: Say) -> Tensor:
         """The squares of the images that are not broken: uint8 n c size size."""
         squares, broken = loaded
         self.broken |= {part.counters[place]: reason for place, reason in broken.items()}

@@ -21,7 +21,7 @@ LEVELS = {2: (1, 2), 4: (1, 2, 2), 8: (1, 2, 2, 2), 16: (1, 2, 2, 2, 2), 32: (1,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class StudyScale:
     """How large a study is: the same arms on a laptop and on a cluster."""
 
     size: int = 32
@@ -54,11 +54,11 @@ class Study:
     """One question, and the autoencoders that answer it."""
 
     question: str
-    arms: Callable[[Scale], dict[str, TrainConfig]]
+    arms: Callable[[StudyScale], dict[str, TrainConfig]]
     """by name, the baseline first"""
 
 
-def base(scale: Scale, factor: int | None = None, latent_channels: int = 4) -> TrainConfig:
+def base(scale: StudyScale, factor: int | None = None, latent_channels: int = 4) -> TrainConfig:
     """The control: a small KL autoencoder with 4 channels of 8 x 8 latents, a squared error and a KL weight of 1e-6."""
     f = factor or scale.factor
     if f not in LEVELS:
@@ -76,7 +76,7 @@ def base(scale: Scale, factor: int | None = None, latent_channels: int = 4) -> T
     )  # fmt: skip
 
 
-def grafted(recipe: TrainConfig, scale: Scale) -> TrainConfig:
+def grafted(recipe: TrainConfig, scale: StudyScale) -> TrainConfig:
     """What a recipe changes of its control, on the baseline of this scale: bottleneck, losses, regularizers, discriminator."""
     config = base(scale)
     prefixes = tuple(sorted({max(1, p * config.model.latent_channels // 16) for p in recipe.model.bottleneck.prefixes}))
@@ -87,12 +87,12 @@ def grafted(recipe: TrainConfig, scale: Scale) -> TrainConfig:
     return dataclasses.replace(config, model=model, loss=recipe.loss, regularizers=recipe.regularizers, adversarial=adversarial)
 
 
-def _beta(scale: Scale, beta: float) -> TrainConfig:
+def _beta(scale: StudyScale, beta: float) -> TrainConfig:
     config = base(scale)
     return dataclasses.replace(config, loss=dataclasses.replace(config.loss, beta=beta))
 
 
-def kl(scale: Scale) -> dict[str, TrainConfig]:
+def kl(scale: StudyScale) -> dict[str, TrainConfig]:
     """KL weights from next to nothing to a strong prior, and no KL term at all."""
     point = dataclasses.replace(base(scale).model, bottleneck=BottleneckConfig(kind="point"))
     return {
@@ -102,7 +102,7 @@ def kl(scale: Scale) -> dict[str, TrainConfig]:
     }
 
 
-def channels(scale: Scale) -> dict[str, TrainConfig]:
+def channels(scale: StudyScale) -> dict[str, TrainConfig]:
     """Channels and downsample factors about the baseline's, at equal tokens for the generator."""
     f = scale.factor
     return {
@@ -112,20 +112,20 @@ def channels(scale: Scale) -> dict[str, TrainConfig]:
     }
 
 
-def bottleneck(scale: Scale) -> dict[str, TrainConfig]:
+def bottleneck(scale: StudyScale) -> dict[str, TrainConfig]:
     """KL against bounded, normalized and disturbed latents; clamped-ae is the debate's proposal."""
     names = ("tanh", "softclamp", "rmsnorm", "layernorm", "noise", "clamped-ae", "variance-expansion")
     return {BASELINE: base(scale)} | {name: grafted(BOTTLENECKS[name](), scale) for name in names}
 
 
-def equivariance(scale: Scale) -> dict[str, TrainConfig]:
+def equivariance(scale: StudyScale) -> dict[str, TrainConfig]:
     """Regularizers that shape latents for a diffusion model's sake, without a network's weights."""
     return {BASELINE: base(scale)} | {
         n: grafted(REGULARIZERS[n](), scale) for n in ("equivariance", "scale-equivariance", "spectrum", "lowpass")
     }
 
 
-def discriminator(scale: Scale) -> dict[str, TrainConfig]:
+def discriminator(scale: StudyScale) -> dict[str, TrainConfig]:
     """No discriminator against PatchGAN and newer ones, with one perceptual distance for all."""
     names = ("patchgan", "modern-gan", "r3gan", "decoder-gan")
     return {BASELINE: base(scale), "perceptual": grafted(perceptual(), scale)} | {n: grafted(DISCRIMINATORS[n](), scale) for n in names}

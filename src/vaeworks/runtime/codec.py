@@ -19,7 +19,7 @@ from .compiling import Graphs, When, compiled
 from .gradients import decode_with_gradient, encode_with_gradient
 from .maps import Shape
 from .memory import free_memory, freed_at_once, parse_size
-from .plan import Plan, Run, planned, whole_plan, without_values
+from .plan import StripPlan, Run, planned, whole_plan, without_values
 from .prepared import FILTERED, Kernels
 from .striped import Striped
 
@@ -95,7 +95,7 @@ class Codec:
         self._compile, self._offload = compile, offload
         whole = {"decode": self._decode_whole, "encode": self._encode_whole}
         self._whole = {name: Graphs(run, self.autoencoder) if graphs else compiled(run, compile) for name, run in whole.items()}
-        self._plans: dict[tuple[str, Shape], Plan] = {}
+        self._plans: dict[tuple[str, Shape], StripPlan] = {}
         self._blank: Autoencoder | None = None
 
     def decode(self, latents: Tensor, *, gradient: bool = False) -> Tensor:
@@ -223,7 +223,7 @@ class Codec:
         height, width = found.shape[-2:]
         return Certificate(height, width, rows, str(vae.dtype).removeprefix("torch."), error.max().item(), error.mean().item())
 
-    def plan_decode(self, n: int, c: int, h: int, w: int) -> Plan:
+    def plan_decode(self, n: int, c: int, h: int, w: int) -> StripPlan:
         """How latents of this shape would be decoded.
 
         Errors: ConfigError for a budget below the least that works.
@@ -232,13 +232,13 @@ class Codec:
         widest = max(width * config.downsample_factor // 2**i for i, width in enumerate(config.decoder_widths))
         return self._plan((n, c, h, w), n * w * 2 * widest, _decoded, "decoding")
 
-    def plan_encode(self, n: int, c: int, h: int, w: int) -> Plan:
+    def plan_encode(self, n: int, c: int, h: int, w: int) -> StripPlan:
         """How images of this shape would be encoded; as `plan_decode`."""
         config = self.autoencoder.kl_config
         widest = max(width // 2**i for i, width in enumerate(config.widths))
         return self._plan((n, c, h, w), n * w * widest, _encoded, "encoding")
 
-    def _plan(self, shape: Shape, row: int, run: Run, what: str) -> Plan:
+    def _plan(self, shape: Shape, row: int, run: Run, what: str) -> StripPlan:
         vae = self.autoencoder
         budget = SHARE * free_memory(vae.device) if self.memory is None else self.memory
         kept = self._plans.get((what, shape))
@@ -252,7 +252,7 @@ class Codec:
             self._plans[what, shape] = kept
         return kept
 
-    def _strips_are_faster(self, plan: Plan, what: str) -> bool:
+    def _strips_are_faster(self, plan: StripPlan, what: str) -> bool:
         """On CPUs, by filtering, and by doubling with the convolution after it as one (docs/log.md); but they cannot be compiled."""
         vae = self.autoencoder
         gains = vae.dtype in FILTERED or what == "decoding"
@@ -264,7 +264,7 @@ class Codec:
     def _encode_whole(self, images: Tensor) -> Tensor:
         return self.autoencoder.quant_conv(self.autoencoder.encoder(images))
 
-    def _strips(self, plan: Plan, what: str) -> Striped:
+    def _strips(self, plan: StripPlan, what: str) -> Striped:
         other = self._kernels["encoding" if what == "decoding" else "decoding"]
         if not plan.keep:
             self._kernels[what].clear()  # the room is for maps

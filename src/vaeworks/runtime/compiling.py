@@ -169,7 +169,7 @@ class Graphs:
         if most < 1:
             raise ConfigError(f"most (={most}) must be at least 1 graph")
         self.function, self.weights, self.most = function, weights, most
-        self.kept: OrderedDict[Key, Graph | None] = OrderedDict()
+        self.kept: OrderedDict[Key, CapturedGraph | None] = OrderedDict()
         """None: computed once, not captured"""
         self._pool: Any = None
 
@@ -183,18 +183,18 @@ class Graphs:
         graph = self.kept[key]
         if graph is None:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            graph = Graph(self.function, x, self._pool)
+            graph = CapturedGraph(self.function, x, self._pool)
         self._keep(key, graph)
         return graph.replay(x)
 
-    def _keep(self, key: Key, graph: Graph | None) -> None:
+    def _keep(self, key: Key, graph: CapturedGraph | None) -> None:
         self.kept[key] = graph
         self.kept.move_to_end(key)
         while len(self.kept) > self.most:
             self.kept.popitem(last=False)
 
 
-class Graph:
+class CapturedGraph:
     """One captured call."""
 
     def __init__(self, function: MapFunction, x: Tensor, pool: Any):

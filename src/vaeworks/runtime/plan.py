@@ -43,7 +43,7 @@ Run = Callable[[Autoencoder, Tensor, Striped], Tensor]
 
 
 @dataclass(frozen=True)
-class Plan:
+class StripPlan:
     """How a picture will be computed."""
 
     rows: int
@@ -113,14 +113,14 @@ def without_values(network: Autoencoder) -> Autoencoder:
 def planned(
     network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, what: str, tile: int | None = None,
     offload: bool = False,
-) -> Plan:  # fmt: skip
+) -> StripPlan:  # fmt: skip
     """The schedule with the least work whose memory is within the budget, in bytes.
 
     network: without values (on the device "meta"); run: computes with it from a tensor of this shape; row: numbers in a row of the widest
     map; groups: of group normalizations; what: for the error; tile: rows of a strip, instead of a choice; offload: maps are on the host.
     Errors: ConfigError for a budget below the least that works.
     """
-    found: list[Plan] = []
+    found: list[StripPlan] = []
     least = math.inf
     for plan in _plans(network, run, shape, row, groups, budget, (tile,) if tile else ROWS, offload):
         least = min(least, plan.peak)
@@ -136,7 +136,7 @@ def planned(
     return min(found, key=lambda plan: plan.work)
 
 
-def whole_plan(network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, height: int) -> Plan | None:
+def whole_plan(network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, height: int) -> StripPlan | None:
     """The whole picture at once, by the network itself, if that is within the budget; arguments are `planned`'s.
 
     About: it is counted as one strip, of the picture's height.
@@ -147,7 +147,7 @@ def whole_plan(network: Autoencoder, run: Run, shape: Shape, row: int, groups: i
 
 def _plans(
     network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, choices: tuple[int, ...], offload: bool = False
-) -> Iterator[Plan]:  # fmt: skip
+) -> Iterator[StripPlan]:  # fmt: skip
     dtype = next(network.parameters()).dtype
     size = torch.promote_types(dtype, torch.float32).itemsize
     for rows in choices:
@@ -166,7 +166,7 @@ def _plans(
             if keep and (ledger.recomputed or peak > budget):  # room is better used for maps
                 continue
             maps, wide = int(min(budget - spare - held, 2**62)), counting.wide / max(1, counting.work)
-            yield Plan(rows, keep, peak, tuple(ledger.recomputed), maps, budget, counting.work, wide)
+            yield StripPlan(rows, keep, peak, tuple(ledger.recomputed), maps, budget, counting.work, wide)
             break
 
 

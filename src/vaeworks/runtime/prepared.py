@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.conv import LEAST_CHANNELS, LEAST_DOUBLED
-from ..nn.filtering import F4, Doubled, Filtering
+from ..nn.filtering import F4, DoubledConv, Filtering
 from ..nn.winograd import filtered, prepared
 
 FILTERED = (torch.float32, torch.float64)
@@ -45,7 +45,7 @@ class Direct(Prepared):
 
 
 class Filtered(Prepared):
-    """Minimal filtering; with `Doubled`, of the map with every pixel four times."""
+    """Minimal filtering; with `DoubledConv`, of the map with every pixel four times."""
 
     def __init__(self, conv: nn.Conv2d, filtering: Filtering):
         self.filtering, self.bias = filtering, conv.bias
@@ -142,7 +142,7 @@ def _fact(tensor: Tensor) -> tuple[int, int]:
 
 def _prepare(conv: nn.Conv2d, doubled: bool) -> Prepared:
     if filters(conv, doubled):
-        return Filtered(conv, Doubled() if doubled else F4())
+        return Filtered(conv, DoubledConv() if doubled else F4())
     return Quartered(conv) if doubled else Direct(conv)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..config import BalanceConfig, from_dict, to_dict
 from ..errors import ConfigError
-from .balance_state import BalanceState, Event, Figures, Phase, Plan
+from .balance_state import BalanceState, Event, StepFigures, Phase, StepPlan
 from .plateau import Plateau
 
 
@@ -48,12 +48,12 @@ class Balance:
         return cls(config, state)
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> StepPlan:
         """What the next step does."""
         s = self.state
         rise = {"ramp": (s.images_seen - s.phase_since) / self.config.ramp, "adversarial": 1.0}.get(s.phase, 0.0)
         learns = s.phase in ("warmup", "ramp", "adversarial") and s.paused_until is None
-        return Plan(s.phase, learns, s.scale * min(rise, 1.0))
+        return StepPlan(s.phase, learns, s.scale * min(rise, 1.0))
 
     @property
     def restore_to(self) -> int:
@@ -61,7 +61,7 @@ class Balance:
         # trouble shows up in an average only some time after it began
         return max(self.state.safe_at, self.state.healthy_at - 2 * self.config.smoothing)
 
-    def observe(self, figures: Figures) -> tuple[Event, ...]:
+    def observe(self, figures: StepFigures) -> tuple[Event, ...]:
         """Take in a step; returns what was decided because of it."""
         s = self.state
         assert figures.images_seen >= s.images_seen, "images are counted on, also after a restore"
@@ -135,7 +135,7 @@ class Balance:
 
     # ------------------------------------------------------------------ watching
 
-    def _average(self, figures: Figures, images: int) -> None:
+    def _average(self, figures: StepFigures, images: int) -> None:
         """Exponential averages with a half-life in images, which begin as plain means."""
         s = self.state
         age = s.images_seen - s.averaging_since

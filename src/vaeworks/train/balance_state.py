@@ -16,7 +16,7 @@ go on counting, and save. stop: end the run, because it is not the discriminator
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class StepFigures:
     """What a step came to. Any cadence will do, but steps that are not finite are always told; what was not measured is None."""
 
     images_seen: int
@@ -36,7 +36,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """What the next step does."""
 
     phase: Phase

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..errors import FormatError
 from ..formats.files import atomic, check_header, read_tensors, write_tensors
-from ..processes import broadcast_tensors, main_first
-from .trained import Trained
+from ..processes import broadcast_tensors, on_rank0
+from .trained import TrainState
 
 METADATA_KEY = "vaeworks_checkpoint"
 
@@ -47,7 +47,7 @@ class Position:
     """written where the run's plan asks for it, and not where a user interrupted: a run that was never interrupted has it as well"""
 
 
-def state_tensors(trained: Trained) -> dict[str, Tensor]:
+def state_tensors(trained: TrainState) -> dict[str, Tensor]:
     """All that is kept, by the names above; whole tensors, in every process; those that were shards are on the CPU."""
     networks = {"model": trained.autoencoder, "average": trained.average}
     tensors = {f"{part}.{name}": t for part, network in networks.items() if network is not None for name, t in network.state_dict().items()}
@@ -60,7 +60,7 @@ def state_tensors(trained: Trained) -> dict[str, Tensor]:
     return {name: t.full_tensor().cpu() if _is_shared_out(t) else t for name, t in tensors.items()}
 
 
-def save_checkpoint(folder: Path, trained: Trained, position: Position, keep: int, good: int | None = None) -> Path:
+def save_checkpoint(folder: Path, trained: TrainState, position: Position, keep: int, good: int | None = None) -> Path:
     """Write checkpoint folder/<images seen>.safetensors in process 0, then delete the old ones that nobody needs.
 
     Kept are the newest `keep` planned ones, this one, and the newest planned one of at most `good` images, to which the supervisor may
@@ -75,7 +75,7 @@ def save_checkpoint(folder: Path, trained: Trained, position: Position, keep: in
                 write_tensors(temporary, tensors, {METADATA_KEY: json.dumps(asdict(position))})
         _delete_old(folder, path, keep, good)
 
-    main_first(write)
+    on_rank0(write)
     return path
 
 
@@ -104,7 +104,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.safetensors") if NAME.fullmatch(path.name))
 
 
-def load_checkpoint(path: Path | None, trained: Trained) -> Position:
+def load_checkpoint(path: Path | None, trained: TrainState) -> Position:
     """Put a checkpoint's state into what is trained, in place, in all processes; process 0 reads it.
 
     Errors: FormatError for a torn file or one of another network.
@@ -123,7 +123,7 @@ def load_checkpoint(path: Path | None, trained: Trained) -> Position:
         except (TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FormatError(f"{path} does not say how far its run has come: {str(error)[:100]}") from None
 
-    position = main_first(read)
+    position = on_rank0(read)
     tensors = broadcast_tensors(found)
     try:
         _restore(trained, tensors)
@@ -185,7 +185,7 @@ def _position(path: Path) -> Position | None:
         return None
 
 
-def _named(trained: Trained) -> dict[str, nn.Parameter]:
+def _named(trained: TrainState) -> dict[str, nn.Parameter]:
     """Trained parameters by name; the autoencoder's as in its files."""
     return dict(trained.autoencoder.named_parameters()) | {f"beside.{name}": p for name, p in trained.learner.beside().items()}
 
@@ -198,7 +198,7 @@ def _optimizer_tensors(part: str, parameters: dict[str, nn.Parameter], optimizer
     }
 
 
-def _restore(trained: Trained, tensors: dict[str, Tensor]) -> None:
+def _restore(trained: TrainState, tensors: dict[str, Tensor]) -> None:
     _load(trained.autoencoder, _part(tensors, "model."))
     if trained.average is not None:
         _load(trained.average, _part(tensors, "average."))

@@ -22,7 +22,7 @@ UNCHANGED = Transform()
 
 
 @dataclass(frozen=True)
-class Draw:
+class StepAugmentation:
     """What happens to latents and images alike in one step, and by how much both are shrunk for scale equivariance."""
 
     where: Where = "nowhere"
@@ -47,10 +47,10 @@ class Draw:
         return lowpass(images, self.cut) if self.cut else images
 
 
-NOTHING = Draw()
+NOTHING = StepAugmentation()
 
 
-def draw_step(config: RegularizerConfig, seed: int, first_counter: int, size: int, least: int, factor: int) -> Draw:
+def draw_augmentation(config: RegularizerConfig, seed: int, first_counter: int, size: int, least: int, factor: int) -> StepAugmentation:
     """The draw of the step that begins with this image, of `size` pixels.
 
     What takes the reconstruction's place gets no smaller than `least` pixels; what is decoded besides, than one latent of `factor` pixels.
@@ -59,11 +59,11 @@ def draw_step(config: RegularizerConfig, seed: int, first_counter: int, size: in
         return NOTHING
     *uniforms, which, second = (float(u) for u in random_uniforms(seed, STEP, first_counter, 5))
     if uniforms[0] >= 1 - config.lowpass:
-        return Draw(cut=CUTS[int(which * len(CUTS))])
+        return StepAugmentation(cut=CUTS[int(which * len(CUTS))])
     ordinary = 1 - config.equivariance - config.lowpass
     prior = config.equivariance_prior * ordinary / (1 - config.equivariance) if config.equivariance and ordinary > 0 else 0.0
     where, transform = draw((uniforms[0], uniforms[1], uniforms[2]), config.equivariance, prior)
     if where != "nowhere":
-        return Draw(where, Transform(max(transform.scale, min(1.0, least / size)), transform.quarter_turns))
+        return StepAugmentation(where, Transform(max(transform.scale, min(1.0, least / size)), transform.quarter_turns))
     shrinks = [s for s in SHRINKS if size // s >= factor] if config.scale_equivariance > 0 else []
-    return Draw(shrink=shrinks[int(second * len(shrinks))]) if shrinks else NOTHING
+    return StepAugmentation(shrink=shrinks[int(second * len(shrinks))]) if shrinks else NOTHING

@@ -23,7 +23,7 @@ DRIFT = 0.1
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FinetuneComparison:
     """A fine-tuned VAE beside the one that it began as; pictures are held-out ones."""
 
     start: str
@@ -45,7 +45,7 @@ class Comparison:
 
 def compare_with_start(
     config: TrainConfig, judged: Autoencoder, images: Sequence[Tensor], stats: LatentStats, measured: Callable[[Autoencoder], LatentStats]
-) -> Comparison | None:
+) -> FinetuneComparison | None:
     """What a run has made of the VAE that it began with; None for a run from random weights, or where that VAE is not there any more.
 
     images: held-out ones, uint8 c h w. stats: of the judged one's latents, which `measured` finds for the other.
@@ -63,7 +63,7 @@ def compare_with_start(
     before, after = (1 / s.scaling_factor for s in (stats if same_encoder else measured(start), stats))
     moved = 0.0 if same_encoder and moved is not None else moved  # and not the rounding of another memory layout
     warning = None if config.finetune.teacher is not None else drift_warning(config, before, after)
-    return Comparison(config.finetune.path, same_encoder, same_decoder, quality_before, quality_after, moved, before, after, warning)
+    return FinetuneComparison(config.finetune.path, same_encoder, same_decoder, quality_before, quality_after, moved, before, after, warning)
 
 
 def drift_warning(config: TrainConfig, before: float, after: float) -> str | None:

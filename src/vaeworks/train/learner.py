@@ -13,7 +13,7 @@ from ..losses.equivariance import Transform
 from ..models import Autoencoder, Posterior
 from ..models.bottleneck import perturbed
 from ..models.decoder import Decoder
-from .draw import NOTHING, Draw
+from .draw import NOTHING, StepAugmentation
 
 LOG_VARIANCE = -3.0
 """The learned log-variance of pixels in [-1,1] at the start: about 22 dB."""
@@ -23,7 +23,7 @@ Disturbance = tuple[Tensor, Tensor]
 """Of latents in training: standard normal noise n c h/f w/f, independent of the posterior's, and n levels in [0,1)."""
 
 
-class Pass(NamedTuple):
+class ForwardOutput(NamedTuple):
     """What a forward pass of training came to; plain tensors, so that wrappers can look through it."""
 
     recon: Tensor
@@ -41,7 +41,7 @@ class Pass(NamedTuple):
     """n d h/f w/f, latents as the frozen network's features may be; None: not asked for"""
 
 
-class Learner(nn.Module):
+class TrainModule(nn.Module):
     """Everything with trained weights. Its forward pass is a step's, whole, so that DistributedDataParallel and compile see one call."""
 
     def __init__(self, autoencoder: Autoencoder, config: TrainConfig, feature_channels: int | None = None):
@@ -68,7 +68,7 @@ class Learner(nn.Module):
         """Whether the encoder is on."""
         return self._encoder_trains
 
-    def forward(self, images: Tensor, noise: Tensor, disturbance: Disturbance | None = None, draw: Draw = NOTHING) -> Pass:
+    def forward(self, images: Tensor, noise: Tensor, disturbance: Disturbance | None = None, draw: StepAugmentation = NOTHING) -> ForwardOutput:
         """Images n 3 h w in [-1,1], and standard normal noise n c h/f w/f for the posterior's sample."""
         vae = self.autoencoder
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_trains):
@@ -79,7 +79,7 @@ class Learner(nn.Module):
         small = self._decoded(Transform(1 / draw.shrink)(given))[1] if draw.shrink else None
         projected = None if self.projection is None else self.projection(latents)
         # copies of what are views of the moments: wrappers hook into what a forward pass returns
-        return Pass(recon, features, latents, posterior.mean.clone(), posterior.logvar.clone(), small, projected)
+        return ForwardOutput(recon, features, latents, posterior.mean.clone(), posterior.logvar.clone(), small, projected)
 
     def _decoded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         decoder = self.autoencoder.decoder
@@ -99,6 +99,6 @@ def _projection(channels: int, feature_channels: int, seed: int) -> nn.Conv2d:
         return nn.Conv2d(channels, feature_channels, 1)
 
 
-def posterior_of(result: Pass, is_point: bool) -> Posterior:
+def posterior_of(result: ForwardOutput, is_point: bool) -> Posterior:
     """The posterior of a pass."""
     return Posterior.point(result.mean) if is_point else Posterior.of(result.mean, result.logvar)

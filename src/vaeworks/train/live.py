@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import TrainConfig
-from .balance_state import Plan
+from .balance_state import StepPlan
 from .figures import DISCRIMINATOR, EVENT, LOOK, STEP, duration, logit_gap, number, percent, regularizers, written
 
 PACE_SECONDS = 60.0
@@ -106,14 +106,14 @@ class View:
         self.pace = pace or Pace()
         self.done = 0.0
         self._images_seen = 0
-        self._plan: Plan | None = None
+        self._plan: StepPlan | None = None
         self._figures: dict[str, Any] = {}
         self._regularizers: dict[str, float | None] = {}
         self._curves = {name: Curve() for name in ("loss", "psnr", "val_psnr", "bits_per_dimension")}
         self._best: float | None = None
         self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
 
-    def step(self, images_seen: int, done: float, plan: Plan | None) -> None:
+    def step(self, images_seen: int, done: float, plan: StepPlan | None) -> None:
         """How far the run is, and what the supervisor of the discriminator plans, if there is one."""
         self._images_seen, self.done = images_seen, done
         self._plan = plan if self._config.adversarial.on else None

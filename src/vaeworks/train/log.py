@@ -21,14 +21,14 @@ from ..config import TrainConfig, to_dict
 from ..errors import MissingExtraError, VaeworksError
 from ..terminal import Terminal
 from .alarms import Alarms
-from .balance_state import Plan
+from .balance_state import StepPlan
 from .card import write_card
 from .figures import EVENT, LOOK, plain
 from .live import View, event_style
 from .log_lines import JSONL, keep_log, last_look, read_log
 from .run_page import RunPage, Status
 from .trackers import Trackers
-from .validate import Look
+from .validate import ValidationResult
 
 __all__ = ["JSONL", "RunLog", "last_look", "read_log"]
 
@@ -90,7 +90,7 @@ class RunLog:
         if not self._looked and images_seen - self._told_at > self._config.val_every:  # no image is held out
             self._tell(images_seen)
 
-    def look(self, images_seen: int, seen: Look) -> None:
+    def look(self, images_seen: int, seen: ValidationResult) -> None:
         """What a look at held-out images came to; the page is written anew."""
         self._looked = True
         if seen.picture is not None:
@@ -112,7 +112,7 @@ class RunLog:
         else:
             self._redraw()
 
-    def live(self, images_seen: int, done: float, plan: Plan | None = None) -> None:
+    def live(self, images_seen: int, done: float, plan: StepPlan | None = None) -> None:
         """Redraw the view, where it can be redrawn and it is time. Cheap: it may be called after every step.
 
         done: share of the run; plan: of the discriminator's supervisor, where there is one.

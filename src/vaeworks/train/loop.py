@@ -25,16 +25,16 @@ from ..formats.locks import alone_in
 from ..launcher import shared
 from ..models import Autoencoder
 from ..models.feature_nets import FEATURE_NETS
-from ..processes import joined, main_first, rank, together, world_size
+from ..processes import joined, on_rank0, rank, on_all_ranks, world_size
 from ..words import speak
 from .balance_state import Event
 from .checkpoint import Position, good_checkpoint, load_checkpoint, newest_checkpoint, remove_newer, save_checkpoint
-from .finetune import Comparison, compare_with_start
+from .finetune import FinetuneComparison, compare_with_start
 from .interrupt import Interrupt
 from .latent_stats import LatentStats, measure_latents
 from .log import RunLog, last_look
 from .memory import memory_in_one_line
-from .parallel import agree_on_time, check_processes, whole, wrap_
+from .parallel import agree_on_time, check_processes, unshard, wrap_ddp_
 from .precision import resolve_device, resolve_precision
 from .run import BEST, RESULT, STREAM, RunRecord, check_folder, claim_folder, read_run, split_data
 from .schedule import ema_decay, learning_rate, progress
@@ -42,7 +42,7 @@ from .start import initial_discriminator, initial_model, load_frozen, with_start
 from .step import check_size, training_step
 from .supervision import Supervisor
 from .trackers import check_trackers
-from .trained import Trained
+from .trained import TrainState
 from .validate import validate, validation_images
 
 CUSTOM = "custom"
@@ -66,7 +66,7 @@ class RunResult:
     precision: str
     device: str
     latents: LatentStats
-    finetuned: Comparison | None = None
+    finetuned: FinetuneComparison | None = None
     """what fine-tuning has changed; None for a run from random weights"""
 
 
@@ -87,7 +87,7 @@ def train(
     """
     device = resolve_device(config.device)
     with joined(device), ExitStack() as held:
-        main_first(lambda: held.enter_context(alone_in(Path(out))))  # of the processes of one run, the one that writes
+        on_rank0(lambda: held.enter_context(alone_in(Path(out))))  # of the processes of one run, the one that writes
         return _train(config, str(data), Path(out), device, recipe, resume, show and rank() == 0, features)
 
 
@@ -95,49 +95,49 @@ def _train(
     config: TrainConfig, data: str, out: Path, device: torch.device, recipe: str, resume: bool, show: bool, features: Any
 ) -> RunResult:
     # settle what is not said: precision and architecture, once, so that a run continued elsewhere stays the same run
-    together(lambda: check_processes(config))
-    together(lambda: check_asked(config, FEATURE_NETS))
-    together(lambda: check_trackers(config.trackers))
+    on_all_ranks(lambda: check_processes(config))
+    on_all_ranks(lambda: check_asked(config, FEATURE_NETS))
+    on_all_ranks(lambda: check_trackers(config.trackers))
     say = speak if show else None
-    config, told = main_first(lambda: _settled(config, out, device, resume))
+    config, told = on_rank0(lambda: _settled(config, out, device, resume))
 
     # claim the folder, look at the data
     record = RunRecord(recipe, data, config)
-    main_first(lambda: check_folder(out, record, resume))
-    train_set, val_set, messages = main_first(lambda: split_data(config, data, out))
+    on_rank0(lambda: check_folder(out, record, resume))
+    train_set, val_set, messages = on_rank0(lambda: split_data(config, data, out))
     messages = [*told, *messages, *_remarks(config)]
-    frozen = together(lambda: load_frozen(config, device, say, features))
-    discriminator = together(lambda: initial_discriminator(config, frozen.judge))
+    frozen = on_all_ranks(lambda: load_frozen(config, device, say, features))
+    discriminator = on_all_ranks(lambda: initial_discriminator(config, frozen.judge))
     checkpoints, samples = out / "checkpoints", out / "samples"
-    newest = main_first(lambda: newest_checkpoint(checkpoints)) if resume else None
-    model = together(lambda: initial_model(config, frozen.teacher, blank=newest is not None).to(device))
+    newest = on_rank0(lambda: newest_checkpoint(checkpoints)) if resume else None
+    model = on_all_ranks(lambda: initial_model(config, frozen.teacher, blank=newest is not None).to(device))
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     # build what is trained
-    trained = Trained.of(
+    trained = TrainState.of(
         model, config, discriminator=discriminator, perceptual=frozen.perceptual, features=frozen.features,
         feature_channels=frozen.feature_channels, teacher=frozen.teacher,
     )  # fmt: skip
-    together(lambda: check_size(trained))
-    main_first(lambda: claim_folder(out, record, train_set, val_set))
+    on_all_ranks(lambda: check_size(trained))
+    on_rank0(lambda: claim_folder(out, record, train_set, val_set))
     num_parameters = sum(p.numel() for p in model.parameters())
     position = Position()
     if newest is not None:
         position = load_checkpoint(newest, trained)
-        main_first(lambda: remove_newer(newest))
+        on_rank0(lambda: remove_newer(newest))
         messages.append(f"continuing from {newest.name} at {position.images_seen:,} images")
     supervisor = Supervisor(trained, position.balance)
     if config.compile:
         trained.learner.compile()
     supervisor.switch_parts()
-    wrap_(trained)
-    val_images = together(lambda: validation_images(model, val_set.files, config.data.val_images) if rank() == 0 else [])
+    wrap_ddp_(trained)
+    val_images = on_all_ranks(lambda: validation_images(model, val_set.files, config.data.val_images) if rank() == 0 else [])
     crops = training_crops(train_set, config.data, config.seed, config.model.in_channels, bookmarks=out / STREAM)
     started = time.perf_counter() - position.seconds
     again = _again(config, recipe, data, out)
     images_seen = position.images_seen
-    looked_at, val_psnr, best = main_first(lambda: last_look(out, images_seen))
+    looked_at, val_psnr, best = on_rank0(lambda: last_look(out, images_seen))
 
     def checkpoint(planned: bool = True) -> Path:
         here = Position(images_seen, time.perf_counter() - started, supervisor.to_dict(), planned)
@@ -148,8 +148,8 @@ def _train(
         def look() -> None:
             nonlocal val_psnr, best, looked_at
             looked_at = images_seen
-            judged = whole(trained.judged)
-            val_psnr, best = main_first(lambda: judge(judged))
+            judged = unshard(trained.judged)
+            val_psnr, best = on_rank0(lambda: judge(judged))
 
         def judge(judged: Autoencoder) -> tuple[float | None, float | None]:
             if not val_images:
@@ -166,7 +166,7 @@ def _train(
         def restore(event: Event) -> None:
             assert event.restore_to is not None
             target = event.restore_to
-            path = main_first(lambda: good_checkpoint(checkpoints, target))
+            path = on_rank0(lambda: good_checkpoint(checkpoints, target))
             if path is None:
                 raise shared(TrainingError(f"{event.message}; but no checkpoint of before is left in {checkpoints}"))
             load_checkpoint(path, trained)
@@ -181,14 +181,14 @@ def _train(
         while done < 1 and images_seen + config.batch <= config.images:
             # the batch; an error of one process is an error of all
             try:
-                batch, counters = together(lambda: next(stream))
+                batch, counters = on_all_ranks(lambda: next(stream))
             except DataError as problem:
                 saved = checkpoint(planned=False)
                 raise shared(DataError(f"{problem}; saved {saved}; mend it and continue with: {again}")) from None
 
             # one step
             if supervisor.switch_parts():
-                wrap_(trained)
+                wrap_ddp_(trained)
             learned = (trained.adversary.steps if trained.adversary is not None else 0) * config.batch
             lr = learning_rate(config.optimizer, images_seen + config.batch, done)
             discriminator_lr = learning_rate(config.adversarial.optimizer, learned + config.batch, done)
@@ -216,7 +216,7 @@ def _train(
             for event in events:
                 log.event(images_seen, event.message, event.alarm, event.action)
                 if event.action == "stop":
-                    kept = main_first(lambda: newest_checkpoint(checkpoints))
+                    kept = on_rank0(lambda: newest_checkpoint(checkpoints))
                     raise shared(TrainingError(_stopped(event.message, kept)))
                 if event.action == "restore":
                     restore(event)
@@ -233,7 +233,7 @@ def _train(
 
         # finish: the latents' statistics, the model
         seconds = time.perf_counter() - started
-        judged = whole(trained.judged)
+        judged = unshard(trained.judged)
 
         def finish() -> RunResult:
             def measured(vae: Autoencoder) -> LatentStats:
@@ -260,7 +260,7 @@ def _train(
             log.finish()
             return outcome
 
-        return main_first(finish)
+        return on_rank0(finish)
 
 
 def _settled(config: TrainConfig, out: Path, device: torch.device, resume: bool) -> tuple[TrainConfig, list[str]]:

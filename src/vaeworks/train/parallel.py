@@ -8,7 +8,7 @@ from ..config import TrainConfig
 from ..errors import ConfigError
 from ..models import Autoencoder, build
 from ..processes import process_sum, rank, world_size
-from .trained import Trained
+from .trained import TrainState
 
 
 def check_processes(config: TrainConfig) -> None:
@@ -17,7 +17,7 @@ def check_processes(config: TrainConfig) -> None:
         raise ConfigError(f"batch (={config.batch}) must be a multiple of the number of processes (={world_size()})")
 
 
-def wrap_(trained: Trained) -> None:
+def wrap_ddp_(trained: TrainState) -> None:
     """Let `trained.model` average gradients over processes. To be called again whenever a half of the autoencoder is switched on or off.
 
     ddp: the wrapper sees the whole forward pass of a step, and knows from its making which parameters get a gradient.
@@ -29,7 +29,7 @@ def wrap_(trained: Trained) -> None:
         )
 
 
-def whole(network: Autoencoder) -> Autoencoder:
+def unshard(network: Autoencoder) -> Autoencoder:
     """The network with whole weights, for validating and saving: itself, or with fsdp a copy. All processes must call it."""
     if not hasattr(next(network.parameters()), "full_tensor"):
         return network

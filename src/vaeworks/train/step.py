@@ -24,14 +24,14 @@ from ..losses.reconstruction import l1, mse
 from ..losses.regularize import cosine_alignment, distance_alignment
 from ..models.decoder import Decoder
 from ..processes import process_mean, world_size
-from .balance_state import Plan
-from .draw import Draw, draw_step
-from .learner import Disturbance, Pass, posterior_of
+from .balance_state import StepPlan
+from .draw import StepAugmentation, draw_augmentation
+from .learner import Disturbance, ForwardOutput, posterior_of
 from .optimizer import set_learning_rate
 from .precision import autocast
-from .trained import Trained
+from .trained import TrainState
 
-ALONE = Plan("reconstruction", train_discriminator=False, weight=0.0)
+ALONE = StepPlan("reconstruction", train_discriminator=False, weight=0.0)
 """A step without a discriminator."""
 
 
@@ -78,7 +78,7 @@ class StepResult:
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """A micro-batch, ready for the forward pass."""
 
     images: Tensor
@@ -87,13 +87,13 @@ class Part:
     """n 3 h' w', what the reconstruction shall be"""
     noise: Tensor
     disturbance: Disturbance | None
-    draw: Draw
+    draw: StepAugmentation
     share: float
     """of the batch of this process"""
 
 
 def training_step(
-    t: Trained, batch: Tensor, counters: list[int], plan: Plan = ALONE, *, done: float = 0.0, lr: float | None = None,
+    t: TrainState, batch: Tensor, counters: list[int], plan: StepPlan = ALONE, *, done: float = 0.0, lr: float | None = None,
     discriminator_lr: float | None = None, first_counter: int | None = None,
 ) -> StepResult:  # fmt: skip
     """One step on a batch, uint8 n c h w, whose randomness is keyed by its image counters, and by the global batch's first.
@@ -132,11 +132,11 @@ _WHOLE = {"adaptive_weight", "adversarial_weight", "alignment_weight"}
 """Figures of the whole batch, which every part has."""
 
 
-def _parts(t: Trained, batch: Tensor, counters: list[int], first: int) -> Iterator[Part]:
+def _parts(t: TrainState, batch: Tensor, counters: list[int], first: int) -> Iterator[MicroBatch]:
     """The micro-batches of a batch, on the device."""
     config, vae = t.config, t.autoencoder
     size, f = config.micro_batch or len(batch), vae.downsample_factor
-    draw = draw_step(config.regularizers, config.seed, first, min(batch.shape[-2:]), smallest(t), f)
+    draw = draw_augmentation(config.regularizers, config.seed, first, min(batch.shape[-2:]), smallest(t), f)
     for start in range(0, len(batch), size):
         some = counters[start : start + size]
         images = draw.prepared(to_model_range(batch[start : start + size].to(vae.device, non_blocking=True)), f * vae.config.latents_patch)
@@ -148,10 +148,10 @@ def _parts(t: Trained, batch: Tensor, counters: list[int], first: int) -> Iterat
         if config.model.bottleneck.disturbs:
             other = latent_noise(config.seed, some, shape, DISTURBANCE)
             disturbance = other.to(vae.device, non_blocking=True), noise_levels(config.seed, some).to(vae.device)
-        yield Part(images, draw.on_target(images, f), noise, disturbance, draw, len(some) / len(batch))
+        yield MicroBatch(images, draw.on_target(images, f), noise, disturbance, draw, len(some) / len(batch))
 
 
-def smallest(t: Trained) -> int:
+def smallest(t: TrainState) -> int:
     """Pixels below which no picture is shrunk, where its size is drawn: what all that looks at it needs, in whole latents."""
     needs = [_smallest_for_losses(t), *([t.features.smallest] if isinstance(t.features, Backbone) else [UNKNOWN] if t.features else [])]
     needs += [int(t.adversary.network.least_size)] if t.adversary is not None else []  # type: ignore[arg-type]
@@ -159,7 +159,7 @@ def smallest(t: Trained) -> int:
     return -(-max(needs) // unit) * unit
 
 
-def check_size(t: Trained) -> None:
+def check_size(t: TrainState) -> None:
     """Errors: ConfigError for crops smaller than the losses need."""
     if t.config.data.size < (least := _smallest_for_losses(t)):
         raise ConfigError(
@@ -167,18 +167,18 @@ def check_size(t: Trained) -> None:
         )
 
 
-def _smallest_for_losses(t: Trained) -> int:
+def _smallest_for_losses(t: TrainState) -> int:
     loss, network = t.config.loss, getattr(t.perceptual, "network", None)
     window = WINDOW if loss.reconstruction == "ms_ssim" or loss.perceptual == "without-weights" else 1
     return max(window, 1 if network is None else getattr(network, "smallest", UNKNOWN))
 
 
-def _forward(t: Trained, part: Part) -> Pass:
+def _forward(t: TrainState, part: MicroBatch) -> ForwardOutput:
     with autocast(part.images.device, t.config.precision):
         return t.model(part.images, part.noise, part.disturbance, part.draw)
 
 
-def _backward(t: Trained, part: Part, result: Pass, felt: float, adaptive: Tensor | None) -> dict[str, Tensor]:
+def _backward(t: TrainState, part: MicroBatch, result: ForwardOutput, felt: float, adaptive: Tensor | None) -> dict[str, Tensor]:
     """Gradients of a part's share of the loss; figures of the part.
 
     What is asked of pixels is gone through backwards first, down to the reconstruction, and the sum of these gradients then enters the
@@ -215,7 +215,7 @@ def _backward(t: Trained, part: Part, result: Pass, felt: float, adaptive: Tenso
     return {name: value.detach().float() for name, value in {**figures, "loss": loss}.items()}
 
 
-def _adversarial(t: Trained, target: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def _adversarial(t: TrainState, target: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The generator's adversarial loss, and its gradient at the reconstruction."""
     assert t.adversary is not None
     with autocast(pixels.device, t.config.precision):
@@ -223,7 +223,7 @@ def _adversarial(t: Trained, target: Tensor, pixels: Tensor) -> tuple[Tensor, Te
     return loss.detach(), torch.autograd.grad(loss, pixels)[0]
 
 
-def _latent_loss(t: Trained, part: Part, result: Pass, pixel_grad: Tensor) -> tuple[Tensor, Terms]:
+def _latent_loss(t: TrainState, part: MicroBatch, result: ForwardOutput, pixel_grad: Tensor) -> tuple[Tensor, Terms]:
     """What is asked of latents, weighted and summed, and its terms."""
     config, f = t.config, t.autoencoder.downsample_factor
     posterior = posterior_of(result, config.model.bottleneck.kind == "point")
@@ -248,7 +248,7 @@ def _latent_loss(t: Trained, part: Part, result: Pass, pixel_grad: Tensor) -> tu
     return loss, terms
 
 
-def _alignment_weight(result: Pass, pixel_grad: Tensor, alignment: Tensor) -> Tensor:
+def _alignment_weight(result: ForwardOutput, pixel_grad: Tensor, alignment: Tensor) -> Tensor:
     """How much stronger the reconstruction's gradient is at the latents than the alignment's: a scalar, at most 1e8.
 
     VA-VAE (arXiv 2501.01423) measures both at the encoder's last layer, which they enter through the latents alone.
@@ -260,13 +260,13 @@ def _alignment_weight(result: Pass, pixel_grad: Tensor, alignment: Tensor) -> Te
     return (squares[0].sqrt() / (squares[1].sqrt() + 1e-4)).clamp(max=1e8)
 
 
-def _at_last_layer(t: Trained, result: Pass, pixel_grad: Tensor) -> Tensor:
+def _at_last_layer(t: TrainState, result: ForwardOutput, pixel_grad: Tensor) -> Tensor:
     decoder = t.autoencoder.decoder
     assert isinstance(decoder, Decoder)
     return at_convolution(decoder.conv_out, result.features, pixel_grad)
 
 
-def _measured(t: Trained, parts: list[Part]) -> Tensor:
+def _measured(t: TrainState, parts: list[MicroBatch]) -> Tensor:
     """The adaptive weight of a batch in parts, whose gradients at the last layer add up, by a forward pass of its own."""
     sums = [torch.zeros((), device=t.autoencoder.device)] * 2
     for part in parts:

@@ -7,16 +7,16 @@ from typing import Any
 from ..config import BalanceConfig, from_dict, to_dict
 from ..errors import FormatError
 from .balance import Balance
-from .balance_state import BalanceState, Event, Figures, Plan
+from .balance_state import BalanceState, Event, StepFigures, StepPlan
 from .plateau import Plateau
 from .step import StepResult
-from .trained import Trained
+from .trained import TrainState
 
 
 class Supervisor:
     """The balance of a run. Without a discriminator it watches for steps that are not finite alone."""
 
-    def __init__(self, trained: Trained, saved: dict[str, Any]):
+    def __init__(self, trained: TrainState, saved: dict[str, Any]):
         """saved: what `to_dict` gave; {} at the start of a run."""
         self.trained = trained
         adversarial = trained.config.adversarial
@@ -34,7 +34,7 @@ class Supervisor:
         return {"config": to_dict(self.balance.config), "state": self.balance.to_dict()}
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> StepPlan:
         """What the next step does."""
         return self.balance.plan
 
@@ -56,7 +56,7 @@ class Supervisor:
         """Take in a step; returns what was decided because of it."""
         others = result.others
         gap = others["logit_real"] - others["logit_fake"] if "logit_real" in others else None
-        figures = Figures(
+        figures = StepFigures(
             images_seen=images_seen, reconstruction=self._watched(result), finite=result.finite, accuracy_real=others.get("accuracy_real"),
             accuracy_fake=others.get("accuracy_fake"), logit_gap=gap, adaptive_weight=others.get("adaptive_weight"),
         )  # fmt: skip

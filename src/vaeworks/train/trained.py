@@ -16,7 +16,7 @@ from ..nn import ResBlock, SpatialAttention
 from ..processes import world_size
 from .adversary import Adversary
 from .ema import ema_update_
-from .learner import Learner
+from .learner import TrainModule
 from .optimizer import build_optimizer
 
 Features = Callable[[Tensor], Tensor | Sequence[Tensor]]
@@ -24,11 +24,11 @@ Features = Callable[[Tensor], Tensor | Sequence[Tensor]]
 
 
 @dataclass
-class Trained:
+class TrainState:
     """The networks of a run, their optimizers, and the frozen ones that they learn from."""
 
     config: TrainConfig
-    learner: Learner
+    learner: TrainModule
     optimizer: torch.optim.Optimizer
     average: Autoencoder | None = None
     """of the autoencoder's weights, which is what a run saves as its model"""
@@ -48,9 +48,9 @@ class Trained:
     def of(
         cls, autoencoder: Autoencoder, config: TrainConfig, *, discriminator: nn.Module | None = None, perceptual: Distance | None = None,
         features: Features | None = None, feature_channels: int | None = None, teacher: Autoencoder | None = None,
-    ) -> Trained:  # fmt: skip
+    ) -> TrainState:  # fmt: skip
         """All of it at the start of a run, where the autoencoder is."""
-        learner = Learner(autoencoder, config, feature_channels).to(autoencoder.device).train()
+        learner = TrainModule(autoencoder, config, feature_channels).to(autoencoder.device).train()
         learner.train_parts(encoder=config.finetune.part != "decoder", decoder=config.finetune.part != "encoder")
         average = copy.deepcopy(autoencoder).requires_grad_(False).eval() if config.ema_halflife else None
         if config.parallel == "fsdp" and world_size() > 1:
@@ -83,7 +83,7 @@ class Trained:
                 ema_update_(average, network, decay)
 
 
-def _share_out_(learner: Learner, average: Autoencoder | None) -> None:
+def _share_out_(learner: TrainModule, average: Autoencoder | None) -> None:
     """Weights become shards, one in each process; gradients and moments, which are made of them, follow.
 
     Residual blocks and attentions are whole only while they compute, and the rest during a step. The average never computes as it is.

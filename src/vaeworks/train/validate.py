@@ -30,7 +30,7 @@ ROW_GAP = 2
 
 
 @dataclass(frozen=True)
-class Look:
+class ValidationResult:
     """What a look at held-out images came to."""
 
     psnr: float
@@ -77,7 +77,7 @@ def validation_files(files: Sequence[ImageFile]) -> list[ImageFile]:
 
 
 @torch.inference_mode()
-def validate(autoencoder: Autoencoder, images: Sequence[Tensor]) -> Look:
+def validate(autoencoder: Autoencoder, images: Sequence[Tensor]) -> ValidationResult:
     """Every image, uint8 c h w with sides that are multiples of f, through the posterior's mode and back, and what its latents are like."""
     was_training = autoencoder.training
     autoencoder.eval()
@@ -95,7 +95,7 @@ def validate(autoencoder: Autoencoder, images: Sequence[Tensor]) -> Look:
     autoencoder.train(was_training)
     similar = [value for a, b in pairs if math.isfinite(value := ssim(a, b))]
     rows = [[a, b, difference(a, b)] for a, b in pairs[:SHOWN]]
-    return Look(
+    return ValidationResult(
         psnr=mean_psnr(psnrs),
         ssim=statistics.fmean(similar) if similar else None,
         **latents.figures(),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..codes import Track
 from .evidence import enlarged, smoothed
-from .sight import PcaSight, VaeSight, batches
+from .sight import PcaExtractor, VaeExtractor, batches
 
 Array = NDArray[Any]
 Reader = Callable[[Array], Array]
@@ -37,7 +37,7 @@ def mean_image(images: Array) -> Reader:
 
 def principal_components(images: Array) -> Reader:
     """Difference to a reconstruction from principal components that keep 90 % of the variance."""
-    sight = PcaSight.fitted(images.astype(np.float32) / 127.5)
+    sight = PcaExtractor.fitted(images.astype(np.float32) / 127.5)
     return lambda found: smoothed(sight.look(found.astype(np.float32) / 127.5).error)
 
 
@@ -69,7 +69,7 @@ def nearest_patches(images: Array, of: Callable[[Array], Array], factor: int, se
     return read
 
 
-def baselines(sight: VaeSight, seed: int, track: Track = iter) -> dict[str, Callable[[Array], Reader]]:
+def baselines(sight: VaeExtractor, seed: int, track: Track = iter) -> dict[str, Callable[[Array], Reader]]:
     """All of them, by their names in tables."""
     f = sight.autoencoder.downsample_factor
     return {

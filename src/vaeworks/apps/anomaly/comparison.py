@@ -15,7 +15,7 @@ from .baselines import baselines
 from .detector import AnomalyDetector, Readings
 from .evidence import pooled
 from .figures import Localization, auroc, localization, shares
-from .sight import VaeSight, batches
+from .sight import VaeExtractor, batches
 from .threshold import conformal_threshold
 
 Array = NDArray[Any]
@@ -34,7 +34,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """One method's figures."""
 
     method: str
@@ -48,7 +48,7 @@ class Row:
     """None without maps, or where masks do not have both kinds of pixels"""
 
 
-def row(method: str, scores: Array, held_out: Array, rate: float, truth: Truth, maps: Array | None, seed: int = 0) -> Row:
+def row(method: str, scores: Array, held_out: Array, rate: float, truth: Truth, maps: Array | None, seed: int = 0) -> MethodRow:
     """Figures of scores n and maps n h w, the threshold being set on held-out normals' scores."""
     alarms = scores > conformal_threshold(held_out, rate)
     normal, bad = scores[~truth.anomalous], scores[truth.anomalous]
@@ -56,7 +56,7 @@ def row(method: str, scores: Array, held_out: Array, rate: float, truth: Truth, 
     if maps is not None and truth.masks is not None and truth.masked is not None:
         masks = truth.masks[truth.masked]
         places = localization(maps[truth.masked], masks) if masks.any() and not masks.all() else None  # a crop may leave no defect
-    return Row(
+    return MethodRow(
         method,
         auroc(normal, bad, seed) if len(normal) and len(bad) else None,
         shares(alarms[~truth.anomalous]) if len(normal) else None,
@@ -65,7 +65,7 @@ def row(method: str, scores: Array, held_out: Array, rate: float, truth: Truth, 
     )
 
 
-def own_rows(detector: AnomalyDetector, readings: Readings, truth: Truth, seed: int = 0) -> Iterator[Row]:
+def own_rows(detector: AnomalyDetector, readings: Readings, truth: Truth, seed: int = 0) -> Iterator[MethodRow]:
     """The detector, and each kind of its evidence, alone, by its image scores."""
     rate = detector.false_alarms_
     yield row("detector", readings.anomaly, detector.calibration_anomaly_, rate, truth, readings.heat, seed)
@@ -76,9 +76,9 @@ def own_rows(detector: AnomalyDetector, readings: Readings, truth: Truth, seed: 
 
 def baseline_rows(
     detector: AnomalyDetector, normals: Array, test: Array, truth: Truth, seed: int = 0, track: Track = iter
-) -> Iterator[Row]:
+) -> Iterator[MethodRow]:
     """Baselines, fitted on the same of the `normals` n c h w, with thresholds set on the same of them."""
-    assert isinstance(detector.sight_, VaeSight)
+    assert isinstance(detector.sight_, VaeExtractor)
     for name, fit in baselines(detector.sight_, seed).items():
         read = fit(normals[detector.split_.fit])
         held_out, _ = _read(read, normals[detector.split_.threshold])

@@ -17,8 +17,8 @@ from ..codes import Track
 from . import threshold as thresholds
 from .arrays import validated
 from .density import Gaussian, Kind
-from .evidence import EVIDENCE, Combine, Scale, combined, enlarged, pooled, raw_maps
-from .sight import Maps, PcaSight, VaeSight, batches
+from .evidence import EVIDENCE, Combine, EvidenceScale, combined, enlarged, pooled, raw_maps
+from .sight import Maps, PcaExtractor, VaeExtractor, batches
 
 Array = NDArray[Any]
 
@@ -88,7 +88,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         fitted = images[self.split_.fit]
         self.evidence_ = evidence
         self.image_shape_ = images.shape[1:]
-        self.sight_ = PcaSight.fitted(fitted) if self.autoencoder is None else VaeSight(self.autoencoder, self.features)
+        self.sight_ = PcaExtractor.fitted(fitted) if self.autoencoder is None else VaeExtractor(self.autoencoder, self.features)
         self.gaussian_ = Gaussian.fitted(self._latents(fitted), self.density) if "density" in evidence else None
         self._standardize(images[self.split_.scale])
         self._calibrate(images[self.split_.threshold])
@@ -159,8 +159,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def _standardize(self, images: Array) -> None:
         parts = [self._raw(part) for part in batches(images, self.track or iter)]
-        self.scales_ = {name: Scale.of(np.concatenate([pooled(maps[name]) for maps in parts])) for name in self.evidence_}
-        self.map_scales_ = {name: Scale.of(np.concatenate([maps[name] for maps in parts])) for name in self.evidence_}
+        self.scales_ = {name: EvidenceScale.of(np.concatenate([pooled(maps[name]) for maps in parts])) for name in self.evidence_}
+        self.map_scales_ = {name: EvidenceScale.of(np.concatenate([maps[name] for maps in parts])) for name in self.evidence_}
 
     def _calibrate(self, images: Array) -> None:
         parts = [self._read(part) for part in batches(images, self.track or iter)]

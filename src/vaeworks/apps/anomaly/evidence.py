@@ -36,14 +36,14 @@ SCALES = 1 / 128, 2 / 128, 4 / 128
 
 
 @dataclass(frozen=True)
-class Scale:
+class EvidenceScale:
     """What a kind of evidence is on normal images."""
 
     centre: float
     spread: float
 
     @classmethod
-    def of(cls, values: Array) -> Scale:
+    def of(cls, values: Array) -> EvidenceScale:
         """Median and 1.4826 MAD; the standard deviation where more than half are equal, and 1 where all are.
 
         A spread is at least SMALLEST of the median, so that rounding is never a finding.

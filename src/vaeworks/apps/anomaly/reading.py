@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from ...data import ImageFile
 from ...data.labels import find_labels, find_masks
-from ...data.place import Place, open_place
+from ...data.place import ImageRef, open_place
 from ...errors import DataError
 from ...images import marked, square, to_uint8
 from ..codes import Track
@@ -86,7 +86,7 @@ def read_truth(files: Sequence[ImageFile], labels: Sequence[str], masks: Path | 
     return Truth(anomalous, found, ~anomalous | np.array([place is not None for place in places]))
 
 
-def _mask_places(files: Sequence[ImageFile], labels: Sequence[str], masks: Path) -> list[Place | None]:
+def _mask_places(files: Sequence[ImageFile], labels: Sequence[str], masks: Path) -> list[ImageRef | None]:
     """Where masks have folders by class, classes are looked up one by one: MVTec AD's images are called 000 in each of them."""
     classes = sorted(set(labels) - {GOOD})
     folders = [masks / label for label in classes if (masks / label).is_dir()]
@@ -94,7 +94,7 @@ def _mask_places(files: Sequence[ImageFile], labels: Sequence[str], masks: Path)
         bad = [file for file, label in zip(files, labels, strict=True) if label != GOOD]
         found = dict(zip((str(file.path) for file in bad), find_masks(bad, masks) or (), strict=True))
         return [found.get(str(file.path)) for file in files]
-    places: list[Place | None] = [None] * len(files)
+    places: list[ImageRef | None] = [None] * len(files)
     for folder in folders:
         rows = [i for i, label in enumerate(labels) if label == folder.name]
         for i, place in zip(rows, find_masks([files[i] for i in rows], folder) or (), strict=True):
@@ -102,7 +102,7 @@ def _mask_places(files: Sequence[ImageFile], labels: Sequence[str], masks: Path)
     return places
 
 
-def _mask(file: ImageFile, place: Place) -> NDArray[np.bool_]:
+def _mask(file: ImageFile, place: ImageRef) -> NDArray[np.bool_]:
     mask = open_place(place, 1)
     if mask.size != (file.width, file.height):
         raise DataError(f"mask {place} is {mask.width}x{mask.height}, its image {file.path} is {file.width}x{file.height}; make them equal")

@@ -56,7 +56,7 @@ def batches(images: Array, track: Track = iter) -> Iterator[Array]:
     yield from track([images[i : i + step] for i in range(0, len(images), step)])
 
 
-class VaeSight:
+class VaeExtractor:
     """Through an autoencoder: images are uint8 n c h w of its channels, of any size, padded to its factor."""
 
     def __init__(self, autoencoder: Autoencoder, features: Maps | None = None):
@@ -107,7 +107,7 @@ class VaeSight:
             return check_finite(self.autoencoder.encode(x).mean, "encoded latents"), seen
 
 
-class PcaSight:
+class PcaExtractor:
     """Through principal components of images n c h w, whatever their values: latents are n k 1 1, and there are no features."""
 
     digests: dict[str, str] = {}  # noqa: RUF012
@@ -117,7 +117,7 @@ class PcaSight:
         self.mean, self.components = mean, components
 
     @classmethod
-    def fitted(cls, images: Array, explained: float = EXPLAINED) -> PcaSight:
+    def fitted(cls, images: Array, explained: float = EXPLAINED) -> PcaExtractor:
         """Errors: DataError where all images are equal."""
         from sklearn.decomposition import PCA
 

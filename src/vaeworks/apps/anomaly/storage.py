@@ -16,8 +16,8 @@ from ...models import Autoencoder
 from ...models.digest import SAME_PRECISION
 from .density import Gaussian
 from .detector import AnomalyDetector
-from .evidence import Scale
-from .sight import Maps, PcaSight, VaeSight
+from .evidence import EvidenceScale
+from .sight import Maps, PcaExtractor, VaeExtractor
 from .threshold import Split
 
 METADATA_KEY, VERSION = "vaeworks_anomaly", 1
@@ -43,7 +43,7 @@ def save_detector(detector: AnomalyDetector, path: str | Path, overwrite: bool =
     tensors["calibration_anomaly"] = detector.calibration_anomaly_
     if detector.gaussian_ is not None:
         tensors |= {"gaussian.mean": detector.gaussian_.mean, "gaussian.whitening": detector.gaussian_.whitening}
-    if isinstance(detector.sight_, PcaSight):
+    if isinstance(detector.sight_, PcaExtractor):
         tensors |= {"pca.mean": detector.sight_.mean, "pca.components": detector.sight_.components}
     with atomic(path, overwrite) as temporary:
         arrays = {name: torch.from_numpy(np.array(values, order="C")) for name, values in tensors.items()}
@@ -67,7 +67,7 @@ def load_detector(path: str | Path, autoencoder: Autoencoder | None = None, feat
         if not linear:
             _check_networks(path, facts["networks"], autoencoder, features)
         _restore(detector, facts, arrays)
-        detector.sight_ = PcaSight(arrays["pca.mean"], arrays["pca.components"]) if linear else VaeSight(autoencoder, features)  # type: ignore[arg-type]
+        detector.sight_ = PcaExtractor(arrays["pca.mean"], arrays["pca.components"]) if linear else VaeExtractor(autoencoder, features)  # type: ignore[arg-type]
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, (FormatError, ConfigError)):
             raise
@@ -79,8 +79,8 @@ def _restore(detector: AnomalyDetector, facts: dict[str, Any], arrays: dict[str,
     for name in FITTED:
         if name in facts["fitted"]:
             setattr(detector, name, _tuple(facts["fitted"][name]))
-    detector.scales_ = {name: Scale(**values) for name, values in facts["scales"].items()}
-    detector.map_scales_ = {name: Scale(**values) for name, values in facts["map_scales"].items()}
+    detector.scales_ = {name: EvidenceScale(**values) for name, values in facts["scales"].items()}
+    detector.map_scales_ = {name: EvidenceScale(**values) for name, values in facts["map_scales"].items()}
     detector.split_ = Split(arrays["split.fit"], arrays["split.scale"], arrays["split.threshold"])
     detector.calibration_ = {name: arrays[f"calibration.{name}"] for name in detector.evidence_}
     detector.calibration_anomaly_ = arrays["calibration_anomaly"]
@@ -90,7 +90,7 @@ def _restore(detector: AnomalyDetector, facts: dict[str, Any], arrays: dict[str,
 def _check_networks(path: str | Path, known: dict[str, str], autoencoder: Autoencoder | None, features: Maps | None) -> None:
     if autoencoder is None:
         raise ConfigError(f"{path} was fitted with an autoencoder; give the same one")
-    given = VaeSight(autoencoder, features).digests
+    given = VaeExtractor(autoencoder, features).digests
     for name in ("model", "features"):
         if given.get(name) != known.get(name):
             theirs, ours = ((digest or "none")[:12] for digest in (known.get(name), given.get(name)))

@@ -39,7 +39,7 @@ Targets = Tensor
 
 
 @dataclass(frozen=True)
-class Arm:
+class TrainingArm:
     """A way to make training images."""
 
     name: str
@@ -58,7 +58,7 @@ class Arm:
 def judge(
     autoencoder: Autoencoder, codes: Codes, draws: Draws, noise: Noise, *, per_image: int, methods: Sequence[Method] = METHODS,
     alpha: float = ALPHA, flip: bool = False, seed: int = 0, track: Track = iter,
-) -> list[Arm]:  # fmt: skip
+) -> list[TrainingArm]:  # fmt: skip
     """A small CNN, trained for every arm on the same labelled images with `per_image` variants of each, for the same number of steps.
 
     codes: all images of `draws`. noise: of the latents' variants. flip: whether an image may be mirrored, which makes digits others.
@@ -137,7 +137,7 @@ def _accuracy(device: torch.device, pixels: Tensor, targets: Targets, test: Tens
     return (seen == truth).double().mean().item()
 
 
-def _arms(right: Mapping[tuple[str, int], Sequence[float]], sizes: Mapping[tuple[str, int], int]) -> list[Arm]:
+def _arms(right: Mapping[tuple[str, int], Sequence[float]], sizes: Mapping[tuple[str, int], int]) -> list[TrainingArm]:
     names = dict.fromkeys([COPIES, TRANSFORMED, MIXED, *LATENT.values(), *(name for name, _ in right)])
     arms = []
     for name in names:
@@ -145,7 +145,7 @@ def _arms(right: Mapping[tuple[str, int], Sequence[float]], sizes: Mapping[tuple
             continue
         each = {count: tuple(right[name, count]) for count in counts}
         better = {count: max((right[b, count] for b in (TRANSFORMED, MIXED)), key=np.mean) for count in counts}
-        arms.append(Arm(
+        arms.append(TrainingArm(
             name, {count: sizes[name, count] for count in counts}, each, {count: student(values) for count, values in each.items()},
             {count: student(np.subtract(each[count], right[COPIES, count])) for count in counts},
             {count: student(np.subtract(each[count], better[count])) for count in counts},

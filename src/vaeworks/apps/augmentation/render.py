@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...data.named import place_named
 from ...data.order import latent_noise
-from ...data.place import Place, read_place
+from ...data.place import ImageRef, read_place
 from ...errors import ConfigError, DataError
 from ...images import open_image, to_uint8
 from ...models.digest import SAME_PRECISION, model_digest
@@ -40,7 +40,7 @@ def variant_latents(codes: Sequence[Code], weights: Sequence[float], noise: Nois
 class Renderer:
     """Variants to images uint8 c h w, one at a time: what else is made beside them plays no part."""
 
-    def __init__(self, codec: Codec, places: Mapping[str, Place] | None = None):
+    def __init__(self, codec: Codec, places: Mapping[str, ImageRef] | None = None):
         """places: where images are, by their names; others are files, members of tars or digits, found by their names."""
         self.codec, self.places = codec, places or {}
         self.model = model_digest(codec.autoencoder)
@@ -69,7 +69,7 @@ class Renderer:
         return encode_picture(self.codec, to_uint8(image))
 
 
-def _found(source: str) -> Place:
+def _found(source: str) -> ImageRef:
     """Errors: DataError that says what else to pass."""
     try:
         return place_named(source)
@@ -79,7 +79,7 @@ def _found(source: str) -> Place:
         ) from None
 
 
-def reproduce(codec: Codec, row: Mapping[str, object], places: Mapping[str, Place] | None = None) -> Tensor:
+def reproduce(codec: Codec, row: Mapping[str, object], places: Mapping[str, ImageRef] | None = None) -> Tensor:
     """The image uint8 c h w of a row of provenance.jsonl: the very pixels, on the same kind of machine.
 
     places: as of `Renderer`; rows of data sets, and drawn or made images, are not found without. Errors: those of `Renderer`.

@@ -18,7 +18,7 @@ from .damage import Damage
 
 
 @dataclass(frozen=True)
-class Score:
+class RestorationScore:
     """PSNR in dB and SSIM of one restored picture."""
 
     psnr: float
@@ -30,11 +30,11 @@ class Score:
     """mean of SSIM's map over the damaged pixels"""
 
 
-def score(truth: Tensor, image: Tensor, region: Tensor) -> Score:
+def score(truth: Tensor, image: Tensor, region: Tensor) -> RestorationScore:
     """The figures of a picture uint8 c h w, damaged in region, bool h w. What cannot be measured is nan."""
     marked = bool(region.any())
     whole, part = _ssim(truth, image, region)
-    return Score(psnr(truth, image), whole, psnr(truth[:, region], image[:, region]) if marked else math.nan, part)
+    return RestorationScore(psnr(truth, image), whole, psnr(truth[:, region], image[:, region]) if marked else math.nan, part)
 
 
 def _ssim(truth: Tensor, image: Tensor, region: Tensor) -> tuple[float, float]:
@@ -49,12 +49,12 @@ def _ssim(truth: Tensor, image: Tensor, region: Tensor) -> tuple[float, float]:
     return float(whole), float(values[:, region.numpy()].mean()) if region.any() else math.nan
 
 
-def best(scores: Mapping[str, Score]) -> str:
+def best(scores: Mapping[str, RestorationScore]) -> str:
     """The method with the highest PSNR where the picture was damaged."""
     return max(scores, key=lambda name: scores[name].psnr_region)
 
 
-def summary(rows: Sequence[Mapping[str, Score]], ours: str) -> dict[str, Any]:
+def summary(rows: Sequence[Mapping[str, RestorationScore]], ours: str) -> dict[str, Any]:
     """Means of every method over pictures, which is best, and `ours` against the best of the others.
 
     The gain is in PSNR of the damaged region, paired, with a 95 % bootstrap interval over pictures.
@@ -76,7 +76,7 @@ def strip(damage: Damage, methods: Mapping[str, Tensor], ours: str, truth: Tenso
     return [*first, *methods.values(), difference(methods[ours], first[0])]
 
 
-_FIGURES = tuple(field.name for field in dataclasses.fields(Score))
+_FIGURES = tuple(field.name for field in dataclasses.fields(RestorationScore))
 
 
 def _mean(values: Sequence[float]) -> float:

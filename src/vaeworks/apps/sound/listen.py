@@ -22,7 +22,7 @@ Samples = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Figures:
+class SoundDistances:
     """Distances from the original; a signal-to-noise ratio is not among them, because the phase is new and would make it meaningless."""
 
     log_mel: float
@@ -53,7 +53,7 @@ class Heard:
     """Griffin-Lim of the reconstruction"""
     image: Tensor
     recon_image: Tensor
-    figures: Figures
+    figures: SoundDistances
 
 
 def listen(codec: Codec, samples: Samples, *, iterations: int = ITERATIONS, seed: int = 0) -> Heard:
@@ -77,7 +77,7 @@ def listen(codec: Codec, samples: Samples, *, iterations: int = ITERATIONS, seed
     image, recon_image = padded[..., :columns], answer[..., :columns]
     ceiling, recon = (audible(each, length, iterations=iterations, seed=seed) for each in (image, recon_image))
     small = _down_up(padded, codec.autoencoder.downsample_factor)[..., :columns]
-    figures = Figures(
+    figures = SoundDistances(
         log_mel=log_mel_distance(image, recon_image), log_mel_down_up=log_mel_distance(image, small),
         log_mel_ceiling=log_mel_distance(image, spectrogram(ceiling)), log_mel_heard=log_mel_distance(image, spectrogram(recon)),
         convergence_ceiling=spectral_convergence(samples, ceiling), convergence_heard=spectral_convergence(samples, recon),

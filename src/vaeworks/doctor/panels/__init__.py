@@ -6,9 +6,9 @@ import importlib
 from collections.abc import Callable
 
 from ..finding import Finding
-from ..patient import Patient
+from ..patient import Subject
 
-Panel = Callable[[Patient], Finding]
+Panel = Callable[[Subject], Finding]
 
 TITLES = {
     "fog": "Fog: washed-out or tinted pictures",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from ..finding import Figure, Finding, NotExamined
-from ..patient import Patient
+from ..patient import Subject
 
 
-def not_finite(patient: Patient) -> float:
+def not_finite(patient: Subject) -> float:
     """Share of all latents, and of their log-variances, that are NaN or infinite: 0..1."""
     found, total = 0, 0
     for tensor in (patient.mean, patient.logvar):
@@ -18,7 +18,7 @@ def not_finite(patient: Patient) -> float:
     return found / total
 
 
-def broken(patient: Patient) -> Finding | None:
+def broken(patient: Subject) -> Finding | None:
     """The finding where any latent is no finite number; None where all are.
 
     Errors: NotExamined for images that have one colour, all the same, whose latents have no statistics.
@@ -42,7 +42,7 @@ def broken(patient: Patient) -> Finding | None:
     return None
 
 
-def need_content(patient: Patient) -> None:
+def need_content(patient: Subject) -> None:
     """Errors: NotExamined where every image is of one colour."""
     if all(bool((part == part[..., :1, :1]).all()) for part in patient.parts(patient.pixels)):
         raise NotExamined("needs images with content: each of these is of one single colour; give photographs")

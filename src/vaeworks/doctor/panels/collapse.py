@@ -17,7 +17,7 @@ from ..capacity import Channels, bits, measure_channels
 from ..finding import VERDICTS, Curves, Figure, Finding, Picture, Verdict
 from ..jackknife import jackknife
 from ..moments import effective_rank, jackknifed
-from ..patient import Patient
+from ..patient import Subject
 from .broken import broken
 
 Array = NDArray[np.float64]
@@ -48,7 +48,7 @@ ABLATED, ABLATED_QUICK = (4, 8), (2, 4)
 """Images and channels of which the loss by ablation is measured."""
 
 
-def examine(patient: Patient) -> Finding:
+def examine(patient: Subject) -> Finding:
     """Active units, rate and rank of the channels, what each is worth to the decoder, and how much random latents' pictures differ."""
     if (found := broken(patient)) is not None:
         return found
@@ -88,7 +88,7 @@ class Ablation:
     images: int
 
 
-def ablate(patient: Patient, channels: Channels, images: int, most: int) -> Ablation:
+def ablate(patient: Subject, channels: Channels, images: int, most: int) -> Ablation:
     """Decode with single channels replaced by their mean over all images, and compare PSNR to the image with that of all channels.
 
     Of more than `most` channels, those that are tried are evenly spaced in order of their variance, from the strongest to the weakest.
@@ -116,7 +116,7 @@ def _psnr(decoded: Tensor, target: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Sampled:
+class PriorSamples:
     """Pictures n c h w in [-1,1], clamped."""
 
     images: Tensor
@@ -141,7 +141,7 @@ class Sampled:
         return self.images.shape[-1]
 
 
-def sample(patient: Patient, channels: Channels, count: int) -> Sampled:
+def sample(patient: Subject, channels: Channels, count: int) -> PriorSamples:
     """Images, their reconstructions, and what is decoded of random latents."""
     latents, images = _cropped(patient, patient.some(count))
     generator = torch.Generator().manual_seed(patient.protocol.seed)
@@ -153,7 +153,7 @@ def sample(patient: Patient, channels: Channels, count: int) -> Sampled:
     kinds = latents, vae.denormalize(noise.to(vae.device)).cpu(), fitted
     recon, prior, decoded = (patient.decode(x).cpu() for x in kinds)
     finite = all(bool(torch.isfinite(x).all()) for x in (recon, prior, decoded))
-    return Sampled(images, recon.clamp(-1, 1), prior.clamp(-1, 1), decoded.clamp(-1, 1), finite)
+    return PriorSamples(images, recon.clamp(-1, 1), prior.clamp(-1, 1), decoded.clamp(-1, 1), finite)
 
 
 def colored(noise: Tensor, mean: Array, covariance: Array) -> Tensor:
@@ -188,7 +188,7 @@ def _left_out(distances: Array, i: int) -> Array:
     return np.delete(np.delete(distances, i, 0), i, 1)
 
 
-def _cropped(patient: Patient, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _cropped(patient: Subject, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Latents and images in [-1,1]; of --quick the middle half of each side, which decodes in a quarter of the time."""
     latents, images = patient.mean[list(numbers)], patient.images(numbers).cpu()
     patch, f = patient.autoencoder.config.latents_patch, patient.factor
@@ -202,7 +202,7 @@ def _cropped(patient: Patient, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
     )
 
 
-def _figures(patient: Patient, channels: Channels, ablation: Ablation, sampled: Sampled) -> dict[str, Figure]:
+def _figures(patient: Subject, channels: Channels, ablation: Ablation, sampled: PriorSamples) -> dict[str, Figure]:
     c = len(channels.dead)
     figures = {"dead": Figure("channels that carry nothing", int(channels.dead.sum()), limit=f"of {c}; ill if all, watch from 1")}
     if channels.rate is not None:
@@ -247,7 +247,7 @@ def _figures(patient: Patient, channels: Channels, ablation: Ablation, sampled: 
     return figures
 
 
-def _image_bits(patient: Patient, channels: Channels) -> float:
+def _image_bits(patient: Subject, channels: Channels) -> float:
     assert channels.rate is not None
     h, w = patient.mean.shape[-2:]
     return bits(float(channels.rate.sum())) * h * w
@@ -289,7 +289,7 @@ def _verdict(channels: Channels, figures: dict[str, Figure], finite: bool) -> tu
     return "healthy", text + ("" if math.isnan(differ) else f"; reconstructions differ {differ:.0%} as much as the images")
 
 
-def _remedy(verdict: Verdict, patient: Patient, figures: dict[str, Figure]) -> str:
+def _remedy(verdict: Verdict, patient: Subject, figures: dict[str, Figure]) -> str:
     if verdict == "healthy":
         return ""
     if verdict == "ill":
@@ -300,7 +300,7 @@ def _remedy(verdict: Verdict, patient: Patient, figures: dict[str, Figure]) -> s
     return "Train the decoder under noise: recipes noise and denoise; for latent diffusion alone, nothing has to be done."
 
 
-def _picture(sampled: Sampled) -> Picture:
+def _picture(sampled: PriorSamples) -> Picture:
     def uint8(x: Tensor) -> Tensor:
         return x.nan_to_num(-1.0).add(1).mul(127.5).round().to(torch.uint8)
 

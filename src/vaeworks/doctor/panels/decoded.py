@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..finding import Figure, Finding
-from ..patient import Patient
+from ..patient import Subject
 
 CROP = 128
 """Side in pixels of the crops that are decoded: a quarter of the cost of 256. At least CELLS latents."""
@@ -14,17 +14,17 @@ CROP = 128
 CELLS = 16
 
 
-def crop_cells(patient: Patient) -> int:
+def crop_cells(patient: Subject) -> int:
     """Side of the crops in latents; not more than there are."""
     return min(patient.mean.shape[-1], patient.mean.shape[-2], max(CELLS, CROP // patient.factor))
 
 
-def middle_crop(patient: Patient, cells: int) -> tuple[int, int]:
+def middle_crop(patient: Subject, cells: int) -> tuple[int, int]:
     """Row and column, in latents, of the crop in the middle."""
     return (patient.mean.shape[-2] - cells) // 2, (patient.mean.shape[-1] - cells) // 2
 
 
-def crop_of(patient: Patient, numbers: list[int], cells: int) -> Tensor:
+def crop_of(patient: Subject, numbers: list[int], cells: int) -> Tensor:
     """The middle of images, n c f*cells f*cells in [-1,1]."""
     f, (row, column) = patient.factor, middle_crop(patient, cells)
     return patient.images(numbers)[:, :, f * row : f * (row + cells), f * column : f * (column + cells)]

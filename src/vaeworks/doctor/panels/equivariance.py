@@ -13,7 +13,7 @@ from torch import Tensor
 from ...metrics.bootstrap import bootstrap
 from ..capacity import measure_channels, standardization
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict, number
-from ..patient import Patient
+from ..patient import Subject
 from ..smoothness import error
 from ..smoothness import psnr as decibels
 from ..transforms import SCALES, SHIFTS, TURNS, inner, shifted_image, shifted_latents, smaller
@@ -53,7 +53,7 @@ DECODER = ("scale_1/2", "rot_90", "hflip", "shift_1")
 """Transformations that are tried on the decoder."""
 
 
-def examine(patient: Patient) -> Finding:
+def examine(patient: Subject) -> Finding:
     """Error of encoding a transformed image against transforming its latents, and of decoding them."""
     if (found := broken(patient)) is not None:
         return found
@@ -134,7 +134,7 @@ class Decoded:
     picture: Picture
 
 
-def _decoded(patient: Patient, numbers: list[int], cells: int) -> Decoded | float:
+def _decoded(patient: Subject, numbers: list[int], cells: int) -> Decoded | float:
     before: list[float] = []
     falls: Rows = {}
     own: Rows = {}

@@ -13,8 +13,8 @@ from torch import Tensor
 from ...images import grid
 from ...metrics.bootstrap import bootstrap
 from ..finding import Figure, Finding, Picture, Verdict
-from ..look import Constants, Look, look, make, takes_constants
-from ..patient import Patient
+from ..look import Constants, DecodedPhotos, look, make, takes_constants
+from ..patient import Subject
 from ..verdict import FADED, HARSH, Fog, judge, lab, mean_chroma, spread_of_lightness
 from .broken import need_content
 
@@ -38,7 +38,7 @@ TRIED, TRIED_QUICK = 4, 2
 """Images that are looked at, and of these how many under applications' constants."""
 
 
-def examine(patient: Patient) -> Finding:
+def examine(patient: Subject) -> Finding:
     """Contrast, saturation and tint of what it decodes, and what applications' constants would make of it."""
     need_content(patient)
     numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
@@ -68,14 +68,14 @@ def examine(patient: Patient) -> Finding:
     )  # fmt: skip
 
 
-def _constants(patient: Patient) -> Constants:
+def _constants(patient: Subject) -> Constants:
     """Those under which the reference's diffusion model runs."""
     assert patient.reference is not None
     config = patient.reference.config
     return (config.scaling_factor, config.shift_factor) if takes_constants(patient.reference) and config.normalization == "scalar" else None
 
 
-def _figures(fog: Fog, seen: Look, tint: NDArray[np.floating[Any]]) -> dict[str, Figure]:
+def _figures(fog: Fog, seen: DecodedPhotos, tint: NDArray[np.floating[Any]]) -> dict[str, Figure]:
     range_ = f"{FADED} to {HARSH} of what fits"
     figures: dict[str, Figure] = {
         "contrast": Figure("contrast, of the original's", fog.contrast, limit=f"{range_}: {fog.fitting_contrast:.2f}"),
@@ -126,7 +126,7 @@ def _verdict(fog: Fog, tint: float) -> tuple[Verdict, str]:
     return "healthy", fog.sentence
 
 
-def _applications(patient: Patient, seen: Look, count: int) -> dict[str, list[Any]]:
+def _applications(patient: Subject, seen: DecodedPhotos, count: int) -> dict[str, list[Any]]:
     """What pictures look like when an application decodes latents of right scale under its own constants."""
     vae = patient.autoencoder
     if patient.factor != 8 or not takes_constants(vae) or not patient.known:

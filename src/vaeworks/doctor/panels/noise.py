@@ -14,7 +14,7 @@ from torch import Tensor
 from ...metrics.bootstrap import bootstrap
 from ..capacity import measure_channels
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict, number
-from ..patient import Patient
+from ..patient import Subject
 from ..smoothness import (
     LEVELS,
     Rounds,
@@ -76,7 +76,7 @@ TOUCH = 2 / 255
 """Standard deviation of the noise that pixels get to see what the encoder makes of it: one gray level."""
 
 
-def examine(patient: Patient) -> Finding:
+def examine(patient: Subject) -> Finding:
     """Decoding under noise, midpoints, and encode-decode rounds."""
     if (found := broken(patient)) is not None:
         return found
@@ -105,7 +105,7 @@ def examine(patient: Patient) -> Finding:
 
 
 @dataclass(frozen=True)
-class Middle:
+class Midpoints:
     """Of the latents between two images."""
 
     lerp: float
@@ -118,7 +118,7 @@ class Middle:
 
 
 @dataclass(frozen=True)
-class Survey:
+class NoiseSurvey:
     """All that was measured."""
 
     against: Array
@@ -131,14 +131,14 @@ class Survey:
     """n: mean squared distance of E(D(z)) from z, in variances"""
     touch: Array
     """n: rms change of latents when pixels get noise of one gray level, in standard deviations"""
-    middles: tuple[Middle, ...]
+    middles: tuple[Midpoints, ...]
     cycles: tuple[Rounds, ...]
     lab: tuple[int, ...]
     """which numbers of a round's colour are L, a, b"""
     pictures: tuple[Picture, ...]
 
 
-def _surveyed(patient: Patient) -> Survey | float:
+def _surveyed(patient: Subject) -> NoiseSurvey | float:
     """All measurements; or the share of decoded values that are no numbers."""
     quick, cells = patient.quick, crop_cells(patient)
     total = measure_channels(patient).total
@@ -180,7 +180,7 @@ def _surveyed(patient: Patient) -> Survey | float:
         for i, one in zip(cycled[:3], cycles[:3], strict=True)
     ]
     pictures.append(Picture("encoded and decoded again and again", sheet(rows, ["image", *(f"round {k + 1}" for k in shown)])))
-    return Survey(
+    return NoiseSurvey(
         np.stack(against), np.stack(own), np.array(floor), np.array(again), np.array(touch), middles, cycles,
         tuple(lab_axes(patient.autoencoder.config.in_channels)), tuple(pictures),
     )  # fmt: skip
@@ -192,13 +192,13 @@ def _distance(a: Tensor, b: Tensor, std: Tensor) -> float:
 
 
 def _middles(
-    patient: Patient, latents: dict[int, Tensor], decoded: dict[int, Tensor], mean: Tensor, std: Tensor
-) -> tuple[tuple[Middle, ...], list[list[Tensor]]]:
+    patient: Subject, latents: dict[int, Tensor], decoded: dict[int, Tensor], mean: Tensor, std: Tensor
+) -> tuple[tuple[Midpoints, ...], list[list[Tensor]]]:
     """Of neighbouring images in the list; none of one image."""
     numbers = list(latents)
     pairs = list(pairwise(numbers))[: PAIRS_QUICK if patient.quick else PAIRS]
     mean, std = mean.to(patient.autoencoder.device), std.to(patient.autoencoder.device)
-    middles: list[Middle] = []
+    middles: list[Midpoints] = []
     sheets: list[list[Tensor]] = []
     for i, j in patient.track(pairs):
         straight, arc = lerp(latents[i], latents[j]), slerp(latents[i], latents[j], mean, std)
@@ -206,7 +206,7 @@ def _middles(
         pictures = [patient.decode(m).clamp(-1, 1) for m in (straight, arc)]
         energy = max((gradient_energy(ends[0]) + gradient_energy(ends[1])) / 2, 1e-12)
         middles.append(
-            Middle(
+            Midpoints(
                 _distance(patient.encode(pictures[0]), straight, std),
                 _distance(patient.encode(pictures[1]), arc, std),
                 gradient_energy(pictures[1]) / energy,
@@ -218,7 +218,7 @@ def _middles(
     return tuple(middles), sheets
 
 
-def _figures(survey: Survey) -> dict[str, Figure]:
+def _figures(survey: NoiseSurvey) -> dict[str, Figure]:
     n = LEVELS.index(SMALL)
     figures = {
         "psnr": Figure.of("PSNR without noise", bootstrap(psnr(survey.against[:, 0])), "dB"),
@@ -255,7 +255,7 @@ def _figures(survey: Survey) -> dict[str, Figure]:
     return figures | _round_figures(survey)
 
 
-def _round_figures(survey: Survey) -> dict[str, Figure]:
+def _round_figures(survey: NoiseSurvey) -> dict[str, Figure]:
     """Drift over the first SPAN rounds."""
     fall = [float(psnr(one.errors[:1])[0] - psnr(one.errors[SPAN - 1 : SPAN])[0]) / (SPAN - 1) for one in survey.cycles]
     colours = np.stack([one.colour[SPAN - 1, list(survey.lab)] for one in survey.cycles]) / SPAN
@@ -321,7 +321,7 @@ def _verdict(figures: dict[str, Figure]) -> tuple[Verdict, str, str]:
     return "healthy", f"{noise}; {drift}", ""
 
 
-def _curves(survey: Survey) -> list[Curves]:
+def _curves(survey: NoiseSurvey) -> list[Curves]:
     curves = [
         Curves(
             "PSNR under noise",

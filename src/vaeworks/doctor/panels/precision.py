@@ -12,7 +12,7 @@ from ...runtime.deviation import Deviation, Outputs, deviation, outputs
 from ...runtime.precision import in_precision
 from ...runtime.ranges import FLOAT16_MAX, LayerRange, activation_ranges, first_overflow
 from ..finding import Curves, Figure, Finding, Picture, Verdict
-from ..patient import Patient
+from ..patient import Subject
 
 HEADROOM = 4.0
 """Distance to float16's largest number that `vaeworks repair` leaves: other images than those measured have larger activations."""
@@ -28,7 +28,7 @@ COMPARED, COMPARED_QUICK = 4, 1
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def examine(patient: Patient) -> Finding:
+def examine(patient: Subject) -> Finding:
     """Ranges on real images, the first layer to overflow, and each half precision's distance from float32."""
     numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
     images = patient.images(numbers).cpu()
@@ -61,7 +61,7 @@ def examine(patient: Patient) -> Finding:
     )  # fmt: skip
 
 
-def _measured(patient: Patient, numbers: Sequence[int]) -> Sequence[LayerRange]:
+def _measured(patient: Subject, numbers: Sequence[int]) -> Sequence[LayerRange]:
     """Ranges over images that are read one at a time."""
     merged: dict[str, LayerRange] = {}
     for place, number in enumerate(patient.track(numbers)):
@@ -139,7 +139,7 @@ def _table(ranges: Sequence[LayerRange]) -> dict[str, list[float | str]]:
     }
 
 
-def _pictures(patient: Patient, reference: Sequence[Outputs], results: dict[str, list[Outputs]]) -> list[Picture]:
+def _pictures(patient: Subject, reference: Sequence[Outputs], results: dict[str, list[Outputs]]) -> list[Picture]:
     """The first compared picture in every precision, and what it differs by from float32."""
     exact = patient.uint8(reference[0][1])[0]
     row = [exact]

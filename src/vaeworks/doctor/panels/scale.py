@@ -17,8 +17,8 @@ from ..capacity import Channels, bits, measure_channels
 from ..finding import VERDICTS, Curves, Figure, Finding, Picture, Verdict
 from ..gaussianity import floor, sliced_wasserstein
 from ..look import SCALES
-from ..moments import Moments, condition_number, correlation, effective_rank, interval, jackknifed
-from ..patient import Patient
+from ..moments import ChannelMoments, condition_number, correlation, effective_rank, interval, jackknifed
+from ..patient import Subject
 from .broken import broken
 from .maps import diverging, enlarged
 
@@ -54,7 +54,7 @@ BINS, REACH = 64, 8.0
 """Of the histogram, and how many standard deviations it reaches."""
 
 
-def examine(patient: Patient) -> Finding:
+def examine(patient: Subject) -> Finding:
     """Moments, tails, correlations, capacity, and the scaling factor that these latents should have."""
     if (found := broken(patient)) is not None:
         return found
@@ -81,7 +81,7 @@ def examine(patient: Patient) -> Finding:
 
 
 @dataclass(frozen=True)
-class Scale:
+class LatentScale:
     """How large latents are for a diffusion model."""
 
     rms: Interval
@@ -93,7 +93,7 @@ class Scale:
     stds: Array
     """of the normalized channels, after latents_patch"""
 
-    def figures(self, patient: Patient) -> dict[str, Figure]:
+    def figures(self, patient: Subject) -> dict[str, Figure]:
         """Of the scale, beside those that the configuration has."""
         config, known = patient.autoencoder.config, "" if patient.known else ", a guess"
         limit = f"should be 1; ill outside {SCALES[0]:g} to {SCALES[1]:g}"
@@ -112,7 +112,7 @@ class Scale:
         figures["shift_factor"] = Figure.of("shift that it should have", self.shift, limit=own[1])
         return figures
 
-    def complaints(self, patient: Patient) -> Iterator[Complaint]:
+    def complaints(self, patient: Subject) -> Iterator[Complaint]:
         """What is wrong with the scale."""
         config, rms = patient.autoencoder.config, self.rms
         off = f"a diffusion model sees latents {rms.value:.2f} times the right size"
@@ -133,12 +133,12 @@ class Scale:
                 yield "watch", text
 
 
-def measure_scale(patient: Patient, channels: Channels) -> Scale:
+def measure_scale(patient: Subject, channels: Channels) -> LatentScale:
     """Statistics of what a diffusion model sees, and of what it is made of."""
     seed = patient.protocol.seed
     seen = measure_channels(patient, seen=True).sampled
     sign = math.copysign(1.0, patient.autoencoder.config.scaling_factor)  # a mirrored latent space is as good
-    return Scale(
+    return LatentScale(
         interval(seen, lambda m: math.hypot(*m.overall), seed=seed),
         interval(channels.sampled, lambda m: sign / max(m.overall[1], 1e-12), seed=seed),
         interval(channels.sampled, lambda m: m.overall[0], seed=seed),
@@ -162,7 +162,7 @@ class Shape:
     """that of as many independent normal vectors"""
 
 
-def measure_shape(patient: Patient, channels: Channels, vectors: int) -> Shape:
+def measure_shape(patient: Subject, channels: Channels, vectors: int) -> Shape:
     """A second pass over all latents, since standardizing needs the first one's moments."""
     total = channels.total
     mean, std = (torch.from_numpy(x).float()[:, None, None] for x in (total.mean[0], total.std.clip(1e-12)))
@@ -190,7 +190,7 @@ def histograms(z: Tensor) -> Tensor:
     return torch.stack([torch.histc(z[:, i].double(), BINS, -REACH, REACH) for i in range(z.shape[1])])
 
 
-def _figures(patient: Patient, channels: Channels, shape: Shape) -> dict[str, Figure]:
+def _figures(patient: Subject, channels: Channels, shape: Shape) -> dict[str, Figure]:
     total, c = channels.total, len(channels.total.std)
     worst = int(np.nan_to_num(total.kurtosis, nan=-9).argmax())
     figures = {
@@ -245,7 +245,7 @@ def _verdict(complaints: list[Complaint], figures: dict[str, Figure], known: boo
     return worst, "; ".join(text for _, text in ordered)
 
 
-def _constant(patient: Patient) -> Finding:
+def _constant(patient: Subject) -> Finding:
     return Finding(
         "ill", f"all latents of {patient.count} images are one number: standard deviation 0",
         {"std": Figure("standard deviation of the latents", 0.0, limit="ill at 0")},
@@ -255,7 +255,7 @@ def _constant(patient: Patient) -> Finding:
     )  # fmt: skip
 
 
-def _magic(patient: Patient, channels: Channels, scale: Scale) -> str:
+def _magic(patient: Subject, channels: Channels, scale: LatentScale) -> str:
     std = channels.sampled.pooled().overall[1]
     text = (
         "A diffusion model adds noise of standard deviation 1, so its latents have to be about as large. Nothing in a VAE's training "
@@ -270,7 +270,7 @@ def _magic(patient: Patient, channels: Channels, scale: Scale) -> str:
     return text
 
 
-def _remedy(patient: Patient, scale: Scale, channels: Channels, shape: Shape) -> str:
+def _remedy(patient: Subject, scale: LatentScale, channels: Channels, shape: Shape) -> str:
     config, found = patient.autoencoder.config, []
     if not SOUND[0] <= scale.rms.value <= SOUND[1]:
         if config.normalization == "scalar":
@@ -321,7 +321,7 @@ def _histogram(shape: Shape) -> Curves:
 
 
 def _table(channels: Channels, shape: Shape) -> dict[str, list[float | str]]:
-    total: Moments = channels.total
+    total: ChannelMoments = channels.total
     columns: dict[str, Array] = {
         "mean": total.mean[0], "std": total.std, "min": channels.low, "max": channels.high, "kurtosis": total.kurtosis,
         "largest, sigma": shape.largest, "beyond 5 sigma, in a million": 1e6 * shape.far,

@@ -18,7 +18,7 @@ from ...metrics.bootstrap import bootstrap
 from ..capacity import measure_channels, standardization
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict
 from ..neighbours import chance_same, majority, nearest, object_mean, pooled, probe, same_label
-from ..patient import Patient
+from ..patient import Subject
 from ..tokens import decay, directions, local_distant, object_contrast, similarity_by_distance, spread
 from ..velocity import Ambiguity, ambiguity
 from .broken import broken
@@ -53,7 +53,7 @@ EVEN = 0.95
 class; the most even of our recipes' VAEs, kl-strong, has 0.90 on portraits of cats and dogs, TAEF2 0.78."""
 
 
-def examine(patient: Patient) -> Finding:
+def examine(patient: Subject) -> Finding:
     """Structure of the tokens, and with labels: neighbours, a linear probe, and velocity ambiguity."""
     if (found := broken(patient)) is not None:
         return found
@@ -124,7 +124,7 @@ class Tokens:
             )
         return figures
 
-    def curve(self, patient: Patient) -> Curves:
+    def curve(self, patient: Subject) -> Curves:
         """Similarity by distance, while there are pairs enough."""
         last = min(patient.mean.shape[-2:])
         line = [(float(d * patient.factor), float(y)) for d, y in enumerate(self.similarity[:last])]
@@ -133,7 +133,7 @@ class Tokens:
         )
 
 
-def _measure(patient: Patient, numbers: Sequence[int], latents: Latents) -> tuple[Tokens, Array, Array, Array]:
+def _measure(patient: Subject, numbers: Sequence[int], latents: Latents) -> tuple[Tokens, Array, Array, Array]:
     """Structure of the tokens; and by image: the latents' mean (of the object), and features of latents and of pixels for the probe."""
     rows: list[list[Tensor]] = []
     contrasts: list[float] = []
@@ -161,7 +161,7 @@ def _usable(labels: Sequence[str] | None) -> list[str]:
     return names if len(names) >= CLASSES else []
 
 
-def _classes(patient: Patient, usable: Sequence[str], most: int) -> list[list[int]]:
+def _classes(patient: Subject, usable: Sequence[str], most: int) -> list[list[int]]:
     """Numbers of at most `most` images of every class, evenly spaced; and of MOST_CLASSES classes, evenly spaced."""
     assert patient.labels is not None
     members = {name: [i for i, label in enumerate(patient.labels) if label == name] for name in _even(usable, MOST_CLASSES)}
@@ -245,7 +245,7 @@ def _have(labels: Sequence[str] | None) -> str:
     return f"{len(counts)} classes, the largest two of " + " and ".join(str(count) for _, count in counts.most_common(2))
 
 
-def _uncertainty(patient: Patient, count: int, usable: Sequence[str]) -> str:
+def _uncertainty(patient: Subject, count: int, usable: Sequence[str]) -> str:
     text = f"{count} images; intervals resample them, that of VIV by the jackknife. Channels are standardized, dead ones left out. "
     if usable:
         some = f", {MOST_CLASSES} of them for VIV" if len(usable) > MOST_CLASSES else ""
@@ -261,7 +261,7 @@ def _uncertainty(patient: Patient, count: int, usable: Sequence[str]) -> str:
 
 
 def _pictures(
-    patient: Patient, numbers: Sequence[int], latents: Latents, vectors: Array, labels: Sequence[str] | None
+    patient: Subject, numbers: Sequence[int], latents: Latents, vectors: Array, labels: Sequence[str] | None
 ) -> Iterator[Picture]:
     shown = [numbers[i * len(numbers) // min(3, len(numbers))] for i in range(min(3, len(numbers)))]
     yield Picture(
@@ -281,7 +281,7 @@ def _pictures(
         yield Picture(caption, grid(rows, gap=4))
 
 
-def _likeness(patient: Patient, number: int, z: Tensor) -> list[Tensor]:
+def _likeness(patient: Subject, number: int, z: Tensor) -> list[Tensor]:
     """The image with a latent marked, and the cosines to it, in pixels: uint8."""
     u, f = directions(z)[0], patient.factor
     h, w = u.shape[-2:]
@@ -302,7 +302,7 @@ def _anchor(mask: Tensor | None, h: int, w: int) -> tuple[int, int]:
     return y, x
 
 
-def _framed(patient: Patient, numbers: Sequence[int], place: int, same: bool | None) -> Tensor:
+def _framed(patient: Subject, numbers: Sequence[int], place: int, same: bool | None) -> Tensor:
     """A small image with a frame: green, red or white."""
     image = F.adaptive_avg_pool2d(patient.pixels[numbers[place]].float(), 128).round().to(torch.uint8).expand(3, -1, -1)
     colour = torch.tensor({None: (255, 255, 255), True: (40, 160, 70), False: (200, 50, 50)}[same], dtype=torch.uint8)

@@ -25,7 +25,7 @@ from ..occlusion import (
     outlier,
     receptive_radius,
 )  # fmt: skip
-from ..patient import Patient
+from ..patient import Subject
 from ..sensitivity import covariances, explained, sensitivity, slope
 from .broken import broken
 from .decoded import crop_cells, not_finite, undecodable
@@ -58,7 +58,7 @@ LEAST = 5
 """Latents along a side that are needed, for something to be outside a cell's neighbourhood."""
 
 
-def examine(patient: Patient) -> Finding:
+def examine(patient: Subject) -> Finding:
     """Norms, log-variances, sensitivity and occlusion."""
     if (found := broken(patient)) is not None:
         return found
@@ -118,7 +118,7 @@ class Probed:
 
 
 @dataclass(frozen=True)
-class Survey:
+class SmugglingSurvey:
     """All that was measured."""
 
     outliers: Array
@@ -140,7 +140,7 @@ class Survey:
     probed: tuple[Probed, ...] = ()
 
 
-def _surveyed(patient: Patient) -> Survey | float:
+def _surveyed(patient: Subject) -> SmugglingSurvey | float:
     """All measurements; or the share of decoded values that are no numbers."""
     alive, mean, std = standardization(measure_channels(patient))
     numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
@@ -172,14 +172,14 @@ def _surveyed(patient: Patient) -> Survey | float:
             return one
         probed.append(one)
     h, w = patient.mean.shape[-2:]
-    return Survey(
+    return SmugglingSurvey(
         torch.cat(outliers).numpy(), torch.cat(shares).numpy(), float(outlier(total[None])),
         of_gaussian(len(alive), h, w, patient.protocol.seed), floor, float(np.median(logvars)) if logvars else None, cells, probes,
         sum(CELLS_QUICK if patient.quick else CELLS), norms, tuple(probed),
     )  # fmt: skip
 
 
-def _probe(patient: Patient, i: int, cells: int, norm: Tensor, scale: Tensor, probes: int, fields: bool) -> Probed | float:
+def _probe(patient: Subject, i: int, cells: int, norm: Tensor, scale: Tensor, probes: int, fields: bool) -> Probed | float:
     """fields: whether receptive fields are measured, which do not differ much from image to image."""
     model, f, seed = patient.autoencoder, patient.factor, patient.protocol.seed + i
     top, left = (
@@ -233,7 +233,7 @@ def _cells(norm: Tensor, gain: Tensor, counts: tuple[int, int, int], seed: int) 
     return [divmod(i, w) for i in chosen], [divmod(i, w) for i in common]
 
 
-def _figures(patient: Patient, survey: Survey) -> dict[str, Figure]:
+def _figures(patient: Subject, survey: SmugglingSurvey) -> dict[str, Figure]:
     gaussian, share = survey.gaussian
     figures = {
         "norm_outlier": Figure.of(
@@ -318,7 +318,7 @@ def _verdict(figures: dict[str, Figure]) -> tuple[Verdict, str]:
     return "healthy", f"{largest}, and {changes}"
 
 
-def _picture(patient: Patient, survey: Survey) -> Picture:
+def _picture(patient: Subject, survey: SmugglingSurvey) -> Picture:
     rows = []
     for one in survey.probed[:4]:
         f, (top, left), side = patient.factor, one.place, survey.cells

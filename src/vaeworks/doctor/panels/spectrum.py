@@ -18,7 +18,7 @@ from ...metrics.bootstrap import Interval, bootstrap
 from ..capacity import measure_channels, standardization
 from ..dct import block_amplitudes, dct2, flatness, high_share, is_high, white_ceiling
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict
-from ..patient import Patient
+from ..patient import Subject
 from .broken import broken
 from .maps import enlarged, heat
 
@@ -49,7 +49,7 @@ IMAGES, IMAGES_QUICK = 512, 96
 BLOCK = 8
 
 
-def examine(patient: Patient) -> Finding:
+def examine(patient: Subject) -> Finding:
     """High-frequency share, slopes of latents and images, block profile, flatness, and the divergence between the spectra."""
     if (found := broken(patient)) is not None:
         return found
@@ -108,7 +108,7 @@ class Spectra:
         return np.asarray(self.power.mean(0))
 
 
-def measure_spectra(patient: Patient, numbers: list[int]) -> Spectra:
+def measure_spectra(patient: Subject, numbers: list[int]) -> Spectra:
     """Of these images."""
     alive, mean, std = standardization(measure_channels(patient))
     rows: list[list[Tensor]] = []

@@ -16,7 +16,7 @@ from ...errors import DataError
 from ...images import difference, grid, to_model_range, to_pillow, to_uint8
 from ...metrics import psnr
 from ..finding import Figure, Finding, Picture, Verdict
-from ..patient import Patient
+from ..patient import Subject
 from ..verdict import lab
 from .broken import need_content
 
@@ -41,7 +41,7 @@ it is not. Seams between neighbouring tiles are where two tones do meet."""
 PICTURES, PICTURES_QUICK = 3, 1
 
 
-def examine(patient: Patient) -> Finding:
+def examine(patient: Subject) -> Finding:
     """Pictures decoded whole and by two applications' tiles, and the difference in tone and in detail."""
     need_content(patient)
     f = patient.factor
@@ -159,7 +159,7 @@ def tone_shift(whole: Tensor, tiled: Tensor, block: int) -> NDArray[np.floating[
     return np.asarray(np.linalg.norm(np.subtract(*means), axis=-1))
 
 
-def large_pictures(patient: Patient, side: int, most: int) -> tuple[list[Tensor], bool]:
+def large_pictures(patient: Subject, side: int, most: int) -> tuple[list[Tensor], bool]:
     """Pictures of a side in pixels, uint8 c side side, and whether they had to be enlarged: the patient's largest."""
     files = sorted(patient.files, key=lambda file: -min(file.width, file.height))[:most]
     channels = patient.autoencoder.config.in_channels

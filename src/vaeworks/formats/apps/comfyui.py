@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from ...config import AutoencoderConfig, TinyConfig
-from .offers import Offer, Shapes, as_saved, differences, shapes_of, wrong_ending
+from .offers import OfferedFile, Shapes, as_saved, differences, shapes_of, wrong_ending
 from .verdicts import EXTRACT, NO_MEND, SD_GROUPS, TO_LDM, Support, at_home, is_taesd, listed, no_network, problems, unless
 
 ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl")
@@ -20,7 +20,7 @@ HUNYUAN_CHANNELS = 64
 """Latent channels at which it takes an LDM file for HunyuanImage's."""
 
 
-def comfyui(offer: Offer) -> Support:
+def comfyui(offer: OfferedFile) -> Support:
     """What becomes of a VAE in ComfyUI."""
     config = offer.config
     if isinstance(config, TinyConfig):
@@ -40,7 +40,7 @@ def comfyui(offer: Offer) -> Support:
     return unless(_how(offer), (lacks or ignores) + problems(offer, config, playground=True))
 
 
-def _refusal(offer: Offer) -> str | None:
+def _refusal(offer: OfferedFile) -> str | None:
     """Why ComfyUI does not come to build a network."""
     if not offer.whole:
         return f"ComfyUI takes no shards; {TO_LDM}"
@@ -55,7 +55,7 @@ def _refusal(offer: Offer) -> str | None:
     return None
 
 
-def _unknown_names(offer: Offer, config: AutoencoderConfig) -> str | None:
+def _unknown_names(offer: OfferedFile, config: AutoencoderConfig) -> str | None:
     """What to do about names of another layout; None where they are not the trouble."""
     if differences(_network(config, small=len(config.channel_mult) < len(SD_MULT)), shapes_of(config)).first:
         return comfyui(as_saved(config, "ldm")).why if offer.layout == "native" else None
@@ -64,14 +64,14 @@ def _unknown_names(offer: Offer, config: AutoencoderConfig) -> str | None:
     return f"it has diffusers' names of other than four levels, not all of which ComfyUI knows; {TO_LDM}"
 
 
-def _how(offer: Offer) -> str:
+def _how(offer: OfferedFile) -> str:
     if offer.prefix:
         return "as part of its checkpoint, in models/checkpoints"
     copy = f"; of a folder, copy {offer.name} under a name of its own" if offer.folder else ""
     return f"in models/vae, chosen in Load VAE{copy}"
 
 
-def _looks_small(offer: Offer, config: AutoencoderConfig) -> bool:
+def _looks_small(offer: OfferedFile, config: AutoencoderConfig) -> bool:
     """Whether ComfyUI takes this for the x4 upscaler's VAE: where no name is one of SD's fourth level, as far as it knows names.
 
     Translating diffusers' names makes their first decoder level the fourth, however many there are."""
@@ -109,7 +109,7 @@ def _translated(shapes: Shapes, levels: int) -> Shapes:
     return {re.sub(r"^decoder\.up\.(\d+)\.", moved, name): shape for name, shape in shapes.items()}
 
 
-def _tiny(offer: Offer, config: TinyConfig) -> Support:
+def _tiny(offer: OfferedFile, config: TinyConfig) -> Support:
     if not is_taesd(config):
         return Support("no", f"ComfyUI knows no TAESD of these widths or channels, and {NO_MEND}")
     name = "taef2" if config.mid_pool else "taesd3 or taef1" if config.latent_channels == 16 else "taesd or taesdxl"

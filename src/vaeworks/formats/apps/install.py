@@ -26,7 +26,7 @@ from ..fold import fold_to
 from ..keymap import TAESD_HALVES
 from ..layouts import read, stored_tensors
 from ..locate import Located, locate
-from ..seat import Constants, Seat, assumed, check_fits, find_seat, is_certain, is_scaled_by, misfit_of
+from ..seat import Constants, VaeSlot, assumed, check_fits, find_slot, is_certain, is_scaled_by, misfit_of
 from ..stream import Item, tensor_item, write_stream
 from .places import (
     CHECKPOINTS,
@@ -90,7 +90,7 @@ def install(
         raise ConfigError(f"unknown application {application!r}; known: {', '.join(NAMES)}")
     models = models_folder(root, application)
     located = locate(vae, **settings)
-    seat = None if checkpoint is None else find_seat(checkpoint)
+    seat = None if checkpoint is None else find_slot(checkpoint)
     remarks = [remark for remark in located.remarks if remark != located.ambiguity]  # of which is said what becomes of it
     job = _Job(located, application, models, seat, name, overwrite, str(vae), remarks)
     return _install_tiny(job, located.config) if isinstance(located.config, TinyConfig) else _install_kl(job, located.config)
@@ -101,7 +101,7 @@ class _Job:
     located: Located
     application: Application
     models: Path
-    seat: Seat | None
+    seat: VaeSlot | None
     name: str | None
     overwrite: bool
     source: str

@@ -21,7 +21,7 @@ PICKLE_ENDINGS = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pt2")
 
 
 @dataclass(frozen=True)
-class Offer:
+class OfferedFile:
     """A file or folder that holds a VAE."""
 
     config: AutoencoderConfig | TinyConfig
@@ -51,7 +51,7 @@ class Offer:
     """whether a pickle holds more than tensors, which PyTorch's safe loader may refuse"""
 
 
-def as_it_is(located: Located) -> Offer:
+def as_it_is(located: Located) -> OfferedFile:
     """What was located."""
     archive, config = located.archive, located.config
     stored = {name: archive.entries[theirs].shape for name, theirs in located.names.items() if name != OPTIONAL}
@@ -59,7 +59,7 @@ def as_it_is(located: Located) -> Offer:
         stored = {name: _convolved(name, shape) for name, shape in stored.items()}
     if located.layout != "native" and isinstance(config, AutoencoderConfig):
         stored = {layout_name(name, "ldm", config): shape for name, shape in stored.items()}
-    return Offer(
+    return OfferedFile(
         config=config,
         layout=located.layout,
         shapes=stored,
@@ -78,7 +78,7 @@ def as_it_is(located: Located) -> Offer:
     )
 
 
-def wrong_ending(offer: Offer) -> str | None:
+def wrong_ending(offer: OfferedFile) -> str | None:
     """Why a program that chooses its reader by the ending cannot read the file."""
     if offer.pickled and offer.ending in (".safetensors", ".sft"):
         return f"it is a pickle, and its ending {offer.ending} says safetensors"
@@ -87,10 +87,10 @@ def wrong_ending(offer: Offer) -> str | None:
     return None
 
 
-def as_saved(config: AutoencoderConfig | TinyConfig, layout: Layout) -> Offer:
+def as_saved(config: AutoencoderConfig | TinyConfig, layout: Layout) -> OfferedFile:
     """What vaeworks would save in this layout; of a TAESD in its own layout, the pair of files."""
     shapes = shapes_of(config, layout) if isinstance(config, AutoencoderConfig) else {}
-    return Offer(
+    return OfferedFile(
         config, layout, shapes, normalization_known=config.normalization_known, folder=layout == "diffusers", whole=layout != "taesd"
     )
 

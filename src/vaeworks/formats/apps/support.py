@@ -13,7 +13,7 @@ from ..diffusers_config import diffusers_class, diffusers_config, only_in_metada
 from ..locate import Layout, Located
 from ..sources import DIFFUSERS_WEIGHTS
 from .comfyui import comfyui
-from .offers import Offer, as_it_is, as_saved, differences, shapes_of, wrong_ending
+from .offers import OfferedFile, as_it_is, as_saved, differences, shapes_of, wrong_ending
 from .verdicts import EXTRACT, NO_MEND, TO_DIFFUSERS, TO_LDM, Support, at_home, is_taesd, listed, no_network, problems, unless, unseen
 
 __all__ = ["COMFYUI", "DIFFUSERS", "WEBUI", "Support", "support"]
@@ -35,7 +35,7 @@ def support(located: Located, layout: Layout | None = None) -> dict[str, Support
     return {DIFFUSERS: _diffusers(offer), WEBUI: _webui(offer), COMFYUI: comfyui(offer)}
 
 
-def _diffusers(offer: Offer) -> Support:
+def _diffusers(offer: OfferedFile) -> Support:
     kind = diffusers_class(offer.config)
     try:
         diffusers_config(offer.config)
@@ -58,7 +58,7 @@ def _variant(name: str) -> str:
     return f', variant="{stem.rpartition(".")[2]}"' if "." in stem and name in DIFFUSERS_WEIGHTS else ""
 
 
-def _not_as_single_file(offer: Offer, kind: str) -> str | None:
+def _not_as_single_file(offer: OfferedFile, kind: str) -> str | None:
     if offer.layout == "native":
         return "it has vaeworks' own names"
     if kind != "AutoencoderKL":
@@ -78,7 +78,7 @@ def _not_as_single_file(offer: Offer, kind: str) -> str | None:
     return None
 
 
-def _diffusers_problems(offer: Offer) -> list[str]:
+def _diffusers_problems(offer: OfferedFile) -> list[str]:
     config, c = offer.config, offer.config.latent_channels
     found = []
     if words := only_in_metadata(config, "diffusers"):
@@ -90,7 +90,7 @@ def _diffusers_problems(offer: Offer) -> list[str]:
     return found
 
 
-def _webui(offer: Offer) -> Support:
+def _webui(offer: OfferedFile) -> Support:
     config = offer.config
     if isinstance(config, TinyConfig):
         return _webui_tiny(offer, config)
@@ -118,7 +118,7 @@ def _webui(offer: Offer) -> Support:
     return unless(how + (" (SD 3 in both, Flux.1 in Forge)" if sixteen else ""), problems(offer, config, foldable=config.post_quant_conv))
 
 
-def _webui_tiny(offer: Offer, config: TinyConfig) -> Support:
+def _webui_tiny(offer: OfferedFile, config: TinyConfig) -> Support:
     if offer.layout == "taesd" and not offer.whole and offer.ending in (".pth", ".pt") and is_taesd(config) and not config.mid_pool:
         return Support("yes", "for previews only, in models/VAE-taesd under the names that A1111 downloads, such as taesd_decoder.pth")
     return Support("no", f"A1111 takes a TAESD for previews only, as the .pth files that it downloads, and {NO_MEND}")

@@ -10,7 +10,7 @@ from typing import Literal
 from ...config import MODELS, AutoencoderConfig, TinyConfig
 from ..diffusers_config import only_in_metadata
 from ..kinds.families import CheckpointFamily
-from .offers import Offer
+from .offers import OfferedFile
 
 TO_LDM = "`vaeworks convert SRC DST.safetensors --layout ldm` makes a file for it"
 TO_DIFFUSERS = "`vaeworks convert SRC DST --layout diffusers` makes a folder for it"
@@ -39,7 +39,7 @@ def unless(how: str, problems: list[str]) -> Support:
     return Support("wrong", f"it loads, but {'; and '.join(problems)}") if problems else Support("yes", how)
 
 
-def no_network(network: str, name: str, offer: Offer, config: AutoencoderConfig) -> Support:
+def no_network(network: str, name: str, offer: OfferedFile, config: AutoencoderConfig) -> Support:
     """That an application builds another network, into which one of the file's tensors does not fit."""
     if ".attn" in name and len(offer.shapes.get(name, ())) in (2, 3):
         return Support("no", f"{network}, in which {name} is a convolution; {TO_LDM}")
@@ -48,7 +48,7 @@ def no_network(network: str, name: str, offer: Offer, config: AutoencoderConfig)
     return Support("no", f"{network}, {reason} (this VAE is {config.name} with widths {listed(config.widths)}{own}), and {NO_MEND}")
 
 
-def problems(offer: Offer, config: AutoencoderConfig, *, foldable: bool = True, playground: bool = False) -> list[str]:
+def problems(offer: OfferedFile, config: AutoencoderConfig, *, foldable: bool = True, playground: bool = False) -> list[str]:
     """What an application with a network of its own assumes of a VAE whose tensors fit, and what does not hold.
 
     foldable: whether it has quant convolutions, which folding needs; playground: whether it knows Playground's normalization.
@@ -118,6 +118,6 @@ def is_taesd(config: TinyConfig) -> bool:
     return config.latent_channels in channels and all(getattr(config, name) == getattr(published, name) for name in fields)
 
 
-def at_home(offer: Offer) -> bool:
+def at_home(offer: OfferedFile) -> bool:
     """Whether the VAE is where readers of its checkpoint look for it."""
     return offer.family is not None and offer.prefix == offer.family.vae_prefix

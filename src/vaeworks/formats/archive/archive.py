@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...errors import FormatError
 from . import foreign
-from .entries import BITS, ROOM, Entry, Place, check_shape
+from .entries import BITS, ROOM, Entry, ByteLayout, check_shape
 from .limits import MAX_HEADER, MAX_METADATA, MAX_SHARDS, Allowance, check_names
 from .mapped import MappedFile, mapped
 from .pickles import TornPickleError, shown
@@ -42,7 +42,7 @@ class Archive:
 
     path: Path
     container: str
-    places: Mapping[str, Place] = field(repr=False)
+    places: Mapping[str, ByteLayout] = field(repr=False)
     metadata: dict[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
 
@@ -72,7 +72,7 @@ class Archive:
         if claimed > there + ROOM:
             raise FormatError(f"{self.path} claims {claimed} bytes of weights in {there} bytes; it was altered, take another copy")
 
-    def _place(self, name: str) -> Place:
+    def _place(self, name: str) -> ByteLayout:
         if name not in self.places:
             raise FormatError(f"{self.path} has no tensor '{shown(name)}'")
         return self.places[name]
@@ -108,7 +108,7 @@ def open_shards(index: str | Path) -> Archive:
     """
     index = Path(index)
     files, allowance = _shard_files(index), Allowance()
-    places: dict[str, Place] = {}
+    places: dict[str, ByteLayout] = {}
     metadata: dict[str, str] = {}
     dropped: dict[str, None] = {}
     for name in sorted(set(files.values())):
@@ -164,7 +164,7 @@ def _open_safetensors(path: Path, file: MappedFile, allowance: Allowance) -> Arc
     return Archive(path, "safetensors", places, metadata)
 
 
-def _safetensors_place(path: Path, file: MappedFile, content: int, name: str, item: Any) -> Place:
+def _safetensors_place(path: Path, file: MappedFile, content: int, name: str, item: Any) -> ByteLayout:
     match item:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(end)]} if dtype in BITS:
             entry = Entry(dtype, tuple(shape))
@@ -173,7 +173,7 @@ def _safetensors_place(path: Path, file: MappedFile, content: int, name: str, it
     why = check_shape(entry.shape, BITS[dtype], len(file))
     if why or entry.nbytes != end - start or content + end > len(file):
         raise FormatError(f"{path}: tensor '{shown(name)}' claims {why or 'what is not there'}; download it again")
-    return Place(entry, file, content + start)
+    return ByteLayout(entry, file, content + start)
 
 
 def _shard_files(index: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`Entry` and `Place`: a tensor that is known but not read, and where its bytes lie in a mapped file."""
+"""`Entry` and `ByteLayout`: a tensor that is known but not read, and where its bytes lie in a mapped file."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Place:
+class ByteLayout:
     """Where an entry's bytes lie: `strides` in elements from byte `start` of the file; None for C order."""
 
     entry: Entry

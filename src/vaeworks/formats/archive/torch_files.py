@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from ...errors import FormatError
-from .entries import BITS, Entry, Place, check_shape, simple_strides, span
+from .entries import BITS, Entry, ByteLayout, check_shape, simple_strides, span
 from .limits import check_names
 from .mapped import MappedFile
 from .pickled import Storage, StoredTensor, Table, Unreadable, Value
@@ -22,7 +22,7 @@ PROTOCOL = 1001
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 """Halves of characters: text that has them cannot be written as UTF-8."""
 
-Contents = tuple[dict[str, Place], tuple[str, ...]]
+Contents = tuple[dict[str, ByteLayout], tuple[str, ...]]
 """Tensors by name, and what else a file held."""
 
 
@@ -115,7 +115,7 @@ def _placed(file: MappedFile, value: Value, machine: Machine, storages: Mapping[
     return places, (*dropped[:MAX_DROPPED], *more)
 
 
-def _place(file: MappedFile, name: str, tensor: StoredTensor | Unreadable, storages: Mapping[str, Record], where: str) -> Place:
+def _place(file: MappedFile, name: str, tensor: StoredTensor | Unreadable, storages: Mapping[str, Record], where: str) -> ByteLayout:
     def refuse(why: str) -> NoReturn:
         raise FormatError(f"{where}: tensor '{shown(name)}' {why}; ask for a .safetensors file")
 
@@ -139,4 +139,4 @@ def _place(file: MappedFile, name: str, tensor: StoredTensor | Unreadable, stora
     if offset < 0 or (offset + reach) * bits > storage.numel * stored:
         refuse("reaches beyond its storage")
     start = record.start + (storage.offset * stored + offset * bits) // 8
-    return Place(Entry(tensor.dtype, tensor.shape), file, start, simple_strides(tensor.shape, tensor.strides))
+    return ByteLayout(Entry(tensor.dtype, tensor.shape), file, start, simple_strides(tensor.shape, tensor.strides))

@@ -12,7 +12,7 @@ from ...errors import ConfigError
 from ..maps import Map, Statistics, Stored, sweep
 from .parameters import Gradients, names_in
 from .rows import Borrowed, held, kept
-from .stages import Block, Enlarge, Stage
+from .stages import Residual, Enlarge, Stage
 
 
 class Chain:
@@ -58,7 +58,7 @@ class Chain:
         """
         sizes = [sum(numbers[stage] for stage in segment) for segment in self.segments]
         for segment, size in zip(self.segments, sizes, strict=True):
-            blocks = [stage for stage in segment if isinstance(stage, Block)]
+            blocks = [stage for stage in segment if isinstance(stage, Residual)]
             for block in blocks:
                 block.keeps_inner = size + sum(numbers[b] for b in blocks) <= max(sizes)
 

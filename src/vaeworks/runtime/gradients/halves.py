@@ -16,7 +16,7 @@ from ...models.encoder import EncoderLevel
 from ...models.middle import Middle
 from ...nn import Downsample, ResBlock, SpatialAttention, Upsample
 from .chain import Chain
-from .stages import Attend, Block, Enlarge, Halve, Out, Same, Stage
+from .stages import Attend, Residual, Enlarge, Halve, Out, Same, Stage
 
 
 def decode_with_gradient(autoencoder: Autoencoder, latents: Tensor, rows: int) -> Tensor:
@@ -78,14 +78,14 @@ def _of_encoder(encoder: Encoder) -> list[list[Stage]]:
 
 
 def _of_middle(middle: Middle) -> list[Stage]:
-    return [Block(middle.block1), *_of_attention(middle.attention), Block(middle.block2)]
+    return [Residual(middle.block1), *_of_attention(middle.attention), Residual(middle.block2)]
 
 
 def _of_blocks(level: DecoderLevel | EncoderLevel) -> list[Stage]:
     stages: list[Stage] = []
     for block, attention in zip(level.blocks, level.attentions, strict=True):
         assert isinstance(block, ResBlock)
-        stages += [Block(block), *_of_attention(attention)]
+        stages += [Residual(block), *_of_attention(attention)]
     return stages
 
 

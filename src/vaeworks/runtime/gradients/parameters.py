@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.filtering import F4, Doubled, Filtering
+from ...nn.filtering import F4, DoubledConv, Filtering
 from ...nn.winograd import filtered_backward
 from ..prepared import filters
 
@@ -67,7 +67,7 @@ class Gradients:
         if not any(self._wants(conv)):
             return
         if filters(conv, doubled=True):
-            self._add_filtered(conv, x, F.pad(grad, (0, 0, 2 * above, 2 * below)), Doubled())
+            self._add_filtered(conv, x, F.pad(grad, (0, 0, 2 * above, 2 * below)), DoubledConv())
         else:
             doubled = F.interpolate(x, scale_factor=2.0, mode="nearest")
             self.add_same(conv, doubled[:, :, above : doubled.shape[2] - below], above, below, grad)

@@ -130,7 +130,7 @@ class Out(Stage):
         return None if dx is None else kept(dx, rows)
 
 
-class Block(Stage):
+class Residual(Stage):
     """A residual block."""
 
     normalizes = True
