@@ -41,7 +41,7 @@ def measure(case: str, files: Path, threads: int) -> dict[str, float]:
     path, side = files / case.split()[-1], case.split()[0]
     warnings.simplefilter("ignore")
     if side == "vaeworks":
-        from vaeworks.formats import layouts
+        from vaeworks.formats import io as layouts
 
         def run() -> torch.nn.Module:
             return layouts.load(path)

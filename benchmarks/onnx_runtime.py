@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 import vaeworks as vw
-from vaeworks.formats.onnx import export_onnx, graphs
-from vaeworks.formats.onnx_check import quiet_session
+from vaeworks.exports.onnx import export_onnx, graphs
+from vaeworks.exports.onnx_check import quiet_session
 
 LAST = torch.channels_last
 Variants = dict[str, Callable[[], Tensor]]

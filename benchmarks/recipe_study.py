@@ -34,13 +34,13 @@ from torch import Tensor
 
 import vaeworks as vw
 from vaeworks.data import scan
-from vaeworks.formats.feature_weights import load_feature_distance
+from vaeworks.features.weights import load_feature_distance
 from vaeworks.images import from_model_range, to_model_range
 from vaeworks.losses.perceptual import distance_without_weights
 from vaeworks.metrics import psnr, ssim
 from vaeworks.metrics.roundtrip import read_crop
 from vaeworks.recipes import GROUPS
-from vaeworks.train import train
+from vaeworks.training import train
 
 LEFT_OUT = ("demo", "small-f16c32", "lpips")
 """Of another network's size, another crop's, or with weights that have to be fetched."""

@@ -37,15 +37,15 @@ from torch import Tensor, nn
 
 import vaeworks as vw
 from vaeworks.config import MODELS, AdversarialConfig, AutoencoderConfig, OptimizerConfig
-from vaeworks.data import latent_noise
+from vaeworks.devices import autocast
+from vaeworks.features.nets import vgg16
 from vaeworks.images import to_model_range
 from vaeworks.losses.perceptual import LPIPS
 from vaeworks.models.discriminators import PatchDiscriminator
-from vaeworks.models.feature_nets import vgg16
-from vaeworks.train.balance_state import StepPlan
-from vaeworks.train.precision import autocast
-from vaeworks.train.step import ALONE, training_step
-from vaeworks.train.trained import TrainState
+from vaeworks.random_streams import latent_noise
+from vaeworks.training.gan.balance_state import StepPlan
+from vaeworks.training.state import TrainState
+from vaeworks.training.step import ALONE, training_step
 
 MODEL_SIZES: dict[str, tuple[AutoencoderConfig, int, int]] = {
     "small": (MODELS["small-f8c16"], 8, 64),
@@ -120,7 +120,7 @@ def optimizer(module: nn.Module) -> torch.optim.Optimizer:
 
 
 class Ours:
-    """The trainer's own step (vaeworks/train/step.py), with LPIPS and the discriminator in NHWC memory, too."""
+    """The trainer's own step (vaeworks/training/step.py), with LPIPS and the discriminator in NHWC memory, too."""
 
     def __init__(self, setting: Setting):
         gan = setting.loss == "gan"

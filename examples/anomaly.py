@@ -13,7 +13,7 @@ import numpy as np
 import vaeworks as vw
 from vaeworks.apps.anomaly import AnomalyDetector, auroc, localization, save_detector
 from vaeworks.apps.anomaly.heat import sheet
-from vaeworks.formats.files import write_picture
+from vaeworks.files.atomic import write_picture
 
 SIZE = 64
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.io import wavfile
+from vaeworks.data.sources.dispatch.sound import MadeSound, SoundFile
 
 import vaeworks as vw
+from vaeworks.apps.audio import audible, listen, sheet
 from vaeworks.apps.codes import decode_picture, encode_picture
-from vaeworks.apps.sound import audible, listen, sheet
-from vaeworks.data.sound import MadeSound, SoundFile
 from vaeworks.data.spectrogram import MEL
 
 

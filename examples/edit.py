@@ -13,7 +13,7 @@ import vaeworks as vw
 from vaeworks.apps.codes import encode_squares
 from vaeworks.apps.editing import Adjustment, adjusted_latents, adjusted_pixels, edit_picture, fit_direction
 from vaeworks.data import scan
-from vaeworks.formats.files import write_picture
+from vaeworks.files.atomic import write_picture
 from vaeworks.images import grid, open_image, to_uint8
 from vaeworks.metrics import psnr
 

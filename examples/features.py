@@ -13,8 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-
-from vaeworks.apps.features import LatentFeatures
+from vaeworks.apps.features.latent_features.latent_features import LatentFeatures
 
 LABELS = 5
 

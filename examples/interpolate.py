@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 import vaeworks as vw
-from vaeworks.apps.interpolate import interpolate
+from vaeworks.apps.generation.interpolate import interpolate
 from vaeworks.data import scan
-from vaeworks.data.place import open_place
+from vaeworks.data.image_ref import open_place
 from vaeworks.images import grid, open_image, square
 
 SIDE = 192

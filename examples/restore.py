@@ -12,9 +12,9 @@ import vaeworks as vw
 from vaeworks.apps.codes import encode_squares
 from vaeworks.apps.restoration import fit_prior, plant, restore_picture
 from vaeworks.apps.restoration.baselines import baselines
-from vaeworks.apps.restoration.figures import best, score, strip
+from vaeworks.apps.restoration.scores import best, score, strip
 from vaeworks.data import scan
-from vaeworks.formats.files import write_picture
+from vaeworks.files.atomic import write_picture
 from vaeworks.images import grid, open_image, to_uint8
 
 

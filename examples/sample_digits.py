@@ -12,9 +12,9 @@ import dataclasses
 from pathlib import Path
 
 import vaeworks as vw
-from vaeworks.apps.density import Mixture, Prior
-from vaeworks.apps.latent_map import latent_map
-from vaeworks.apps.sampling import read_halves, sample_like
+from vaeworks.apps.generation.density import Mixture, Prior
+from vaeworks.apps.generation.latent_map import latent_map
+from vaeworks.apps.generation.sampling import read_halves, sample_like
 from vaeworks.data import scan
 from vaeworks.data.labels import find_labels
 from vaeworks.images import grid

@@ -75,7 +75,7 @@ def deviations() -> dict[str, dict[str, float]]:
         wanted = x.double().unflatten(1, (32, -1))
         found["moments"][f"mean at {offset}"] = relative(mean, wanted.mean((2, 3, 4)))
         found["moments"][f"var at {offset}"] = relative(var / wanted.var((2, 3, 4), correction=0), torch.ones(1, 32).double())
-    # what the statistics of a large map make of one strip of it, as runtime/maps.py asks for
+    # what the statistics of a large map make of one strip of it, as runtime/lazy_maps.py asks for
     x, norm = drawn((2, 64, 24, 9), torch.float32), norm_for(64, eps=1e-6 / 65536)
     mean, var = group_moments(x, 32)
     strip = x[:, :, 8:13].contiguous(memory_format=torch.channels_last)

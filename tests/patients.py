@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vaeworks as vw
 from vaeworks.data import ImageFile, photos
-from vaeworks.doctor.patient import Subject, DoctorProtocol, encode_subject
+from vaeworks.doctor.subject import DoctorProtocol, Subject, encode_subject
 from vaeworks.models.init import linear_init_
 
 

@@ -22,15 +22,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vaeworks.config import AdversarialConfig, BottleneckConfig, LossConfig, OptimizerConfig, RegularizerConfig, TrainConfig
+from vaeworks.distributed import joined, rank, world_size
 from vaeworks.errors import DataError, VaeworksError
-from vaeworks.processes import joined, rank, world_size
-from vaeworks.train import loop, train
-from vaeworks.train.balance_state import StepPlan
-from vaeworks.train.checkpoint import state_tensors
-from vaeworks.train.ema import ema_update_
-from vaeworks.train.parallel import wrap_ddp_
-from vaeworks.train.step import StepResult, training_step
-from vaeworks.train.trained import TrainState
+from vaeworks.models.ema import ema_update_
+from vaeworks.training import loop, train
+from vaeworks.training.gan.balance_state import StepPlan
+from vaeworks.training.parallel import wrap_ddp_
+from vaeworks.training.run.checkpoint import state_tensors
+from vaeworks.training.state import TrainState
+from vaeworks.training.step import StepResult, training_step
 
 # ---------------------------------------------------------------- steps
 
@@ -207,7 +207,7 @@ def unreadable(images: Path, out: Path) -> str:
 
 def full_disk(images: Path, out: Path) -> str:
     """Process 0 alone cannot write its checkpoint; what all are told."""
-    from vaeworks.train import checkpoint
+    from vaeworks.training.run import checkpoint
 
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")

@@ -12,10 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vaeworks.config import AdversarialConfig, AutoencoderConfig, DataConfig, OptimizerConfig, TrainConfig
-from vaeworks.train.checkpoint import newest_checkpoint
-from vaeworks.train.log import read_log
-from vaeworks.train.start import initial_discriminator, initial_model
-from vaeworks.train.trained import TrainState
+from vaeworks.training.monitor.log import read_log
+from vaeworks.training.run.checkpoint import newest_checkpoint
+from vaeworks.training.run.init import initial_discriminator, initial_model
+from vaeworks.training.state import TrainState
 
 MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 SHORT = TrainConfig(

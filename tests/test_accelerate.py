@@ -17,11 +17,11 @@ from torch import Tensor, nn
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig
 from vaeworks.errors import ConfigError
-from vaeworks.formats import acceleration as module
-from vaeworks.formats.acceleration import accelerate, decelerate
 from vaeworks.formats.diffusers import to_diffusers
 from vaeworks.formats.shared_weights import from_diffusers
-from vaeworks.formats.tiny_pipelines import TINY
+from vaeworks.pipelines import acceleration as module
+from vaeworks.pipelines.acceleration import accelerate, decelerate
+from vaeworks.pipelines.tiny import TINY
 
 ACCURACY = 1e-4
 

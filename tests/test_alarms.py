@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from vaeworks.config import AutoencoderConfig, BottleneckConfig, LossConfig, OptimizerConfig, TrainConfig
-from vaeworks.train.alarm import Alarm
-from vaeworks.train.alarms import Alarms
+from vaeworks.training.monitor.alarm import Alarm
+from vaeworks.training.monitor.alarms import Alarms
 
 CONFIG = TrainConfig(
     model=AutoencoderConfig(channels=8, channel_mult=(1, 2), norm_groups=4), loss=LossConfig(beta=0.5),

@@ -17,12 +17,12 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import vaeworks as vw
 from vaeworks.apps.anomaly import AnomalyDetector, auroc, load_detector, localization, save_detector
-from vaeworks.apps.anomaly.comparison import Truth, baseline_rows, own_rows
 from vaeworks.apps.anomaly.density import Gaussian
 from vaeworks.apps.anomaly.evidence import EvidenceScale, pooled, smoothed
+from vaeworks.apps.anomaly.extractors import PcaExtractor
+from vaeworks.apps.anomaly.folders import class_labels, read_images, read_truth
 from vaeworks.apps.anomaly.heat import overlay
-from vaeworks.apps.anomaly.reading import class_labels, read_images, read_truth
-from vaeworks.apps.anomaly.sight import PcaExtractor
+from vaeworks.apps.anomaly.methods import Truth, baseline_rows, own_rows
 from vaeworks.apps.anomaly.threshold import alarm_range, conformal_threshold, p_values, split
 from vaeworks.cli import main
 from vaeworks.cli.detecting import _say_trained

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 import vaeworks as vw
-from vaeworks.arena.encoded import Encoded, encode, patch_for
-from vaeworks.arena.entrants import Entrant, checks, models
-from vaeworks.arena.flow import euler, flow_loss, shift_of, shifted
-from vaeworks.arena.judge import LEAST, Scorer, open_scorer
-from vaeworks.arena.pictures import ArenaImages, prepare
+from vaeworks.arena.entries import Entrant, checks, models
+from vaeworks.arena.image_cache import ArenaImages, prepare
+from vaeworks.arena.latent_dataset import Encoded, encode, patch_for
+from vaeworks.arena.probe_run import CHECKPOINT, FEATURES, RESULT, Result, Trial, read_result, run_trial
+from vaeworks.arena.scorer import LEAST, Scorer, open_scorer
 from vaeworks.arena.space import Latents, Patches, Scrambled, SpaceSpec, open_space
-from vaeworks.arena.trial import CHECKPOINT, FEATURES, RESULT, Result, Trial, read_result, run_trial
 from vaeworks.arena.verdict import compare, images_to_reach, interval_of, seed_noise, speedup
 from vaeworks.config import PROBES, ArenaConfig
 from vaeworks.data import scan
@@ -29,6 +28,7 @@ from vaeworks.errors import ConfigError, DataError
 from vaeworks.metrics.frechet import frechet_distance, moments, moments_distance
 from vaeworks.models import Autoencoder
 from vaeworks.models.dit import DiT, positions
+from vaeworks.models.flow_matching import euler, flow_loss, shift_of, shifted
 from vaeworks.models.init import linear_init_
 from vaeworks.recipes.studies import StudyScale, base
 
@@ -300,7 +300,7 @@ class TestJudge:
 
     def test_the_classifier_learns_and_is_kept(self, pictures: ArenaImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """On held-out images it tells red ones from others; a second call reads the file."""
-        from vaeworks.arena import classifier
+        from vaeworks.features import classifier
 
         monkeypatch.setattr(classifier, "IMAGES", 1_536)
         monkeypatch.setattr(classifier, "BATCH", 32)

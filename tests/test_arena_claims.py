@@ -13,10 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from vaeworks.arena.study.run.claims import CLAIMS, Claim, judge
+from vaeworks.arena.study.run.claims_page import PAGE, command, page, plots, seconds, write_claims
+from vaeworks.arena.study.run.record import Studies, StudyRecord, read_studies
 
-from vaeworks.arena.claims import CLAIMS, Claim, judge
-from vaeworks.arena.claims_page import PAGE, command, page, plots, seconds, write_claims
-from vaeworks.arena.studied import Studies, StudyRecord, read_studies
 from vaeworks.cli.main import main
 from vaeworks.config import ArenaConfig, dumps
 from vaeworks.errors import FormatError

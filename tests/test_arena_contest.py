@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from vaeworks.arena.study.run.autoencoders import ArmTask, train_arms
+from vaeworks.arena.study.run.run import correlations
 
 import vaeworks as vw
-from vaeworks.arena.arms import ArmTask, train_arms
-from vaeworks.arena.enter import run_arena
-from vaeworks.arena.entrants import CHECKS, Entrant, models
-from vaeworks.arena.outcome import Outcome, conclude
+from vaeworks.arena.api import run_arena
+from vaeworks.arena.entries import CHECKS, Entrant, models
+from vaeworks.arena.image_cache import prepare
 from vaeworks.arena.page import RECORD, REPORT, write_outcome
-from vaeworks.arena.pictures import prepare
-from vaeworks.arena.study import correlations
-from vaeworks.arena.trial import RESULT, SampleScore, Result, Score, Trial
+from vaeworks.arena.probe_run import RESULT, Result, SampleScore, Score, Trial
+from vaeworks.arena.results import Outcome, conclude
 from vaeworks.cli.main import main
 from vaeworks.config import ArenaConfig
 from vaeworks.data import scan
@@ -104,7 +104,7 @@ def test_a_second_call_computes_nothing(held: tuple[Outcome, Path], monkeypatch:
     before = missing.read_text()
     missing.unlink()
     trained: list[str] = []
-    from vaeworks.arena import trial
+    from vaeworks.arena import probe_run as trial
 
     real: Callable[..., None] = trial._Training.train_step
 
@@ -158,8 +158,8 @@ class TestConclusions:
 
     def outcome(self, **values: float) -> Outcome:
         """Of planted distances; checks as they must be, where none is given."""
-        from vaeworks.arena.contest import Floor, Held
-        from vaeworks.arena.entrants import checks
+        from vaeworks.arena.entries import checks
+        from vaeworks.arena.runner import Floor, Held
 
         base_entrant = models(["base"], ["m"])[0]
         entrants = [base_entrant, *models(["row"], ["n"]), *checks(base_entrant, 3)]
@@ -198,7 +198,7 @@ class TestConclusions:
         """100 images seen 655 times are not learned, but remembered."""
         config = dataclasses.replace(TINY, images=65_536)
         assert not self.outcome().notes
-        from vaeworks.arena.outcome import _notes
+        from vaeworks.arena.results import _notes
 
         assert "by heart" in _notes(config, 100)[0]
 
@@ -301,7 +301,7 @@ class TestStudies:
     @pytest.mark.parametrize("name", STUDIES)
     def test_every_arm_trains(self, name: str, tmp_path: Path) -> None:
         """A few steps, with a finite end."""
-        from vaeworks.train import train
+        from vaeworks.training import train
 
         scale = StudyScale(channels=8, images=32, batch=16)
         for arm, config in study(name).arms(scale).items():
@@ -358,7 +358,7 @@ class TestStudies:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:  # fmt: skip
         """Two arms, two seeds each, the doctor, an arena, a page with the plot; studies share what they share."""
-        monkeypatch.setattr("vaeworks.arena.arms.EXAMINED", 16)
+        monkeypatch.setattr("vaeworks.arena.study.autoencoders.EXAMINED", 16)
         words = [
             "--data", SOURCE, "--out", str(tmp_path), "--channels", "8", "--images", "32", "--budget", "128", "--samples", "16",
             "--features", "statistics", "--jobs", "1", "--shifts", "none", "--probes", "xs", "--json",
@@ -377,11 +377,11 @@ class TestStudies:
 
     def test_correlations_find_what_is_planted(self) -> None:
         """A figure that orders arms as the arena does has rank 1, its opposite -1; a constant is left out."""
-        from vaeworks.arena.arms import StudyArm
+        from vaeworks.arena.study.run.autoencoders import StudyArm
 
         class Row:
             def __init__(self, value: float):
-                from vaeworks.metrics.bootstrap import Interval
+                from vaeworks.intervals import Interval
 
                 self.figures = {d: {"xs": Interval(value, 0, 9), "s": Interval(value, 0, 9)} for d in ("fd_recon", "fd_real")}
 

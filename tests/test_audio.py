@@ -13,15 +13,15 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import wavfile
+from vaeworks.data.sources.dispatch.sound import read_sound, sounds
 
 import vaeworks as vw
-from vaeworks.apps.sound import Heard, audible, griffin_lim, listen, magnitudes, sheet
-from vaeworks.apps.sound.listen import log_mel_distance, spectral_convergence
+from vaeworks.apps.audio import Heard, audible, griffin_lim, listen, magnitudes, sheet
+from vaeworks.apps.audio.listen import log_mel_distance, spectral_convergence
 from vaeworks.cli import main
 from vaeworks.data import Crops, scan
+from vaeworks.data.image_ref import open_place
 from vaeworks.data.labels import find_labels
-from vaeworks.data.place import open_place
-from vaeworks.data.sound import read_sound, sounds
 from vaeworks.data.spectrogram import (
     MEL,
     NOTE,
@@ -36,11 +36,11 @@ from vaeworks.data.spectrogram import (
     spectrogram,
     stft,
 )
-from vaeworks.data.synthesis import CLASSES, LENGTH, panned, position, sound
+from vaeworks.data.synthetic.synthesis import CLASSES, LENGTH, panned, position, sound
 from vaeworks.errors import ConfigError, DataError, MissingExtraError
 from vaeworks.images import image_size, square, to_pillow, to_uint8
 from vaeworks.recipes import recipe
-from vaeworks.train.run import split_data
+from vaeworks.training.run.folder import split_data
 
 BIN = MEL.rate / MEL.window
 

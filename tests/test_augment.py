@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from test_digits import idx
 from torch import Tensor, nn
+from vaeworks.apps.features.latent_features.label_splits import draw_labels
 
 import vaeworks as vw
 from vaeworks.apps.augmentation import Noise, Renderer, Variant, blends, reproduce, write_folder
@@ -21,13 +22,12 @@ from vaeworks.apps.augmentation.folder import check_folder, read_rows
 from vaeworks.apps.augmentation.judgement import COPIES, LATENT, MIXED, TRANSFORMED, judge, training_sets, transformed
 from vaeworks.apps.augmentation.plan import plan, soft_label
 from vaeworks.apps.codes import Codes, decode_picture, encode_picture
-from vaeworks.apps.label_draws import draw_labels
-from vaeworks.arena.classifier import Classifier, classes_seen, fit
 from vaeworks.cli import main
 from vaeworks.config import BottleneckConfig
 from vaeworks.data import scan
 from vaeworks.data.labels import find_labels
 from vaeworks.errors import ConfigError, DataError, FormatError
+from vaeworks.features.classifier import Classifier, classes_seen, fit
 from vaeworks.images import open_image, to_uint8
 
 KL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import vaeworks as vw
 from vaeworks.errors import ConfigError, FormatError
-from vaeworks.formats import backbones
-from vaeworks.formats.backbones import UNKNOWN, Backbone, load_backbone
+from vaeworks.features import backbones
+from vaeworks.features.backbones import UNKNOWN, Backbone, load_backbone
 
 CPU = torch.device("cpu")
 WIDTH, PATCH, BLOCKS = 24, 6, 5

@@ -22,12 +22,12 @@ from torch import Tensor
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig, TinyConfig
 from vaeworks.errors import ConfigError, FormatError, VaeworksError
+from vaeworks.files.atomic import ROOM, atomic
 from vaeworks.formats import bake as baking
 from vaeworks.formats.archive.entries import Entry
 from vaeworks.formats.bake import bake, extract
-from vaeworks.formats.files import ROOM, atomic
+from vaeworks.formats.io import stored_tensors
 from vaeworks.formats.keymap import is_attention_matrix, ldm_name
-from vaeworks.formats.layouts import stored_tensors
 from vaeworks.formats.locate import locate
 from vaeworks.formats.stream import Item, tensor_item, write_stream
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import vaeworks as vw
 from vaeworks.config import BalanceConfig
-from vaeworks.train.balance import Balance
-from vaeworks.train.balance_state import Event, StepFigures
-from vaeworks.train.plateau import Plateau
+from vaeworks.training.gan.balance import Balance
+from vaeworks.training.gan.balance_state import Event, StepFigures
+from vaeworks.training.gan.plateau import Plateau
 
 CONFIG = BalanceConfig(
     start_images=1_000, window=2_000, warmup=500, ramp=1_000, smoothing=100, patience=400, cooldown=1_000, pause=400

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig, BottleneckConfig
-from vaeworks.data import noise_levels
 from vaeworks.formats.fold import fold_to
 from vaeworks.losses import objective
 from vaeworks.models.bottleneck import bounded, perturbed
+from vaeworks.random_streams import noise_levels
 
 SMALL = AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1, latent_channels=4)
 BOUNDS = ("none", "tanh", "softclamp", "clamp", "rmsnorm", "sphere", "layernorm")

@@ -26,9 +26,9 @@ from vaeworks.config import (
     TrainConfig,
 )  # fmt: skip
 from vaeworks.errors import VaeworksError
-from vaeworks.train.card import write_card
-from vaeworks.train.card_loading import loading
-from vaeworks.train.log import RunLog
+from vaeworks.training.monitor.card import write_card
+from vaeworks.training.monitor.card_loading import loading
+from vaeworks.training.monitor.log import RunLog
 
 
 def made(root: Path, config: TrainConfig = CONFIG, more: object = lambda t: {}, **result: object) -> Path:

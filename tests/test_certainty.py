@@ -19,23 +19,23 @@ from torch import Tensor
 import vaeworks as vw
 from vaeworks.cli.main import main
 from vaeworks.config import MODELS, AutoencoderConfig, BottleneckConfig, TrainConfig, from_dict, to_dict
+from vaeworks.exports.onnx import export_onnx
 from vaeworks.formats import shapes
 from vaeworks.formats.apps.install import install
 from vaeworks.formats.bake import bake, extract
 from vaeworks.formats.fold import fold_to
-from vaeworks.formats.layouts import stored_tensors
+from vaeworks.formats.io import stored_tensors
 from vaeworks.formats.locate import locate
 from vaeworks.formats.native import METADATA_KEY
-from vaeworks.formats.onnx import export_onnx
-from vaeworks.formats.pipelines import inject, load_pipeline
-from vaeworks.formats.seat import find_slot, is_certain
+from vaeworks.formats.vae_slot import find_slot, is_certain
+from vaeworks.latents.plan import normalization_facts
 from vaeworks.models.digest import model_digest
 from vaeworks.models.init import linear_init_
-from vaeworks.precompute.plan import normalization_facts
+from vaeworks.pipelines.stable_diffusion import inject, load_pipeline
 from vaeworks.recipes import recipe
-from vaeworks.runtime.scale import scale_activations
-from vaeworks.train.run import read_run
-from vaeworks.train.start import with_start
+from vaeworks.runtime.fp16.scale import scale_activations
+from vaeworks.training.run.folder import read_run
+from vaeworks.training.run.init import with_start
 
 FOUR = AutoencoderConfig(channels=32, channel_mult=(1, 1, 1, 1), num_res_blocks=1)
 SIXTEEN = dataclasses.replace(FOUR, latent_channels=16, quant_conv=False, post_quant_conv=False)

@@ -318,7 +318,7 @@ def test_interrupted_training_says_how_to_go_on(place: Path, tmp_path: Path, cap
     import os
     import signal
 
-    from vaeworks.train import loop
+    from vaeworks.training import loop
 
     step = loop.training_step
     monkeypatch.setattr(loop, "training_step", lambda *a, **k: (os.kill(os.getpid(), signal.SIGINT), step(*a, **k))[1])

@@ -19,11 +19,11 @@ import vaeworks as vw
 from vaeworks.errors import ConfigError
 from vaeworks.nn import GroupNorm, Upsample
 from vaeworks.runtime.codec import Codec
-from vaeworks.runtime.maps import EVERYTHING, Convolved, Doubled, Enlarged, Halved, Normalized, Stored, strips, sweep
+from vaeworks.runtime.conv_kernels import Filtered
+from vaeworks.runtime.lazy_maps import EVERYTHING, Convolved, Doubled, Enlarged, Halved, Normalized, Stored, strips, sweep
 from vaeworks.runtime.memory import container_memory, free_memory, parse_size
 from vaeworks.runtime.plan import RESERVE, without_values
-from vaeworks.runtime.prepared import Filtered
-from vaeworks.runtime.striped import Ledger, Striped
+from vaeworks.runtime.strips import Ledger, Striped
 
 TINY = {"channels": 8, "norm_groups": 4, "num_res_blocks": 1}
 

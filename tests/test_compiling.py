@@ -15,8 +15,8 @@ from torch._dynamo.testing import CompileCounter
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig
 from vaeworks.errors import ConfigError
-from vaeworks.runtime import compiling
-from vaeworks.runtime.compiling import Compiled, Graphs, compiled, keep_on_disk, missing_compiler
+from vaeworks.runtime import compile as compiling
+from vaeworks.runtime.compile import Compiled, Graphs, compiled, keep_on_disk, missing_compiler
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 SIZES = [(26, 26), (26, 32), (41, 27), (30, 30), (52, 26)]

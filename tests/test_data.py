@@ -22,10 +22,10 @@ from PIL import Image
 from torch import Tensor
 
 import vaeworks as vw
-from vaeworks.data import Crops, ImageFile, ImageSet, batches, latent_noise, photos, random_seed, scan
-from vaeworks.data.order import CROP, INIT, NOISE, ORDER, Order, random_uniforms, random_words
-from vaeworks.data.transforms import random_crop
+from vaeworks.data import Crops, ImageFile, ImageSet, batches, photos, scan
+from vaeworks.data.crops import random_crop
 from vaeworks.images import open_image, to_uint8
+from vaeworks.random_streams import CROP, INIT, NOISE, ORDER, Order, latent_noise, random_seed, random_uniforms, random_words
 
 CONFIG = vw.DataConfig(size=8, min_scale=0.5)
 

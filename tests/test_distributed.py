@@ -25,10 +25,10 @@ from safetensors.torch import load_file
 
 from vaeworks.models.discriminators import PatchDiscriminator
 from vaeworks.models.discriminators.patch import BatchNorm
-from vaeworks.train import loop, train
-from vaeworks.train.log import read_log
-from vaeworks.train.run import read_run
-from vaeworks.train.step import training_step
+from vaeworks.training import loop, train
+from vaeworks.training.monitor.log import read_log
+from vaeworks.training.run.folder import read_run
+from vaeworks.training.step import training_step
 
 HERE = Path(__file__).parent
 

@@ -22,10 +22,10 @@ from vaeworks.doctor.examination import Examination, check_panels, doctor_cache,
 from vaeworks.doctor.finding import VERDICTS, Curves, Figure, Finding, NotExamined, Picture, number
 from vaeworks.doctor.page import check_alike, comparison, write_comparison, write_report
 from vaeworks.doctor.panels import TITLES, panel
-from vaeworks.doctor.patient import QUICK_IMAGES, Subject, DoctorProtocol, encode_subject, choose
-from vaeworks.doctor.record import from_dict, read_finding, to_dict, write_finding
+from vaeworks.doctor.serialization import from_dict, read_finding, to_dict, write_finding
+from vaeworks.doctor.subject import QUICK_IMAGES, DoctorProtocol, Subject, choose, encode_subject
 from vaeworks.errors import ConfigError, DataError
-from vaeworks.metrics.bootstrap import Interval, bootstrap, intervals
+from vaeworks.intervals import Interval, bootstrap, intervals
 from vaeworks.models.digest import model_digest
 
 

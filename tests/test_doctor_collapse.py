@@ -12,9 +12,9 @@ import torch
 from patients import linear, patient, photos_patient
 from torch import Tensor
 
-from vaeworks.doctor.capacity import measure_channels
+from vaeworks.doctor.measures.capacity import measure_channels
 from vaeworks.doctor.panels.collapse import ablate, colored, diversity, examine, relative_diversity, sample
-from vaeworks.doctor.patient import Subject
+from vaeworks.doctor.subject import Subject
 from vaeworks.images import from_model_range
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import vaeworks as vw
 from vaeworks.doctor.finding import NotExamined
+from vaeworks.doctor.measures.transforms import SCALES, SHIFTS, TURNS, inner, shifted_image, shifted_latents, smaller
 from vaeworks.doctor.panels.equivariance import decoder_pairs, encoder_errors, examine, psnr
-from vaeworks.doctor.transforms import SCALES, SHIFTS, TURNS, inner, shifted_image, shifted_latents, smaller
 from vaeworks.models.posterior import Posterior
 
 

@@ -10,7 +10,7 @@ from patients import files, linear, photos_patient
 
 import vaeworks as vw
 from vaeworks.doctor.panels.fog import APPLICATIONS, examine
-from vaeworks.doctor.patient import encode_subject
+from vaeworks.doctor.subject import encode_subject
 from vaeworks.formats.fold import fold_to
 
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from vaeworks.doctor.panels.maps import DIVERGING, SEQUENTIAL, diverging, enlarged, heat
+from vaeworks.pages.heatmap import DIVERGING, SEQUENTIAL, diverging, enlarged, heat
 
 
 def test_colours_of_the_limits_and_between() -> None:

@@ -13,8 +13,19 @@ from torch import Tensor
 
 import vaeworks as vw
 from vaeworks.doctor.finding import NotExamined
+from vaeworks.doctor.measures.smoothness import (
+    LEVELS,
+    area,
+    contrast_gain,
+    cycle,
+    gradient_energy,
+    lerp,
+    level_of_loss,
+    noise_errors,
+    psnr,
+    slerp,
+)
 from vaeworks.doctor.panels.noise import examine
-from vaeworks.doctor.smoothness import LEVELS, area, contrast_gain, cycle, gradient_energy, lerp, level_of_loss, noise_errors, psnr, slerp
 from vaeworks.models.posterior import Posterior
 
 

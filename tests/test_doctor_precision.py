@@ -10,7 +10,7 @@ from patients import linear, photos_patient
 
 from vaeworks.doctor.panels.precision import POOR, examine
 from vaeworks.runtime import scale_activations
-from vaeworks.runtime.ranges import FLOAT16_MAX
+from vaeworks.runtime.fp16.ranges import FLOAT16_MAX
 
 
 def test_a_sound_vae_is_cleared() -> None:

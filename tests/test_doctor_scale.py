@@ -14,14 +14,21 @@ from hypothesis import strategies as st
 from patients import linear, patient, photos_patient
 
 import vaeworks as vw
-from vaeworks.doctor.capacity import measure_channels
 from vaeworks.doctor.finding import NotExamined
-from vaeworks.doctor.gaussianity import floor, sliced_wasserstein
-from vaeworks.doctor.jackknife import jackknife
-from vaeworks.doctor.moments import Gathering, ChannelMoments, condition_number, correlation, effective_rank, interval, jackknifed
+from vaeworks.doctor.measures.capacity import measure_channels
+from vaeworks.doctor.measures.channel_moments import (
+    ChannelMoments,
+    Gathering,
+    condition_number,
+    correlation,
+    effective_rank,
+    interval,
+    jackknifed,
+)
+from vaeworks.doctor.measures.gaussianity import floor, sliced_wasserstein
 from vaeworks.doctor.panels.scale import examine
-from vaeworks.metrics.bootstrap import bootstrap
-from vaeworks.train.watch_latents import NOTHING
+from vaeworks.intervals import bootstrap, jackknife
+from vaeworks.metrics.dead_channels import DEAD_NATS
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -189,7 +196,7 @@ def test_what_channels_carry_is_shannons_capacity_and_kl() -> None:
     assert found.rate[0] / math.log(2) == pytest.approx(2, rel=0.02)
     assert found.kl.mean(0)[1] == 0 and found.dead.tolist() == [False, True, False]
     noisy = measure_channels(
-        patient(normal(64, 2, 8, 8) * torch.tensor([1.0, math.sqrt(2 * NOTHING) / 2])[:, None, None], torch.zeros(64, 2, 8, 8))
+        patient(normal(64, 2, 8, 8) * torch.tensor([1.0, math.sqrt(2 * DEAD_NATS) / 2])[:, None, None], torch.zeros(64, 2, 8, 8))
     )
     assert noisy.share[1] > 1e-3 and noisy.dead.tolist() == [False, True]  # by information: of variance it has enough
     points = measure_channels(patient(normal(8, 2, 8, 8) * torch.tensor([1.0, 0.01])[:, None, None]))

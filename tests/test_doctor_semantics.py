@@ -12,12 +12,12 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from vaeworks.doctor.finding import NotExamined
-from vaeworks.doctor.neighbours import chance_same, majority, nearest, object_mean, pooled, probe, same_label
+from vaeworks.doctor.measures.neighbours import chance_same, majority, nearest, object_mean, pooled, probe, same_label
+from vaeworks.doctor.measures.tokens import decay, directions, local_distant, object_contrast, similarity_by_distance, spread
+from vaeworks.doctor.measures.velocity import ENOUGH, ambiguity, viv_dct, viv_flip_flop
 from vaeworks.doctor.panels import semantics
 from vaeworks.doctor.panels.semantics import examine
-from vaeworks.doctor.patient import Subject
-from vaeworks.doctor.tokens import decay, directions, local_distant, object_contrast, similarity_by_distance, spread
-from vaeworks.doctor.velocity import ENOUGH, ambiguity, viv_dct, viv_flip_flop
+from vaeworks.doctor.subject import Subject
 
 WHITE = math.pi / 2
 

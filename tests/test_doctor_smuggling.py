@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vaeworks as vw
 from vaeworks.doctor.finding import NotExamined
-from vaeworks.doctor.occlusion import (
+from vaeworks.doctor.measures.occlusion import (  # fmt: skip
     concentration,
     decoder_gradient,
     encoder_gradient,
@@ -22,9 +22,9 @@ from vaeworks.doctor.occlusion import (
     of_gaussian,
     outlier,
     window,
-)  # fmt: skip
+)
+from vaeworks.doctor.measures.sensitivity import covariances, explained, sensitivity, slope
 from vaeworks.doctor.panels.smuggling import examine
-from vaeworks.doctor.sensitivity import covariances, explained, sensitivity, slope
 
 SPIKE = 50.0
 

@@ -11,10 +11,10 @@ import torch
 from patients import linear, patient, photos_patient
 from torch import Tensor
 
-from vaeworks.doctor.dct import block_amplitudes, dct2, flatness, high_share, white_ceiling, zigzag
 from vaeworks.doctor.finding import NotExamined
 from vaeworks.doctor.panels.spectrum import examine, measure_spectra, slope
 from vaeworks.losses.spectrum import radial_spectrum
+from vaeworks.metrics.dct import block_amplitudes, dct2, flatness, high_share, white_ceiling, zigzag
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

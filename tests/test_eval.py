@@ -19,17 +19,17 @@ import vaeworks as vw
 from vaeworks.cli.main import main
 from vaeworks.config import dumps
 from vaeworks.data import photos, scan
+from vaeworks.features.nets import alexnet
 from vaeworks.images import open_image, to_model_range, to_uint8
 from vaeworks.losses.ms_ssim import WEIGHTS
 from vaeworks.losses.perceptual import LPIPS
 from vaeworks.metrics import Evaluation, check_alike, compare, differences, evaluate, load_features
 from vaeworks.metrics.colour import colour_bias
+from vaeworks.metrics.crop import Crop
 from vaeworks.metrics.evaluate import _ms_ssim
 from vaeworks.metrics.gallery import chosen
-from vaeworks.metrics.reading import Crop
 from vaeworks.metrics.roundtrip import reconstruct_uint8, reconstruction
 from vaeworks.metrics.throughput import throughput
-from vaeworks.models.feature_nets import alexnet
 
 SMALL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 1, 2), num_res_blocks=1, norm_groups=4)
 

@@ -19,15 +19,24 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 from test_digits import idx
+from vaeworks.apps.features.latent_features.few_labels import (
+    LATENTS,
+    LINEAR,
+    NEAREST,
+    PIXELS,
+    Representation,
+    few_labels,
+    linear_probe,
+    normalized,
+)
+from vaeworks.apps.features.latent_features.label_splits import Draws, draw_labels, student
+from vaeworks.apps.features.latent_features.latent_features import LatentFeatures, _moments, feature_names, pooled
 
 import vaeworks as vw
-from vaeworks.apps import few_labels as study
-from vaeworks.apps.features import LatentFeatures, _moments, feature_names, pooled
-from vaeworks.apps.few_labels import LATENTS, LINEAR, NEAREST, PIXELS, Representation, few_labels, linear_probe, normalized
-from vaeworks.apps.label_draws import Draws, draw_labels, student
+from vaeworks.apps.features.latent_features import few_labels as study
 from vaeworks.cli import main
 from vaeworks.errors import ConfigError, DataError
-from vaeworks.formats.files import read_tensors
+from vaeworks.files.atomic import read_tensors
 from vaeworks.images import to_model_range
 
 GRAY = vw.AutoencoderConfig(

@@ -31,20 +31,20 @@ from vaeworks.config import (
     TrainConfig,
 )
 from vaeworks.data import scan
+from vaeworks.formats.io import stored_tensors
 from vaeworks.formats.keymap import layout_name
-from vaeworks.formats.layouts import stored_tensors
 from vaeworks.formats.tensor_shapes import each_shape
 from vaeworks.images import from_model_range, to_model_range
 from vaeworks.metrics import psnr
 from vaeworks.models.init import linear_init_
-from vaeworks.runtime.scale import scale_activations
-from vaeworks.train import loop, train
-from vaeworks.train.checkpoint import newest_checkpoint
-from vaeworks.train.finetune import drift_warning
-from vaeworks.train.log import read_log
-from vaeworks.train.start import initial_model, load_frozen, start_autoencoder, with_start
-from vaeworks.train.step import training_step
-from vaeworks.train.validate import validation_images
+from vaeworks.runtime.fp16.scale import scale_activations
+from vaeworks.training import loop, train
+from vaeworks.training.finetune import drift_warning
+from vaeworks.training.monitor.log import read_log
+from vaeworks.training.run.checkpoint import newest_checkpoint
+from vaeworks.training.run.init import initial_model, load_frozen, start_autoencoder, with_start
+from vaeworks.training.step import training_step
+from vaeworks.training.validation import validation_images
 
 SCALE = 0.18215
 VAE = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, scaling_factor=SCALE, shift_factor=0.25)
@@ -254,7 +254,7 @@ def test_a_full_size_step(tmp_path: Path) -> None:
 
 
 def started_with(config: TrainConfig, model: vw.Autoencoder, **frozen: Any) -> Any:
-    from vaeworks.train.trained import TrainState
+    from vaeworks.training.state import TrainState
 
     return TrainState.of(model, config, **frozen)
 

@@ -17,8 +17,8 @@ from torch import Tensor
 import vaeworks as vw
 from vaeworks.config import MODELS, TINY_MODELS, AutoencoderConfig
 from vaeworks.formats.locate import locate
-from vaeworks.formats.pipelines import inject, load_pipeline, paint
 from vaeworks.images import from_model_range, to_pillow
+from vaeworks.pipelines.stable_diffusion import inject, load_pipeline, paint
 
 SMALL = dataclasses.replace(MODELS["flux2"], channels=32, latent_channels=8)
 SMALL_DECODER = dataclasses.replace(SMALL, decoder_channels=32, decoder_channel_mult=(1, 3, 2, 2))

@@ -18,13 +18,13 @@ import vaeworks as vw
 from vaeworks.config import MODELS, AutoencoderConfig, TinyConfig, dumps
 from vaeworks.data import photos
 from vaeworks.doctor import Fog, fog, fog_picture, match
-from vaeworks.doctor import look as looking
-from vaeworks.doctor.look import PHOTOS, read_photos
-from vaeworks.doctor.verdict import LABELS, LINE
+from vaeworks.doctor.compatibility import decode as looking
+from vaeworks.doctor.compatibility.decode import PHOTOS, read_photos
+from vaeworks.doctor.compatibility.verdict import LABELS, LINE
 from vaeworks.errors import ConfigError, DataError, FormatError
 from vaeworks.formats import native
 from vaeworks.formats.fold import fold_to
-from vaeworks.formats.layouts import stored_tensors
+from vaeworks.formats.io import stored_tensors
 from vaeworks.images import to_pillow
 from vaeworks.models.init import linear_init_
 
@@ -363,7 +363,7 @@ def test_match_takes_images_of_a_folder(tmp_path: Path, sd_vae: vw.Autoencoder, 
         taken.append(list(arguments[3]))  # type: ignore[call-overload]
         raise DataError("enough")
 
-    monkeypatch.setattr(sys.modules["vaeworks.doctor.fog"], "look", stop)
+    monkeypatch.setattr(sys.modules["vaeworks.doctor.compatibility.match"], "look", stop)
     with pytest.raises(DataError, match="enough"):
         match(checkpoint(tmp_path / "full.safetensors", sd_vae), (), folder)
     assert [path.stem for path in taken[0]] == ["00", "03", "06", "09", "12", "15", "18"]

@@ -21,7 +21,7 @@ from vaeworks.runtime.gradients.parameters import Gradients
 from vaeworks.runtime.gradients.rows import held, kept
 from vaeworks.runtime.gradients.stages import Enlarge, Halve, Same
 from vaeworks.runtime.gradients.transposes import Pooled, Spread
-from vaeworks.runtime.maps import Doubled, Halved, sweep
+from vaeworks.runtime.lazy_maps import Doubled, Halved, sweep
 
 TINY = {"channels": 8, "norm_groups": 4, "num_res_blocks": 1}
 

@@ -22,9 +22,9 @@ from vaeworks.models import Autoencoder
 from vaeworks.models.init import linear_init_
 from vaeworks.nn import GroupNorm, ResBlock, SpatialAttention
 from vaeworks.runtime import activation_ranges, first_overflow, half_safe, sample_images, scale_activations
-from vaeworks.runtime.deviation import deviation, outputs
-from vaeworks.runtime.precision import in_precision
-from vaeworks.runtime.ranges import scaled_ranges
+from vaeworks.runtime.fp16.deviation import deviation, outputs
+from vaeworks.runtime.fp16.emulation import in_precision
+from vaeworks.runtime.fp16.ranges import scaled_ranges
 
 SMALL = AutoencoderConfig(channels=16, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4)
 ATTENTIVE = dataclasses.replace(SMALL, attention_factors=(2,), num_heads=2)

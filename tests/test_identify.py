@@ -25,10 +25,10 @@ import vaeworks as vw
 from vaeworks.config import MODELS, AutoencoderConfig, TinyConfig
 from vaeworks.formats.apps.support import COMFYUI, DIFFUSERS, WEBUI, Support, support
 from vaeworks.formats.archive import Archive
-from vaeworks.formats.content import PROJECTIONS, content_hash, distance, fingerprint, relation
+from vaeworks.formats.fingerprint import PROJECTIONS, content_hash, distance, fingerprint, relation
 from vaeworks.formats.fold import fold_to
 from vaeworks.formats.identify import FAMILIES, family_in_words, identify
-from vaeworks.formats.layouts import stored_tensors
+from vaeworks.formats.io import stored_tensors
 from vaeworks.formats.locate import locate
 from vaeworks.formats.native import config_metadata
 

@@ -20,13 +20,13 @@ from torch import Tensor
 import vaeworks as vw
 from vaeworks.config import MODELS, AutoencoderConfig, TinyConfig
 from vaeworks.errors import ConfigError, FormatError
+from vaeworks.files.atomic import atomic
 from vaeworks.formats import native
 from vaeworks.formats.apps.install import install
 from vaeworks.formats.archive.entries import Entry
-from vaeworks.formats.files import atomic
 from vaeworks.formats.fold import fold_to
+from vaeworks.formats.io import load, stored_tensors
 from vaeworks.formats.keymap import is_attention_matrix, layout_name
-from vaeworks.formats.layouts import load, stored_tensors
 from vaeworks.formats.stream import Item, tensor_item, write_stream
 
 SD1, SDXL, SD3 = MODELS["sd1"], MODELS["sdxl"], MODELS["sd3"]

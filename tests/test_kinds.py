@@ -16,8 +16,8 @@ from torch import nn
 import vaeworks as vw
 from vaeworks.config import MODELS, TINY_MODELS, AutoencoderConfig
 from vaeworks.formats.archive.entries import Entry
+from vaeworks.formats.io import stored_tensors
 from vaeworks.formats.kinds import checkpoint_family, foreign_kind, is_denoiser_name, unsupported_class, unsupported_vae
-from vaeworks.formats.layouts import stored_tensors
 from vaeworks.formats.locate import locate
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -18,8 +18,8 @@ from torch import Tensor
 import vaeworks as vw
 from vaeworks.config import MODELS, TINY_MODELS, AutoencoderConfig, TinyConfig
 from vaeworks.formats.diffusers_config import config_from_diffusers, diffusers_config
+from vaeworks.formats.io import stored_tensors
 from vaeworks.formats.keymap import OLD_ATTENTION
-from vaeworks.formats.layouts import stored_tensors
 from vaeworks.formats.locate import locate
 from vaeworks.formats.tensor_shapes import tensor_shapes
 

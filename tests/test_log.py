@@ -20,13 +20,13 @@ from rich.console import Console
 
 from vaeworks.config import AdversarialConfig, AutoencoderConfig, BottleneckConfig, TrainConfig
 from vaeworks.errors import ConfigError, MissingExtraError
-from vaeworks.train import trackers as trackers_module
-from vaeworks.train.balance_state import StepPlan
-from vaeworks.train.figures import duration, number, percent, plain, written
-from vaeworks.train.live import SPARK, Curve, Pace, View
-from vaeworks.train.log import RunLog, last_look, read_log
-from vaeworks.train.trackers import Trackers, check_trackers
-from vaeworks.train.validate import ValidationResult
+from vaeworks.training.gan.balance_state import StepPlan
+from vaeworks.training.monitor import trackers as trackers_module
+from vaeworks.training.monitor.log import RunLog, last_look, read_log
+from vaeworks.training.monitor.log_schema import duration, number, percent, plain, written
+from vaeworks.training.monitor.terminal import SPARK, Curve, Pace, View
+from vaeworks.training.monitor.trackers import Trackers, check_trackers
+from vaeworks.training.validation import ValidationResult
 
 CONFIG = TrainConfig(model=AutoencoderConfig(channels=8, channel_mult=(1, 2), norm_groups=4), images=4000, val_every=500, trackers=())
 SUPERVISED = dataclasses.replace(CONFIG, adversarial=AdversarialConfig(discriminator="patch"))
@@ -375,7 +375,7 @@ def test_what_is_not_installed_is_said_before_any_work(tmp_path: Path, monkeypat
 
 def test_a_page_that_cannot_be_written_does_not_stop_a_run(tmp_path: Path, monkeypatch, capsys) -> None:
     """Without jinja2 that is said once; a full disk is said each time, because the next time may be better; a bug of ours likewise."""
-    from vaeworks.train import log as log_module
+    from vaeworks.training.monitor import log as log_module
 
     errors: list[Exception] = [MissingExtraError("jinja2", "report", "the page")]
 

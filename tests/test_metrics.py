@@ -18,9 +18,9 @@ from vaeworks.data import photos, scan
 from vaeworks.images import open_image, to_uint8
 from vaeworks.metrics import evaluate, psnr, ssim
 from vaeworks.metrics.baselines import down_up, jpeg_at
+from vaeworks.metrics.crop import Crop
 from vaeworks.metrics.evaluation import DOWN_UP, JPEG
 from vaeworks.metrics.gallery import gallery, sheet
-from vaeworks.metrics.reading import Crop
 
 SMALL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 1, 2), num_res_blocks=1, norm_groups=4)
 

@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 import vaeworks as vw
 from vaeworks.cli import main
 from vaeworks.errors import ConfigError, DataError, NotFiniteError
-from vaeworks.formats.latents import write_latents
 from vaeworks.images import clamped, from_model_range
+from vaeworks.latents.image_file import write_latents
 from vaeworks.metrics.roundtrip import reconstruction
 from vaeworks.runtime import Codec
-from vaeworks.train.validate import validate
+from vaeworks.training.validation import validate
 
 MODEL = {"channels": 8, "norm_groups": 4, "num_res_blocks": 1}
 

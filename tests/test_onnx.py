@@ -20,10 +20,10 @@ import vaeworks as vw
 from vaeworks.cli import main
 from vaeworks.config import AutoencoderConfig, BottleneckConfig, TinyConfig, from_dict
 from vaeworks.errors import ConfigError, MissingExtraError, VaeworksError
-from vaeworks.formats import onnx as exporting
-from vaeworks.formats import onnx_graphs
-from vaeworks.formats.onnx import export_onnx
-from vaeworks.formats.onnx_check import quiet_session
+from vaeworks.exports import onnx as exporting
+from vaeworks.exports import onnx_graphs
+from vaeworks.exports.onnx import export_onnx
+from vaeworks.exports.onnx_check import quiet_session
 
 ATTENTION = AutoencoderConfig(
     channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=3, num_heads=2, scaling_factor=0.5, shift_factor=0.25
@@ -227,7 +227,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_checks_see_what_is_wrong() -> None:
     """A difference is a share of the range; a shape or a value that is none is never below a limit."""
-    from vaeworks.formats.onnx_check import _share
+    from vaeworks.exports.onnx_check import _share
 
     ours = torch.tensor([[-1.0, 3.0]])
     assert _share(ours, ours + torch.tensor([[0.0, 0.4]])) == pytest.approx(0.1)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from vaeworks.errors import ConfigError, FormatError
-from vaeworks.formats import feature_weights as fw
+from vaeworks.features import weights as fw
+from vaeworks.features.nets import FEATURE_NETS, IMAGENET, UNSCALED, FeatureNet, Fire, squeezenet1_1, vgg16_conv1to3
 from vaeworks.images import open_image, to_model_range, to_uint8
 from vaeworks.losses.perceptual import LPIPS, FeatureDistance, distance_without_weights
 from vaeworks.losses.reconstruction import haar_l1, ms_ssim_loss
-from vaeworks.models.feature_nets import FEATURE_NETS, IMAGENET, UNSCALED, FeatureNet, Fire, squeezenet1_1, vgg16_conv1to3
 
 CONVOLUTIONS = {
     "vgg16": {

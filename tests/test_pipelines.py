@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig
-from vaeworks.formats.pipelines import inject, load_pipeline, paint
-from vaeworks.formats.tiny_pipelines import TINY
 from vaeworks.images import from_model_range, to_pillow
+from vaeworks.pipelines.stable_diffusion import inject, load_pipeline, paint
+from vaeworks.pipelines.tiny import TINY
 
 LEVELS = {2: (1, 2), 4: (1, 1, 2), 8: (1, 1, 2, 2), 16: (1, 1, 1, 2, 2)}
 KINDS = sorted(TINY.keys() - {"tiny-flux2"})  # which has its own kind of VAE: tests/test_flux2.py

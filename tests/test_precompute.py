@@ -27,13 +27,15 @@ from torch.utils.data import DataLoader
 
 import vaeworks as vw
 from vaeworks.cli import main
-from vaeworks.data import latent_noise, scan
+from vaeworks.data import scan
 from vaeworks.errors import ConfigError, DataError, FormatError, VaeworksError
 from vaeworks.images import open_image, to_model_range, to_uint8
+from vaeworks.latents import LatentSet, Settings, encode_dataset, shards
+from vaeworks.latents import tensors as latents
+from vaeworks.latents.index import INDEX, STATS
+from vaeworks.latents.plan import LatentsPlan
 from vaeworks.models.digest import model_digest
-from vaeworks.precompute import LatentSet, Settings, encode_dataset, latents, shards
-from vaeworks.precompute.index import INDEX, STATS
-from vaeworks.precompute.plan import LatentsPlan
+from vaeworks.random_streams import latent_noise
 
 MODEL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, scaling_factor=0.5)
 SETTINGS = Settings(size=32, shard_size=4)
@@ -345,7 +347,7 @@ def test_ctrl_c(model: Path, photos: Path, undisturbed: Path, tmp_path: Path) ->
     """SIGINT in the middle: code 130, one line, whole shards alone; the same command does the rest, byte for byte."""
     out = tmp_path / "out"
     slow = (  # a shard takes longer than it takes to notice the first
-        "import sys, time; from vaeworks.precompute import shards; write = shards.write_tensors;"
+        "import sys, time; from vaeworks.latents import shards; write = shards.write_tensors;"
         "shards.write_tensors = lambda *a: (write(*a), time.sleep(0.5));"
         "from vaeworks.cli import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -513,6 +515,6 @@ def test_the_command_s_errors(model: Path, photos: Path, tmp_path: Path, capsys:
 
 def test_a_shard_that_does_not_fit_into_memory(vae: vw.Autoencoder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be found out after hours otherwise: a shard is in memory until it is written."""
-    monkeypatch.setattr("vaeworks.precompute.encode.free_memory", lambda device: 1000)
+    monkeypatch.setattr("vaeworks.latents.encode.free_memory", lambda device: 1000)
     with pytest.raises(vw.ConfigError, match=r"a shard of 4 images takes .* take --shard-size 1 or less"):
         encode(vae, photos, tmp_path / "out")

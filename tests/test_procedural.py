@@ -20,17 +20,17 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 import vaeworks as vw
-from vaeworks.cli.inputs import data_source
 from vaeworks.cli.main import main
+from vaeworks.cli.paths import data_source
 from vaeworks.data import photos, procedural, scan
-from vaeworks.data.drawing import CLASSES, CONTRAST, GRATING, SIZES, colours, distance
+from vaeworks.data.image_ref import ImageFile
 from vaeworks.data.labels import find_labels, find_masks
-from vaeworks.data.letters import LETTERS, signed_distance, word
-from vaeworks.data.place import ImageFile
-from vaeworks.data.procedural import Drawn, png
-from vaeworks.data.shapes import CROSS_ARM, RING_HOLE, STAR_WAIST, cross, disc, lettering, ring, square, star, triangle
-from vaeworks.data.textures import checks, noise, stripes
-from vaeworks.doctor.patient import encode_subject
+from vaeworks.data.synthetic.drawing import CLASSES, CONTRAST, GRATING, SIZES, colours, distance
+from vaeworks.data.synthetic.letters import LETTERS, signed_distance, word
+from vaeworks.data.synthetic.procedural import Drawn, png
+from vaeworks.data.synthetic.shapes import CROSS_ARM, RING_HOLE, STAR_WAIST, cross, disc, lettering, ring, square, star, triangle
+from vaeworks.data.synthetic.textures import checks, noise, stripes
+from vaeworks.doctor.subject import encode_subject
 from vaeworks.errors import DataError
 from vaeworks.images import open_image, to_uint8
 

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 
 import vaeworks as vw
 from vaeworks.config import AdversarialConfig, TrainConfig, differences
-from vaeworks.models.feature_nets import FEATURE_NETS
+from vaeworks.features.nets import FEATURE_NETS
 from vaeworks.recipes import GROUPS, RECIPES, claim, purpose, recipe
-from vaeworks.train.balance_state import StepPlan
-from vaeworks.train.start import initial_discriminator, initial_model, load_frozen
-from vaeworks.train.step import training_step
-from vaeworks.train.trained import TrainState
+from vaeworks.training.gan.balance_state import StepPlan
+from vaeworks.training.run.init import initial_discriminator, initial_model, load_frozen
+from vaeworks.training.state import TrainState
+from vaeworks.training.step import training_step
 
 
 @pytest.fixture(scope="module")

@@ -27,21 +27,22 @@ from vaeworks.config import (
     RegularizerConfig,
     TrainConfig,
 )  # fmt: skip
-from vaeworks.data import Crops, latent_noise, scan
-from vaeworks.formats.backbones import load_backbone
+from vaeworks.data import Crops, scan
+from vaeworks.features.backbones import load_backbone
 from vaeworks.images import to_model_range
 from vaeworks.losses.equivariance import Transform
 from vaeworks.losses.perceptual import distance_without_weights
 from vaeworks.losses.regularize import cosine_alignment, distance_alignment, envelope, variance_expansion, variance_floor
 from vaeworks.losses.spectrum import encoding_spectrum_matching, lowpass
 from vaeworks.models import Autoencoder
-from vaeworks.train import loop, measure_latents, train
-from vaeworks.train.balance_state import StepPlan
-from vaeworks.train.draw import StepAugmentation, draw_augmentation
-from vaeworks.train.log import read_log
-from vaeworks.train.start import initial_discriminator, load_frozen
-from vaeworks.train.step import StepResult, smallest, training_step
-from vaeworks.train.trained import TrainState
+from vaeworks.random_streams import latent_noise
+from vaeworks.training import loop, measure_latents, train
+from vaeworks.training.augmentation import StepAugmentation, draw_augmentation
+from vaeworks.training.gan.balance_state import StepPlan
+from vaeworks.training.monitor.log import read_log
+from vaeworks.training.run.init import initial_discriminator, load_frozen
+from vaeworks.training.state import TrainState
+from vaeworks.training.step import StepResult, smallest, training_step
 
 MODEL = AutoencoderConfig(
     channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False, quant_conv=False, post_quant_conv=False

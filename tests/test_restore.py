@@ -17,9 +17,9 @@ from vaeworks.apps.codes import Codes
 from vaeworks.apps.restoration import Damage, SpectralPrior, estimate_noise, fit_prior, plant, restore, restore_picture
 from vaeworks.apps.restoration.baselines import baselines
 from vaeworks.apps.restoration.damage import MASKS, SALT
-from vaeworks.apps.restoration.figures import score, summary
-from vaeworks.apps.restoration.filling import harmonic_fill
+from vaeworks.apps.restoration.harmonic import harmonic_fill
 from vaeworks.apps.restoration.restore import Search
+from vaeworks.apps.restoration.scores import score, summary
 from vaeworks.cli import main
 from vaeworks.config import BottleneckConfig
 from vaeworks.errors import ConfigError, DataError

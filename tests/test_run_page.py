@@ -19,8 +19,8 @@ from run_folder import CONFIG, finish_run, go_on, start_run
 
 from vaeworks.config import AdversarialConfig, RegularizerConfig
 from vaeworks.pages import chart, thinned
-from vaeworks.train.log import RunLog
-from vaeworks.train.run_page import RunPage, Status, _spread
+from vaeworks.training.monitor.log import RunLog
+from vaeworks.training.monitor.page import RunPage, Status, _spread
 
 SUPERVISED = dataclasses.replace(
     CONFIG, adversarial=AdversarialConfig(discriminator="patch"), regularizers=RegularizerConfig(scale_equivariance=0.25)

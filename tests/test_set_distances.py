@@ -15,7 +15,7 @@ from torchmetrics.image.kid import poly_mmd
 from vaeworks.data import photos
 from vaeworks.errors import ConfigError
 from vaeworks.images import open_image, to_pillow, to_uint8
-from vaeworks.metrics.features import load_features
+from vaeworks.metrics.feature_spaces import load_features
 from vaeworks.metrics.frechet import compact, frechet_distance, paired_interval
 from vaeworks.metrics.kernel import BLOCK, cubic, discrepancies, kernel_distance, published_estimate
 from vaeworks.metrics.sets import set_distances

@@ -12,12 +12,12 @@ from PIL import ImageFilter
 
 import vaeworks as vw
 from vaeworks.data import photos
-from vaeworks.formats.feature_weights import SET_NETS, load_set_net
+from vaeworks.features.inception import BlockA, BlockE, InceptionV3, resized_like_tensorflow
+from vaeworks.features.mobilenet import MobileNetV2
+from vaeworks.features.weights import SET_NETS, load_set_net
 from vaeworks.images import open_image, to_uint8
-from vaeworks.metrics.features import load_features, weights_digest
+from vaeworks.metrics.feature_spaces import load_features, weights_digest
 from vaeworks.metrics.sets import set_distances
-from vaeworks.models.inception import BlockA, BlockE, InceptionV3, resized_like_tensorflow
-from vaeworks.models.mobilenet import MobileNetV2
 
 
 def test_inception_has_the_published_files_tensors() -> None:

@@ -32,6 +32,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from vaeworks.data.sources.dispatch.hub import dataset_name, encoded
+from vaeworks.data.sources.dispatch.row_files import Reach
+from vaeworks.data.sources.dispatch.tars import expand_braces, tar_files
 
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig, DataConfig, OptimizerConfig, TrainConfig
@@ -48,17 +51,14 @@ from vaeworks.data import (
     streamed_crops,
     training_crops,
 )
-from vaeworks.data.hugging_face import dataset_name, encoded
-from vaeworks.data.order import BLOCKS, SHARDS, random_words
-from vaeworks.data.row_files import Reach
-from vaeworks.data.tars import expand_braces, tar_files
-from vaeworks.data.transforms import random_crop
+from vaeworks.data.crops import random_crop
 from vaeworks.images import open_image, to_uint8
+from vaeworks.metrics.crop import Crop
 from vaeworks.metrics.evaluate import evaluate
 from vaeworks.metrics.gallery import gallery, sheet
-from vaeworks.metrics.reading import Crop
-from vaeworks.train import train
-from vaeworks.train.run import RunRecord, claim_folder, split_data, trained_on
+from vaeworks.random_streams import BLOCKS, SHARDS, random_words
+from vaeworks.training import train
+from vaeworks.training.run.folder import RunRecord, claim_folder, split_data, trained_on
 
 CONFIG = DataConfig(size=8, min_scale=0.5)
 COUNT = 23

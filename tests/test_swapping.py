@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import vaeworks as vw
 from vaeworks.cli import main
 from vaeworks.config import MODELS, AutoencoderConfig
-from vaeworks.formats.layouts import stored_tensors
+from vaeworks.formats.io import stored_tensors
 from vaeworks.models.init import linear_init_
 from vaeworks.runtime import scale_activations
 
@@ -269,7 +269,7 @@ def test_loading_half_precision_takes_no_more_than_its_weights(tmp_path: Path) -
     """The check for values that are no numbers makes no copy in float32."""
     vw.save(vw.build(MODELS["sd1"]).half(), tmp_path / "half.safetensors")
     code = (
-        "import pathlib, torch, vaeworks as vw; torch.set_num_threads(1); vw.build('small-f8c4'); import vaeworks.formats.layouts\n"
+        "import pathlib, torch, vaeworks as vw; torch.set_num_threads(1); vw.build('small-f8c4'); import vaeworks.formats.io\n"
         "def peak(field): return int(next(line for line in open('/proc/self/status') if line.startswith(field)).split()[1])\n"
         "pathlib.Path('/proc/self/clear_refs').write_text('5'); before = peak('VmRSS')\n"
         f"vw.load({str(tmp_path / 'half.safetensors')!r}); print(peak('VmHWM') - before)"

@@ -19,19 +19,20 @@ from PIL import Image
 
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig, BottleneckConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
-from vaeworks.data import Crops, latent_noise, scan
+from vaeworks.data import Crops, scan
+from vaeworks.devices import resolve_device, resolve_precision
 from vaeworks.images import to_model_range
 from vaeworks.losses import objective
 from vaeworks.models import Posterior
-from vaeworks.train import Interrupted, measure_latents, train
-from vaeworks.train.checkpoint import newest_checkpoint
-from vaeworks.train.ema import ema_update_
-from vaeworks.train.log import read_log
-from vaeworks.train.precision import resolve_device, resolve_precision
-from vaeworks.train.schedule import ema_decay, learning_rate, progress
-from vaeworks.train.start import initial_model
-from vaeworks.train.step import training_step
-from vaeworks.train.trained import TrainState
+from vaeworks.models.ema import ema_decay, ema_update_
+from vaeworks.random_streams import latent_noise
+from vaeworks.training import Interrupted, measure_latents, train
+from vaeworks.training.monitor.log import read_log
+from vaeworks.training.run.checkpoint import newest_checkpoint
+from vaeworks.training.run.init import initial_model
+from vaeworks.training.schedule import learning_rate, progress
+from vaeworks.training.state import TrainState
+from vaeworks.training.step import training_step
 
 MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 SHORT = TrainConfig(
@@ -101,7 +102,7 @@ for _ in range(2):
     except vw.DataError as error:
         print(str(error).count("does not exist"))
 import vaeworks.train
-vaeworks.train.measure_latents
+vaeworks.training.measure_latents
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]
@@ -129,7 +130,7 @@ def test_an_interrupted_run_goes_on_as_if_undisturbed(
     folder: Path, finished: Path, tmp_path: Path, stop_after: int, precision: str, monkeypatch
 ) -> None:
     """SIGINT in the middle saves; --resume ends with the same weights, optimizer, average and log as without it."""
-    from vaeworks.train import loop
+    from vaeworks.training import loop
 
     config = dataclasses.replace(SHORT, precision=precision)
     if precision != SHORT.precision:
@@ -231,7 +232,7 @@ def test_step_leaves_weights_alone_when_the_loss_is_not_finite() -> None:
 
 def test_a_run_that_diverges_stops_with_one_line_and_keeps_its_checkpoint(folder: Path, tmp_path: Path, monkeypatch) -> None:
     """The message names the checkpoint that is kept and what to try; that checkpoint is whole."""
-    from vaeworks.train import loop
+    from vaeworks.training import loop
 
     original, calls = loop.training_step, 0
 
@@ -250,7 +251,7 @@ def test_a_run_that_diverges_stops_with_one_line_and_keeps_its_checkpoint(folder
 
 def test_a_step_that_is_not_finite_is_passed_over(folder: Path, tmp_path: Path) -> None:
     """A NaN injected into one step's images: no weight moves in it, the run goes on and ends with finite weights."""
-    from vaeworks.train import loop
+    from vaeworks.training import loop
 
     original = loop.training_step
     moved: list[bool] = []
@@ -426,8 +427,8 @@ def test_precision_follows_the_processor(capability: str, expected: str, monkeyp
 
 def test_precision_is_decided_once(folder: Path, tmp_path: Path, monkeypatch) -> None:
     """A run that began in one precision goes on in it on a processor where auto would mean the other."""
-    from vaeworks.train import loop
-    from vaeworks.train.run import read_run
+    from vaeworks.training import loop
+    from vaeworks.training.run.folder import read_run
 
     config = dataclasses.replace(SHORT, precision="auto", images=16, val_every=16)
     monkeypatch.setattr(loop, "resolve_precision", lambda device: "bf16")
@@ -480,7 +481,7 @@ def test_gradients_are_clipped() -> None:
 
 def test_best_is_the_best(folder: Path, tmp_path: Path, monkeypatch) -> None:
     """best.safetensors is of the highest validation, not of the last, and has measured statistics at the end."""
-    from vaeworks.train import loop
+    from vaeworks.training import loop
 
     figures_to_come = iter([10.0, 30.0, 20.0, 15.0])
     at_best: list[dict[str, torch.Tensor]] = []

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 import vaeworks as vw
 from vaeworks.config import AdversarialConfig, BottleneckConfig, FinetuneConfig, LossConfig, OptimizerConfig, TrainConfig
-from vaeworks.train import loop, train
-from vaeworks.train.balance_state import StepPlan
-from vaeworks.train.log import read_log
-from vaeworks.train.step import training_step
+from vaeworks.training import loop, train
+from vaeworks.training.gan.balance_state import StepPlan
+from vaeworks.training.monitor.log import read_log
+from vaeworks.training.step import training_step
 
 FELT = StepPlan("adversarial", train_discriminator=True, weight=1.0)
 UNFELT = StepPlan("warmup", train_discriminator=True, weight=0.0)
@@ -80,8 +80,8 @@ def test_the_step_is_that_of_the_textbook() -> None:
     ours, naive = started(config), started(config)
     ours.optimizer = torch.optim.SGD(ours.learner.parameters(), lr=0.0)
     result = training_step(ours, random_batch(), list(range(8)), FELT)
-    from vaeworks.data import latent_noise
     from vaeworks.images import to_model_range
+    from vaeworks.random_streams import latent_noise
 
     images = to_model_range(random_batch())
     recon, posterior = naive.autoencoder(images, latent_noise(config.seed, list(range(8)), (4, 16, 16)))

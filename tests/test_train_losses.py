@@ -12,15 +12,15 @@ from PIL import Image
 
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig, BottleneckConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
+from vaeworks.features.perceptual_distance import perceptual_distance
 from vaeworks.losses import Distance
 from vaeworks.losses.reconstruction import DISTANCES
-from vaeworks.train import train
-from vaeworks.train.log import read_log
-from vaeworks.train.loop import Interrupted
-from vaeworks.train.perceptual import perceptual_distance
-from vaeworks.train.start import initial_model
-from vaeworks.train.step import StepResult, training_step
-from vaeworks.train.trained import TrainState
+from vaeworks.training import train
+from vaeworks.training.loop import Interrupted
+from vaeworks.training.monitor.log import read_log
+from vaeworks.training.run.init import initial_model
+from vaeworks.training.state import TrainState
+from vaeworks.training.step import StepResult, training_step
 
 SHORT = TrainConfig(
     model=AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False),
@@ -107,7 +107,7 @@ def test_runs_resume_exactly(name: str, folder: Path, tmp_path: Path, monkeypatc
     """Stopped in the middle and continued, a run ends with the bytes of an undisturbed one; its model loads and knows its bottleneck."""
     config = RUNS[name]
     train(config, folder, tmp_path / "whole", show=False)
-    from vaeworks.train import loop
+    from vaeworks.training import loop
 
     original, calls = loop.training_step, 0
 

@@ -12,7 +12,7 @@ from vaeworks.images import to_model_range
 from vaeworks.metrics import psnr, ssim
 from vaeworks.metrics.roundtrip import reconstruct_uint8
 from vaeworks.models import Autoencoder, build
-from vaeworks.train.validate import validate
+from vaeworks.training.validation import validate
 
 MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 

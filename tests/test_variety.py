@@ -20,14 +20,14 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 import vaeworks as vw
-from vaeworks.apps.animation import there_and_back, write_gif, write_mp4
 from vaeworks.apps.codes import Code, decode_picture, encode_picture
-from vaeworks.apps.density import Flow, Mixture, Prior, density
-from vaeworks.apps.interpolate import PATHS, interpolate, linear, posterior, spherical
-from vaeworks.apps.latent_map import COLORS, MARGIN, SIDE, latent_map, plane_points
-from vaeworks.apps.likeness import PixelFeatures
-from vaeworks.apps.sampling import read_halves, sample_like
-from vaeworks.apps.vary import disturbed, latent_scale, variants, walk, walk_figures
+from vaeworks.apps.generation.animation import there_and_back, write_gif, write_mp4
+from vaeworks.apps.generation.density import Flow, Mixture, Prior, density
+from vaeworks.apps.generation.interpolate import PATHS, interpolate, linear, posterior, spherical
+from vaeworks.apps.generation.latent_map import COLORS, MARGIN, SIDE, latent_map, plane_points
+from vaeworks.apps.generation.sample_metrics import PixelFeatures
+from vaeworks.apps.generation.sampling import read_halves, sample_like
+from vaeworks.apps.generation.vary import disturbed, latent_scale, variants, walk, walk_figures
 from vaeworks.cli import main
 from vaeworks.config import AutoencoderConfig, BottleneckConfig
 from vaeworks.data import scan

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vaeworks as vw
-from vaeworks.models.feature_nets import vgg16
+from vaeworks.features.nets import vgg16
 from vaeworks.nn import Conv3x3, GroupNorm, ResBlock, Upsample, winograd
 from vaeworks.nn import conv as conv_module
 from vaeworks.nn import norm as norm_module

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import AutoencoderConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
     from .errors import ConfigError, DataError, FormatError, MissingExtraError, TrainingError, VaeworksError
-    from .formats import accelerate, decelerate, export_onnx, from_diffusers, load, save, to_diffusers
+    from .exports.onnx import export_onnx
+    from .formats import from_diffusers, load, save, to_diffusers
     from .metrics import evaluate
     from .models import Autoencoder, Posterior, build
+    from .pipelines.acceleration import accelerate, decelerate
     from .recipes import recipe
     from .runtime import Codec
-    from .train import train
+    from .training import train
 
 _HOME = {
     "Autoencoder": "models",
@@ -39,17 +41,17 @@ _HOME = {
     "TrainConfig": "config",
     "TrainingError": "errors",
     "VaeworksError": "errors",
-    "accelerate": "formats",
+    "accelerate": "pipelines.acceleration",
     "build": "models",
-    "decelerate": "formats",
+    "decelerate": "pipelines.acceleration",
     "evaluate": "metrics",
-    "export_onnx": "formats",
+    "export_onnx": "exports.onnx",
     "from_diffusers": "formats",
     "load": "formats",
     "recipe": "recipes",
     "save": "formats",
     "to_diffusers": "formats",
-    "train": "train",
+    "train": "training",
 }
 
 __version__ = "0.1.0"

@@ -24,13 +24,11 @@ from .doctor import examine
 from .doctor.page import write_report
 from .doctor.panels import TITLES
 from .errors import ConfigError
+from .files.atomic import read_json, write_picture, write_text
+from .files.locks import LOCK, alone_in
+from .files.scratch import remove
 from .formats import load, save
 from .formats.diffusers import load_with_diffusers
-from .formats.files import read_json, write_picture, write_text
-from .formats.locks import LOCK, alone_in
-from .formats.pipelines import paint
-from .formats.scratch import remove
-from .formats.tiny_pipelines import TINY
 from .images import difference, from_model_range, image_file, to_model_range, to_pillow, to_uint8
 from .metrics import Evaluation, ImageScore, evaluate, psnr
 from .metrics.baselines import down_up
@@ -38,11 +36,13 @@ from .metrics.evaluation import DOWN_UP, JPEG
 from .metrics.roundtrip import read_crop, reconstruct_uint8
 from .models import Autoencoder
 from .pages import data_uri, line_chart, write_page
+from .pipelines.stable_diffusion import paint
+from .pipelines.tiny import TINY
 from .recipes import recipe
-from .train import RunResult, train
-from .train.log import read_log
-from .train.run import read_run
-from .train.validate import CROP, validation_files
+from .training import RunResult, train
+from .training.monitor.log import read_log
+from .training.run.folder import read_run
+from .training.validation import CROP, validation_files
 
 PROMPT = "a photo of a dog"
 STRENGTH = 0.3

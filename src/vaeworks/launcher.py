@@ -73,3 +73,8 @@ def tells(error: BaseException) -> bool:
     """Whether this process is the one that tells people of an error."""
     here = place()
     return here is None or getattr(error, "teller", here.rank) == here.rank
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

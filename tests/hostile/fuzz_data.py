@@ -27,11 +27,11 @@ import scipy.signal
 import soundfile
 from fuzzing import Input, Target
 from PIL import Image
+from vaeworks.data.sources.dispatch.dispatch import find_places, open_shards
+from vaeworks.data.sources.dispatch.hub import Shards, dataset_name, rows
 
-from vaeworks.data.hugging_face import Shards, dataset_name, rows
+from vaeworks.data.image_ref import ImageFile, read_place
 from vaeworks.data.labels import find_labels
-from vaeworks.data.place import ImageFile, read_place
-from vaeworks.data.sources import find_places, open_shards
 from vaeworks.errors import DataError
 from vaeworks.images import SUFFIXES, has_alpha, image_size, mask_image, open_image
 

@@ -23,7 +23,7 @@ from vaeworks.errors import FormatError
 from vaeworks.formats.archive import open_archive
 from vaeworks.formats.diffusers_config import diffusers_class, diffusers_config
 from vaeworks.formats.identify import identify
-from vaeworks.formats.layouts import stored_tensors
+from vaeworks.formats.io import stored_tensors
 from vaeworks.formats.locate import locate
 from vaeworks.formats.native import config_metadata
 from vaeworks.formats.sources import WEIGHTS

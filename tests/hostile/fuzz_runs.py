@@ -18,31 +18,31 @@ from typing import Any
 
 from fuzzing import Target
 from sound_runs import CONFIG, arena, checkpoints, finding, finished_run, latents, new_trained, pipeline, run_folder, stream, study
+from vaeworks.arena.study.run.autoencoders import read_arm
+from vaeworks.arena.study.run.claims_page import write_claims
+from vaeworks.arena.study.run.record import read_studies
 
-from vaeworks.arena.arms import read_arm
-from vaeworks.arena.claims_page import write_claims
-from vaeworks.arena.pictures import open_pictures
-from vaeworks.arena.studied import read_studies
-from vaeworks.arena.trial import read_result
+from vaeworks.arena.image_cache import open_pictures
+from vaeworks.arena.probe_run import read_result
 from vaeworks.config import check_asked, differences
 from vaeworks.data.streamed_crops import Bookmarks
-from vaeworks.doctor.record import read_finding
+from vaeworks.doctor.serialization import read_finding
 from vaeworks.errors import VaeworksError
-from vaeworks.formats.files import read_json
+from vaeworks.features.nets import FEATURE_NETS
+from vaeworks.files.atomic import read_json
 from vaeworks.formats.foreign_code import check_index, check_pipeline_folder
 from vaeworks.formats.sources import find_source
-from vaeworks.models.feature_nets import FEATURE_NETS
-from vaeworks.precompute import LatentSet
-from vaeworks.precompute.index import read_plan
-from vaeworks.train.alarms import Alarms
-from vaeworks.train.card import card
-from vaeworks.train.checkpoint import METADATA_KEY, good_checkpoint, load_checkpoint, newest_checkpoint
-from vaeworks.train.live import View
-from vaeworks.train.log_lines import keep_log, last_look, read_log
-from vaeworks.train.run import check_folder, read_run, trained_on
-from vaeworks.train.run_page import RunPage, Status
-from vaeworks.train.start import initial_model
-from vaeworks.train.supervision import Supervisor
+from vaeworks.latents import LatentSet
+from vaeworks.latents.index import read_plan
+from vaeworks.training.gan.supervisor import Supervisor
+from vaeworks.training.monitor.alarms import Alarms
+from vaeworks.training.monitor.card import card
+from vaeworks.training.monitor.log_lines import keep_log, last_look, read_log
+from vaeworks.training.monitor.page import RunPage, Status
+from vaeworks.training.monitor.terminal import View
+from vaeworks.training.run.checkpoint import METADATA_KEY, good_checkpoint, load_checkpoint, newest_checkpoint
+from vaeworks.training.run.folder import check_folder, read_run, trained_on
+from vaeworks.training.run.init import initial_model
 
 Alteration = Callable[[Path, random.Random], None]
 

@@ -14,15 +14,15 @@ from safetensors.torch import save_file
 
 from vaeworks.config import AutoencoderConfig, DataConfig, TrainConfig, dumps, to_dict
 from vaeworks.doctor.finding import Curves, Figure, Finding, Picture
-from vaeworks.doctor.record import write_finding
+from vaeworks.doctor.serialization import write_finding
 from vaeworks.formats import save
+from vaeworks.latents.index import INDEX, STATISTICS
+from vaeworks.latents.plan import LatentsPlan, Settings
 from vaeworks.models import build
-from vaeworks.precompute.index import INDEX, STATISTICS
-from vaeworks.precompute.plan import LatentsPlan, Settings
-from vaeworks.train.checkpoint import Position, save_checkpoint
-from vaeworks.train.start import initial_model
-from vaeworks.train.supervision import Supervisor
-from vaeworks.train.trained import TrainState
+from vaeworks.training.gan.supervisor import Supervisor
+from vaeworks.training.run.checkpoint import Position, save_checkpoint
+from vaeworks.training.run.init import initial_model
+from vaeworks.training.state import TrainState
 
 MODEL = AutoencoderConfig(channels=4, channel_mult=(1, 1), num_res_blocks=1, norm_groups=2, latent_channels=2, mid_attention=False)
 CONFIG = TrainConfig(model=MODEL, data=DataConfig(size=16), images=4000, trackers=(), precision="fp32")

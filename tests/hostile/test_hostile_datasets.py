@@ -16,14 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from vaeworks.data.sources.dispatch.dispatch import open_shards
+from vaeworks.data.sources.dispatch.hub import DatasetName, _check_files, _only_own_files, encoded
+from vaeworks.data.sources.dispatch.row_files import Reach, folder_reach
+from vaeworks.data.sources.dispatch.stream import _rows
 
 import vaeworks as vw
 from vaeworks.config.recorded import HUB
-from vaeworks.data import open_stream, row_files, scan
-from vaeworks.data.hugging_face import DatasetName, _check_files, _only_own_files, encoded
-from vaeworks.data.row_files import Reach, folder_reach
-from vaeworks.data.sources import open_shards
-from vaeworks.data.stream import _rows
+from vaeworks.data import open_stream, scan
+from vaeworks.data.sources.dispatch import row_files
 from vaeworks.data.table import plain, table
 
 

@@ -24,13 +24,14 @@ from vaeworks.cli import main
 from vaeworks.config import DataConfig, TinyConfig
 from vaeworks.data import batches, scan, training_crops
 from vaeworks.errors import ConfigError, DataError, VaeworksError, shortage
-from vaeworks.formats import files, scratch
-from vaeworks.formats.files import atomic, map_file, write_picture, write_text
-from vaeworks.formats.locks import LOCK, alone_in
+from vaeworks.files import atomic as files
+from vaeworks.files import scratch
+from vaeworks.files.atomic import atomic, map_file, write_picture, write_text
+from vaeworks.files.locks import LOCK, alone_in
+from vaeworks.latents import LatentSet, Settings, encode_dataset
+from vaeworks.latents import encode as encode_module
+from vaeworks.latents import index as index_module
 from vaeworks.models import Autoencoder
-from vaeworks.precompute import LatentSet, Settings, encode_dataset
-from vaeworks.precompute import encode as encode_module
-from vaeworks.precompute import index as index_module
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def test_no_command_replaces_what_came_meanwhile(
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
-from vaeworks.formats.files import atomic
+from vaeworks.files.atomic import atomic
 with atomic(sys.argv[1], overwrite=True) as temporary:
     temporary.write_text("half") if sys.argv[2] == "file" else (temporary.mkdir(), (temporary / "x").write_text("half"))
     os.kill(os.getpid(), signal.SIGKILL)
@@ -209,7 +210,7 @@ def test_the_living_are_not_swept(tmp_path: Path) -> None:
     """Neither a call of this process nor one of another."""
     waiting = """
 import sys
-from vaeworks.formats.files import atomic
+from vaeworks.files.atomic import atomic
 with atomic(sys.argv[1]) as temporary:
     temporary.write_text("theirs")
     print("ready", flush=True)
@@ -446,7 +447,7 @@ def test_a_folder_is_one_process_at_a_time(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from vaeworks.formats.locks import alone_in
+from vaeworks.files.locks import alone_in
 with alone_in(Path(sys.argv[1])):
     (Path(sys.argv[1]) / "x").write_text("")
     print("ready", flush=True)
@@ -489,7 +490,7 @@ def test_a_forked_process_does_not_hold_its_parents_lock(tmp_path: Path) -> None
     code = """
 import os, sys, time
 from pathlib import Path
-from vaeworks.formats.locks import alone_in
+from vaeworks.files.locks import alone_in
 with alone_in(Path(sys.argv[1])):
     if os.fork() == 0:
         time.sleep(60)
@@ -550,7 +551,7 @@ def test_full_shared_memory_costs_nothing_but_time(pictures: Path, monkeypatch: 
     def no_room(self: torch.Tensor) -> None:
         raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)")
 
-    monkeypatch.setattr("vaeworks.data.loading._cores", lambda: 2)
+    monkeypatch.setattr("vaeworks.data.loader._cores", lambda: 2)
     monkeypatch.setattr(torch.Tensor, "share_memory_", no_room)
     told: list[str] = []
     assert torch.equal(crops(pictures, 2, told), expected) and told == []
@@ -558,8 +559,8 @@ def test_full_shared_memory_costs_nothing_but_time(pictures: Path, monkeypatch: 
 
 def test_without_room_for_locks_one_process_prepares_images(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = crops(pictures, 0, [])
-    monkeypatch.setattr("vaeworks.data.loading._cores", lambda: 2)
-    monkeypatch.setattr("vaeworks.data.loading.ProcessPoolExecutor", full)
+    monkeypatch.setattr("vaeworks.data.loader._cores", lambda: 2)
+    monkeypatch.setattr("vaeworks.data.loader.ProcessPoolExecutor", full)
     told: list[str] = []
     assert torch.equal(crops(pictures, 2, told), expected)
     assert told == ["no process that prepares images could be started (No space left on device); this one does it, which is slower"]

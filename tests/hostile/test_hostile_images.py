@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
+from vaeworks.data.sources.dispatch.digits import digits
+from vaeworks.data.sources.dispatch.dispatch import find_places
+from vaeworks.data.sources.dispatch.sound import read_sound
 
 import vaeworks as vw
 from vaeworks import images
 from vaeworks.data import scan
-from vaeworks.data.digits import digits
+from vaeworks.data.image_ref import ImageFile, read_place
 from vaeworks.data.labels import find_labels
-from vaeworks.data.named import is_source, place_named
-from vaeworks.data.place import ImageFile, read_place
-from vaeworks.data.sound import read_sound
-from vaeworks.data.sources import find_places
+from vaeworks.data.source_lookup import is_source, place_named
 from vaeworks.errors import DataError
 from vaeworks.images import has_alpha, image_size, mask_image, open_image
 
@@ -46,9 +46,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from vaeworks.data import scan
-from vaeworks.data.place import open_place
-from vaeworks.doctor.patient import _mask
-from vaeworks.doctor.record import read_finding
+from vaeworks.data.image_ref import open_place
+from vaeworks.doctor.subject import _mask
+from vaeworks.doctor.serialization import read_finding
 from vaeworks.images import has_alpha, image_size, open_image
 ran = []
 programs = ("subprocess", "os.system", "os.posix_spawn", "os.exec")

@@ -31,19 +31,19 @@ from safetensors.torch import load_file, save_file
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig, TinyConfig, to_dict
 from vaeworks.errors import FormatError, VaeworksError
+from vaeworks.files.atomic import read_tensors
 from vaeworks.formats import locate as locating
 from vaeworks.formats.archive import entries, limits, open_archive, open_shards
 from vaeworks.formats.archive.mapped import mapped
-from vaeworks.formats.archive.pickles import MAX_GLOBALS, MAX_STEPS, Machine, Stream
-from vaeworks.formats.content import SAMPLE, _first
-from vaeworks.formats.files import read_tensors
+from vaeworks.formats.archive.pickle_vm import MAX_GLOBALS, MAX_STEPS, Machine, Stream
+from vaeworks.formats.fingerprint import SAMPLE, _first
 from vaeworks.formats.identify import identify
 from vaeworks.formats.keymap import layout_name
 from vaeworks.formats.locate import locate
 from vaeworks.formats.sources import WEIGHTS
 from vaeworks.formats.tensor_shapes import tensor_shapes
 from vaeworks.formats.understood import FOREIGN, understood
-from vaeworks.train.checkpoint import METADATA_KEY, newest_checkpoint, planned_checkpoints
+from vaeworks.training.run.checkpoint import METADATA_KEY, newest_checkpoint, planned_checkpoints
 
 SMALL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4)
 TINY = TinyConfig(encoder_widths=(8, 8), encoder_blocks=(0, 1), decoder_widths=(8, 8), decoder_blocks=(0, 1))
@@ -253,7 +253,7 @@ def test_pickles_of_one_thing(tmp_path: Path, body: bytes, said: str, container:
 
 def test_the_pickles_of_a_file_share_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of before PyTorch 1.6 has five of them."""
-    monkeypatch.setattr("vaeworks.formats.archive.pickles.MAX_STEPS", 10_000)
+    monkeypatch.setattr("vaeworks.formats.archive.pickle_vm.MAX_STEPS", 10_000)
     whole = torch_stream(program(b"}"))
     at, slow = whole.index(b"\x80\x02", 2), program(DEVICE * 4000)
     assert "pickle ends too early" in unopened(written(tmp_path, whole[:at] + slow * 2))
@@ -373,7 +373,7 @@ def test_whatever_goes_wrong_is_a_sentence(tmp_path: Path, kind: type[Exception]
     located = locate(path)
     monkeypatch.setattr(locating, "find_source", fails)
     monkeypatch.setattr("vaeworks.formats.identify.support", fails)
-    monkeypatch.setattr("vaeworks.formats.layouts.is_finite", fails)
+    monkeypatch.setattr("vaeworks.formats.io.is_finite", fails)
     for way in (lambda: locate(path), lambda: vw.load(path), lambda: identify(path), lambda: vw.formats.identify.identify_located(located)):
         with pytest.raises(FormatError, match=r"^[^\n]+$") as caught:
             way()
@@ -395,7 +395,7 @@ import os, sys, time
 from pathlib import Path
 from vaeworks.errors import FormatError
 from vaeworks.formats.identify import identify_located
-from vaeworks.formats.layouts import read
+from vaeworks.formats.io import read
 from vaeworks.formats.locate import locate
 
 def all_chunks(located):

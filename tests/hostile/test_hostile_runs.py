@@ -22,17 +22,17 @@ import vaeworks as vw
 from vaeworks.cli.main import _bound, main
 from vaeworks.config import FinetuneConfig, TrainConfig, asked_options, check_asked, dumps, recorded, to_dict
 from vaeworks.errors import ConfigError, FormatError
-from vaeworks.formats.arrays import read_array
-from vaeworks.formats.backbones import load_backbone
+from vaeworks.features.backbones import load_backbone
+from vaeworks.features.nets import FEATURE_NETS
+from vaeworks.files.arrays import read_array
 from vaeworks.formats.foreign_code import check_config, check_index
-from vaeworks.formats.pipelines import load_pipeline
-from vaeworks.models.feature_nets import FEATURE_NETS
-from vaeworks.precompute import LatentSet
-from vaeworks.precompute.index import INDEX, STATISTICS, STATS, read_plan
-from vaeworks.train import read_run, train
-from vaeworks.train.checkpoint import checkpoint_files, newest_checkpoint
-from vaeworks.train.log_lines import read_log
-from vaeworks.train.run import read_data, trained_on
+from vaeworks.latents import LatentSet
+from vaeworks.latents.index import INDEX, STATISTICS, STATS, read_plan
+from vaeworks.pipelines.stable_diffusion import load_pipeline
+from vaeworks.training import read_run, train
+from vaeworks.training.monitor.log_lines import read_log
+from vaeworks.training.run.checkpoint import checkpoint_files, newest_checkpoint
+from vaeworks.training.run.folder import read_data, trained_on
 
 SRC = Path(__file__).parents[2] / "src" / "vaeworks"
 
@@ -508,14 +508,14 @@ def test_the_source_unpickles_nothing(path: Path) -> None:
         if last == "import_module":
             assert path.relative_to(SRC).as_posix() in IMPORTERS, where
         if name.startswith("subprocess."):
-            assert path.relative_to(SRC).as_posix() in ("apps/animation.py",), where
+            assert path.relative_to(SRC).as_posix() in ("apps/generation/animation.py",), where
 
 
 IMPORTERS = {
     "__init__.py": "the lazy index of public names",
     "formats/__init__.py": "the same",
     "doctor/panels/__init__.py": "panels by the names of a list of ours",
-    "formats/backbones.py": "MODULE:FUNCTION of a user, and of no file",
+    "features/backbones.py": "MODULE:FUNCTION of a user, and of no file",
 }
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from vaeworks.data.sources.dispatch.digits import digits
+from vaeworks.data.sources.dispatch.dispatch import open_shards
+from vaeworks.data.sources.dispatch.stream import _rows
+from vaeworks.data.sources.dispatch.tar_headers import BrokenTarError, read_members
+from vaeworks.data.sources.dispatch.tars import MOST_NAMES, expand_braces, tar_files, tar_members
 
 import vaeworks as vw
 from vaeworks.data import open_stream, scan
-from vaeworks.data.digits import digits
-from vaeworks.data.sources import open_shards
-from vaeworks.data.stream import _rows
-from vaeworks.data.tar_headers import BrokenTarError, read_members
-from vaeworks.data.tars import MOST_NAMES, expand_braces, tar_files, tar_members
 
 
 def png(seed: int) -> bytes:

@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 
 import vaeworks as vw
 from vaeworks.cli import main
-from vaeworks.cli.show import bar
+from vaeworks.cli.console import bar
 from vaeworks.config import TinyConfig, dumps, to_dict
 from vaeworks.errors import ConfigError, FormatError, MissingExtraError, VaeworksError
 from vaeworks.formats.apps.install import _file_name, _usable

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..data import ImageSet
-from ..data.place import open_place
+from ..data.image_ref import open_place
 from ..errors import ConfigError, DataError
 from ..images import check_finite, crop_to, from_model_range, square, to_model_range
 from ..models import Autoencoder

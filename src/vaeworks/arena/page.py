@@ -10,15 +10,15 @@ from typing import Any
 
 from .. import __version__
 from ..config import dumps
-from ..formats.files import write_text
+from ..files.atomic import write_text
 from ..images import open_image
-from ..metrics.bootstrap import Interval
+from ..intervals import Interval
 from ..pages import chart, data_uri, write_page
 from ..pages.scatter import Point, scatter
-from .entrants import CHECKS
-from .outcome import DISTANCES, Distance, Outcome, EntrantRow
-from .study import StudyResult
-from .trial import SAMPLES
+from .entries import CHECKS
+from .probe_run import SAMPLES
+from .results import DISTANCES, Distance, EntrantRow, Outcome
+from .study.run import StudyResult
 from .verdict import mean_curve
 
 REPORT, RECORD, STUDY_RECORD = "report.html", "arena.json", "study.json"

@@ -16,10 +16,10 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from ..distributed import starting
 from ..errors import ConfigError, TrainingError
-from ..launcher import share_cores
-from ..processes import starting
-from ..train.interrupt import SIGNALS, Interrupt
+from ..launcher import cores, share_cores
+from ..training.interrupt import SIGNALS, Interrupt
 
 Task = TypeVar("Task", contravariant=True)
 Result = TypeVar("Result", covariant=True)
@@ -158,9 +158,6 @@ def _in_processes(
     return made
 
 
-def cores() -> int:
-    """Processes that can compute at once here."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_jobs(jobs: int | None, device: torch.device) -> int:

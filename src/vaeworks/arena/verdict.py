@@ -10,7 +10,7 @@ from typing import Literal
 
 from scipy.stats import t as student
 
-from ..metrics.bootstrap import Interval
+from ..intervals import Interval
 
 TIE = 1.25
 """Factor within which two distances count as equal, if their ratio's whole interval is within it."""

@@ -12,12 +12,12 @@ from tyro.conf import Positional, arg
 from ..config import ArenaConfig
 from ..errors import ConfigError
 from ..recipes.studies import STUDIES, StudyScale, study
-from .inputs import check_free, data_source, make_folder, short_names
+from .console import console
 from .options import Models, Out, Overwrite
-from .show import console
+from .paths import check_free, data_source, make_folder, short_names
 
 if TYPE_CHECKING:
-    from ..arena.outcome import Outcome
+    from ..arena.results import Outcome
 
 _DEFAULT = ArenaConfig()
 
@@ -72,12 +72,12 @@ def arena(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Which latent space does a diffusion model learn best? Small generators on each, with intervals. See also: arena study."""
-    from ..arena.enter import run_arena
-    from ..arena.entrants import models
+    from ..arena.api import run_arena
+    from ..arena.entries import models
     from ..arena.page import RECORD, REPORT, write_outcome
     from ..data import scan
     from ..data.labels import find_labels
-    from ..train.precision import resolve_device
+    from ..devices import resolve_device
 
     if not model:
         raise ConfigError("no MODEL is given: vaeworks arena MODEL... --data SRC --out DIR, or vaeworks arena study NAME")
@@ -123,8 +123,8 @@ def arena_study(
 ) -> dict[str, Any]:
     """Train autoencoders that differ in one thing, examine them, and hold an arena: kl, channels, bottleneck, ... It can be interrupted."""
     from ..arena.page import REPORT, STUDY_RECORD, write_study
-    from ..arena.study import run_study
-    from ..train.precision import resolve_device
+    from ..arena.study.run import run_study
+    from ..devices import resolve_device
 
     chosen = study(name)
     config = _config(budget, tokens, probes, seeds, shifts, samples)
@@ -213,9 +213,9 @@ def arena_report(
     out: Annotated[Path, arg(metavar="DIR", help="for six-claims.md, and its plots in images/")],
 ) -> dict[str, Any]:
     """Six claims about the SD VAE, from finished studies: a page with tables, verdicts and plots."""
-    from ..arena.claims import judge
-    from ..arena.claims_page import write_claims
-    from ..arena.studied import read_studies
+    from ..arena.study.claims import judge
+    from ..arena.study.claims_page import write_claims
+    from ..arena.study.record import read_studies
 
     studies = read_studies(folder)
     make_folder(out)

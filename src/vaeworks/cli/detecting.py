@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from ..errors import ConfigError
-from .inputs import check_free, check_seed, data_source, make_folder, placed
+from .console import bar, console
 from .options import Model, Out, Overwrite, Told
-from .show import bar, console
+from .paths import check_free, check_seed, data_source, make_folder, placed
 
 if TYPE_CHECKING:
-    from ..apps.anomaly.comparison import MethodRow, Truth
     from ..apps.anomaly.detector import AnomalyDetector, Readings
+    from ..apps.anomaly.methods import MethodRow, Truth
     from ..data import ImageFile, ImageSet
     from ..models import Autoencoder
 
@@ -55,10 +55,10 @@ def anomaly(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """What does not look like normal images, and where: scores, heat maps, and figures against baselines."""
-    from ..apps.anomaly.reading import check_sizes, read_images
+    from ..apps.anomaly.folders import check_sizes, read_images
     from ..apps.anomaly.storage import save_detector
     from ..config import dumps
-    from ..formats.files import write_text
+    from ..files.atomic import write_text
 
     check_seed(seed)
     _check(normal, detector, test, masks, out, overwrite)
@@ -109,7 +109,7 @@ class TestImages:
 
 def _truth(tested: ImageSet, size: int | None, labels: str | None, masks: Path | None) -> tuple[tuple[str, ...] | None, Truth | None]:
     """Classes of test images and what is known of them: by folders or labels, else by masks."""
-    from ..apps.anomaly.reading import GOOD, class_labels, labels_by_masks, read_truth
+    from ..apps.anomaly.folders import GOOD, class_labels, labels_by_masks, read_truth
 
     classes = class_labels(tested.files, labels)
     if classes is None and masks is not None:
@@ -157,7 +157,7 @@ def _say_shared(known: Sequence[ImageFile], tested: Sequence[ImageFile]) -> None
 
 def _say_trained(model: Path, known: Sequence[ImageFile]) -> None:
     """The threshold is for images that neither the detector nor the autoencoder has learned from."""
-    from ..train.run import trained_on
+    from ..training.run.folder import trained_on
 
     seen = trained_on(model)
     if count := sum(file.digest in seen for file in known):
@@ -169,7 +169,7 @@ def _say_trained(model: Path, known: Sequence[ImageFile]) -> None:
 
 
 def _network(name: str | None, path: Path | None, autoencoder: Autoencoder) -> Any:
-    from ..formats.backbones import load_backbone
+    from ..features.backbones import load_backbone
 
     if name is None:
         if path is not None:
@@ -240,7 +240,7 @@ def _tested(
 
 
 def _rows(detector: AnomalyDetector, readings: Readings, normals: Any, pixels: Any, truth: Truth, seed: int) -> list[MethodRow]:
-    from ..apps.anomaly.comparison import baseline_rows, own_rows
+    from ..apps.anomaly.methods import baseline_rows, own_rows
 
     rows = list(own_rows(detector, readings, truth, seed))
     if normals is not None:
@@ -252,8 +252,8 @@ def _by_class(readings: Readings, classes: Sequence[str], alarms: Any, seed: int
     """Of every class, how many are found, and the AUROC against the normal images."""
     import numpy as np
 
-    from ..apps.anomaly.figures import auroc, shares
-    from ..apps.anomaly.reading import GOOD
+    from ..apps.anomaly.auroc import auroc, shares
+    from ..apps.anomaly.folders import GOOD
 
     labels = np.array(classes)
     normal = readings.anomaly[labels == GOOD]
@@ -270,7 +270,7 @@ def _write_scores(path: Path, detector: AnomalyDetector, readings: Readings, pic
     """A row per image, the most anomalous first."""
     from ..apps.anomaly.threshold import p_values
     from ..data.table import table
-    from ..formats.files import write_text
+    from ..files.atomic import write_text
 
     rows: list[Sequence[object]] = [["image", "class", "alarm", "anomaly", "p_value", *readings.scores]]
     chances = p_values(readings.anomaly, detector.calibration_anomaly_)
@@ -286,7 +286,7 @@ def _write_sheets(
 ) -> list[str]:  # fmt: skip
     """Pictures beside their heat: the worst, the most normal, what was missed, what was called anomalous wrongly."""
     from ..apps.anomaly.heat import sheet
-    from ..formats.files import write_picture
+    from ..files.atomic import write_picture
 
     truth = pictures.truth
     order = (-readings.anomaly).argsort(kind="stable").tolist()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from ..errors import ConfigError
-from .inputs import opened
+from .console import bar, console
 from .options import Inputs, Memory, Model, Out, Overwrite, Told
+from .paths import opened
 from .retouching import differentiable, mask_files, naming, places, read_mask, recorded, squares, strip_place, version_place
-from .show import bar, console
 
 if TYPE_CHECKING:
     from ..apps.editing import Adjustment, Direction
@@ -49,7 +49,7 @@ def edit(
     """Attributes, colours and statistics of pictures, changed in latent space, everywhere or within a mask (docs/edit.md)."""
     from ..apps.editing import Adjustment, adjusted_pixels, edit_picture, parse_channel
     from ..apps.editing.region import check_mask
-    from ..formats.files import write_picture
+    from ..files.atomic import write_picture
     from ..images import difference, grid, to_pillow, to_uint8
     from ..metrics import psnr
 
@@ -102,7 +102,7 @@ def edit(
 
 def _pair(text: str, save: Path | None, overwrite: bool) -> tuple[str, str] | None:
     """The two sources of a direction; None for a file of one. Everything is checked that can be without reading pictures."""
-    from ..formats.files import check_ending
+    from ..files.atomic import check_ending
 
     if text.endswith(".safetensors"):
         if save:
@@ -120,7 +120,7 @@ def split_sources(text: str) -> tuple[str, str]:
 
     Errors: ConfigError where there is no such colon, or more than one.
     """
-    from ..data.named import is_source
+    from ..data.source_lookup import is_source
 
     pairs = [(text[:i], text[i + 1 :]) for i in range(1, len(text) - 1) if text[i] == ":"]
     found = [pair for pair in pairs if all(map(is_source, pair))]
@@ -181,7 +181,7 @@ def _arithmetic(codec: Codec, text: str, pairs: list[tuple[Path, Path]], out: Pa
     """The picture of a sum of IN, arithmetic.png."""
     from ..apps.codes import decode_picture, encode_picture
     from ..apps.editing import combined, parse_expression
-    from ..formats.files import write_picture
+    from ..files.atomic import write_picture
     from ..images import grid, to_pillow, to_uint8
 
     terms = parse_expression(text)

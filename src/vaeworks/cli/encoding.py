@@ -12,9 +12,9 @@ from tyro.conf import Positional, arg
 
 from ..errors import ConfigError
 from ..launcher import place
-from .inputs import codec, data_source, image_files, readable_images, targets
+from .console import console
 from .options import Memory, Model, Out, Overwrite, Told, settings_of
-from .show import console
+from .paths import codec, data_source, image_files, readable_images, targets
 
 if TYPE_CHECKING:
     from ..data import ImageSet
@@ -70,10 +70,10 @@ def encode(
             raise ConfigError(f"{', '.join(wrong)}: only for shards; pass --into shards, or leave it away")
         return _files(codec(model, memory, precision, told), inputs, out, posterior, seed, overwrite)
 
+    from ..devices import resolve_device
     from ..doctor.examination import default_size
     from ..formats import load
-    from ..precompute import Settings
-    from ..train.precision import resolve_device
+    from ..latents import Settings
 
     autoencoder = load(model, **settings_of(told)).to(resolve_device("auto"))
     settings = Settings(
@@ -94,8 +94,8 @@ def _files(through: Codec, inputs: tuple[str, ...], out: Path, posterior: str, s
     """One safetensors file per image, `latents` c h/f w/f."""
     import torch
 
-    from ..formats.latents import write_latents
     from ..images import to_model_range, to_uint8
+    from ..latents.image_file import write_latents
 
     config = through.autoencoder.config
     generator = torch.Generator().manual_seed(seed)
@@ -115,7 +115,7 @@ def _shards(
 ) -> dict[str, Any]:
     """A data set in shards; of several processes that a launcher has started, each does its part."""
     from ..data.labels import find_labels
-    from ..precompute import encode_dataset
+    from ..latents import encode_dataset
 
     settings.check(autoencoder.config)
     images = _scanned(inputs)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from ..errors import ConfigError
-from .inputs import data_source, make_folder, short_names
+from .console import bar, console
+from .exit_status import FailOnTriggered
 from .options import Data, Models, Out, Overwrite, Told, settings_of
-from .outcome import FailOnTriggered
-from .show import bar, console
+from .paths import data_source, make_folder, short_names
 
 if TYPE_CHECKING:
     from ..doctor.examination import Examination
@@ -44,7 +44,7 @@ def doctor(
     from ..data.labels import find_labels, find_masks
     from ..doctor.examination import check_panels, check_rules, default_size, failing
     from ..doctor.page import COMPARE, COMPARE_RECORD, RECORD, REPORT, check_alike, write_comparison, write_report
-    from ..doctor.record import SCHEMA
+    from ..doctor.serialization import SCHEMA
     from ..formats.locate import locate
 
     if not model:
@@ -106,9 +106,9 @@ def _loaded(name: str, said: dict[str, Any]) -> tuple[Autoencoder, bool]:
     """The model, on a GPU where there is one, and whether its file is sure of its scaling factor."""
     import torch
 
-    from ..formats.layouts import read
+    from ..formats.io import read
     from ..formats.locate import locate
-    from ..formats.seat import is_certain
+    from ..formats.vae_slot import is_certain
 
     located = locate(name, **said)
     autoencoder = read(located)

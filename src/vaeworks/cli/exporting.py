@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from .console import console
 from .options import Model, Overwrite, Told, settings_of
-from .show import console
 
 
 def export(
@@ -27,8 +27,8 @@ def export(
     """Encoder and decoder as ONNX files for any batch and size, checked by onnxruntime against PyTorch (docs/onnx.md)."""
     import torch
 
+    from ..exports.onnx import export_onnx
     from ..formats import load
-    from ..formats.onnx import export_onnx
 
     precision = {"fp32": torch.float32, "fp16": torch.float16}[dtype]
     vae = load(model, **settings_of(told))

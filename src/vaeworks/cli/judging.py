@@ -12,11 +12,11 @@ from tyro.conf import arg
 
 from ..config import dumps
 from ..errors import ConfigError, DataError, FormatError, MissingExtraError
-from .inputs import check_free, data_source, make_folder, placed
+from .console import bar, console
+from .exit_status import FailOnTriggered
 from .judging_show import print_comparisons, print_evaluation, print_evaluations
 from .options import Data, Models, Overwrite, Told
-from .outcome import FailOnTriggered
-from .show import bar, console
+from .paths import check_free, data_source, make_folder, placed
 
 if TYPE_CHECKING:
     from ..data import ImageFile, ImageSet
@@ -182,7 +182,7 @@ def _unseen(
     models: Iterable[str], images: ImageSet, data: str, val_fraction: float | None, include_training: bool
 ) -> tuple[ImageFile, ...]:
     """The images that none of the models was trained on."""
-    from ..train.run import trained_on
+    from ..training.run.folder import trained_on
 
     if val_fraction is not None:
         _, images = images.split(val_fraction)
@@ -203,7 +203,7 @@ def _lpips(how: str) -> tuple[LPIPS | None, str]:
 
     Errors: FormatError for weights that were asked for and are not there.
     """
-    from ..formats.feature_weights import is_here, load_lpips
+    from ..features.weights import is_here, load_lpips
 
     if how == "off":
         return None, "LPIPS: not measured, because --lpips off was given"
@@ -245,10 +245,10 @@ def _write(
     out: Path, values: dict[str, Any], found: Sequence[Evaluation], everything: Sequence[Evaluation], comparisons: Sequence[Any],
     vaes: Sequence[Autoencoder], files: tuple[ImageFile, ...], options: dict[str, Any], overwrite: bool,
 ) -> None:  # fmt: skip
-    from ..formats.files import write_picture, write_text
+    from ..files.atomic import write_picture, write_text
+    from ..metrics.crop import Crop
     from ..metrics.gallery import chosen, gallery, sheet
-    from ..metrics.reading import Crop
-    from ..pages.evaluation import write_report
+    from ..pages.eval_page import write_report
 
     make_folder(out)
     crop = Crop(options["multiple"], options["limit"], options["resize"], options["kernel"])

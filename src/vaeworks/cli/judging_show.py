@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .show import console
+from .console import console
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from ..intervals import Interval
     from ..metrics import Comparison, Evaluation, Speed
-    from ..metrics.bootstrap import Interval
 
 LABELS = {"psnr": "PSNR dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS"}
 FORMS = {"psnr": ".2f", "ssim": ".4f", "ms_ssim": ".4f", "lpips": ".4f"}

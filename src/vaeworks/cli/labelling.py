@@ -13,18 +13,18 @@ from tyro.conf import arg
 
 from ..config import dumps
 from ..errors import ConfigError, MissingExtraError
-from .inputs import check_free, check_seed, codec, data_source, make_folder, placed, say_skipped
+from .console import bar, console
 from .options import Data, Memory, Model, Out, Overwrite, Precision, Told
-from .show import bar, console
+from .paths import check_free, check_seed, codec, data_source, make_folder, placed, say_skipped
 
 if TYPE_CHECKING:
     from ..apps.augmentation.judgement import TrainingArm
     from ..apps.augmentation.plan import Noise
     from ..apps.codes import Codes
-    from ..apps.few_labels import RepresentationRow
-    from ..apps.label_draws import Draws
+    from ..apps.features.few_labels import RepresentationRow
+    from ..apps.features.label_splits import Draws
     from ..data import ImageSet
-    from ..metrics.bootstrap import Interval
+    from ..intervals import Interval
     from ..models import Autoencoder
     from ..runtime import Codec
 
@@ -64,10 +64,10 @@ def features(
 ) -> dict[str, Any]:
     """What latents are worth as features where few labels are known: beside pixels and PCA, with intervals over the choice of labels."""
     from ..apps.codes import encode_squares
-    from ..apps.few_labels import charts, check_features, few_labels, representations
-    from ..apps.label_draws import check_labels, draw_labels
-    from ..formats.files import write_text
-    from ..metrics.features import load_features
+    from ..apps.features.few_labels import charts, check_features, few_labels, representations
+    from ..apps.features.label_splits import check_labels, draw_labels
+    from ..files.atomic import write_text
+    from ..metrics.feature_spaces import load_features
 
     _check(seed, size)
     stored = [] if write is None else [f"features.{write}", "features.csv"]
@@ -145,7 +145,7 @@ def augment(
             check_free(out, [JUDGED], overwrite)
         found = _judged(model, data, labels, counts, choices, size, per_image, temperature, noise, alpha, flip, seed, told)
         if out is not None:
-            from ..formats.files import write_text
+            from ..files.atomic import write_text
 
             make_folder(out)
             write_text(out / JUDGED, dumps(found) + "\n", overwrite)
@@ -211,9 +211,9 @@ def _write_features(out: Path, codes: Codes, pool: Any, kind: str, overwrite: bo
     import numpy as np
     import torch
 
-    from ..apps.features import feature_names, pooled
+    from ..apps.features.latent_features import feature_names, pooled
     from ..data.table import table
-    from ..formats.files import atomic, write_tensors, write_text
+    from ..files.atomic import atomic, write_tensors, write_text
 
     rows = np.ascontiguousarray(pooled(codes.mean.numpy(), pool))
     write_text(
@@ -234,7 +234,7 @@ def _judged(
 ) -> dict[str, Any]:  # fmt: skip
     from ..apps.augmentation.judgement import SEEN, judge
     from ..apps.codes import encode_squares
-    from ..apps.label_draws import check_labels, draw_labels
+    from ..apps.features.label_splits import check_labels, draw_labels
 
     images, classes = _labelled(data, labels)
     check_labels(classes, counts, choices)
@@ -257,7 +257,7 @@ def _judged(
 def _noise(autoencoder: Autoencoder, means: Any, spread: bool, temperature: float, level: float | None) -> tuple[Noise, float | None]:
     """What samples go by, and its level where it is not the posterior's own. spread: whether posteriors have a std."""
     from ..apps.augmentation.plan import Noise
-    from ..apps.vary import latent_scale
+    from ..apps.generation.vary import latent_scale
 
     if level is None and spread:
         return Noise(temperature=temperature), None
@@ -270,8 +270,8 @@ def _probed(through: Codec, images: ImageSet, temperature: float, noise: float |
     import torch
 
     from ..apps.codes import encode_picture
-    from ..apps.vary import disturbed, variants
-    from ..data.place import open_place
+    from ..apps.generation.vary import disturbed, variants
+    from ..data.image_ref import open_place
     from ..images import to_uint8
 
     chosen = images.files[:: max(1, len(images.files) // PROBED)][:PROBED]
@@ -290,7 +290,7 @@ def _say_level(level: float | None, given: float | None) -> None:
 
 
 def _say_spread(spread: float) -> None:
-    from ..apps.vary import ALIKE
+    from ..apps.generation.vary import ALIKE
 
     alike = spread < ALIKE
     remedy = ": they are all alike to the eye, and to a classifier; --noise 0.3 varies more" if alike else ""

@@ -10,9 +10,9 @@ from tyro.conf import Positional, arg
 
 from ..config import TrainConfig
 from ..recipes import GROUPS, claim, purpose
-from .inputs import data_source
+from .console import console
 from .options import Data, Out
-from .show import console
+from .paths import data_source
 
 
 def demo(
@@ -63,7 +63,7 @@ def train(
     config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),  # noqa: B008
 ) -> dict[str, Any]:
     """Train a VAE by a recipe. Every number of the recipe is an option below."""
-    from ..train import train as run
+    from ..training import train as run
 
     if start is not None:
         config = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, path=start))

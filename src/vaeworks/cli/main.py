@@ -32,19 +32,19 @@ from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from ..words import one_line, speak
+from .console import summary
 from .contesting import arena, arena_report, arena_study
 from .detecting import anomaly
 from .editing import edit
 from .encoding import encode
 from .examining import doctor
+from .exit_status import FailOnTriggered
 from .exporting import export
 from .judging import evaluate
 from .labelling import augment, features
 from .learning import demo, recipes, train
-from .outcome import FailOnTriggered
 from .restoring import restore
 from .running import decode, generate, reconstruct
-from .show import summary
 from .sounding import listen
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
 from .varying import interpolate, sample, vary
@@ -262,7 +262,7 @@ def _default_config(words: list[str]) -> TrainConfig:
     default = recipe(words[0])
     folder = next((w.partition("=")[2] or n for w, n in itertools.zip_longest(words, words[1:]) if w.partition("=")[0] == "--out"), None)
     if "--resume" in words and folder is not None:
-        from ..train.run import read_run
+        from ..training.run.folder import read_run
 
         default = read_run(Path(folder)).config
     # the parser prints defaults by itself, and a run's are words of a file

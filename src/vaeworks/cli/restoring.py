@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from ..errors import ConfigError
-from .inputs import check_seed, opened
+from .console import bar, console
 from .options import Inputs, Model, Out, Overwrite, Told
+from .paths import check_seed, opened
 from .retouching import differentiable, mask_files, naming, places, read_mask, recorded, squares, strip_place
-from .show import bar, console
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..apps.restoration import Damage, SpectralPrior
-    from ..apps.restoration.figures import RestorationScore
+    from ..apps.restoration.scores import RestorationScore
     from ..models import Autoencoder
 
 OURS = "VAE"
@@ -48,8 +48,8 @@ def restore(
     from ..apps.restoration import restore_picture
     from ..apps.restoration.baselines import baselines
     from ..apps.restoration.damage import parse_plant
-    from ..apps.restoration.figures import best, score, strip
-    from ..formats.files import write_picture
+    from ..apps.restoration.scores import best, score, strip
+    from ..files.atomic import write_picture
     from ..images import grid, to_pillow
 
     if plant is None and mask is None and noise is None:
@@ -136,7 +136,7 @@ def _summary(scores: list[dict[str, RestorationScore]]) -> dict[str, Any] | None
     """Means over pictures as a table, and as a dictionary."""
     from rich.table import Table
 
-    from ..apps.restoration.figures import summary
+    from ..apps.restoration.scores import summary
 
     if not scores:
         return None

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from .inputs import check_free, data_source, image_files, opened, placed, readable_images, say_skipped, targets
-from .show import bar, console
+from .console import bar, console
+from .paths import check_free, data_source, image_files, opened, placed, readable_images, say_skipped, targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ def strip_place(out: Path, target: Path) -> Path:
 def recorded(place: Path, result: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     """Write what a command has found, and return it."""
     from ..config import dumps
-    from ..formats.files import write_text
+    from ..files.atomic import write_text
 
     result = {"schema": SCHEMA, **result}
     write_text(place, dumps(result), overwrite)
@@ -72,8 +72,8 @@ def recorded(place: Path, result: dict[str, Any], overwrite: bool) -> dict[str, 
 
 def mask_files(paths: list[Path], mask: Path | None) -> list[Path | None]:
     """The file of every picture's mask: one for all of them, or from a folder by name. Errors: DataError for a picture without one."""
+    from ..data.image_ref import ImageFile
     from ..data.labels import find_masks
-    from ..data.place import ImageFile
 
     if mask is None:
         return [None] * len(paths)
@@ -107,7 +107,7 @@ def squares(autoencoder: Autoencoder, source: str, size: int | None, limit: int 
     from ..apps.codes import check_size, encode_squares
     from ..data import scan
     from ..doctor.examination import default_size
-    from ..doctor.patient import choose
+    from ..doctor.subject import choose
 
     size = default_size(autoencoder.config) if size is None else size
     check_size(autoencoder, size)

@@ -11,9 +11,9 @@ from tyro.conf import Positional, arg
 
 from ..config import TinyConfig
 from ..errors import ConfigError
-from .inputs import codec, files_ending, image_files, make_folder, opened, readable_images, targets
+from .console import console
 from .options import Inputs, Memory, Model, Out, Overwrite, Precision, Told, Verify, settings_of
-from .show import console
+from .paths import codec, files_ending, image_files, make_folder, opened, readable_images, targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ def reconstruct(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Images through the VAE and back, as PNG files of the same size."""
-    from ..formats.files import write_picture
+    from ..files.atomic import write_picture
     from ..images import from_model_range, to_model_range, to_pillow, to_uint8
     from ..metrics import psnr
 
@@ -47,9 +47,9 @@ def decode(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Latents from `encode`, files or shards, to PNG files; of any size within a memory budget (docs/runtime.md)."""
-    from ..formats.files import write_picture
-    from ..formats.latents import read_latents
+    from ..files.atomic import write_picture
     from ..images import crop_to, from_model_range, to_pillow
+    from ..latents.image_file import read_latents
 
     sources = files_ending(inputs, ".safetensors")
     through = codec(model, memory, precision, told)
@@ -106,10 +106,10 @@ def generate(
     """Paint from a prompt with this VAE inside a Stable Diffusion pipeline. `tiny` is built offline with random weights."""
     import torch
 
+    from ..devices import resolve_device
+    from ..files.atomic import picture_kind, write_picture
     from ..formats import load
-    from ..formats.files import picture_kind, write_picture
-    from ..formats.pipelines import load_pipeline, paint
-    from ..train.precision import resolve_device
+    from ..pipelines.stable_diffusion import load_pipeline, paint
 
     if out.is_dir() or (out.exists() and not overwrite):
         raise ConfigError(f"{out} exists; choose another --out" + ("" if out.is_dir() else ", or pass --overwrite"))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from ..errors import ConfigError, DataError, NotFiniteError
-from .inputs import check_apart, check_free, codec, make_folder
+from .console import bar, console
 from .options import Memory, Model, Out, Overwrite, Precision, Told
-from .show import bar, console
+from .paths import check_apart, check_free, codec, make_folder
 
 if TYPE_CHECKING:
-    from ..apps.sound import Heard
-    from ..data.sound import Sound
+    from ..apps.audio import Heard
+    from ..data.sources.sound import Sound
 
 RECORD = "listen.json"
 COLUMNS = {
@@ -38,10 +38,10 @@ def listen(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Sound through a VAE of spectrograms: as WAV files beside the best that the way back can do, as pictures, and in figures."""
-    from ..apps.sound import listen as through
+    from ..apps.audio import listen as through
     from ..config import dumps
     from ..data.spectrogram import MEL
-    from ..formats.files import write_text
+    from ..files.atomic import write_text
 
     if not inputs:
         raise ConfigError("no IN is given: vaeworks listen MODEL IN... --out DIR")
@@ -82,7 +82,7 @@ def listen(
 
 def _sounds(source: str) -> list[tuple[Sound, Path]]:
     """Sounds of a source, and below --out the folders for them."""
-    from ..data.sound import MADE, SOUND, STEREO, sounds
+    from ..data.sources.sound import MADE, SOUND, STEREO, sounds
 
     source = source.removeprefix(SOUND).removeprefix(STEREO)
     root = Path(MADE) if source.partition(":")[0] == MADE else Path(source).expanduser()
@@ -102,9 +102,9 @@ def _write(folder: Path, heard: Heard, overwrite: bool) -> None:
     """All of a sound, or nothing."""
     from scipy.io import wavfile
 
-    from ..apps.sound import sheet
+    from ..apps.audio import sheet
     from ..data.spectrogram import MEL
-    from ..formats.files import atomic
+    from ..files.atomic import atomic
 
     sounds = {"original": heard.original, "original-griffin-lim": heard.ceiling, "reconstruction": heard.recon}
     with atomic(folder, overwrite) as temporary:
@@ -118,7 +118,7 @@ def _means(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Mean figures of every class (the folder that a sound is in), where there are several, and of all with their intervals."""
     import numpy as np
 
-    from ..metrics.bootstrap import bootstrap
+    from ..intervals import bootstrap
 
     labels = [Path(row["source"]).parent.name for row in rows.values()]
     values = {name: np.array([row[name] for row in rows.values()]) for name in COLUMNS}

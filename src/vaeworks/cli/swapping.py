@@ -11,8 +11,8 @@ from tyro.conf import Positional, arg
 
 from ..config import MODELS
 from ..errors import ConfigError
+from .console import byte_bar, console, quietly
 from .options import Model, Overwrite, Told, settings_of
-from .show import byte_bar, console, quietly
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ DType = Annotated[DTypeName, arg(help="of the stored weights")]
 
 def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
     """What is in a file: family, f, c, layout, dtype, baked or not, scale, who can load it. Several files are compared."""
-    from ..formats.content import relation
+    from ..formats.fingerprint import relation
     from ..formats.identify import identify
 
     if not files:
@@ -58,11 +58,11 @@ def convert(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Any VAE into another layout, without loss; what the layout has no place for is said, and kept in the file's metadata."""
+    from ..files.atomic import check_ending
     from ..formats.apps import support
-    from ..formats.content import content_hash
     from ..formats.diffusers_config import normalization_elsewhere, only_in_metadata
-    from ..formats.files import check_ending
-    from ..formats.layouts import read, save
+    from ..formats.fingerprint import content_hash
+    from ..formats.io import read, save
     from ..formats.locate import locate
 
     source = locate(src, **settings_of(told, scale_of=scale_of))
@@ -157,8 +157,8 @@ def match(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Which VAE fits a checkpoint, whether its own is missing or broken, and whether pictures would be foggy."""
-    from ..doctor.fog import match as judge
-    from ..formats.files import picture_kind, write_picture
+    from ..doctor.compatibility.match import match as judge
+    from ..files.atomic import picture_kind, write_picture
 
     if out is not None:
         picture_kind(out)
@@ -191,9 +191,9 @@ def fold(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """The normalization of the latents moved into the weights, for programs that hard-code their own."""
-    from ..formats.files import check_ending
+    from ..files.atomic import check_ending
     from ..formats.fold import fold_to
-    from ..formats.layouts import read, save
+    from ..formats.io import read, save
     from ..formats.locate import locate
 
     if (scaling_factor is None) == (like is None):
@@ -237,8 +237,8 @@ def repair(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """A VAE that gives black pictures in float16, rescaled so that it does not, without training; the error is measured."""
-    from ..formats.files import check_ending
-    from ..formats.layouts import read, save
+    from ..files.atomic import check_ending
+    from ..formats.io import read, save
     from ..formats.locate import locate
     from ..runtime import half_safe, sample_images
 

@@ -11,7 +11,9 @@ from tyro.conf import Positional, arg
 
 from ..config import dumps
 from ..errors import ConfigError
-from .inputs import (
+from .console import bar, console
+from .options import Data, Inputs, Memory, Model, Out, Overwrite, Precision, Told
+from .paths import (
     check_apart,
     check_free,
     check_seed,
@@ -25,14 +27,12 @@ from .inputs import (
     say_skipped,
     targets,
 )
-from .options import Data, Inputs, Memory, Model, Out, Overwrite, Precision, Told
-from .show import bar, console
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..apps.interpolate import Interpolation
-    from ..apps.likeness import Likeness
+    from ..apps.generation.interpolate import Interpolation
+    from ..apps.generation.sample_metrics import Likeness
 
 Seed = Annotated[int, arg(help="of everything random")]
 
@@ -61,9 +61,9 @@ def interpolate(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Pictures between two images or more, as a strip, frames and a video; and how natural the way is beside a cross-fade."""
-    from ..apps.animation import find_ffmpeg, there_and_back, write_gif, write_mp4
-    from ..apps.interpolate import interpolate as between
-    from ..formats.files import write_picture, write_text
+    from ..apps.generation.animation import find_ffmpeg, there_and_back, write_gif, write_mp4
+    from ..apps.generation.interpolate import interpolate as between
+    from ..files.atomic import write_picture, write_text
     from ..images import grid
 
     if steps < 1:
@@ -110,11 +110,11 @@ def vary(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Pictures around each image: samples of its posterior, and how different they are; or a walk among them."""
-    from ..apps.animation import write_gif
     from ..apps.codes import encode_picture
-    from ..apps.vary import disturbed, latent_scale, variants, walk_figures
-    from ..apps.vary import walk as around
-    from ..formats.files import write_picture
+    from ..apps.generation.animation import write_gif
+    from ..apps.generation.vary import disturbed, latent_scale, variants, walk_figures
+    from ..apps.generation.vary import walk as around
+    from ..files.atomic import write_picture
     from ..images import grid, to_uint8
 
     if not inputs:
@@ -173,8 +173,8 @@ def sample(
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """New pictures from the prior, or from a density fitted to a data set's latents; with --data beside held-out images in figures."""
-    from ..apps.density import density
-    from ..formats.files import write_picture, write_text
+    from ..apps.generation.density import density
+    from ..files.atomic import write_picture, write_text
     from ..images import grid
 
     check_seed(seed)
@@ -189,15 +189,15 @@ def sample(
     autoencoder = placed(model, told)
     plane = None
     if data is None:
-        from ..apps.density import Prior
-        from ..apps.sampling import sample as draw
+        from ..apps.generation.density import Prior
+        from ..apps.generation.sampling import sample as draw
 
         side = _side(autoencoder.downsample_factor, size or SMALLEST)
         shape = (autoencoder.latent_channels, side // autoencoder.downsample_factor, side // autoencoder.downsample_factor)
         found = draw(autoencoder, Prior(shape), count, seed, bar("pictures"))
     else:
-        from ..apps.latent_map import check_plane, latent_map
-        from ..apps.sampling import read_halves, sample_like
+        from ..apps.generation.latent_map import check_plane, latent_map
+        from ..apps.generation.sampling import read_halves, sample_like
         from ..data import scan
         from ..data.labels import find_labels
 
@@ -255,7 +255,7 @@ def _rows(pictures: list[Tensor]) -> list[list[Tensor]]:
 
 def _write_pictures(folder: Path, pictures: Sequence[Tensor], overwrite: bool) -> None:
     """A folder of numbered PNGs, whole or not at all; over one that was there, or only where nothing is."""
-    from ..formats.files import atomic
+    from ..files.atomic import atomic
     from ..images import to_pillow
 
     with atomic(folder, overwrite) as temporary:

@@ -189,7 +189,7 @@ class AutoencoderConfig(LatentConfig):
     """what 3x3 convolutions of stride 1 see beyond the border (some fine-tunes of SDXL's VAE: reflect)"""
     encoder_scale: float = 1.0
     """factor at which the encoder's weights carry their activations; every norm_eps is multiplied by its square
-    (`runtime/halfsafe.py` makes it small, so that float16 does not overflow)"""
+    (`runtime/fp16/repair.py` makes it small, so that float16 does not overflow)"""
     decoder_scale: float = 1.0
     """as encoder_scale, for the decoder"""
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)

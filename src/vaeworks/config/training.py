@@ -95,7 +95,7 @@ class RegularizerConfig:
     alignment: float = 0.0
     """weight of the agreement with a frozen network's features (VA-VAE: 0.5, then 0.1 with margins)"""
     alignment_network: str | None = None
-    """that network: a name of models/feature_nets.py, a folder or hub id of a transformers model (hf:OWNER/NAME), or MODULE:FUNCTION
+    """that network: a name of features/nets.py, a folder or hub id of a transformers model (hf:OWNER/NAME), or MODULE:FUNCTION
     without arguments that returns it; in Python it may be given to `train` instead"""
     alignment_path: str | None = None
     """file or folder with the weights of a named network; None: cache, or download"""
@@ -169,7 +169,7 @@ class AdversarialConfig:
     network: str | None = None
     """of kind projected: the frozen network, named as in regularizers.alignment-network"""
     network_path: str | None = None
-    """its weights, where it is one of models/feature_nets.py; None: cache, or download"""
+    """its weights, where it is one of features/nets.py; None: cache, or download"""
     r1: float = 0.0
     """gamma of the gradient penalty at images (R3GAN at 64 px: 1)"""
     r2: float = 0.0

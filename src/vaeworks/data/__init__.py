@@ -1,18 +1,17 @@
 """Images in: which of them, which crops, in which order."""
 
+from .bundled_photos import photos
 from .crops import Crops, CropSource
+from .image_ref import ImageFile
 from .image_set import ImageSet, is_held_out, scan
-from .loading import batches
-from .order import latent_noise, noise_levels, random_seed
-from .place import ImageFile
-from .procedural import procedural
-from .samples import photos
-from .sources import is_stream
-from .stream import ImageStream, first_images, open_stream
+from .loader import batches
+from .sources.dispatch import is_stream
+from .sources.stream import ImageStream, first_images, open_stream
 from .streamed_crops import StreamedCrops, training_crops
+from .synthetic.procedural import procedural
 
 __all__ = [
     "CropSource", "Crops", "ImageFile", "ImageSet", "ImageStream", "StreamedCrops", "batches", "first_images",
-    "is_held_out", "is_stream", "latent_noise", "noise_levels", "open_stream", "photos", "procedural", "random_seed", "scan",
+    "is_held_out", "is_stream", "open_stream", "photos", "procedural", "scan",
     "training_crops",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -14,9 +15,8 @@ from torch.utils.data import Dataset
 from ..config import DataConfig
 from ..errors import DataError
 from ..images import to_uint8
-from .order import Order
-from .place import ImageFile, open_place
-from .transforms import random_crop
+from ..random_streams import CROP, Order, random_uniforms
+from .image_ref import ImageFile, open_place
 
 Say = Callable[[str], None]
 """Tells people something, in one line."""
@@ -103,3 +103,17 @@ class Crops(Dataset[tuple[Tensor, int]]):
     def finish(self, part: BatchShare, loaded: Loaded, say: Say) -> Tensor:
         """The crops as they were loaded."""
         return loaded[0]
+
+
+def random_crop(image: Image.Image, size: int, min_scale: float, flip: bool, seed: int, counter: int) -> Image.Image:
+    """A random square of the image, resized to size x size (Lanczos), mirrored half of the time.
+
+    The square's side is min_scale..1 of the image's shorter side, but at least `size`, so that nothing is enlarged.
+    Everything random depends on (seed, counter) alone.
+    """
+    scale, x, y, mirror = random_uniforms(seed, CROP, counter, 4)
+    short = min(image.size)
+    side = max(size, round(short * (min_scale + (1 - min_scale) * scale)))
+    left, top = (int(np.floor(u * (full - side + 1))) for u, full in zip((x, y), image.size, strict=True))
+    crop = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side), reducing_gap=3.0)
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip and mirror < 0.5 else crop

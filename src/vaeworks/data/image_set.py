@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..images import image_size, open_image
-from .place import ImageFile, ImageRef, read_place
-from .sources import find_places
+from .image_ref import ImageFile, ImageRef, read_place
+from .sources.dispatch import find_places
 
 
 @dataclass(frozen=True)

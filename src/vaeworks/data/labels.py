@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..images import file_content
-from .folder import files_below
-from .place import ImageFile, ImageRef
+from .image_ref import ImageFile, ImageRef
+from .sources.folder import files_below
 from .table import plain
 
 MOST = 2**27

@@ -28,11 +28,10 @@ from torch import Tensor
 from ..config import DataConfig
 from ..errors import DataError
 from ..images import image_size, open_image, to_uint8
-from .crops import Crops, Loaded, BatchShare, Say
+from ..random_streams import BLOCKS, SHARDS, random_words
+from .crops import BatchShare, Crops, Loaded, Say, random_crop
 from .image_set import ImageSet
-from .order import BLOCKS, SHARDS, random_words
-from .stream import ImageStream, content_digest
-from .transforms import random_crop
+from .sources.stream import ImageStream, content_digest
 
 SAID = 5
 """Skipped rows that are named."""

@@ -1,8 +1,8 @@
 """What is wrong with a VAE, or with a VAE in its place."""
 
+from .compatibility.match import Match, fog, fog_picture, match
+from .compatibility.verdict import Fog
 from .examination import Examination, examine
 from .finding import Figure, Finding
-from .fog import Match, fog, fog_picture, match
-from .verdict import Fog
 
 __all__ = ["Examination", "Figure", "Finding", "Fog", "Match", "examine", "fog", "fog_picture", "match"]

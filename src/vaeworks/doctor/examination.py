@@ -16,16 +16,16 @@ import torch
 from .. import __version__
 from ..config import LatentConfig
 from ..data import ImageFile
-from ..data.place import ImageRef
+from ..data.image_ref import ImageRef
 from ..errors import ConfigError
-from ..formats.feature_weights import cache_folder
-from ..formats.files import atomic
+from ..files.atomic import atomic
+from ..files.cache import cache_folder
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from .finding import VERDICTS, Finding, NotExamined
 from .panels import TITLES, panel
-from .patient import Subject, DoctorProtocol, Track, encode_subject, check_examinable, choose, protocol_of
-from .record import SCHEMA, read_finding, to_dict, write_finding
+from .serialization import SCHEMA, read_finding, to_dict, write_finding
+from .subject import DoctorProtocol, Subject, Track, check_examinable, choose, encode_subject, protocol_of
 
 Begin = Callable[[str], Track]
 """Is told what begins (a panel's name, or "encoding"), and gives what wraps its loop to show progress."""

@@ -10,7 +10,7 @@ from typing import Literal
 from PIL import Image
 
 from ..errors import DataError
-from ..metrics.bootstrap import Interval
+from ..intervals import Interval
 
 Verdict = Literal["ill", "watch", "healthy", "not examined"]
 """ill: what is made with this VAE suffers; watch: it may, or science disputes it; not examined: it could not be measured."""

@@ -9,12 +9,12 @@ from typing import Any
 from .. import __version__
 from ..config import differences, dumps
 from ..errors import ConfigError
-from ..formats.files import write_text
+from ..files.atomic import write_text
 from ..pages import chart, data_uri, write_page
 from .examination import Examination
 from .finding import VERDICTS, Finding, number
 from .panels import TITLES
-from .record import SCHEMA
+from .serialization import SCHEMA
 
 REPORT, RECORD = "report.html", "report.json"
 COMPARE, COMPARE_RECORD = "compare.html", "compare.json"

@@ -9,19 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .acceleration import accelerate, decelerate
     from .diffusers import to_diffusers
-    from .layouts import load, save
+    from .io import load, save
     from .locate import Layout, Located, detect
-    from .onnx import export_onnx
     from .shared_weights import from_diffusers
 
 _HOME = {
-    "Layout": "locate", "Located": "locate", "accelerate": "acceleration", "decelerate": "acceleration", "detect": "locate",
-    "export_onnx": "onnx", "from_diffusers": "shared_weights", "load": "layouts", "save": "layouts", "to_diffusers": "diffusers",
-}  # fmt: skip
+    "Layout": "locate",
+    "Located": "locate",
+    "detect": "locate",
+    "from_diffusers": "shared_weights",
+    "load": "io",
+    "save": "io",
+    "to_diffusers": "diffusers",
+}
 
-__all__ = ["Layout", "Located", "accelerate", "decelerate", "detect", "export_onnx", "from_diffusers", "load", "save", "to_diffusers"]
+__all__ = ["Layout", "Located", "detect", "from_diffusers", "load", "save", "to_diffusers"]
 
 
 def __getattr__(name: str) -> Any:

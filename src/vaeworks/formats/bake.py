@@ -13,17 +13,17 @@ import torch
 
 from ..config import TinyConfig
 from ..errors import ConfigError, FormatError
+from ..files.atomic import atomic, check_ending
 from . import native
 from .apps.support import COMFYUI, WEBUI, support
 from .archive.entries import Entry
 from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import only_in_metadata
-from .files import atomic, check_ending
 from .finite import is_finite
 from .keymap import is_attention_matrix, layout_name
 from .locate import Located, locate
-from .seat import Constants, VaeSlot, check_fits, config_for, find_slot, normalization_note
 from .stream import DTYPE_NAMES, Chunks, Item, tensor_bytes, write_stream
+from .vae_slot import Constants, VaeSlot, check_fits, config_for, find_slot, normalization_note
 
 SOURCE_KEY = "vaeworks_source"
 """Metadata of an extracted VAE: the name of the checkpoint that it was in."""

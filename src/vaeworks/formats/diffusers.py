@@ -12,9 +12,9 @@ from torch import nn
 
 from ..config import AutoencoderConfig
 from ..errors import ConfigError, FormatError, MissingExtraError
+from ..files.atomic import read_json
 from ..models import Autoencoder
 from .diffusers_config import diffusers_class, diffusers_config, guesses_written, only_in_metadata
-from .files import read_json
 from .fold import fold_normalization
 from .foreign_code import check_folder
 from .keymap import layout_name

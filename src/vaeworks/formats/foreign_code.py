@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError
-from .files import read_json
+from ..files.atomic import read_json
 
 KINDS = {
     "diffusers": re.compile(r"(?!Onnx|Flax)\w*(Model|Scheduler|AutoencoderKL\w*|AutoencoderTiny|AutoencoderDC)"),

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..config import MODELS, TINY_MODELS, AutoencoderConfig, LatentConfig, TinyConfig
 from .apps import Support, support
-from .content import content_hash, fingerprint
 from .diffusers_config import only_in_metadata
+from .fingerprint import content_hash, fingerprint
 from .kinds.families import CheckpointFamily, checkpoint_family
 from .locate import OPTIONAL, Layout, Located, locate
 from .shapes import in_shapes

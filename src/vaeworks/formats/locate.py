@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 
 from ..config import AutoencoderConfig, TinyConfig
 from ..errors import FormatError
+from ..files.atomic import MAX_CONFIG, read_json
 from . import kinds, native
 from .archive import Archive
 from .archive.entries import Entry
 from .archive.limits import MAX_VAE_TENSORS
-from .archive.pickles import shown
+from .archive.pickle_vm import shown
 from .diffusers_config import config_from_diffusers, with_carried
-from .files import MAX_CONFIG, read_json
 from .guesses import ambiguity, assumption, scale_source, with_guesses, with_settings
 from .keymap import OLD_ATTENTION, is_attention_matrix, layout_name, name_from_diffusers, name_from_ldm, name_from_taesd, num_ldm_levels
 from .shapes import config_from_shapes

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import OPEN, AutoencoderConfig, TinyConfig, abridged, from_dict, to_dict
 from ..errors import ConfigError, FormatError
-from .files import MAX_CONFIG
+from ..files.atomic import MAX_CONFIG
 
 METADATA_KEY = "vaeworks"
 """Key under which every layout carries the configuration in safetensors metadata; other readers ignore it."""

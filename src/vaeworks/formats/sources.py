@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FormatError
+from ..files.atomic import MAX_CONFIG, read_json
 from .archive import Archive, joined, open_archive, open_shards
-from .files import MAX_CONFIG, read_json
 from .hub import HUB_PREFIX, fetch
 from .keymap import TAESD_HALVES
 

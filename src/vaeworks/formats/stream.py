@@ -15,9 +15,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import FormatError
+from ..files.atomic import check_room
 from .archive.entries import BITS, Entry
 from .archive.torch_dtypes import TORCH_DTYPES
-from .files import check_room
 
 Chunks = Callable[[], Iterable[bytes | memoryview]]
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import FormatError, VaeworksError
-from .archive.pickles import shown
+from .archive.pickle_vm import shown
 
 FOREIGN = (LookupError, ValueError, ArithmeticError, RuntimeError, TypeError, AttributeError, AssertionError, MemoryError, OSError)
 """What code that did not expect such a file may raise; RuntimeError is RecursionError, and PyTorch's, as well."""

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-from ..processes import process_mean
+from ..distributed import process_mean
 
 EPS = 1e-4
 LIMIT = 1e4

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..processes import process_mean
+from ..distributed import process_mean
 
 
 class LeCam(nn.Module):

@@ -52,7 +52,7 @@ class FeatureDistance(nn.Module):
 class LPIPS(FeatureDistance):
     """Learned perceptual image patch similarity: a `FeatureDistance` whose channels are weighed as people judge.
 
-    Calibrated only with the backbone and the input scaling that its heads were fitted to (formats/feature_weights.py knows them).
+    Calibrated only with the backbone and the input scaling that its heads were fitted to (features/weights.py knows them).
     Source: Zhang et al. 2018 (arXiv 1801.03924); the value is theirs but for the epsilon in `unit`.
     """
 

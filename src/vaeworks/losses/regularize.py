@@ -1,6 +1,6 @@
 """What a latent space can be asked for besides a small KL: to bear noise, to keep its variance, to agree with other features.
 
-Random numbers are given, because in a run they are functions of the image (data/order.py).
+Random numbers are given, because in a run they are functions of the image (random_streams.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..processes import process_average
+from ..distributed import process_average
 from .perceptual import unit
 from .precision import full_precision
 

@@ -3,7 +3,7 @@
 from .comparison import Comparison, compare
 from .evaluate import evaluate
 from .evaluation import Evaluation, ImageScore
-from .features import Features, load_features
+from .feature_spaces import Features, load_features
 from .frechet import frechet_distance
 from .legibility import Legibility
 from .protocol import Protocol, check_alike, differences

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError
-from .bootstrap import Interval, bootstrap
+from ..intervals import Interval, bootstrap
 from .evaluation import Evaluation
 from .protocol import check_alike
 

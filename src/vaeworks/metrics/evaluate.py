@@ -19,10 +19,10 @@ from ..losses.perceptual import LPIPS
 from ..models import Autoencoder
 from .baselines import down_up, jpeg_at
 from .colour import colour_bias
+from .crop import Crop
 from .evaluation import DOWN_UP, JPEG, Evaluation, ImageScore
-from .features import Features, weights_digest
+from .feature_spaces import Features, weights_digest
 from .protocol import NOT_MEASURED, Protocol
-from .reading import Crop
 from .reconstruction import psnr, ssim
 from .roundtrip import reconstruction
 from .sets import set_distances

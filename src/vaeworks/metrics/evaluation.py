@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..errors import ConfigError
-from .bootstrap import Interval, bootstrap
+from ..intervals import Interval, bootstrap
 from .colour import axes
 from .legibility import Legibility
 from .protocol import Protocol

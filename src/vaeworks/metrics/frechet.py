@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bootstrap import Interval
+from ..intervals import Interval
 
 Array = NDArray[np.floating[Any]]
 

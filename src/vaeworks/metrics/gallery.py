@@ -10,8 +10,8 @@ from torch import Tensor
 from ..data import ImageFile
 from ..images import difference, grid
 from ..models import Autoencoder
+from .crop import Crop
 from .evaluation import Evaluation, ImageScore
-from .reading import Crop
 from .roundtrip import reconstruction
 
 GAIN = 4

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .bootstrap import DRAWS, Interval
+from ..intervals import DRAWS, Interval
 
 Array = NDArray[np.floating[Any]]
 

@@ -13,8 +13,8 @@ import PIL
 from PIL import Image
 
 from ..images import to_pillow, to_uint8
+from ..intervals import Interval
 from ..models import Autoencoder
-from .bootstrap import Interval
 from .edges import CONTRASTS, edge_picture, rise
 from .roundtrip import reconstruction
 from .text_pictures import STYLES, TextPicture, read_text, text_picture

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..data.order import NOISE, latent_noise
-from ..data.place import ImageRef, open_place
+from ..data.image_ref import ImageRef, open_place
 from ..images import center_crop, clamped, from_model_range, to_model_range, to_uint8
 from ..models import Autoencoder
+from ..random_streams import NOISE, latent_noise
 
 
 def read_crop(path: ImageRef | str, autoencoder: Autoencoder, limit: int | None) -> Tensor:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .bootstrap import Interval
-from .features import INCOMPARABLE, STATISTICS, Features
+from ..intervals import Interval
+from .feature_spaces import INCOMPARABLE, STATISTICS, Features
 from .frechet import frechet_distance, paired_interval
 from .kernel import kernel_distance, published_estimate
 

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import MissingExtraError
-from ..formats.files import write_text
+from ..files.atomic import write_text
 
 COLORS = ("#3b6ea8", "#c8553d", "#6a8d3f", "#8a5a9e")
 

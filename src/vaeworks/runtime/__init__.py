@@ -1,11 +1,11 @@
 """Running an autoencoder where its arithmetic is tight."""
 
 from .codec import Certificate, Codec
-from .deviation import Deviation
-from .halfsafe import half_safe
-from .ranges import LayerRange, activation_ranges, first_overflow, sample_images
-from .repair import Repair
-from .scale import scale_activations
+from .fp16.deviation import Deviation
+from .fp16.ranges import LayerRange, activation_ranges, first_overflow, sample_images
+from .fp16.repair import half_safe
+from .fp16.report import Repair
+from .fp16.scale import scale_activations
 
 __all__ = [
     "Certificate",

@@ -15,13 +15,13 @@ from ..config import AutoencoderConfig
 from ..errors import ConfigError
 from ..images import check_divisible, check_finite, clamped, pad_to_multiple
 from ..models import Autoencoder, Decoder, Encoder, Posterior
-from .compiling import Graphs, When, compiled
+from .compile import Graphs, When, compiled
+from .conv_kernels import FILTERED, Kernels
 from .gradients import decode_with_gradient, encode_with_gradient
-from .maps import Shape
+from .lazy_maps import Shape
 from .memory import free_memory, freed_at_once, parse_size
-from .plan import StripPlan, Run, planned, whole_plan, without_values
-from .prepared import FILTERED, Kernels
-from .striped import Striped
+from .plan import Run, StripPlan, planned, whole_plan, without_values
+from .strips import Striped
 
 if TYPE_CHECKING:
     from ..formats.shared_weights import TheirVAE
@@ -74,7 +74,7 @@ class Codec:
         """autoencoder: ours, or an AutoencoderKL of diffusers', whose weights are shared.
 
         memory: bytes, or "4GiB", that one call may take beside weights, inputs and results; None: most of what is free then.
-        tile: rows of a strip, instead of the planner's choice; nothing is run whole then. compile: as in runtime/compiling.py; "auto"
+        tile: rows of a strip, instead of the planner's choice; nothing is run whole then. compile: as in runtime/compile.py; "auto"
         compiles on GPUs alone. graphs: replay CUDA graphs of sizes that return, instead of compiling.
         offload: keep maps in the host's memory where a picture is computed in strips on a GPU, whose memory then has a few strips only.
         Errors: ConfigError for a budget that is no size, a tile below 1, another `compile`, or a VAE that cannot be taken over.

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..models import Autoencoder
 from ..nn.winograd import WORKSPACE
-from .maps import Shape
+from .conv_kernels import Kernels, Prepared, prepared_bytes
+from .lazy_maps import Shape
 from .memory import as_gib
-from .prepared import Kernels, Prepared, prepared_bytes
-from .striped import Ledger, Striped
+from .strips import Ledger, Striped
 
 ROWS = 64, 32, 16, 8
 """Rows of a strip that are tried, longest first: shorter ones take less memory and compute more rows twice."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..codes import Track
 from .evidence import enlarged, smoothed
-from .sight import PcaExtractor, VaeExtractor, batches
+from .extractors import PcaExtractor, VaeExtractor, batches
 
 Array = NDArray[Any]
 Reader = Callable[[Array], Array]

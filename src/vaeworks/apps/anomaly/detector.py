@@ -15,10 +15,10 @@ from ...errors import ConfigError
 from ...models import Autoencoder
 from ..codes import Track
 from . import threshold as thresholds
-from .arrays import validated
 from .density import Gaussian, Kind
 from .evidence import EVIDENCE, Combine, EvidenceScale, combined, enlarged, pooled, raw_maps
-from .sight import Maps, PcaExtractor, VaeExtractor, batches
+from .extractors import Maps, PcaExtractor, VaeExtractor, batches
+from .layouts import validated
 
 Array = NDArray[Any]
 

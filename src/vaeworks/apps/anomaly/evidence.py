@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .density import Gaussian
-from .sight import Views
+from .extractors import Views
 
 Array = NDArray[Any]
 Combine = Literal["mean", "max"]

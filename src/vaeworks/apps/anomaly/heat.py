@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ...doctor.panels.maps import heat
 from ...images import grid
+from ...pages.heatmap import heat
 
 Array = NDArray[Any]
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from ...errors import ConfigError, FormatError
-from ...formats.files import atomic, check_ending, read_tensors, write_tensors
+from ...files.atomic import atomic, check_ending, read_tensors, write_tensors
 from ...models import Autoencoder
 from ...models.digest import SAME_PRECISION
 from .density import Gaussian
 from .detector import AnomalyDetector
 from .evidence import EvidenceScale
-from .sight import Maps, PcaExtractor, VaeExtractor
+from .extractors import Maps, PcaExtractor, VaeExtractor
 from .threshold import Split
 
 METADATA_KEY, VERSION = "vaeworks_anomaly", 1

@@ -12,9 +12,9 @@ from torch import Tensor
 from ...config import dumps
 from ...data.table import table
 from ...errors import ConfigError, FormatError
-from ...formats.files import write_picture, write_text
-from ...formats.locks import alone_in
-from ...formats.scratch import remove
+from ...files.atomic import write_picture, write_text
+from ...files.locks import alone_in
+from ...files.scratch import remove
 from ...images import to_pillow
 from ..codes import Track
 from .plan import Variant

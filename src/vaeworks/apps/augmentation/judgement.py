@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...arena.classifier import Classifier, classes_seen, fit
-from ...arena.pictures import some
-from ...data.order import random_seed
-from ...metrics.bootstrap import Interval
+from ...data.subsets import some
+from ...features.classifier import Classifier, classes_seen, fit
+from ...intervals import Interval, student
 from ...models import Autoencoder
+from ...random_streams import random_seed
 from ..codes import Code, Codes, Track, decode_pixels, pixel_digests
-from ..label_draws import Draws, student
+from ..features.label_splits import Draws
 from .plan import ALPHA, METHODS, PIXELS, Blend, Method, Noise, blends
 from .render import variant_latents
 

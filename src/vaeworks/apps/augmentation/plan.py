@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ...data import ImageFile
-from ...data.order import random_seed, random_uniforms
 from ...errors import ConfigError, DataError, FormatError
+from ...random_streams import random_seed, random_uniforms
 
 Method = Literal["noise", "interpolate", "mixup"]
 
@@ -27,7 +27,7 @@ HALFWAY = 0.5
 """How far towards another image of its class one goes at most: beyond, it is the other's variant."""
 
 PARTNERS, NOISE, PIXELS = 103, 104, 105
-"""Streams of counter-keyed randomness (data/order.py)."""
+"""Streams of counter-keyed randomness (random_streams.py)."""
 
 MOST = 2**16
 """Variants of one image, at most."""

@@ -10,15 +10,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...data.named import place_named
-from ...data.order import latent_noise
-from ...data.place import ImageRef, read_place
+from ...data.image_ref import ImageRef, read_place
+from ...data.source_lookup import place_named
 from ...errors import ConfigError, DataError
 from ...images import open_image, to_uint8
 from ...models.digest import SAME_PRECISION, model_digest
+from ...random_streams import latent_noise
 from ...runtime import Codec
 from ..codes import Code, decode_picture, encode_picture
-from ..interpolate import linear
+from ..generation.interpolate import linear
 from .plan import NOISE, Noise, Variant
 
 KEPT = 64

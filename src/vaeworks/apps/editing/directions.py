@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ConfigError, DataError, FormatError
-from ...formats.files import atomic, check_ending, read_tensors, write_tensors
+from ...files.atomic import atomic, check_ending, read_tensors, write_tensors
 from ...models import Autoencoder
 from ...models.digest import SAME_PRECISION, model_digest
 from ..codes import first_half, pixel_digests

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...runtime import Codec
 from ..codes import decode_picture, encode_picture
 from .damage import Damage
-from .filling import harmonic_fill
+from .harmonic import harmonic_fill
 
 NLM = 0.6
 """Non-local means' h as a share of the noise; on five photographs with noise of 10, 25 and 50 the best of 0.6, 0.8 and 1."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...doctor.dct import dct_matrix
 from ...errors import ConfigError
+from ...metrics.dct import dct_matrix
 from ...models import Autoencoder
 from ..codes import Codes, Track, decode_pixels
 

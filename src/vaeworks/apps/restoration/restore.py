@@ -14,7 +14,7 @@ from ...images import crop_to, from_model_range, pad_to_multiple, to_model_range
 from ...runtime import Codec
 from .baselines import first_guess
 from .damage import Damage
-from .filling import harmonic_fill
+from .harmonic import harmonic_fill
 from .prior import SpectralPrior, Whitened
 
 HELD_OUT = 0.05

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 
 from ..finding import Finding
-from ..patient import Subject
+from ..subject import Subject
 
 Panel = Callable[[Subject], Finding]
 

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...images import grid
-from ...metrics.bootstrap import Interval
-from ..capacity import Channels, bits, measure_channels
+from ...intervals import Interval, jackknife
 from ..finding import VERDICTS, Curves, Figure, Finding, Picture, Verdict
-from ..jackknife import jackknife
-from ..moments import effective_rank, jackknifed
-from ..patient import Subject
-from .broken import broken
+from ..measures.capacity import Channels, bits, measure_channels
+from ..measures.channel_moments import effective_rank, jackknifed
+from ..subject import Subject
+from .nonfinite import broken
 
 Array = NDArray[np.float64]
 

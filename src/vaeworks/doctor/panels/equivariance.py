@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...metrics.bootstrap import bootstrap
-from ..capacity import measure_channels, standardization
+from ...intervals import bootstrap
+from ...pages.heatmap import sheet
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict, number
-from ..patient import Subject
-from ..smoothness import error
-from ..smoothness import psnr as decibels
-from ..transforms import SCALES, SHIFTS, TURNS, inner, shifted_image, shifted_latents, smaller
-from .broken import broken
-from .decoded import crop_cells, crop_of, not_finite, undecodable
-from .maps import sheet
+from ..measures.capacity import measure_channels, standardization
+from ..measures.smoothness import error
+from ..measures.smoothness import psnr as decibels
+from ..measures.transforms import SCALES, SHIFTS, TURNS, inner, shifted_image, shifted_latents, smaller
+from ..subject import Subject
+from .crops import crop_cells, crop_of, not_finite, undecodable
+from .nonfinite import broken
 
 Rows = dict[str, list[float]]
 Coder = Callable[[Tensor], Tensor]

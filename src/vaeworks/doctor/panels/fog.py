@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...images import grid
-from ...metrics.bootstrap import bootstrap
+from ...intervals import bootstrap
+from ..compatibility.decode import Constants, DecodedPhotos, look, make, takes_constants
+from ..compatibility.verdict import FADED, HARSH, Fog, judge, lab, mean_chroma, spread_of_lightness
 from ..finding import Figure, Finding, Picture, Verdict
-from ..look import Constants, DecodedPhotos, look, make, takes_constants
-from ..patient import Subject
-from ..verdict import FADED, HARSH, Fog, judge, lab, mean_chroma, spread_of_lightness
-from .broken import need_content
+from ..subject import Subject
+from .nonfinite import need_content
 
 APPLICATIONS: Mapping[int, Mapping[str, tuple[float, float]]] = {
     4: {"Stable Diffusion 1 and 2": (0.18215, 0.0), "Stable Diffusion XL": (0.13025, 0.0)},
@@ -63,7 +63,7 @@ def examine(patient: Subject) -> Finding:
         "contrast go first; shapes stay.",
         remedy=_remedy(verdict, table, made is not None),
         uncertainty=f"{len(numbers)} images; intervals of colours resample them. Limits of contrast and saturation are from planted scales "
-        "on sound VAEs (doctor/verdict.py); blur costs contrast, too, so that only less than what blur explains is called a fault.",
+        "on sound VAEs (doctor/compatibility/verdict.py); blur costs contrast, too, so that only less than what blur explains is called a fault.",
         pictures=tuple(pictures), tables={"used with an application's constants": table} if table else {}, images=len(numbers),
     )  # fmt: skip
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...metrics.bootstrap import bootstrap
-from ..capacity import measure_channels
+from ...intervals import bootstrap
+from ...pages.heatmap import sheet
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict, number
-from ..patient import Subject
-from ..smoothness import (
+from ..measures.capacity import measure_channels
+from ..measures.smoothness import (  # fmt: skip
     LEVELS,
     Rounds,
     area,
@@ -28,10 +28,10 @@ from ..smoothness import (
     noise_errors,
     psnr,
     slerp,
-)  # fmt: skip
-from .broken import broken
-from .decoded import crop_cells, crop_of, not_finite, undecodable
-from .maps import sheet
+)
+from ..subject import Subject
+from .crops import crop_cells, crop_of, not_finite, undecodable
+from .nonfinite import broken
 
 Array = NDArray[np.floating[Any]]
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 
 from ...images import difference, grid
-from ...runtime.deviation import Deviation, Outputs, deviation, outputs
-from ...runtime.precision import in_precision
-from ...runtime.ranges import FLOAT16_MAX, LayerRange, activation_ranges, first_overflow
+from ...runtime.fp16.deviation import Deviation, Outputs, deviation, outputs
+from ...runtime.fp16.emulation import in_precision
+from ...runtime.fp16.ranges import FLOAT16_MAX, LayerRange, activation_ranges, first_overflow
 from ..finding import Curves, Figure, Finding, Picture, Verdict
-from ..patient import Subject
+from ..subject import Subject
 
 HEADROOM = 4.0
 """Distance to float16's largest number that `vaeworks repair` leaves: other images than those measured have larger activations."""

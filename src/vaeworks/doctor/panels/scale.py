@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...images import to_pillow
-from ...metrics.bootstrap import Interval
-from ..capacity import Channels, bits, measure_channels
+from ...intervals import Interval
+from ...pages.heatmap import diverging, enlarged
+from ..compatibility.decode import SCALES
 from ..finding import VERDICTS, Curves, Figure, Finding, Picture, Verdict
-from ..gaussianity import floor, sliced_wasserstein
-from ..look import SCALES
-from ..moments import ChannelMoments, condition_number, correlation, effective_rank, interval, jackknifed
-from ..patient import Subject
-from .broken import broken
-from .maps import diverging, enlarged
+from ..measures.capacity import Channels, bits, measure_channels
+from ..measures.channel_moments import ChannelMoments, condition_number, correlation, effective_rank, interval, jackknifed
+from ..measures.gaussianity import floor, sliced_wasserstein
+from ..subject import Subject
+from .nonfinite import broken
 
 Array = NDArray[np.float64]
 Complaint = tuple[Verdict, str]
 
 SOUND = 0.75, 1.33
 """Root mean square of normalized latents inside which a scale is right. VAEs with their right scale have 0.86..1.28 on four photographs
-(doctor/look.py), and 0.80..1.25 on 64 portraits of dogs which they were not measured on (eight of our recipes, TAEF2). Beyond SCALES of
-doctor/look.py it is certainly wrong; between them, other images may be the reason."""
+(doctor/compatibility/decode.py), and 0.80..1.25 on 64 portraits of dogs which they were not measured on (eight of our recipes, TAEF2). Beyond SCALES of
+doctor/compatibility/decode.py it is certainly wrong; between them, other images may be the reason."""
 
 LEAST = 4
 """Images with which a scale can be called certainly wrong: SCALES was measured on so many."""

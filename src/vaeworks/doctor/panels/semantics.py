@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...images import grid, to_model_range
-from ...metrics.bootstrap import bootstrap
-from ..capacity import measure_channels, standardization
+from ...intervals import bootstrap
+from ...pages.heatmap import enlarged, heat
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict
-from ..neighbours import chance_same, majority, nearest, object_mean, pooled, probe, same_label
-from ..patient import Subject
-from ..tokens import decay, directions, local_distant, object_contrast, similarity_by_distance, spread
-from ..velocity import Ambiguity, ambiguity
-from .broken import broken
-from .maps import enlarged, heat
+from ..measures.capacity import measure_channels, standardization
+from ..measures.neighbours import chance_same, majority, nearest, object_mean, pooled, probe, same_label
+from ..measures.tokens import decay, directions, local_distant, object_contrast, similarity_by_distance, spread
+from ..measures.velocity import Ambiguity, ambiguity
+from ..subject import Subject
+from .nonfinite import broken
 
 Array = NDArray[np.float64]
 T = TypeVar("T")

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...images import difference
-from ...metrics.bootstrap import Interval, bootstrap
-from ..capacity import measure_channels, standardization
+from ...intervals import Interval, bootstrap
+from ...pages.heatmap import heat, sheet
 from ..finding import Figure, Finding, NotExamined, Picture, Verdict, number
-from ..occlusion import (
+from ..measures.capacity import measure_channels, standardization
+from ..measures.occlusion import (  # fmt: skip
     Influence,
     concentration,
     decoder_gradient,
@@ -24,12 +25,11 @@ from ..occlusion import (
     of_gaussian,
     outlier,
     receptive_radius,
-)  # fmt: skip
-from ..patient import Subject
-from ..sensitivity import covariances, explained, sensitivity, slope
-from .broken import broken
-from .decoded import crop_cells, not_finite, undecodable
-from .maps import heat, sheet
+)
+from ..measures.sensitivity import covariances, explained, sensitivity, slope
+from ..subject import Subject
+from .crops import crop_cells, not_finite, undecodable
+from .nonfinite import broken
 
 Array = NDArray[np.floating[Any]]
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...images import to_model_range, to_pillow
+from ...intervals import Interval, bootstrap
 from ...losses.spectrum import encoding_spectrum_matching, radial_spectrum
-from ...metrics.bootstrap import Interval, bootstrap
-from ..capacity import measure_channels, standardization
-from ..dct import block_amplitudes, dct2, flatness, high_share, is_high, white_ceiling
+from ...metrics.dct import block_amplitudes, dct2, flatness, high_share, is_high, white_ceiling
+from ...pages.heatmap import enlarged, heat
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict
-from ..patient import Subject
-from .broken import broken
-from .maps import enlarged, heat
+from ..measures.capacity import measure_channels, standardization
+from ..subject import Subject
+from .nonfinite import broken
 
 Array = NDArray[np.float64]
 

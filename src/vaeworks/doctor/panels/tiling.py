@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...data.place import open_place
+from ...data.image_ref import open_place
 from ...errors import DataError
 from ...images import difference, grid, to_model_range, to_pillow, to_uint8
 from ...metrics import psnr
+from ..compatibility.verdict import lab
 from ..finding import Figure, Finding, Picture, Verdict
-from ..patient import Subject
-from ..verdict import lab
-from .broken import need_content
+from ..subject import Subject
+from .nonfinite import need_content
 
 Decode = Callable[[Tensor], Tensor]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 from ...config import AutoencoderConfig, TinyConfig
-from .offers import OfferedFile, Shapes, as_saved, differences, shapes_of, wrong_ending
-from .verdicts import EXTRACT, NO_MEND, SD_GROUPS, TO_LDM, Support, at_home, is_taesd, listed, no_network, problems, unless
+from .candidate import OfferedFile, Shapes, as_saved, differences, shapes_of, wrong_ending
+from .rules import EXTRACT, NO_MEND, SD_GROUPS, TO_LDM, Support, at_home, is_taesd, listed, no_network, problems, unless
 
 ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl")
 

@@ -17,18 +17,18 @@ import torch
 
 from ...config import MODELS, AutoencoderConfig, TinyConfig
 from ...errors import ConfigError, FormatError
+from ...files.atomic import atomic
 from .. import native
 from ..archive import open_archive
 from ..archive.torch_dtypes import TORCH_DTYPES
 from ..bake import vae_items, vae_metadata
-from ..files import atomic
 from ..fold import fold_to
+from ..io import read, stored_tensors
 from ..keymap import TAESD_HALVES
-from ..layouts import read, stored_tensors
 from ..locate import Located, locate
-from ..seat import Constants, VaeSlot, assumed, check_fits, find_slot, is_certain, is_scaled_by, misfit_of
 from ..stream import Item, tensor_item, write_stream
-from .places import (
+from ..vae_slot import Constants, VaeSlot, assumed, check_fits, find_slot, is_certain, is_scaled_by, misfit_of
+from .folders import (  # fmt: skip
     CHECKPOINTS,
     TINY_VAES,
     VAES,
@@ -39,7 +39,7 @@ from .places import (
     webui_preference,
     webui_rivals,
     webui_stem,
-)  # fmt: skip
+)
 from .support import COMFYUI, WEBUI, support
 
 NAMES: dict[Application, str] = {"webui": WEBUI, "comfyui": COMFYUI}

@@ -12,9 +12,9 @@ from ...errors import ConfigError
 from ..diffusers_config import diffusers_class, diffusers_config, only_in_metadata
 from ..locate import Layout, Located
 from ..sources import DIFFUSERS_WEIGHTS
+from .candidate import OfferedFile, as_it_is, as_saved, differences, shapes_of, wrong_ending
 from .comfyui import comfyui
-from .offers import OfferedFile, as_it_is, as_saved, differences, shapes_of, wrong_ending
-from .verdicts import EXTRACT, NO_MEND, TO_DIFFUSERS, TO_LDM, Support, at_home, is_taesd, listed, no_network, problems, unless, unseen
+from .rules import EXTRACT, NO_MEND, TO_DIFFUSERS, TO_LDM, Support, at_home, is_taesd, listed, no_network, problems, unless, unseen
 
 __all__ = ["COMFYUI", "DIFFUSERS", "WEBUI", "Support", "support"]
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from ...errors import FormatError
-from . import foreign
-from .entries import BITS, ROOM, Entry, ByteLayout, check_shape
-from .limits import MAX_HEADER, MAX_METADATA, MAX_SHARDS, Allowance, check_names
+from ...files.atomic import MAX_HEADER
+from . import not_a_model as foreign
+from .entries import BITS, ROOM, ByteLayout, Entry, check_shape
+from .limits import MAX_METADATA, MAX_SHARDS, Allowance, check_names
 from .mapped import MappedFile, mapped
-from .pickles import TornPickleError, shown
+from .pickle_vm import TornPickleError, shown
 from .torch_files import read_stream, read_zip
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 
 from ...errors import FormatError
-from .pickles import all_steps, shown
+from ...files.atomic import MAX_HEADER
+from .pickle_vm import all_steps, shown
 
 MAX_TENSORS = 100_000
 """Tensors of a file or of a set of files. SDXL's checkpoint has 2,500, the largest open language model 92,000 in its index."""
@@ -20,8 +21,6 @@ MAX_VAE_TENSORS = 5000
 MAX_NAME = 1000
 """Characters of a tensor's name. Those of checkpoints have 100, those of wrappers within wrappers 300."""
 
-MAX_HEADER = 16 * 2**20
-"""Longest header of a safetensors file, and longest index of shards, in bytes. 2,500 tensors take 0.3 MB, the index of 92,000 takes 9."""
 
 MAX_METADATA = 10_000
 """Entries of a safetensors file's metadata. Trainers of LoRAs write 100."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...errors import FormatError
-from .pickled import Global, Opaque, StoredTensor, Table, Unreadable, Value
-from .pickles import shown
+from .pickle_types import Global, Opaque, StoredTensor, Table, Unreadable, Value
+from .pickle_vm import shown
 
 WRAPPERS = ("state_dict", "model", "module", "ema", "params", "params_ema", "weights", "vae")
 """Keys under which trainers keep a model's tensors; Lightning's "state_dict" before all others."""

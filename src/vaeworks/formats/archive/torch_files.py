@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from ...errors import FormatError
-from .entries import BITS, Entry, ByteLayout, check_shape, simple_strides, span
+from .entries import BITS, ByteLayout, Entry, check_shape, simple_strides, span
 from .limits import check_names
 from .mapped import MappedFile
-from .pickled import Storage, StoredTensor, Table, Unreadable, Value
-from .pickles import MAX_BYTES, Machine, Stream, shown
+from .pickle_types import Storage, StoredTensor, Table, Unreadable, Value
+from .pickle_vm import MAX_BYTES, Machine, Stream, shown
 from .records import Record, records
 from .state_dicts import MAX_DROPPED, kind, state_dict
 

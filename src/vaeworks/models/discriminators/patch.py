@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ...processes import process_average, world_size
+from ...distributed import process_average, world_size
 from .layers import SLOPE, check_size
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
-from ..maps import Map, Statistics, Stored, sweep
+from ..lazy_maps import Map, Statistics, Stored, sweep
 from .parameters import Gradients, names_in
 from .rows import Borrowed, held, kept
-from .stages import Residual, Enlarge, Stage
+from .stages import Enlarge, Residual, Stage
 
 
 class Chain:

@@ -16,7 +16,7 @@ from ...models.encoder import EncoderLevel
 from ...models.middle import Middle
 from ...nn import Downsample, ResBlock, SpatialAttention, Upsample
 from .chain import Chain
-from .stages import Attend, Residual, Enlarge, Halve, Out, Same, Stage
+from .stages import Attend, Enlarge, Halve, Out, Residual, Same, Stage
 
 
 def decode_with_gradient(autoencoder: Autoencoder, latents: Tensor, rows: int) -> Tensor:
@@ -26,7 +26,7 @@ def decode_with_gradient(autoencoder: Autoencoder, latents: Tensor, rows: int) -
     computed in the weights' dtype, autocast or not. With another padding than by zeros, blocks are checkpointed whole; a TAESD is left to
     autograd.
     Errors: ConfigError for latents of other channels, and for a gradient of the gradient.
-    Sources: recomputation from Chen et al. 2016, arXiv 1604.06174; global statistics as in runtime/striped.py.
+    Sources: recomputation from Chen et al. 2016, arXiv 1604.06174; global statistics as in runtime/strips.py.
     """
     decoder = autoencoder.decoder
     if not isinstance(decoder, Decoder) or latents.ndim != 4 or latents.shape[1] != autoencoder.latent_channels or not latents.numel():

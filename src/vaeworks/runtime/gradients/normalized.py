@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn import GroupNorm
-from ..maps import Convolved, Map, Statistics, Stored, affine, strips
+from ..lazy_maps import Convolved, Map, Statistics, Stored, affine, strips
 from .parameters import Gradients
 from .rows import around
 from .transposes import Denormalized, Sums, transposed

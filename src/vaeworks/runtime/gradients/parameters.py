@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...nn.filtering import F4, DoubledConv, Filtering
 from ...nn.winograd import filtered_backward
-from ..prepared import filters
+from ..conv_kernels import filters
 
 Parameter = tuple[nn.Module, str]
 """A layer, and the parameter's name in it."""

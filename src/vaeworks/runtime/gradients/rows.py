@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..maps import Map, Stored, sweep
+from ..lazy_maps import Map, Stored, sweep
 
 
 class Borrowed(Map):

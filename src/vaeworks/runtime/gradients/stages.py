@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...nn import GroupNorm, ResBlock, SpatialAttention
-from ..maps import Convolved, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, strips, sweep
+from ..lazy_maps import Convolved, Enlarged, Halved, Map, Normalized, Statistics, Stored, Sum, strips, sweep
 from .normalized import through
 from .parameters import Gradients, names_in
 from .rows import Borrowed, around, held, kept

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn import GroupNorm
-from ..maps import Map, Statistics
+from ..lazy_maps import Map, Statistics
 
 
 def transposed(conv: nn.Conv2d) -> nn.Conv2d:

@@ -1,0 +1,184 @@
+"""What a detector sees of images: their latents, what reconstruction changed, and what it changed in a network's features.
+
+VaeSight    through an autoencoder of ours
+PcaSight    through principal components, which scikit-learn fits: for tables, and as the plainest autoencoder
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...errors import DataError
+from ...images import check_finite, crop_to, pad_to_multiple, to_model_range
+from ...metrics.feature_spaces import weights_digest
+from ...models import Autoencoder
+from ...models.digest import model_digest
+from ...models.tiny import TinyBlock, TinyEncoder
+from ..codes import PIXELS_AT_ONCE, Track
+
+Array = NDArray[Any]
+Maps = Callable[[Tensor], Sequence[Tensor]]
+"""A frozen network: images n c h w in [-1,1] to feature maps n d_i h_i w_i, as features/backbones.py makes them."""
+
+EXPLAINED = 0.9
+"""Share of the variance that principal components keep."""
+
+ROUNDING = 64
+"""Units in the last place that are no difference."""
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Of n images h x w."""
+
+    error: Array
+    """n h w: squared difference to the reconstruction, mean over channels"""
+    latents: Array
+    """n c h' w'"""
+    features: Array | None
+    """n h w: squared distance to the reconstruction's features; None without features"""
+
+
+def batches(images: Array, track: Track = iter) -> Iterator[Array]:
+    """Images n c h w in parts that a network takes at once."""
+    step = max(1, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2]))
+    yield from track([images[i : i + step] for i in range(0, len(images), step)])
+
+
+class VaeExtractor:
+    """Through an autoencoder: images are uint8 n c h w of its channels, of any size, padded to its factor."""
+
+    def __init__(self, autoencoder: Autoencoder, features: Maps | None = None):
+        """features: a network that compares images with reconstructions; None: the autoencoder's own encoder."""
+        self.autoencoder, self.features = autoencoder.eval(), features
+        self.channels = autoencoder.config.in_channels
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Which networks these are, in hex."""
+        foreign = {} if self.features is None else {"features": features_digest(self.features)}
+        return {"model": model_digest(self.autoencoder)} | foreign
+
+    @torch.inference_mode()
+    def latents(self, images: Array) -> Array:
+        """The posteriors' means, float32 n c h/f w/f."""
+        return self._mean(self._input(images))[0].float().cpu().numpy()
+
+    @torch.inference_mode()
+    def look(self, images: Array) -> Views:
+        """What is seen of images n c h w."""
+        x = self._input(images)
+        mean, own = self._mean(x)
+        recon = check_finite(self.autoencoder.decode(mean), "decoded images").clamp(-1, 1)
+        height, width = images.shape[-2:]
+        before, after = (own, self._mean(recon)[1]) if self.features is None else (self.features(x.float()), self.features(recon.float()))
+        changed = torch.stack([_resized(_distance(a, b), x) for a, b in zip(before, after, strict=True)]).mean(0)
+        error = (x - recon).float().square().mean(1)
+        return Views(*(_numpy(v) for v in (crop_to(error, height, width), mean, crop_to(changed, height, width))))
+
+    @torch.inference_mode()
+    def patches(self, images: Array) -> Array:
+        """The encoder's last two maps, averaged over 3x3 neighbours, at the latents' resolution: float32 n d h/f w/f.
+
+        Source: PatchCore, Roth et al. 2021 (arXiv 2106.08265), which takes an ImageNet classifier's.
+        """
+        mean, seen = self._mean(self._input(images))
+        size = mean.shape[-2], mean.shape[-1]
+        pooled = [F.adaptive_avg_pool2d(F.avg_pool2d(s.float(), 3, 1, 1, count_include_pad=False), size) for s in seen[-2:]]
+        return torch.cat(pooled, 1).cpu().numpy()
+
+    def _input(self, images: Array) -> Tensor:
+        x = to_model_range(torch.from_numpy(np.ascontiguousarray(images)))
+        return pad_to_multiple(x, self.autoencoder.downsample_factor).to(self.autoencoder.device, self.autoencoder.dtype)
+
+    def _mean(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        with _watched(_taps(self.autoencoder)) as seen:
+            return check_finite(self.autoencoder.encode(x).mean, "encoded latents"), seen
+
+
+class PcaExtractor:
+    """Through principal components of images n c h w, whatever their values: latents are n k 1 1, and there are no features."""
+
+    digests: dict[str, str] = {}  # noqa: RUF012
+
+    def __init__(self, mean: Array, components: Array):
+        """mean: d values; components: k d."""
+        self.mean, self.components = mean, components
+
+    @classmethod
+    def fitted(cls, images: Array, explained: float = EXPLAINED) -> PcaExtractor:
+        """Errors: DataError where all images are equal."""
+        from sklearn.decomposition import PCA
+
+        rows = images.reshape(len(images), -1)
+        rows = rows if rows.dtype == np.float64 else rows.astype(np.float32)
+        if (rows == rows[0]).all():
+            raise DataError(f"all {len(rows)} normals that the detector is fitted on are equal; give some that differ")
+        pca = PCA(explained, svd_solver="full").fit(rows)
+        return cls(pca.mean_, pca.components_)
+
+    def latents(self, images: Array) -> Array:
+        """Coordinates, n k 1 1."""
+        return ((images.reshape(len(images), -1) - self.mean) @ self.components.T)[:, :, None, None]
+
+    def look(self, images: Array) -> Views:
+        """What is seen of images n c h w."""
+        latents = self.latents(images)
+        recon = (latents[:, :, 0, 0] @ self.components + self.mean).reshape(images.shape)
+        off = images - recon
+        rows = images.reshape(len(images), -1)
+        rounding = ROUNDING * np.finfo(recon.dtype).eps * (np.abs(rows).max(1) + np.abs(self.mean).max())
+        off[np.abs(off) <= rounding[:, None, None, None]] = 0  # where all components are kept, nothing else is left
+        return Views((off**2).mean(1), latents, None)
+
+
+def features_digest(features: Maps) -> str:
+    """Which network it is, in hex; the name of one that is no module of PyTorch's."""
+    if isinstance(features, nn.Module):
+        return weights_digest(features)
+    return hashlib.sha256(getattr(features, "__qualname__", type(features).__name__).encode()).hexdigest()
+
+
+def _taps(autoencoder: Autoencoder) -> list[nn.Module]:
+    """The encoder's modules that are looked at: the ends of its levels, and its middle."""
+    encoder = autoencoder.encoder
+    if not isinstance(encoder, TinyEncoder):
+        return [*encoder.levels, encoder.middle]
+    layers = list(encoder.layers)
+    return [a for a, b in pairwise(layers) if isinstance(a, TinyBlock) and not isinstance(b, TinyBlock)]
+
+
+@contextmanager
+def _watched(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """A list that what these modules return is added to."""
+    seen: list[Tensor] = []
+    hooks = [module.register_forward_hook(lambda _module, _args, output: seen.append(output)) for module in modules]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distance of features n d h w, each of length one as in LPIPS: n h w."""
+    return (F.normalize(a.float(), dim=1, eps=1e-6) - F.normalize(b.float(), dim=1, eps=1e-6)).square().sum(1)
+
+
+def _resized(maps: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(maps[:, None], like.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+def _numpy(tensor: Tensor) -> Array:
+    return tensor.float().cpu().numpy()

@@ -1,0 +1,109 @@
+"""Images and masks of folders, all of one size, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from ...data import ImageFile
+from ...data.image_ref import ImageRef, open_place
+from ...data.labels import find_labels, find_masks
+from ...errors import DataError
+from ...images import marked, square, to_uint8
+from ..codes import Track
+from .methods import Truth
+
+Array = NDArray[Any]
+
+GOOD = "good"
+"""The class of normal images, by the name of its folder, as MVTec AD has it."""
+
+ANOMALOUS = "anomalous"
+"""The class of images of which nothing but their masks is known."""
+
+
+def read_images(files: Sequence[ImageFile], size: int | None, channels: int, track: Track = iter) -> NDArray[np.uint8]:
+    """uint8 n c h w. size: side of the middle squares that images become; None: they are taken as they are.
+
+    Errors: those of `check_sizes`.
+    """
+    check_sizes(files, size)
+    images = (open_place(file.path, channels) for file in track(files))
+    return np.stack([(to_uint8(image) if size is None else square(image, size)).numpy() for image in images])
+
+
+def check_sizes(files: Sequence[ImageFile], size: int | None) -> None:
+    """Errors: DataError where images differ in size and no size is given."""
+    first = files[0]
+    for file in files if size is None else ():
+        if (file.width, file.height) != (first.width, first.height):
+            raise DataError(
+                f"images must have one size: {first.path} is {first.width}x{first.height}, {file.path} is {file.width}x{file.height}; "
+                f"--size PX takes the middle square of each, resized"
+            )
+
+
+def class_labels(files: Sequence[ImageFile], how: str | None) -> tuple[str, ...] | None:
+    """A class per image, GOOD being normal; by default that of the folder, if one is called so. None where nothing is known."""
+    if how is not None:
+        return find_labels(files, how)
+    folders = tuple(Path(str(file.path)).parent.name for file in files)
+    return folders if GOOD in folders else None
+
+
+def labels_by_masks(files: Sequence[ImageFile], masks: Path) -> tuple[str, ...]:
+    """ANOMALOUS for images whose mask marks a pixel, GOOD for all others. Errors: those of `find_masks`; DataError for a broken mask."""
+    places = find_masks(files, masks) or ()
+    return tuple(GOOD if place is None or not marked(open_place(place, 1)).any() else ANOMALOUS for place in places)
+
+
+def read_truth(files: Sequence[ImageFile], labels: Sequence[str], masks: Path | None, size: int | None) -> Truth:
+    """What is known of test images that are read with `size` as `read_images` does.
+
+    masks: a folder with a mask for anomalous images, by name, in a subfolder for each class where there are such (images.marked says
+    what they mark). Errors: those of `check_sizes`; DataError for a mask of another size than its image's, where there is none at all,
+    or where none marks anything.
+    """
+    check_sizes(files, size)
+    anomalous = np.array([label != GOOD for label in labels])
+    if masks is None or not anomalous.any():
+        return Truth(anomalous)
+    places = _mask_places(files, labels, masks)
+    found = np.zeros((len(files), *((files[0].height, files[0].width) if size is None else (size, size))), dtype=bool)
+    marks = False
+    for i, place in enumerate(places):
+        if place is not None:
+            whole = _mask(files[i], place)
+            marks = marks or bool(whole.any())
+            found[i] = whole if size is None else ImageOps.fit(Image.fromarray(whole), (size, size), Image.Resampling.NEAREST)
+    if not marks:
+        raise DataError(f"no mask in {str(masks)!r} marks anything; what is anomalous must be white in it")
+    return Truth(anomalous, found, ~anomalous | np.array([place is not None for place in places]))
+
+
+def _mask_places(files: Sequence[ImageFile], labels: Sequence[str], masks: Path) -> list[ImageRef | None]:
+    """Where masks have folders by class, classes are looked up one by one: MVTec AD's images are called 000 in each of them."""
+    classes = sorted(set(labels) - {GOOD})
+    folders = [masks / label for label in classes if (masks / label).is_dir()]
+    if not folders:
+        bad = [file for file, label in zip(files, labels, strict=True) if label != GOOD]
+        found = dict(zip((str(file.path) for file in bad), find_masks(bad, masks) or (), strict=True))
+        return [found.get(str(file.path)) for file in files]
+    places: list[ImageRef | None] = [None] * len(files)
+    for folder in folders:
+        rows = [i for i, label in enumerate(labels) if label == folder.name]
+        for i, place in zip(rows, find_masks([files[i] for i in rows], folder) or (), strict=True):
+            places[i] = place
+    return places
+
+
+def _mask(file: ImageFile, place: ImageRef) -> NDArray[np.bool_]:
+    mask = open_place(place, 1)
+    if mask.size != (file.width, file.height):
+        raise DataError(f"mask {place} is {mask.width}x{mask.height}, its image {file.path} is {file.width}x{file.height}; make them equal")
+    return marked(mask).numpy()

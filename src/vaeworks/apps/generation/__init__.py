@@ -1,0 +1,1 @@
+"""Pictures from latents: paths, variants, samples, and how they compare with real ones."""

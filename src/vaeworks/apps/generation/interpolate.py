@@ -1,0 +1,196 @@
+"""Between two pictures or more: paths through latent space, and how natural they are beside a cross-fade of the pixels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import ConfigError
+from ...images import to_model_range
+from ...runtime import Codec
+from ..codes import Code, Track, decode_picture, encode_picture
+from .vary import latent_scale
+
+PARALLEL = 1e-4
+"""Sine of the angle between two codes below which an arc is a line, or has no plane."""
+
+Way = Callable[[Code, Code, float], Tensor]
+"""Latents c h w at a time in [0,1] between two codes."""
+
+
+def linear(a: Code, b: Code, t: float) -> Tensor:
+    """The straight line between the means: latents c h w, of unequal ends shorter in its middle than either."""
+    return torch.lerp(a.mean, b.mean, t)
+
+
+def spherical(a: Code, b: Code, t: float) -> Tensor:
+    """The great circle about the latents' origin, the norm going evenly from one end's to the other's: latents c h w.
+
+    Where an end is 0, or one number alone, there is no direction, and where both are nearly parallel no difference: then it is the
+    straight line. Opposite ends have no great circle of their own: it goes through a direction that depends on the first end alone (its
+    elements shifted by one, made orthogonal).
+    Source: Shoemake 1985 (slerp); White 2016 (arXiv 1609.04468), for latents that are normal.
+    """
+    x, y = a.mean.double().flatten(), b.mean.double().flatten()
+    p, q = x.norm(), y.norm()
+    if min(p, q) == 0 or len(x) == 1:
+        return linear(a, b, t)
+    u, v = x / p, y / q
+    across = v - (u @ v) * u
+    if across.norm() < PARALLEL:
+        if u @ v > 0:
+            return linear(a, b, t)
+        across = torch.roll(u, 1)
+        across = across - (u @ across) * u
+        if across.norm() < PARALLEL:  # all elements are equal
+            across = torch.eye(len(u), 1, dtype=u.dtype)[:, 0] - u[0] * u
+    across = across / across.norm()
+    angle = t * torch.atan2((v @ across).abs(), u @ v)
+    return (torch.lerp(p, q, t) * (angle.cos() * u + angle.sin() * across)).float().reshape(a.mean.shape)
+
+
+def posterior(a: Code, b: Code, t: float) -> Tensor:
+    """The mean of the Gaussian that minimizes (1 - t) KL(q|a) + t KL(q|b) over q: latents c h w.
+
+    Precisions are mixed, 1/s² = (1 - t) / s_a² + t / s_b², and means in their measure: an element of which one picture says more follows
+    that picture longer. With equal stds it is the straight line. This is the exponential geodesic of the two posteriors (Amari & Nagaoka
+    2000, section 3.5; Heskes 1998, logarithmic pools). It was chosen over the geodesic of Fisher's metric (a half circle of the half
+    plane, Costa et al. 2015), on which a mean that is many stds away stays at its ends and jumps in the middle.
+    Errors: ConfigError where latents are points, which have no precision.
+    """
+    if not (a.std.any() and b.std.any()):
+        raise ConfigError("path 'posterior' weighs by the posterior's std, and this model's latents are points; take linear or spherical")
+    high = torch.maximum(a.std, b.std).double()
+    wa, wb = (1 - t) * (high / a.std.double()).square(), t * (high / b.std.double()).square()
+    return ((wa * a.mean + wb * b.mean) / (wa + wb)).float()
+
+
+PATHS: dict[str, Way] = {"linear": linear, "spherical": spherical, "posterior": posterior}
+"""Paths by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A picture on the way, and the cross-fade of the pixels at the same time."""
+
+    pixels: Tensor
+    """uint8 c height width"""
+    fade: Tensor
+    """likewise"""
+    segment: int
+    t: float
+    """in [0,1] of its segment"""
+    norm: float
+    """|z| over the even mixture of both ends' norms: 1 where latents stay as long as encoded ones are"""
+    norm_independent: float
+    """the same for the straight line between two independent directions: what shrinking is to be expected"""
+    recon: float
+    """root mean square of E(D(z)) - z, in stds of the latents' channels: how far the encoder is from agreeing"""
+    recon_fade: float
+    """the same for the encoded cross-fade"""
+    contrast: float
+    """std of the pixels over the even mixture of both ends'"""
+    contrast_fade: float
+    ghost: float
+    """share of the pixels' variance that a mixture of both ends explains: a cross-fade has 1"""
+
+    def figures(self) -> dict[str, Any]:
+        """All but the pictures."""
+        return {name: value for name, value in asdict(self).items() if name not in ("pixels", "fade")}
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolation:
+    """A path through all pictures."""
+
+    frames: tuple[Frame, ...]
+    length: tuple[float, ...]
+    """of each segment: way of the pixels over the distance of its ends; a cross-fade has 1"""
+    largest: tuple[float, ...]
+    """of each segment: its largest step, as a share of that way; even steps have 1 / steps"""
+
+    def chart(self) -> str:
+        """Norm and E(D(z)) - z along the path, beside what they are to be compared with, as an SVG.
+
+        Errors: MissingExtraError without matplotlib.
+        """
+        from ...pages.page import line_chart
+
+        at = [frame.segment + frame.t for frame in self.frames]
+        fields = {
+            "norm": "norm", "norm, independent ends": "norm_independent", "E(D(z)) - z": "recon", "the same of a cross-fade": "recon_fade",
+        }  # fmt: skip
+        lines = {name: (at, [getattr(frame, field) for frame in self.frames]) for name, field in fields.items()}
+        return line_chart(lines, "image", "share of the ends'; stds")
+
+
+def interpolate(codec: Codec, images: Sequence[Tensor], steps: int = 8, path: str = "linear", track: Track = iter) -> Interpolation:
+    """Pictures on the way through images uint8 c h w of one size, `steps` steps from each to the next.
+
+    Errors: ConfigError for fewer than two images, unlike sizes, an unknown path, or a path that the model's latents cannot have.
+    """
+    if path not in PATHS:
+        raise ConfigError(f"path {path!r} is not known; choose from {', '.join(PATHS)}")
+    if len(images) < 2 or steps < 1:
+        raise ConfigError(f"a path needs two images (there are {len(images)}) and one step (steps is {steps}) at least")
+    if len({image.shape for image in images}) > 1:
+        raise ConfigError("images must have one size; resize them to the first one's")
+    codes = [encode_picture(codec, image) for image in images]
+    scale = latent_scale(codec.autoencoder, [code.mean for code in codes])[:, None, None]
+    PATHS[path](codes[0], codes[1], 0.5)  # what cannot be is told before the work
+    frames = []
+    for segment, i in track([(s, i) for s in range(len(codes) - 1) for i in range(steps + 1) if i or not s]):
+        ends, t = segment, i / steps
+        z = PATHS[path](codes[ends], codes[ends + 1], t)
+        frames.append(_frame(codec, z, codes[ends : ends + 2], images[ends : ends + 2], ends, t, scale))
+    lengths, largest = [], []
+    for start in range(0, len(frames) - 1, steps):
+        pictures = [frame.pixels for frame in frames[start : start + steps + 1]]
+        way = [_distance(one, other) for one, other in itertools.pairwise(pictures)]
+        apart = _distance(pictures[0], pictures[-1])
+        lengths.append(sum(way) / apart if apart else float("nan"))
+        largest.append(max(way) / sum(way) if sum(way) else float("nan"))
+    return Interpolation(tuple(frames), tuple(lengths), tuple(largest))
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    return (a.double() - b.double()).norm().item()
+
+
+def _frame(codec: Codec, z: Tensor, ends: Sequence[Code], images: Sequence[Tensor], segment: int, t: float, scale: Tensor) -> Frame:
+    a, b = ends
+    pixels = decode_picture(codec, z, a.height, a.width)
+    fade = torch.lerp(images[0].float(), images[1].float(), t).round().to(torch.uint8)
+    faded = encode_picture(codec, fade).mean
+    p, q = a.mean.norm().item(), b.mean.norm().item()
+    even = (1 - t) * p + t * q
+    spread = (1 - t) * images[0].float().std() + t * images[1].float().std()
+    return Frame(
+        pixels, fade, segment, t,
+        norm=z.norm().item() / even if even else float("nan"),
+        norm_independent=(((1 - t) * p) ** 2 + (t * q) ** 2) ** 0.5 / even if even else float("nan"),
+        recon=_disagreement(codec, z, scale), recon_fade=_disagreement(codec, faded, scale),
+        contrast=(pixels.float().std() / spread).item(), contrast_fade=(fade.float().std() / spread).item(),
+        ghost=_explained(pixels, images),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _disagreement(codec: Codec, z: Tensor, scale: Tensor) -> float:
+    """Root mean square of E(D(z)) - z in stds, for latents c h w; the decoder's output is not rounded."""
+    again = codec.encode(codec.decode(z[None]).float().clamp(-1, 1)).mean[0].float().cpu()
+    return ((again - z) / scale).square().mean().sqrt().item()
+
+
+def _explained(pixels: Tensor, images: Sequence[Tensor]) -> float:
+    """R² of the best mixture of both ends, with a constant, as this picture."""
+    x = to_model_range(pixels).double().flatten()
+    basis = torch.stack([torch.ones_like(x), *(to_model_range(image).double().flatten() for image in images)], 1)
+    rest = x - basis @ torch.linalg.lstsq(basis, x[:, None], driver="gelsd").solution[:, 0]
+    variance = (x - x.mean()).square().sum()
+    return 1 - (rest.square().sum() / variance).item() if variance > 0 else 1.0

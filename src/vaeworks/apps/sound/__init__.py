@@ -1,7 +1,0 @@
-"""Sound through an autoencoder of spectrograms, and pictures of spectrograms back to sound."""
-
-from .griffin_lim import audible, griffin_lim, magnitudes
-from .listen import SoundDistances, Heard, listen
-from .sheet import sheet
-
-__all__ = ["SoundDistances", "Heard", "audible", "griffin_lim", "listen", "magnitudes", "sheet"]

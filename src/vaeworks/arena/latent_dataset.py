@@ -1,0 +1,189 @@
+"""A data set in a latent space: encoded once, standardized, in tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import dumps
+from ..errors import ConfigError, DataError, FormatError
+from ..files.arrays import read_array
+from ..files.atomic import atomic, map_file, read_json, write_text
+from ..images import from_model_range, to_model_range
+from ..models import Posterior
+from .image_cache import ArenaImages, Progress
+from .space import Space
+
+BATCH = 64
+"""Images that go through a VAE together."""
+
+MEAN, STD, FACTS = "mean.npy", "std.npy", "encoded.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Posteriors of all images, as the generator is given them."""
+
+    space: Space
+    mean: np.ndarray
+    """n c h w, float32, mapped"""
+    std: np.ndarray | None
+    """of n c h w; None where posteriors are points"""
+    centre: Tensor
+    """mean of what the generator sees, by channel, over samples of all posteriors: c 1 1"""
+    spread: Tensor
+    """its standard deviation"""
+    patch: int
+    """side of the squares of latents that make a token"""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """c h w of latents."""
+        c, h, w = self.mean.shape[1:]
+        return c, h, w
+
+    @property
+    def dimension(self) -> int:
+        """Numbers of an image's latents."""
+        return math.prod(self.shape)
+
+    @property
+    def token_width(self) -> int:
+        """Numbers of a token."""
+        return self.shape[0] * self.patch**2
+
+    def sample(self, rows: Sequence[int] | np.ndarray, noise: Tensor) -> Tensor:
+        """Tokens of samples of some images' posteriors: n k d. noise: standard normal, n c h w."""
+        latents = torch.from_numpy(np.array(self.mean[rows]))
+        if self.std is not None:
+            latents = torch.addcmul(latents, torch.from_numpy(np.array(self.std[rows])), noise)
+        return self.tokens((self.space.seen(latents) - self.centre) / self.spread)
+
+    def images(self, tokens: Tensor) -> Tensor:
+        """Pictures of tokens n k d that a generator has made: uint8 n c size size."""
+        z = self.untokens(tokens.cpu().float())
+        return self.decode(self.space.unseen(z * self.spread + self.centre))
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures of latents n c h w: uint8, on the CPU. What is no number becomes gray."""
+        parts = [
+            from_model_range(self.space.decode(part.to(self.space.device)).nan_to_num(0.0, 1.0, -1.0)).cpu()
+            for part in latents.split(BATCH)
+        ]
+        return torch.cat(parts)
+
+    def tokens(self, z: Tensor) -> Tensor:
+        """n c h w to n k d: every square of `patch` places is a token."""
+        return torch.nn.functional.pixel_unshuffle(z, self.patch).flatten(2).transpose(1, 2)
+
+    def untokens(self, tokens: Tensor) -> Tensor:
+        """The inverse of `tokens`."""
+        side = math.isqrt(tokens.shape[1])
+        return torch.nn.functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (side, side)), self.patch)
+
+
+def patch_for(shape: tuple[int, int, int], tokens: int, name: str) -> int:
+    """Side of the squares of latents that make a token, so that there are so many.
+
+    Errors: ConfigError where latents c h w cannot be cut like that.
+    """
+    side = math.isqrt(tokens)
+    if shape[1] % side or shape[1] < side:
+        fitting = [n**2 for n in range(1, shape[1] + 1) if shape[1] % n == 0]
+        raise ConfigError(
+            f"the latents of {name} are {shape[1]}x{shape[2]}, which cannot be cut into {side}x{side} tokens (tokens (={tokens})); "
+            f"{', '.join(map(str, fitting))} are possible, or larger images"
+        )
+    return shape[1] // side
+
+
+def place_of(space: Space, pictures: ArenaImages, folder: Path) -> Path:
+    """Where pictures in a space are kept below a folder."""
+    return folder / f"{space.digest[:16]}-{pictures.digest[:16]}"
+
+
+def encode(space: Space, pictures: ArenaImages, folder: Path, tokens: int, name: str, progress: Progress | None = None) -> Encoded:
+    """Encode all pictures once, into a folder; what is there of the same space and pictures is taken.
+
+    Errors: ConfigError for a space of other images or latents that do not give so many tokens; DataError for latents that are not finite,
+    or constant; VaeworksError where the disk is full.
+    """
+    if space.channels != pictures.pixels.shape[1]:
+        raise ConfigError(
+            f"{name} is of images with {space.channels} channels, the arena's have {pictures.pixels.shape[1]}; "
+            "put models of one kind into an arena"
+        )
+    patch_for(space.shape(pictures.size), tokens, name)
+    place = place_of(space, pictures, folder)
+    if not (place / FACTS).exists():
+        with atomic(place, overwrite=True) as temporary:
+            temporary.mkdir()
+            _encode(space, pictures, temporary, name, progress)
+    return open_encoded(space, pictures, folder, tokens, name)
+
+
+def open_encoded(space: Space, pictures: ArenaImages, folder: Path, tokens: int, name: str) -> Encoded:
+    """What `encode` has left.
+
+    Errors: FormatError where it has not been there; ConfigError for latents that do not give so many tokens.
+    """
+    place = place_of(space, pictures, folder)
+    facts = read_json(place / FACTS)
+    mean = read_array(place / MEAN, mapped=True)
+    try:
+        std = read_array(place / STD, mapped=True) if facts["variance"] else None
+        centre, spread = (torch.tensor(facts[key], dtype=torch.float32)[:, None, None] for key in ("centre", "spread"))
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise FormatError(f"{place / FACTS} does not say how latents are standardized ({error}); delete {place}") from None
+    shape = (pictures.count, *space.shape(pictures.size))
+    if any(array.shape != shape for array in (mean, *([std] if std is not None else []))) or not len(centre) == len(spread) == shape[1]:
+        raise FormatError(f"{place} holds latents of other shapes than n c h w {shape}; delete it, and they are encoded again")
+    return Encoded(space, mean, std, centre, spread, patch_for(space.shape(pictures.size), tokens, name))
+
+
+@torch.inference_mode()
+def _encode(space: Space, pictures: ArenaImages, folder: Path, name: str, progress: Progress | None) -> None:
+    shape = (pictures.count, *space.shape(pictures.size))
+    mean = map_file(folder / MEAN, shape, np.float32)
+    std: np.ndarray | None = None
+    total, squares = torch.zeros(shape[1], dtype=torch.float64), torch.zeros(shape[1], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    for start in range(0, pictures.count, BATCH):
+        rows = slice(start, start + BATCH)
+        posterior: Posterior = space.encode(to_model_range(pictures.batch(rows)).to(space.device))
+        latents = posterior.mean.float().cpu()
+        mean[rows] = latents.numpy()
+        if not posterior.is_point:
+            if std is None:
+                std = map_file(folder / STD, shape, np.float32)
+            deviation = posterior.std.float().cpu()
+            std[rows] = deviation.numpy()
+            latents = torch.addcmul(latents, deviation, torch.randn(latents.shape, generator=generator))
+        z = space.seen(latents).double()
+        total += z.sum((0, 2, 3))
+        squares += z.square().sum((0, 2, 3))
+        if progress:
+            progress(min(start + BATCH, pictures.count), pictures.count)
+    count = shape[0] * shape[2] * shape[3]
+    centre = total / count
+    spread = (squares / count - centre.square()).clamp(min=0).sqrt()
+    if not (centre.isfinite().all() and spread.isfinite().all()):
+        raise DataError(f"latents of {name} are not finite; `vaeworks doctor` shows where")
+    if not (spread > 0).any():
+        raise DataError(f"latents of {name} are constant: it encodes every image alike, and there is nothing to learn")
+    spread[spread == 0] = 1.0  # a dead channel stays 0
+    facts = {
+        "space": space.digest,
+        "pictures": pictures.digest,
+        "variance": std is not None,
+        "centre": centre.tolist(),
+        "spread": spread.tolist(),
+    }
+    write_text(folder / FACTS, dumps(facts) + "\n")

@@ -1,0 +1,136 @@
+"""How far generated pictures are from real ones: distances in a stated feature space."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.subsets import some
+from ..errors import ConfigError, DataError
+from ..features.classifier import BATCH, NOISE, Classifier, trained
+from ..features.classifier import VERSION as CLASSIFIER_VERSION
+from ..files.arrays import read_array
+from ..files.atomic import atomic
+from ..images import to_model_range
+from ..metrics.feature_spaces import Features, load_features, weights_digest
+from ..metrics.frechet import FeatureMoments, moments, moments_distance
+from ..metrics.kernel import published_estimate
+from .image_cache import ArenaImages, Progress
+
+SELF = "classifier"
+"""Features of a classifier trained on the same images."""
+
+PER_CLASS = 100
+"""Images of a class, below which a classifier of one's own learns too little."""
+
+TIMES = 2
+"""Images for every dimension of the feature space, below which its covariance is noise."""
+
+LEAST = 256
+"""Images below which there is nothing to judge."""
+
+
+@dataclass(frozen=True)
+class SampleSetScore:
+    """One set of pictures, judged."""
+
+    fd_real: float
+    """Fréchet distance to all real images"""
+    fd_recon: float
+    """to the VAE's reconstructions of them: what the generator alone is to blame for"""
+    kd_real: float
+    """kernel distance to real images: without bias, and with more noise"""
+    recognized: float | None
+    """share of pictures whose class the classifier sees as it was asked for; None without a classifier"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+class Scorer:
+    """A feature space, and the real images in it."""
+
+    def __init__(self, pictures: ArenaImages, space: Features | Classifier, name: str, stated: str, folder: Path, device: torch.device):
+        self.pictures, self.space, self.name, self.stated, self.device = pictures, space, name, stated, device
+        key = hashlib.sha256(f"{pictures.digest} {stated}".encode()).hexdigest()[:16]
+        self.key = key
+        self.real = kept_array(folder / f"real-{key}.npy", lambda: self.features(pictures.batch(part) for part in parts(pictures.count)))
+        self.real_moments = moments(self.real)
+
+    @property
+    def dimensions(self) -> int:
+        """Of the feature space."""
+        return self.real.shape[1]
+
+    def features(self, parts: Iterable[Tensor]) -> np.ndarray:
+        """Of uint8 pictures, n c h w in parts: n d, float32."""
+        return np.concatenate([self.described(part)[0] for part in parts])
+
+    @torch.inference_mode()
+    def described(self, part: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+        """Features n d of uint8 pictures n c h w and, where there is a classifier, the classes that it sees: n."""
+        if isinstance(self.space, Classifier):
+            features, logits = self.space(to_model_range(part).to(self.device))
+            return features.float().cpu().numpy(), logits.argmax(1).cpu().numpy()
+        return np.stack([self.space(image) for image in part]), None
+
+    def score(self, features: np.ndarray, recon: FeatureMoments, recognized: float | None) -> SampleSetScore:
+        """Features n d of generated pictures against the real ones, and against reconstructions' moments."""
+        found = moments(features)
+        real = self.real[some(len(self.real), len(features))]
+        kernel = published_estimate(real, features) if len(real) == len(features) else float("nan")
+        return SampleSetScore(moments_distance(found, self.real_moments), moments_distance(found, recon), kernel, recognized)
+
+
+def parts(count: int) -> list[np.ndarray]:
+    """Row numbers in batches of about `BATCH`."""
+    return np.array_split(np.arange(count), max(1, -(-count // BATCH)))
+
+
+def kept_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array from its file, made and written where it is not there."""
+    if not path.exists():
+        with atomic(path, overwrite=True) as temporary, temporary.open("wb") as file:
+            np.save(file, make())
+    return read_array(path)
+
+
+def open_scorer(
+    pictures: ArenaImages, name: str, weights: Path | None, folder: Path, device: torch.device, progress: Progress | None = None
+) -> Scorer:
+    """The judge of these pictures. name: classifier, or what `load_features` takes; auto: the classifier where classes are large enough.
+
+    folder: where the classifier is kept. Errors: DataError for too few images, saying how many are needed; those of `load_features`.
+    """
+    if pictures.count < LEAST:
+        raise DataError(f"{pictures.count} images of {pictures.source!r} are too few to judge a generator by; give at least {LEAST}")
+    if name == "auto":
+        smallest = min(torch.bincount(pictures.labels, minlength=1).tolist())
+        name = SELF if len(pictures.classes) > 1 and smallest >= PER_CLASS else "statistics"
+    space: Features | Classifier
+    if name == SELF:
+        if weights is not None:
+            raise ConfigError(f"features {SELF!r} are trained on the images themselves, so features-weights (={weights}) must not be given")
+        space, accuracy = trained(pictures, folder, device, progress)
+        stated = (
+            f"classifier {CLASSIFIER_VERSION} trained on these images (noise up to {NOISE}), {accuracy:.1%} right on held-out ones, "
+            f"means of its last two levels, {weights_digest(space)}"
+        )
+    else:
+        space = load_features(name, weights, device)
+        stated = space.stated
+    judge = Scorer(pictures, space, name, stated, folder, device)
+    if pictures.count < TIMES * judge.dimensions:
+        raise DataError(
+            f"{pictures.count} images of {pictures.source!r} are too few for the {judge.dimensions} dimensions of features {name!r}; "
+            f"give at least {TIMES * judge.dimensions}, or --features statistics"
+        )
+    return judge

@@ -1,0 +1,1 @@
+"""Autoencoders that differ in one thing, and what a diffusion model makes of each."""

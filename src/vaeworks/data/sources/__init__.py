@@ -1,0 +1,1 @@
+"""Where images come from: folders, tars, the hub, streams, digits, sound."""

@@ -1,0 +1,103 @@
+"""Handwritten digits: scikit-learn's, which are on every machine, and files as MNIST is kept in (IDX).
+
+digits      1,797 images of 8 x 8 pixels, of ten classes
+FOLDER      of *-images-idx3-ubyte[.gz], with *-labels-idx1-ubyte[.gz] beside them where there are labels
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DataError
+from ...images import regular_file
+from ..synthetic.procedural import png
+
+DIGITS = "digits"
+"""What a source is called that is scikit-learn's digits."""
+
+IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+"""What the names of IDX files end with, before ".gz"."""
+
+
+MOST, MOST_IMAGES = 2**30 - 2**25, 2**22
+"""Bytes, and images, of an IDX file: those that are in use have less, and a packed one may claim anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digit:
+    """A place with one gray image of a set of digits, white on black."""
+
+    source: str
+    """DIGITS, or the path of a file of images"""
+    index: int
+
+    @property
+    def stem(self) -> str:
+        """The image's number."""
+        return f"{self.index:05d}"
+
+    def read_bytes(self) -> bytes:
+        """The image as a PNG."""
+        return png(_arrays(self.source)[0][self.index])
+
+    def __str__(self) -> str:
+        labels = _arrays(self.source)[1]
+        name = f"{self.stem}.png" if labels is None else f"{labels[self.index]}/{self.stem}.png"
+        return f"{self.source}/{name}"
+
+
+def digits(source: str = DIGITS) -> list[Digit]:
+    """All images of a source, in its order. Errors: DataError for a file that is not IDX, or labels that do not fit it."""
+    return [Digit(source, index) for index in range(len(_arrays(source)[0]))]
+
+
+def idx_files(folder: Path) -> list[Path]:
+    """Files of images that are IDX by their names, in order."""
+    return sorted(path for ending in ("", ".gz") for path in folder.glob(f"*{IMAGES}{ending}"))
+
+
+@cache
+def _arrays(source: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Images n h w and labels n."""
+    if source == DIGITS:
+        from sklearn.datasets import load_digits
+
+        found = load_digits()
+        return np.round(found.images * (255 / 16)).astype(np.uint8), found.target.astype(np.uint8)
+    path = Path(source)
+    images = _idx(path, 3)
+    beside = path.with_name(path.name.replace(IMAGES, LABELS))
+    if not beside.exists():
+        return images, None
+    labels = _idx(beside, 1)
+    if len(labels) != len(images):
+        raise DataError(f"{beside} has {len(labels)} labels, {path} has {len(images)} images; they belong to different sets")
+    return images, labels
+
+
+def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """What an IDX file holds. Errors: DataError."""
+    try:
+        with regular_file(path) as stored, gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored as file:
+            head = file.read(4 + 4 * dimensions)
+            zero, kind, count = struct.unpack(">HBB", head[:4])
+            shape = struct.unpack(f">{dimensions}I", head[4:])
+            claimed = math.prod(shape)
+            content = file.read(claimed + 1) if max(claimed, MOST // MOST_IMAGES * shape[0]) <= MOST else b""
+    except (OSError, EOFError, zlib.error, struct.error, DataError) as error:
+        raise DataError(f"{path} cannot be read as IDX: {error}") from None
+    if (zero, kind, count) != (0, 8, dimensions):
+        raise DataError(f"{path} is no IDX file of {dimensions} dimensions of bytes; its first bytes are {head[:4].hex()}")
+    if len(content) != claimed or not claimed:
+        has = f"has {'more' if len(content) > claimed else len(content)}" if content else f"at most {MOST:,} of {MOST_IMAGES:,} are read"
+        raise DataError(f"{path} says that it has {' x '.join(map(str, shape))} bytes, and {has}; fetch it again")
+    return np.frombuffer(content, np.uint8).reshape(shape)

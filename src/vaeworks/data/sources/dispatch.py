@@ -1,0 +1,117 @@
+"""What a data source is: the bundled photographs, images that are drawn, a folder, tars, a Hugging Face data set, or a stream of these.
+
+photos                                  the bundled photographs
+procedural[:COUNT[:SIZE[:SEED]]]        images that are drawn, labelled and masked
+digits                                  scikit-learn's handwritten digits, labelled
+sound:SRC, segments:SRC, stereo:SRC     spectrograms of sounds: files, or made[:COUNT[:SEED]] (sound.py)
+FOLDER, FILE                            images of a folder tree, or one; of a folder without images its tars, parquet or IDX files
+shards/{000..012}.tar, shards/*.tar     tars, as WebDataset lays them out
+hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]] a data set of the Hugging Face hub
+dataset:PATH[:SPLIT[:COLUMN]]           one on this machine: what `save_to_disk` wrote, a folder with parquet or other files
+stream:SOURCE                           tars or a data set, read from front to back instead of looked at whole
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...config.recorded import HUB, STREAM
+from ...errors import DataError
+from ...images import SUFFIXES
+from ..image_ref import ImageRef
+from ..synthetic.procedural import is_procedural, procedural_source
+from .digits import DIGITS, digits, idx_files
+from .folder import files_below, find_images
+from .hub import LOCAL, DatasetName, Shards, dataset_name, is_dataset_folder, rows
+from .sound import SEGMENTS, SOUND, STEREO, segments, sounds
+from .tar_stream import TarShards
+from .tars import all_tar_members, tar_files
+
+
+def is_stream(source: str | Path) -> bool:
+    """Whether a source is to be read from front to back."""
+    return str(source).startswith(STREAM)
+
+
+def find_places(source: str | Path) -> tuple[list[ImageRef], list[tuple[str, str]]]:
+    """Where the images of a source are, in its order, and (name, reason) of what is known to be unusable already.
+
+    Errors: DataError for a source that is missing or empty; MissingExtraError for a data set without `datasets`.
+    """
+    try:
+        return _found(source)
+    except (OSError, RuntimeError) as error:
+        raise _not_looked_at(source, error) from None
+
+
+def _not_looked_at(source: str | Path, error: Exception) -> DataError:
+    """What to say of names that are too long, of no home of that user, and of folders in each other by the thousand."""
+    return DataError(f"data source {str(source)[:300]!r} cannot be looked at: {getattr(error, 'strerror', None) or error}")
+
+
+def _found(source: str | Path) -> tuple[list[ImageRef], list[tuple[str, str]]]:
+    name = str(source)
+    if is_stream(name):
+        raise DataError(f"{name} is read from front to back, which only training can; leave {STREAM!r} away")
+    if name.startswith((HUB, LOCAL)):
+        dataset = dataset_name(name)
+        tars = tar_files(dataset.path) if dataset.kind == LOCAL else None
+        return _in_tars(tars, name, dataset.column) if tars else (list(rows(dataset)), [])
+    if is_procedural(name):
+        return list(procedural_source(name)), []
+    if name == DIGITS:
+        return list(digits()), []
+    if name.startswith(SOUND):
+        return list(sounds(name.removeprefix(SOUND))), []
+    if name.startswith(STEREO):
+        return list(sounds(name.removeprefix(STEREO), channels=2)), []
+    if name.startswith(SEGMENTS):
+        pieces, skipped = segments(name.removeprefix(SEGMENTS))
+        return list(pieces), skipped
+    root = Path(source).expanduser()
+    if root.is_dir():
+        if is_dataset_folder(root):
+            return list(rows(DatasetName(LOCAL, str(root)))), []
+        if images := files_below(root, SUFFIXES):
+            return list(images), []
+    if tars := tar_files(name):
+        return _in_tars(tars, name)
+    if root.is_dir() and files_below(root, (".parquet",)):
+        return list(rows(DatasetName(LOCAL, str(root)))), []
+    if root.is_dir() and (files := idx_files(root)):
+        return [digit for file in files for digit in digits(str(file))], []
+    return list(find_images(source)), []
+
+
+def _in_tars(tars: list[Path], name: str, field: str = "") -> tuple[list[ImageRef], list[tuple[str, str]]]:
+    members, skipped = all_tar_members(tars, field)
+    if not members:
+        what = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise DataError(f"no image in {len(tars)} tars of {name!r}; looked for {field or ' '.join(SUFFIXES)}{what}")
+    return list(members), skipped
+
+
+def open_shards(source: str) -> Shards | TarShards:
+    """The shards of a source that begins with `stream:`.
+
+    Errors: DataError for a source that cannot be streamed; MissingExtraError for a data set without `datasets`.
+    """
+    try:
+        name = streamed_dataset(source)
+        tars = tar_files(name.path) if name.kind == LOCAL else None
+    except (OSError, RuntimeError) as error:
+        raise _not_looked_at(source, error) from None
+    return TarShards(name, tars) if tars else Shards(name)
+
+
+def streamed_dataset(source: str) -> DatasetName:
+    """What a source that begins with `stream:` is to the library that reads it.
+
+    Errors: DataError for a source that cannot be streamed.
+    """
+    name = source.removeprefix(STREAM)
+    if name.startswith((HUB, LOCAL)):
+        return dataset_name(name)
+    if tar_files(name) or Path(name).expanduser().is_dir():
+        return DatasetName(LOCAL, str(Path(name).expanduser()))
+    raise DataError(f"{name!r} cannot be streamed; give tars, {HUB}OWNER/NAME or {LOCAL}PATH behind {STREAM!r}")

@@ -1,0 +1,351 @@
+"""Images in data sets of the Hugging Face `datasets` library: rows read in any order, or shard by shard as a stream."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ...config.recorded import HUB
+from ...errors import DataError, MissingExtraError
+from ...images import file_content
+from .row_files import Reach, folder_reach, shown
+from .tars import tar_files
+
+LOCAL = "dataset:"
+"""What a source begins with that is a data set on this machine; one of the hub begins with HUB."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetName:
+    """What a source says of a data set: where it is, and which split and column; empty where it does not say."""
+
+    kind: str
+    """HUB or LOCAL"""
+    path: str
+    """OWNER/NAME, or the data set's folder or tars"""
+    config: str = ""
+    split: str = ""
+    column: str = ""
+
+    def __str__(self) -> str:
+        return self.kind + self.path + (f"/{self.config}" if self.config else "")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRow:
+    """An image in a row of a data set."""
+
+    name: DatasetName
+    """with its split and column"""
+    index: int
+
+    @property
+    def stem(self) -> str:
+        """The row's number."""
+        return str(self.index)
+
+    def read_bytes(self) -> bytes:
+        """The encoded image. Errors: OSError; DataError for a row without one, or one that names a file outside of the data set."""
+        try:
+            value = _table(self.name)[self.index].column(0)[0].as_py()
+        except (OSError, DataError):
+            raise
+        except Exception as error:  # whatever the library and its readers report
+            raise DataError(_line(error)) from None
+        return encoded(value, _reach(self.name))
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.name.split}#{self.index}"
+
+
+def dataset_name(source: str) -> DatasetName:
+    """hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]] or dataset:PATH[:SPLIT[:COLUMN]], taken apart.
+
+    Errors: DataError for anything else.
+    """
+    if source.startswith(LOCAL):
+        path, split, column = source.removeprefix(LOCAL), "", ""
+        if not Path(path).expanduser().exists() and (match := re.fullmatch(r"(.+?):([\w.]*)(?::([^:/]+))?", path)):
+            path, split, column = match[1], match[2], match[3] or ""
+        path = str(Path(path).expanduser())
+        if not Path(path).exists() and not tar_files(path):
+            raise DataError(f"data set {path!r} does not exist; {HUB}OWNER/NAME is one of the hub")
+        return DatasetName(LOCAL, path, "", split, column)
+    match = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:/([^/:]+))?(?::([\w.]*))?(?::([^:/]+))?", source)
+    if match is None:
+        raise DataError(f"{source!r} is no data set; write {HUB}OWNER/NAME, {HUB}OWNER/NAME:SPLIT or {HUB}OWNER/NAME/CONFIG:SPLIT:COLUMN")
+    return DatasetName(HUB, match[1], *(word or "" for word in match.groups()[1:]))
+
+
+def is_dataset_folder(folder: Path) -> bool:
+    """Whether `save_to_disk` of the library has written this folder."""
+    return (folder / "dataset_dict.json").is_file() or ((folder / "state.json").is_file() and (folder / "dataset_info.json").is_file())
+
+
+def rows(name: DatasetName) -> list[DatasetRow]:
+    """Every row of a data set.
+
+    Errors: MissingExtraError without `datasets`; DataError for one that cannot be opened, or without a column of images.
+    """
+    name, dataset = _opened(name, streaming=False)
+    _tables[name] = _as_table(name, dataset)
+    return [DatasetRow(name, index) for index in range(len(dataset))]
+
+
+class Shards:
+    """A data set as a stream: the rows of any of its shards from any row on, in the order in which they are stored."""
+
+    def __init__(self, name: DatasetName):
+        self.name, dataset = _opened(name, streaming=True)
+        self._reach = _reach(name)
+        self.count: int = dataset.num_shards
+        self._dataset: Any = dataset
+
+    def rows(self, shard: int, start: int = 0) -> Iterator[tuple[str, bytes | DataError]]:
+        """(name, encoded image, or why there is none) of a shard's rows from number `start` on; what is before is read and dropped.
+
+        Errors: DataError where the shard cannot be read on.
+        """
+        part = self._dataset.shard(num_shards=self.count, index=shard)
+        values = iter(part.skip(start) if start else part)
+        for index in itertools.count(start):
+            name = f"{self.name}:{self.name.split}/{shard}#{index}"
+            try:
+                content = encoded(next(values)[self.name.column], self._reach)
+            except StopIteration:
+                return
+            except DataError as error:
+                yield name, error
+            except Exception as error:  # whatever the library, its readers and the network report
+                raise DataError(f"{name} and what follows cannot be read: {_line(error)}") from None
+            else:
+                yield name, content
+
+    def __getstate__(self) -> DatasetName:
+        return self.name
+
+    def __setstate__(self, name: DatasetName) -> None:
+        self.__init__(name)  # type: ignore[misc]
+
+
+def encoded(value: Any, reach: Reach = Reach()) -> bytes:  # noqa: B008
+    """The bytes of an image as the library stores it: bytes, or {"bytes", "path"} with one of the two.
+
+    reach: which files a path may name; without it none.
+    Errors: DataError where there is no image, or not here; those of networks where it cannot be had now.
+    """
+    content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if content is None and path is None:
+        raise DataError("no image in this row")
+    if content is None and isinstance(path, str):
+        return reach.content(path)
+    if not isinstance(content, bytes):
+        raise DataError(f"a {type(path if content is None else content).__name__} in this row, where the bytes of an image should be")
+    return content
+
+
+@cache
+def _reach(name: DatasetName) -> Reach:
+    """Which files a data set may name."""
+    if name.kind == LOCAL:
+        return folder_reach(name.path) if Path(name.path).is_dir() else Reach()
+    import datasets
+
+    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(datasets.config.HF_CACHE_HOME, "hub"))
+    downloads = Path(datasets.config.HF_DATASETS_CACHE, "downloads")
+    return Reach(tuple(Path(os.path.realpath(p)) for p in (hub / f"datasets--{name.path.replace('/', '--')}", downloads)), hub=True)
+
+
+_tables: dict[DatasetName, Any] = {}
+"""Data sets that this process has open, as arrow tables of the column of images, so that nothing is decoded."""
+
+
+def _table(name: DatasetName) -> Any:
+    """The table of a data set with split and column."""
+    if name not in _tables:
+        _tables[name] = _as_table(*_opened(name, streaming=False))
+    return _tables[name]
+
+
+def _as_table(name: DatasetName, dataset: Any) -> Any:
+    return dataset.with_format("arrow", columns=[name.column])
+
+
+def _opened(name: DatasetName, streaming: bool) -> tuple[DatasetName, Any]:
+    """The data set, and its name with split and column."""
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", "datasets", "a Hugging Face data set") from None
+    try:
+        dataset, split = _load(datasets, name, streaming)
+    except DataError:
+        raise
+    except Exception as error:  # whatever the library, its readers and the network report
+        remedy = "check the name, the network (HF_HUB_OFFLINE) and, for a private one, 'hf auth login'" if name.kind == HUB else "check it"
+        raise DataError(f"data set {name} cannot be opened: {_line(error.__cause__ or error)}; {remedy}") from None
+    column = _image_column(dataset.features or {}, name, split)
+    if streaming:
+        dataset = dataset.select_columns([column]).decode(False)
+    return DatasetName(name.kind, name.path, name.config, split, column), dataset
+
+
+def _load(datasets: Any, name: DatasetName, streaming: bool) -> tuple[Any, str]:
+    """The data set's split, and which it is: the one asked for, `train`, or the only one."""
+    if name.kind == LOCAL and is_dataset_folder(Path(name.path)):
+        _check_saved(Path(name.path))
+        loaded = datasets.load_from_disk(os.path.abspath(name.path))
+        parts = loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
+        split = _split(list(parts), name)
+        dataset = parts[split]
+        dataset.data.validate(full=True)  # a file as it is in memory: a wrong place in it would be a place in ours
+        return dataset.to_iterable_dataset(num_shards=max(1, len(dataset.cache_files))) if streaming else dataset, split
+    if name.kind == LOCAL and not Path(name.path).is_dir():
+        raise DataError(f"data set {name.path!r} is no folder; give the one that it is in")
+    # a folder's name could be that of one of the library's formats, or of a data set of the hub; its path cannot
+    path, config = os.path.abspath(name.path) if name.kind == LOCAL else name.path, name.config or None
+    if name.kind == LOCAL:
+        _check_cards(Path(name.path))
+    with _only_own_files(datasets, _reach(name)):
+        builder = datasets.load_dataset_builder(path, config)
+        _check_files(builder, name)
+        split = _split(list(builder.info.splits or builder.config.data_files or ()), name)
+        if builder.name == "webdataset":  # what else is in its tars stays bytes, and is not given to torch.load, numpy and others
+            builder.__class__ = type("Images", (type(builder),), {"DECODERS": {}})
+        if streaming:
+            return builder.as_streaming_dataset(split=split), split
+        builder.download_and_prepare()
+        return builder.as_dataset(split=split), split
+
+
+READ = ("parquet", "arrow", "imagefolder", "json", "csv")
+"""The library's readers that are used for what is here: others hold no images, or follow links out of their files."""
+
+CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
+"""Files in which a data set says what it consists of."""
+
+CARD, HEAD = 2**24, 2**18
+"""Bytes of such a file, and of the YAML in it: 6,000 names of classes. Of crafted YAML the parser reads 90,000 a second."""
+
+
+def _check_cards(folder: Path) -> None:
+    """Errors: DataError for a card that would take the library's parser long, or much memory."""
+    for name in CARDS:
+        if not os.path.lexists(folder / name):
+            continue
+        try:
+            text = file_content(folder / name, CARD).decode(errors="replace")
+        except (OSError, DataError) as error:
+            raise DataError(f"{folder / name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        head = text.partition("\n---")[0] if name.endswith(".md") else "" if name.endswith(".json") else text
+        if len(head) > HEAD:
+            raise DataError(f"{folder / name} has {len(head):,} characters of YAML, more than the {HEAD:,} that are read; shorten it")
+        if re.search(r"[\r\n]{200}", text) or len(re.findall(r"(?m)(?:^|[\s,\[{:-])\*[\w-]", head)) > 50:
+            raise DataError(f"{folder / name} has hundreds of empty lines or references; delete it to read the data")
+
+
+def _check_saved(folder: Path) -> None:
+    """Errors: DataError for what `save_to_disk` would not have written: names of parts elsewhere."""
+    reach = folder_reach(str(folder))
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            names = json.loads(file_content(folder / "dataset_dict.json", CARD))["splits"]
+            parts = [Path(reach.file(_plain(name))) for name in names]
+        else:
+            parts = [folder]
+        for part in parts:
+            file_content(part / "dataset_info.json", CARD)
+            state = json.loads(file_content(part / "state.json", CARD))
+            files = [_plain(file["filename"]) for file in [*state["_data_files"], *(state.get("_indices_data_files") or ())]]
+            if len(set(files)) < len(files):  # a file of a few KB that is read as often as its name fits into 16 MiB
+                raise DataError("it names a file twice")
+            for file in files:
+                reach.check_file(str(Path(os.path.abspath(part), file)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{folder} is not as save_to_disk writes it: {getattr(error, 'strerror', None) or _line(error)}") from None
+
+
+def _plain(name: Any) -> str:
+    if not isinstance(name, str) or Path(name).name != name:
+        raise DataError(f"it names {shown(str(name))}")
+    return name
+
+
+@contextmanager
+def _only_own_files(datasets: Any, reach: Reach) -> Iterator[None]:
+    """While it lasts, the library looks for no files but the data set's own.
+
+    Patterns of files stand in a README, in YAML beside it, and behind names of configurations; all of them come through one function.
+    """
+    module, resolve = datasets.data_files, datasets.data_files.resolve_pattern
+
+    def checked(pattern: str, base_path: str, *arguments: Any, **options: Any) -> Any:
+        reach.check_pattern(str(pattern), str(base_path))
+        return resolve(pattern, base_path, *arguments, **options)
+
+    module.resolve_pattern = checked
+    try:
+        yield
+    finally:
+        module.resolve_pattern = resolve
+
+
+def _check_files(builder: Any, name: DatasetName) -> None:
+    """Errors: DataError for a reader that is not used, and for files of data that are not the data set's own."""
+    allowed = READ if name.kind == LOCAL else (*READ, "webdataset", "cache")
+    if builder.name not in allowed:
+        raise DataError(f"data set {name} is of the library's kind {builder.name}; those with images are {', '.join(READ)}, and tars")
+    for files in (builder.config.data_files or {}).values():
+        for file in files:
+            _reach(name).check_file(str(file))
+            if name.kind == LOCAL and builder.name != "imagefolder" and str(file).lower().endswith(".zip"):
+                raise DataError(f"{shown(str(file))} is packed; unpack it")
+
+
+def _split(names: list[str], name: DatasetName) -> str:
+    if name.split in names:
+        return name.split
+    if name.split:
+        raise DataError(f"data set {name} has no split {name.split!r}; it has {', '.join(names)}")
+    if "train" in names or len(names) == 1:
+        return "train" if "train" in names else names[0]
+    if not names:
+        raise DataError(f"data set {name} has no splits")
+    raise DataError(f"data set {name} has the splits {', '.join(names)}; choose one: {name}:{names[0]}")
+
+
+def _image_column(features: dict[str, Any], name: DatasetName, split: str) -> str:
+    """The column of images: the one asked for, or the only one whose type is an image, or else the only one of bytes."""
+    images = [column for column, kind in features.items() if getattr(kind, "_type", "") == "Image"]
+    return choose_column(images or [column for column, kind in features.items() if _holds_bytes(kind)], list(features), name, split)
+
+
+def choose_column(images: list[str], columns: list[str], name: DatasetName, split: str) -> str:
+    """The column that is asked for, or the only one of `images`. Errors: DataError."""
+    if name.column in images:
+        return name.column
+    if name.column:
+        raise DataError(f"column {name.column!r} of data set {name} holds no images; its columns are {', '.join(columns)}")
+    if not images:
+        raise DataError(f"data set {name} has no column of images; its columns are {', '.join(columns) or 'unknown'}")
+    if len(images) > 1:
+        raise DataError(f"data set {name} has several columns of images, {', '.join(images)}; choose one: {name}:{split}:{images[0]}")
+    return images[0]
+
+
+def _holds_bytes(kind: Any) -> bool:
+    if isinstance(kind, dict):
+        return _holds_bytes(kind.get("bytes"))
+    return getattr(kind, "dtype", "") in ("binary", "large_binary")
+
+
+def _line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -1,0 +1,217 @@
+"""Images in tar files, as WebDataset lays them out: read where they lie, never extracted.
+
+A sample is the members whose names are equal up to the first dot behind the last slash; what follows is the member's field.
+Source: the WebDataset format (github.com/webdataset/webdataset).
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import DataError
+from ...images import LARGEST_FILE, SUFFIXES, regular_file
+from .folder import files_below
+from .tar_headers import FOLDER, BrokenTarError, Member, read_members
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+"""Endings of tars that can only be read from their beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """An image within a tar file."""
+
+    tar: Path
+    name: str
+    offset: int
+    """of the member's first byte, in bytes"""
+    size: int
+    """in bytes"""
+
+    @property
+    def stem(self) -> str:
+        """The member's name without folder and ending."""
+        return Path(self.name).stem
+
+    def read_bytes(self) -> bytes:
+        """The encoded image. Errors: OSError; DataError where the tar ends too early."""
+        if self.size > LARGEST_FILE:
+            raise DataError(f"{self.size:,} bytes, more than the {LARGEST_FILE:,} that are read of one image")
+        with regular_file(self.tar) as file:
+            file.seek(self.offset)
+            content = file.read(self.size)
+        if len(content) < self.size:
+            raise DataError(f"{self.tar} ends within it")
+        return content
+
+    def __str__(self) -> str:
+        return f"{self.tar}/{self.name}"
+
+
+def tar_files(source: str) -> list[Path] | None:
+    """The tars that a source names: one file, braces as in {000..012} or {a,b}, wildcards, a folder with tars and no images.
+
+    None where it names no tar.
+    Errors: DataError for a name without a file, and for compressed tars, in which nothing can be found without reading all before it.
+    """
+    root = Path(source).expanduser()
+    try:
+        is_folder, is_file = root.is_dir(), root.exists()
+    except OSError:  # a name that is too long; in braces it may stand for shorter ones
+        is_folder = is_file = False
+    if is_folder:
+        found = [] if files_below(root, SUFFIXES) else files_below(root, (".tar", *COMPRESSED))
+    elif not source.lower().endswith((".tar", *COMPRESSED)):
+        return None
+    else:
+        found = [path for name in ([source] if is_file else expand_braces(source)) for path in _matches(name)]
+    if packed := [path for path in found if path.name.lower().endswith(COMPRESSED)]:
+        raise DataError(f"{packed[0]} is compressed, so that its images cannot be read in any order; unpack it to a plain .tar")
+    return found or None
+
+
+def _matches(name: str) -> list[Path]:
+    path = Path(name).expanduser()
+    found = [path] if _is_file(path) else sorted(filter(_is_file, _wild(path)))
+    if not found:
+        raise DataError(f"tar file {name!r} does not exist")
+    return found
+
+
+def _wild(path: Path) -> Iterator[Path]:
+    """What wildcards match. Through `**`, glob would follow links in circles; pathlib does not, but finds what is hidden."""
+    if "**" not in path.parts:
+        return map(Path, glob.iglob(str(path)))
+    root = Path(path.anchor)
+    found = root.glob(str(path.relative_to(root)))
+    return (hit for hit in found if not any(part.startswith(".") and part not in path.parts for part in hit.parts))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds what no name may
+        return False
+
+
+MOST_NAMES = 100_000
+"""Names that braces may stand for."""
+
+MOST_BRACES = 20
+
+
+def expand_braces(text: str) -> list[str]:
+    """shard-{008..010}.tar as shard-008.tar, shard-009.tar, shard-010.tar, and {a,b} as both, from left to right, as shells do.
+
+    Errors: DataError for what stands for more than MOST_NAMES names.
+    """
+    if len(text) > 4096:
+        raise DataError(f"{text[:100]!r} and what follows is longer than a path can be")
+    found, place = [""], 0
+    for count, match in enumerate(re.finditer(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", text)):
+        middle = _choices(*match.groups())
+        if count >= MOST_BRACES or middle is None or len(found) * len(middle) > MOST_NAMES:
+            raise DataError(f"{text[:100]!r} stands for more than {MOST_NAMES:,} names; name a folder, or use a wildcard")
+        found = [name + text[place : match.start()] + word for name in found for word in middle]
+        place = match.end()
+    return [name + text[place:] for name in found]
+
+
+def _choices(first: str | None, last: str | None, words: str | None) -> list[str] | None:
+    """What braces stand for; None if that is too much."""
+    if words is not None:
+        return words.split(",")
+    assert first is not None and last is not None
+    if max(len(first), len(last)) > 20 or abs(int(first) - int(last)) >= MOST_NAMES:
+        return None
+    step = 1 if int(first) <= int(last) else -1
+    width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
+    return [f"{number:0{width}}" for number in range(int(first), int(last) + step, step)]
+
+
+def tar_members(tar: Path, field: str = "") -> tuple[list[TarMember], list[tuple[str, str]]]:
+    """The images of a tar in its order, and (name, reason) of what cannot be used: links, further images of a sample, a torn end.
+
+    A sample with an image field as simple as `jpg` has no other image, so that `0001.seg.png` is none beside `0001.jpg`.
+    field: the images' field, where others are not meant.
+    Errors: DataError for a file that is no tar.
+    """
+    found: list[TarMember] = []
+    skipped: list[tuple[str, str]] = []
+    try:
+        for member in _members(tar):
+            name = member.name.removeprefix("./")
+            if not name.lower().endswith(SUFFIXES) or member.kind == FOLDER or any(part.startswith(".") for part in name.split("/")):
+                continue
+            if member.is_plain:
+                found.append(TarMember(tar, name, member.offset, member.size))
+            else:
+                skipped.append((f"{tar}/{name}", "a link or a sparse file within the tar"))
+    except BrokenTarError as error:
+        if not found:
+            raise DataError(f"{tar} is no tar file: {error}") from None
+        skipped.append((str(tar), f"{error}; what is in front of that is used"))
+    if field:
+        return [member for member in found if key_and_field(member.name)[1] == field.lower()], skipped
+    kept, others = _one_a_sample(found)
+    return kept, skipped + others
+
+
+def plain_members(tar: Path) -> Iterator[TarMember]:
+    """Files in a tar, in its order. Errors: BrokenTarError, behind all members before it; DataError for what cannot be opened."""
+    return (TarMember(tar, member.name, member.offset, member.size) for member in _members(tar) if member.is_plain)
+
+
+def _members(tar: Path) -> Iterator[Member]:
+    """Members of a tar. Errors: BrokenTarError; DataError for what cannot be opened."""
+    try:
+        with regular_file(tar) as file:
+            yield from read_members(file, os.fstat(file.fileno()).st_size)
+    except (OSError, DataError) as error:
+        raise DataError(f"{tar}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _one_a_sample(members: list[TarMember]) -> tuple[list[TarMember], list[tuple[str, str]]]:
+    kept: list[TarMember] = []
+    skipped: list[tuple[str, str]] = []
+    for key, sample in itertools.groupby(members, key=lambda member: key_and_field(member.name)[0]):
+        images = list(sample)
+        plain = [member for member in images if f".{key_and_field(member.name)[1]}" in SUFFIXES]
+        if not plain:  # names with dots of other meanings
+            kept += images
+            continue
+        kept.append(plain[0])
+        skipped += [(str(other), f"another image of sample {key}") for other in images if other is not plain[0]]
+    return kept, skipped
+
+
+def key_and_field(name: str) -> tuple[str, str]:
+    """0001 and seg.png of a/0001.seg.png, the former with its folder."""
+    folder, slash, last = name.rpartition("/")
+    key, _, field = last.partition(".")
+    return folder + slash + key, field.lower()
+
+
+def all_tar_members(tars: list[Path], field: str = "") -> tuple[list[TarMember], list[tuple[str, str]]]:
+    """`tar_members` of several tars, one after the other; one of several that is no tar is skipped.
+
+    Errors: DataError for a single file that is no tar.
+    """
+    found: list[TarMember] = []
+    skipped: list[tuple[str, str]] = []
+    for tar in tars:
+        try:
+            members, unused = tar_members(tar, field)
+        except DataError as error:
+            if len(tars) == 1:
+                raise
+            members, unused = [], [(str(tar), str(error))]
+        found += members
+        skipped += unused
+    return found, skipped

@@ -1,0 +1,1 @@
+"""Images and sounds that are made by formulas: data sets without files."""

@@ -1,0 +1,1 @@
+"""Whether a VAE fits the checkpoint it is used with."""

@@ -1,0 +1,181 @@
+"""Photographs through a VAE: as it would decode them itself, and what an application gives to it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ...config import AutoencoderConfig
+from ...data import photos
+from ...errors import ConfigError, DataError
+from ...images import from_model_range, open_image, to_model_range, to_uint8
+from ...models import Autoencoder
+
+PHOTOS = ("astronaut", "chelsea", "coffee", "china")
+"""Of the bundled photographs, those that are looked at: colourful, and of four kinds of subjects."""
+
+SIZE = 256
+"""Side of the squares that photographs become, in pixels."""
+
+SCALES = 0.6, 1.7
+"""Standard deviation of normalized latents, outside which a scale is certainly wrong: of these photographs good VAEs with their
+right scale have 0.86..1.28. It is about 1 only on average over many pictures."""
+
+Photos = Sequence[str | Path | Tensor] | None
+"""Image files, or uint8 tensors c h w of a size that the VAE takes; None: four bundled photographs."""
+
+Constants = tuple[float, float] | None
+"""(scaling_factor, shift_factor) that an application takes; None: those of the VAE itself."""
+
+
+@dataclass(frozen=True)
+class DecodedPhotos:
+    """Photographs, uint8 c h w each: as they are, decoded with what fits, decoded as an application would."""
+
+    originals: list[Tensor]
+    fitting: list[Tensor]
+    shown: list[Tensor]
+    own: list[Tensor]
+    """through the candidate's own encoder and decoder"""
+    latents: list[Tensor]
+    """1 c h/f w/f each, by the candidate's own encoder"""
+    latents_std: float
+    scale: float
+    shift: float
+    correlation: float | None
+
+
+@dataclass(frozen=True)
+class ReferenceDecode:
+    """What a diffusion model's own VAE makes of the photographs: it is the same for all candidates."""
+
+    autoencoder: Autoencoder
+    latents: list[Tensor]
+    pictures: list[Tensor]
+
+
+@torch.inference_mode()
+def make(autoencoder: Autoencoder, images: Photos = None) -> ReferenceDecode:
+    """Photographs through a VAE and back."""
+    autoencoder = _in_float32(autoencoder)
+    pixels = [to_model_range(photo[None]).to(autoencoder.device) for photo in read_photos(autoencoder, images)]
+    latents = [autoencoder.encode(x).mode() for x in pixels]
+    return ReferenceDecode(autoencoder, latents, [_decoded(autoencoder, x) for x in latents])
+
+
+@torch.inference_mode()
+def look(
+    made: ReferenceDecode | None,
+    candidate: Autoencoder,
+    constants: Constants,
+    images: Photos = None,
+    *,
+    known: bool = True,
+) -> DecodedPhotos:
+    """Encode and decode photographs as `fog` says; `made` is what its reference has made of the same images."""
+    if made is not None and _shape(made.autoencoder) != _shape(candidate):
+        names = made.autoencoder.config.name, candidate.config.name
+        raise ConfigError(f"the reference's latents are {names[0]}, this VAE's {names[1]}; they cannot be exchanged")
+    candidate = _in_float32(candidate)
+    originals = read_photos(candidate, images)
+    own = make(candidate, images)
+    maker, latents = (candidate, own.latents) if made is None else (made.autoencoder, [x.to(own.latents[0]) for x in made.latents])
+    seen = [_normalized(maker, x, constants) for x in latents]
+    std = torch.cat(seen).std().item()
+    if made is None and known:
+        seen = [candidate.normalize(x) for x in latents]
+    elif made is None and std and not SCALES[0] < std < SCALES[1]:
+        seen = [z / std for z in seen]
+    given = [_denormalized(candidate, z, constants) for z in seen]
+    correlation, scale, shift = _relation(torch.cat(own.latents), torch.cat(given))
+    alike = all(torch.allclose(x, y, rtol=1e-4, atol=1e-5) for x, y in zip(own.latents, given, strict=True))
+    return DecodedPhotos(
+        originals=originals,
+        fitting=own.pictures if made is None else made.pictures,
+        shown=own.pictures if alike else [_decoded(candidate, x) for x in given],
+        own=own.pictures,
+        latents=own.latents,
+        latents_std=std,
+        scale=scale,
+        shift=shift,
+        correlation=None if made is None else correlation,
+    )
+
+
+def _shape(autoencoder: Autoencoder) -> tuple[int, int, int]:
+    return autoencoder.latent_channels, autoencoder.downsample_factor, autoencoder.config.in_channels
+
+
+def _in_float32(autoencoder: Autoencoder) -> Autoencoder:
+    """Judged is the VAE, not the precision of a processor."""
+    return autoencoder if autoencoder.dtype == torch.float32 else copy.deepcopy(autoencoder).float()
+
+
+def read_photos(autoencoder: Autoencoder, images: Photos = None) -> list[Tensor]:
+    """Central squares of image files as uint8 c h w, resized to SIZE or the next smaller size that the VAE takes; tensors as they are.
+
+    Errors: DataError for a file that is no image, and for no files at all.
+    """
+    if images is None:
+        images = [path for name in PHOTOS for path in photos() if path.stem == name]
+    if not images:
+        raise DataError("no image is given; without any, the bundled photographs are looked at")
+    multiple = autoencoder.downsample_factor * autoencoder.config.latents_patch
+    side = max(SIZE // multiple, 1) * multiple
+    found = []
+    for path in images:
+        if isinstance(path, Tensor):
+            found.append(path)
+            continue
+        try:
+            picture = open_image(path, autoencoder.config.in_channels)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        found.append(to_uint8(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)))
+    return found
+
+
+def takes_constants(autoencoder: Autoencoder) -> bool:
+    """Whether applications normalize its latents with the checkpoint's constants: TAESDs have none, Flux.2's are in the file."""
+    return isinstance(autoencoder.config, AutoencoderConfig) and autoencoder.config.normalization != "batchnorm"
+
+
+def _normalized(autoencoder: Autoencoder, latents: Tensor, constants: Constants) -> Tensor:
+    """Latents as the diffusion model sees them, under an application's constants."""
+    if constants is None or not takes_constants(autoencoder):
+        return autoencoder.normalize(latents)
+    return (latents - constants[1]) * constants[0]
+
+
+def _denormalized(autoencoder: Autoencoder, z: Tensor, constants: Constants) -> Tensor:
+    """What an application gives to the decoder for what the diffusion model made."""
+    if constants is None or not takes_constants(autoencoder):
+        return autoencoder.denormalize(z)
+    return z / constants[0] + constants[1]
+
+
+def _decoded(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
+    pixels = autoencoder.decode(latents)
+    # what is no number becomes black; `judge` sees a constant
+    return from_model_range(pixels.nan_to_num(-1.0, 1.0, -1.0))[0].cpu()
+
+
+def _relation(expected: Tensor, given: Tensor) -> tuple[float, float, float]:
+    """(correlation, scale, shift) of the latents that are given, over those that the VAE would have made.
+
+    Correlation and scale are those of all channels, each about its mean; shift is that of one channel's mean, in standard
+    deviations, where it is farthest from 0.
+    """
+    means = [x.mean((0, 2, 3), keepdim=True) for x in (expected.double(), given.double())]
+    a, b = expected - means[0], given - means[1]
+    product, square, other = (a * b).sum().item(), a.square().sum().item(), b.square().sum().item()
+    if not (square > 0 and other > 0):
+        return 0.0, 1.0, 0.0
+    shifts = ((means[1] - means[0]) / a.square().mean().sqrt()).flatten()
+    return product / (square * other) ** 0.5, product / square, shifts[shifts.abs().argmax()].item()

@@ -1,0 +1,239 @@
+"""From photographs as a VAE decodes them to what is wrong, in figures, in words and as a picture."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ...images import grid
+from ...metrics import psnr
+from ...models import Autoencoder
+from .decode import Constants, DecodedPhotos, takes_constants
+
+# Thresholds lie between what was measured, on the photographs of `look` at 256 and 128 px, of sound VAEs and of planted faults.
+# Sound were: the linear start (models/init.py) as f8c4, f8c16, and as weak as f16c4 and f32c4; small-f8c4 and small-f8c16 after
+# 2.5 minutes of training, with two seeds each; TAEF2. Of latents k times too large, contrast is k times that of right ones below
+# k = 1 (k = 0.9: 0.88..0.92, 0.715: 0.71..0.73), saturation a little more (0.9: 0.90..0.94, 0.715: 0.72..0.79), and above 1
+# both saturate (k = 1.1: 1.06..1.08 and 1.04..1.07, 1.4: 1.21..1.28 and 1.13..1.25).
+FADED, HARSH = 0.87, 1.12
+"""Contrast or saturation, relative to that of the right latents, outside which a picture looks wrong. A factor of latents from
+0.9 to 1.15 stays inside; SDXL's VAE with SD 1's scale (0.715), and the other way round (1.4), do not."""
+
+LOSS = 3.0
+"""dB of PSNR that other latents may cost: k = 0.9 and 1.1 cost 0.4..1.6, another seed's VAE 1.7, a wrong VAE 14."""
+
+LIKENESS = 0.45
+"""Correlation of lightness between photographs and a VAE's own reconstructions, under which it reconstructs nothing: of sound
+VAEs the weakest has 0.72, an untrained one 0.10, and halves that do not belong together at most 0.19."""
+
+PALE = 0.6
+"""Standard deviation of lightness or colour in reconstructions, over that of the part of the original which they are correlated
+with, under which the decoder is at fault and not a loss of detail: the weakest sound VAE has 0.65, the next 0.76, and one that
+was given half of its colours 0.41..0.52."""
+
+COUSINS = 0.6
+"""Correlation of two VAEs' latents of the same pictures, above which they are of one kind up to a scale: VAEs from different
+seeds but one start have 0.93..0.95, with permuted channels 0.09."""
+
+CERTAIN = 0.1
+"""Relative difference of scales from which on the scale, and not the shift, is called the reason."""
+
+FLAT = 1.0
+"""Standard deviation in gray levels of 255, under which a decoded photograph is a constant."""
+
+TINY = 1e-6
+
+GRAY = 1.0
+"""Chroma, in units of Lab, below which a picture has no colours; JPEG's rounding alone makes some."""
+
+Lab = NDArray[np.floating]
+
+Kind = Literal["clear", "wrong scale", "wrong VAE", "broken"]
+
+
+@dataclass(frozen=True)
+class Fog:
+    """What decoding looks like, beside what it should look like: shares are of the originals, means over photographs."""
+
+    verdict: Kind
+    sentence: str
+    latents_std: float
+    """of the latents as the diffusion model sees them, under the checkpoint's constants: should be about 1"""
+    scale: float
+    """how many times the latents are of what the VAE expects"""
+    shift: float
+    """by how much the latents are above what the VAE expects, in standard deviations of the latter; of the worst channel"""
+    correlation: float | None
+    """of the VAE's latents with the reference's, on the same photographs; None without a reference"""
+    contrast: float
+    """standard deviation of Lab's lightness"""
+    saturation: float
+    """mean chroma in Lab"""
+    black: float
+    """lightness, 0..100, that 1 % of the pixels are below"""
+    white: float
+    """lightness, 0..100, that 1 % of the pixels are above"""
+    psnr: float
+    """dB, to the originals"""
+    fitting_contrast: float
+    """as `contrast`, when that is decoded which fits"""
+    fitting_saturation: float
+    fitting_psnr: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return asdict(self)
+
+
+def judge(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, *, known: bool = True) -> Fog:
+    """The verdict on what was looked at; arguments as in `fog`."""
+    originals, fitting, shown = (lab(pictures) for pictures in (seen.originals, seen.fitting, seen.shown))
+    contrast, saturation = _shares(shown, originals)
+    fitting_contrast, fitting_saturation = _shares(fitting, originals)
+    quality, fitting_quality = _psnr(seen.originals, seen.shown), _psnr(seen.originals, seen.fitting)
+    figures = f"contrast {contrast:.0%} and saturation {saturation:.0%} of the originals, {quality:.1f} dB"
+    fault = _own_fault(seen, originals)
+    clear = (
+        FADED <= contrast / fitting_contrast <= HARSH
+        and FADED <= saturation / fitting_saturation <= HARSH
+        and quality >= fitting_quality - LOSS
+    )
+    verdict: Kind
+    if fault:
+        verdict, sentence = "broken", f"broken: {fault}"
+    elif clear:
+        verdict, sentence = "clear", f"clear: {figures}{'' if known or seen.correlation is not None else _of_spread(seen)}"
+    elif seen.correlation is not None and seen.correlation < COUSINS:
+        verdict = "wrong VAE"
+        sentence = f"wrong VAE: {figures}; its latents are not those that the checkpoint was made for (correlation {seen.correlation:.2f})"
+    else:
+        verdict = "wrong scale"
+        sentence = f"{'foggy' if contrast < fitting_contrast else 'harsh'}: {figures}; {_of_scale(seen, candidate, constants, known)}"
+    return Fog(
+        verdict, sentence, seen.latents_std, seen.scale, seen.shift, seen.correlation,
+        contrast, saturation, _percentile(shown, 1), _percentile(shown, 99), quality,
+        fitting_contrast, fitting_saturation, fitting_quality,
+    )  # fmt: skip
+
+
+def _own_fault(seen: DecodedPhotos, originals: Lab) -> str:
+    """What is wrong with the candidate's reconstructions of its own latents; empty where nothing is."""
+    if max(picture.float().std().item() for picture in seen.own) < FLAT:
+        return "whatever it decodes becomes the same flat picture"
+    own = lab(seen.own)
+    likeness, lightness = _fidelity(own[..., :1], originals[..., :1])
+    if likeness < LIKENESS:
+        return "it does not reconstruct its own latents: its encoder and decoder do not belong together, or are not trained"
+    colour = _fidelity(own[..., 1:], originals[..., 1:])[1]
+    if min(lightness, colour) < PALE:
+        contrast, saturation = _shares(own, originals)
+        return f"its decoder fades even its own latents, to contrast {contrast:.0%} and saturation {saturation:.0%} of the originals"
+    return ""
+
+
+def _of_scale(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, known: bool) -> str:
+    """How the latents differ from what the VAE expects, and which number would be right."""
+    if abs(seen.scale - 1) <= CERTAIN:
+        return f"the latents are up to {abs(seen.shift):.2f} standard deviations beside what this VAE expects"
+    sentence = f"the latents are {seen.scale:.2f} times what this VAE expects"
+    config = candidate.config
+    if constants is None or not takes_constants(candidate):
+        return sentence
+    if known and config.normalization == "scalar":
+        return f"{sentence}: it was made for scaling_factor {config.scaling_factor:.5g}, the checkpoint uses {constants[0]:.5g}"
+    return f"{sentence}, which asks for a scaling_factor of about {constants[0] * seen.scale:.2g}; the checkpoint uses {constants[0]:.5g}"
+
+
+def _of_spread(seen: DecodedPhotos) -> str:
+    return f", if the scale is right: of that speaks only that the latents' standard deviation is {seen.latents_std:.2f}, which is about 1"
+
+
+def lab(pictures: Sequence[Tensor]) -> Lab:
+    """Lightness 0..100 and the two colour axes of Lab: n h w 3."""
+    from skimage.color import rgb2lab
+
+    return np.stack([rgb2lab(picture.expand(3, -1, -1).permute(1, 2, 0).numpy()) for picture in pictures])
+
+
+def _shares(pictures: Lab, originals: Lab) -> tuple[float, float]:
+    """Contrast and saturation, as shares of the originals'; those without colours have none to lose."""
+    contrast, saturation = (max(figure(pictures), TINY) / max(figure(originals), TINY) for figure in (spread_of_lightness, mean_chroma))
+    return contrast, saturation if mean_chroma(originals) > GRAY else 1.0
+
+
+def spread_of_lightness(lab: Lab) -> float:
+    """Standard deviation of lightness, mean over pictures n h w 3."""
+    return float(lab[..., 0].std((1, 2)).mean())
+
+
+def mean_chroma(lab: Lab) -> float:
+    """Mean chroma of pictures n h w 3."""
+    return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
+
+
+def _fidelity(pictures: Lab, originals: Lab) -> tuple[float, float]:
+    """(correlation, standard deviation over that of the correlated part), about each picture's mean; 1 where there is nothing."""
+    a, b = (x - x.mean((1, 2), keepdims=True) for x in (originals, pictures))
+    product, square, other = float((a * b).sum()), float(np.square(a).sum()), float(np.square(b).sum())
+    if square / a.size < GRAY**2:
+        return 1.0, 1.0
+    return product / max((square * other) ** 0.5, TINY), other / product if product > 0 else 1.0
+
+
+def _percentile(lab: Lab, percent: float) -> float:
+    """Mean over pictures."""
+    return float(np.percentile(lab[..., 0], percent, axis=(1, 2)).mean())
+
+
+def _psnr(originals: Sequence[Tensor], pictures: Sequence[Tensor]) -> float:
+    return statistics.fmean(min(psnr(a, b), 100.0) for a, b in zip(originals, pictures, strict=True))
+
+
+LABELS = ("original", "decoded with what fits", "decoded as it would be")
+LINE = 26  # height of a line of text, in pixels
+
+
+def picture_of(seen: DecodedPhotos, verdict: Fog, rows: int = 3) -> Image.Image:
+    """Rows of photographs: as they are, decoded with what fits, decoded as an application would, with the verdict below."""
+    pictures = [[x.expand(3, -1, -1) for x in row] for row in zip(seen.originals, seen.fitting, seen.shown, strict=True)][:rows]
+    sheet = grid(pictures, gap=4)
+    column = (sheet.width + 4) // 3
+    font = ImageFont.load_default(15)
+    lines = _wrapped(verdict.sentence, font, sheet.width - 8)
+    page = Image.new("RGB", (sheet.width, sheet.height + LINE * (1 + len(lines))), "white")
+    page.paste(sheet, (0, LINE))
+    draw = ImageDraw.Draw(page)
+    for i, label in enumerate(LABELS):
+        draw.text((column * i + 4, 4), label, fill="black", font=font)
+    for i, line in enumerate(lines):
+        draw.text((4, LINE * (1 + i) + sheet.height + 4), line, fill="black", font=font)
+    return page
+
+
+def labelled(picture: Image.Image, title: str) -> Image.Image:
+    """A picture under a line that says what it is."""
+    page = Image.new("RGB", (picture.width, picture.height + LINE), "white")
+    page.paste(picture, (0, LINE))
+    font = ImageFont.load_default(17)
+    while font.getlength(title) > picture.width - 8 and len(title) > 4:  # of a path, the end tells most
+        title = "..." + title[4:]
+    ImageDraw.Draw(page).text((4, 3), title, fill="black", font=font)
+    return page
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > width and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -1,0 +1,225 @@
+"""Export to ONNX: encoder and decoder as files that onnxruntime runs, checked before they get their names."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from ..config import AutoencoderConfig, LatentConfig
+from ..errors import ConfigError, MissingExtraError, VaeworksError
+from ..files.atomic import atomic, check_room
+from ..formats import native
+from ..formats.diffusers_config import diffusers_class, diffusers_config, guesses_written
+from ..models import Autoencoder
+from ..models.digest import model_digest
+from .onnx_check import largest_difference, overflow
+from .onnx_graphs import IR_VERSIONS, DecoderGraph, EncoderGraph, OnnxGraph, write_graph
+
+OnnxLayout = Literal["plain", "optimum"]
+"""plain: encoder.onnx and decoder.onnx; optimum: the folders and names of Hugging Face Optimum's pipelines."""
+
+OPSET = 20
+"""What is written by default: what PyTorch's exporter writes by itself."""
+
+LIMITS = {torch.float32: 1e-4, torch.float16: 2e-2}
+"""Largest difference from PyTorch in float32, as a share of an output's range, with which an export is accepted."""
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """One half of an export."""
+
+    half: str
+    path: str
+    """below the folder"""
+    bytes: int
+    """with the file of weights beside it, where there is one"""
+    difference: float
+    """largest of onnxruntime's outputs from PyTorch's in float32, as a share of an output's range"""
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What was exported."""
+
+    folder: str
+    layout: str
+    dtype: str
+    opset: int
+    normalized: bool
+    files: tuple[OnnxFile, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def export_onnx(
+    autoencoder: Autoencoder, folder: str | Path, *, layout: OnnxLayout = "plain", dtype: torch.dtype = torch.float32,
+    normalized: bool = False, opset: int = OPSET, overwrite: bool = False,
+) -> OnnxExport:  # fmt: skip
+    """Write encoder and decoder as ONNX files of free batch, height and width, once onnxruntime has been seen to agree with PyTorch.
+
+    Layout "plain": encoder.onnx, images n 3 h w in [-1,1] to mean and logvar n c h/f w/f (to latents, where the encoder has no
+    posterior), h and w multiples of f; decoder.onnx, latents n c h w to images n 3 f*h f*w, not clamped. "optimum":
+    vae_encoder/model.onnx, sample to latent_parameters n 2c h/f w/f, vae_decoder/model.onnx, latent_sample to sample, with config.json.
+    dtype: float32 or float16, of weights, inputs and outputs. normalized: latents as a diffusion model sees them, instead of
+    as the decoder takes them. The model's facts are in the files' metadata.
+    Errors: ConfigError for a setting that breaks a rule, a path that exists, an architecture that the layout cannot tell of, and
+    activations that float16 cannot hold; VaeworksError where onnxruntime's result is another; MissingExtraError without the extra.
+    """
+    folder = Path(folder)
+    if not isinstance(autoencoder, Autoencoder):
+        from ..formats.shared_weights import from_diffusers
+
+        autoencoder = from_diffusers(autoencoder)
+    _check_settings(layout, dtype, normalized, opset)
+    if normalized:
+        _check_scale(autoencoder.config)
+    description = _description(autoencoder) if layout == "optimum" else None
+    _check_folder(folder, layout, overwrite)
+    overwrite = overwrite or (folder.is_dir() and not any(folder.iterdir()))  # an empty one loses nothing
+    reference = copy.deepcopy(autoencoder).to("cpu", torch.float32).eval().requires_grad_(False)
+    exported = reference
+    if dtype == torch.float16:
+        _check_float16(reference)
+        exported = copy.deepcopy(reference).to(dtype)
+    facts = _facts(autoencoder, normalized, dtype)
+    files = []
+    with atomic(folder, overwrite) as temporary:
+        check_room(folder, sum(t.numel() * t.itemsize for t in exported.state_dict().values()))
+        for graph, original in zip(graphs(exported, layout, normalized), graphs(reference, layout, normalized), strict=True):
+            path = temporary / graph.file
+            write_graph(graph, path, dtype, opset, facts | _meaning(graph, normalized))
+            difference = largest_difference(graph, original.module, path, dtype)
+            if not difference <= LIMITS[dtype]:
+                raise VaeworksError(
+                    f"onnxruntime's {graph.half} differs from PyTorch's by {difference:.1e} of its outputs' range, more than "
+                    f"{LIMITS[dtype]:g}; nothing was written. Try another opset, or float32"
+                )
+            if description is not None:
+                (path.parent / "config.json").write_text(description, encoding="utf-8")
+            nbytes = sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
+            files.append(OnnxFile(graph.half, graph.file, nbytes, difference))
+    return OnnxExport(str(folder), layout, str(dtype).removeprefix("torch."), opset, normalized, tuple(files))
+
+
+def graphs(autoencoder: Autoencoder, layout: OnnxLayout, normalized: bool) -> tuple[OnnxGraph, OnnxGraph]:
+    """Encoder and decoder as a layout has them."""
+    config = autoencoder.config
+    f, patch = config.downsample_factor, config.latents_patch if normalized else 1
+    point = not isinstance(config, AutoencoderConfig) or config.bottleneck.kind == "point"
+    optimum = layout == "optimum"
+    encoder = OnnxGraph(
+        "encoder", EncoderGraph(autoencoder, normalized, joined=optimum).eval(), "vae_encoder/model.onnx" if optimum else "encoder.onnx",
+        "sample" if optimum else "images", _encoder_outputs(optimum, point),
+        ("batch_size", "sample_height", "sample_width") if optimum else ("n", "height", "width"),
+        config.in_channels, f * patch, f" / {f * patch}",
+    )  # fmt: skip
+    decoder = OnnxGraph(
+        "decoder", DecoderGraph(autoencoder, normalized).eval(), "vae_decoder/model.onnx" if optimum else "decoder.onnx",
+        "latent_sample" if optimum else "latents", ("sample" if optimum else "images",),
+        ("batch_size", "latent_height", "latent_width") if optimum else ("n", "height", "width"),
+        config.latent_channels * patch**2, 1, f" * {f * patch}",
+    )  # fmt: skip
+    return encoder, decoder
+
+
+def _encoder_outputs(optimum: bool, point: bool) -> tuple[str, ...]:
+    if optimum:
+        return ("latent_sample",) if point else ("latent_parameters",)
+    return ("latents",) if point else ("mean", "logvar")
+
+
+def _description(autoencoder: Autoencoder) -> str:
+    """config.json as Optimum reads it.
+
+    Errors: ConfigError for an architecture that diffusers has no words for.
+    """
+    config = autoencoder.config
+    return json.dumps({"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}, indent=2) + "\n"
+
+
+def _check_settings(layout: str, dtype: torch.dtype, normalized: bool, opset: int) -> None:
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
+        raise MissingExtraError(" and ".join(missing), "onnx", "export to ONNX")
+    if layout not in get_args(OnnxLayout):
+        raise ConfigError(f"unknown layout {layout!r}; known: {', '.join(get_args(OnnxLayout))}")
+    if dtype not in LIMITS:
+        raise ConfigError(f"dtype (={dtype}) must be float32 or float16: onnxruntime has no convolution in other types")
+    if opset not in IR_VERSIONS:
+        raise ConfigError(f"opset (={opset}) must be in {min(IR_VERSIONS)}..{max(IR_VERSIONS)}")
+    if normalized and layout == "optimum":
+        raise ConfigError(
+            "normalized is for layout 'plain': pipelines of Optimum apply scaling_factor themselves, and would apply it twice"
+        )
+
+
+def _check_scale(config: LatentConfig) -> None:
+    """Errors: ConfigError for a scale that is a guess, which would be part of the graphs."""
+    if not config.normalization_known:
+        raise ConfigError(
+            "normalized needs the scale of the latents, which this model's file does not say: load(FILE, scale_of=...) or "
+            "--set scaling_factor=NUMBER says it; or export without normalized"
+        )
+
+
+def _check_folder(folder: Path, layout: OnnxLayout, overwrite: bool) -> None:
+    """Errors: ConfigError for a folder that holds other things than an export, which would be lost with it."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; an export is a folder")
+    if not overwrite or not folder.is_dir():
+        return
+    ours = (
+        {"vae_encoder", "vae_decoder"} if layout == "optimum" else {f"{h}.onnx{e}" for h in ("encoder", "decoder") for e in ("", ".data")}
+    )
+    if others := sorted(p.name for p in folder.iterdir() if p.name not in ours):
+        raise ConfigError(f"{folder} holds other things than this export would replace ({others[0]}); choose another folder")
+
+
+def _check_float16(autoencoder: Autoencoder) -> None:
+    if layer := overflow(autoencoder):
+        raise ConfigError(
+            f"{layer.name} reaches {layer.max_abs:.3g} on photographs, more than float16 holds (65504): a GPU would give "
+            "black pictures. Run `vaeworks repair MODEL DST --for fp16` and export DST, or export float32"
+        )
+
+
+def _facts(autoencoder: Autoencoder, normalized: bool, dtype: torch.dtype) -> dict[str, str]:
+    """What the file must say of the model, for people and programs: strings, as ONNX wants them."""
+    config = autoencoder.config
+    return {
+        "downsample_factor": str(config.downsample_factor),
+        "latent_channels": str(config.latent_channels),
+        "scaling_factor": repr(config.scaling_factor) if config.normalization_known else "unknown",
+        "shift_factor": repr(config.shift_factor) if config.normalization_known else "unknown",
+        "normalization": config.normalization,
+        "normalized": json.dumps(normalized),
+        "dtype": str(dtype).removeprefix("torch."),
+        "model_digest": model_digest(autoencoder),
+        "config": json.dumps(native.known_settings(config), sort_keys=True),
+    }
+
+
+def _meaning(graph: OnnxGraph, normalized: bool) -> dict[str, str]:
+    """Inputs and outputs in words."""
+    seen = "as a diffusion model sees them, normalized" if normalized else "as the encoder gives and the decoder takes them, unnormalized"
+    if graph.half == "decoder":
+        return {
+            "inputs": f"{graph.input}: latents n {graph.channels} h w, {seen}",
+            "outputs": f"{graph.outputs[0]}: images n c h w, height and width {graph.scale.strip()}, about in [-1,1], not clamped",
+        }
+    means = {
+        "mean": "their means", "logvar": "logarithms of their variances", "latents": "the latents themselves",
+        "latent_sample": "the latents themselves", "latent_parameters": "their means, then the logarithms of their variances",
+    }  # fmt: skip
+    return {
+        "inputs": f"{graph.input}: images n {graph.channels} h w in [-1,1], h and w multiples of {graph.multiple}",
+        "outputs": f"of latents {seen}: " + "; ".join(f"{name}: {means[name]}" for name in graph.outputs),
+    }

@@ -1,0 +1,123 @@
+"""What comes of loading a file in an application, in words, and what applications with a network of their own have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ...config import MODELS, AutoencoderConfig, TinyConfig
+from ..diffusers_config import only_in_metadata
+from ..kinds.families import CheckpointFamily
+from .candidate import OfferedFile
+
+TO_LDM = "`vaeworks convert SRC DST.safetensors --layout ldm` makes a file for it"
+TO_DIFFUSERS = "`vaeworks convert SRC DST --layout diffusers` makes a folder for it"
+EXTRACT = "`vaeworks extract CHECKPOINT DST` makes a file of its own"
+NO_MEND = "no conversion changes that"
+
+SD_GROUPS = 32
+"""Of every GroupNorm in the applications' networks."""
+
+PLAYGROUND_MEAN = (-1.6574, 1.886, -1.383, 2.5155)
+"""latents_mean of Playground v2.5, whose normalization ComfyUI knows by its checkpoint."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """What comes of loading a file in an application."""
+
+    loads: Literal["yes", "no", "wrong"]
+    """wrong: it loads, and the pictures are wrong"""
+    why: str
+    """one sentence: how to load it, or why not and what mends it"""
+
+
+def unless(how: str, problems: list[str]) -> Support:
+    """How to load it, or what is wrong once it is loaded."""
+    return Support("wrong", f"it loads, but {'; and '.join(problems)}") if problems else Support("yes", how)
+
+
+def no_network(network: str, name: str, offer: OfferedFile, config: AutoencoderConfig) -> Support:
+    """That an application builds another network, into which one of the file's tensors does not fit."""
+    if ".attn" in name and len(offer.shapes.get(name, ())) in (2, 3):
+        return Support("no", f"{network}, in which {name} is a convolution; {TO_LDM}")
+    own = f" and, in the decoder, {listed(config.decoder_widths)}" if config.decoder_widths != config.widths else ""
+    reason = f"into which {name} does not fit" if name else "which does not fit"
+    return Support("no", f"{network}, {reason} (this VAE is {config.name} with widths {listed(config.widths)}{own}), and {NO_MEND}")
+
+
+def problems(offer: OfferedFile, config: AutoencoderConfig, *, foldable: bool = True, playground: bool = False) -> list[str]:
+    """What an application with a network of its own assumes of a VAE whose tensors fit, and what does not hold.
+
+    foldable: whether it has quant convolutions, which folding needs; playground: whether it knows Playground's normalization.
+    """
+    words = [setting for setting in only_in_metadata(config, "ldm") if not setting.startswith("norm_groups")]
+    if config.norm_groups != SD_GROUPS:
+        words.append(f"norm_groups {config.norm_groups} ({SD_GROUPS})")
+    found = [f"{unseen(words)}, and {NO_MEND}"] if words else []
+    if offer.normalization_known and not (playground and _is_playground(config)) and (reason := _other_latents(config, offer.family)):
+        mend = f"`vaeworks fold SRC DST --for {'|'.join(_constants(config))}` adapts the weights"
+        found.append(f"{reason}; {mend if foldable else 'folding would add quant convolutions, which it has not'}")
+    return found
+
+
+def _is_playground(config: AutoencoderConfig) -> bool:
+    mean = config.latents_mean if config.normalization == "channel" else None
+    return mean is not None and all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(mean, PLAYGROUND_MEAN, strict=False))
+
+
+def _other_latents(config: AutoencoderConfig, family: CheckpointFamily | None) -> str | None:
+    """Why latents come out wrong in an application that normalizes them with the diffusion model's constants."""
+    constants = _constants(config)
+    if family is not None and family.scaling_factor is not None:
+        constants = {family.name: (family.scaling_factor, family.shift_factor or 0.0)}
+    if config.normalization == "batchnorm" or not constants:
+        return None
+    if config.normalization == "channel":
+        own = "latents_mean and latents_std"
+    else:
+        own = _numbers(config.scaling_factor, config.shift_factor)
+        pairs = constants.values()
+        if any(math.isclose(config.scaling_factor, s, rel_tol=1e-3) and abs(config.shift_factor - t) < 1e-3 for s, t in pairs):
+            return None
+    theirs = " or ".join(_numbers(*pair) for pair in constants.values())
+    return f"its latents are normalized by {own}, the application takes the diffusion model's {theirs}"
+
+
+def _constants(config: AutoencoderConfig) -> dict[str, tuple[float, float]]:
+    """Scaling and shift of the published VAEs with such latents, by name."""
+    published = {name: MODELS[name] for name in ("sd1", "sdxl", "sd3", "flux1")}
+    latents = (config.latent_channels, config.downsample_factor)
+    return {
+        n: (vae.scaling_factor, vae.shift_factor) for n, vae in published.items() if (vae.latent_channels, vae.downsample_factor) == latents
+    }
+
+
+def _numbers(scaling: float, shift: float) -> str:
+    return f"scaling_factor {scaling:g}" + (f", shift_factor {shift:g}" if shift else "")
+
+
+def unseen(words: list[str]) -> str:
+    """That settings, each with what is assumed in brackets, are not known to an application."""
+    return f"{'; '.join(words)} is not known there: what stands in brackets is assumed"
+
+
+def listed(items: tuple[int, ...] | tuple[str, ...]) -> str:
+    """Numbers or words, with commas."""
+    return ", ".join(map(str, items))
+
+
+def is_taesd(config: TinyConfig) -> bool:
+    """Whether this is the network of TAESD, TAESD3, TAEF1 or TAEF2."""
+    about_latents = ("latents_", "scaling_", "shift_", "normalization")
+    published = TinyConfig(latent_channels=config.latent_channels, mid_pool=config.mid_pool)
+    fields = [field.name for field in dataclasses.fields(config) if not field.name.startswith(about_latents)]
+    channels = (32,) if config.mid_pool else (4, 16)
+    return config.latent_channels in channels and all(getattr(config, name) == getattr(published, name) for name in fields)
+
+
+def at_home(offer: OfferedFile) -> bool:
+    """Whether the VAE is where readers of its checkpoint look for it."""
+    return offer.family is not None and offer.prefix == offer.family.vae_prefix

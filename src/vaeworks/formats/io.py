@@ -1,0 +1,174 @@
+"""`load` and `save`: model files of every layout, told apart by their content, never by their name."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from ..config import AutoencoderConfig, TinyConfig
+from ..errors import ConfigError, FormatError
+from ..files.atomic import atomic, check_room, write_tensors
+from ..models import Autoencoder
+from . import native
+from .archive import Archive
+from .archive.torch_dtypes import TORCH_DTYPES
+from .diffusers_config import diffusers_class, diffusers_config, guesses_written, only_in_metadata
+from .finite import is_finite
+from .keymap import TAESD_HALVES, is_attention_matrix, layout_name
+from .locate import OPTIONAL, Layout, Located, locate
+from .sources import RUN_MODEL, WEIGHTS
+from .understood import understood
+
+
+def save(
+    autoencoder: Autoencoder, path: str | Path, layout: Layout = "native", *, dtype: torch.dtype | None = None, overwrite: bool = False
+) -> None:
+    """Write a model: layout "native" or "ldm" as one .safetensors file, "diffusers" as a folder, "taesd" as a file with both
+    halves, or, where `path` has no ending, as a folder with one file each.
+
+    dtype: of the stored weights; None: as they are. Every layout carries the whole configuration in the file's metadata,
+    so that nothing is lost on the way back; a warning names what other programs will not see. What is guessed is left out there;
+    config.json must have it, and marks it.
+    Errors: ConfigError for an unknown layout, an existing path, an architecture that the layout cannot express, or
+    weights that overflow in `dtype`.
+    """
+    path, config = Path(path), autoencoder.config
+    _check_layout(layout, config)
+    description = None
+    if layout == "diffusers":
+        description = {"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}
+    _warn_of_losses(layout, config)
+    tensors = stored_tensors(autoencoder, layout, dtype)
+    metadata = {"format": "pt", **native.config_metadata(config)}
+    files = {path.name: tensors}
+    if layout == "diffusers":
+        files = {WEIGHTS: tensors}
+    elif layout == "taesd" and not path.suffix:
+        files = {
+            f"{prefix[:-1]}.safetensors": {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            for prefix in TAESD_HALVES.values()
+        }
+    folder = files.keys() != {path.name}
+    if overwrite and path.is_dir() and (not folder or {p.name for p in path.iterdir()} - {*files, "config.json"}):
+        raise ConfigError(
+            f"{path} is a folder that exists and holds other things than a VAE, so overwrite=True does not apply; choose another name"
+        )
+    with atomic(path, overwrite) as temporary:
+        check_room(path, sum(t.numel() * t.itemsize for t in tensors.values()))
+        if not folder:
+            write_tensors(temporary, tensors, metadata)
+            return
+        temporary.mkdir()
+        for name, content in files.items():
+            write_tensors(temporary / name, content, metadata)
+        if description is not None:
+            (temporary / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_layout(layout: str, config: AutoencoderConfig | TinyConfig) -> None:
+    if layout not in get_args(Layout):
+        raise ConfigError(f"unknown layout {layout!r}; known: {', '.join(get_args(Layout))}")
+    if layout == "taesd" and not isinstance(config, TinyConfig):
+        raise ConfigError("layout 'taesd' is for the TAESD family; a KL autoencoder goes into 'native', 'ldm' or 'diffusers'")
+    if layout == "ldm" and isinstance(config, TinyConfig):
+        raise ConfigError("layout 'ldm' is for KL autoencoders; a TAESD goes into 'native', 'taesd' or 'diffusers'")
+
+
+def _warn_of_losses(layout: str, config: AutoencoderConfig | TinyConfig) -> None:
+    if unseen := only_in_metadata(config, layout):
+        warnings.warn(
+            f"layout {layout!r} has no place for {'; '.join(unseen)}: vaeworks reads it from the file's metadata, "
+            "other programs assume what stands in brackets",
+            stacklevel=3,
+        )
+
+
+def stored_tensors(autoencoder: Autoencoder, layout: Layout, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The tensors of a model as a layout stores them, by its names, without copies where `dtype` asks for none.
+
+    Errors: ConfigError for weights that overflow in `dtype`.
+    """
+    tensors = {}
+    for name, tensor in autoencoder.state_dict().items():
+        if dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype:
+            cast = tensor.to(dtype)
+            if not is_finite(cast):
+                raise ConfigError(
+                    f"weights of {name} reach {tensor.abs().max().item():g}, more than {dtype} holds ({torch.finfo(dtype).max:g}); "
+                    "use bfloat16 or float32"
+                )
+            tensor = cast
+        if layout == "ldm" and is_attention_matrix(name):
+            tensor = tensor[:, :, None, None]
+        tensors[layout_name(name, layout, autoencoder.config)] = tensor
+    return tensors
+
+
+def load(path: str | Path, **settings: Any) -> Autoencoder:
+    """A model from a run folder; a native, LDM, diffusers or TAESD file; a diffusers folder (of a VAE or of a whole pipeline);
+    a full checkpoint with a VAE inside; one file or the folder of a TAESD pair; hf:OWNER/NAME on the hub.
+
+    Files may be .safetensors or pickles (.ckpt, .pt, .pth, .bin), of which only tensors are read and nothing is executed.
+    Returns it in eval mode, on the CPU, in the file's precision (the widest, if it has several); its weights are mapped from
+    the file, not copied.
+    settings: what a file does not tell (`guesses.SETTINGS`): scale_of="sdxl", norm_groups=4, norm_eps, padding_mode, num_heads,
+    bound and limit, scaling_factor and shift_factor. A warning says what is taken for granted without them, and what they
+    replace. `save` writes nothing down that was taken for granted: such a file warns again.
+    Errors: FormatError for what is missing, torn, inconsistent, not finite or of an unknown kind; ConfigError for settings that the
+    model cannot have.
+    """
+    located = locate(path, **settings)
+    autoencoder = read(located)
+    for doubt in located.doubts:
+        warnings.warn(f"{path}: {doubt}", stacklevel=2)
+    return autoencoder
+
+
+def read(located: Located) -> Autoencoder:
+    """The model that was located.
+
+    Errors: FormatError for weights that are not finite, and for a file that was cut or written to since it was located.
+    """
+    with understood(located.path):
+        return _read(located)
+
+
+def _read(located: Located) -> Autoencoder:
+    with torch.device("meta"):
+        autoencoder = Autoencoder(located.config)
+    widest = _widest([located.archive.entries[name].dtype for name in located.names.values()])
+    state = {}
+    for name, theirs in located.names.items():
+        tensor = _finite(located.archive, theirs, located.path)
+        if name != OPTIONAL:
+            tensor = tensor.to(widest)
+        state[name] = tensor.flatten(1) if is_attention_matrix(name) else tensor
+    if OPTIONAL in autoencoder.state_dict():
+        state.setdefault(OPTIONAL, torch.tensor(0))
+    autoencoder.load_state_dict(state, assign=True)
+    return autoencoder.eval()
+
+
+def _widest(dtypes: list[str]) -> torch.dtype:
+    present = {dtype for dtype in dtypes if dtype in ("F64", "F32", "F16", "BF16")}
+    if len(present) == 1:
+        return TORCH_DTYPES[present.pop()]
+    return torch.float64 if "F64" in present else torch.float32
+
+
+def _finite(archive: Archive, name: str, where: Path) -> Tensor:
+    tensor = archive.read(name)
+    if not is_finite(tensor):
+        raise FormatError(
+            f"{where}: tensor {name!r} has {int((~tensor.isfinite()).sum())} values that are infinite or no numbers; the file is broken "
+            "or was cast to a precision that cannot hold it; take another copy"
+        )
+    return tensor
+
+
+__all__ = ["RUN_MODEL", "Layout", "load", "read", "save", "stored_tensors"]

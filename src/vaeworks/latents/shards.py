@@ -1,0 +1,85 @@
+"""Files of latents: written whole or not at all, each with a list of the images that it is of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import FormatError
+from ..files.atomic import atomic, check_header, read_json, write_tensors, write_text
+from .image_file import METADATA_KEY
+from .plan import DTYPES, LatentsPlan, Shard
+
+
+class ShardRow(NamedTuple):
+    """Of which image a row of a shard is."""
+
+    number: int
+    """in the data set"""
+    name: str
+    """below the source"""
+    digest: str
+    """SHA-256 of its bytes"""
+
+
+class Content(NamedTuple):
+    """What is known of a shard besides its latents."""
+
+    rows: list[ShardRow]
+    skipped: list[tuple[str, str]]
+    """(name, reason) of images without latents"""
+
+
+def write_shard(folder: Path, shard: Shard, tensors: dict[str, Tensor], content: Content, plan: LatentsPlan, facts: dict[str, Any]) -> None:
+    """Write a shard: its list first, so that one that is there is complete.
+
+    facts: of the VAE and the preprocessing. Errors: VaeworksError where it cannot be written.
+    """
+    text = json.dumps({"images": content.rows, "skipped": content.skipped}, ensure_ascii=False)
+    write_text(folder / shard.names, text)
+    own = facts | {
+        "plan": plan.digest, "first": shard.start, "last": shard.stop - 1, "names": shard.names,
+        "names_sha256": hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest(),  # as `write_text` does
+    }  # fmt: skip
+    metadata = {
+        "total_size": str(len(content.rows)), "dtype": str(DTYPES[plan.settings.dtype]), "device": "cpu", METADATA_KEY: json.dumps(own),
+    }  # fmt: skip
+    with atomic(folder / shard.file, overwrite=True) as temporary:
+        write_tensors(temporary, tensors, metadata)
+
+
+def is_done(folder: Path, shard: Shard, plan: LatentsPlan) -> bool:
+    """Whether a shard is there.
+
+    Errors: FormatError for a file of its name that is torn, or belongs to other latents.
+    """
+    path = folder / shard.file
+    if not path.exists():
+        return False
+    try:
+        check_header(path)
+        with safe_open(path, framework="pt") as file:
+            own = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path} is not a whole safetensors file ({error}); delete it, and the same call makes it again") from None
+    if not isinstance(own, dict) or own.get("plan") != plan.digest:
+        raise FormatError(f"{path} belongs to other latents than {folder / 'index.json'} describes; delete it, or choose another folder")
+    return (folder / shard.names).exists()
+
+
+def read_content(folder: Path, shard: Shard) -> Content:
+    """Of which images a shard is. Errors: FormatError for a list that is missing or torn."""
+    found = read_json(folder / shard.names)
+    try:
+        content = Content([ShardRow(*row) for row in found["images"]], [(name, reason) for name, reason in found["skipped"]])
+    except (KeyError, TypeError, ValueError):
+        raise FormatError(f"{folder / shard.names} does not list the images of {shard.file}") from None
+    known = all(type(number) is int and isinstance(name, str) and isinstance(digest, str) for number, name, digest in content.rows)
+    if not known or not all(isinstance(word, str) for skipped in content.skipped for word in skipped):
+        raise FormatError(f"{folder / shard.names} lists other things than images by number, name and digest")
+    return content

@@ -1,0 +1,82 @@
+"""Maps of numbers as pictures: colours by interpolation between a few anchors, without a plotting library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..images import grid
+
+SEQUENTIAL = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+"""Dark to light, of even steps in lightness: five colours of viridis (Smith & van der Walt 2015)."""
+
+DIVERGING = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))
+"""Blue, white, red: five colours of ColorBrewer's RdBu."""
+
+
+def heat(values: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+    """A map h w as uint8 3 h w, dark at `low` (by default the smallest value), light at `high` (the largest); NaN is gray."""
+    finite = values[torch.isfinite(values)]
+    if low is None:
+        low = float(finite.min()) if finite.numel() else 0.0
+    if high is None:
+        high = float(finite.max()) if finite.numel() else 1.0
+    return _coloured(values, low, high, SEQUENTIAL)
+
+
+def diverging(values: Tensor, limit: float | None = None) -> Tensor:
+    """A map h w as uint8 3 h w, white at 0, red at `limit` (the largest absolute value by default), blue at its negative."""
+    finite = values[torch.isfinite(values)].abs()
+    if limit is None:
+        limit = float(finite.max()) if finite.numel() else 1.0
+    return _coloured(values, -limit, limit, DIVERGING)
+
+
+def enlarged(picture: Tensor, factor: int) -> Tensor:
+    """c h w with every pixel as a square of factor x factor."""
+    return picture.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def _coloured(values: Tensor, low: float, high: float, anchors: tuple[tuple[int, int, int], ...]) -> Tensor:
+    colours = torch.tensor(anchors, dtype=torch.float32)
+    share = (values.float() - low) / (high - low) if high > low else torch.zeros_like(values, dtype=torch.float32)
+    place = share.nan_to_num(0.0).clamp(0, 1) * (len(anchors) - 1)
+    left = place.floor().long().clamp_max(len(anchors) - 2)
+    mixed = torch.lerp(colours[left], colours[left + 1], (place - left)[..., None])
+    mixed[~torch.isfinite(values)] = 128.0
+    return mixed.round().to(torch.uint8).movedim(-1, 0)
+
+
+def sheet(rows: Sequence[Sequence[Tensor]], titles: Sequence[str], side: int = 132) -> Image.Image:
+    """Rows of uint8 images 1 or 3 h w, each brought to side x side, under a title for each column."""
+    gap, line, font = 4, 15, ImageFont.load_default(12)
+    words = [_lines(title, font, side) for title in titles]
+    head = line * max(len(lines) for lines in words) + 4
+    body = grid([[_sized(picture, side) for picture in row] for row in rows], gap)
+    page = Image.new("RGB", (max(body.width, len(titles) * (side + gap) - gap), head + body.height), "white")
+    page.paste(body, (0, head))
+    draw = ImageDraw.Draw(page)
+    for column, lines in enumerate(words):
+        for number, text in enumerate(lines):
+            draw.text((column * (side + gap) + 2, number * line), text, fill="black", font=font)
+    return page
+
+
+def _sized(picture: Tensor, side: int) -> Tensor:
+    mode = "area" if picture.shape[-1] > side else "nearest-exact"
+    return F.interpolate(picture.expand(3, -1, -1)[None].float(), (side, side), mode=mode)[0].round().to(torch.uint8)
+
+
+def _lines(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width - 4:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

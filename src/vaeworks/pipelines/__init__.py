@@ -1,0 +1,1 @@
+"""Stable Diffusion pipelines with a VAE of ours inside, and their VAE computed by our `Codec`."""

@@ -1,0 +1,361 @@
+"""Stable Diffusion pipelines with a VAE of ours inside."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image, ImageOps
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..config import LatentConfig
+from ..errors import ConfigError, FormatError, NotFiniteError, VaeworksError
+from ..formats.diffusers import vae_for_pipeline
+from ..formats.diffusers_config import config_from_diffusers
+from ..formats.foreign_code import check_config, check_index, check_pipeline_folder
+from ..images import center_crop, check_finite, from_model_range, to_pillow
+from ..models import Autoencoder
+from .tiny import TINY, diffusers_library
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+OwnVae = tuple[str, Mapping[str, Any]]
+"""A pipeline's own VAE: the name of its class, and its configuration."""
+
+REPLACEABLE = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderKLFlux2", "AutoencoderAdapter")
+"""VAE classes whose place ours can take; video and other VAEs have another interface."""
+
+_WARNINGS: dict[str, type[Warning]] = {
+    # Euler schedulers call np.array on tensors, which PyTorch answers in the way of NumPy 1
+    "__array__ implementation doesn't accept a copy keyword": DeprecationWarning,
+    # SDXL pipelines in float16 call this method of their own
+    "`upcast_vae` is deprecated": FutureWarning,
+    # every look at the hub
+    "The `local_dir_use_symlinks` argument is deprecated": UserWarning,
+}  # what diffusers' own code provokes
+
+
+def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.device, dtype: torch.dtype) -> DiffusionPipeline:
+    """A pipeline with this VAE in place: a key of `TINY`, a diffusers folder, or a hub id such as "org/name".
+
+    The pipeline's own VAE weights are neither loaded nor downloaded, and what does not fit is refused before anything
+    large is read. Weights are safetensors, and parts are classes of diffusers and transformers; nothing that a file brings along is run.
+    Errors: FormatError for what cannot be found or read; ConfigError for a VAE that the pipeline's denoiser does not fit.
+    """
+    diffusers = diffusers_library()
+    if name in TINY:
+        return TINY[name](autoencoder).to(device=device, dtype=dtype, silence_dtype_warnings=True)
+    name = name.removeprefix("hf:")
+    if Path(name).exists() and not (Path(name) / "model_index.json").is_file():
+        raise FormatError(f"{name} is no diffusers pipeline, which is a folder with a model_index.json; or pass one of {', '.join(TINY)}")
+    with _format_errors(name), _quiet():
+        kind, absent, own = _check_stored(name, autoencoder.config)
+        ours = _scaled_as(autoencoder, own)
+        parts = dict.fromkeys(absent) | {"vae": vae_for_pipeline(kind.__name__, ours).to(dtype=dtype)}
+        pipe = diffusers.DiffusionPipeline.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **parts)
+        return pipe.to(device, silence_dtype_warnings=True)
+
+
+def inject(pipe: DiffusionPipeline, autoencoder: Autoencoder) -> DiffusionPipeline:
+    """The same pipeline with this VAE inside: a new object that shares all other parts with `pipe`, which stays as it is.
+
+    The VAE goes to the denoiser's device and dtype. Set `pipe.vae = None` first for a denoiser that was trained on the
+    latents of a VAE that is not in the pipeline.
+    Errors: ConfigError where the denoiser was made for latents of other channels or another downsample_factor.
+    """
+    denoiser, own = _denoiser(pipe), pipe.components.get("vae")
+    described = None if own is None else (type(own).__name__, own.config)
+    _check_fits(type(pipe), denoiser.config, described, autoencoder.config)
+    if any(hasattr(part, "_hf_hook") for part in pipe.components.values()):
+        raise ConfigError("the pipeline is being offloaded to the CPU; inject the VAE first, then enable offloading")
+    ours = _scaled_as(autoencoder, described)
+    vae = vae_for_pipeline(type(pipe).__name__, ours).to(device=denoiser.device, dtype=denoiser.dtype)
+    # built anew, because each class derives its own things from the VAE when it is made (vae_scale_factor, image_processor ...)
+    parameters = inspect.signature(type(pipe).__init__).parameters
+    settings = {key: value for key, value in pipe.config.items() if key in parameters}
+    return type(pipe)(**{**settings, **pipe.components, "vae": vae})
+
+
+def paint(
+    pipe: DiffusionPipeline,
+    prompt: str,
+    *,
+    image: Image.Image | None = None,
+    strength: float = 0.6,
+    size: int | tuple[int, int] | None = None,
+    steps: int = 20,
+    guidance: float = 7.5,
+    seed: int = 0,
+) -> Image.Image:
+    """A picture for a prompt; with `image`, a variation of that image.
+
+    strength: share of the steps that is done over, in (0,1]: 1 keeps next to nothing of `image`.
+    size: side, or (height, width), in pixels; `image` is scaled and cropped to it. None: the pipeline's own size, or with
+    `image` that one's, cropped to what the pipeline can make.
+    guidance: classifier-free guidance scale, from 1 (none).
+    The same seed gives the same noise on every device. The pipeline's bar is shown where stderr is a terminal.
+    Errors: ConfigError for a size that the pipeline cannot make (the message says which it can), for steps and strength
+    that leave no step; NotFiniteError where the numbers overflow; DataError for an image that is too small.
+    """
+    if steps < 1:
+        raise ConfigError(f"steps (={steps}) must be at least 1")
+    if image is not None and not (0 < strength <= 1 and steps * strength >= 1):
+        raise ConfigError(f"strength (={strength}) must be in (0,1], and steps (={steps}) times strength at least 1")
+    if image is not None and size is None:
+        image = center_crop(image, _size_multiple(pipe))
+        size = image.height, image.width
+    height, width = _picture_size(pipe, size)
+    options: dict[str, Any] = {"guidance_scale": guidance, "height": height, "width": width}
+    pipe = _for_task(pipe, painting_over=image is not None)
+    if image is not None:
+        mode = "L" if pipe.vae.config.in_channels == 1 else "RGB"
+        options |= {"image": ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.LANCZOS), "strength": strength}
+    accepted = inspect.signature(pipe.__call__).parameters
+    with _bar_on_terminals(pipe), _quiet(), _finite(pipe.vae):
+        pixels = pipe(
+            prompt=prompt,
+            num_inference_steps=steps,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="pt",
+            **{key: value for key, value in options.items() if key in accepted},
+        ).images[0]
+    return _picture(pixels)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for message, category in _WARNINGS.items():
+            warnings.filterwarnings("ignore", message=message, category=category)
+        yield
+
+
+@contextmanager
+def _format_errors(name: str) -> Iterator[None]:
+    """What diffusers raises for files that are missing or broken, as one line."""
+    try:
+        yield
+    except VaeworksError:
+        raise
+    except (
+        OSError, ValueError, ImportError, RuntimeError, SafetensorError, TypeError, LookupError, AttributeError, ArithmeticError,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise FormatError(
+            f"no pipeline could be loaded from {name}: {reason if len(reason) < 300 else reason[:300] + ' ...'}; "
+            f"pass another diffusers folder or hub id, or one of {', '.join(TINY)}"
+        ) from None
+
+
+# Does the VAE fit?
+
+
+def _check_stored(name: str, config: LatentConfig) -> tuple[type[DiffusionPipeline], list[str], OwnVae | None]:
+    """A stored pipeline whose configuration files say that the VAE fits: its class, the parts that it does without, and its own VAE."""
+    diffusers = diffusers_library()
+    index = _stored_index(name)
+    kind = index.get("_class_name") if isinstance(index, dict) else None
+    found = getattr(diffusers, kind, None) if isinstance(kind, str) and kind.isidentifier() else None
+    if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+        raise FormatError(f"{name} holds a pipeline of class {kind!r:.80}, which diffusers {diffusers.__version__} does not have")
+    check_index(index, name)
+    if Path(name).is_dir():
+        check_pipeline_folder(Path(name), index)
+    parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
+    denoiser = next((part for part in ("transformer", "unet") if parts.get(part)), None)
+    if denoiser is None:
+        raise FormatError(f"{name} holds a {kind}, which has neither a unet nor a transformer; take a text-to-image pipeline")
+    published_without = Path(name).is_dir() and not (Path(name) / "vae").is_dir()
+    own = (parts["vae"], _stored_config(name, "vae")) if parts.get("vae") and not published_without else None
+    _check_fits(found, _stored_config(name, denoiser), own, config)
+    # SD3's class wants to be told that it does without T5
+    return found, [part for part, value in parts.items() if value is None], own
+
+
+def _stored_index(name: str) -> Any:
+    """The contents of model_index.json, which should be an object."""
+    try:
+        return diffusers_library().DiffusionPipeline.load_config(name)
+    except OSError:
+        if Path(name).exists():
+            raise
+        # diffusers says "no file named model_index.json" for an unknown repository and for a missing network alike
+        raise FormatError(
+            f"{name} is neither a diffusers folder nor a repository that the hub gave; check the name, the network "
+            f"(HF_HUB_OFFLINE) and, for a private one, 'hf auth login'; or pass one of {', '.join(TINY)}"
+        ) from None
+
+
+def _stored_config(name: str, part: str) -> dict[str, Any]:
+    """A component's config.json, from a folder or the hub."""
+    try:
+        found = diffusers_library().AutoencoderKL.load_config(name, subfolder=part)
+    except OSError:
+        raise FormatError(f"{name} has no {part}/config.json that could be read") from None
+    check_config(found, f"{part}/config.json of {name}")
+    return found
+
+
+def _check_fits(kind: type[DiffusionPipeline], denoiser: Mapping[str, Any], own: OwnVae | None, config: LatentConfig) -> None:
+    """kind: the pipeline's class; denoiser: its configuration; own: class and configuration of the VAE that is replaced."""
+    remedy = "take an SD, SDXL, SD3, Flux.1 or Flux.2 pipeline"
+    if "vae" not in inspect.signature(kind.__init__).parameters or "in_channels" not in denoiser:
+        raise ConfigError(f"{kind.__name__} is no pipeline for the latents of an image VAE; {remedy}")
+    if own is not None and own[0] not in REPLACEABLE:
+        raise ConfigError(f"{kind.__name__} has a VAE of another kind, {own[0]}; {remedy}")
+    # min: denoisers for inpainting take a mask besides the latents, others make a variance besides them
+    channels = min(denoiser["in_channels"], denoiser.get("out_channels") or denoiser["in_channels"]) // (4 if _packs(kind) else 1)
+    factor = 2 ** (len(own[1]["block_out_channels"]) - 1) if own is not None else config.downsample_factor
+    made_for = f"f{factor}c{channels}"
+    remedy = f"take a VAE that is {made_for}, or a pipeline made for {config.name}"
+    if channels != config.latent_channels:
+        raise ConfigError(
+            f"the pipeline's denoiser takes latents of {channels} channels ({made_for}), "
+            f"this VAE makes {config.latent_channels} ({config.name}); {remedy}"
+        )
+    # Latents of another f have the right shape and would run. But they cover other areas of the picture and have other
+    # statistics than those the denoiser learned, so that the picture is certainly wrong. This holds for tiny pipelines
+    # as well: TINY makes one for any f. The way out is in `inject`'s docstring.
+    if factor != config.downsample_factor:
+        raise ConfigError(
+            f"the pipeline's denoiser takes latents of 1/{factor} of the picture's size ({made_for}), "
+            f"this VAE makes 1/{config.downsample_factor} ({config.name}); {remedy}"
+        )
+
+
+def _scaled_as(autoencoder: Autoencoder, own: OwnVae | None) -> Autoencoder:
+    """The VAE with the scale of the pipeline's own, where its file tells none: whoever puts it there means that it is of that kind."""
+    config = autoencoder.config
+    if config.normalization_known or own is None or own[0] != "AutoencoderKL":
+        return autoencoder
+    theirs = config_from_diffusers({**own[1], "_class_name": own[0]}, "the pipeline's VAE")
+    if theirs.normalization != "scalar" or not theirs.normalization_known:
+        return autoencoder
+    scaled = copy.copy(autoencoder)  # shares the weights
+    scaled.config = config.told(scaling_factor=theirs.scaling_factor, shift_factor=theirs.shift_factor)
+    warnings.warn(
+        "how the VAE's latents are scaled is not in its file: "
+        f"the scaling_factor of the pipeline's own, {theirs.scaling_factor:g}, is taken",
+        stacklevel=3,
+    )
+    return scaled
+
+
+def _packs(kind: type[DiffusionPipeline]) -> bool:
+    """Whether a pipeline gives its denoiser 2x2 latents as one token of four times the channels, as Flux does."""
+    return hasattr(kind, "_pack_latents")
+
+
+def _denoiser(pipe: DiffusionPipeline) -> Any:
+    """A diffusers model, with its configuration."""
+    for part in ("transformer", "unet"):
+        if pipe.components.get(part) is not None:
+            return pipe.components[part]
+    raise ConfigError(f"{type(pipe).__name__} has neither a unet nor a transformer; take a text-to-image pipeline")
+
+
+# Painting
+
+
+def _picture_size(pipe: DiffusionPipeline, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) that the pipeline can make; None: its own."""
+    if size is None:
+        sample = getattr(pipe, "default_sample_size", None) or _denoiser(pipe).config.sample_size
+        height, width = (side * pipe.vae_scale_factor for side in _pair(sample))
+    else:
+        height, width = _pair(size)
+    multiple = _size_multiple(pipe)
+    if height < multiple or width < multiple or height % multiple or width % multiple:
+        nearest = "x".join(str(max(1, round(side / multiple)) * multiple) for side in (height, width))
+        raise ConfigError(
+            f"height x width (={height}x{width}) must be divisible by {multiple}, which {type(pipe).__name__} with a VAE of "
+            f"f{pipe.vae_scale_factor} asks for; the nearest size is {nearest}"
+        )
+    largest = _denoiser(pipe).config.get("pos_embed_max_size")
+    limit = largest * multiple if largest else math.inf
+    if max(height, width) > limit:
+        raise ConfigError(f"height x width (={height}x{width}) must be at most {limit}x{limit}, the pipeline's table of positions")
+    return height, width
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _size_multiple(pipe: DiffusionPipeline) -> int:
+    """What the picture's sides must be divisible by."""
+    f = pipe.vae_scale_factor
+    if _packs(type(pipe)):
+        return 2 * f
+    patch = _denoiser(pipe).config.get("patch_size")
+    return f * patch if patch else math.lcm(8, f)  # pipelines with a U-Net ask for 8 whatever the VAE
+
+
+def _for_task(pipe: DiffusionPipeline, painting_over: bool) -> DiffusionPipeline:
+    """The pipeline of the same family that starts from noise, or from an image; it shares all parts."""
+    kind, accepted = type(pipe).__name__, inspect.signature(pipe.__call__).parameters
+    if "mask_image" in accepted:
+        raise ConfigError(f"{kind} paints into masks; take a text-to-image pipeline")
+    # Pipelines with a transformer compare with the VAE, those with a U-Net with 4. The VAE with c = 3 is LDM's f4.
+    latents = pipe.vae.config.latent_channels if getattr(pipe, "transformer", None) is not None else 4
+    if painting_over and pipe.vae.config.in_channels == latents:
+        raise ConfigError(f"{kind} would take an image of {latents} channels for latents of this VAE; paint without an image")
+    if painting_over and kind.startswith("Flux2"):
+        raise ConfigError(f"{kind} takes images as references, not to start from; paint without an image")
+    if painting_over == ("strength" in accepted):
+        return pipe
+    diffusers = diffusers_library()
+    try:
+        return (diffusers.AutoPipelineForImage2Image if painting_over else diffusers.AutoPipelineForText2Image).from_pipe(pipe)
+    except ValueError:
+        other = "image-to-image" if painting_over else "text-to-image"
+        raise ConfigError(f"diffusers has no {other} pipeline of the family of {kind}; take an SD, SDXL, SD3 or Flux.1 pipeline") from None
+
+
+@contextmanager
+def _bar_on_terminals(pipe: DiffusionPipeline) -> Iterator[None]:
+    before = getattr(pipe, "_progress_bar_config", {})
+    pipe.set_progress_bar_config(**{"disable": None, "leave": False, **before})  # None: tqdm looks whether stderr is a terminal
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**before)
+
+
+@contextmanager
+def _finite(vae: Any) -> Iterator[None]:
+    """A VAE whose `decode` raises NotFiniteError for infinities, which a pipeline would clamp to white, and for NaN."""
+    before = vars(vae).get("decode")
+    decode = vae.decode
+
+    def checked(*args: Any, **options: Any) -> Any:
+        result = decode(*args, **options)
+        check_finite(result[0], "decoded images")
+        return result
+
+    vae.decode = checked
+    try:
+        yield
+    finally:
+        del vae.decode
+        if before is not None:
+            vae.decode = before
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    """Pixels c h w in [0,1] as an image."""
+    if not pixels.isfinite().all():
+        raise NotFiniteError(
+            f"the picture has values that are not numbers, because the VAE or the denoiser overflows in "
+            f"{str(pixels.dtype).removeprefix('torch.')}; use float32 or bfloat16"
+        )
+    return to_pillow(from_model_range(pixels * 2 - 1))

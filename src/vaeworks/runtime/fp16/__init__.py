@@ -1,0 +1,1 @@
+"""Half precision: how large activations become, and how a VAE that overflows is made to fit."""

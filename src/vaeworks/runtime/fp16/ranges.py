@@ -1,0 +1,176 @@
+"""How large the values inside an autoencoder become, layer by layer, on real images."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...data.sources.folder import find_images
+from ...errors import ConfigError, DataError
+from ...images import open_image, square, to_model_range
+from ...models import Autoencoder, Decoder, Encoder
+from ...models.tiny import TinyBlock
+from ...nn import ResBlock, SpatialAttention
+from .scale import writers
+
+Half = Literal["encoder", "decoder"]
+
+FLOAT16_MAX = 65504.0
+"""The largest finite number of float16."""
+
+LOGITS_AT_ONCE = 2**24
+"""Products of queries and keys held in memory, 64 MiB."""
+
+SAMPLE = 2**18
+"""Values of one image that a percentile is taken of, about."""
+
+
+@dataclass(frozen=True)
+class LayerRange:
+    """How large one layer's output becomes, in float32."""
+
+    name: str
+    """of the module; blocks and attentions: the sum they return; `.logits`: queries times keys over the root of a head's width"""
+    half: Half
+    scalable: bool
+    """whether `scale_activations` changes it"""
+    max_abs: float
+    """largest absolute value; nan where one is not a number"""
+    p9999: float
+    """99.99th percentile of the absolute values of an image, of the image with the largest"""
+    image: int
+    """number of the image with max_abs"""
+
+    @property
+    def share(self) -> float:
+        """max_abs / 65504: above 1, float16 overflows."""
+        return self.max_abs / FLOAT16_MAX
+
+    @property
+    def overflows(self) -> bool:
+        """Whether float16 cannot hold it; true of what is not a number."""
+        return not self.max_abs <= FLOAT16_MAX
+
+
+def activation_ranges(autoencoder: Autoencoder, images: Tensor | None = None) -> list[LayerRange]:
+    """The range of every layer of encoder, decoder and the convolutions between, in order of execution.
+
+    images: n c h w in [-1,1], one at a time through encoder, posterior mode and decoder; None: `sample_images`. Nothing is kept
+    of the activations, and everything is computed in float32, whatever the weights' type.
+    Errors: ConfigError for images that the model cannot encode, that are not finite, or none.
+    """
+    images = sample_images(autoencoder) if images is None else images
+    if not len(images) or not images.isfinite().all():
+        raise ConfigError(f"images (of shape {tuple(images.shape)}) must be at least one, and finite")
+    network = autoencoder if autoencoder.dtype == torch.float32 else copy.deepcopy(autoencoder).float()
+    recorder = _Recorder()
+    with ExitStack() as hooks, torch.inference_mode():
+        for handle in recorder.watch(network):
+            hooks.callback(handle.remove)
+        for recorder.image, image in enumerate(images):
+            network.decode(network.encode(image[None].to(network.device, torch.float32)).mode())
+    return list(recorder.ranges.values())
+
+
+def scaled_ranges(ranges: Iterable[LayerRange], scales: Mapping[Half, float]) -> list[LayerRange]:
+    """The ranges after `scale_activations` by powers of two, which is exact: there is no need to measure again."""
+    return [
+        replace(
+            layer,
+            max_abs=layer.max_abs * (scales[layer.half] if layer.scalable else 1),
+            p9999=layer.p9999 * (scales[layer.half] if layer.scalable else 1),
+        )
+        for layer in ranges
+    ]
+
+
+def first_overflow(ranges: Iterable[LayerRange], half: Half | None = None) -> LayerRange | None:
+    """The first layer in order of execution, of one half or both, that float16 cannot hold."""
+    return next((layer for layer in ranges if layer.overflows and half in (None, layer.half)), None)
+
+
+def sample_images(autoencoder: Autoencoder, source: str | Path = "photos", *, size: int = 256, limit: int = 16) -> Tensor:
+    """Images to measure on, their middle squares resized to about size x size: n c size size in [-1,1], n at most `limit`.
+
+    source: a folder tree, of which images are taken at equal distances, an image file, or `photos`, the 16 bundled photographs.
+    Errors: DataError for a source without a readable image; ConfigError for a model whose images are neither gray nor in colour.
+    """
+    channels, f = autoencoder.config.in_channels, autoencoder.downsample_factor
+    if channels not in (1, 3):
+        raise ConfigError(f"this model's images have {channels} channels, photographs have 1 or 3; pass images of your own")
+    side = max(1, round(size / f)) * f
+    paths = find_images(source)
+    images, reason = [], ""
+    for path in paths[:: math.ceil(len(paths) / limit)]:
+        try:
+            image = open_image(path, channels)
+        except DataError as error:
+            reason = reason or f"{path}: {error}"
+            continue
+        images.append(square(image, side))
+    if not images:
+        raise DataError(f"no image in {str(source)!r} can be read; the first: {reason}")
+    return to_model_range(torch.stack(images))
+
+
+class _Recorder:
+    """Forward hooks that note the largest values of every layer."""
+
+    def __init__(self) -> None:
+        self.ranges: dict[str, LayerRange] = {}
+        self.image = 0
+        self._keys: Tensor | None = None
+
+    def watch(self, autoencoder: Autoencoder) -> Iterable[torch.utils.hooks.RemovableHandle]:
+        halves = [half for half in (autoencoder.encoder, autoencoder.decoder) if isinstance(half, (Encoder, Decoder))]
+        scalable = {layer for half in halves for layer, _ in writers(half)}
+        for name, module in autoencoder.named_modules():
+            if isinstance(module, (ResBlock, SpatialAttention)):
+                yield module.register_forward_hook(self._noting(name, scalable=True))
+            elif isinstance(module, (nn.Conv2d, nn.Linear, nn.GroupNorm, TinyBlock)):
+                yield module.register_forward_hook(self._noting(name, module in scalable))
+            if isinstance(module, SpatialAttention):
+                yield module.key.register_forward_hook(self._keep_keys)  # which are computed before the queries
+                yield module.query.register_forward_hook(self._noting_logits(name + ".logits", module.num_heads))
+
+    def _noting(self, name: str, scalable: bool) -> Callable[..., None]:
+        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            self._note(name, output, scalable)
+
+        return note
+
+    def _keep_keys(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._keys = output
+
+    def _noting_logits(self, name: str, heads: int) -> Callable[..., None]:
+        def note(module: nn.Module, inputs: tuple[Tensor, ...], queries: Tensor) -> None:
+            assert self._keys is not None
+            q, k = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (queries, self._keys))  # n heads (h w) c/heads
+            self._keys = None
+            for part in q.split(max(1, LOGITS_AT_ONCE // (heads * k.shape[2])), dim=2):
+                self._note(name, part @ k.mT / math.sqrt(k.shape[3]), False)
+
+        return note
+
+    def _note(self, name: str, values: Tensor, scalable: bool) -> None:
+        half: Half = "encoder" if name.startswith(("encoder", "quant_conv")) else "decoder"
+        flat = (values if values.is_contiguous() else values.movedim(1, -1)).flatten()  # of NHWC memory: no copy
+        low, high = flat.aminmax()
+        new = LayerRange(name, half, scalable, max(-low.item(), high.item()), _percentile(flat), self.image)
+        old = self.ranges.get(name, new)
+        most = new if math.isnan(new.max_abs) or new.max_abs > old.max_abs else old
+        self.ranges[name] = replace(most, p9999=max(old.p9999, new.p9999))
+
+
+def _percentile(values: Tensor) -> float:
+    """The 99.99th percentile of |values|, of every so many of them: an odd number, so that no channel is left out."""
+    sample = values[:: (len(values) // SAMPLE) | 1].abs()
+    return sample.kthvalue(max(1, math.ceil(0.9999 * len(sample)))).values.item()

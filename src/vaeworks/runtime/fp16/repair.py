@@ -1,0 +1,160 @@
+"""A VAE that overflows in float16, made to fit: its activations are scaled down, its results stay."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from ...config import AutoencoderConfig
+from ...errors import ConfigError
+from ...models import Autoencoder, Decoder, Encoder
+from .deviation import Deviation, deviation, outputs
+from .emulation import in_precision
+from .ranges import FLOAT16_MAX, Half, LayerRange, activation_ranges, sample_images, scaled_ranges
+from .report import APPLICATION_EPS, Repair, largest
+from .scale import scale_activations, set_eps, writers
+
+SMALLEST_NORMAL = 2.0**-14
+"""Of float16; smaller numbers lose digits, and below 2**-25 all of them."""
+
+ADVICE = "run this VAE in bfloat16, which has float32's range"
+
+
+def half_safe(autoencoder: Autoencoder, images: Tensor | None = None, *, headroom: float = 4.0, limit: float = 40.0) -> Repair:
+    """A copy of a VAE whose activations stay finite in float16, by scaling each half's with a power of two, and its deviations.
+
+    images: n c h w in [-1,1] that activations are measured on; None: the bundled photographs (`sample_images`).
+    headroom: how many times larger than measured activations may become. Each half gets the largest scale up to 1 that allows it.
+    limit: a scaled half's least PSNR of images, or SNR of latents, in float16, in dB.
+    A half with nothing to repair keeps its weights byte for byte, so that repairing twice changes nothing.
+    Errors: ConfigError where scaling cannot help: where float16 overflows in weights, in what normalized values become, in latents
+    or images; where the scaled VAE misses `limit`; for a TAESD that overflows.
+    """
+    if not 1 <= headroom < math.inf:
+        raise ConfigError(f"headroom (={headroom}) must be at least 1 and finite")
+    images = sample_images(autoencoder) if images is None else images
+    _check_weights(autoencoder, scaled=False)
+    before = activation_ranges(autoencoder, images)
+    _check_reach(before)
+    scales = {half: _scale(before, half, headroom) for half in get_args(Half)}
+    needed = any(scale != 1 for scale in scales.values())
+    repaired = scale_activations(autoencoder, **scales) if needed else copy.deepcopy(autoencoder)
+    _check_weights(repaired, scaled=True)
+    compared = sorted({largest(before, half).image for half in get_args(Half)})
+    rough, lost = _precision_lost(autoencoder, scales) if needed else (0.0, 0.0)
+    repair = Repair(
+        repaired,
+        scales,
+        headroom=headroom,
+        limit=limit,
+        before=tuple(before),
+        after=tuple(scaled_ranges(before, scales)),
+        deviations=tuple(_deviations(autoencoder, repaired if needed else None, images[compared])),
+        images=len(images),
+        compared=tuple(compared),
+        rough_weights=rough,
+        lost_weights=lost,
+    )
+    _check_result(repair)
+    return repair
+
+
+def _scale(ranges: list[LayerRange], half: Half, headroom: float) -> float:
+    """The largest power of two up to 1 that leaves the headroom."""
+    top = max((layer.max_abs for layer in ranges if layer.scalable and layer.half == half), default=0.0)
+    return 2.0 ** min(0, math.floor(math.log2(FLOAT16_MAX / headroom / top))) if top else 1.0
+
+
+def _check_weights(autoencoder: Autoencoder, scaled: bool) -> None:
+    """Errors: ConfigError for a weight that is not finite or, once scaled, too large for float16."""
+    for name, weight in autoencoder.named_parameters():
+        largest = weight.detach().abs().max().item()
+        if not math.isfinite(largest):
+            raise ConfigError(f"{name} holds values that are not finite; take the file that this one was made from, in float32")
+        if scaled and largest > FLOAT16_MAX:
+            raise ConfigError(f"{name} holds {largest:.0f}, above float16's 65504, and no scale reaches it; {ADVICE}")
+
+
+def _check_reach(ranges: list[LayerRange]) -> None:
+    """Errors: ConfigError for an overflow that scaling does not reach."""
+    for layer in ranges:
+        if not math.isfinite(layer.max_abs):
+            raise ConfigError(f"{layer.name} overflows in float32 already; this VAE is broken")
+        if layer.overflows and not layer.scalable and not layer.name.endswith(".logits"):  # attention keeps those in float32
+            raise ConfigError(f"{layer.name} reaches {layer.max_abs:.0f}, above float16's 65504: {_why_fixed(layer)}; {ADVICE}")
+
+
+def _why_fixed(layer: LayerRange) -> str:
+    if layer.name in ("encoder.conv_out", "quant_conv"):
+        return "its output is the latents, whose scale belongs to the diffusion model"
+    if layer.name == "post_quant_conv":
+        return "the latents themselves are that large"
+    if layer.name == "decoder.conv_out":
+        return "its output is the image"
+    if ".layers." in layer.name:
+        return "a TAESD has no normalization that would undo a scale"
+    return "it follows a normalization, which undoes every scale before it"
+
+
+def _deviations(original: Autoencoder, repaired: Autoencoder | None, images: Tensor) -> Iterator[Deviation]:
+    reference = outputs(in_precision(original, torch.float32), images)
+
+    def measure(autoencoder: Autoencoder, weights: str, dtype: torch.dtype) -> Deviation:
+        return deviation(
+            reference, outputs(in_precision(autoencoder, dtype), images, reference), weights, str(dtype).removeprefix("torch.")
+        )
+
+    yield measure(original, "original", torch.float16)
+    yield measure(original, "original", torch.bfloat16)
+    if repaired is not None:
+        yield measure(repaired, "repaired", torch.float32)
+        yield measure(repaired, "repaired", torch.float16)
+    foreign = copy.deepcopy(original if repaired is None else repaired)
+    config = foreign.config
+    if isinstance(config, AutoencoderConfig) and any(config.norm_eps * s**2 != APPLICATION_EPS for s in _totals(config)):
+        set_eps(foreign, APPLICATION_EPS)
+        for dtype in (torch.float32, torch.float16):
+            yield measure(foreign, "original, fixed eps" if repaired is None else "repaired, fixed eps", dtype)
+
+
+def _totals(config: AutoencoderConfig) -> tuple[float, float]:
+    return config.encoder_scale, config.decoder_scale
+
+
+def _precision_lost(original: Autoencoder, scales: dict[Half, float]) -> tuple[float, float]:
+    """Shares of the weights scaled down that float16 rounds more roughly than before, and to 0."""
+    total = rough = lost = 0
+    for half, scale in scales.items():
+        network = getattr(original, half)
+        assert isinstance(network, (Encoder, Decoder))
+        for weight in (layer.weight.detach().float().abs() for layer, whole in writers(network) if whole and scale != 1):
+            total += weight.numel()
+            rough += int(((weight >= SMALLEST_NORMAL) & (weight * scale < SMALLEST_NORMAL)).count_nonzero())
+            lost += int(((weight > 0) & ((weight * scale).half() == 0)).count_nonzero())
+    return rough / max(total, 1), lost / max(total, 1)
+
+
+def _check_result(repair: Repair) -> None:
+    """Errors: ConfigError where a scaled half is not finite in float16 or misses the limit."""
+    result = repair.deviation("repaired", "float16")
+    if result is None:
+        return
+    bfloat16 = repair.deviation("original", "bfloat16")
+    assert bfloat16 is not None  # it is always measured
+    remedy = f"ask for less headroom than {repair.headroom:g}, or {ADVICE} ({bfloat16.images_psnr:.1f} dB)"
+    for half, scale in repair.scales.items():
+        value = result.decibels(half)
+        if scale == 1 or value >= repair.limit:
+            continue
+        tried = f"with its activations at 1/{1 / scale:.0f}, the {half} "
+        if not math.isnan(value):
+            raise ConfigError(
+                f"{tried}is at {value:.1f} dB of the original in float16, less than {repair.limit:g}: {repair.rough_weights:.0%} of the "
+                f"weights scaled down lose digits and {repair.lost_weights:.0%} become 0; {remedy}"
+            )
+        raise ConfigError(f"{tried}is still not finite in float16; {remedy}")

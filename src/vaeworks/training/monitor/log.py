@@ -1,0 +1,195 @@
+"""What a run tells: lines of JSON that any program can read, trackers, a view in the terminal, alarms, and a page.
+
+The lines are the source of all the rest. They depend on no clock, so that a run that goes on leaves the log of an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from rich.live import Live
+from rich.table import Table
+
+from ...config import TrainConfig, to_dict
+from ...errors import MissingExtraError, VaeworksError
+from ...terminal import Terminal
+from ..gan.balance_state import StepPlan
+from ..validation import ValidationResult
+from .alarms import Alarms
+from .card import write_card
+from .log_lines import JSONL, keep_log, last_look, read_log
+from .log_schema import EVENT, LOOK, plain
+from .page import RunPage, Status
+from .terminal import View, event_style
+from .trackers import Trackers
+
+__all__ = ["JSONL", "RunLog", "last_look", "read_log"]
+
+OPTIONAL_PARTS = ("regularizers", "adversarial", "finetune")
+"""Of the configuration; by default they do nothing."""
+
+REDRAWS = 0.25
+"""Shortest time between two redraws, in seconds."""
+
+
+class RunLog:
+    """Writes a run's log and shows the run. Used as a context, in the process that speaks for all; `silent` makes one for the others.
+
+    images_seen: where the run goes on from; what it had logged after that is dropped. show: whether people are told anything on stderr.
+    """
+
+    def __init__(self, run: Path | None, config: TrainConfig, images_seen: int = 0, show: bool = True):
+        self.console = Terminal(quiet=not show)
+        self._config = config
+        self._run = run
+        kept = keep_log(run, images_seen) if run else []
+        self._file = (run / JSONL if run else Path(os.devnull)).open("a", encoding="utf-8")
+        self._view = View(config)
+        for line in kept:
+            self._view.take(line)
+        self._alarms = Alarms(config, kept)
+        self._trackers = Trackers(config.trackers if run else (), run or Path(), config, images_seen, self.say)
+        self._page = RunPage(run, config) if run else None
+        self._looked = any(LOOK in line for line in kept)
+        self._told_at = kept[-1]["images_seen"] if kept else 0
+        redrawn = show and self.console.is_interactive and self.console.file.isatty()
+        self._live = Live(self._view, console=self.console, auto_refresh=False) if redrawn else None
+        self._drawn_at = 0.0
+
+    @classmethod
+    def silent(cls) -> RunLog:
+        """One that writes and shows nothing."""
+        return cls(None, TrainConfig(), show=False)
+
+    def __enter__(self) -> RunLog:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            state: Literal["stopped", "failed"] = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            self._write_page(Status(state, self._view.done, reason=str(error) or type(error).__name__))
+        if self._live is not None:
+            self._live.stop()  # draws it a last time
+        self._trackers.close()
+        self._file.close()
+
+    # ------------------------------------------------------------------ what happens in a run
+
+    def step(self, images_seen: int, figures: Mapping[str, Any]) -> None:
+        """The figures of a step."""
+        self._write(images_seen, figures)
+        if not self._looked and images_seen - self._told_at > self._config.val_every:  # no image is held out
+            self._tell(images_seen)
+
+    def look(self, images_seen: int, seen: ValidationResult) -> None:
+        """What a look at held-out images came to; the page is written anew."""
+        self._looked = True
+        if seen.picture is not None:
+            self._trackers.picture(images_seen, "reconstructions", seen.picture)
+        self._write(images_seen, seen.figures)
+        self._tell(images_seen)
+
+    def event(self, images_seen: int, sentence: str, alarm: bool = False, action: str | None = None, kind: str | None = None) -> None:
+        """A sentence for people: a line of JSON, and one in the terminal.
+
+        alarm: whether it is about trouble; action: what is done about it; kind: of an alarm, or of the alarm that is over with this.
+        """
+        line = {"images_seen": images_seen, EVENT: sentence, "alarm": alarm, "action": action}
+        self._append(line if kind is None else {**line, "kind": kind})
+        self._trackers.event(images_seen, sentence, alarm)
+        if self._live is None:
+            word = "alarm: " if alarm else ""
+            self.console.print(f"{images_seen:>11,} images  {word}{sentence}", style=event_style(line), soft_wrap=True)
+        else:
+            self._redraw()
+
+    def live(self, images_seen: int, done: float, plan: StepPlan | None = None) -> None:
+        """Redraw the view, where it can be redrawn and it is time. Cheap: it may be called after every step.
+
+        done: share of the run; plan: of the discriminator's supervisor, where there is one.
+        """
+        self._view.step(images_seen, done, plan)
+        if time.monotonic() - self._drawn_at >= REDRAWS:
+            self._redraw()
+
+    def say(self, text: str) -> None:
+        """A line for people, above the view."""
+        self.console.print(text, soft_wrap=True)
+
+    def config(self, config: TrainConfig) -> None:
+        """The resolved configuration, for people; without the parts that are as if they were not there."""
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        values, defaults = to_dict(config), to_dict(TrainConfig())
+        table.add_row("run", _words({k: v for k, v in values.items() if not isinstance(v, dict)}), style="dim")
+        for part, fields in values.items():
+            if isinstance(fields, dict) and not (part in OPTIONAL_PARTS and fields == defaults[part]):
+                table.add_row(part, _words(fields), style="dim")
+        self.console.print(table)
+
+    def finish(self) -> None:
+        """Write the page and the model's card, when everything else is in the run folder."""
+        self._write_page(Status("finished", 1.0))
+        if self._run is not None:
+            self._attempt("the model card", functools.partial(write_card, self._run))
+
+    # ------------------------------------------------------------------ how
+
+    def _write(self, images_seen: int, values: Mapping[str, Any]) -> None:
+        """One line of JSON, its numbers for the trackers, and the alarms that it raises. Figures that are not finite become null."""
+        line = {"images_seen": images_seen, **plain(values)}
+        self._append(line)
+        self._trackers.scalars(images_seen, line)
+        for alarm in self._alarms.observe(line):
+            self.event(images_seen, alarm.message, alarm=not alarm.over, kind=alarm.kind)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        self._view.take(line)
+
+    def _tell(self, images_seen: int) -> None:
+        """A line where nothing is redrawn, and the page."""
+        self._told_at = images_seen
+        if self._live is None:
+            self.say(self._view.line())
+        self._write_page(Status("training", self._view.done, self._view.pace.rate, self._view.pace.left))
+
+    def _redraw(self) -> None:
+        if self._live is not None:
+            self._drawn_at = time.monotonic()
+            self._live.refresh()
+
+    def _write_page(self, status: Status) -> None:
+        if self._page is not None and not self._attempt("the run's page", functools.partial(self._page.write, status)):
+            self._page = None
+
+    def _attempt(self, what: str, work: Callable[[], Any]) -> bool:
+        """Do what a run can do without; where it cannot be done, that is said. Returns whether it is worth to try again."""
+        try:
+            work()
+        except MissingExtraError as error:
+            self.say(f"{what} is left out: {error}")
+            return False
+        except Exception as error:  # of any kind: hours of training are worth more than a page
+            reason = str(error) if isinstance(error, (VaeworksError, OSError)) else f"{type(error).__name__}: {error}"
+            self.say(f"{what} could not be written, and the run goes on: {reason}")
+        return True
+
+
+def _words(fields: Mapping[str, Any], prefix: str = "") -> str:
+    """Settings in a row, but for those that are not set."""
+    said = [
+        _words(value, f"{prefix}{name}.") if isinstance(value, Mapping) else f"{prefix}{name} {value}"
+        for name, value in fields.items()
+        if value is not None
+    ]
+    return "  ".join(said)

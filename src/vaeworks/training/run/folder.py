@@ -1,0 +1,279 @@
+"""The folder of a run: what it was asked to do, on which files, and how it goes on.
+
+RUN/run.json                 recipe, configuration, data source: the record
+RUN/data.json                every image, the side it is on, what was skipped and why; of a stream only what is validated
+RUN/stream.jsonl             of a stream: where its blocks of images begin, so that a continued run need not read all again
+RUN/log.jsonl, tensorboard/  figures by images seen
+RUN/samples/                 reconstruction grids: original, reconstruction, difference x 4
+RUN/checkpoints/             to continue from
+RUN/best.safetensors         the average weights with the best validation PSNR so far, native layout; statistics when the run ends
+RUN/model.safetensors        the finished model, native layout, with measured scaling_factor and shift_factor
+RUN/result.json              the figures it ended with
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...config import TrainConfig, differences, dumps, from_dict, recorded, to_dict
+from ...data import ImageFile, ImageSet, ImageStream, first_images, is_held_out, is_stream, open_stream, scan
+from ...data.image_ref import open_place
+from ...errors import ConfigError, DataError, FormatError
+from ...files.atomic import read_json, write_text
+from ...files.locks import LOCK
+from ...files.scratch import sweep
+
+RUN, DATA, RESULT, BEST = "run.json", "data.json", "result.json", "best.safetensors"
+STREAM = "stream.jsonl"
+
+CHANGEABLE = (
+    "images", "max_minutes", "val_every", "save_every", "log_every", "keep_checkpoints", "stats_images", "device",
+    "micro_batch", "gradient_checkpointing", "channels_last", "data.workers", "data.cache_mib", "data.val_images",
+    "compile", "parallel", "trackers", "license", "loss.perceptual_path", "regularizers.alignment_path", "adversarial.network_path",
+)  # fmt: skip
+"""Settings that a continued run may change: they do not change what has been learned so far."""
+
+
+MOVABLE = ("finetune.path", "finetune.teacher")
+"""Files that may be elsewhere when a run goes on, but not appear or vanish."""
+
+
+def _matters(name: str, before: Any, now: Any) -> bool:
+    """Whether a setting must not change from the one to the other in a run that is continued."""
+    return name not in CHANGEABLE and not (name in MOVABLE and before is not None and now is not None)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What run.json holds."""
+
+    recipe: str
+    source: str
+    config: TrainConfig
+
+
+def check_folder(out: Path, record: RunRecord, resume: bool) -> None:
+    """Check that a folder is free for a new run, or holds the run to continue; changes nothing.
+
+    Errors: ConfigError for a folder that is not empty, for nothing to resume, or for a run of another configuration.
+    """
+    if not resume:
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"output folder {out} is a file; choose another --out")
+        sweep(out)
+        if out.is_dir() and any(p.name != LOCK for p in out.iterdir()):
+            what = "holds another run; pass --resume to continue it, or" if (out / RUN).exists() else "is not empty;"
+            raise ConfigError(f"output folder {out} {what} choose another --out")
+        return
+    stored = read_run(out)
+    if stored.recipe != record.recipe:
+        raise ConfigError(f"{out} holds a run of recipe {stored.recipe!r}, not {record.recipe!r}; choose another --out")
+    changed = {name: pair for name, pair in differences(stored.config, record.config).items() if _matters(name, *pair)}
+    if changed:
+        what = ", ".join(f"{name} was {_said(a)}, now {_said(b)}" for name, (a, b) in changed.items())
+        raise ConfigError(f"{out} holds a run of another configuration ({what}); take its settings, or choose another --out")
+
+
+def _said(value: Any) -> str:
+    """A setting for people: texts that are no print, and values without end, are shown as such."""
+    text = value if isinstance(value, str) and value.isprintable() else str(value) if isinstance(value, (int, float)) else repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, val: ImageSet) -> None:
+    """Write down what the run is and on which files.
+
+    Errors: VaeworksError where the folder cannot be written.
+    """
+    files: dict[str, Any] = {
+        "source": record.source, "train_digest": train.digest, "skipped": [list(s) for s in train.skipped],
+        "train": [_file(f) for f in train.files], "val": [_file(f) for f in val.files],
+    }  # fmt: skip
+    if isinstance(train, ImageStream):
+        files["streamed"] = {"shards": train.shards.count, "val_fraction": train.val_fraction}
+    values = {"version": 1, "recipe": record.recipe, "source": record.source, "config": to_dict(record.config)}
+    write_text(out / DATA, dumps(files) + "\n")
+    write_text(out / RUN, dumps(values) + "\n")
+    for folder in ("checkpoints", "samples"):
+        (out / folder).mkdir(exist_ok=True)
+
+
+def read_run(out: Path) -> RunRecord:
+    """The record of the run in a folder. What it says of code and networks is not done before a user has said it, too (config/recorded.py).
+
+    Errors: ConfigError where there is none, FormatError for what is no run's record.
+    """
+    if not (out / RUN).is_file():
+        raise ConfigError(f"{out} holds no run to resume; leave --resume away to start one")
+    values = read_json(out / RUN)
+    if (text := next(filter(CONTROL.search, _texts(values)), None)) is not None:
+        raise FormatError(f"{out / RUN} has control characters in {text[:50]!r}, which no run's record has")
+    try:
+        return RunRecord(_text(values["recipe"]), _text(values["source"]), recorded(from_dict(TrainConfig, values["config"])))
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise FormatError(f"{out / RUN} is not a run's record: {error}") from None
+
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that a terminal obeys: what a record says becomes defaults of options, which help prints."""
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        waiting += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.50} is no text")
+    return value
+
+
+def trained_on(model: Path) -> Container[str]:
+    """Content digests of the images that a run was trained on, for `in`; empty for a path that is no run.
+
+    Of a stream they are not known one by one: all that were not held out count as trained on.
+    Errors: FormatError for a list of images that is none.
+    """
+    if not (model / DATA).is_file():
+        return set()
+    values = read_json(model / DATA)
+    try:
+        digests = {side: {str(file["digest"]) for file in values.get(side, [])} for side in ("train", "val")}
+        if (streamed := values.get("streamed")) is not None:
+            return _AllBut(float(streamed["val_fraction"]), frozenset(digests["val"]))
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
+        raise FormatError(f"{model / DATA} does not list a run's images by their digests") from None
+    return digests["train"]
+
+
+def read_data(out: Path) -> dict[str, Any]:
+    """The images of the run in a folder, as data.json has them.
+
+    Errors: FormatError for a file that is missing or lists something else.
+    """
+    values = read_json(out / DATA)
+    for side in ("train", "val"):
+        if not isinstance(files := values.get(side), list) or not all(map(_is_file, files)):
+            raise FormatError(f"{out / DATA} does not list the images of {side!r} by path, digest, width and height")
+    skipped, streamed = values.get("skipped", []), values.get("streamed")
+    if not isinstance(skipped, list) or not all(isinstance(s, list) and [type(t) for t in s] == [str, str] for s in skipped):
+        raise FormatError(f"{out / DATA} does not list what was skipped as [path, reason]")
+    if streamed is not None and not (isinstance(streamed, dict) and type(streamed.get("val_fraction")) in (int, float)):
+        raise FormatError(f"{out / DATA} does not say which share of its stream is held out")
+    return values
+
+
+def read_result(out: Path) -> dict[str, Any]:
+    """The figures that the run in a folder ended with; {} where it has not.
+
+    Errors: FormatError for a file that holds others.
+    """
+    if not (out / RESULT).is_file():
+        return {}
+    values = read_json(out / RESULT)
+    latents = values.get("latents")
+    scale = latents.get("scaling_factor") if isinstance(latents, dict) else None
+    counts = [values.get(name) for name in ("images_seen", "num_parameters")]
+    figures = [values.get(name) for name in ("seconds", "images_per_second")]
+    if not (
+        all(type(n) is int and _in_range(n) for n in counts)
+        and all(map(_in_range, figures))
+        and scale != 0
+        and _in_range(abs(scale) if isinstance(scale, (int, float)) else scale)
+        and isinstance(values.get("precision"), str)
+    ):
+        raise FormatError(f"{out / RESULT} does not hold the figures that a run ends with")
+    return values
+
+
+def _in_range(value: Any) -> bool:
+    """Whether it is a number that is not negative, and not beyond what is counted."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_file(values: Any) -> bool:
+    return (
+        isinstance(values, dict)
+        and all(isinstance(values.get(name), str) for name in ("path", "digest"))
+        and all(type(side := values.get(name)) is int and 0 < side < 2**31 for name in ("width", "height"))
+    )
+
+
+@dataclass(frozen=True)
+class _AllBut:
+    """All contents but those that a stream holds out."""
+
+    val_fraction: float
+    judged: frozenset[str]
+
+    def __contains__(self, digest: object) -> bool:
+        return not is_held_out(str(digest), self.val_fraction) and digest not in self.judged
+
+
+def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | ImageStream, ImageSet, list[str]]:
+    """Training and validation images, and what people should know about them.
+
+    Errors: DataError for a source without usable images, or for one that is not what the run in `out` started with.
+    """
+    given = None
+    if is_stream(source) and config.model.in_channels == 2:
+        raise DataError(f"{source!r} has no pictures of two channels; a model of in_channels (=2) takes stereo:SRC")
+    if config.data.val is not None:
+        smallest = config.model.downsample_factor
+        streamed = is_stream(config.data.val)
+        given = first_images(config.data.val, config.data.val_images, smallest) if streamed else scan(config.data.val, smallest)
+    train, val, told = (_split_stream if is_stream(source) else _split_set)(config, source, given)
+    if (out / DATA).is_file() and (before := str(read_json(out / DATA).get("train_digest", ""))) != train.digest:
+        raise DataError(f"the images in {source!r} are not those that the run started with (digest {before[:8]}, now {train.digest[:8]})")
+    told += [f"skipped {path}: {reason}" for path, reason in train.skipped[:5]]
+    if len(train.skipped) > 5:
+        told.append(f"skipped {len(train.skipped) - 5} more, listed in {out / DATA}")
+    if not val.files:
+        told.append("no image is held out, so nothing is validated: raise data.val-fraction, or give data.val a folder")
+    return train, val, told
+
+
+def _split_set(config: TrainConfig, source: str, given: ImageSet | None) -> tuple[ImageSet, ImageSet, list[str]]:
+    images = scan(source, min_side=config.data.size)
+    told = []
+    if given is None:
+        train, val = images.split(config.data.val_fraction)
+    else:
+        judged = {file.digest for file in given.files}
+        train = ImageSet(source, tuple(f for f in images.files if f.digest not in judged), images.skipped + given.skipped)
+        val = given
+        if left_out := len(images.files) - len(train.files):
+            told.append(f"{left_out:,} training images left out, because they are validation images as well")
+    if not train.files:
+        raise DataError(f"all {len(images.files)} images of {source!r} are held out; lower data.val-fraction (={config.data.val_fraction})")
+    for file in (*train.files[:1], *val.files[:1]):
+        try:
+            open_place(file.path, config.model.in_channels)  # other channels than the model's are found before a folder is made
+        except DataError as error:
+            raise DataError(f"{file.path}: {error}") from None
+    told.append(f"{len(train.files):,} training images, {len(val.files):,} held out" + (" by content hash" if given is None else ""))
+    return train, val, told
+
+
+def _split_stream(config: TrainConfig, source: str, given: ImageSet | None) -> tuple[ImageStream, ImageSet, list[str]]:
+    if given is not None:
+        stream = open_stream(source, 0.0, frozenset(file.digest for file in given.files))
+        return stream, given, [f"training images as they come, {len(given.files):,} held out"]
+    stream = open_stream(source, config.data.val_fraction)
+    val = stream.held_out(config.data.val_images, config.data.size)
+    share = f"of which a share of {config.data.val_fraction:g} is held out by content hash, and its first {len(val.files):,} validated"
+    return stream, val, [f"training images as they come, {share}"]
+
+
+def _file(file: ImageFile) -> dict[str, Any]:
+    return {"path": str(file.path), "digest": file.digest, "width": file.width, "height": file.height}
