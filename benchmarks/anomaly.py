@@ -53,10 +53,24 @@ def measured(options: argparse.Namespace, name: str, recipe: str) -> dict:
     results = {}
     for density in DENSITIES:
         out = options.out / f"{name}-{recipe}-{density}"
-        words = ("--normal", normal, "--test", source / "test", *masks, "--density", density, "--out", out, "--overwrite")
+        words = (
+            "--normal",
+            normal,
+            "--test",
+            source / "test",
+            *masks,
+            "--density",
+            density,
+            "--out",
+            out,
+            "--overwrite",
+        )
         call("anomaly", run, *words, *(() if density == DENSITIES[0] else ("--no-baselines",)))
         record = json.loads((out / "anomaly.json").read_text())
-        results[density] = {key: record[key] for key in ("evidence", "normals", "false_alarms", "false_alarms_range", "table", "classes")}
+        results[density] = {
+            key: record[key]
+            for key in ("evidence", "normals", "false_alarms", "false_alarms_range", "table", "classes")
+        }
         if options.pictures and recipe == options.recipes[0] and density == DENSITIES[0]:
             publish(out, options.pictures, name)
     return results

@@ -39,10 +39,25 @@ def main() -> None:
     parser.add_argument("--work", choices=WORKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        print(json.dumps(timed(decoding(options) if options.work == "decode" else training(), options.calls, options.threads)))
+        print(
+            json.dumps(
+                timed(decoding(options) if options.work == "decode" else training(), options.calls, options.threads)
+            )
+        )
         return
-    facts = {"threads": options.threads, "cpus": os.cpu_count(), "model": options.model, "side": options.side, "rounds": options.rounds}
-    facts |= {"python": platform.python_version(), "torch": version("torch"), "vaeworks": version("vaeworks"), "load": os.getloadavg()}
+    facts = {
+        "threads": options.threads,
+        "cpus": os.cpu_count(),
+        "model": options.model,
+        "side": options.side,
+        "rounds": options.rounds,
+    }
+    facts |= {
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "vaeworks": version("vaeworks"),
+        "load": os.getloadavg(),
+    }
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     found: dict[tuple[str, str, str], list[float]] = {}
     for _ in range(options.rounds):
@@ -51,12 +66,20 @@ def main() -> None:
                 for spins in ("unset", options.spins):
                     with busy(beside == "busy"):
                         found.setdefault((work, beside, spins), []).append(in_process(work, spins, options))
-                    print(f"{work}, {beside}, {spins}: {found[work, beside, spins][-1]:.3f} s, load {os.getloadavg()[0]:.1f}", flush=True)
-    print(f"load average at the end {os.getloadavg()}\n\n| work | beside | GOMP_SPINCOUNT | seconds | all |\n|---|---|---|---|---|")
+                    print(
+                        f"{work}, {beside}, {spins}: {found[work, beside, spins][-1]:.3f} s, load {os.getloadavg()[0]:.1f}",
+                        flush=True,
+                    )
+    print(
+        f"load average at the end {os.getloadavg()}\n\n| work | beside | GOMP_SPINCOUNT | seconds | all |\n|---|---|---|---|---|"
+    )
     for key, seconds in found.items():
         print(f"| {' | '.join(key)} | {statistics.median(seconds):.3f} | {' '.join(f'{s:.3f}' for s in seconds)} |")
     if options.out:
-        rows = [{"work": w, "beside": b, "spins": s, "seconds": statistics.median(t), "all": t} for (w, b, s), t in found.items()]
+        rows = [
+            {"work": w, "beside": b, "spins": s, "seconds": statistics.median(t), "all": t}
+            for (w, b, s), t in found.items()
+        ]
         options.out.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
 
 
@@ -74,10 +97,25 @@ def busy(wanted: bool) -> Iterator[None]:
 
 def in_process(work: str, spins: str, options: argparse.Namespace) -> float:
     """Median seconds of a call, in a process with its own environment."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
     environment |= {"OMP_NUM_THREADS": str(options.threads)} | ({} if spins == "unset" else {"GOMP_SPINCOUNT": spins})
-    words = ["--work", work, "--threads", options.threads, "--calls", options.calls, "--model", options.model, "--side", options.side]
-    done = subprocess.run([sys.executable, __file__, *map(str, words)], env=environment, check=True, capture_output=True, text=True)
+    words = [
+        "--work",
+        work,
+        "--threads",
+        options.threads,
+        "--calls",
+        options.calls,
+        "--model",
+        options.model,
+        "--side",
+        options.side,
+    ]
+    done = subprocess.run(
+        [sys.executable, __file__, *map(str, words)], env=environment, check=True, capture_output=True, text=True
+    )
     return float(json.loads(done.stdout))
 
 

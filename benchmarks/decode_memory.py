@@ -44,7 +44,9 @@ def run(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     vae = vw.build(options.model).eval().requires_grad_(False)
     dtype = torch.bfloat16 if how.get("bf16") else torch.float32
-    latents = torch.randn(1, vae.latent_channels, options.side // vae.downsample_factor, options.side // vae.downsample_factor)
+    latents = torch.randn(
+        1, vae.latent_channels, options.side // vae.downsample_factor, options.side // vae.downsample_factor
+    )
     if how.get("peer"):
         peer = vw.to_diffusers(vae).to(dtype)
         peer = peer.to(memory_format=torch.channels_last) if how.get("last") else peer
@@ -128,18 +130,30 @@ def measured(side: int, options: argparse.Namespace) -> list[dict]:
                 if (found := call(side, how, reference, options)) is not None:
                     results[name].append(found)
     rows = []
-    print(f"\n{side} px\n| variant | seconds | peak GiB | of the process | max error | mean error |\n|---|---|---|---|---|---|")
+    print(
+        f"\n{side} px\n| variant | seconds | peak GiB | of the process | max error | mean error |\n|---|---|---|---|---|---|"
+    )
     for name, found in ((name, found) for name, found in results.items() if found):
         row = {key: statistics.median(r[key] for r in found) for key in found[0]}
         rows.append({"side": side, "variant": name, **row, "all": found})
         errors = f"{row['max_error']:.1e} | {row['mean_error']:.1e}" if "max_error" in row else "|"
-        print(f"| {name} | {row['seconds']:.2f} | {row['bytes'] / 2**30:.2f} | {row['of process'] / 2**30:.2f} | {errors} |", flush=True)
+        print(
+            f"| {name} | {row['seconds']:.2f} | {row['bytes'] / 2**30:.2f} | {row['of process'] / 2**30:.2f} | {errors} |",
+            flush=True,
+        )
     return rows
 
 
 def call(side: int, how: dict, reference: Path, options: argparse.Namespace) -> dict | None:
     """One variant in a process of its own; None where its budget is below the least that works."""
-    words = ["--no-reference"] * options.no_reference + ["--one", json.dumps(how), "--side", str(side), "--reference", str(reference)]
+    words = ["--no-reference"] * options.no_reference + [
+        "--one",
+        json.dumps(how),
+        "--side",
+        str(side),
+        "--reference",
+        str(reference),
+    ]
     words += ["--model", options.model, "--threads", str(options.threads)]
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=False)
     if "takes at least" in done.stderr:

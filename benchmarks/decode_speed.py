@@ -124,7 +124,12 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*kept in float32.*")
     torch.set_num_threads(options.threads)
-    facts = {"model": options.model, "half": "encode" if options.encode else "decode", "threads": options.threads, "cpus": os.cpu_count()}
+    facts = {
+        "model": options.model,
+        "half": "encode" if options.encode else "decode",
+        "threads": options.threads,
+        "cpus": os.cpu_count(),
+    }
     facts |= {"rounds": options.rounds, "python": platform.python_version(), "processor": processor()}
     facts |= {name: version(name) for name in ("torch", "diffusers", "vaeworks")}
     print(", ".join(f"{k} {v}" for k, v in facts.items()))
@@ -132,7 +137,9 @@ def main() -> None:
     for side in options.sides:
         found = measured(variants(options.model, side, options.encode, options.compile), options.rounds)
         slow = found["diffusers, fp32"]["seconds"]
-        print(f"\n{side} px\n| variant | seconds | against diffusers, fp32 | largest error | mean error |\n|---|---|---|---|---|")
+        print(
+            f"\n{side} px\n| variant | seconds | against diffusers, fp32 | largest error | mean error |\n|---|---|---|---|---|"
+        )
         for name, row in found.items():
             errors = "| |" if row["errors"] is None else "| {:.1e} | {:.1e}".format(*row["errors"])
             print(f"| {name} | {row['seconds']:.3f} | {slow / row['seconds']:.2f}x {errors} |", flush=True)

@@ -45,7 +45,12 @@ def main() -> None:
     found = {name: measured(name, options) for name in options.model}
     packages = {name: version(name) for name in ("torch", "diffusers", "safetensors", "pillow")}
     told = {key: getattr(options, key) for key in ("images", "size", "batch", "rounds", "threads", "workers")}
-    document = told | {"machine": platform.platform(), "cores": len(os.sched_getaffinity(0)), "versions": packages, "models": found}
+    document = told | {
+        "machine": platform.platform(),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": packages,
+        "models": found,
+    }
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))
@@ -64,7 +69,9 @@ def measured(name: str, options: argparse.Namespace) -> dict:
 
     torch.manual_seed(0)
     vae = vw.build(name).eval().requires_grad_(False)
-    paths = sorted(path for path in Path(options.data).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[: options.images]
+    paths = sorted(path for path in Path(options.data).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[
+        : options.images
+    ]
     if len(paths) < options.images:
         raise SystemExit(f"{options.data} holds {len(paths)} JPEGs, not {options.images}")
     squares = torch.stack([square(open_image(path), options.size) for path in paths])
@@ -93,7 +100,9 @@ def measured(name: str, options: argparse.Namespace) -> dict:
             kept["ours"] = torch.stack([rows[i][0] for i in range(len(rows))])
 
         def diffusers() -> None:
-            kept["diffusers"] = plain_loop(theirs, sorted(photos.iterdir()), options.size, options.batch, root / "latents.pt")
+            kept["diffusers"] = plain_loop(
+                theirs, sorted(photos.iterdir()), options.size, options.batch, root / "latents.pt"
+            )
 
         sides: dict[str, Callable[[], None]] = {"forward": forward, "ours": ours, "diffusers": diffusers}
         rates: dict[str, list[float]] = {side: [] for side in sides}
@@ -109,8 +118,16 @@ def measured(name: str, options: argparse.Namespace) -> dict:
     print(f"{name}: {len(paths)} images of {options.size} px, batches of {options.batch}")
     for side, values in rates.items():
         print(f"  {side:10}{medians[side]:9.2f} images/s   ({min(values):.2f} to {max(values):.2f})")
-    print(f"  ours is {share:.1%} of forward, {gain:.2f} times diffusers; latents differ by at most {off:.1e} standard deviations")
-    return {"images_per_second": rates, "medians": medians, "share_of_forward": share, "times_diffusers": gain, "largest_difference": off}
+    print(
+        f"  ours is {share:.1%} of forward, {gain:.2f} times diffusers; latents differ by at most {off:.1e} standard deviations"
+    )
+    return {
+        "images_per_second": rates,
+        "medians": medians,
+        "share_of_forward": share,
+        "times_diffusers": gain,
+        "largest_difference": off,
+    }
 
 
 def diffusers_model(vae, folder: Path):  # type: ignore[no-untyped-def]

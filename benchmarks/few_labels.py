@@ -61,7 +61,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--charts", type=Path, help="folder for the linear probes' charts")
     options = parser.parse_args()
-    found = {f"{name} {recipe}": measured(options, name, recipe) for name in options.only for recipe in SETS[name].models}
+    found = {
+        f"{name} {recipe}": measured(options, name, recipe) for name in options.only for recipe in SETS[name].models
+    }
     packages = {name: version(name) for name in ("torch", "scikit-learn", "scipy")}
     document = {
         "minutes": options.minutes, "machine": platform.platform(), "cores": len(os.sched_getaffinity(0)), "versions": packages,

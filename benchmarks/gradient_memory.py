@@ -44,7 +44,9 @@ def run(options: argparse.Namespace) -> None:
     vae = vw.build(options.model).to(memory_format=torch.channels_last).train().requires_grad_(not options.frozen)
     vae.set_gradient_checkpointing("checkpointing" in how)
     f = vae.downsample_factor
-    latents = torch.randn(1, vae.latent_channels, options.side // f, options.side // f).to(memory_format=torch.channels_last)
+    latents = torch.randn(1, vae.latent_channels, options.side // f, options.side // f).to(
+        memory_format=torch.channels_last
+    )
     target = torch.randn(1, 3, options.side, options.side)
     latents.requires_grad_()
 
@@ -53,7 +55,12 @@ def run(options: argparse.Namespace) -> None:
     image = decode_with_gradient(vae, latents, how["rows"]) if "rows" in how else vae.decode(latents)
     forward, middle = time.perf_counter() - started, peak() - before
     (image - target).square().mean().backward()
-    result = {"seconds": time.perf_counter() - started, "forward_seconds": forward, "bytes": peak() - before, "forward_bytes": middle}
+    result = {
+        "seconds": time.perf_counter() - started,
+        "forward_seconds": forward,
+        "bytes": peak() - before,
+        "forward_bytes": middle,
+    }
     assert latents.grad is not None
     if options.reference.exists():
         reference = torch.load(options.reference)
@@ -80,7 +87,11 @@ def main() -> None:
         run(options)
         return
     facts = {"model": options.model, "side": options.side, "frozen": options.frozen, "threads": options.threads}
-    facts |= {"cpus": os.cpu_count(), "rounds": options.rounds, **{name: version(name) for name in ("torch", "vaeworks")}}
+    facts |= {
+        "cpus": os.cpu_count(),
+        "rounds": options.rounds,
+        **{name: version(name) for name in ("torch", "vaeworks")},
+    }
     print(", ".join(f"{k} {v}" for k, v in facts.items()))
     rows = measured(options)
     if options.out:
@@ -110,7 +121,16 @@ def measured(options: argparse.Namespace) -> list[dict]:
 
 def call(how: dict, reference: Path, options: argparse.Namespace) -> dict:
     """One variant in a process of its own."""
-    words = ["--one", json.dumps(how), "--side", str(options.side), "--reference", str(reference), "--model", options.model]
+    words = [
+        "--one",
+        json.dumps(how),
+        "--side",
+        str(options.side),
+        "--reference",
+        str(reference),
+        "--model",
+        options.model,
+    ]
     words += ["--threads", str(options.threads), *(["--frozen"] if options.frozen else [])]
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=False)
     if done.returncode:

@@ -105,7 +105,8 @@ def main() -> None:
     if len(sums) != 1:
         sys.exit(f"the sides did not load the same weights: {sums}")
     rows = {
-        case: {key: statistics.median(row[key] for row in rows) for key in ("seconds", "peak", "private")} for case, rows in found.items()
+        case: {key: statistics.median(row[key] for row in rows) for key in ("seconds", "peak", "private")}
+        for case, rows in found.items()
     }
     print(f"{'':28}{'seconds':>9}{'peak MB':>10}{'private MB':>12}")
     for case, row in rows.items():

@@ -57,7 +57,9 @@ def variants(
         warnings.filterwarnings(
             "ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning
         )  # PyTorch's own use of what it has deprecated
-        package = torch._inductor.aoti_compile_and_package(torch.export.export(best, (last,)), package_path=str(folder / "half.pt2"))
+        package = torch._inductor.aoti_compile_and_package(
+            torch.export.export(best, (last,)), package_path=str(folder / "half.pt2")
+        )
         seconds["AOTInductor"] = time.perf_counter() - began
         compiled = torch._inductor.aoti_load_package(package)
         found["AOTInductor, channels-last"] = lambda: compiled(last)[0]
@@ -78,7 +80,11 @@ def main() -> None:
     torch.manual_seed(0)
     vae = vw.build(a.model).eval().requires_grad_(False)
     f = vae.downsample_factor
-    x = torch.rand(1, 3, a.side, a.side) * 2 - 1 if a.encode else torch.randn(1, vae.latent_channels, a.side // f, a.side // f)
+    x = (
+        torch.rand(1, 3, a.side, a.side) * 2 - 1
+        if a.encode
+        else torch.randn(1, vae.latent_channels, a.side // f, a.side // f)
+    )
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False), torch.no_grad():
         found, seconds = variants(vae, x, a.encode, a.threads, a.aot, Path(folder))
         results = {name: run() for name, run in found.items()}  # and the first call, which is slower
@@ -91,7 +97,10 @@ def main() -> None:
     expected = results["PyTorch"]
     spread = (expected.max() - expected.min()).item()
     rows = {
-        name: {"seconds": statistics.median(values), "difference": (results[name] - expected).abs().max().item() / spread}
+        name: {
+            "seconds": statistics.median(values),
+            "difference": (results[name] - expected).abs().max().item() / spread,
+        }
         for name, values in times.items()
     }
     print(f"{a.model}, {'encode' if a.encode else 'decode'}, {a.side} px, {a.threads} threads, {a.rounds} rounds")

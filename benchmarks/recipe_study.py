@@ -45,7 +45,12 @@ from vaeworks.training import train
 LEFT_OUT = ("demo", "small-f16c32", "lpips")
 """Of another network's size, another crop's, or with weights that have to be fetched."""
 
-DEFAULT = [n for g in ("small networks", "bottlenecks", "regularizers", "losses", "discriminators") for n in GROUPS[g] if n not in LEFT_OUT]
+DEFAULT = [
+    n
+    for g in ("small networks", "bottlenecks", "regularizers", "losses", "discriminators")
+    for n in GROUPS[g]
+    if n not in LEFT_OUT
+]
 
 
 def study(name: str, options: argparse.Namespace) -> dict[str, float]:
@@ -55,17 +60,23 @@ def study(name: str, options: argparse.Namespace) -> dict[str, float]:
         return json.loads((out / "study.json").read_text())
     config = vw.recipe(name)
     if name == "align":
-        config = dataclasses.replace(config, regularizers=dataclasses.replace(config.regularizers, alignment_path=options.features))
+        config = dataclasses.replace(
+            config, regularizers=dataclasses.replace(config.regularizers, alignment_path=options.features)
+        )
     if name == "vgg":
         config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, perceptual_path=options.features))
     if name == "projected-gan":
-        config = dataclasses.replace(config, adversarial=dataclasses.replace(config.adversarial, network_path=options.features))
+        config = dataclasses.replace(
+            config, adversarial=dataclasses.replace(config.adversarial, network_path=options.features)
+        )
     config = dataclasses.replace(
         config, images=options.images, val_every=options.images, save_every=options.images, seed=options.seed, trackers=(),
         stats_images=64,  # the figures below are of held-out photographs
         data=dataclasses.replace(config.data, workers=0, val_images=8),
     )  # fmt: skip
-    result = train(config, options.data, out / "run", recipe=name, show=False, resume=(out / "run" / "run.json").exists())
+    result = train(
+        config, options.data, out / "run", recipe=name, show=False, resume=(out / "run" / "run.json").exists()
+    )
     vae = vw.load(out / "run" / "model.safetensors")
     row = {"images_per_second": result.images_per_second, **judged(vae, out / "run", options)}
     (out / "study.json").write_text(json.dumps(row))
@@ -84,7 +95,12 @@ def judged(vae: vw.Autoencoder, run: Path, options: argparse.Namespace) -> dict[
     recon = torch.cat([vae.decode(z) for z in mean.split(4)]).clamp(-1, 1)
     noisy = mean + 0.2 * mean.std() * torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
     disturbed = torch.cat([vae.decode(z) for z in noisy.split(4)])
-    small = torch.cat([vae.encode(F.interpolate(part, scale_factor=0.5, mode="bilinear", antialias=False)).mean for part in x.split(4)])
+    small = torch.cat(
+        [
+            vae.encode(F.interpolate(part, scale_factor=0.5, mode="bilinear", antialias=False)).mean
+            for part in x.split(4)
+        ]
+    )
     scores = [(psnr(a, b), ssim(a, b)) for a, b in zip(images, from_model_range(recon), strict=True)]
     quality = statistics.fmean(p for p, _ in scores)
     row = {

@@ -81,7 +81,9 @@ class Setting:
 
     def train_config(self) -> vw.TrainConfig:
         """Of the trainer."""
-        loss = vw.LossConfig(reconstruction="l1", beta=BETA, perceptual="none" if self.loss == "plain" else "lpips-vgg16")
+        loss = vw.LossConfig(
+            reconstruction="l1", beta=BETA, perceptual="none" if self.loss == "plain" else "lpips-vgg16"
+        )
         optimizer = OptimizerConfig(kind="adam", lr=LR, betas=BETAS, clip_norm=CLIP)
         theirs = dataclasses.replace(optimizer, clip_norm=0.0)
         kind = "patch" if self.loss == "gan" else "none"
@@ -94,7 +96,9 @@ class Setting:
     def batch(self) -> Tensor:
         """Photographs' format, uint8 n 3 h w."""
         _, count, size = MODEL_SIZES[self.model]
-        return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        return torch.randint(
+            0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        )
 
     def networks(self) -> tuple[vw.Autoencoder, PatchDiscriminator, LPIPS]:
         """All at their start."""
@@ -102,7 +106,9 @@ class Setting:
         model, disc, vgg = vw.build(self.network).train(), PatchDiscriminator().train(), vgg16()
         for layer in vgg.features:
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # so that what reaches the last tap is no constant
+                nn.init.kaiming_normal_(
+                    layer.weight, nonlinearity="relu"
+                )  # so that what reaches the last tap is no constant
         lpips = LPIPS(vgg, [torch.rand(c) / c for c in (64, 128, 256, 512, 512)])
         if self.precision == "bf16":
             lpips.network.bfloat16()
@@ -111,7 +117,11 @@ class Setting:
 
 def latent_shape(images: Tensor, network: AutoencoderConfig) -> tuple[int, int, int]:
     """c h/f w/f."""
-    return network.latent_channels, images.shape[2] // network.downsample_factor, images.shape[3] // network.downsample_factor
+    return (
+        network.latent_channels,
+        images.shape[2] // network.downsample_factor,
+        images.shape[3] // network.downsample_factor,
+    )
 
 
 def optimizer(module: nn.Module) -> torch.optim.Optimizer:
@@ -127,7 +137,10 @@ class Ours:
         model, disc, lpips = (n.to(memory_format=LAST) for n in setting.networks())
         self.model = model
         self.trained = TrainState.of(
-            model, setting.train_config(), discriminator=disc if gan else None, perceptual=None if setting.loss == "plain" else lpips
+            model,
+            setting.train_config(),
+            discriminator=disc if gan else None,
+            perceptual=None if setting.loss == "plain" else lpips,
         )
         self.disc, self.batch = disc, setting.batch()
         self.plan = StepPlan("adversarial", train_discriminator=True, weight=1.0) if gan else ALONE
@@ -136,13 +149,20 @@ class Ours:
         """The autoencoder's forward pass."""
         images = to_model_range(self.batch).contiguous(memory_format=LAST)
         with autocast(images.device, self.trained.config.precision):
-            return self.trained.model(images, latent_noise(0, list(range(len(images))), latent_shape(images, self.model.config)))
+            return self.trained.model(
+                images, latent_noise(0, list(range(len(images))), latent_shape(images, self.model.config))
+            )
 
     def step(self, figures: Figures | None = None) -> None:
         """One of the autoencoder, one of the discriminator."""
         result = training_step(self.trained, self.batch, list(range(len(self.batch))), self.plan)
         if figures is not None:
-            known = {"reconstruction": result.reconstruction, "perceptual": result.perceptual, "kl": result.kl, **result.others}
+            known = {
+                "reconstruction": result.reconstruction,
+                "perceptual": result.perceptual,
+                "kl": result.kl,
+                **result.others,
+            }
             figures.terms |= {name: known[name] for name in TERMS if known.get(name)}
             figures.gradients["autoencoder"] = flat(vw.to_diffusers(gradients_of(self.model)).parameters())
             if self.trained.adversary is not None:
@@ -161,7 +181,9 @@ class Peer:
         self.optimizer, self.disc_optimizer = optimizer(self.model), optimizer(self.disc)
         self.batch = setting.batch()
         if compiled:
-            torch._functorch.config.donated_buffer = False  # or its graphs cannot be gone through twice, as the adaptive weight asks for
+            torch._functorch.config.donated_buffer = (
+                False  # or its graphs cannot be gone through twice, as the adaptive weight asks for
+            )
             for network in (self.model.encoder, self.model.decoder, self.disc, self.lpips):
                 network.compile()
 
@@ -233,7 +255,9 @@ class PlainLPIPS(nn.Module):
         self.taps = ours.network.taps
         self.register_buffer("shift", ours.network.shift)
         self.register_buffer("scale", ours.network.scale)
-        self.heads = nn.ParameterList(nn.Parameter(ours.get_buffer(f"head{i}").view(1, -1, 1, 1)) for i in range(len(self.taps)))
+        self.heads = nn.ParameterList(
+            nn.Parameter(ours.get_buffer(f"head{i}").view(1, -1, 1, 1)) for i in range(len(self.taps))
+        )
         self.requires_grad_(False).eval()
 
     def seen(self, images: Tensor) -> list[Tensor]:
@@ -353,9 +377,13 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--published", action="store_true", help="and latent diffusion's own way, with two forward passes")
+    parser.add_argument(
+        "--published", action="store_true", help="and latent diffusion's own way, with two forward passes"
+    )
     parser.add_argument("--compiled", action="store_true", help="and the peer under torch.compile")
-    parser.add_argument("--memory", action="store_true", help="and the peak memory of every side, each in a process of its own")
+    parser.add_argument(
+        "--memory", action="store_true", help="and the peak memory of every side, each in a process of its own"
+    )
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -364,7 +392,13 @@ def main() -> None:
         print(alone(sides(settings[0], options.published, options.compiled)[options.alone]))
         return
     _, count, size = MODEL_SIZES[options.model]
-    facts = {"model": options.model, "batch": count, "pixels": size, "rounds": options.rounds, "threads": options.threads}
+    facts = {
+        "model": options.model,
+        "batch": count,
+        "pixels": size,
+        "rounds": options.rounds,
+        "threads": options.threads,
+    }
     facts |= {p: version(p) for p in ("torch", "diffusers")} | {"vaeworks": vw.__version__, "processor": processor()}
     print(", ".join(f"{k} {v}" for k, v in facts.items()), flush=True)
     print(json.dumps({**facts, "arms": [arm(setting, options) for setting in settings]}))
@@ -395,13 +429,22 @@ def arm(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     same = [part for option, value in chosen.items() for part in (f"--{option}", str(value))]
     same += ["--published"] * options.published + ["--compiled"] * options.compiled
     peaks = {name: peak_mib(same, name) for name in seconds} if options.memory else {}
-    return {"loss": setting.loss, "precision": setting.precision, "differences": apart, **table(setting, seconds, kept, peaks)}
+    return {
+        "loss": setting.loss,
+        "precision": setting.precision,
+        "differences": apart,
+        **table(setting, seconds, kept, peaks),
+    }
 
 
-def table(setting: Setting, seconds: dict[str, list[float]], kept: dict[str, int], peaks: dict[str, float]) -> dict[str, Any]:
+def table(
+    setting: Setting, seconds: dict[str, list[float]], kept: dict[str, int], peaks: dict[str, float]
+) -> dict[str, Any]:
     """Prints a row for each side; the same as numbers."""
     count = MODEL_SIZES[setting.model][1]
-    print(f"{'':18}{'img/s':>8}{'min':>8}{'max':>8}{'kept MiB':>10}{'peak MiB':>10}  vaeworks' speed over it, pair by pair")
+    print(
+        f"{'':18}{'img/s':>8}{'min':>8}{'max':>8}{'kept MiB':>10}{'peak MiB':>10}  vaeworks' speed over it, pair by pair"
+    )
     rows = []
     for name, times in seconds.items():
         rates = sorted(count / t for t in times)

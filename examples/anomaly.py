@@ -22,7 +22,9 @@ def woven(count: int, rng: np.random.Generator) -> np.ndarray:
     """Sound pieces: uint8 n h w."""
     y, x = np.mgrid[:SIZE, :SIZE]
     clean = 128 + 40 * np.sin(x * 0.8) + 40 * np.sin(y * 0.8)
-    return np.clip(clean + rng.normal(0, 5, (count, 1, 1)) + rng.normal(0, 8, (count, SIZE, SIZE)), 0, 255).astype(np.uint8)
+    return np.clip(clean + rng.normal(0, 5, (count, 1, 1)) + rng.normal(0, 8, (count, SIZE, SIZE)), 0, 255).astype(
+        np.uint8
+    )
 
 
 def scratched(images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -46,9 +48,13 @@ def main() -> None:
     told = auroc(-detector.score_samples(good), -detector.score_samples(bad))
     heat = detector.heat_maps(bad)
     where = localization(heat, masks)
-    print(f"images: AUROC {told.value:.3f} ({told.low:.3f} to {told.high:.3f}); pixels: AUROC {where.pixel_auroc:.3f}, PRO {where.pro:.3f}")
+    print(
+        f"images: AUROC {told.value:.3f} ({told.low:.3f} to {told.high:.3f}); pixels: AUROC {where.pixel_auroc:.3f}, PRO {where.pro:.3f}"
+    )
     print(f"false alarms {(detector.predict(good) == -1).mean():.0%}, found {(detector.predict(bad) == -1).mean():.0%}")
-    write_picture(Path("scratches.png"), sheet(list(bad[:8, None]), list(heat[:8]), list(masks[:8]), detector.normal_heat_))
+    write_picture(
+        Path("scratches.png"), sheet(list(bad[:8, None]), list(heat[:8]), list(masks[:8]), detector.normal_heat_)
+    )
     save_detector(detector, "scratches.safetensors", overwrite=True)
     print("scratches.png shows eight of them; scratches.safetensors is the detector")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.io import wavfile
-from vaeworks.data.sources.dispatch.sound import MadeSound, SoundFile
 
 import vaeworks as vw
 from vaeworks.apps.audio import audible, listen, sheet
 from vaeworks.apps.codes import decode_picture, encode_picture
+from vaeworks.data.sources.sound import MadeSound, SoundFile
 from vaeworks.data.spectrogram import MEL
 
 
@@ -40,7 +40,9 @@ def main() -> None:
         write(args.out / f"{number}-ceiling.wav", each.ceiling)
         write(args.out / f"{number}-reconstruction.wav", each.recon)
         sheet(each.image, each.recon_image).save(args.out / f"{number}.png")
-        print(f"{places[number]}: {each.figures.log_mel:.2f} dB lost by the VAE, {each.figures.log_mel_ceiling:.2f} dB by the way back")
+        print(
+            f"{places[number]}: {each.figures.log_mel:.2f} dB lost by the VAE, {each.figures.log_mel_ceiling:.2f} dB by the way back"
+        )
 
     columns = min(each.image.shape[-1] for each in heard)
     codes = [encode_picture(codec, each.image[..., :columns]) for each in heard]

@@ -30,7 +30,9 @@ def drawn(root: Path) -> Path:
         size = 10 + 4 * number
         for name, shape in (("disc", np.hypot(x, y) < size), ("square", np.maximum(abs(x), abs(y)) < size)):
             (root / name).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.where(shape[..., None], (220, 170, 60), (40, 60, 90)).astype(np.uint8)).save(root / name / f"{number}.png")
+            Image.fromarray(np.where(shape[..., None], (220, 170, 60), (40, 60, 90)).astype(np.uint8)).save(
+                root / name / f"{number}.png"
+            )
     return root
 
 
@@ -38,7 +40,9 @@ def main() -> None:
     """Plan, write, and check one image against its row."""
     torch.manual_seed(0)
     codec = vw.Codec(
-        vw.load(sys.argv[1]) if len(sys.argv) > 1 else vw.build(vw.AutoencoderConfig(channels=8, channel_mult=(1, 2), norm_groups=4))
+        vw.load(sys.argv[1])
+        if len(sys.argv) > 1
+        else vw.build(vw.AutoencoderConfig(channels=8, channel_mult=(1, 2), norm_groups=4))
     )
     work = Path(tempfile.mkdtemp())
     images = scan(sys.argv[2] if len(sys.argv) > 2 else drawn(work / "data"))
@@ -48,8 +52,13 @@ def main() -> None:
         variants = plan(images.files, labels, method, per_image=2, seed=0, noise=noise, model=render.model)
         write_folder(work / method, variants, render, {"method": method})
         row = read_rows(work / method)[-1]
-        same = torch.equal(reproduce(codec, row), to_uint8(open_image(work / method / row["file"], codec.autoencoder.config.in_channels)))
-        print(f"{len(variants)} images in {work / method}; {row['file']} is {row['label']}, made again from its row: {same}")
+        same = torch.equal(
+            reproduce(codec, row),
+            to_uint8(open_image(work / method / row["file"], codec.autoencoder.config.in_channels)),
+        )
+        print(
+            f"{len(variants)} images in {work / method}; {row['file']} is {row['label']}, made again from its row: {same}"
+        )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from vaeworks.apps.features.latent_features.latent_features import LatentFeatures
+
+from vaeworks.apps.features.latent_features import LatentFeatures
 
 LABELS = 5
 
@@ -28,7 +29,9 @@ def main() -> None:
 
     model = sys.argv[1] if len(sys.argv) > 1 else None
     latents = LatentFeatures(model, image_shape=(8, 8)).fit(rows)
-    print(f"{latents.transform(rows[:1]).shape[1]} features, the first: {', '.join(latents.get_feature_names_out()[:3])}")
+    print(
+        f"{latents.transform(rows[:1]).shape[1]} features, the first: {', '.join(latents.get_feature_names_out()[:3])}"
+    )
     for name, features in (("pixels", FunctionTransformer()), ("latents", latents)):
         x = features.transform(rows)
         classifier = GridSearchCV(

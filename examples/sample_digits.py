@@ -32,7 +32,9 @@ def main() -> None:
     for name in ("digits-ae", "digits-vae"):
         config = vw.recipe(name)
         every = min(config.val_every, args.images)
-        config = dataclasses.replace(config, images=args.images, val_every=every, save_every=max(every, args.images // 2))
+        config = dataclasses.replace(
+            config, images=args.images, val_every=every, save_every=max(every, args.images // 2)
+        )
         run = args.out / name
         vw.train(config, "digits", run, recipe=name)
         vae = vw.load(run)

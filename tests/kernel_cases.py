@@ -56,7 +56,9 @@ def relative(actual: Tensor, expected: Tensor) -> float:
 def deviations() -> dict[str, dict[str, float]]:
     from vaeworks.runtime.kernels import triton_normalization
 
-    triton_normalization.PROGRAMS = 2  # so that a program has several blocks to merge, as on maps that are too large for here
+    triton_normalization.PROGRAMS = (
+        2  # so that a program has several blocks to merge, as on maps that are too large for here
+    )
     found: dict[str, dict[str, float]] = {"norm": {}, "doubling": {}, "moments": {}, "strips": {}}
     for shape in SHAPES:
         for name, out, weights in TYPES_OF_CASES if shape in SHAPES[:2] else TYPES_OF_CASES[:1]:
@@ -74,13 +76,17 @@ def deviations() -> dict[str, dict[str, float]]:
         mean, var = group_moments(x, 32)
         wanted = x.double().unflatten(1, (32, -1))
         found["moments"][f"mean at {offset}"] = relative(mean, wanted.mean((2, 3, 4)))
-        found["moments"][f"var at {offset}"] = relative(var / wanted.var((2, 3, 4), correction=0), torch.ones(1, 32).double())
+        found["moments"][f"var at {offset}"] = relative(
+            var / wanted.var((2, 3, 4), correction=0), torch.ones(1, 32).double()
+        )
     # what the statistics of a large map make of one strip of it, as runtime/lazy_maps.py asks for
     x, norm = drawn((2, 64, 24, 9), torch.float32), norm_for(64, eps=1e-6 / 65536)
     mean, var = group_moments(x, 32)
     strip = x[:, :, 8:13].contiguous(memory_format=torch.channels_last)
     wanted = exact(x, norm)[:, :, 8:13]
-    found["strips"]["of the whole map's statistics"] = relative(normalized_silu(strip, norm, mean.double(), var.double()), wanted)
+    found["strips"]["of the whole map's statistics"] = relative(
+        normalized_silu(strip, norm, mean.double(), var.double()), wanted
+    )
     return found
 
 
@@ -94,7 +100,11 @@ def compiled_for_gpus() -> dict[str, list[int]]:
     sizes: dict[str, list[int]] = {}
     for kind, channels in product(("fp32", "bf16", "fp16"), (96, 512)):
         wide = {96: 128, 512: 512}[channels]
-        rows, width, counts = 8192 // wide, channels // 32, dict.fromkeys(("pixels", "stretch", "parts", "groups", "length"), "i32")
+        rows, width, counts = (
+            8192 // wide,
+            channels // 32,
+            dict.fromkeys(("pixels", "stretch", "parts", "groups", "length"), "i32"),
+        )
         group = 1 << (width - 1).bit_length()
         f32, constants = "*fp32", {"C": channels, "WIDE": wide, "ROWS": rows}
         kernels = {
@@ -106,14 +116,24 @@ def compiled_for_gpus() -> dict[str, list[int]]:
             ),
             "normalized": (
                 triton_normalization._normalized,
-                {"x": f"*{kind}", "y": f"*{kind}", "mean": f32, "var": f32, "weight": f"*{kind}", "bias": f32, "eps": "fp32"},
+                {
+                    "x": f"*{kind}",
+                    "y": f"*{kind}",
+                    "mean": f32,
+                    "var": f32,
+                    "weight": f"*{kind}",
+                    "bias": f32,
+                    "eps": "fp32",
+                },
                 {**constants, "WIDTH": width},
             ),
             "doubled": (triton_doubling._doubled, {"x": f"*{kind}", "y": f"*{kind}"}, {"C": channels, "BLOCK": 2048}),
         }
         for name, (kernel, types, constant) in kernels.items():
             signature = {a: "constexpr" if a in constant else types.get(a) or counts[a] for a in kernel.arg_names}
-            made = compile(ASTSource(kernel, signature, constant), target=GPUTarget("cuda", 80, 32), options={"num_warps": 8})
+            made = compile(
+                ASTSource(kernel, signature, constant), target=GPUTarget("cuda", 80, 32), options={"num_warps": 8}
+            )
             sizes.setdefault(name, []).append(len(made.asm["cubin"]))
     return sizes
 

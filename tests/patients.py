@@ -29,7 +29,9 @@ def files(paths: Sequence[Path] | None = None) -> list[ImageFile]:
     return [ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), 0, 0) for path in paths or photos()]
 
 
-def photos_patient(vae: vw.Autoencoder | None = None, size: int = 64, count: int | None = None, quick: bool = True) -> Subject:
+def photos_patient(
+    vae: vw.Autoencoder | None = None, size: int = 64, count: int | None = None, quick: bool = True
+) -> Subject:
     """The bundled photographs through a model."""
     return encode_subject(vae or linear(), files()[:count], size=size, quick=quick)
 
@@ -43,7 +45,9 @@ def patient(
     model = vae or vw.build("small-f8c4", latent_channels=c).eval().requires_grad_(False)
     f = model.downsample_factor
     if pixels is None:
-        pixels = torch.randint(0, 256, (n, 3, h * f, w * f), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        pixels = torch.randint(
+            0, 256, (n, 3, h * f, w * f), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+        )
     protocol = DoctorProtocol("0" * 64, n, h * f, quick)
     names = None if labels is None else tuple(labels)
     return Subject(model, protocol, (), pixels, mean, logvar, names, masks, original=model)

@@ -21,7 +21,14 @@ from runs import MODERN, SHORT, WITH_DISCRIMINATOR, random_batch, started
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vaeworks.config import AdversarialConfig, BottleneckConfig, LossConfig, OptimizerConfig, RegularizerConfig, TrainConfig
+from vaeworks.config import (
+    AdversarialConfig,
+    BottleneckConfig,
+    LossConfig,
+    OptimizerConfig,
+    RegularizerConfig,
+    TrainConfig,
+)
 from vaeworks.distributed import joined, rank, world_size
 from vaeworks.errors import DataError, VaeworksError
 from vaeworks.models.ema import ema_update_
@@ -48,7 +55,14 @@ def with_judge(**settings: object) -> TrainConfig:
 
 
 R3GAN = AdversarialConfig(
-    discriminator="residual", loss="relativistic", channels=16, num_layers=2, r1=1.0, r2=1.0, penalty_final=0.1, adaptive=False
+    discriminator="residual",
+    loss="relativistic",
+    channels=16,
+    num_layers=2,
+    r1=1.0,
+    r2=1.0,
+    penalty_final=0.1,
+    adaptive=False,
 )
 PATCH = AdversarialConfig(discriminator="patch", channels=8, num_layers=2)
 POINT = dataclasses.replace(SHORT.model, bottleneck=BottleneckConfig(kind="point"))
@@ -76,7 +90,14 @@ STEPS: dict[str, TrainConfig] = {
     "half frozen": with_judge(),
     "compiled": dataclasses.replace(PLAIN, compile=True, model=FLAT),
 }  # fmt: skip
-SHARED_OUT = ("clipped", "micro-batches", "learned variance", "alignment, learned variance", "recomputed", "half frozen")
+SHARED_OUT = (
+    "clipped",
+    "micro-batches",
+    "learned variance",
+    "alignment, learned variance",
+    "recomputed",
+    "half frozen",
+)
 """Those that are also computed with shards of weights."""
 
 
@@ -137,7 +158,11 @@ def _share_held(t: TrainState) -> float:
     """Of weights, averages, gradients and momenta, in numbers, by this process."""
     assert t.average is not None
     weights = [*t.learner.parameters(), *t.average.parameters()]
-    kept = [*weights, *(p.grad for p in weights if p.grad is not None), *(s["momentum_buffer"] for s in t.optimizer.state.values())]
+    kept = [
+        *weights,
+        *(p.grad for p in weights if p.grad is not None),
+        *(s["momentum_buffer"] for s in t.optimizer.state.values()),
+    ]
     return sum((x.to_local() if hasattr(x, "to_local") else x).numel() for x in kept) / sum(x.numel() for x in kept)
 
 
@@ -153,7 +178,10 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 # ---------------------------------------------------------------- runs
 
 RUN = dataclasses.replace(
-    WITH_DISCRIMINATOR, images=96, loss=MSE, adversarial=dataclasses.replace(MODERN, stage="decoder", optimizer=UNCLIPPED)
+    WITH_DISCRIMINATOR,
+    images=96,
+    loss=MSE,
+    adversarial=dataclasses.replace(MODERN, stage="decoder", optimizer=UNCLIPPED),
 )
 """12 steps: 3 without a discriminator, 2 unfelt, and then with the encoder frozen."""
 FSDP_RUN = dataclasses.replace(RUN, parallel="fsdp")

@@ -22,7 +22,9 @@ from vaeworks.training.run.folder import RunRecord, claim_folder
 from vaeworks.training.validation import validate, validation_images
 
 MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
-CONFIG = TrainConfig(model=MODEL, data=DataConfig(size=16, val_fraction=0.4), images=4000, val_every=1000, trackers=(), precision="fp32")
+CONFIG = TrainConfig(
+    model=MODEL, data=DataConfig(size=16, val_fraction=0.4), images=4000, val_every=1000, trackers=(), precision="fp32"
+)
 
 
 def make_images(folder: Path) -> Path:
@@ -45,7 +47,9 @@ def start_run(root: Path, config: TrainConfig = CONFIG, recipe: str = "custom") 
     return root / "run"
 
 
-def go_on(run: Path, log: RunLog, config: TrainConfig, looks: int = 4, more: Any = lambda t: {}, psnr: Any = None) -> None:
+def go_on(
+    run: Path, log: RunLog, config: TrainConfig, looks: int = 4, more: Any = lambda t: {}, psnr: Any = None
+) -> None:
     """Steps and looks at an untrained model, whose figures are made up in part. more: further figures of a step at a share of the run."""
     rng = random.Random(0)
     torch.manual_seed(0)
@@ -56,8 +60,16 @@ def go_on(run: Path, log: RunLog, config: TrainConfig, looks: int = 4, more: Any
         seen = i * 100
         if i:
             log.live(seen, seen / config.images)
-            figures = {"loss": 0.1 + 0.05 * rng.random(), "reconstruction": 0.1, "perceptual": 0.0, "kl": 2.0, "psnr": 20 + rng.random()}
-            log.step(seen, {**figures, "bits_per_dimension": 2.9, "grad_norm": 0.3, "lr": 1e-4, **more(seen / config.images)})
+            figures = {
+                "loss": 0.1 + 0.05 * rng.random(),
+                "reconstruction": 0.1,
+                "perceptual": 0.0,
+                "kl": 2.0,
+                "psnr": 20 + rng.random(),
+            }
+            log.step(
+                seen, {**figures, "bits_per_dimension": 2.9, "grad_norm": 0.3, "lr": 1e-4, **more(seen / config.images)}
+            )
         if i % 10 == 0:
             looked = validate(vae, images)
             write_picture(run / "samples" / f"{seen:010d}.png", looked.picture)

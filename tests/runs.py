@@ -26,7 +26,14 @@ SHORT = TrainConfig(
 
 PLAIN_ADAM = OptimizerConfig(kind="adam", lr=1e-2, betas=(0.5, 0.9), warmup_images=0, final_lr=1.0, clip_norm=0.0)
 MODERN = AdversarialConfig(
-    discriminator="modern", channels=16, num_layers=2, start_images=24, warmup=0.1, ramp=0.2, lecam=1e-3, optimizer=PLAIN_ADAM
+    discriminator="modern",
+    channels=16,
+    num_layers=2,
+    start_images=24,
+    warmup=0.1,
+    ramp=0.2,
+    lecam=1e-3,
+    optimizer=PLAIN_ADAM,
 )
 """Starts after 24 images, is felt after 40 of 128."""
 
@@ -39,14 +46,18 @@ def make_images(root: Path, count: int = 12, size: int = 40) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for i in range(count):
-        Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize((size, size), 3).save(root / f"{i:02d}.png")
+        Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize((size, size), 3).save(
+            root / f"{i:02d}.png"
+        )
     return root
 
 
 def random_batch(count: int = 8, size: int = 32, seed: int = 0) -> torch.Tensor:
     """Smooth random images, uint8 n 3 size size."""
     rng = np.random.default_rng(seed)
-    pictures = [Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize((size, size), 3) for _ in range(count)]
+    pictures = [
+        Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize((size, size), 3) for _ in range(count)
+    ]
     return torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in pictures])
 
 

@@ -46,7 +46,12 @@ def painted(pipe: diffusers.DiffusionPipeline) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # diffusers'
         return pipe(
-            prompt="a dog", num_inference_steps=2, height=64, width=48, output_type="np", generator=torch.Generator().manual_seed(0)
+            prompt="a dog",
+            num_inference_steps=2,
+            height=64,
+            width=48,
+            output_type="np",
+            generator=torch.Generator().manual_seed(0),
         ).images
 
 
@@ -127,7 +132,11 @@ def test_sees_changes() -> None:
 
 def test_taesd_too() -> None:
     """diffusers' AutoencoderTiny is a TAESD of ours."""
-    vae = diffusers.AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4).requires_grad_(False).eval()
+    vae = (
+        diffusers.AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
+        .requires_grad_(False)
+        .eval()
+    )
     ours = from_diffusers(vae)
     z = latents(vae)
     torch.testing.assert_close(ours.decode(z), vae.decode(z).sample)
@@ -357,4 +366,6 @@ def test_public_names_stay_functions() -> None:
 
     assert not [name for name, home in formats._HOME.items() if name == home]
     for _ in range(2):
-        assert all(callable(getattr(vw, name)) for name in ("accelerate", "decelerate", "from_diffusers", "export_onnx"))
+        assert all(
+            callable(getattr(vw, name)) for name in ("accelerate", "decelerate", "from_diffusers", "export_onnx")
+        )

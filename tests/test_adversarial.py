@@ -75,9 +75,17 @@ def softplus(x: float) -> float:
     ("kind", "discriminator", "generator"),
     [
         ("hinge", (1.5 + 0.25 + 0.0 + 3.0) / 4, (0.75 - 2.0) / 2),
-        ("vanilla", (softplus(0.5) + softplus(-0.75) + softplus(-3.0) + softplus(2.0)) / 4, (softplus(0.75) + softplus(-2.0)) / 2),
+        (
+            "vanilla",
+            (softplus(0.5) + softplus(-0.75) + softplus(-3.0) + softplus(2.0)) / 4,
+            (softplus(0.75) + softplus(-2.0)) / 2,
+        ),
         ("least-squares", (1.5**2 + 0.75**2 + 2.0**2 + 2.0**2) / 4, (1.75**2 + 1.0**2) / 4),
-        ("relativistic", (softplus(-0.75 + 0.5) + softplus(2.0 - 3.0)) / 2, (softplus(-0.5 + 0.75) + softplus(3.0 - 2.0)) / 2),
+        (
+            "relativistic",
+            (softplus(-0.75 + 0.5) + softplus(2.0 - 3.0)) / 2,
+            (softplus(-0.5 + 0.75) + softplus(3.0 - 2.0)) / 2,
+        ),
     ],
 )
 def test_values_by_hand(kind: Any, discriminator: float, generator: float) -> None:
@@ -104,7 +112,10 @@ def test_the_two_sides_pull_apart(kind: Any) -> None:
 def test_relativistic_sees_differences_only() -> None:
     """The same constant on all logits changes neither loss, and each image is paired with its own reconstruction."""
     real, fake = torch.randn(8, 1, 2, 2), torch.randn(8, 1, 2, 2)
-    for loss in (lambda r, f: discriminator_loss(r, f, "relativistic"), lambda r, f: generator_loss(f, "relativistic", r)):
+    for loss in (
+        lambda r, f: discriminator_loss(r, f, "relativistic"),
+        lambda r, f: generator_loss(f, "relativistic", r),
+    ):
         torch.testing.assert_close(loss(real + 5, fake + 5), loss(real, fake))
         assert not torch.allclose(loss(real, fake.flip(0)), loss(real, fake))
     with pytest.raises(vw.ConfigError, match="needs the logits of the real images"):
@@ -146,7 +157,9 @@ def test_discriminator_step_leaves_the_autoencoder_alone() -> None:
     """Whatever the loss and the penalties; and the test sees it where it does not."""
     for kind in KINDS:
         for gamma in (0.0, 1.0):
-            assert not leaks_into_autoencoder(lambda d, x, r, k=kind, g=gamma: discriminator_objective(d, x, r, k, r1=g, r2=g)[0])
+            assert not leaks_into_autoencoder(
+                lambda d, x, r, k=kind, g=gamma: discriminator_objective(d, x, r, k, r1=g, r2=g)[0]
+            )
     assert leaks_into_autoencoder(naive_discriminator_step)
 
 
@@ -214,7 +227,9 @@ def test_micro_batches_add_up(gamma: float) -> None:
         discriminator = judge().double()
         sums: dict[str, Tensor] = {}
         for a, b in zip(x.chunk(parts), recon.chunk(parts), strict=True):
-            loss, terms = discriminator_objective(discriminator, a, b, "relativistic", r1=gamma, r2=gamma, lecam=lecam, lecam_weight=0.1)
+            loss, terms = discriminator_objective(
+                discriminator, a, b, "relativistic", r1=gamma, r2=gamma, lecam=lecam, lecam_weight=0.1
+            )
             (loss / parts).backward()
             sums = {name: sums.get(name, 0) + value / parts for name, value in {**terms, "loss": loss.detach()}.items()}
         return sums, grads(discriminator)
@@ -270,7 +285,9 @@ def test_penalties_against_finite_differences(name: str) -> None:
     torch.manual_seed(0)
     discriminator = DOUBLE_BACKWARD[name]().double().eval()
     # Fixup's zeros would hide half of it
-    weights = {n: (p + 0.1 * torch.randn_like(p)).detach().requires_grad_() for n, p in discriminator.named_parameters()}
+    weights = {
+        n: (p + 0.1 * torch.randn_like(p)).detach().requires_grad_() for n, p in discriminator.named_parameters()
+    }
     direction = {n: torch.randn_like(p) for n, p in weights.items()}
     x = images(2, 8, dtype=torch.float64)
 
@@ -404,7 +421,9 @@ def test_pixel_gradients_are_the_short_way() -> None:
     x, discriminator = images(), judge()
     autoencoder = Little()
     _, reconstruction, adversarial = losses_of(autoencoder, discriminator, x)
-    weight = adaptive_weight(gradient_at(reconstruction, autoencoder.out.weight), gradient_at(adversarial, autoencoder.out.weight))
+    weight = adaptive_weight(
+        gradient_at(reconstruction, autoencoder.out.weight), gradient_at(adversarial, autoencoder.out.weight)
+    )
     (reconstruction + 0.5 * weight * adversarial).backward()
     expected = [g.clone() for g in grads(autoencoder) if g is not None]
 
@@ -455,7 +474,9 @@ def steps_across_the_start(autoencoder: nn.Module, last: Tensor) -> list[Tensor]
         _, reconstruction, adversarial = losses_of(autoencoder, discriminator, x)
         loss = reconstruction
         if adversarial_step:
-            loss = loss + adaptive_weight(gradient_at(reconstruction, last), gradient_at(adversarial, last)) * adversarial
+            loss = (
+                loss + adaptive_weight(gradient_at(reconstruction, last), gradient_at(adversarial, last)) * adversarial
+            )
         loss.backward()
     return [g for g in grads(autoencoder) if g is not None]
 
@@ -476,7 +497,9 @@ def test_compiled_across_the_start() -> None:
 # ---------------------------------------------------------------- several processes
 
 
-def one_step(autoencoder: nn.Module, discriminator: nn.Module, x: Tensor, inner: Little, judge_inside: nn.Module) -> dict[str, Tensor]:
+def one_step(
+    autoencoder: nn.Module, discriminator: nn.Module, x: Tensor, inner: Little, judge_inside: nn.Module
+) -> dict[str, Tensor]:
     """An autoencoder's and a discriminator's step; all gradients, the weight, and LeCam's anchors."""
     recon = autoencoder(x)
     reconstruction, adversarial = (recon - x).abs().mean(), generator_objective(judge_inside, x, recon, "relativistic")

@@ -84,7 +84,10 @@ def test_a_healthy_run_raises_nothing(seed: int) -> None:
 def test_a_discriminator_may_cost_decibels() -> None:
     """PSNR falls by 3 dB once the adversarial term is felt: that is its price, and the supervisor's business."""
     lines = course([27.0] * 200)
-    felt = [{**line, "images_seen": 20_000 + line["images_seen"], "adversarial_weight": 0.5} for line in course([24.0] * 200, [9.0] * 200)]
+    felt = [
+        {**line, "images_seen": 20_000 + line["images_seen"], "adversarial_weight": 0.5}
+        for line in course([24.0] * 200, [9.0] * 200)
+    ]
     looks = [look(20_000, 28.0), look(30_000, 24.5), look(40_000, 24.4)]
     assert raised(sorted([*lines, *felt, *looks], key=lambda line: line["images_seen"])) == []
 
@@ -97,7 +100,12 @@ def test_posterior_collapse_counts_channels_and_names_the_weight() -> None:
     kls = [[3.0] * 4, [3, 3, 3, 0.001], [3, 3, 3, 0.001], [3, 3, 3, 0.001], [3, 3, 0.002, 0.001], [3, 3, 0.002, 0.001]]
     kls += [[0.001] * 4] * 3 + [[3.0] * 4] * 2
     found = raised([look(10_000 * (i + 1), kl_per_channel=kl) for i, kl in enumerate(kls)])
-    assert [(images, alarm.over) for images, alarm in found] == [(30_000, False), (60_000, False), (80_000, False), (100_000, True)]
+    assert [(images, alarm.over) for images, alarm in found] == [
+        (30_000, False),
+        (60_000, False),
+        (80_000, False),
+        (100_000, True),
+    ]
     assert {alarm.kind for _, alarm in found} == {"posterior collapse"}
     assert "1 of 4 latent channels carries" in found[0][1].message
     assert "2 of 4 latent channels carry" in found[1][1].message
@@ -107,10 +115,18 @@ def test_posterior_collapse_counts_channels_and_names_the_weight() -> None:
 
 def test_an_idle_posterior_has_collapsed_whatever_its_kl() -> None:
     """Means that do not vary under a posterior of a width of its own: 0.7 nats of KL, nothing about the image (seen at beta 0.3)."""
-    idle = {"latent_std": [1.2, 0.5, 0.04, 0.04], "posterior_std": [0.42] * C, "kl_per_channel": [1.07, 0.6, 0.67, 0.67]}
+    idle = {
+        "latent_std": [1.2, 0.5, 0.04, 0.04],
+        "posterior_std": [0.42] * C,
+        "kl_per_channel": [1.07, 0.6, 0.67, 0.67],
+    }
     (_, alarm), = raised([look(1000 * i, **idle) for i in range(5)])  # fmt: skip
     assert "2 of 4 latent channels" in alarm.message
-    narrow = {"latent_std": [0.05] * C, "posterior_std": [1e-4] * C, "kl_per_channel": [8.7] * C}  # small, and full of information
+    narrow = {
+        "latent_std": [0.05] * C,
+        "posterior_std": [1e-4] * C,
+        "kl_per_channel": [8.7] * C,
+    }  # small, and full of information
     assert raised([look(1000 * i, **narrow) for i in range(5)]) == []
 
 
@@ -118,8 +134,20 @@ def test_an_untrained_encoder_is_no_collapse() -> None:
     """Before the learning rate has warmed up, silence is no news; nor is a single silent look."""
     silent = [0.0] * C
     assert raised([look(0, kl_per_channel=silent), look(500, kl_per_channel=silent), look(1000), look(2000)]) == []
-    assert raised([look(1000), look(2000, kl_per_channel=silent), look(3000), look(4000, kl_per_channel=silent), look(5000)]) == []
-    assert len(raised([look(900, kl_per_channel=silent), look(1000, kl_per_channel=silent), look(1100, kl_per_channel=silent)])) == 1
+    assert (
+        raised(
+            [look(1000), look(2000, kl_per_channel=silent), look(3000), look(4000, kl_per_channel=silent), look(5000)]
+        )
+        == []
+    )
+    assert (
+        len(
+            raised(
+                [look(900, kl_per_channel=silent), look(1000, kl_per_channel=silent), look(1100, kl_per_channel=silent)]
+            )
+        )
+        == 1
+    )
 
 
 def test_a_level_at_the_threshold_does_not_flicker() -> None:
@@ -148,7 +176,9 @@ def test_latents_that_blow_up() -> None:
     assert "raise loss.beta (=0.5)" in alarm.message
     (_, alarm), = raised([{k: v for k, v in line.items() if k != "kl_per_channel"} for line in grown], POINTS)  # fmt: skip
     assert "model.bottleneck.bound" in alarm.message
-    far = raised([look(1000), look(2000, latent_absmax=250.0), look(3000, latent_absmax=150.0), look(4000, latent_absmax=50.0)])
+    far = raised(
+        [look(1000), look(2000, latent_absmax=250.0), look(3000, latent_absmax=150.0), look(4000, latent_absmax=50.0)]
+    )
     assert [(images, alarm.over) for images, alarm in far] == [(2000, False), (4000, True)]
     assert raised([look(0, latent_std=[1e-3] * C), look(1000), look(2000)]) == []  # an untrained encoder is no measure
 
@@ -194,7 +224,10 @@ def test_overfitting() -> None:
 def test_a_run_that_learns_nothing() -> None:
     """Four looks after the warm-up hardly better than gray, told once; a run that gets there late has no such alarm."""
     found = raised([look(1000 * i, 12.0 + (9.0 if i > 7 else 0.0)) for i in range(10)])
-    assert [(alarm.kind, alarm.over, images) for images, alarm in found] == [("no learning", False, 4000), ("no learning", True, 8000)]
+    assert [(alarm.kind, alarm.over, images) for images, alarm in found] == [
+        ("no learning", False, 4000),
+        ("no learning", True, 8000),
+    ]
     assert raised([look(1000 * i, 12.0 + 2 * i) for i in range(10)]) == []
 
 
@@ -206,7 +239,10 @@ def test_alarms_are_a_function_of_the_log(seed: int) -> None:
     """Wherever a run is cut and goes on from the lines that were kept, it raises what the undisturbed run raises."""
     rng = random.Random(seed)
     lines: list[dict[str, Any]] = course([20.0] * 50 + [26.0] * 60 + [21.0] * 60 + [27.0] * 60, seed=seed)
-    lines += [look(1500 * i, rng.uniform(14, 28), kl_per_channel=[rng.choice([3.0, 0.001]) for _ in range(C)]) for i in range(16)]
+    lines += [
+        look(1500 * i, rng.uniform(14, 28), kl_per_channel=[rng.choice([3.0, 0.001]) for _ in range(C)])
+        for i in range(16)
+    ]
     lines += [look(1500 * i + 700, 20.0, latent_absmax=rng.choice([5.0, 300.0])) for i in range(10)]
     lines.sort(key=lambda line: line["images_seen"])
     whole = raised(lines)

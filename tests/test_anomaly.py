@@ -31,7 +31,13 @@ from vaeworks.errors import ConfigError, DataError, FormatError
 from vaeworks.images import to_model_range
 
 MODEL = vw.AutoencoderConfig(
-    in_channels=1, out_channels=1, channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, mid_attention=False
+    in_channels=1,
+    out_channels=1,
+    channels=8,
+    channel_mult=(1, 2, 2),
+    num_res_blocks=1,
+    norm_groups=4,
+    mid_attention=False,
 )
 SIZE = 32
 
@@ -118,7 +124,9 @@ def test_layouts(vae: vw.Autoencoder, fitted: AnomalyDetector) -> None:
     expected = fitted.score_samples(images)
     for x in (images[..., None], images[:, None], torch.from_numpy(images), images.astype(float)):
         assert np.allclose(fitted.score_samples(x), expected, rtol=1e-5)
-    assert np.allclose(np.concatenate([fitted.score_samples(images[i : i + 1]) for i in range(9)]), expected, rtol=1e-4, atol=1e-4)
+    assert np.allclose(
+        np.concatenate([fitted.score_samples(images[i : i + 1]) for i in range(9)]), expected, rtol=1e-4, atol=1e-4
+    )
     again = AnomalyDetector(vae, false_alarms=0.05).fit(textures(120)[::-1])
     assert np.allclose(again.score_samples(images), expected, rtol=1e-4, atol=1e-4)
     odd = AnomalyDetector(vae).fit(textures(30)[:, :29, :31])
@@ -136,7 +144,9 @@ def test_false_alarms() -> None:
         shares.append((detector.predict(rng.normal(size=(400, 30))) == -1).mean())
     low, high = alarm_range(len(detector.split_.threshold), 0.1)
     assert np.mean([low - 0.02 <= share <= high + 0.02 for share in shares]) > 0.85
-    assert abs(np.mean(shares) - 0.1) < 0.02  # 0.1 is the exact expectation where (n + 1) 0.1 is whole; its error here is 0.006
+    assert (
+        abs(np.mean(shares) - 0.1) < 0.02
+    )  # 0.1 is the exact expectation where (n + 1) 0.1 is whole; its error here is 0.006
 
 
 def test_threshold() -> None:
@@ -152,7 +162,9 @@ def test_threshold() -> None:
 
 def test_too_few(vae: vw.Autoencoder) -> None:
     """Too few normals for a rate are counted; as many more as are said suffice."""
-    with pytest.raises(DataError, match=r"needs at least 1/0.05 - 1 = 19 normals for the threshold, 8 of 36.*give (\d+) more") as caught:
+    with pytest.raises(
+        DataError, match=r"needs at least 1/0.05 - 1 = 19 normals for the threshold, 8 of 36.*give (\d+) more"
+    ) as caught:
         AnomalyDetector(vae, false_alarms=0.05).fit(textures(36))
     more = int(str(caught.value).partition("give ")[2].split()[0])
     AnomalyDetector(false_alarms=0.05).fit(textures(36 + more))
@@ -246,7 +258,9 @@ def test_evidence() -> None:
     assert EvidenceScale.of(values) == EvidenceScale(pytest.approx(3, abs=0.1), pytest.approx(2, abs=0.1))  # type: ignore[arg-type]
     assert EvidenceScale.of(np.full(5, 7.0)).spread == pytest.approx(0.007)
     sight = PcaExtractor.fitted(textures(30)[:, None].astype(float), 0.5)
-    assert sight.look(textures(30)[:, None].astype(float)).error.mean() == pytest.approx(36, rel=0.2)  # what the noise's variance is
+    assert sight.look(textures(30)[:, None].astype(float)).error.mean() == pytest.approx(
+        36, rel=0.2
+    )  # what the noise's variance is
 
 
 def test_auroc() -> None:
@@ -311,7 +325,9 @@ def test_saved(vae: vw.Autoencoder, fitted: AnomalyDetector, tmp_path: Path, wit
 
 def test_foreign_features(vae: vw.Autoencoder) -> None:
     """Any network can compare images with reconstructions: the identity's features are the direction of pixels."""
-    detector = AnomalyDetector(vae, features=lambda x: [torch.cat([x, torch.ones_like(x)], 1)], evidence=("features",)).fit(textures(40))
+    detector = AnomalyDetector(
+        vae, features=lambda x: [torch.cat([x, torch.ones_like(x)], 1)], evidence=("features",)
+    ).fit(textures(40))
     bad, masks = blotched(textures(20, seed=5))
     assert localization(detector.heat_maps(bad), masks).pixel_auroc > 0.6
     tiny = vw.build("taesd")
@@ -335,7 +351,9 @@ def test_comparison(fitted: AnomalyDetector) -> None:
     assert [row.method for row in rows if row.places is None] == [
         "reconstruction alone", "features alone", "density alone", "nearest images, 32 px",
     ]  # fmt: skip
-    cropped = Truth(np.ones(20, dtype=bool), np.zeros_like(masks), np.ones(20, dtype=bool))  # no defect is left in what is seen
+    cropped = Truth(
+        np.ones(20, dtype=bool), np.zeros_like(masks), np.ones(20, dtype=bool)
+    )  # no defect is left in what is seen
     assert [row.places for row in own_rows(fitted, fitted.readings(bad), cropped)] == [None] * 4
     alone = list(own_rows(fitted, fitted.readings(bad), Truth(np.ones(20, dtype=bool))))
     assert alone[0].auroc is None and alone[0].false_alarms is None and alone[0].found is not None
@@ -356,7 +374,12 @@ def place(vae: vw.Autoencoder, tmp_path_factory: pytest.TempPathFactory) -> Path
     root = tmp_path_factory.mktemp("place")
     vw.save(vae, root / "vae.safetensors")
     bad, masks = blotched(textures(8, seed=8))
-    for folder, images in (("normal", textures(100)), ("test/good", textures(8, seed=9)), ("test/blotch", bad), ("masks/blotch", masks)):
+    for folder, images in (
+        ("normal", textures(100)),
+        ("test/good", textures(8, seed=9)),
+        ("test/blotch", bad),
+        ("masks/blotch", masks),
+    ):
         (root / folder).mkdir(parents=True)
         for i, image in enumerate(images):
             name = f"{i:03d}_mask.png" if "masks" in folder else f"{i:03d}.png"
@@ -397,7 +420,9 @@ def test_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     """Fit, score, compare; then the saved detector scores the same without fitting."""
     model, normal, out = place / "vae.safetensors", place / "normal", tmp_path / "out"
     result = run(capsys, model, "--normal", normal, "--test", place / "test", "--masks", place / "masks", "--out", out)
-    assert [row["method"] for row in result["table"]][:2] == ["detector", "reconstruction alone"] and len(result["table"]) == 9
+    assert [row["method"] for row in result["table"]][:2] == ["detector", "reconstruction alone"] and len(
+        result["table"]
+    ) == 9
     assert result["table"][0]["auroc"]["value"] > 0.95 and result["table"][0]["places"]["pixel_auroc"] > 0.9
     assert result["normals"] == {"fit": 70, "scale": 10, "threshold": 20}
     assert result["classes"]["blotch"]["auroc"]["value"] == result["table"][0]["auroc"]["value"]
@@ -405,15 +430,41 @@ def test_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     rows = list(csv.DictReader((out / "scores.csv").read_text().splitlines()))
     assert len(rows) == 16 and float(rows[0]["anomaly"]) >= float(rows[-1]["anomaly"])
     assert sum(int(row["alarm"]) for row in rows) == result["alarms"]
-    assert all(Path(name).stat().st_size for name in result["pictures"]) and str(out / "worst.jpg") in result["pictures"]
+    assert (
+        all(Path(name).stat().st_size for name in result["pictures"]) and str(out / "worst.jpg") in result["pictures"]
+    )
 
     again = tmp_path / "again"
     other = run(capsys, model, "--detector", out / "detector.safetensors", "--test", place / "test", "--out", again)
     assert (again / "scores.csv").read_text() == (out / "scores.csv").read_text()
     assert [row["places"] for row in other["table"]] == [None] * 4
-    one = run(capsys, model, "--detector", out / "detector.safetensors", "--test", place / "test" / "good", "--out", tmp_path / "one")
+    one = run(
+        capsys,
+        model,
+        "--detector",
+        out / "detector.safetensors",
+        "--test",
+        place / "test" / "good",
+        "--out",
+        tmp_path / "one",
+    )
     assert one["table"][0]["auroc"] is None and one["table"][0]["false_alarms"]["value"] <= 0.5
-    assert main(["anomaly", str(model), "--normal", str(normal), "--test", str(normal), "--out", str(tmp_path / "unknown"), "--json"]) == 0
+    assert (
+        main(
+            [
+                "anomaly",
+                str(model),
+                "--normal",
+                str(normal),
+                "--test",
+                str(normal),
+                "--out",
+                str(tmp_path / "unknown"),
+                "--json",
+            ]
+        )
+        == 0
+    )
     told = capsys.readouterr()
     assert "100 test images are among the normal ones" in told.err and "AUROC is undefined" in told.err
     assert "table" not in json.loads(told.out)
@@ -467,7 +518,10 @@ def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         ((), "either --normal SRC"),
         (("--normal", normal, "--detector", "d.safetensors", *test), "either --normal SRC"),
         (("--normal", normal, "--masks", wrong), "give --test"),
-        (("--detector", "d.safetensors", *test, "--held-out", "0.5", "--density", "shared"), "which --density, --held-out cannot"),
+        (
+            ("--detector", "d.safetensors", *test, "--held-out", "0.5", "--density", "shared"),
+            "which --density, --held-out cannot",
+        ),
         (("--detector", "d.safetensors", *test), "d.safetensors does not exist"),
         (("--normal", mixed), "images must have one size"),
         (("--normal", normal, "--seed", "-1"), "seed (=-1) must not be negative"),

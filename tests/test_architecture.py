@@ -95,7 +95,9 @@ def test_imports_point_downward(path: Path) -> None:
     for level, module in imports(path):
         if level and module != "__version__":
             absolute = [*here[: len(here) - (level - 1)], *module.split(".")]
-            assert LEVEL[absolute[0]] <= LEVEL[part(path)], f"{path.name} imports {'.'.join(absolute)}, which is above it"
+            assert LEVEL[absolute[0]] <= LEVEL[part(path)], (
+                f"{path.name} imports {'.'.join(absolute)}, which is above it"
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SRC)))

@@ -39,7 +39,11 @@ def random_tensor(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> 
     numel, generator = torch.Size(shape).numel(), torch.Generator().manual_seed(seed)
     if dtype == torch.bool:
         return torch.randint(0, 2, shape, generator=generator).bool()
-    return torch.randint(0, 256, (numel * dtype.itemsize,), dtype=torch.uint8, generator=generator).view(dtype).reshape(shape)
+    return (
+        torch.randint(0, 256, (numel * dtype.itemsize,), dtype=torch.uint8, generator=generator)
+        .view(dtype)
+        .reshape(shape)
+    )
 
 
 def save_torch(content: object, path: Path, new: bool = True, protocol: int = 2) -> Path:
@@ -139,7 +143,9 @@ def test_any_views(described: list, how: tuple[bool, int], random) -> None:
 
 
 def test_conjugate_views_are_refused(tmp_path: Path) -> None:
-    path = save_torch({"fine": torch.zeros(1), "spectrum": torch.zeros(2, dtype=torch.complex64).conj()}, tmp_path / "m")
+    path = save_torch(
+        {"fine": torch.zeros(1), "spectrum": torch.zeros(2, dtype=torch.complex64).conj()}, tmp_path / "m"
+    )
     with pytest.raises(FormatError, match=r"'spectrum' is a conjugate"):
         open_archive(path)
 
@@ -205,10 +211,19 @@ def test_lightning_checkpoint(tmp_path: Path, lightning: type, new: bool, protoc
         "global_step": np.int64(17),
         "pytorch-lightning_version": "1.4.2",
         "state_dict": model.state_dict() | {"_extra_state": {"n": 1}},
-        "callbacks": {lightning: {"best_model_score": torch.tensor(1.0), "best_model_path": Path("x"), "self": lightning()}},
+        "callbacks": {
+            lightning: {"best_model_score": torch.tensor(1.0), "best_model_path": Path("x"), "self": lightning()}
+        },
         "optimizer_states": [optimizer.state_dict()],
         "lr_schedulers": [history],
-        "hyper_parameters": {"array": np.arange(3), "complex": 1j, "set": {1, 2}, "slice": slice(3), "bytes": b"12", "range": range(3)},
+        "hyper_parameters": {
+            "array": np.arange(3),
+            "complex": 1j,
+            "set": {1, 2},
+            "slice": slice(3),
+            "bytes": b"12",
+            "range": range(3),
+        },
         "model": {f"{n}": torch.zeros(1) for n in range(50)},
         5: torch.zeros(2),
         lightning: None,
@@ -242,11 +257,17 @@ def test_wrapped_in_wrappers(tmp_path: Path) -> None:
     assert_same(archive, tensors)
     assert archive.dropped == ("ema", "x")
     with pytest.raises(FormatError, match="without tensors"):
-        open_archive(save_torch({"model": content}, tmp_path / "deeper") if not content.pop("ema") or not content.pop("x") else Path())
+        open_archive(
+            save_torch({"model": content}, tmp_path / "deeper")
+            if not content.pop("ema") or not content.pop("x")
+            else Path()
+        )
 
 
 def test_flat_tensors_beside_a_smaller_wrapper(tmp_path: Path) -> None:
-    archive = open_archive(save_torch({"a": torch.zeros(1), "b": torch.zeros(1), "vae": {"c": torch.zeros(1)}}, tmp_path / "m"))
+    archive = open_archive(
+        save_torch({"a": torch.zeros(1), "b": torch.zeros(1), "vae": {"c": torch.zeros(1)}}, tmp_path / "m")
+    )
     assert list(archive.entries) == ["a", "b"]
     assert archive.dropped == ("vae",)
 
@@ -278,7 +299,9 @@ def test_no_state_dict(tmp_path: Path, content: object, said: str, new: bool) ->
 
 def test_pickled_modules_are_refused(tmp_path: Path) -> None:
     path = save_torch(nn.Sequential(nn.Linear(2, 2)), tmp_path / "m")
-    with pytest.raises(FormatError, match=r"pickled model of class torch.nn.modules.container.Sequential.*state_dict\(\)"):
+    with pytest.raises(
+        FormatError, match=r"pickled model of class torch.nn.modules.container.Sequential.*state_dict\(\)"
+    ):
         open_archive(path)
 
 
@@ -312,7 +335,10 @@ def test_misaligned_tensors(tmp_path: Path) -> None:
     """safetensors files that others write need not be aligned."""
     tensor = torch.randn(5)
     header = json.dumps(
-        {"a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}, "b": {"dtype": "F32", "shape": [5], "data_offsets": [3, 23]}}
+        {
+            "a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},
+            "b": {"dtype": "F32", "shape": [5], "data_offsets": [3, 23]},
+        }
     ).encode()
     (tmp_path / "m").write_bytes(len(header).to_bytes(8, "little") + header + b"abc" + raw(tensor))
     assert_same(open_archive(tmp_path / "m"), {"a": torch.tensor([*b"abc"], dtype=torch.uint8), "b": tensor})
@@ -396,7 +422,9 @@ def test_shards_may_be_links(tmp_path: Path) -> None:
 def test_joined(tmp_path: Path) -> None:
     save_file({"0.weight": torch.zeros(2)}, tmp_path / "e", {"a": "b"})
     save_torch({"1.weight": torch.ones(3), "step": 1}, tmp_path / "d")
-    archive = joined(tmp_path / "e", {"encoder.": open_archive(tmp_path / "e"), "decoder.": open_archive(tmp_path / "d")})
+    archive = joined(
+        tmp_path / "e", {"encoder.": open_archive(tmp_path / "e"), "decoder.": open_archive(tmp_path / "d")}
+    )
     assert_same(archive, {"encoder.0.weight": torch.zeros(2), "decoder.1.weight": torch.ones(3)})
     assert (archive.container, archive.metadata, archive.dropped) == ("pair", {"a": "b"}, ("step",))
 
@@ -429,7 +457,10 @@ def test_only_the_header_is_read(tmp_path: Path, kind: str, monkeypatch: pytest.
     "name",
     [
         *("taef2/taef2_encoder.pth", "taef2/taef2_decoder.pth", "lpips/v0.1/vgg.pth", "lpips/v0.0/squeeze.pth"),
-        *("mobilenetv2-keras-features/mobilenetv2_keras_features.pth", "squeezenet10-deepcompression/squeezenet1_0_deepcompression.pth"),
+        *(
+            "mobilenetv2-keras-features/mobilenetv2_keras_features.pth",
+            "squeezenet10-deepcompression/squeezenet1_0_deepcompression.pth",
+        ),
         "vgg16-oxford-conv1to3/vgg16_oxford_conv1to3.pth",
     ],
 )

@@ -32,7 +32,9 @@ from vaeworks.models.flow_matching import euler, flow_loss, shift_of, shifted
 from vaeworks.models.init import linear_init_
 from vaeworks.recipes.studies import StudyScale, base
 
-SMALL = ArenaConfig(probes=("xs",), shifts=("none",), images=256, batch=32, samples=32, sampler_steps=2, looks=(0.25, 0.5, 1.0))
+SMALL = ArenaConfig(
+    probes=("xs",), shifts=("none",), images=256, batch=32, samples=32, sampler_steps=2, looks=(0.25, 0.5, 1.0)
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +94,17 @@ class TestSpaces:
 
     def test_specs_open_what_they_say(self, vae: tuple[Autoencoder, str]) -> None:
         """Another process gets the same space from plain values."""
-        for spec in (SpaceSpec("vae", vae[1]), SpaceSpec("scrambled", vae[1], seed=1), SpaceSpec("pixels"), SpaceSpec("patches", seed=2)):
+        for spec in (
+            SpaceSpec("vae", vae[1]),
+            SpaceSpec("scrambled", vae[1], seed=1),
+            SpaceSpec("pixels"),
+            SpaceSpec("patches", seed=2),
+        ):
             assert open_space(spec).digest == open_space(spec).digest
-        assert open_space(SpaceSpec("scrambled", vae[1], seed=1)).digest != open_space(SpaceSpec("scrambled", vae[1], seed=2)).digest
+        assert (
+            open_space(SpaceSpec("scrambled", vae[1], seed=1)).digest
+            != open_space(SpaceSpec("scrambled", vae[1], seed=2)).digest
+        )
 
     def test_tokens_are_standardized_samples(self, encoded: Encoded, pictures: ArenaImages) -> None:
         """By channel, mean 0 and deviation 1 over samples of the posteriors; and cutting into tokens is undone."""
@@ -106,7 +116,9 @@ class TestSpaces:
         assert z.mean((0, 2, 3)).abs().max() < 0.02
         assert (z.std((0, 2, 3)) - 1).abs().max() < 0.02
 
-    def test_images_of_tokens_are_reconstructions(self, encoded: Encoded, vae: tuple[Autoencoder, str], pictures: ArenaImages) -> None:
+    def test_images_of_tokens_are_reconstructions(
+        self, encoded: Encoded, vae: tuple[Autoencoder, str], pictures: ArenaImages
+    ) -> None:
         """What a perfect generator would make is what the VAE makes of its own latents, through standardizing and scrambling alike."""
         mean = torch.from_numpy(encoded.mean[:4].copy())
         expected = encoded.decode(mean)
@@ -176,7 +188,9 @@ class TestGenerator:
         """Where all data are one point, the true velocity is (x - z) / t, and Euler's method ends there, whatever the shift."""
         z = torch.randn(1, 16, 4)
         for alpha in (1.0, 0.25, 3.0):
-            made = euler(lambda x, t, y: (x - z) / t[:, None, None], torch.randn(5, 16, 4), torch.zeros(5).long(), 7, alpha)
+            made = euler(
+                lambda x, t, y: (x - z) / t[:, None, None], torch.randn(5, 16, 4), torch.zeros(5).long(), 7, alpha
+            )
             assert torch.allclose(made, z.expand(5, -1, -1), atol=1e-4)
 
     def test_euler_follows_a_gaussian(self) -> None:
@@ -215,7 +229,12 @@ class TestTrial:
     """A generator, trained and judged."""
 
     def run(
-        self, folder: Path, encoded: Encoded, judge: Scorer, stop: Callable[[int], bool] = lambda n: False, seed: int = 0
+        self,
+        folder: Path,
+        encoded: Encoded,
+        judge: Scorer,
+        stop: Callable[[int], bool] = lambda n: False,
+        seed: int = 0,
     ) -> Result | None:
         """One trial, which is asked to stop after steps that `stop` names."""
         trial = Trial(encoded.space.digest, "xs", "none", seed)
@@ -260,7 +279,9 @@ class TestTrial:
 
     def test_training_brings_samples_nearer(self, encoded: Encoded, judge: Scorer, tmp_path: Path) -> None:
         """A training is better than one step, by the distance to reconstructions."""
-        config = dataclasses.replace(SMALL, images=9_600, batch=32, warmup_images=320, looks=(1 / 300, 1.0), samples=128, sampler_steps=8)
+        config = dataclasses.replace(
+            SMALL, images=9_600, batch=32, warmup_images=320, looks=(1 / 300, 1.0), samples=128, sampler_steps=8
+        )
         trial = Trial(encoded.space.digest, "xs", "none", 0)
         (tmp_path / "t").mkdir()
         recon = moments(judge.features([encoded.decode(torch.from_numpy(encoded.mean.copy()))]))
@@ -298,7 +319,9 @@ class TestJudge:
         with pytest.raises(DataError, match="no classes"):
             open_scorer(plain, "classifier", None, tmp_path, torch.device("cpu"))
 
-    def test_the_classifier_learns_and_is_kept(self, pictures: ArenaImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_classifier_learns_and_is_kept(
+        self, pictures: ArenaImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """On held-out images it tells red ones from others; a second call reads the file."""
         from vaeworks.features import classifier
 
@@ -311,7 +334,9 @@ class TestJudge:
         assert classifier.trained(reddish, tmp_path / "a", torch.device("cpu"))[1] == accuracy
         monkeypatch.setattr(classifier, "_train", lambda *a: pytest.fail("it was trained again"))
         again, _ = classifier.trained(reddish, tmp_path / "a", torch.device("cpu"))
-        assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True)
+        )
 
 
 def figures(**rows: tuple[list[float], list[float]]) -> dict[str, dict[str, list[float]]]:
@@ -325,7 +350,10 @@ class TestVerdict:
     def test_clear_differences_and_ties(self) -> None:
         """What differs by far more than seeds do is ranked; what does not is a tie."""
         found = figures(
-            base=([10, 10.4], [5, 5.2]), half=([5, 5.2], [2.5, 2.6]), double=([20, 21], [10, 10.3]), same=([10.2, 10.1], [5.1, 5.0])
+            base=([10, 10.4], [5, 5.2]),
+            half=([5, 5.2], [2.5, 2.6]),
+            double=([20, 21], [10, 10.3]),
+            same=([10.2, 10.1], [5.1, 5.0]),
         )
         verdicts = {name: compare(found, name, "base", ("xs", "s")).verdict for name in ("half", "double", "same")}
         assert verdicts == {"half": "better", "double": "worse", "same": "tie"}

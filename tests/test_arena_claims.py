@@ -13,10 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from vaeworks.arena.study.run.claims import CLAIMS, Claim, judge
-from vaeworks.arena.study.run.claims_page import PAGE, command, page, plots, seconds, write_claims
-from vaeworks.arena.study.run.record import Studies, StudyRecord, read_studies
 
+from vaeworks.arena.study.claims import CLAIMS, Claim, judge
+from vaeworks.arena.study.claims_page import PAGE, command, page, plots, seconds, write_claims
+from vaeworks.arena.study.record import Studies, StudyRecord, read_studies
 from vaeworks.cli.main import main
 from vaeworks.config import ArenaConfig, dumps
 from vaeworks.errors import FormatError
@@ -212,7 +212,15 @@ def diverged(values: dict[str, Any]) -> None:
             row["trials"]["s"][0]["looks"][-1]["score"] = {"fd_real": math.nan, "fd_recon": math.nan}
 
 
-SPOILS: list[Callable[[dict[str, Any]], None]] = [blurred, alone_in_one, failed, one_seed, one_autoencoder, one_generator, diverged]
+SPOILS: list[Callable[[dict[str, Any]], None]] = [
+    blurred,
+    alone_in_one,
+    failed,
+    one_seed,
+    one_autoencoder,
+    one_generator,
+    diverged,
+]
 
 
 @pytest.mark.parametrize("spoil", SPOILS, ids=lambda f: f.__name__)
@@ -278,7 +286,13 @@ def test_smuggling_by_one_seed_alone() -> None:
 
 def test_missing_studies_are_not_run() -> None:
     """Each study alone gives its own claims and no other."""
-    expected = {"kl": {WEAK}, "channels": {FREE}, "discriminator": {OLD}, "bottleneck": {WITHOUT}, "equivariance": set()}
+    expected = {
+        "kl": {WEAK},
+        "channels": {FREE},
+        "discriminator": {OLD},
+        "bottleneck": {WITHOUT},
+        "equivariance": set(),
+    }
     for name, own in expected.items():
         standings = [claim.standing for claim in judge(studies(record(name, psnr=MORE | DISTINCT)))]
         assert {i for i in range(5) if standings[i] != "not run"} == own
@@ -292,7 +306,13 @@ class TestPage:
         blind = record("channels", psnr=MORE, doctor={"f8c16": dict.fromkeys(SPOT, math.nan)})
         blind["arena"]["rows"][2]["figures"]["fd_real"]["s"] = {"value": 12.0, "low": math.nan, "high": math.nan}
         bad = record("equivariance", failures=("pixels must come out worse and is tie (x)",))
-        return studies(record("kl", real={"kl-0.01": 0.7}), blind, record("bottleneck"), bad, record("discriminator", psnr=DISTINCT))
+        return studies(
+            record("kl", real={"kl-0.01": 0.7}),
+            blind,
+            record("bottleneck"),
+            bad,
+            record("discriminator", psnr=DISTINCT),
+        )
 
     def test_everything_is_there(self, tmp_path: Path) -> None:
         """The verdicts first; then every claim with a table, every plot that is linked; no figure that is no number."""
@@ -353,7 +373,14 @@ class TestPage:
         values["arena"]["data"]["source"] = "my photos"
         words = command(studies(values)["kl"])
         assert "--data 'my photos'" in words
-        for part in ("--tokens 64", "--arms kl-0.1", "--vae-seeds 3", "--seeds 3", "--images 40000", f"--budget {ArenaConfig().images}"):
+        for part in (
+            "--tokens 64",
+            "--arms kl-0.1",
+            "--vae-seeds 3",
+            "--seeds 3",
+            "--images 40000",
+            f"--budget {ArenaConfig().images}",
+        ):
             assert part in words
         assert "--samples" not in words
         assert "--probes" not in words
@@ -370,16 +397,30 @@ class TestCommand:
         words = ["arena", "report", str(tmp_path / "in"), "--out", str(tmp_path / "docs"), "--json"]
         assert main(words) == 0
         said = json.loads(capsys.readouterr().out)
-        assert [v["verdict"] for v in said.values()] == ["supported", "supported", "not run", "not run", "contradicted", "contradicted"]
+        assert [v["verdict"] for v in said.values()] == [
+            "supported",
+            "supported",
+            "not run",
+            "not run",
+            "contradicted",
+            "contradicted",
+        ]
         first = (tmp_path / "docs" / PAGE).read_bytes()
         assert main(words) == 0
         assert (tmp_path / "docs" / PAGE).read_bytes() == first
 
     @pytest.mark.parametrize(
         ("text", "said"),
-        [(None, "holds no finished study"), ("{", "is not JSON"), ("{}", "is not whole"), ("[]", "must hold a JSON object")],
+        [
+            (None, "holds no finished study"),
+            ("{", "is not JSON"),
+            ("{}", "is not whole"),
+            ("[]", "must hold a JSON object"),
+        ],
     )
-    def test_bad_folders_are_one_line(self, text: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_bad_folders_are_one_line(
+        self, text: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         """Nothing there, or nothing whole; no page is written."""
         if text is not None:
             (tmp_path / "kl").mkdir()
@@ -393,7 +434,11 @@ class TestCommand:
 
     def test_records_that_lack_something(self) -> None:
         """A row of an autoencoder, a scale that is none."""
-        for spoil in (lambda r: r["arena"]["rows"].pop(1), lambda r: r["scale"].update(size=33), lambda r: r.pop("arms")):
+        for spoil in (
+            lambda r: r["arena"]["rows"].pop(1),
+            lambda r: r["scale"].update(size=33),
+            lambda r: r.pop("arms"),
+        ):
             values = record("kl")
             spoil(values)
             with pytest.raises(FormatError, match="run the study again"):

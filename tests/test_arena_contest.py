@@ -15,16 +15,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from vaeworks.arena.study.run.autoencoders import ArmTask, train_arms
-from vaeworks.arena.study.run.run import correlations
 
 import vaeworks as vw
 from vaeworks.arena.api import run_arena
 from vaeworks.arena.entries import CHECKS, Entrant, models
 from vaeworks.arena.image_cache import prepare
 from vaeworks.arena.page import RECORD, REPORT, write_outcome
-from vaeworks.arena.probe_run import RESULT, Result, SampleScore, Score, Trial
+from vaeworks.arena.probe_run import RESULT, Result, ScoredSnapshot, Trial
 from vaeworks.arena.results import Outcome, conclude
+from vaeworks.arena.scorer import SampleSetScore
+from vaeworks.arena.study.autoencoders import ArmTask, train_arms
+from vaeworks.arena.study.run import correlations
 from vaeworks.cli.main import main
 from vaeworks.config import ArenaConfig
 from vaeworks.data import scan
@@ -142,7 +143,7 @@ def planted(name: str, value: float, config: ArenaConfig) -> dict[str, list[Resu
             Result(
                 Trial(name, p, "none", s),
                 tuple(
-                    SampleScore(round(share * config.images), Score(value * factor / share, value * factor / share, 0.0, 0.5))
+                    ScoredSnapshot(round(share * config.images), SampleSetScore(value * factor / share, value * factor / share, 0.0, 0.5))
                     for share in config.looks
                 ),
                 0.0, 1.0, 1,
@@ -180,7 +181,9 @@ class TestConclusions:
         assert found.row("row").speedup["s"] == pytest.approx(2.0, rel=0.01)
         assert found.row("base").comparisons == {}
 
-    @pytest.mark.parametrize(("check", "value"), [("scrambled", 10.0), ("pixels", 5.0), ("patches", 10.0), ("again", 20.0)])
+    @pytest.mark.parametrize(
+        ("check", "value"), [("scrambled", 10.0), ("pixels", 5.0), ("patches", 10.0), ("again", 20.0)]
+    )
     def test_a_check_that_fails_stops_everything(self, check: str, value: float) -> None:
         """The row is as good as before, and gets no verdict."""
         found = self.outcome(**{check: value})
@@ -211,7 +214,15 @@ class TestCommand:
         path = model or saved(tmp_path / "a.safetensors")
         options = ["--budget", "128", "--samples", "16", "--features", "statistics", "--jobs", "1", "--shifts", "none"]
         return main(
-            ["arena", path, "--out", str(tmp_path / "out"), *(["--data", SOURCE] if "--data" not in words else []), *options, *words]
+            [
+                "arena",
+                path,
+                "--out",
+                str(tmp_path / "out"),
+                *(["--data", SOURCE] if "--data" not in words else []),
+                *options,
+                *words,
+            ]
         )
 
     def test_one_model(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +250,9 @@ class TestCommand:
             (("--no-checks", "--features", "classifier", "--labels", "none"), "no classes"),
         ],
     )
-    def test_bad_input_is_one_line(self, words: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_bad_input_is_one_line(
+        self, words: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         """The rule, the value, the remedy; no page is written."""
         assert self.run(tmp_path, *words) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -250,12 +263,18 @@ class TestCommand:
     def test_models_of_other_images(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """A gray VAE and one for colours are not compared."""
         first, gray = saved(tmp_path / "a.safetensors"), saved(tmp_path / "gray.safetensors", channels=1)
-        assert main(["arena", first, gray, "--data", SOURCE, "--out", str(tmp_path / "out"), "--features", "statistics"]) == 2
+        assert (
+            main(["arena", first, gray, "--data", SOURCE, "--out", str(tmp_path / "out"), "--features", "statistics"])
+            == 2
+        )
         assert "1 channels" in capsys.readouterr().err
 
     def test_a_gray_model_alone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Checks are gray as well."""
-        assert self.run(tmp_path, "--probes", "xs", "--seeds", "1", model=saved(tmp_path / "gray.safetensors", channels=1)) == 0
+        assert (
+            self.run(tmp_path, "--probes", "xs", "--seeds", "1", model=saved(tmp_path / "gray.safetensors", channels=1))
+            == 0
+        )
 
     def test_interrupted_and_taken_up(self, tmp_path: Path) -> None:
         """SIGINT to the process alone ends it with 130; the same command then goes on to the end, with the same figures."""
@@ -269,7 +288,11 @@ class TestCommand:
         )  # fmt: skip
         try:
             end = time.monotonic() + 120
-            while not list((tmp_path / "out" / "kept").glob("trials/*")) and time.monotonic() < end and process.poll() is None:
+            while (
+                not list((tmp_path / "out" / "kept").glob("trials/*"))
+                and time.monotonic() < end
+                and process.poll() is None
+            ):
                 time.sleep(0.05)
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=120)
@@ -280,7 +303,8 @@ class TestCommand:
         for out in ("out", "other"):
             assert main([*words, "--jobs", "1", "--out", str(tmp_path / out)]) == 0
         first, second = (
-            json.loads((tmp_path / out / RECORD).read_text())["rows"][0]["trials"]["xs"][0]["looks"] for out in ("out", "other")
+            json.loads((tmp_path / out / RECORD).read_text())["rows"][0]["trials"]["xs"][0]["looks"]
+            for out in ("out", "other")
         )
         assert first == second
 
@@ -332,11 +356,30 @@ class TestStudies:
 
     def test_autoencoders_are_interrupted(self, tmp_path: Path) -> None:
         """SIGTERM to the process alone, while two others train: 130, all of them end, and what was trained is kept."""
-        words = ["study", "kl", "--data", SOURCE, "--out", str(tmp_path), "--arms", "kl-0.1", "--channels", "8", "--images", "9999999"]
-        process = subprocess.Popen([sys.executable, "-m", "vaeworks", "arena", *words, "--jobs", "2"], stderr=subprocess.PIPE, text=True)
+        words = [
+            "study",
+            "kl",
+            "--data",
+            SOURCE,
+            "--out",
+            str(tmp_path),
+            "--arms",
+            "kl-0.1",
+            "--channels",
+            "8",
+            "--images",
+            "9999999",
+        ]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vaeworks", "arena", *words, "--jobs", "2"], stderr=subprocess.PIPE, text=True
+        )
         try:
             end = time.monotonic() + 120
-            while len(list(tmp_path.glob("arms/*/*/run/log.jsonl"))) < 2 and time.monotonic() < end and process.poll() is None:
+            while (
+                len(list(tmp_path.glob("arms/*/*/run/log.jsonl"))) < 2
+                and time.monotonic() < end
+                and process.poll() is None
+            ):
                 time.sleep(0.05)
             process.send_signal(signal.SIGTERM)
             _, said = process.communicate(timeout=120)
@@ -377,19 +420,24 @@ class TestStudies:
 
     def test_correlations_find_what_is_planted(self) -> None:
         """A figure that orders arms as the arena does has rank 1, its opposite -1; a constant is left out."""
-        from vaeworks.arena.study.run.autoencoders import StudyArm
+        from vaeworks.arena.study.autoencoders import StudyArm
 
         class Row:
             def __init__(self, value: float):
                 from vaeworks.intervals import Interval
 
-                self.figures = {d: {"xs": Interval(value, 0, 9), "s": Interval(value, 0, 9)} for d in ("fd_recon", "fd_real")}
+                self.figures = {
+                    d: {"xs": Interval(value, 0, 9), "s": Interval(value, 0, 9)} for d in ("fd_recon", "fd_real")
+                }
 
         class Planted:
             def row(self, name: str) -> Row:
                 return Row(float(name))
 
-        arms = {str(k): [StudyArm(str(k), 0, "", 30.0 - k, 1.0, 1.0, {"p.up": k * 2.0, "p.flat": 1.0}, 1.0)] for k in range(1, 7)}
+        arms = {
+            str(k): [StudyArm(str(k), 0, "", 30.0 - k, 1.0, 1.0, {"p.up": k * 2.0, "p.flat": 1.0}, 1.0)]
+            for k in range(1, 7)
+        }
         found = {c.figure: c.rank for c in correlations(arms, Planted())}  # type: ignore[arg-type]
         assert found["p.up"] == pytest.approx(1.0)
         assert found["psnr"] == pytest.approx(-1.0)
@@ -400,5 +448,9 @@ def test_no_process_is_left(held: tuple[Outcome, Path]) -> None:
     """Workers end with the arena."""
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     if children.exists():
-        names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split() if Path(f"/proc/{pid}/cmdline").exists()]
+        names = [
+            Path(f"/proc/{pid}/cmdline").read_bytes()
+            for pid in children.read_text().split()
+            if Path(f"/proc/{pid}/cmdline").exists()
+        ]
         assert not [n for n in names if b"spawn_main" in n and b"resource_tracker" not in n]

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import wavfile
-from vaeworks.data.sources.dispatch.sound import read_sound, sounds
 
 import vaeworks as vw
 from vaeworks.apps.audio import Heard, audible, griffin_lim, listen, magnitudes, sheet
@@ -22,6 +21,7 @@ from vaeworks.cli import main
 from vaeworks.data import Crops, scan
 from vaeworks.data.image_ref import open_place
 from vaeworks.data.labels import find_labels
+from vaeworks.data.sources.sound import read_sound, sounds
 from vaeworks.data.spectrogram import (
     MEL,
     NOTE,
@@ -330,7 +330,15 @@ def test_command(codec: vw.Codec, tmp_path: Path, capsys: pytest.CaptureFixture[
     save(tmp_path / "in" / "one" / "a.wav", sine(440, 3000))
     save(tmp_path / "in" / "two" / "a.wav", np.zeros(3000))
     (tmp_path / "in" / "two" / "b.wav").write_text("no sound")
-    words = ["listen", str(tmp_path / "vae.safetensors"), str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--iterations", "2"]
+    words = [
+        "listen",
+        str(tmp_path / "vae.safetensors"),
+        str(tmp_path / "in"),
+        "--out",
+        str(tmp_path / "out"),
+        "--iterations",
+        "2",
+    ]
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["classes"].keys() == {"one", "two", "all"}
@@ -338,7 +346,12 @@ def test_command(codec: vw.Codec, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert told["classes"]["all"]["sounds"] == 2
     assert len(told["skipped"]) == 1
     folder = tmp_path / "out" / "one" / "a"
-    assert {path.stem for path in folder.iterdir()} == {"original", "original-griffin-lim", "reconstruction", "spectrograms"}
+    assert {path.stem for path in folder.iterdir()} == {
+        "original",
+        "original-griffin-lim",
+        "reconstruction",
+        "spectrograms",
+    }
     rate, samples = wavfile.read(folder / "original.wav")
     assert rate == MEL.rate
     assert samples / 32767 == pytest.approx(sine(440, 3000), abs=1e-4)
@@ -365,7 +378,9 @@ def test_stereo_keeps_both_sides(tmp_path: Path) -> None:
     assert torch.equal(mono[0], mono[1])
     assert torch.equal(mono[0], pair[0])
     middle = slice(20, 40)
-    assert (resampled[..., middle].int() - pair[..., middle].int())[:, pair[..., middle].amax((0, 2)) > 150].abs().max() <= 2
+    assert (resampled[..., middle].int() - pair[..., middle].int())[
+        :, pair[..., middle].amax((0, 2)) > 150
+    ].abs().max() <= 2
     colour = to_uint8(open_place(images.files[0].path, 3))
     assert torch.equal(colour, pair[[0, 1, 0]])  # a VAE of colour pictures sees both
 
@@ -414,7 +429,9 @@ def test_stereo_crops() -> None:
     files = scan("stereo:made:2:1").files
     pictures = {file.path.stem: to_uint8(open_place(file.path, 2)) for file in files}
     crops = Crops(files, recipe("audio-mel").data, seed=0, channels=2)
-    assert {next(stem for stem, whole in pictures.items() if torch.equal(whole, crops[k][0])) for k in range(2)} == pictures.keys()
+    assert {
+        next(stem for stem, whole in pictures.items() if torch.equal(whole, crops[k][0])) for k in range(2)
+    } == pictures.keys()
     silent = torch.stack([pictures["1-000000"][0], torch.zeros(128, 128, dtype=torch.uint8)])
     planes = [to_pillow(channel[None]) for channel in silent]
     small = square(Image.merge("La", planes), 32)
@@ -461,7 +478,18 @@ def test_stereo_sheet() -> None:
 def test_stereo_commands(stereo: vw.Codec, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Trained on stereo, heard in stereo; what eval and encode cannot do with two channels is a line, and no file."""
     run, out = tmp_path / "run", tmp_path / "out"
-    words = ["train", "audio-mel-tiny", "--data", "stereo:made:12", "--out", str(run), "--images", "8", "--data.workers", "0"]
+    words = [
+        "train",
+        "audio-mel-tiny",
+        "--data",
+        "stereo:made:12",
+        "--out",
+        str(run),
+        "--images",
+        "8",
+        "--data.workers",
+        "0",
+    ]
     assert main([*words, "--model.in-channels", "2", "--model.out-channels", "2", "--data.val-fraction", "0.3"]) == 0
     assert main(["listen", str(run), "made:1:0", "made:1:1", "--out", str(out), "--iterations", "1"]) == 0
     for seed in range(2):

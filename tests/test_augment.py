@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from test_digits import idx
 from torch import Tensor, nn
-from vaeworks.apps.features.latent_features.label_splits import draw_labels
 
 import vaeworks as vw
 from vaeworks.apps.augmentation import Noise, Renderer, Variant, blends, reproduce, write_folder
@@ -22,6 +21,7 @@ from vaeworks.apps.augmentation.folder import check_folder, read_rows
 from vaeworks.apps.augmentation.judgement import COPIES, LATENT, MIXED, TRANSFORMED, judge, training_sets, transformed
 from vaeworks.apps.augmentation.plan import plan, soft_label
 from vaeworks.apps.codes import Codes, decode_picture, encode_picture
+from vaeworks.apps.features.label_splits import draw_labels
 from vaeworks.cli import main
 from vaeworks.config import BottleneckConfig
 from vaeworks.data import scan
@@ -32,7 +32,12 @@ from vaeworks.images import open_image, to_uint8
 
 KL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 POINT = vw.AutoencoderConfig(
-    channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False, bottleneck=BottleneckConfig(kind="point")
+    channels=8,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    norm_groups=4,
+    mid_attention=False,
+    bottleneck=BottleneckConfig(kind="point"),
 )
 METHODS = ("noise", "interpolate", "mixup")
 
@@ -133,13 +138,18 @@ def test_provenance_is_the_image(place: Path, tmp_path: Path, method: str) -> No
         image = opened(tmp_path / "out" / row["file"])
         assert torch.equal(image, reproduce(codec, row))
         assert image.shape == opened(Path(row["sources"][0])).shape
-        assert Variant.from_dict(row).to_dict() == {**row, **{k: tuple(v) for k, v in row.items() if isinstance(v, list)}}
+        assert Variant.from_dict(row).to_dict() == {
+            **row,
+            **{k: tuple(v) for k, v in row.items() if isinstance(v, list)},
+        }
     images = {opened(tmp_path / "out" / row["file"]).numpy().tobytes() for row in rows}
     assert len(images) == 18  # no two alike
     with (tmp_path / "out/provenance.csv").open() as file:
         table = list(csv.DictReader(file))
     for line, row in zip(table, rows, strict=True):
-        assert {k.removeprefix("label:"): float(v) for k, v in line.items() if k.startswith("label:") and float(v)} == row["label"]
+        assert {
+            k.removeprefix("label:"): float(v) for k, v in line.items() if k.startswith("label:") and float(v)
+        } == row["label"]
 
 
 def test_the_latents_are_what_is_told(place: Path) -> None:
@@ -339,7 +349,9 @@ def test_soft_targets() -> None:
         return network
 
     a, b, even = taught(hard), taught(torch.eye(2)[hard]), taught(torch.full((64, 2), 0.5))
-    assert all(torch.allclose(x, y, atol=1e-4) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    assert all(
+        torch.allclose(x, y, atol=1e-4) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
     with torch.no_grad():
         logits = even(codes.pixels.float() / 127.5 - 1)[1]
     assert (logits.softmax(1) - 0.5).abs().max() < 0.1
@@ -353,7 +365,16 @@ def test_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     """Images in folders by class, with a record; a second call is refused; what has no std of its own is disturbed, and told."""
     for model, says in (("kl", "gray levels"), ("point", "latents are points")):
         out = tmp_path / model
-        words = ["augment", str(place / f"{model}.safetensors"), "--data", str(place / "data"), "--out", str(out), "--per-image", "2"]
+        words = [
+            "augment",
+            str(place / f"{model}.safetensors"),
+            "--data",
+            str(place / "data"),
+            "--out",
+            str(out),
+            "--per-image",
+            "2",
+        ]
         assert main([*words, "--json"]) == 0
         said = capsys.readouterr()
         assert says in said.err
@@ -361,7 +382,9 @@ def test_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert result["variants"] == 18 == len(list(out.rglob("*.png")))
         rows = read_rows(out)
         assert (rows[0]["noise"]["std"] is None) == (model == "kl") == (result["noise"] is None)
-        assert torch.equal(opened(out / rows[5]["file"]), reproduce(vw.Codec(built(KL if model == "kl" else POINT)), rows[5]))
+        assert torch.equal(
+            opened(out / rows[5]["file"]), reproduce(vw.Codec(built(KL if model == "kl" else POINT)), rows[5])
+        )
         assert main(words) == 2
         assert "--overwrite" in capsys.readouterr().err
 
@@ -377,14 +400,29 @@ def test_a_narrow_posterior_is_told(place: Path, tmp_path: Path, capsys: pytest.
     assert "all alike" not in said.err and json.loads(said.out)["pixel_std"] > 1
 
 
-def test_command_judges(tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_judges(
+    tmp_path: Path, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A row per arm with paired differences, and no images."""
     monkeypatch.setattr(judging, "SEEN", 64)
     rng = np.random.default_rng(0)
     (tmp_path / "data").mkdir()
-    for ending, values in (("images-idx3-ubyte", rng.integers(0, 255, (24, 8, 8))), ("labels-idx1-ubyte", np.arange(24) % 2)):
+    for ending, values in (
+        ("images-idx3-ubyte", rng.integers(0, 255, (24, 8, 8))),
+        ("labels-idx1-ubyte", np.arange(24) % 2),
+    ):
         (tmp_path / f"data/t-{ending}").write_bytes(idx(values.astype(np.uint8)))
-    words = ["augment", str(place / "point.safetensors"), "--data", str(tmp_path / "data"), "--judge", "--counts", "2", "--choices", "2"]
+    words = [
+        "augment",
+        str(place / "point.safetensors"),
+        "--data",
+        str(tmp_path / "data"),
+        "--judge",
+        "--counts",
+        "2",
+        "--choices",
+        "2",
+    ]
     assert main([*words, "--out", str(tmp_path / "out"), "--json"]) == 0
     said = capsys.readouterr()
     result = json.loads(said.out)
@@ -396,10 +434,22 @@ def test_command_judges(tmp_path: Path, place: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("counts", [("1",), ("1", "2")])
-def test_command_judges_one_label(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, counts: tuple) -> None:
+def test_command_judges_one_label(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, counts: tuple
+) -> None:
     """One image of a class has no other to go to: that arm is missing where it would be, and said so; all others are there."""
     monkeypatch.setattr(judging, "SEEN", 64)
-    words = ["augment", str(place / "kl.safetensors"), "--data", str(place / "data"), "--judge", "--choices", "1", "--counts", *counts]
+    words = [
+        "augment",
+        str(place / "kl.safetensors"),
+        "--data",
+        str(place / "data"),
+        "--judge",
+        "--choices",
+        "1",
+        "--counts",
+        *counts,
+    ]
     assert main([*words, "--size", "8", "--per-image", "1", "--json"]) == 0
     said = capsys.readouterr()
     assert "no other to interpolate to" in said.err
@@ -414,14 +464,25 @@ def test_temperature_and_noise(place: Path, tmp_path: Path) -> None:
     """Both count: twice the temperature is twice the noise."""
     stds = []
     for temperature in ("1", "2"):
-        words = ["augment", str(place / "kl.safetensors"), "--data", str(place / "data"), "--per-image", "1", "--noise", "0.5"]
+        words = [
+            "augment",
+            str(place / "kl.safetensors"),
+            "--data",
+            str(place / "data"),
+            "--per-image",
+            "1",
+            "--noise",
+            "0.5",
+        ]
         assert main([*words, "--temperature", temperature, "--out", str(tmp_path / temperature)]) == 0
         stds.append(np.array(read_rows(tmp_path / temperature)[0]["noise"]["std"]))
         assert json.loads((tmp_path / temperature / "augment.json").read_text())["temperature"] == float(temperature)
     assert np.allclose(stds[1], 2 * stds[0]) and stds[0].min() > 0
 
 
-def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_refuses(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line, before anything is encoded, and nothing is written."""
     for name in ("encode_pixels", "encode_picture"):
         monkeypatch.setattr(f"vaeworks.apps.codes.{name}", None)

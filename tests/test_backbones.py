@@ -122,7 +122,9 @@ def test_the_deepest_map_is_the_networks_output(kind: str, folders: dict[str, Pa
     with torch.no_grad():
         tokens = model(pixel_values=((images + 1) / 2 - mean) / std).last_hidden_state[:, -16:]
     expected = tokens.transpose(1, 2).reshape(2, WIDTH, 4, 4)
-    torch.testing.assert_close(load_backbone(str(folders[kind]), None, PATCH)(images)[-1], expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        load_backbone(str(folders[kind]), None, PATCH)(images)[-1], expected, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_weights_are_single_precision_whatever_the_file_has(tmp_path: Path) -> None:
@@ -135,7 +137,9 @@ def test_weights_are_single_precision_whatever_the_file_has(tmp_path: Path) -> N
 def test_colours_are_those_of_its_training(folders: dict[str, Path], tmp_path: Path) -> None:
     """preprocessor_config.json says mean and deviation; shifting both with the picture's colours changes nothing."""
     folder = shutil.copytree(folders["siglip"], tmp_path / "own")
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]})
+    )
     own, plain = (load_backbone(str(f), None, 8) for f in (folder, folders["siglip"]))
     images = pictures(16, 16) / 3
     mean, std = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))

@@ -32,7 +32,9 @@ from vaeworks.formats.locate import locate
 from vaeworks.formats.stream import Item, tensor_item, write_stream
 
 F8C4 = AutoencoderConfig(channels=8, channel_mult=(1, 1, 1, 2), num_res_blocks=1, norm_groups=4, scaling_factor=0.18215)
-SDXL_LIKE = AutoencoderConfig(channels=8, channel_mult=(1, 2, 1, 1), num_res_blocks=2, norm_groups=4, scaling_factor=0.13025)
+SDXL_LIKE = AutoencoderConfig(
+    channels=8, channel_mult=(1, 2, 1, 1), num_res_blocks=2, norm_groups=4, scaling_factor=0.13025
+)
 FIRST_STAGE = "first_stage_model."
 
 
@@ -52,7 +54,9 @@ def saved(path: Path, config: AutoencoderConfig | TinyConfig = F8C4, layout: str
     return path
 
 
-def ldm_tensors(config: AutoencoderConfig = F8C4, seed: int = 0, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
+def ldm_tensors(
+    config: AutoencoderConfig = F8C4, seed: int = 0, dtype: torch.dtype = torch.float16
+) -> dict[str, Tensor]:
     return {name: t.detach().to(dtype) for name, t in stored_tensors(random_vae(config, seed), "ldm").items()}
 
 
@@ -62,7 +66,9 @@ def denoiser(context: int = 768) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(7)
     return {
         unet + "input_blocks.0.0.weight": torch.randn(8, 4, 3, 3, generator=generator).half(),
-        unet + "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": torch.randn(8, context, generator=generator).bfloat16(),
+        unet + "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": torch.randn(
+            8, context, generator=generator
+        ).bfloat16(),
         unet + "out.2.weight": torch.randn(4, 8, 3, 3, generator=generator).to(torch.float8_e4m3fn),
         unet + "odd": torch.arange(5, dtype=torch.uint8),
         "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
@@ -74,12 +80,20 @@ def denoiser(context: int = 768) -> dict[str, Tensor]:
     }
 
 
-METADATA = {"format": "pt", "modelspec.title": "a model", "modelspec.hash_sha256": "0xabc", "sshs_model_hash": "1", "sshs_legacy_hash": "2"}
+METADATA = {
+    "format": "pt",
+    "modelspec.title": "a model",
+    "modelspec.hash_sha256": "0xabc",
+    "sshs_model_hash": "1",
+    "sshs_legacy_hash": "2",
+}
 
 
 def checkpoint(path: Path, vae: dict[str, Tensor] | None = None, prefix: str = FIRST_STAGE, **options: int) -> Path:
     inside = ldm_tensors() if vae is None else vae
-    save_file(denoiser(**options) | {prefix + name: t.contiguous() for name, t in inside.items()}, path, metadata=METADATA)
+    save_file(
+        denoiser(**options) | {prefix + name: t.contiguous() for name, t in inside.items()}, path, metadata=METADATA
+    )
     return path
 
 
@@ -160,7 +174,10 @@ def test_room_is_looked_for_before_anything_is_written(tmp_path: Path, monkeypat
     def unwanted() -> Iterator[bytes]:
         raise AssertionError("read before there was room")
 
-    with pytest.raises(VaeworksError, match=r"3\.9 MiB free, and 4\.8 MiB are needed"), atomic(tmp_path / "a") as temporary:
+    with (
+        pytest.raises(VaeworksError, match=r"3\.9 MiB free, and 4\.8 MiB are needed"),
+        atomic(tmp_path / "a") as temporary,
+    ):
         write_stream(temporary, [Item("x", Entry("U8", (4_000_000,)), unwanted)])
     assert not list(tmp_path.iterdir())
 
@@ -171,7 +188,9 @@ def test_room_is_looked_for_before_anything_is_written(tmp_path: Path, monkeypat
 def test_extract_is_the_vae_byte_for_byte(tmp_path: Path) -> None:
     """Names without the prefix, nothing of the rest, training's leftovers behind, and the scale that the checkpoint tells."""
     inside = ldm_tensors()
-    full = checkpoint(tmp_path / "full.safetensors", inside | {"loss.logvar": torch.zeros(()), "model_ema.decay": torch.zeros(())})
+    full = checkpoint(
+        tmp_path / "full.safetensors", inside | {"loss.logvar": torch.zeros(()), "model_ema.decay": torch.zeros(())}
+    )
     done = extract(full, tmp_path / "vae.safetensors")
     out = raw(tmp_path / "vae.safetensors")
     whole = raw(full)
@@ -188,7 +207,9 @@ def test_extract_is_the_vae_byte_for_byte(tmp_path: Path) -> None:
 def test_attention_becomes_a_convolution(tmp_path: Path, dimensions: int) -> None:
     """Some checkpoints store attention's matrices as such; A1111's strict loader wants 1x1 convolutions. The bytes are the same."""
     inside = ldm_tensors()
-    flat = {name: t.reshape(t.shape[:dimensions]) if ".attn_1." in name and t.ndim == 4 else t for name, t in inside.items()}
+    flat = {
+        name: t.reshape(t.shape[:dimensions]) if ".attn_1." in name and t.ndim == 4 else t for name, t in inside.items()
+    }
     full = checkpoint(tmp_path / "full.safetensors", flat)
     extract(full, tmp_path / "vae.safetensors")
     assert raw(tmp_path / "vae.safetensors") == raw(saved_file(tmp_path / "expected.safetensors", inside))
@@ -215,7 +236,9 @@ def test_extract_from_shards(tmp_path: Path) -> None:
     for file, own in parts.items():
         save_file({name: state[name] for name in own}, tmp_path / file)
     index = tmp_path / "a.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": {name: file for file, own in parts.items() for name in own}}))
+    index.write_text(
+        json.dumps({"metadata": {}, "weight_map": {name: file for file, own in parts.items() for name in own}})
+    )
     extract(index, tmp_path / "vae.safetensors")
     assert raw(tmp_path / "vae.safetensors") == raw(saved_file(tmp_path / "expected.safetensors", inside))
 
@@ -299,7 +322,10 @@ def test_bake_replaces_the_vae_and_nothing_else(tmp_path: Path, layout: str) -> 
 def test_bake_into_a_checkpoint_without_a_vae(tmp_path: Path) -> None:
     """Under the prefix of its family, in the VAE's own dtype; a torn VAE counts as none, and is gone."""
     vae = saved(tmp_path / "vae.safetensors")
-    torn = {FIRST_STAGE + "decoder.conv_in.weight": torch.zeros(8, 4, 3, 3), FIRST_STAGE + "decoder.left.over": torch.zeros(3)}
+    torn = {
+        FIRST_STAGE + "decoder.conv_in.weight": torch.zeros(8, 4, 3, 3),
+        FIRST_STAGE + "decoder.left.over": torch.zeros(3),
+    }
     for extra in ({}, torn):
         full = saved_file(tmp_path / "full.safetensors", denoiser() | extra)
         done = bake(vae, full, tmp_path / "new.safetensors", overwrite=True)
@@ -369,7 +395,9 @@ def test_another_scale_is_said(tmp_path: Path) -> None:
 
 def test_what_applications_do_not_see_is_said(tmp_path: Path) -> None:
     config = AutoencoderConfig(**{**F8C4.__dict__, "padding_mode": "reflect"})
-    notes = bake(saved(tmp_path / "vae.safetensors", config), checkpoint(tmp_path / "f.safetensors"), tmp_path / "a.safetensors").notes
+    notes = bake(
+        saved(tmp_path / "vae.safetensors", config), checkpoint(tmp_path / "f.safetensors"), tmp_path / "a.safetensors"
+    ).notes
     assert any("padding_mode reflect" in note for note in notes)
     assert any("no application will load it" in note and "widths" in note for note in notes)
 
@@ -377,7 +405,10 @@ def test_what_applications_do_not_see_is_said(tmp_path: Path) -> None:
 MISFITS = {
     "channels": (AutoencoderConfig(**{**F8C4.__dict__, "latent_channels": 16}), "latent_channels 4"),
     "factor": (AutoencoderConfig(**{**F8C4.__dict__, "channel_mult": (1, 1, 2)}), "downsample_factor 8"),
-    "flux2": (AutoencoderConfig(**{**F8C4.__dict__, "normalization": "batchnorm", "latents_patch": 2}), "without batch normalization"),
+    "flux2": (
+        AutoencoderConfig(**{**F8C4.__dict__, "normalization": "batchnorm", "latents_patch": 2}),
+        "without batch normalization",
+    ),
     "taesd": (TinyConfig(encoder_widths=(8,) * 4, decoder_widths=(8,) * 4), "TAESD"),
 }
 
@@ -418,7 +449,9 @@ def test_newer_packages_keep_their_prefix(tmp_path: Path) -> None:
     """Flux.1's checkpoints have the VAE under vae."""
     flux = {"double_blocks.0.img_attn.norm.key_norm.scale": torch.zeros(4), "img_in.weight": torch.zeros(8, 64)}
     state = {"model.diffusion_model." + name: t for name, t in flux.items()}
-    config = AutoencoderConfig(**{**F8C4.__dict__, "latent_channels": 16, "scaling_factor": 0.3611, "shift_factor": 0.1159})
+    config = AutoencoderConfig(
+        **{**F8C4.__dict__, "latent_channels": 16, "scaling_factor": 0.3611, "shift_factor": 0.1159}
+    )
     vae = saved(tmp_path / "vae.safetensors", config)
     full = saved_file(tmp_path / "full.safetensors", state | {"vae." + n: t for n, t in ldm_tensors(config, 1).items()})
     done = bake(vae, full, tmp_path / "new.safetensors")
@@ -473,7 +506,9 @@ def test_the_rest_is_never_in_memory(tmp_path: Path) -> None:
 def test_progress_counts_bytes(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     full = checkpoint(tmp_path / "full.safetensors")
-    done = bake(saved(tmp_path / "vae.safetensors"), full, tmp_path / "new.safetensors", progress=lambda *now: seen.append(now))
+    done = bake(
+        saved(tmp_path / "vae.safetensors"), full, tmp_path / "new.safetensors", progress=lambda *now: seen.append(now)
+    )
     assert seen == sorted(seen) and seen[-1] == (done.bytes, done.bytes) and len(seen) == done.tensors + done.kept
 
 

@@ -32,7 +32,14 @@ def drive(balance: Balance, figures: Iterator[StepFigures]) -> list[Event]:
 
 
 def steps(
-    start: int, stop: int, *, loss: Callable[[int], float] = lambda n: 0.1, noise: float = 0.0, seed: int = 0, batch: int = BATCH, **values
+    start: int,
+    stop: int,
+    *,
+    loss: Callable[[int], float] = lambda n: 0.1,
+    noise: float = 0.0,
+    seed: int = 0,
+    batch: int = BATCH,
+    **values,
 ) -> Iterator[StepFigures]:
     """Figures of steps; loss(images) times log-normal noise, other values constant or functions of the images."""
     rng = random.Random(seed)
@@ -68,7 +75,9 @@ def test_plateau_of_noisy_decay(tau: int, batch: int, noise: float, seed: int) -
     config = BalanceConfig(earliest=0, latest=10**6, window=window, flat=flat)
     begins = flat_from(0.1, 0.4, tau, window, flat)
     balance = Balance(config)
-    events = drive(balance, steps(0, 100_000, loss=lambda n: 0.1 + 0.4 * math.exp(-n / tau), noise=noise, batch=batch, seed=seed))
+    events = drive(
+        balance, steps(0, 100_000, loss=lambda n: 0.1 + 0.4 * math.exp(-n / tau), noise=noise, batch=batch, seed=seed)
+    )
     assert "has come to rest" in events[0].message
     # a slope's spread grows with the noise of a bin's mean; in units of the flatness asked for
     early = window * (0.1 + 2.5 * noise * math.sqrt(batch / (window / 16)) / flat / 4)
@@ -145,7 +154,9 @@ def test_cold_discriminator_gets_more_time() -> None:
 def test_healthy_runs_are_silent(seed: int) -> None:
     """Noise, a discriminator that always wins until it is felt, and the usual price of a tenth: three changes of phase, no alarm."""
     balance = Balance(BalanceConfig.for_run(200_000))
-    base = steps(0, 200_000, loss=lambda n: 0.08 + 0.4 * math.exp(-n / 15_000), noise=0.2, batch=20, seed=seed, logit_gap=3.0)
+    base = steps(
+        0, 200_000, loss=lambda n: 0.08 + 0.4 * math.exp(-n / 15_000), noise=0.2, batch=20, seed=seed, logit_gap=3.0
+    )
     events: list[Event] = []
     for figures in base:
         felt = balance.plan.weight
@@ -194,7 +205,10 @@ def test_paused_discriminator_does_not_learn() -> None:
     [
         ({"logit_gap": 80.0}, r"have been \d\d(\.\d)? apart for .* the discriminator wins"),
         ({"adaptive_weight": 1e4}, "at its limit of 10000 for .*: the adversarial gradient has vanished"),
-        ({"loss": lambda n: 0.15}, "has been .* worse than its best for .* images; the weight of the discriminator was halved to 0.5"),
+        (
+            {"loss": lambda n: 0.15},
+            "has been .* worse than its best for .* images; the weight of the discriminator was halved to 0.5",
+        ),
     ],
     ids=["apart", "clamped", "worse"],
 )
@@ -255,7 +269,9 @@ def test_weight_has_a_floor() -> None:
 def test_collapse_leads_to_restore() -> None:
     """The loss runs away: the state of before is restored, the weight starts again from nothing and rises to half."""
     balance, onset = at_full_weight(), FULL + 1_000
-    figures = steps(FULL, FULL + 3_000, loss=lambda n: 0.1 * (1 if n < onset else math.exp((n - onset) / 200)), noise=0.05)
+    figures = steps(
+        FULL, FULL + 3_000, loss=lambda n: 0.1 * (1 if n < onset else math.exp((n - onset) / 200)), noise=0.05
+    )
     for f in figures:
         if events := balance.observe(f):
             break
@@ -330,7 +346,9 @@ def test_the_discriminator_that_breaks_in_its_warmup_stays_cold() -> None:
     """Restored to before it learned, it has to learn alone again."""
     balance = Balance(CONFIG)
     drive(balance, steps(0, 1_100))
-    drive(balance, iter([StepFigures(images_seen=1_100 + BATCH * i, reconstruction=0.1, finite=False) for i in (1, 2, 3)]))
+    drive(
+        balance, iter([StepFigures(images_seen=1_100 + BATCH * i, reconstruction=0.1, finite=False) for i in (1, 2, 3)])
+    )
     assert balance.plan.phase == "warmup"
 
 
@@ -361,7 +379,13 @@ def stormy(seed: int, stop: int = 12_000) -> list[StepFigures]:
         loss = math.nan if rng.random() < 0.02 else mood["loss"] * math.exp(rng.gauss(0, 0.2))
         accuracy = None if rng.random() < 0.1 else mood["accuracy"]
         found.append(
-            StepFigures(images_seen=n, reconstruction=loss, accuracy_real=accuracy, logit_gap=mood["gap"], adaptive_weight=mood["weight"])
+            StepFigures(
+                images_seen=n,
+                reconstruction=loss,
+                accuracy_real=accuracy,
+                logit_gap=mood["gap"],
+                adaptive_weight=mood["weight"],
+            )
         )
     return found
 
@@ -379,7 +403,9 @@ def decisions(balance: Balance, figures: list[StepFigures]) -> list[object]:
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 1), plateau=st.booleans())
 def test_resumed_runs_decide_the_same(seed: int, share: float, plateau: bool) -> None:
     """Saved as JSON at any point and read again, the supervisor goes on as if nothing had happened."""
-    config = dataclasses.replace(CONFIG, start_images=None if plateau else 1_000, earliest=500, latest=5_000, flat=0.1, nonfinite=2)
+    config = dataclasses.replace(
+        CONFIG, start_images=None if plateau else 1_000, earliest=500, latest=5_000, flat=0.1, nonfinite=2
+    )
     figures = stormy(seed)
     cut = int(share * len(figures))
     whole = decisions(Balance(config), figures)
@@ -405,7 +431,9 @@ def test_plans_are_always_possible(seed: int) -> None:
         events = balance.observe(f)
         plan = balance.plan
         assert 0 <= plan.weight <= 1 and 0 <= balance.restore_to <= f.images_seen
-        assert all(e.message and "\n" not in e.message and (e.action != "restore" or e.restore_to is not None) for e in events)
+        assert all(
+            e.message and "\n" not in e.message and (e.action != "restore" or e.restore_to is not None) for e in events
+        )
         learned += plan.train_discriminator
         assert plan.weight == 0 or learned >= CONFIG.warmup / 25
 

@@ -83,7 +83,9 @@ def test_levels_are_uniform_and_keyed(seed: int, count: int) -> None:
     levels = noise_levels(seed, list(range(count)))
     assert levels.dtype == torch.float32
     assert ((levels >= 0) & (levels < 1)).all()
-    assert torch.equal(levels[count // 2 :], noise_levels(seed, list(range(count // 2, count))) if count // 2 < count else levels[:0])
+    assert torch.equal(
+        levels[count // 2 :], noise_levels(seed, list(range(count // 2, count))) if count // 2 < count else levels[:0]
+    )
 
 
 def test_prefixes() -> None:
@@ -141,7 +143,14 @@ def test_fold() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"bound": "tanh"}, {"kind": "point", "limit": 0.0}, {"noise_scale": math.inf}, {"prefixes": (0, 2)}, {"eps": -1.0}]
+    "options",
+    [
+        {"bound": "tanh"},
+        {"kind": "point", "limit": 0.0},
+        {"noise_scale": math.inf},
+        {"prefixes": (0, 2)},
+        {"eps": -1.0},
+    ],
 )
 def test_settings_that_cannot_be(options: dict) -> None:
     with pytest.raises(vw.ConfigError, match=r"^[^\n]+$"):

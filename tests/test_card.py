@@ -65,7 +65,10 @@ def test_front_matter_is_what_hugging_face_reads(run: Path) -> None:
     assert "datasets" not in values  # a folder is none of the hub's
     look = [line for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "val_psnr" in line][-1]
     results = ModelCard((run / "README.md").read_text()).data.eval_results
-    assert {r.metric_type: r.metric_value for r in results} == {"psnr": round(look["val_psnr"], 4), "ssim": round(look["val_ssim"], 4)}
+    assert {r.metric_type: r.metric_value for r in results} == {
+        "psnr": round(look["val_psnr"], 4),
+        "ssim": round(look["val_ssim"], 4),
+    }
     judged = len(json.loads((run / "data.json").read_text())["val"])
     assert results[0].dataset_name == f"dogs, {judged} held-out images"
 
@@ -126,7 +129,9 @@ def test_what_was_on_is_told(tmp_path: Path) -> None:
     assert front(run)["license"] == "cc-by-4.0"
     assert "mse of pixels in [-1,1] + 0.3 x without-weights" in text
     assert "scale_equivariance 0.25" in text
-    assert "unet, relativistic loss, adaptive weight 0.5, felt from 2,100 images on, encoder frozen from then on" in text
+    assert (
+        "unet, relativistic loss, adaptive weight 0.5, felt from 2,100 images on, encoder frozen from then on" in text
+    )
     assert "At the end of the run this was not mended: the latents blow up: too large." in text
     assert "not mended: channels" not in text
     assert "4,000 images: channels are alive again" in text
@@ -135,7 +140,9 @@ def test_what_was_on_is_told(tmp_path: Path) -> None:
 
 def test_a_fine_tuned_decoder_fits_the_diffusion_models_of_its_start(tmp_path: Path) -> None:
     """What changed and what did not, the kept scale, and no word of latents of its own."""
-    config = dataclasses.replace(CONFIG, finetune=FinetuneConfig(path="/home/someone/secret/sd-vae.safetensors", part="decoder"))
+    config = dataclasses.replace(
+        CONFIG, finetune=FinetuneConfig(path="/home/someone/secret/sd-vae.safetensors", part="decoder")
+    )
     changed = {"start": "/home/someone/secret/sd-vae.safetensors", "encoder_unchanged": True, "decoder_unchanged": False,
                "old_latents_before": 30.123, "old_latents_after": 31.456, "latents_moved": 0.0, "std_before": 5.5, "std_after": 5.5,
                "warning": "the latents have drifted"}  # fmt: skip

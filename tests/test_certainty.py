@@ -47,7 +47,9 @@ SCALES = {name: (MODELS[name].scaling_factor, MODELS[name].shift_factor) for nam
 def small_published() -> Iterator[None]:
     """SD's, SDXL's, SD 3's and Flux' VAEs, in small."""
     numbers = {name: {"scaling_factor": scale, "shift_factor": shift} for name, (scale, shift) in SCALES.items()}
-    publish({name: dataclasses.replace(FOUR if name in ("sd1", "sdxl") else SIXTEEN, **numbers[name]) for name in SCALES})
+    publish(
+        {name: dataclasses.replace(FOUR if name in ("sd1", "sdxl") else SIXTEEN, **numbers[name]) for name in SCALES}
+    )
     yield
     publish(FULL_SIZE)
 
@@ -151,7 +153,9 @@ WAYS = {
 
 @pytest.mark.parametrize("channels", [4, 16])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_guessed_scale_stays_a_guess(way: str, channels: int, networks: dict[int, vw.Autoencoder], tmp_path: Path) -> None:
+def test_a_guessed_scale_stays_a_guess(
+    way: str, channels: int, networks: dict[int, vw.Autoencoder], tmp_path: Path
+) -> None:
     """Written again and read again, the file is as ambiguous as it was, in the same words; and nothing wrote the guess as a fact."""
     source = bare(tmp_path / "bare.safetensors", networks[channels])
     before = locate(source)
@@ -161,29 +165,45 @@ def test_a_guessed_scale_stays_a_guess(way: str, channels: int, networks: dict[i
     assert (after.ambiguity, is_certain(after), after.normalization_source) == (before.ambiguity, False, "family")
     with pytest.warns(UserWarning, match="does not say how its latents are scaled"):
         again = vw.load(dst)
-    assert again.config.scaling_factor == before.config.scaling_factor and again.config.shift_factor == before.config.shift_factor
+    assert (
+        again.config.scaling_factor == before.config.scaling_factor
+        and again.config.shift_factor == before.config.shift_factor
+    )
     weights = dst / "diffusion_pytorch_model.safetensors" if dst.is_dir() else dst
     if way != "diffusers":  # whose files have no metadata of ours
         assert not {"scaling_factor", "shift_factor", "norm_groups"} & metadata(weights)["autoencoder"].keys()
     if dst.is_dir():
-        assert f"scaling_factor={before.config.scaling_factor}" in json.loads((dst / "config.json").read_text())["_vaeworks_guessed"]
+        assert (
+            f"scaling_factor={before.config.scaling_factor}"
+            in json.loads((dst / "config.json").read_text())["_vaeworks_guessed"]
+        )
 
 
-@pytest.mark.parametrize("words", [("convert", "--layout", "native"), ("convert", "--layout", "diffusers"), ("repair",)])
+@pytest.mark.parametrize(
+    "words", [("convert", "--layout", "native"), ("convert", "--layout", "diffusers"), ("repair",)]
+)
 @pytest.mark.parametrize("name", ["sd1", "sdxl", "flux1"])
-def test_a_scale_that_is_told_is_a_fact(name: str, words: tuple[str, ...], networks: dict[int, vw.Autoencoder], tmp_path: Path) -> None:
+def test_a_scale_that_is_told_is_a_fact(
+    name: str, words: tuple[str, ...], networks: dict[int, vw.Autoencoder], tmp_path: Path
+) -> None:
     """--scale-of makes it certain, also where it is what would have been guessed; --set says the same by number."""
     channels = 16 if name == "flux1" else 4
     source = bare(tmp_path / "bare.safetensors", networks[channels])
     told = {"name": ("--scale-of", name), "number": ("--set", f"scaling_factor={SCALES[name][0]}")}
     for way, option in told.items():
-        dst = by_command(*words, *option)(source, tmp_path / way if "diffusers" in words else tmp_path / f"{way}.safetensors")
+        dst = by_command(*words, *option)(
+            source, tmp_path / way if "diffusers" in words else tmp_path / f"{way}.safetensors"
+        )
         located = locate(dst)
         assert is_certain(located) and not located.ambiguity
-        assert (located.config.scaling_factor, located.config.shift_factor) == SCALES[name]  # Flux' shift goes with its scale
+        assert (located.config.scaling_factor, located.config.shift_factor) == SCALES[
+            name
+        ]  # Flux' shift goes with its scale
 
 
-def test_the_guess_is_said(networks: dict[int, vw.Autoencoder], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_guess_is_said(
+    networks: dict[int, vw.Autoencoder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """repair and convert say what is taken for granted, and that it is not written; told, they say nothing."""
     source = bare(tmp_path / "bare.safetensors", networks[4])
     for command in (["repair", "--data", str(picture(tmp_path))], ["convert", "--layout", "ldm"]):
@@ -192,7 +212,11 @@ def test_the_guess_is_said(networks: dict[int, vw.Autoencoder], tmp_path: Path, 
         said = json.loads(capsys.readouterr().out)["notes"]
         assert "taken for sd1 (0.18215), but it may be sdxl (0.13025)" in said[0] and "not written down" in said[1]
         assert main([*words, "--scale-of", "sdxl"]) == 0
-        assert not [note for note in json.loads(capsys.readouterr().out)["notes"] if "does not say" in note or "not known" in note]
+        assert not [
+            note
+            for note in json.loads(capsys.readouterr().out)["notes"]
+            if "does not say" in note or "not known" in note
+        ]
 
 
 def test_notes_claim_no_metadata_for_a_guess(networks: dict[int, vw.Autoencoder], tmp_path: Path, capsys: Any) -> None:
@@ -209,7 +233,11 @@ def test_a_guess_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "small-f8c4", "--help"])
     shown = capsys.readouterr().out
-    assert "guessed" not in shown and "--model.shift-factor" in shown and "scale of the latents that a diffusion model sees" in shown
+    assert (
+        "guessed" not in shown
+        and "--model.shift-factor" in shown
+        and "scale of the latents that a diffusion model sees" in shown
+    )
     assert main(["train", "small-f8c4-tiny", "--data", "digits", "--out", "x", "--model.guessed", "norm_groups=4"]) == 2
     assert "--model.guessed" in capsys.readouterr().err
 
@@ -272,7 +300,9 @@ def test_installed_for_its_checkpoint_nothing_is_folded(tmp_path: Path) -> None:
         assert torch.equal(load_file(done.path)["post_quant_conv.weight"], kept)
         assert not is_certain(locate(done.path))  # what was taken for granted is said, and not written
     told = install(tmp_path / "folder", "comfyui", tmp_path / "comfyui", checkpoint=full, name="told", scale_of="sd1")
-    torch.testing.assert_close(load_file(told.path)["post_quant_conv.weight"], kept * (0.13025 / 0.18215), rtol=2e-3, atol=0)
+    torch.testing.assert_close(
+        load_file(told.path)["post_quant_conv.weight"], kept * (0.13025 / 0.18215), rtol=2e-3, atol=0
+    )
 
 
 def test_baked_and_extracted(networks: dict[int, vw.Autoencoder], tmp_path: Path) -> None:
@@ -294,7 +324,8 @@ def test_a_checkpoint_of_other_latents_tells_no_scale(networks: dict[int, vw.Aut
     tensors = {name: t.detach() for name, t in stored_tensors(networks[4], "ldm").items()}
     checkpoint(tmp_path / "playground.safetensors", 2048, tensors)
     save_file(
-        load_file(tmp_path / "playground.safetensors") | {"edm_mean": torch.zeros(4), "edm_std": torch.ones(4)}, tmp_path / "p.safetensors"
+        load_file(tmp_path / "playground.safetensors") | {"edm_mean": torch.zeros(4), "edm_std": torch.ones(4)},
+        tmp_path / "p.safetensors",
     )
     assert not is_certain(locate(tmp_path / "p.safetensors"))
     done = extract(tmp_path / "p.safetensors", tmp_path / "out.safetensors")
@@ -315,7 +346,9 @@ def test_a_pipelines_own_scale_is_taken(networks: dict[int, vw.Autoencoder], tmp
     certain = vw.build(dataclasses.replace(FOUR, scaling_factor=0.13025)).eval()
     pipe = load_pipeline("tiny-sdxl", certain, "cpu", torch.float32)
     guessed = quiet_load(bare(tmp_path / "bare.safetensors", networks[4]))
-    with pytest.warns(UserWarning, match=r"not in its file: the scaling_factor of the pipeline's own, 0\.13025, is taken"):
+    with pytest.warns(
+        UserWarning, match=r"not in its file: the scaling_factor of the pipeline's own, 0\.13025, is taken"
+    ):
         assert inject(pipe, guessed).vae.config.scaling_factor == 0.13025
     assert guessed.config.scaling_factor == 0.18215 and not guessed.config.normalization_known
     told = vw.load(tmp_path / "bare.safetensors", scale_of="sd1")
@@ -332,12 +365,16 @@ def test_whose_taesd_it_is(tmp_path: Path) -> None:
     full = checkpoint(tmp_path / "xl.safetensors", 2048)
     (by_checkpoint,) = install(tmp_path / "taesd.safetensors", "comfyui", tmp_path / "comfyui", checkpoint=full).notes
     assert "this checkpoint's, taesdxl, although its name says taesd" in by_checkpoint
-    assert not install(tmp_path / "taesd.safetensors", "comfyui", tmp_path / "comfyui", name="taesd", overwrite=True).notes
+    assert not install(
+        tmp_path / "taesd.safetensors", "comfyui", tmp_path / "comfyui", name="taesd", overwrite=True
+    ).notes
 
 
 def test_a_denoiser_that_nobody_knows_tells_no_scale(networks: dict[int, vw.Autoencoder], tmp_path: Path) -> None:
     """A guess for the VAE in it is not what a VAE that is told is compared with, or folded to."""
-    inside = {f"first_stage_model.{name}": t.detach().contiguous() for name, t in stored_tensors(networks[4], "ldm").items()}
+    inside = {
+        f"first_stage_model.{name}": t.detach().contiguous() for name, t in stored_tensors(networks[4], "ldm").items()
+    }
     save_file(inside | {"model.diffusion_model.odd.weight": torch.zeros(3)}, tmp_path / "odd.safetensors")
     assert find_slot(tmp_path / "odd.safetensors").constants is None
 
@@ -365,10 +402,14 @@ def test_training_keeps_a_guess(networks: dict[int, vw.Autoencoder], tmp_path: P
     """A run that starts from an ambiguous file, or has such a teacher, has its guess; a recipe that names the VAE tells it."""
     source = bare(tmp_path / "bare.safetensors", networks[4])
     config = recipe("finetune-decoder-tiny")
-    started, told = with_start(dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, path=str(source))))
+    started, told = with_start(
+        dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, path=str(source)))
+    )
     assert started.model.guesses == ("scaling_factor",) and any("does not say" in sentence for sentence in told)
     teacher = TrainConfig(model=dataclasses.replace(FOUR, channels=64))
-    taught, _ = with_start(dataclasses.replace(teacher, finetune=dataclasses.replace(teacher.finetune, teacher=str(source))))
+    taught, _ = with_start(
+        dataclasses.replace(teacher, finetune=dataclasses.replace(teacher.finetune, teacher=str(source)))
+    )
     assert taught.model.scaling_factor == 0.18215 and not taught.model.normalization_known
 
 
@@ -376,7 +417,16 @@ def test_a_run_from_a_guess_ends_in_one(tmp_path: Path) -> None:
     """Trained from a file that does not say its scale, a run's model does not either: nor its metadata, its card, its record."""
     source = tmp_path / "sd.pth"
     torch.save(vw.build(recipe("small-f8c4-tiny").model).state_dict(), source)
-    words = ["train", "finetune-decoder-tiny", "--data", "photos", "--from", str(source), "--out", str(tmp_path / "run")]
+    words = [
+        "train",
+        "finetune-decoder-tiny",
+        "--data",
+        "photos",
+        "--from",
+        str(source),
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main([*words, "--images", "16", "--stats-images", "8", "--val-every", "16", "--save-every", "16"]) == 0
     told = metadata(tmp_path / "run" / "model.safetensors")["autoencoder"]
     assert "scaling_factor" not in told and told["norm_groups"] == 4  # with which it was trained
@@ -394,7 +444,9 @@ def trained(name: str) -> vw.Autoencoder:
     return vw.build(config).eval()
 
 
-@pytest.mark.parametrize("name", ["small-f8c16", "small-f8c4", "small-f4c4", "small-f16c32", "small-f8c16-tiny", "digits-vae", "audio-mel"])
+@pytest.mark.parametrize(
+    "name", ["small-f8c16", "small-f8c4", "small-f4c4", "small-f16c32", "small-f8c16-tiny", "digits-vae", "audio-mel"]
+)
 def test_a_state_dict_keeps_its_recipes_groups(name: str, tmp_path: Path) -> None:
     """torch.save(vae.state_dict()), and an LDM file that lost its metadata: the recipe's own groups, equal pictures, and a warning."""
     vae = trained(name)
@@ -404,7 +456,10 @@ def test_a_state_dict_keeps_its_recipes_groups(name: str, tmp_path: Path) -> Non
         with pytest.warns(UserWarning, match="do(es)? not") as caught:
             loaded = vw.load(path)
         said = " ".join(str(warning.message) for warning in caught)
-        assert "do not tell norm_groups 4, norm_eps 1e-06, padding_mode zeros" in said and "how its latents are scaled: 1 is taken" in said
+        assert (
+            "do not tell norm_groups 4, norm_eps 1e-06, padding_mode zeros" in said
+            and "how its latents are scaled: 1 is taken" in said
+        )
         assert loaded.kl_config.norm_groups == 4
         with torch.inference_mode():
             assert torch.equal(loaded.reconstruct(images), vae.reconstruct(images))
@@ -419,17 +474,28 @@ def test_latents_of_a_recipe_may_be_others(tmp_path: Path) -> None:
 
 def test_settings_that_are_given(tmp_path: Path) -> None:
     """In Python and by --set; together with a scale nothing is left to warn of, and what is saved then says it."""
-    config = AutoencoderConfig(channels=16, channel_mult=(1, 3), num_res_blocks=2, norm_groups=2, norm_eps=1e-5, padding_mode="reflect")
+    config = AutoencoderConfig(
+        channels=16, channel_mult=(1, 3), num_res_blocks=2, norm_groups=2, norm_eps=1e-5, padding_mode="reflect"
+    )
     vae = vw.build(config).eval()
     torch.save(vae.state_dict(), tmp_path / "sd.pth")
-    settings = {"norm_groups": 2, "norm_eps": 1e-5, "padding_mode": "reflect", "num_heads": 1, "scaling_factor": 1.0, "shift_factor": 0.0}
+    settings = {
+        "norm_groups": 2,
+        "norm_eps": 1e-5,
+        "padding_mode": "reflect",
+        "num_heads": 1,
+        "scaling_factor": 1.0,
+        "shift_factor": 0.0,
+    }
     loaded = vw.load(tmp_path / "sd.pth", **settings)  # no warning, which would be an error
     assert loaded.config == config and not loaded.config.guesses
     images = torch.rand(1, 3, 16, 16) * 2 - 1
     with torch.inference_mode():
         assert torch.equal(loaded.reconstruct(images), vae.reconstruct(images))
     words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    assert main(["convert", str(tmp_path / "sd.pth"), str(tmp_path / "x.safetensors"), "--layout", "native", *words]) == 0
+    assert (
+        main(["convert", str(tmp_path / "sd.pth"), str(tmp_path / "x.safetensors"), "--layout", "native", *words]) == 0
+    )
     assert vw.load(tmp_path / "x.safetensors").config == config
     with pytest.warns(UserWarning, match="do not tell norm_eps 1e-06, num_heads 1"):
         part = vw.load(tmp_path / "sd.pth", norm_groups=2, padding_mode="reflect", scaling_factor=1.0)
@@ -438,7 +504,9 @@ def test_settings_that_are_given(tmp_path: Path) -> None:
 
 def test_bounded_points(tmp_path: Path) -> None:
     """A bound has no weights: it is said, and can be given."""
-    config = dataclasses.replace(recipe("tanh-tiny").model, bottleneck=BottleneckConfig(kind="point", bound="tanh", limit=2.0))
+    config = dataclasses.replace(
+        recipe("tanh-tiny").model, bottleneck=BottleneckConfig(kind="point", bound="tanh", limit=2.0)
+    )
     vae = vw.build(config).eval()
     torch.save(vae.state_dict(), tmp_path / "sd.pth")
     with pytest.warns(UserWarning, match="do not tell .*bound none"):
@@ -519,7 +587,9 @@ def test_words_that_set_nothing(words: tuple[str, ...], networks: dict[int, vw.A
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_take_settings(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_take_settings(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A setting that no model can have is refused by each, so each asks."""
     monkeypatch.chdir(tmp_path)
     picture(tmp_path)

@@ -19,7 +19,9 @@ from vaeworks.images import open_image, to_uint8
 from vaeworks.metrics import psnr
 from vaeworks.recipes import RECIPES
 
-MODEL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, scaling_factor=0.5)
+MODEL = vw.AutoencoderConfig(
+    channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, scaling_factor=0.5
+)
 TRAIN = [
     "--model.channels",
     "8",
@@ -56,7 +58,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "photos").mkdir()
     rng = np.random.default_rng(0)
     for i in range(10):
-        Image.fromarray(rng.integers(0, 255, (24, 28, 3), dtype=np.uint8)).resize((70, 50), 3).save(root / "photos" / f"p{i}.png")
+        Image.fromarray(rng.integers(0, 255, (24, 28, 3), dtype=np.uint8)).resize((70, 50), 3).save(
+            root / "photos" / f"p{i}.png"
+        )
     torch.manual_seed(0)
     vae = vw.build(MODEL)
     vw.save(vae, root / "vae.safetensors")
@@ -72,7 +76,9 @@ def error(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     return said
 
 
-@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS), ["train", "sd1", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], *([name, "--help"] for name in COMMANDS), ["train", "sd1", "--help"], ["--version"]]
+)
 def test_help_imports_no_torch(words: list[str]) -> None:
     """Every help text is there, exits with 0, and needs neither torch nor numpy."""
     code = f"import sys; sys.argv = ['vaeworks', *{words!r}]\nfrom vaeworks.cli import main\n"
@@ -87,9 +93,15 @@ def test_help_imports_no_torch(words: list[str]) -> None:
     ({}, ("1000", None)), ({"GOMP_SPINCOUNT": "7"}, ("7", None)), ({"OMP_WAIT_POLICY": "active"}, (None, "active")),
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize(
-    "start", ["from vaeworks.cli import main; sys.exit(main())", "import runpy; runpy.run_module('vaeworks', run_name='__main__')"]
+    "start",
+    [
+        "from vaeworks.cli import main; sys.exit(main())",
+        "import runpy; runpy.run_module('vaeworks', run_name='__main__')",
+    ],
 )
-def test_threads_wait_as_the_user_wants_before_torch_is_there(start: str, theirs: dict, expected: tuple, tmp_path: Path) -> None:
+def test_threads_wait_as_the_user_wants_before_torch_is_there(
+    start: str, theirs: dict, expected: tuple, tmp_path: Path
+) -> None:
     """The console script and `python -m`: what OpenMP reads is set when torch begins to be imported, and in a process of its own."""
     code = f"""
 import os, subprocess, sys
@@ -110,9 +122,7 @@ sys.argv = ["vaeworks", "reconstruct", {str(tmp_path / "none")!r}, "a.png", "--o
 
 def test_importing_the_package_imports_no_torch() -> None:
     """Names are resolved when first used, all of them exist, and a wrong one is an AttributeError."""
-    code = (
-        "import sys, vaeworks as vw; assert 'torch' not in sys.modules; [getattr(vw, n) for n in vw.__all__]; assert 'torch' in sys.modules"
-    )
+    code = "import sys, vaeworks as vw; assert 'torch' not in sys.modules; [getattr(vw, n) for n in vw.__all__]; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = vw.nonsense
@@ -144,10 +154,29 @@ def test_train_eval_resume(place: Path, tmp_path: Path, capsys) -> None:
     assert {score["path"] for score in result["scores"]} == held_out
     assert json.loads((tmp_path / "eval" / "eval.json").read_text()) == result
     assert all((tmp_path / "eval" / name).exists() for name in ("gallery.png", "report.html"))
-    assert main(["eval", str(run), "--data", str(place / "photos"), "--include-training", "--no-legibility", "--json"]) == 0
+    assert (
+        main(["eval", str(run), "--data", str(place / "photos"), "--include-training", "--no-legibility", "--json"])
+        == 0
+    )
     assert len(json.loads(capsys.readouterr().out)["scores"]) == 10
     # --resume takes the run's own settings, and the option that lengthens it
-    assert main(["train", "small-f4c4", "--data", str(place / "photos"), "--out", str(run), "--resume", "--images", "48", "--json"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "small-f4c4",
+                "--data",
+                str(place / "photos"),
+                "--out",
+                str(run),
+                "--resume",
+                "--images",
+                "48",
+                "--json",
+            ]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["images_seen"] == 48
 
 
@@ -204,7 +233,11 @@ def test_decode_within_memory_with_a_certificate_and_of_shards(place: Path, tmp_
     capsys.readouterr()
     assert main([*words, "--memory", "300MiB", "--verify", "--json"]) == 0
     told = capsys.readouterr()
-    assert "about " in told.err and " at most" in told.err and "against the whole picture in float32" in " ".join(told.err.split())
+    assert (
+        "about " in told.err
+        and " at most" in told.err
+        and "against the whole picture in float32" in " ".join(told.err.split())
+    )
     assert json.loads(told.out)[str(tmp_path / "p" / "p0.png")]["certificate"]["max_error"] < 1e-5
     assert "takes at least" in error(capsys, *words, "--memory", "1KiB", "--overwrite")
     assert "must be a size" in error(capsys, *words, "--memory", "lots", "--overwrite")
@@ -214,7 +247,10 @@ def test_decode_within_memory_with_a_certificate_and_of_shards(place: Path, tmp_
     assert main(["encode", model, str(photos), "--size", "64", "--labels", "none", "--out", str(tmp_path / "set")]) == 0
     assert main(["decode", model, str(tmp_path / "set"), "--out", str(tmp_path / "pictures")]) == 0
     folder = tmp_path / "pictures" / "latents_rank00_shard000"
-    assert len(list(folder.iterdir())) == len(list(photos.iterdir())) and open_image(folder / "000000.png").size == (64, 64)
+    assert len(list(folder.iterdir())) == len(list(photos.iterdir())) and open_image(folder / "000000.png").size == (
+        64,
+        64,
+    )
     assert "000000.png exists" in error(capsys, "decode", model, tmp_path / "set", "--out", tmp_path / "pictures")
 
 
@@ -237,10 +273,14 @@ def test_bad_models_and_inputs(place: Path, tmp_path: Path, capsys) -> None:
     assert "neither a run's" in error(capsys, "eval", photos, "--data", photos)
     assert "ends within its header" in error(capsys, "eval", torn, "--data", photos)
     (tmp_path / "text.png").write_text("no picture")
-    assert "text.png: not an image" in error(capsys, "reconstruct", place / "folder", tmp_path / "text.png", "--out", tmp_path / "o")
+    assert "text.png: not an image" in error(
+        capsys, "reconstruct", place / "folder", tmp_path / "text.png", "--out", tmp_path / "o"
+    )
     main(["encode", str(place / "folder"), str(photos / "p0.png"), "--out", str(tmp_path / "latents")])
     vw.save(vw.build(MODEL, latent_channels=8), tmp_path / "c8.safetensors")
-    assert "f4c4, this one is f4c8" in error(capsys, "decode", tmp_path / "c8.safetensors", tmp_path / "latents", "--out", tmp_path / "o")
+    assert "f4c4, this one is f4c8" in error(
+        capsys, "decode", tmp_path / "c8.safetensors", tmp_path / "latents", "--out", tmp_path / "o"
+    )
 
 
 def test_generate(place: Path, tmp_path: Path, capsys) -> None:
@@ -255,7 +295,9 @@ def test_generate(place: Path, tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "c.png").exists()
 
 
-@pytest.mark.parametrize("words", [["reconstruct"], ["decode"], ["edit", "--contrast", "2"], ["restore", "--noise", "5"], ["vary"]])
+@pytest.mark.parametrize(
+    "words", [["reconstruct"], ["decode"], ["edit", "--contrast", "2"], ["restore", "--noise", "5"], ["vary"]]
+)
 def test_no_input(place: Path, tmp_path: Path, capsys, words: list[str]) -> None:
     """Without IN there is one line, and no folder."""
     assert "no IN is given" in error(capsys, words[0], place / "vae.safetensors", *words[1:], "--out", tmp_path / "out")
@@ -272,9 +314,13 @@ def test_folders_files_and_names_that_do_not_fit(place: Path, tmp_path: Path, ca
     assert "kind of picture" in error(capsys, *generate, "--out", tmp_path / "a.xyz")
     assert "device 'nonsense'" in error(capsys, *generate, "--out", tmp_path / "a.png", "--device", "nonsense")
     taken = tmp_path / "precious" / "a.txt"
-    assert "a.txt is a file" in error(capsys, "reconstruct", place / "vae.safetensors", place / "photos", "--out", taken)
+    assert "a.txt is a file" in error(
+        capsys, "reconstruct", place / "vae.safetensors", place / "photos", "--out", taken
+    )
     assert "limit (=-5)" in error(capsys, "eval", place / "vae.safetensors", "--data", place / "photos", "--limit", -5)
-    assert "recipe comes first" in error(capsys, "train", "--data", place / "photos", "--out", tmp_path / "r", "small-f4c4")
+    assert "recipe comes first" in error(
+        capsys, "train", "--data", place / "photos", "--out", tmp_path / "r", "small-f4c4"
+    )
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
     words = ["train", "small-f4c4", "--data", place / "photos", "--out", tmp_path / "run", "--resume"]
@@ -301,7 +347,9 @@ def test_full_disk_anywhere_is_one_line(place: Path, tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); sys.exit(main(sys.argv[1:]))"
     )
     words = ["train", "small-f4c4", "--data", str(place / "photos"), "--out", str(tmp_path / "run"), *TRAIN]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("vaeworks: ")
     assert "Traceback" not in done.stderr

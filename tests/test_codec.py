@@ -20,7 +20,17 @@ from vaeworks.errors import ConfigError
 from vaeworks.nn import GroupNorm, Upsample
 from vaeworks.runtime.codec import Codec
 from vaeworks.runtime.conv_kernels import Filtered
-from vaeworks.runtime.lazy_maps import EVERYTHING, Convolved, Doubled, Enlarged, Halved, Normalized, Stored, strips, sweep
+from vaeworks.runtime.lazy_maps import (
+    EVERYTHING,
+    Convolved,
+    Doubled,
+    Enlarged,
+    Halved,
+    Normalized,
+    Stored,
+    strips,
+    sweep,
+)
 from vaeworks.runtime.memory import container_memory, free_memory, parse_size
 from vaeworks.runtime.plan import RESERVE, without_values
 from vaeworks.runtime.strips import Ledger, Striped
@@ -100,7 +110,14 @@ def test_statistics_of_flat_maps(groups: int, dtype: torch.dtype) -> None:
     ramp = torch.linspace(0, 1, 80 * 64).view(80, 64)
     spots = torch.zeros(3, 80, 64)
     spots[0, 0, 0] = spots[1, 8, 8] = spots[2, 79, 63] = 30.0
-    shapes = [torch.zeros(80, 64), *spots, (ramp > 0.5).float(), (ramp > 0.02).float(), ramp, torch.arange(64.0).expand(80, 64) % 2]
+    shapes = [
+        torch.zeros(80, 64),
+        *spots,
+        (ramp > 0.5).float(),
+        (ramp > 0.02).float(),
+        ramp,
+        torch.arange(64.0).expand(80, 64) % 2,
+    ]
     level = torch.tensor([0.7391, -0.123, 1.0, 1e-3, 1000.3, 0.0, -7.77, 3.1])[None, :, None, None]
     x = (
         (torch.stack(shapes)[:, None] * torch.linspace(0.1, 2, 8)[:, None, None] + level)
@@ -171,7 +188,9 @@ def test_every_kind_of_network(overrides: dict[str, object]) -> None:
 def test_float32_is_within_its_rounding(size: tuple[int, int], tile: int | None) -> None:
     """On outputs of range 2: the limit is 1e-5, with minimal filtering, which wide layers take, as without."""
     torch.manual_seed(0)
-    model = vw.build("small-f8c4", channels=64, channel_mult=(1, 1, 2, 2), num_res_blocks=1).eval().requires_grad_(False)
+    model = (
+        vw.build("small-f8c4", channels=64, channel_mult=(1, 1, 2, 2), num_res_blocks=1).eval().requires_grad_(False)
+    )
     codec = Codec(model, tile=tile)
     z = random(1, 4, *size).float()
     with torch.inference_mode():
@@ -333,7 +352,9 @@ def test_a_plan_counts_multiplications() -> None:
         done.append(y.numel() * 9 * conv.in_channels)
 
     for name, module in model.decoder.named_modules():
-        if isinstance(module, Upsample) or (isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and "upsample" not in name):
+        if isinstance(module, Upsample) or (
+            isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and "upsample" not in name
+        ):
             module.register_forward_hook(count)
     with torch.inference_mode():
         model.decode(random(1, 4, 6, 7))
@@ -348,7 +369,11 @@ def test_a_certificate_is_the_measured_difference() -> None:
     model = vw.build("small-f8c4", **TINY).eval().requires_grad_(False)
     z = random(2, 4, 40, 20).float()
     sure, half = Codec(model).verify(z), Codec(model, dtype=torch.bfloat16).verify(z)
-    assert 0 < sure.mean_error <= sure.max_error < 1e-5 and (sure.height, sure.width, sure.dtype) == (320, 160, "float32")
+    assert 0 < sure.mean_error <= sure.max_error < 1e-5 and (sure.height, sure.width, sure.dtype) == (
+        320,
+        160,
+        "float32",
+    )
     assert 1e-3 < half.max_error < 1 and half.dtype == "bfloat16" and f"{half.max_error:.1e} at most" in half.sentence
     wrong = Codec(model)
     wrong.autoencoder = vw.build("small-f8c4", **TINY).eval()
@@ -408,7 +433,9 @@ def test_bad_input_is_one_line() -> None:
         Codec(model, tile=0)
 
 
-@pytest.mark.parametrize(("text", "size"), [("4GiB", 4 * 2**30), ("800M", 800 * 2**20), ("2.5 gb", int(2.5 * 2**30)), (1234, 1234)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GiB", 4 * 2**30), ("800M", 800 * 2**20), ("2.5 gb", int(2.5 * 2**30)), (1234, 1234)]
+)
 def test_sizes(text: str | int, size: int) -> None:
     assert parse_size(text) == size
 
@@ -447,7 +474,9 @@ def test_narrow_networks_and_compiled_ones_run_whole_where_they_fit(monkeypatch:
     assert not Codec(narrow, memory=RESERVE + 12 * 2**20).plan_decode(*z.shape).whole
     seen = []
     whole = Codec(narrow)
-    monkeypatch.setitem(whole._whole, "decode", lambda x: seen.append(x.shape) or narrow.decoder(narrow.post_quant_conv(x)))
+    monkeypatch.setitem(
+        whole._whole, "decode", lambda x: seen.append(x.shape) or narrow.decoder(narrow.post_quant_conv(x))
+    )
     torch.testing.assert_close(whole.decode(z), narrow.decode(z), rtol=0, atol=1e-10)
     assert seen == [z.shape] and "whole, about" in whole.plan_decode(*z.shape).sentence
     with pytest.raises(ConfigError, match="compile"):

@@ -31,7 +31,9 @@ def vae() -> vw.Autoencoder:
 
 
 def latents(n: int, h: int, w: int) -> Tensor:
-    return torch.randn(n, 4, h, w, generator=torch.Generator().manual_seed(h)).contiguous(memory_format=torch.channels_last)
+    return torch.randn(n, 4, h, w, generator=torch.Generator().manual_seed(h)).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def slow(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +66,9 @@ def test_inductor_gives_the_same(vae: vw.Autoencoder, tmp_path: Path, monkeypatc
         pytest.skip("no C++ compiler")
     monkeypatch.setenv("VAEWORKS_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
-    quick = torch._inductor.config.patch({"cpp_cache_precompile_headers": False})  # which would be compiled for this test alone
+    quick = torch._inductor.config.patch(
+        {"cpp_cache_precompile_headers": False}
+    )  # which would be compiled for this test alone
     with warnings.catch_warnings(), quick:
         warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's own
         function = compiled(vae.decoder.norm_out.silu, True)
@@ -94,7 +98,9 @@ def test_auto_leaves_cpus_alone(vae: vw.Autoencoder) -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("seconds", "outcome"), [(0.5, "compiled"), (2.0, "given up")])
-def test_auto_waits_and_keeps_the_faster(vae: vw.Autoencoder, monkeypatch: pytest.MonkeyPatch, seconds: float, outcome: str) -> None:
+def test_auto_waits_and_keeps_the_faster(
+    vae: vw.Autoencoder, monkeypatch: pytest.MonkeyPatch, seconds: float, outcome: str
+) -> None:
     """Where "auto" may compile, it begins after PATIENCE seconds, and stays with whichever way was faster, also as sizes change."""
     monkeypatch.setattr(compiling, "AUTOMATIC", ("cpu",))
     monkeypatch.setattr(compiling, "PATIENCE", 4.0)

@@ -25,7 +25,17 @@ import vaeworks as vw
 from vaeworks.data import Crops, ImageFile, ImageSet, batches, photos, scan
 from vaeworks.data.crops import random_crop
 from vaeworks.images import open_image, to_uint8
-from vaeworks.random_streams import CROP, INIT, NOISE, ORDER, Order, latent_noise, random_seed, random_uniforms, random_words
+from vaeworks.random_streams import (
+    CROP,
+    INIT,
+    NOISE,
+    ORDER,
+    Order,
+    latent_noise,
+    random_seed,
+    random_uniforms,
+    random_words,
+)
 
 CONFIG = vw.DataConfig(size=8, min_scale=0.5)
 
@@ -194,7 +204,9 @@ def test_split_is_by_content(tmp_path: Path) -> None:
 
 
 def synthetic(count: int) -> ImageSet:
-    return ImageSet("x", tuple(ImageFile(Path(f"{i}"), hashlib.sha256(str(i).encode()).hexdigest(), 9, 9) for i in range(count)))
+    return ImageSet(
+        "x", tuple(ImageFile(Path(f"{i}"), hashlib.sha256(str(i).encode()).hexdigest(), 9, 9) for i in range(count))
+    )
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.01, 0.1, 0.5, 0.9])
@@ -271,7 +283,9 @@ def test_first_places_are_uniform() -> None:
 
 def test_random_streams_do_not_overlap() -> None:
     """Other seeds, streams and counters give other words, however many are drawn; uniforms lie in [0,1) and are spread evenly."""
-    words = [random_words(seed, stream, k, 64) for seed in (0, 1) for stream in (ORDER, CROP, NOISE, INIT) for k in range(50)]
+    words = [
+        random_words(seed, stream, k, 64) for seed in (0, 1) for stream in (ORDER, CROP, NOISE, INIT) for k in range(50)
+    ]
     assert len(np.unique(np.concatenate(words))) == len(words) * 64
     uniforms = np.concatenate([random_uniforms(0, CROP, k, 4) for k in range(5000)])
     assert 0 <= uniforms.min() < uniforms.max() < 1
@@ -297,8 +311,16 @@ class Recorder:
         return self
 
 
-@given(width=st.integers(1, 500), height=st.integers(1, 500), min_scale=st.floats(0.01, 1), counter=st.integers(0, 2**40), data=st.data())
-def test_crops_lie_inside_and_are_never_enlarged(width: int, height: int, min_scale: float, counter: int, data: st.DataObject) -> None:
+@given(
+    width=st.integers(1, 500),
+    height=st.integers(1, 500),
+    min_scale=st.floats(0.01, 1),
+    counter=st.integers(0, 2**40),
+    data=st.data(),
+)
+def test_crops_lie_inside_and_are_never_enlarged(
+    width: int, height: int, min_scale: float, counter: int, data: st.DataObject
+) -> None:
     """Every crop is a square inside the image, of min_scale..1 of the shorter side and at least the size asked for."""
     size = data.draw(st.integers(1, min(width, height)))
     image = Recorder(width, height)

@@ -45,7 +45,9 @@ def test_demo_leaves_what_it_promises(out: Path) -> None:
     assert set(report["doctor"]) == set(TITLES)
     assert report["prompt"] == "a photo of a dog"
     assert report["pipeline"] == "StableDiffusionPipeline"
-    assert report["gain_over_down_up"] == pytest.approx(report["psnr"] - report["evaluation"]["baselines"]["bicubic down-up"]["psnr"])
+    assert report["gain_over_down_up"] == pytest.approx(
+        report["psnr"] - report["evaluation"]["baselines"]["bicubic down-up"]["psnr"]
+    )
     trained_on = {f["digest"] for f in json.loads((out / "run" / "data.json").read_text())["train"]}
     held_out = {f["path"] for f in json.loads((out / "run" / "data.json").read_text())["val"]}
     assert {s["path"] for s in report["evaluation"]["scores"]} == held_out

@@ -31,7 +31,9 @@ class Features(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (3, 16, 24, 32)
-        self.stages = nn.ModuleList(nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU()) for a, b in pairwise(widths))
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU()) for a, b in pairwise(widths)
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -110,7 +112,9 @@ def receptive_field(discriminator: nn.Module, size: int) -> int:
     return int(rows.max() - rows.min()) + 1
 
 
-@pytest.mark.parametrize("kind", [PatchDiscriminator, lambda **k: ModernPatchDiscriminator(norm="none", **k)], ids=["patch", "modern"])
+@pytest.mark.parametrize(
+    "kind", [PatchDiscriminator, lambda **k: ModernPatchDiscriminator(norm="none", **k)], ids=["patch", "modern"]
+)
 def test_both_patch_discriminators_see_70_pixels(kind: Callable) -> None:
     """The published receptive field, and the same for the one that is compared with it."""
     assert receptive_field(kind(channels=2), 256) == 70

@@ -84,12 +84,20 @@ def mpi(count: int) -> list[dict[str, str]]:
     """What Open MPI, started by accelerate, tells each process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "OMPI_COMM_WORLD_SIZE": str(count)}
-    return [meet | {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": str(rank)} for rank in range(count)]
+        meet = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free.getsockname()[1]),
+            "OMPI_COMM_WORLD_SIZE": str(count),
+        }
+    return [
+        meet | {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": str(rank)} for rank in range(count)
+    ]
 
 
 @contextmanager
-def running(commands: list[list[str]], environments: list[dict[str, str]], **options: object) -> Iterator[list[subprocess.Popen]]:
+def running(
+    commands: list[list[str]], environments: list[dict[str, str]], **options: object
+) -> Iterator[list[subprocess.Popen]]:
     """Processes that are gone afterwards, with all that they have started."""
     processes = [
         subprocess.Popen(command, env=os.environ | added, start_new_session=True, **options)  # type: ignore[call-overload]
@@ -116,12 +124,19 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], rtol: float = 1e-4, atol: float = 1e-6) -> None:
+def assert_close(
+    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], rtol: float = 1e-4, atol: float = 1e-6
+) -> None:
     """Equal to rounding, each tensor by its length: of numbers that are zero but for rounding nothing is asked."""
     assert found.keys() == expected.keys()
-    off = {name: (found[name].double() - t.double()).norm() / (rtol * t.double().norm() + atol) for name, t in expected.items()}
+    off = {
+        name: (found[name].double() - t.double()).norm() / (rtol * t.double().norm() + atol)
+        for name, t in expected.items()
+    }
     worst = max(off, key=lambda name: off[name])
-    assert off[worst] <= 1, f"{worst} is off by {off[worst]:.3g} times what rounding may do; so are {sum(o > 1 for o in off.values())}"
+    assert off[worst] <= 1, (
+        f"{worst} is off by {off[worst]:.3g} times what rounding may do; so are {sum(o > 1 for o in off.values())}"
+    )
 
 
 # ---------------------------------------------------------------- steps
@@ -181,7 +196,9 @@ def assert_same_learning(run: Path, other: Path) -> None:
     assert [line.keys() for line in log] == [line.keys() for line in other_log]
     for line, expected in zip(log, other_log, strict=True):
         figures = {name: value for name, value in expected.items() if isinstance(value, float)}
-        assert {name: line[name] for name in figures} == pytest.approx(figures, rel=2e-3, abs=1e-4), expected["images_seen"]
+        assert {name: line[name] for name in figures} == pytest.approx(figures, rel=2e-3, abs=1e-4), expected[
+            "images_seen"
+        ]
         assert line.get("event") == expected.get("event")
     assert_close(tensors, others, rtol=5e-3, atol=1e-3)
 
@@ -269,7 +286,9 @@ def test_torchrun_and_ctrl_c(interrupted: tuple[Path, int, str]) -> None:
     assert not (run / "model.safetensors").exists()
 
 
-def test_accelerate_goes_on_where_torchrun_stopped(interrupted: tuple[Path, int, str], images: Path, tmp_path: Path) -> None:
+def test_accelerate_goes_on_where_torchrun_stopped(
+    interrupted: tuple[Path, int, str], images: Path, tmp_path: Path
+) -> None:
     """`accelerate launch` continues the run; --json gives one document; the run is that of one process in peace."""
     if importlib.util.find_spec("accelerate") is None:
         pytest.skip("accelerate is not installed")
@@ -284,7 +303,9 @@ def test_accelerate_goes_on_where_torchrun_stopped(interrupted: tuple[Path, int,
     result = json.loads(out)
     assert result["images_seen"] == 192
     train(read_run(run).config, images, tmp_path / "run", recipe="decoder-gan-tiny", show=False)
-    losses, others = ([line["reconstruction"] for line in read_log(folder) if "loss" in line] for folder in (run, tmp_path / "run"))
+    losses, others = (
+        [line["reconstruction"] for line in read_log(folder) if "loss" in line] for folder in (run, tmp_path / "run")
+    )
     assert losses == pytest.approx(others, rel=2e-3)
 
 

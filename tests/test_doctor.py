@@ -62,7 +62,11 @@ def test_a_patient_is_what_the_model_makes_of_the_images() -> None:
 def test_latents_are_on_disk_and_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     seen = photos_patient(count=2)
-    assert {p.name for folder in tmp_path.glob(".vaeworks-*/*.tmp") for p in folder.iterdir()} == {"pixels", "mean", "logvar"}
+    assert {p.name for folder in tmp_path.glob(".vaeworks-*/*.tmp") for p in folder.iterdir()} == {
+        "pixels",
+        "mean",
+        "logvar",
+    }
     del seen
     assert not list(tmp_path.glob(".vaeworks-*"))
     with pytest.raises(ConfigError, match="multiple of 8"):
@@ -217,7 +221,12 @@ def test_a_panel_that_cannot_measure_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_rules_of_fail_on() -> None:
-    seen = examination(fog=finding("ill"), noise=finding("watch"), scale=finding("healthy"), semantics=Finding.absent(NotExamined("no")))
+    seen = examination(
+        fog=finding("ill"),
+        noise=finding("watch"),
+        scale=finding("healthy"),
+        semantics=Finding.absent(NotExamined("no")),
+    )
     assert [s.split()[0] for s in failing(seen, ["ill"])] == ["fog"]
     assert [s.split()[0] for s in failing(seen, ["watch"])] == ["fog", "noise"]
     assert failing(seen, ["noise", "scale:watch", "semantics:watch"]) == []
@@ -310,19 +319,32 @@ def test_report_and_record(tmp_path: Path) -> None:
     """One page with everything inside it, and the same figures as JSON with keys that stay."""
     seen = examination(
         fog=finding("ill", math.nan, pictures=(Picture("a picture", Image.new("RGB", (8, 8))),), remedy="Mend <it>."),
-        noise=finding("watch", curves=(Curves("a curve", {"line": [(0.0, 1.0), (1.0, 2.0)]}, "sigma"),), tables={"t": {"n": [1.0]}}),
+        noise=finding(
+            "watch",
+            curves=(Curves("a curve", {"line": [(0.0, 1.0), (1.0, 2.0)]}, "sigma"),),
+            tables={"t": {"n": [1.0]}},
+        ),
         semantics=Finding.absent(NotExamined("needs labels")),
     )
     write_report(tmp_path, seen)
     record = json.loads((tmp_path / "report.json").read_text())
     assert set(record) == SCHEMA and record["schema"] == 1
-    assert all(set(f) == FINDING_SCHEMA for f in record["findings"].values()) and list(record["findings"]) == ["fog", "noise", "semantics"]
+    assert all(set(f) == FINDING_SCHEMA for f in record["findings"].values()) and list(record["findings"]) == [
+        "fog",
+        "noise",
+        "semantics",
+    ]
     assert record["findings"]["fog"]["figures"]["share"] == {
         "label": "a share", "value": None, "low": 0.4, "high": 0.6, "unit": "", "limit": "",
     }  # fmt: skip
     page = (tmp_path / "report.html").read_text()
     assert page.index('id="fog"') < page.index('id="noise"') < page.index('id="semantics"')
-    assert "data:image/png;base64" in page and "<polyline" in page and "Mend &lt;it&gt;." in page and "Needs labels" in page
+    assert (
+        "data:image/png;base64" in page
+        and "<polyline" in page
+        and "Mend &lt;it&gt;." in page
+        and "Needs labels" in page
+    )
     assert "http://" not in page and "https://" not in page and 'src="/' not in page
 
 
@@ -381,7 +403,15 @@ def test_the_command_examines_and_judges(model: str, tmp_path: Path, capsys: pyt
     with torch.no_grad():
         broken.decoder.conv_out.weight.mul_(1e5)
     vw.save(broken, tmp_path / "broken.safetensors", layout="native")
-    second = ["doctor", model, str(tmp_path / "broken.safetensors"), "--data", str(data), "--out", str(tmp_path / "out2")]
+    second = [
+        "doctor",
+        model,
+        str(tmp_path / "broken.safetensors"),
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "out2"),
+    ]
     code = main([*second, "--panels", "precision", "--size", "64", "--json", "--fail-on", "ill"])
     out, said = capsys.readouterr()
     assert code == 1 and "broken.safetensors: precision is ill" in said
@@ -405,7 +435,9 @@ def test_bad_input_is_one_line(model: str, tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "o").exists()
 
 
-def test_a_reference_of_other_latents_is_refused(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reference_of_other_latents_is_refused(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     vw.save(linear("small-f8c16"), tmp_path / "c16.safetensors", layout="native")
     words = ["doctor", model, "--data", "photos", "--out", str(tmp_path / "o"), "--panels", "fog", "--images", "2"]
     assert main([*words, "--reference", str(tmp_path / "c16.safetensors")]) == 2

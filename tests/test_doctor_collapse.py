@@ -29,7 +29,9 @@ def sound() -> Subject:
 
 def changed(seen: Subject, **parts: object) -> Subject:
     """The same patient with other parts, none shared."""
-    other = dataclasses.replace(seen, autoencoder=copy.deepcopy(seen.autoencoder), mean=seen.mean.clone(), logvar=seen.logvar.clone())  # type: ignore[union-attr]
+    other = dataclasses.replace(
+        seen, autoencoder=copy.deepcopy(seen.autoencoder), mean=seen.mean.clone(), logvar=seen.logvar.clone()
+    )  # type: ignore[union-attr]
     return dataclasses.replace(other, **parts)  # type: ignore[arg-type]
 
 
@@ -95,7 +97,10 @@ def test_a_dead_channel_is_found_by_number(sound: Subject) -> None:
     for seen in (changed(sound, mean=mean, logvar=logvar), changed(sound, mean=mean, logvar=None)):
         found = examine(seen)
         assert found.verdict == "watch" and "1 of 4 channels carries nothing" in found.sentence
-        assert found.tables["channels"]["state"] == ["in use", "in use", "dead", "in use"] and "Fewer channels" in found.remedy
+        assert (
+            found.tables["channels"]["state"] == ["in use", "in use", "dead", "in use"]
+            and "Fewer channels" in found.remedy
+        )
     assert "active" not in examine(changed(sound, mean=mean, logvar=None)).figures
 
 
@@ -162,7 +167,11 @@ def test_one_image_again_and_again(sound: Subject) -> None:
     """Pictures that do not differ cannot be compared in how they differ: that is no illness of the decoder."""
     same = [0, 0, 0, 0]
     found = examine(changed(sound, mean=sound.mean[same], logvar=sound.logvar[same], pixels=sound.pixels[same]))  # type: ignore[index]
-    assert found.verdict == "healthy" and math.isnan(found.figures["reconstructions"].value) and "nan" not in found.sentence
+    assert (
+        found.verdict == "healthy"
+        and math.isnan(found.figures["reconstructions"].value)
+        and "nan" not in found.sentence
+    )
 
 
 def test_latents_in_squares_and_crops_of_quick() -> None:

@@ -54,7 +54,9 @@ def test_fractional_shifts_of_a_smooth_image_are_nearly_exact() -> None:
 def test_unrelated_latents_have_error_2() -> None:
     """And such as change their sign have 4."""
     calls = iter(range(100))
-    errors = encoder_errors(lambda x: normal(1, 64, x.shape[-2] // 8, x.shape[-1] // 8, seed=next(calls)), torch.zeros(1, 3, 256, 256), 8)
+    errors = encoder_errors(
+        lambda x: normal(1, 64, x.shape[-2] // 8, x.shape[-1] // 8, seed=next(calls)), torch.zeros(1, 3, 256, 256), 8
+    )
     assert [errors[name] for name in (*TURNS, "crop", "shift_1")] == pytest.approx([2] * 7, rel=0.03)
     assert errors["scale_1/2"] == pytest.approx(1 + 1 / 4, rel=0.05)
     left_less_right = torch.ones(1, 1, 8, 8) / 8
@@ -72,7 +74,9 @@ def test_place_dependence_in_closed_form() -> None:
 def test_transforms() -> None:
     x = torch.arange(64.0).reshape(1, 1, 8, 8)
     assert torch.equal(TURNS["rot_90"](TURNS["rot_270"](x)), x) and torch.equal(TURNS["rot_180"](x), x.flip(-1, -2))
-    assert torch.equal(shifted_latents(x, 1.0), x[..., 1:, 1:]) and torch.equal(shifted_latents(x, 0.0), x[..., :-1, :-1])
+    assert torch.equal(shifted_latents(x, 1.0), x[..., 1:, 1:]) and torch.equal(
+        shifted_latents(x, 0.0), x[..., :-1, :-1]
+    )
     assert torch.equal(shifted_latents(x, 0.5), x[..., :-1, :-1] + 4.5)
     assert torch.equal(shifted_image(x, 0.5, 4), x[..., 2:6, 2:6])
     assert float(smaller(x, 8)) == 31.5 and inner(x, 3).shape == (1, 1, 2, 2) and inner(x, 0) is x
@@ -98,9 +102,9 @@ def test_dependence_on_place_flips_the_verdict() -> None:
     sound, planted = (examine(photos_patient(Pooled(p), size=128)) for p in (0.0, 0.4))
     assert sound.verdict == "healthy" and not sound.remedy, sound.sentence
     assert planted.verdict == "ill" and planted.remedy and "one latent" in planted.sentence, planted.sentence
-    assert sound.figures["decoder_own_rot_90"].value == pytest.approx(100) and sound.figures["decoder_rot_90"].value == pytest.approx(
-        0, abs=1e-3
-    )
+    assert sound.figures["decoder_own_rot_90"].value == pytest.approx(100) and sound.figures[
+        "decoder_rot_90"
+    ].value == pytest.approx(0, abs=1e-3)
 
 
 def test_a_network() -> None:

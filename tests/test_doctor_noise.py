@@ -36,7 +36,9 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 class Shuffled(vw.Autoencoder):
     """An identity: latents are the pixels of 8 x 8 squares, whose decoder may have a gain and a cast in gray levels."""
 
-    def __init__(self, gain: float = 1.0, cast: tuple[float, float, float] = (0.0, 0.0, 0.0), power: float = 1.0) -> None:
+    def __init__(
+        self, gain: float = 1.0, cast: tuple[float, float, float] = (0.0, 0.0, 0.0), power: float = 1.0
+    ) -> None:
         super().__init__(vw.build("small-f8c4", latent_channels=192).config)
         self.gain, self.cast, self.power = gain, cast, power
 
@@ -82,7 +84,9 @@ def test_middles() -> None:
     assert float(slerp(a, b, zero, one).norm()) == pytest.approx(float((a.norm() + b.norm()) / 2), rel=1e-5)
     assert float(lerp(a, b).norm()) == pytest.approx(float(a.norm()) / math.sqrt(2), rel=0.05)
     scale = torch.tensor([1.0, 2, 3, 40])[:, None, None]
-    assert torch.allclose(slerp(a * scale + 5, b * scale + 5, zero + 5, scale), slerp(a, b, zero, one) * scale + 5, atol=1e-4)
+    assert torch.allclose(
+        slerp(a * scale + 5, b * scale + 5, zero + 5, scale), slerp(a, b, zero, one) * scale + 5, atol=1e-4
+    )
     assert torch.allclose(slerp(a, a, zero, one), a, atol=1e-6)
 
 
@@ -155,7 +159,10 @@ def test_gray_images_have_lightness_alone() -> None:
 
 def test_images_of_one_colour_each_are_not_examined_and_one_among_others_changes_nothing() -> None:
     """The mean colour of a plain image is exact: compared in dB it would condemn the sound codec of the other ones."""
-    plain = torch.full((3, 3, 64, 64), 90, dtype=torch.uint8) * torch.tensor([1, 2, 0], dtype=torch.uint8)[:, None, None, None]
+    plain = (
+        torch.full((3, 3, 64, 64), 90, dtype=torch.uint8)
+        * torch.tensor([1, 2, 0], dtype=torch.uint8)[:, None, None, None]
+    )
     with pytest.raises(NotExamined, match="one single colour"):
         examine(patient(normal(3, 192, 8, 8), vae=Shuffled(), pixels=plain))
     mixed = torch.cat([plain[:1], ((gray() + 1) * 127.5).to(torch.uint8)])

@@ -61,7 +61,9 @@ def test_rank_condition_and_correlation_of_known_covariances() -> None:
     assert effective_rank(np.diag([3.0, 1.0])) == pytest.approx(16 / 10)
     assert condition_number(np.diag([8.0, 2.0])) == pytest.approx(4)
     assert condition_number(np.diag([1.0, 0.0])) == math.inf and math.isnan(condition_number(np.zeros((2, 2))))
-    np.testing.assert_allclose(correlation(np.array([[4.0, 1.0, 0], [1.0, 1.0, 0], [0, 0, 0]])), [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 0]])
+    np.testing.assert_allclose(
+        correlation(np.array([[4.0, 1.0, 0], [1.0, 1.0, 0], [0, 0, 0]])), [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 0]]
+    )
 
 
 def test_the_jackknife_of_a_mean_is_the_textbook_standard_error() -> None:
@@ -111,14 +113,17 @@ def test_the_scaling_factor_is_one_over_the_standard_deviation_of_samples() -> N
 
 
 @pytest.mark.parametrize(
-    ("scale", "verdict"), [(0.2, "healthy"), (0.2 * 1.5, "watch"), (0.13, "watch"), (0.4, "ill"), (0.1, "ill"), (1.0, "ill")]
+    ("scale", "verdict"),
+    [(0.2, "healthy"), (0.2 * 1.5, "watch"), (0.13, "watch"), (0.4, "ill"), (0.1, "ill"), (1.0, "ill")],
 )
 def test_the_configuration_alone_decides_about_the_scale(scale: float, verdict: str) -> None:
     found = examine(patient(5 * normal(8, 4, 8, 8), torch.full((8, 4, 8, 8), -4.0), scaled(scale)))
     assert found.verdict == verdict, found.sentence
     right = f"{found.figures['scaling_factor'].value:.4g}"
     assert float(right) == pytest.approx(0.2, rel=0.05)
-    assert (f"should be {right}" in found.sentence and f"scaling_factor {right}" in found.remedy) == (verdict != "healthy")
+    assert (f"should be {right}" in found.sentence and f"scaling_factor {right}" in found.remedy) == (
+        verdict != "healthy"
+    )
 
 
 def test_a_mirrored_latent_space_is_as_good() -> None:
@@ -128,7 +133,9 @@ def test_a_mirrored_latent_space_is_as_good() -> None:
     found = examine(patient(latents, vae=scaled(-1.0)))
     factor = found.figures["scaling_factor"]
     right = f"{factor.value:.4g}"
-    assert found.verdict == "ill" and f"should be {right}" in found.sentence and f"scaling_factor {right}" in found.remedy
+    assert (
+        found.verdict == "ill" and f"should be {right}" in found.sentence and f"scaling_factor {right}" in found.remedy
+    )
     assert factor.value == pytest.approx(-0.2, rel=0.05)
     assert factor.low < factor.value < factor.high < 0
 
@@ -137,7 +144,11 @@ def test_an_unknown_scale_is_not_called_wrong() -> None:
     unknown = patient(5 * normal(8, 4, 8, 8), vae=scaled(1.0))
     unknown.known = False
     found = examine(unknown)
-    assert found.verdict == "watch" and "does not say" in found.sentence and "a guess" in found.figures["scaling_factor"].limit
+    assert (
+        found.verdict == "watch"
+        and "does not say" in found.sentence
+        and "a guess" in found.figures["scaling_factor"].limit
+    )
 
 
 def test_a_shift_left_out_counts() -> None:
@@ -171,14 +182,23 @@ def test_tails_and_kurtosis_that_are_planted() -> None:
     u = torch.rand(32, 16, 16, generator=torch.Generator().manual_seed(1)) - 0.5
     mean[:, 1], mean[:, 2] = -u.sign() * (1 - 2 * u.abs()).log() / math.sqrt(2), u * math.sqrt(12)
     calm = examine(patient(mean))
-    assert calm.figures["kurtosis"].value == pytest.approx(3, rel=0.25) and "channel 1" in calm.figures["kurtosis"].label
+    assert (
+        calm.figures["kurtosis"].value == pytest.approx(3, rel=0.25) and "channel 1" in calm.figures["kurtosis"].label
+    )
     assert calm.tables["channels"]["kurtosis"][2] == pytest.approx(-1.2, abs=0.05)
     assert calm.verdict == "healthy", calm.sentence
     mean[3, 0, 5, 5] = 40.0
     wild = examine(patient(mean))
-    assert wild.verdict == "watch" and "tails" in wild.sentence and wild.figures["largest"].value == pytest.approx(40, rel=0.1)
+    assert (
+        wild.verdict == "watch"
+        and "tails" in wild.sentence
+        and wild.figures["largest"].value == pytest.approx(40, rel=0.1)
+    )
     column = "beyond 5 sigma, in a million"
-    assert wild.tables["channels"][column][0] == pytest.approx(1e6 / (32 * 256)) and calm.tables["channels"][column][0] == 0
+    assert (
+        wild.tables["channels"][column][0] == pytest.approx(1e6 / (32 * 256))
+        and calm.tables["channels"][column][0] == 0
+    )
 
 
 def test_channels_that_repeat_others_are_counted_once() -> None:
@@ -196,7 +216,10 @@ def test_what_channels_carry_is_shannons_capacity_and_kl() -> None:
     assert found.rate[0] / math.log(2) == pytest.approx(2, rel=0.02)
     assert found.kl.mean(0)[1] == 0 and found.dead.tolist() == [False, True, False]
     noisy = measure_channels(
-        patient(normal(64, 2, 8, 8) * torch.tensor([1.0, math.sqrt(2 * DEAD_NATS) / 2])[:, None, None], torch.zeros(64, 2, 8, 8))
+        patient(
+            normal(64, 2, 8, 8) * torch.tensor([1.0, math.sqrt(2 * DEAD_NATS) / 2])[:, None, None],
+            torch.zeros(64, 2, 8, 8),
+        )
     )
     assert noisy.share[1] > 1e-3 and noisy.dead.tolist() == [False, True]  # by information: of variance it has enough
     points = measure_channels(patient(normal(8, 2, 8, 8) * torch.tensor([1.0, 0.01])[:, None, None]))

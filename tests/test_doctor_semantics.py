@@ -13,7 +13,14 @@ from torch import Tensor
 
 from vaeworks.doctor.finding import NotExamined
 from vaeworks.doctor.measures.neighbours import chance_same, majority, nearest, object_mean, pooled, probe, same_label
-from vaeworks.doctor.measures.tokens import decay, directions, local_distant, object_contrast, similarity_by_distance, spread
+from vaeworks.doctor.measures.tokens import (
+    decay,
+    directions,
+    local_distant,
+    object_contrast,
+    similarity_by_distance,
+    spread,
+)
 from vaeworks.doctor.measures.velocity import ENOUGH, ambiguity, viv_dct, viv_flip_flop
 from vaeworks.doctor.panels import semantics
 from vaeworks.doctor.panels.semantics import examine
@@ -31,7 +38,9 @@ def autoregressive(n: int, c: int, side: int, rho: float, seed: int = 0) -> tupl
     place = torch.arange(side, dtype=torch.float64)
     covariance = rho ** (place[:, None] - place).abs() if rho else torch.eye(side, dtype=torch.float64)
     root, values = torch.linalg.cholesky(covariance), torch.linalg.eigvalsh(covariance)
-    return root @ normal(n, c, side, side, seed=seed).double() @ root.T, WHITE * float(torch.outer(values, values).sqrt().mean())
+    return root @ normal(n, c, side, side, seed=seed).double() @ root.T, WHITE * float(
+        torch.outer(values, values).sqrt().mean()
+    )
 
 
 # --- velocity ambiguity
@@ -58,7 +67,9 @@ def test_mixed_channels_have_the_viv_of_their_principal_components() -> None:
     """Channels of variance 4 and 0.25, turned into each other."""
     z, truth = autoregressive(100, 2, 8, 0.8)
     turned = torch.einsum(
-        "cd,ndhw->nchw", torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64), z * torch.tensor([2.0, 0.5])[:, None, None]
+        "cd,ndhw->nchw",
+        torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64),
+        z * torch.tensor([2.0, 0.5])[:, None, None],
     )
     assert viv_dct(turned)[0] == pytest.approx(truth * (2 + 0.5) / 2, rel=0.04)
 
@@ -165,7 +176,9 @@ def test_neighbours_and_probe_of_planted_classes() -> None:
     x = normal(90, 6).double().numpy()
     x[:60, 0] += 12
     assert same_label(x, labels, 5).mean() == 1 and probe(x, labels).mean() == 1
-    assert chance_same(labels) == pytest.approx((60 * 59 + 30 * 29) / (90 * 89)) and majority(labels) == pytest.approx(2 / 3)
+    assert chance_same(labels) == pytest.approx((60 * 59 + 30 * 29) / (90 * 89)) and majority(labels) == pytest.approx(
+        2 / 3
+    )
     mixed = [str(name) for name in np.random.default_rng(0).permutation(labels)]
     assert same_label(x, mixed, 5).mean() == pytest.approx(chance_same(labels), abs=0.1)
     assert probe(normal(90, 6, seed=3).numpy(), mixed).mean() <= majority(labels) + 0.05
@@ -199,7 +212,11 @@ def test_labels_and_the_structure_that_is_planted_decide() -> None:
     assert found.verdict == "healthy", found.sentence
     assert found.figures["lnc_5"].low > 0.6 and found.figures["probe"].value == 1 and found.figures["rho"].value < 0.6
     permuted = examine(planted(["cat", "dog"] * 20, 1.5))
-    assert permuted.verdict == "watch" and permuted.remedy and permuted.figures["rho"].value > found.figures["rho"].value + 0.2
+    assert (
+        permuted.verdict == "watch"
+        and permuted.remedy
+        and permuted.figures["rho"].value > found.figures["rho"].value + 0.2
+    )
     assert permuted.figures["viv"].value > 1.3 * found.figures["viv"].value
     unlabelled = examine(planted(None, 1.5))
     assert unlabelled.verdict == "not examined" and "at least 16 images in each of 2 classes" in unlabelled.sentence
@@ -260,4 +277,9 @@ def test_what_cannot_be_measured() -> None:
 def test_photographs_through_a_vae() -> None:
     seen = photos_patient(linear(), size=128)
     found = examine(seen)
-    assert found == examine(seen) and found.verdict == "not examined" and found.figures["lds"].value > 0.05 and found.curves
+    assert (
+        found == examine(seen)
+        and found.verdict == "not examined"
+        and found.figures["lds"].value > 0.05
+        and found.curves
+    )

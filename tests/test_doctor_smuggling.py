@@ -106,7 +106,9 @@ def test_outliers_and_concentration_of_known_maps() -> None:
     assert concentration(maps).tolist() == pytest.approx([0.01, 101 / 200])
     assert math.isnan(float(outlier(torch.zeros(1, 4, 4)))) and math.isnan(float(concentration(torch.zeros(1, 4, 4))))
     found = normal(1, 64, 32, 32, seed=5).square().sum(1)
-    assert of_gaussian(64, 32, 32) == pytest.approx((float(outlier(found.sqrt())), float(concentration(found))), rel=0.1)
+    assert of_gaussian(64, 32, 32) == pytest.approx(
+        (float(outlier(found.sqrt())), float(concentration(found))), rel=0.1
+    )
 
 
 def test_gradients_reach_as_far_as_the_convolutions() -> None:
@@ -139,7 +141,10 @@ def smuggler(spike: float = SPIKE, reads: bool = True) -> vw.Autoencoder:
 
 def test_a_planted_spike_is_found_and_a_sound_network_cleared() -> None:
     """The plant alone flips the verdict, and the cell that acts far away is the planted one."""
-    sound, ill = examine(photos_patient(linear(), count=2, size=96)), examine(photos_patient(smuggler(), count=2, size=96))
+    sound, ill = (
+        examine(photos_patient(linear(), count=2, size=96)),
+        examine(photos_patient(smuggler(), count=2, size=96)),
+    )
     assert sound.verdict == "healthy", sound.sentence
     assert ill.verdict == "ill" and ill.remedy, ill.sentence
     assert ill.figures["far_worst"].value > 20 > 1 > sound.figures["far_worst"].value

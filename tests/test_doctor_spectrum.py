@@ -33,7 +33,9 @@ def test_the_dct_is_scipys() -> None:
     np.testing.assert_allclose(dct2(x).numpy(), scipy.fft.dctn(x.numpy(), axes=(2, 3), norm="ortho"), atol=1e-12)
     blocks = normal(1, 1, 16, 24)
     amplitudes = [
-        np.abs(scipy.fft.dctn(blocks[0, 0, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8].numpy(), norm="ortho")) for i in range(2) for j in range(3)
+        np.abs(scipy.fft.dctn(blocks[0, 0, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8].numpy(), norm="ortho"))
+        for i in range(2)
+        for j in range(3)
     ]
     order = [np.mean(amplitudes, 0)[u, v] for u, v in zigzag()]
     np.testing.assert_allclose(block_amplitudes(blocks)[0].numpy(), order, rtol=1e-5)

@@ -38,7 +38,13 @@ from vaeworks.images import open_image, to_pillow
 
 C, F = 5, 4
 CONFIG = vw.AutoencoderConfig(
-    channels=8, channel_mult=(1, 1, 1), norm_groups=4, num_res_blocks=1, latent_channels=C, quant_conv=False, post_quant_conv=False
+    channels=8,
+    channel_mult=(1, 1, 1),
+    norm_groups=4,
+    num_res_blocks=1,
+    latent_channels=C,
+    quant_conv=False,
+    post_quant_conv=False,
 )
 
 
@@ -67,7 +73,9 @@ def photo(height: int = 32, width: int = 40) -> Tensor:
 def test_planted_direction() -> None:
     """The mean finds what was planted, beside a channel that disturbs; the logistic normal tells apart what the mean cannot."""
     planted = torch.tensor([1.0, 0, 0, 0, 0])
-    disturbing = 3 * random(400, 1, 1, 1, seed=1) * torch.tensor([1.0, 1.0, 0, 0, 0])[:, None, None]  # goes into two channels alike
+    disturbing = (
+        3 * random(400, 1, 1, 1, seed=1) * torch.tensor([1.0, 1.0, 0, 0, 0])[:, None, None]
+    )  # goes into two channels alike
     z = 0.1 * random(400, C, 3, 3) + disturbing
     having, lacking = (
         z[:200] + planted[:, None, None],
@@ -114,12 +122,21 @@ def test_sources_with_colons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     for name in ("with", "without", "x", "y:z"):
         Path(name).mkdir()
-    for pair in (("with", "without"), ("procedural:10:32", "procedural:10:32:1"), ("sound:made:9", "photos"), ("hf:a/b:train", "with")):
+    for pair in (
+        ("with", "without"),
+        ("procedural:10:32", "procedural:10:32:1"),
+        ("sound:made:9", "photos"),
+        ("hf:a/b:train", "with"),
+    ):
         assert split_sources(":".join(pair)) == pair
     assert split_sources("x:y:z") == ("x", "y:z")
     for name in ("x:y", "z"):
         Path(name).mkdir()
-    for text, says in (("x:y:z", "may mean x and y:z or x:y and z"), ("with:gone", "'gone' does not exist"), ("a:b:c", "at none of")):
+    for text, says in (
+        ("x:y:z", "may mean x and y:z or x:y and z"),
+        ("with:gone", "'gone' does not exist"),
+        ("a:b:c", "at none of"),
+    ):
         with pytest.raises(ConfigError, match=says):
             split_sources(text)
 
@@ -130,7 +147,11 @@ def test_direction_files(tmp_path: Path) -> None:
     vae = linear_free()
     save_direction(tmp_path / "d.safetensors", direction, vae)
     again = load_direction(tmp_path / "d.safetensors", vae)
-    assert torch.equal(again.change, direction.change) and again.separation == direction.separation and again.kind == "mean"
+    assert (
+        torch.equal(again.change, direction.change)
+        and again.separation == direction.separation
+        and again.kind == "mean"
+    )
     with pytest.raises(ConfigError, match="exists"):
         save_direction(tmp_path / "d.safetensors", direction, vae)
     other = copy.deepcopy(vae)
@@ -203,11 +224,20 @@ def test_linear_decoder() -> None:
     z = encode_picture(codec, image).mean
     linear_one = linear_decoder(codec, z)
     assert torch.allclose(linear_one.response.float(), 127.5 * vae.decoder.weight[:, :, 0, 0].T, atol=1e-3)
-    for adjustment in (Adjustment(contrast=1.3), Adjustment(brightness=-25), Adjustment(saturation=0), Adjustment(1.2, 10, 1.4)):
+    for adjustment in (
+        Adjustment(contrast=1.3),
+        Adjustment(brightness=-25),
+        Adjustment(saturation=0),
+        Adjustment(1.2, 10, 1.4),
+    ):
         plain = decode_picture(codec, z, 32, 40)
         found = decode_picture(codec, adjusted_latents(codec, z, adjustment), 32, 40)
-        assert (found.int() - adjusted_pixels(plain, adjustment).int()).abs().max() <= 3  # damped, so 3 % of the way are left
-    assert (decode_picture(codec, z, 32, 40).int() - adjusted_pixels(image, Adjustment(brightness=-25)).int()).abs().min() > 10
+        assert (
+            found.int() - adjusted_pixels(plain, adjustment).int()
+        ).abs().max() <= 3  # damped, so 3 % of the way are left
+    assert (
+        decode_picture(codec, z, 32, 40).int() - adjusted_pixels(image, Adjustment(brightness=-25)).int()
+    ).abs().min() > 10
 
 
 def test_channels() -> None:
@@ -251,7 +281,10 @@ def test_mask() -> None:
     assert torch.equal(found.image[:, ~mask], image[:, ~mask]) and found.outside == 0 < found.inside
     assert torch.equal(found.image[:, 12:20, 12:24], whole.image[:, 12:20, 12:24])
     ramp = composed(
-        torch.zeros(1, 9, 30, dtype=torch.uint8), torch.full((1, 9, 30), 200, dtype=torch.uint8), torch.arange(30).expand(9, 30) >= 10, 4
+        torch.zeros(1, 9, 30, dtype=torch.uint8),
+        torch.full((1, 9, 30), 200, dtype=torch.uint8),
+        torch.arange(30).expand(9, 30) >= 10,
+        4,
     )
     assert ramp[0, 4, 8:16].tolist() == [0, 0, 50, 100, 150, 200, 200, 200]
     with pytest.raises(ConfigError, match="30 x 30 pixels"):
@@ -290,11 +323,22 @@ def run(place: Path, out: Path, *words: object) -> int:
 def test_command(place: Path, tmp_path: Path) -> None:
     """A direction from folders, kept and used again at several strengths; colours; a mask."""
     source, kept = f"{place / 'light'}:{place / 'dark'}", tmp_path / "d.safetensors"
-    assert run(place, tmp_path / "a", place / "dark", "--direction", source, "--size", 32, "--save-direction", kept) == 0
+    assert (
+        run(place, tmp_path / "a", place / "dark", "--direction", source, "--size", 32, "--save-direction", kept) == 0
+    )
     assert run(place, tmp_path / "b", place / "dark" / "d0.png", "--direction", kept, "--strength", "1", "-1") == 0
     assert (tmp_path / "a" / "d0.png").read_bytes() == (tmp_path / "b" / "d0-0.png").read_bytes()
     assert open_image(tmp_path / "b" / "strips" / "d0.png").size == (36 * 4 + 6, 32)
-    words = ("--contrast", "1.2", "--channel", "0:1:0.5", "--statistics-from", place / "light" / "l0.png", "--mask", place / "mask.png")
+    words = (
+        "--contrast",
+        "1.2",
+        "--channel",
+        "0:1:0.5",
+        "--statistics-from",
+        place / "light" / "l0.png",
+        "--mask",
+        place / "mask.png",
+    )
     assert run(place, tmp_path / "c", place / "dark" / "d0.png", *words) == 0
     (row,) = json.loads((tmp_path / "c" / "edit.json").read_text())["pictures"].values()
     assert row["outside"] == 0 < row["inside"]
@@ -325,7 +369,18 @@ def test_nothing_is_written_over_unasked(place: Path, tmp_path: Path, capsys: py
 def test_command_arithmetic(place: Path, tmp_path: Path) -> None:
     """a - a + b decodes to what b decodes to."""
     assert run(place, tmp_path / "a", place / "dark" / "d0.png", "--arithmetic", "d0 - d0 + d0.png") == 0
-    assert main(["reconstruct", str(place / "vae.safetensors"), str(place / "dark" / "d0.png"), "--out", str(tmp_path / "r")]) == 0
+    assert (
+        main(
+            [
+                "reconstruct",
+                str(place / "vae.safetensors"),
+                str(place / "dark" / "d0.png"),
+                "--out",
+                str(tmp_path / "r"),
+            ]
+        )
+        == 0
+    )
     ours, theirs = (np.asarray(open_image(tmp_path / name)).astype(int) for name in ("a/arithmetic.png", "r/d0.png"))
     assert np.abs(ours - theirs).max() <= 1
 

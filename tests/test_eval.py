@@ -13,7 +13,10 @@ import pytest
 import torch
 from PIL import Image
 from skimage.color import rgb2lab
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure, structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
 
 import vaeworks as vw
 from vaeworks.cli.main import main
@@ -101,7 +104,11 @@ def test_a_dead_model_is_told_of_and_breaks_nothing(folder: Path) -> None:
     model = Shifted(SMALL)
     model.by = math.nan
     result = evaluate(model, scan(folder).files, features=load_features())
-    assert math.isnan(result.psnr) and math.isnan(result.figures["ms_ssim"].value) and math.isnan(result.sets.frechet.value)
+    assert (
+        math.isnan(result.psnr)
+        and math.isnan(result.figures["ms_ssim"].value)
+        and math.isnan(result.sets.frechet.value)
+    )
     assert any("not finite" in note and "6 of 6" in note and "0.png" in note for note in result.notes)
     back = Evaluation.from_dict(json.loads(dumps(result.to_dict())))
     assert all(not s.finite and math.isnan(s.psnr) and math.isnan(s.bias[0]) for s in back.scores)
@@ -136,7 +143,9 @@ def test_the_protocol_names_all_that_figures_depend_on(folder: Path) -> None:
         assert other.digest != first.digest
         assert field in {d.split(" ")[0] for d in differences(first, other)} <= {field, "ms-ssim"}
     assert differences(first, evaluate(model, files, multiple=8).protocol)[0].startswith("crop (")
-    assert differences(evaluate(model, files, resize=48).protocol, evaluate(model, files, resize=48, kernel="box").protocol)
+    assert differences(
+        evaluate(model, files, resize=48).protocol, evaluate(model, files, resize=48, kernel="box").protocol
+    )
     assert [d.split(" ")[0] for d in differences(first, evaluate(model, files[:3]).protocol)] == ["images"]
     with pytest.raises(vw.ConfigError) as error:
         check_alike({"a": first, "b": dataclasses.replace(first, crop="other", posterior="sample, seed 3")})
@@ -177,7 +186,11 @@ def test_paired_differences(folder: Path) -> None:
         found.append(evaluate(model, files, name=f"by {by:g}"))
     compared = {c.figure: c for c in compare(found)}
     assert compared["psnr"].difference.value == pytest.approx(-20 * math.log10(2), abs=1e-6)
-    assert compared["psnr"].wins == 0 and compared["psnr"].verdict == "worse" and set(compared) == {"psnr", "ssim", "ms_ssim"}
+    assert (
+        compared["psnr"].wins == 0
+        and compared["psnr"].verdict == "worse"
+        and set(compared) == {"psnr", "ssim", "ms_ssim"}
+    )
     assert {c.verdict for c in compare([found[1], found[0]])} == {"better"}
     same = compare([found[0], found[0]])[0]
     assert same.verdict == "tie" and same.wins == 0.5 and same.model == "by 2 (2)"
@@ -212,7 +225,11 @@ def test_throughput_and_memory() -> None:
     """Rates are positive; memory is at least what the largest activation takes, or there is a reason; sizes are checked."""
     model = vw.build(SMALL)
     speed = throughput(model, 128, 2, repeats=2)
-    assert speed.encode > 0 and speed.decode > 0 and (speed.batch, speed.threads, speed.dtype) == (2, torch.get_num_threads(), "float32")
+    assert (
+        speed.encode > 0
+        and speed.decode > 0
+        and (speed.batch, speed.threads, speed.dtype) == (2, torch.get_num_threads(), "float32")
+    )
     if speed.decode_memory is None:
         assert "not measured" in speed.memory
     else:
@@ -226,7 +243,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """An f4, an f8 and a gray VAE, with random weights."""
     place = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    for name, changes in (("one", {}), ("two", {"channel_mult": (1, 1, 1, 2)}), ("gray", {"in_channels": 1, "out_channels": 1})):
+    for name, changes in (
+        ("one", {}),
+        ("two", {"channel_mult": (1, 1, 1, 2)}),
+        ("gray", {"in_channels": 1, "out_channels": 1}),
+    ):
         vw.save(vw.build(dataclasses.replace(SMALL, **changes)), place / f"{name}.safetensors")
     return place / "one.safetensors", place / "two.safetensors", place / "gray.safetensors"
 
@@ -251,9 +272,13 @@ def test_command_compares_models_of_any_factor(models: tuple[Path, ...], folder:
     assert main(["eval", one, *data, "--against", str(tmp_path / "both"), "--out", str(tmp_path / "unlike")]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "were not measured alike" in said and "crop (" in said and "posterior" not in said
-    assert "multiples of 4" in json.loads((tmp_path / "unlike" / "eval.json").read_text())["protocol"]["crop"]  # measured, so not lost
+    assert (
+        "multiples of 4" in json.loads((tmp_path / "unlike" / "eval.json").read_text())["protocol"]["crop"]
+    )  # measured, so not lost
     assert main(["eval", one, *data, "--against", str(tmp_path / "both"), str(tmp_path / "unlike")]) == 2
-    assert "evaluating" not in (said := capsys.readouterr().err) and "crop (" in said  # known before anything is measured
+    assert (
+        "evaluating" not in (said := capsys.readouterr().err) and "crop (" in said
+    )  # known before anything is measured
     assert main(["eval", one, *data, "--out", one]) == 2
     assert "is a file; --out is a folder" in capsys.readouterr().err
     assert main(["eval", one, gray, *data]) == 2
@@ -264,17 +289,32 @@ def test_command_compares_models_of_any_factor(models: tuple[Path, ...], folder:
     assert main(["eval", one, *data, "--out", str(tmp_path / "both")]) == 2
 
 
-def test_command_says_what_it_did_not_measure(models: tuple[Path, ...], folder: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_command_says_what_it_did_not_measure(
+    models: tuple[Path, ...], folder: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
     """LPIPS without weights is a line, or an error where it was asked for; text and speed are in the record; gray models are judged too."""
     monkeypatch.setenv("VAEWORKS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("vaeworks.metrics.legibility.SIDE", 64)
     gray = str(models[2])
-    options = ["--data", str(folder), "--features", "off", "--speed", "--speed-size", "64", "--json", "--out", str(tmp_path / "out")]
+    options = [
+        "--data",
+        str(folder),
+        "--features",
+        "off",
+        "--speed",
+        "--speed-size",
+        "64",
+        "--json",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(["eval", gray, *options]) == 0
     said = capsys.readouterr()
     result = json.loads(said.out)
-    assert "LPIPS: not measured, because AlexNet's weights" in said.err and result["protocol"]["lpips"] == "not measured"
+    assert (
+        "LPIPS: not measured, because AlexNet's weights" in said.err and result["protocol"]["lpips"] == "not measured"
+    )
     assert result["legibility"]["readings"][0]["size"] == 6 and result["speed"]["encode"] > 0 and result["sets"] is None
     assert set(result["figures"]) == {"psnr", "ssim", "ms_ssim", "bias gray", "bias L"}
     assert Evaluation.from_dict(result).speed.size == 64

@@ -19,7 +19,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 from test_digits import idx
-from vaeworks.apps.features.latent_features.few_labels import (
+
+import vaeworks as vw
+from vaeworks.apps.features import few_labels as study
+from vaeworks.apps.features.few_labels import (
     LATENTS,
     LINEAR,
     NEAREST,
@@ -29,15 +32,13 @@ from vaeworks.apps.features.latent_features.few_labels import (
     linear_probe,
     normalized,
 )
-from vaeworks.apps.features.latent_features.label_splits import Draws, draw_labels, student
-from vaeworks.apps.features.latent_features.latent_features import LatentFeatures, _moments, feature_names, pooled
-
-import vaeworks as vw
-from vaeworks.apps.features.latent_features import few_labels as study
+from vaeworks.apps.features.label_splits import Draws, draw_labels
+from vaeworks.apps.features.latent_features import LatentFeatures, _moments, feature_names, pooled
 from vaeworks.cli import main
 from vaeworks.errors import ConfigError, DataError
 from vaeworks.files.atomic import read_tensors
 from vaeworks.images import to_model_range
+from vaeworks.intervals import student
 
 GRAY = vw.AutoencoderConfig(
     in_channels=1,
@@ -120,7 +121,11 @@ def test_pipeline() -> None:
     """Before a classifier, on rows of pixels, upright stripes are told from level ones."""
     y = np.arange(60) % 2
     stripes = np.where(y[:, None, None], *np.mgrid[:8, :8])  # 60 8 8
-    x = (40 + 120 * (stripes // 2 % 2) + np.random.default_rng(0).integers(0, 40, stripes.shape)).astype(np.uint8).reshape(60, -1)
+    x = (
+        (40 + 120 * (stripes // 2 % 2) + np.random.default_rng(0).integers(0, 40, stripes.shape))
+        .astype(np.uint8)
+        .reshape(60, -1)
+    )
     pipeline = make_pipeline(LatentFeatures(built(), standardize=True, image_shape=(8, 8)), LogisticRegression())
     assert pipeline.fit(x[:40], y[:40]).score(x[40:], y[40:]) == 1
 
@@ -128,7 +133,10 @@ def test_pipeline() -> None:
 def test_pools_and_their_names() -> None:
     """Every number is what its name says, of latents whose values are known."""
     z = np.random.default_rng(0).normal(size=(3, 2, 8, 6))
-    found = {pool: dict(zip(feature_names(z.shape[1:], pool), pooled(z, pool).T, strict=True)) for pool in ("none", "mean-std", "pyramid")}
+    found = {
+        pool: dict(zip(feature_names(z.shape[1:], pool), pooled(z, pool).T, strict=True))
+        for pool in ("none", "mean-std", "pyramid")
+    }
     assert np.allclose(found["none"]["z1_7_2"], z[:, 1, 7, 2])
     assert list(found["mean-std"]) == ["mean0", "mean1", "std0", "std1"]
     assert np.allclose(found["mean-std"]["std1"], z[:, 1].std((1, 2)))
@@ -167,7 +175,9 @@ def test_standardized_in_parts() -> None:
     z = np.random.default_rng(0).normal(5, 3, (11, 3, 4, 5)).astype(np.float32)
     z[:, 1] = np.float32(0.1)
     mean, std = _moments(iter((z[:2], z[2:3], z[3:])))
-    assert np.allclose(mean, z.mean((0, 2, 3)), rtol=1e-5) and np.allclose(std[[0, 2]], z.std((0, 2, 3))[[0, 2]], rtol=1e-5)
+    assert np.allclose(mean, z.mean((0, 2, 3)), rtol=1e-5) and np.allclose(
+        std[[0, 2]], z.std((0, 2, 3))[[0, 2]], rtol=1e-5
+    )
     assert std[1] == 1 and mean.dtype == std.dtype == np.float32
 
 
@@ -244,7 +254,9 @@ def test_draws() -> None:
 )
 def test_labels_that_do_not_suffice(labels: list[str] | None, counts: tuple[int, ...], says: str) -> None:
     """One line says what is missing."""
-    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (len(labels or "x" * 20), 1, 4, 4), dtype=np.uint8))
+    pixels = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (len(labels or "x" * 20), 1, 4, 4), dtype=np.uint8)
+    )
     with pytest.raises((ConfigError, DataError), match=says):
         draw_labels(pixels, labels, counts, 2)
 
@@ -299,7 +311,17 @@ def test_normalized() -> None:
 def test_command(place: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Figures, charts and features; the same again from the same seed; nothing that exists is replaced unasked."""
     out = tmp_path / "out"
-    words = ["features", str(place / "model.safetensors"), "--data", str(place / "digits"), "--counts", "1", "3", "--choices", "2"]
+    words = [
+        "features",
+        str(place / "model.safetensors"),
+        "--data",
+        str(place / "digits"),
+        "--counts",
+        "1",
+        "3",
+        "--choices",
+        "2",
+    ]
     assert main([*words, "--out", str(out), "--write", kind, "--json"]) == 0
     said = capsys.readouterr()
     result = json.loads(said.out)
@@ -328,10 +350,19 @@ def test_command(place: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["rows"] == result["rows"]
 
 
-def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_refuses(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line, before anything is encoded, and nothing is written."""
     monkeypatch.setattr("vaeworks.apps.codes.encode_pixels", None)
-    words = ["features", str(place / "model.safetensors"), "--data", str(place / "digits"), "--out", str(tmp_path / "out")]
+    words = [
+        "features",
+        str(place / "model.safetensors"),
+        "--data",
+        str(place / "digits"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     for more, says in (
         (("--counts", "50"), "beside its test half"),
         (("--labels", "none"), "have no classes"),
@@ -344,13 +375,28 @@ def test_command_refuses(place: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_that_saw_labels(place: Path, tmp_path: Path, test_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_that_saw_labels(
+    place: Path, tmp_path: Path, test_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """MobileNetV2 is a row of the table; it cannot look at 8 px, which is said before anything is encoded."""
     weights = str(test_data / "weights/mobilenetv2-keras-features")
-    words = ["features", str(place / "model.safetensors"), "--data", str(place / "digits"), "--counts", "1", "--choices", "2"]
+    words = [
+        "features",
+        str(place / "model.safetensors"),
+        "--data",
+        str(place / "digits"),
+        "--counts",
+        "1",
+        "--choices",
+        "2",
+    ]
     words += ["--features", "mobilenetv2", "--features-weights", weights, "--json", "--out", str(tmp_path / "out")]
     assert main(words) == 2
     assert "at least 32 px" in capsys.readouterr().err
     assert main([*words, "--size", "32"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
-    assert rows[3]["representation"] == "mobilenetv2" and rows[3]["dimensions"] == 1280 and rows[3]["accuracy"]["1"]["value"] > 0.2
+    assert (
+        rows[3]["representation"] == "mobilenetv2"
+        and rows[3]["dimensions"] == 1280
+        and rows[3]["accuracy"]["1"]["value"] > 0.2
+    )

@@ -47,7 +47,9 @@ from vaeworks.training.step import training_step
 from vaeworks.training.validation import validation_images
 
 SCALE = 0.18215
-VAE = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, scaling_factor=SCALE, shift_factor=0.25)
+VAE = AutoencoderConfig(
+    channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, scaling_factor=SCALE, shift_factor=0.25
+)
 BARE = dataclasses.replace(VAE, channel_mult=(1, 1, 1, 2), scaling_factor=SCALE, shift_factor=0.0, norm_groups=8)
 """Of which shapes tell everything, except the scale."""
 
@@ -122,18 +124,26 @@ def diffusers(root: Path, folder: Path) -> Path:
 
 def ldm(root: Path, folder: Path) -> Path:
     """Bare, in half precision: no metadata, no configuration."""
-    save_file({n: t.detach().half().contiguous() for n, t in stored_tensors(good_vae(BARE), "ldm").items()}, root / "a.safetensors")
+    save_file(
+        {n: t.detach().half().contiguous() for n, t in stored_tensors(good_vae(BARE), "ldm").items()},
+        root / "a.safetensors",
+    )
     return root / "a.safetensors"
 
 
 def pickled(root: Path, folder: Path) -> Path:
-    torch.save({"state_dict": {n: t.detach().clone() for n, t in stored_tensors(good_vae(BARE), "ldm").items()}}, root / "a.ckpt")
+    torch.save(
+        {"state_dict": {n: t.detach().clone() for n, t in stored_tensors(good_vae(BARE), "ldm").items()}},
+        root / "a.ckpt",
+    )
     return root / "a.ckpt"
 
 
 def baked(root: Path, folder: Path) -> Path:
     """In a checkpoint of Stable Diffusion 1, from which its scale is known."""
-    return checkpoint(root / "sd.safetensors", {n: t.detach() for n, t in stored_tensors(good_vae(BARE), "ldm").items()})
+    return checkpoint(
+        root / "sd.safetensors", {n: t.detach() for n, t in stored_tensors(good_vae(BARE), "ldm").items()}
+    )
 
 
 def run_folder(root: Path, folder: Path) -> Path:
@@ -169,7 +179,9 @@ def test_from_every_kind_of_file(kind: str, folder: Path, tmp_path: Path) -> Non
     first = next(line["val_psnr"] for line in read_log(tmp_path / "out") if "val_psnr" in line)
     images = validation_images(loaded, scan(str(folder), 16).split(config.data.val_fraction)[1].files, 2)
     expected = [psnr(x, from_model_range(loaded.reconstruct(to_model_range(x[None])))[0]) for x in images]
-    assert first == pytest.approx(sum(expected) / 2, abs=0.05)  # half precision of fp16 files aside, the picture is the old one's
+    assert first == pytest.approx(
+        sum(expected) / 2, abs=0.05
+    )  # half precision of fp16 files aside, the picture is the old one's
 
 
 def sparse(path: Path, config: AutoencoderConfig, names: str = "ldm") -> Path:
@@ -181,7 +193,11 @@ def sparse(path: Path, config: AutoencoderConfig, names: str = "ldm") -> Path:
             size *= side
         if name.endswith("num_batches_tracked"):
             continue
-        header[layout_name(name, names, config)] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, offset + size]}
+        header[layout_name(name, names, config)] = {
+            "dtype": "F16",
+            "shape": list(shape),
+            "data_offsets": [offset, offset + size],
+        }
         offset += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -230,7 +246,9 @@ def test_a_scale_of_its_own_is_kept(tmp_path: Path) -> None:
         vae = vw.build("sdxl")
     from vaeworks.formats.diffusers_config import diffusers_config
 
-    (described / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL", **diffusers_config(vae.kl_config)}))
+    (described / "config.json").write_text(
+        json.dumps({"_class_name": "AutoencoderKL", **diffusers_config(vae.kl_config)})
+    )
     found, told = with_start(tuning(described, expects="sd1"))
     assert found.model.scaling_factor == 0.13025
     assert any("its scaling_factor is 0.13025, not sd1's 0.18215; it keeps its own" in line for line in told)
@@ -239,7 +257,9 @@ def test_a_scale_of_its_own_is_kept(tmp_path: Path) -> None:
 def test_a_full_size_step(tmp_path: Path) -> None:
     """Stable Diffusion's network at its real size, read from its file: one step of the decoder, none of the encoder."""
     config = tuning(sparse(tmp_path / "vae.safetensors", MODELS["sd1"]), part="decoder", expects="sd1")
-    config, _ = with_start(dataclasses.replace(config, ema_halflife=0, optimizer=OptimizerConfig(lr=1e-5, warmup_images=0, clip_norm=0.0)))
+    config, _ = with_start(
+        dataclasses.replace(config, ema_halflife=0, optimizer=OptimizerConfig(lr=1e-5, warmup_images=0, clip_norm=0.0))
+    )
     model = initial_model(config)
     assert model.num_parameters == 83_653_863
     assert not any(t.any() for t in model.state_dict().values())
@@ -262,7 +282,9 @@ def started_with(config: TrainConfig, model: vw.Autoencoder, **frozen: Any) -> A
 def test_what_cannot_be_fine_tuned_is_one_line(folder: Path, tmp_path: Path) -> None:
     """A TAESD, a file that is not there, a recipe that needs a file, halves of nothing; and no run folder is left."""
     vw.save(
-        vw.build(TinyConfig(encoder_widths=(8, 8), encoder_blocks=(1, 1), decoder_widths=(8, 8), decoder_blocks=(1, 1))),
+        vw.build(
+            TinyConfig(encoder_widths=(8, 8), encoder_blocks=(1, 1), decoder_widths=(8, 8), decoder_blocks=(1, 1))
+        ),
         tmp_path / "t",
         "taesd",
     )
@@ -321,7 +343,9 @@ def test_a_repaired_file_is_unrepaired_for_training(folder: Path, tmp_path: Path
 # ---------------------------------------------------------------- Flux.2's statistics
 
 
-FLUX2 = dataclasses.replace(MODELS["flux2"], channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=4)
+FLUX2 = dataclasses.replace(
+    MODELS["flux2"], channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=4
+)
 
 
 @pytest.mark.parametrize("what", ["all", "decoder"])
@@ -346,7 +370,9 @@ def decoder_run(vae_file: Path, folder: Path, tmp_path_factory: pytest.TempPathF
     """With an average, and a discriminator that is felt for most of the run."""
     out = tmp_path_factory.mktemp("decoder") / "run"
     adversarial = dataclasses.replace(MODERN, start_images=8, warmup=0.0, ramp=0.01)
-    config = dataclasses.replace(RUN, images=64, adversarial=adversarial, optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.1))
+    config = dataclasses.replace(
+        RUN, images=64, adversarial=adversarial, optimizer=OptimizerConfig(lr=1e-3, weight_decay=0.1)
+    )
     train(tuning(vae_file, config, part="decoder"), folder, out, show=False)
     return out
 
@@ -395,7 +421,9 @@ def test_the_encoder_has_no_graph(vae_file: Path) -> None:
     t = started_from(tuning(vae_file, part="decoder"))
     seen: list[bool] = []
     t.autoencoder.encoder.register_forward_hook(lambda module, args, out: seen.append(out.requires_grad))
-    t.learner.register_forward_hook(lambda module, args, out: seen.extend([out.latents.requires_grad, out.recon.requires_grad]))
+    t.learner.register_forward_hook(
+        lambda module, args, out: seen.extend([out.latents.requires_grad, out.recon.requires_grad])
+    )
     assert training_step(t, random_batch(8, 16), list(range(8))).finite
     assert seen == [False, False, True]
     assert all(p.grad is None for n, p in t.autoencoder.named_parameters() if n.startswith(ENCODER))
@@ -432,7 +460,9 @@ def test_averaging_leaves_what_is_frozen_alone(half: Any, still: tuple[str, ...]
 # ---------------------------------------------------------------- all of it
 
 
-def test_latents_that_have_drifted_are_told(vae_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_latents_that_have_drifted_are_told(
+    vae_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """All weights trained, latents pressed together: the scale stays the old one, and people are told what that means."""
     config = dataclasses.replace(RUN, images=160, regularizers=RegularizerConfig(envelope=3.0), val_every=160)
     result = train(tuning(vae_file, config), folder, tmp_path / "run")
@@ -451,7 +481,10 @@ def test_warnings_of_every_normalization() -> None:
     """What stays is named; a change within 10 % is none."""
     for model, words in (
         (VAE, f"with a scaling_factor of {SCALE / 1.25:.5g}"),
-        (dataclasses.replace(VAE, normalization="channel", latents_mean=(0.0,) * 4, latents_std=(1.0,) * 4), "latents_std stay"),
+        (
+            dataclasses.replace(VAE, normalization="channel", latents_mean=(0.0,) * 4, latents_std=(1.0,) * 4),
+            "latents_std stay",
+        ),
         (FLUX2, "batch normalization's statistics stay"),
     ):
         config = dataclasses.replace(RUN, model=model)
@@ -477,7 +510,12 @@ def perturbed_encoder(path: Path) -> Path:
 def test_an_encoder_reaches_its_teachers_latents(vae_file: Path, folder: Path, tmp_path: Path) -> None:
     """Latents come nearer to the teacher's, the log says by how much, the decoder keeps every byte, the scale is the teacher's."""
     start = perturbed_encoder(vae_file)
-    config = tuning(start, dataclasses.replace(RUN, images=480, val_every=480, save_every=480), part="encoder", teacher=str(vae_file))
+    config = tuning(
+        start,
+        dataclasses.replace(RUN, images=480, val_every=480, save_every=480),
+        part="encoder",
+        teacher=str(vae_file),
+    )
     train(config, folder, tmp_path / "run", show=False)
     before, after, teacher = (vw.load(p) for p in (start, tmp_path / "run", vae_file))
     x = to_model_range(random_batch(8, 16, seed=9))
@@ -498,11 +536,20 @@ def test_an_encoder_reaches_its_teachers_latents(vae_file: Path, folder: Path, t
 def test_the_distance_is_in_the_teachers_units(tmp_path: Path) -> None:
     """Of a teacher normalized by channels, every channel counts by its own standard deviation, and the weight is a factor."""
     channel = dataclasses.replace(
-        VAE, normalization="channel", scaling_factor=1.0, latents_mean=(0.5, 0.0, 1.0, -1.0), latents_std=(0.1, 1.0, 2.0, 3.0)
+        VAE,
+        normalization="channel",
+        scaling_factor=1.0,
+        latents_mean=(0.5, 0.0, 1.0, -1.0),
+        latents_std=(0.1, 1.0, 2.0, 3.0),
     )
     vw.save(good_vae(channel), tmp_path / "teacher.safetensors")
     vw.save(good_vae(seed=1), tmp_path / "start.safetensors")
-    config = tuning(tmp_path / "start.safetensors", part="encoder", teacher=str(tmp_path / "teacher.safetensors"), teacher_weight=0.7)
+    config = tuning(
+        tmp_path / "start.safetensors",
+        part="encoder",
+        teacher=str(tmp_path / "teacher.safetensors"),
+        teacher_weight=0.7,
+    )
     config = dataclasses.replace(config, loss=LossConfig(beta=0.0))
     found, _ = with_start(config)
     teacher = load_frozen(found, torch.device("cpu")).teacher

@@ -39,13 +39,18 @@ def random_flux2(config: AutoencoderConfig) -> vw.Autoencoder:
 def assert_same(a: vw.Autoencoder, b: vw.Autoencoder) -> None:
     assert a.config == b.config
     assert a.state_dict().keys() == b.state_dict().keys()
-    assert all(torch.equal(t, b.state_dict()[name]) and t.dtype == b.state_dict()[name].dtype for name, t in a.state_dict().items())
+    assert all(
+        torch.equal(t, b.state_dict()[name]) and t.dtype == b.state_dict()[name].dtype
+        for name, t in a.state_dict().items()
+    )
 
 
 def pipeline_normalize(vae: AutoencoderKLFlux2, latents: Tensor) -> Tensor:
     """As Flux2Pipeline does with an image that it is given."""
     z = Flux2Pipeline._patchify_latents(latents)
-    return (z - vae.bn.running_mean.view(1, -1, 1, 1)) / torch.sqrt(vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps)
+    return (z - vae.bn.running_mean.view(1, -1, 1, 1)) / torch.sqrt(
+        vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps
+    )
 
 
 def pipeline_denormalize(vae: AutoencoderKLFlux2, z: Tensor) -> Tensor:
@@ -152,7 +157,9 @@ def pixels(image: Image.Image) -> np.ndarray:
 def other_vae(**options: object) -> vw.Autoencoder:
     torch.manual_seed(0)
     return vw.build(
-        AutoencoderConfig(channels=16, channel_mult=(1, 1, 2, 2), num_res_blocks=1, norm_groups=8, latent_channels=4, **options)
+        AutoencoderConfig(
+            channels=16, channel_mult=(1, 1, 2, 2), num_res_blocks=1, norm_groups=8, latent_channels=4, **options
+        )
     ).eval()
 
 
@@ -201,7 +208,9 @@ def test_saved_pipelines_and_swaps(tmp_path: Path) -> None:
     assert abs(pixels(paint(load(tmp_path, vae), "a cat", size=64, steps=2)) - painted).max() <= 1
     for name in ("taef2", "channel"):
         swapped = VAES[name]()
-        pictures = [pixels(paint(p, "a cat", size=64, steps=2)) for p in (load(tmp_path, swapped), inject(pipe, swapped))]
+        pictures = [
+            pixels(paint(p, "a cat", size=64, steps=2)) for p in (load(tmp_path, swapped), inject(pipe, swapped))
+        ]
         assert abs(pictures[0] - pictures[1]).max() <= 1
         assert abs(pictures[0] - painted).max() > 10
     with pytest.raises(vw.ConfigError, match=r"latents of 4 channels \(f8c4\)"):
@@ -215,7 +224,8 @@ def test_bfloat16_is_near(name: str) -> None:
     """In half precision the picture is about the same."""
     vae = VAES[name]()
     full, half = (
-        pixels(paint(load("tiny-flux2", vae, dtype), "a cat", size=64, steps=2, guidance=1.0)) for dtype in (torch.float32, torch.bfloat16)
+        pixels(paint(load("tiny-flux2", vae, dtype), "a cat", size=64, steps=2, guidance=1.0))
+        for dtype in (torch.float32, torch.bfloat16)
     )
     assert abs(full - half).mean() < 4
 

@@ -88,8 +88,16 @@ def seen(vae: vw.Autoencoder, scale: float = 1.0, **options: bool) -> Fog:
 def test_a_sound_vae_is_clear(name: str) -> None:
     found = fog(None, linear(name), linear(name).config.scaling_factor)
     assert found.verdict == "clear" and found.sentence.startswith("clear")
-    assert found.scale == pytest.approx(1, abs=1e-4) and found.shift == pytest.approx(0, abs=1e-4) and found.correlation is None
-    assert (found.contrast, found.saturation, found.psnr) == (found.fitting_contrast, found.fitting_saturation, found.fitting_psnr)
+    assert (
+        found.scale == pytest.approx(1, abs=1e-4)
+        and found.shift == pytest.approx(0, abs=1e-4)
+        and found.correlation is None
+    )
+    assert (found.contrast, found.saturation, found.psnr) == (
+        found.fitting_contrast,
+        found.fitting_saturation,
+        found.fitting_psnr,
+    )
     assert 0.8 < found.contrast < 1.05 and 0.8 < found.saturation < 1.05
     assert 0.6 < found.latents_std < 1.5
 
@@ -129,7 +137,10 @@ def test_a_wrong_scale_is_found_and_measured(vae: vw.Autoencoder, scale: float) 
     assert found.scale == pytest.approx(scale, rel=1e-3)
     assert found.latents_std == pytest.approx(right.latents_std / scale, rel=1e-3)
     assert found.sentence.startswith("foggy" if scale < 1 else "harsh")
-    assert f"{vae.config.scaling_factor:.5g}" in found.sentence and f"{vae.config.scaling_factor / scale:.5g}" in found.sentence
+    assert (
+        f"{vae.config.scaling_factor:.5g}" in found.sentence
+        and f"{vae.config.scaling_factor / scale:.5g}" in found.sentence
+    )
     if scale < 1:  # a linear decoder: contrast is lost in proportion, black is gray, and white is too
         assert found.contrast == pytest.approx(scale * found.fitting_contrast, rel=0.03)
         assert found.black > right.black + 5 and found.white < right.white - 5
@@ -250,7 +261,9 @@ def denoiser() -> dict[str, Tensor]:
     }
 
 
-def checkpoint(path: Path, vae: vw.Autoencoder | None = None, edit: dict[str, Tensor] | None = None, drop: str = "") -> Path:
+def checkpoint(
+    path: Path, vae: vw.Autoencoder | None = None, edit: dict[str, Tensor] | None = None, drop: str = ""
+) -> Path:
     """An SD 1 checkpoint with this VAE, of which tensors are replaced, and one is left out."""
     inside = {} if vae is None else stored_tensors(vae, "ldm") | (edit or {})
     tensors = {FIRST_STAGE + name: t.contiguous() for name, t in inside.items() if name != drop}
@@ -259,7 +272,9 @@ def checkpoint(path: Path, vae: vw.Autoencoder | None = None, edit: dict[str, Te
 
 
 def file_of(path: Path, vae: vw.Autoencoder, told: bool = True) -> Path:
-    save_file(stored_tensors(vae, "ldm"), path, metadata=native.config_metadata(vae.config) if told else {"format": "pt"})
+    save_file(
+        stored_tensors(vae, "ldm"), path, metadata=native.config_metadata(vae.config) if told else {"format": "pt"}
+    )
     return path
 
 
@@ -311,7 +326,10 @@ def test_files_alone_tell_less(tmp_path: Path, vae: vw.Autoencoder, sd_vae: vw.A
     found = match(full, [other, xl, untold, tiny], ())
     assert [c.verdict for c in found.candidates] == ["fits", "fits after fold", "fits", "fits"]
     assert found.picture is None and all(c.fog is None for c in found.candidates)
-    assert "does not say how they are scaled" in found.candidates[2].reasons[0] and found.candidates[2].scaling_factor is None
+    assert (
+        "does not say how they are scaled" in found.candidates[2].reasons[0]
+        and found.candidates[2].scaling_factor is None
+    )
     assert any("TAESD" in reason for reason in found.candidates[3].reasons)
 
 
@@ -351,7 +369,9 @@ def test_a_vae_of_another_shape_inside(tmp_path: Path) -> None:
     assert found.baked.state == "broken" and "latent_channels 4" in found.baked.reasons[0]
 
 
-def test_match_takes_images_of_a_folder(tmp_path: Path, sd_vae: vw.Autoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_match_takes_images_of_a_folder(
+    tmp_path: Path, sd_vae: vw.Autoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At most a few of them, from all over it."""
     folder = tmp_path / "pictures"
     folder.mkdir()

@@ -42,7 +42,10 @@ def test_a_diffusion_model_sees_the_same(name: str, convolutions: str, target: t
     vae = random_vae(config, torch.float64)
     before = {n: t.clone() for n, t in vae.state_dict().items()}
     folded = fold_to(vae, *target)
-    assert (folded.config.scaling_factor, folded.config.shift_factor, folded.config.normalization) == (*target, "scalar")
+    assert (folded.config.scaling_factor, folded.config.shift_factor, folded.config.normalization) == (
+        *target,
+        "scalar",
+    )
     assert folded.kl_config.post_quant_conv
     images = torch.rand(2, 3, 16, 24, dtype=torch.float64) * 2 - 1
     with torch.no_grad():

@@ -38,9 +38,15 @@ CARRIED = {
     "one-level": dataclasses.replace(TINY, channel_mult=(1,)),
     "four-levels": dataclasses.replace(TINY, channel_mult=(1, 2, 1, 3)),
     "channels": dataclasses.replace(TINY, in_channels=1, out_channels=4),
-    "measured": dataclasses.replace(TINY, latents_mean=(0.1, -0.2, 0.3, 1 / 3), latents_std=(1.0, 2.0, 3.0, 0.1), shift_factor=-0.7),
+    "measured": dataclasses.replace(
+        TINY, latents_mean=(0.1, -0.2, 0.3, 1 / 3), latents_std=(1.0, 2.0, 3.0, 0.1), shift_factor=-0.7
+    ),
     "per-channel": dataclasses.replace(
-        TINY, latents_mean=(0.1, -0.2, 0.3, 1 / 3), latents_std=(1.0, 2.0, 3.0, 0.1), normalization="channel", scaling_factor=0.5
+        TINY,
+        latents_mean=(0.1, -0.2, 0.3, 1 / 3),
+        latents_std=(1.0, 2.0, 3.0, 0.1),
+        normalization="channel",
+        scaling_factor=0.5,
     ),
 }
 """What all layouts can carry."""
@@ -200,7 +206,9 @@ def test_every_layout_gives_everything_back(name: str, layout: str, tmp_path: Pa
 @pytest.mark.parametrize("name", NOT_DIFFUSERS)
 def test_single_files_carry_what_diffusers_cannot(name: str, layout: str, tmp_path: Path) -> None:
     """Two widths and several heads survive native and LDM files; LDM's readers, who see one head, are warned of."""
-    said = pytest.warns(UserWarning, match=r"num_heads 2 \(1\)") if (name, layout) == ("heads", "ldm") else nullcontext()
+    said = (
+        pytest.warns(UserWarning, match=r"num_heads 2 \(1\)") if (name, layout) == ("heads", "ldm") else nullcontext()
+    )
     with said:
         vae, path = saved(tmp_path, NOT_DIFFUSERS[name][0], layout)
     assert_same(vw.load(path), vae)
@@ -241,7 +249,9 @@ def test_diffusers_modules_get_what_their_configuration_cannot_hold(name: str) -
         torch.testing.assert_close(theirs.decode(posterior.mean).sample, vae.decode(posterior.mean))
         plain = vw.build(TINY).eval().double()
         plain.load_state_dict(vae.state_dict())
-        assert not torch.allclose(plain.decode(posterior.mean), vae.decode(posterior.mean), rtol=1e-6)  # the setting counts
+        assert not torch.allclose(
+            plain.decode(posterior.mean), vae.decode(posterior.mean), rtol=1e-6
+        )  # the setting counts
 
 
 @pytest.mark.parametrize("name", NOT_DIFFUSERS)
@@ -415,18 +425,24 @@ def test_old_diffusers_attention_names(tmp_path: Path) -> None:
     with torch.no_grad():
         images = torch.rand(1, 3, 8, 8)
         expected = AutoencoderKL.from_pretrained(tmp_path).encode(images).latent_dist.mode()
-        torch.testing.assert_close(vw.load(tmp_path).encode(images).mode(), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+        torch.testing.assert_close(
+            vw.load(tmp_path).encode(images).mode(), expected, rtol=0, atol=1e-5 * expected.abs().max().item()
+        )
 
 
 def test_defaults_of_a_sparse_diffusers_config(tmp_path: Path) -> None:
     """What an old config.json leaves out has diffusers' defaults, as AutoencoderKL itself reads it."""
     reference = AutoencoderKL(
-        block_out_channels=[32, 64], down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2
+        block_out_channels=[32, 64],
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
     )
     reference.save_pretrained(tmp_path)
     description = tmp_path / "config.json"
     kept = ("_class_name", "block_out_channels", "down_block_types", "up_block_types")
-    description.write_text(json.dumps({key: value for key, value in json.loads(description.read_text()).items() if key in kept}))
+    description.write_text(
+        json.dumps({key: value for key, value in json.loads(description.read_text()).items() if key in kept})
+    )
     vae = vw.load(tmp_path)
     assert vae.config == AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1, scaling_factor=0.18215)
     assert vae.config.scaling_factor == reference.config.scaling_factor
@@ -468,7 +484,9 @@ def test_diffusers_reads_our_folder_without_a_word(name: str, tmp_path: Path, di
     with torch.no_grad():
         for model in (theirs, vw.to_diffusers(vae)):
             expected = model.encode(images).latent_dist
-            torch.testing.assert_close(vae.encode(images).mean, expected.mean, rtol=0, atol=1e-5 * expected.mean.abs().max().item())
+            torch.testing.assert_close(
+                vae.encode(images).mean, expected.mean, rtol=0, atol=1e-5 * expected.mean.abs().max().item()
+            )
             recon = model.decode(expected.mean).sample
             torch.testing.assert_close(vae.decode(expected.mean), recon, rtol=0, atol=1e-5 * recon.abs().max().item())
 
@@ -499,7 +517,9 @@ def test_config_json_wins_over_our_metadata(tmp_path: Path) -> None:
     """Someone who edits config.json is obeyed, and the measured statistics that it cannot hold stay."""
     vae, path = saved(tmp_path, CARRIED["measured"], "diffusers")
     description = path / "config.json"
-    description.write_text(json.dumps({**json.loads(description.read_text()), "scaling_factor": 0.9, "shift_factor": None}))
+    description.write_text(
+        json.dumps({**json.loads(description.read_text()), "scaling_factor": 0.9, "shift_factor": None})
+    )
     assert vw.load(path).config == dataclasses.replace(vae.config, scaling_factor=0.9, shift_factor=0.0)
 
 
@@ -586,7 +606,9 @@ def test_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     for layout in LAYOUTS:
         vw.save(random_vae(TINY), tmp_path / f"old-{layout}", layout)
     before = {path.name: content(path) for path in tmp_path.iterdir()}
-    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     errors = dict(line.split("\t") for line in result.stdout.splitlines())
     assert sorted(errors) == sorted(f"{age}-{layout}" for age in ("old", "new") for layout in LAYOUTS)
@@ -656,8 +678,12 @@ def empty(t: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("layout", "metadata"), CASES)
 @pytest.mark.parametrize("change", [grown, flat, empty])
-@pytest.mark.parametrize("where", ["encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight", "conv2.weight"])
-def test_wrong_shapes_are_named(layout: str, metadata: bool, where: str, change: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "where", ["encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight", "conv2.weight"]
+)
+def test_wrong_shapes_are_named(
+    layout: str, metadata: bool, where: str, change: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
     """A tensor of another shape is a FormatError in one line about the file, never a crash or a model that computes nonsense."""
     _, path = saved(tmp_path, FOREIGN["groups-32"], layout)
     name = next(name for name in sorted(load_file(weights_file(path))) if name.endswith(where))

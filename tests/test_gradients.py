@@ -31,7 +31,10 @@ def vae(name: str = "small-f8c4", **overrides: object) -> vw.Autoencoder:
     network = vw.build(name, **{**TINY, **overrides}).double().eval()
     for norm in network.modules():  # as they come, they hide what is multiplied by a weight of 1 or a bias of 0
         if isinstance(norm, GroupNorm):
-            norm.weight.data, norm.bias.data = 1 + 0.3 * torch.randn_like(norm.weight), 0.3 * torch.randn_like(norm.bias)
+            norm.weight.data, norm.bias.data = (
+                1 + 0.3 * torch.randn_like(norm.weight),
+                0.3 * torch.randn_like(norm.bias),
+            )
     return network
 
 
@@ -64,8 +67,16 @@ NETWORKS = {
         {"channel_mult": (1, 2, 3), "attention_factors": (2,), "mid_attention": True},
         (2, 4, 7, 3),
     ),
-    "one level, without 1x1 convolutions": (vae, {"channel_mult": (2,), "quant_conv": False, "post_quant_conv": False}, (1, 4, 9, 5)),
-    "wide enough for minimal filtering": (vae, {"channels": 64, "channel_mult": (1, 1), "mid_attention": False}, (2, 4, 9, 5)),
+    "one level, without 1x1 convolutions": (
+        vae,
+        {"channel_mult": (2,), "quant_conv": False, "post_quant_conv": False},
+        (1, 4, 9, 5),
+    ),
+    "wide enough for minimal filtering": (
+        vae,
+        {"channels": 64, "channel_mult": (1, 1), "mid_attention": False},
+        (2, 4, 9, 5),
+    ),
     "one pixel": (vae, {"mid_attention": True}, (1, 4, 1, 1)),
 }
 
@@ -86,7 +97,10 @@ def test_decoding_has_the_whole_pictures_gradients(network: str, rows: int) -> N
 def test_encoding_has_the_whole_pictures_gradients(network: str, rows: int) -> None:
     build, overrides, (n, _, h, w) = NETWORKS[network]
     v = build(**overrides)
-    part, images = nn.ModuleList([v.encoder, v.quant_conv]), random(n, 3, h * v.downsample_factor, w * v.downsample_factor)
+    part, images = (
+        nn.ModuleList([v.encoder, v.quant_conv]),
+        random(n, 3, h * v.downsample_factor, w * v.downsample_factor),
+    )
     found = gradients(lambda x: encode_with_gradient(v, x, rows), images, part)
     assert_equal(found, gradients(lambda x: v.quant_conv(v.encoder(x)), images, part))
 
@@ -100,7 +114,8 @@ def test_float32_is_as_exact_as_training() -> None:
     trained = gradients(v.train().decode, z.contiguous(memory_format=torch.channels_last), v.decoder)
     names = [name for name in exact if "key.bias" not in name]
     errors, usual = (
-        torch.stack([(g[name].double() - exact[name]).norm() / exact[name].norm() for name in names]) for g in (found, trained)
+        torch.stack([(g[name].double() - exact[name]).norm() / exact[name].norm() for name in names])
+        for g in (found, trained)
     )
     assert errors.max() <= 1e-5
     assert errors.mean() <= 2 * usual.mean()
@@ -113,7 +128,9 @@ def test_bfloat16_rounds_no_worse_than_autograd() -> None:
     v, z = v.bfloat16(), random(1, 4, 16, 12, dtype=torch.bfloat16)
     found = gradients(lambda z: decode_with_gradient(v, z, 8), z, v.decoder)
     usual = gradients(v.decode, z, v.decoder)
-    errors = [torch.stack([(g[k].double() - e).norm() / e.norm() for k, e in exact.items()]).mean() for g in (found, usual)]
+    errors = [
+        torch.stack([(g[k].double() - e).norm() / e.norm() for k, e in exact.items()]).mean() for g in (found, usual)
+    ]
     assert errors[0] <= 1.2 * errors[1]
     assert all(g.dtype == torch.bfloat16 for g in found.values())
 
@@ -124,14 +141,20 @@ def test_bfloat16_rounds_no_worse_than_autograd() -> None:
 def test_frozen_networks() -> None:
     """Latents alone (a frozen decoder), and images alone: nothing else gets a gradient."""
     v = vae(mid_attention=True).requires_grad_(False)
-    assert_equal(gradients(lambda z: decode_with_gradient(v, z, 4), random(1, 4, 5, 3), v), gradients(v.decode, random(1, 4, 5, 3), v))
+    assert_equal(
+        gradients(lambda z: decode_with_gradient(v, z, 4), random(1, 4, 5, 3), v),
+        gradients(v.decode, random(1, 4, 5, 3), v),
+    )
     x = random(1, 3, 24, 16)
-    assert_equal(gradients(lambda x: encode_with_gradient(v, x, 4), x, v), gradients(lambda x: v.quant_conv(v.encoder(x)), x, v))
+    assert_equal(
+        gradients(lambda x: encode_with_gradient(v, x, 4), x, v), gradients(lambda x: v.quant_conv(v.encoder(x)), x, v)
+    )
     assert all(p.grad is None for p in v.parameters())
 
 
 @pytest.mark.parametrize(
-    "trained", ["conv_out", "levels.2", "middle.attention", "norm1", "conv2", "conv_shortcut", "bias", "levels.0.upsample"]
+    "trained",
+    ["conv_out", "levels.2", "middle.attention", "norm1", "conv2", "conv_shortcut", "bias", "levels.0.upsample"],
 )
 def test_a_part_is_trained(trained: str) -> None:
     """Parameters that are frozen get no gradient, latents that need none get none, and the others' are right."""
@@ -150,7 +173,11 @@ def test_a_part_is_trained(trained: str) -> None:
 
 def test_nothing_is_computed_below_the_first_trained_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     segments, backward = [], Chain._segment_backward
-    monkeypatch.setattr(Chain, "_segment_backward", lambda self, segment, *rest: segments.append(segment) or backward(self, segment, *rest))
+    monkeypatch.setattr(
+        Chain,
+        "_segment_backward",
+        lambda self, segment, *rest: segments.append(segment) or backward(self, segment, *rest),
+    )
     v = vae().requires_grad_(False)
     v.decoder.levels[-1].requires_grad_(True)
     decode_with_gradient(v, random(1, 4, 4, 4), 8).sum().backward()
@@ -229,7 +256,9 @@ def test_a_fine_tuning_step_is_the_whole_networks() -> None:
 def test_through_the_autoencoder() -> None:
     """Encode, posterior, decode: both halves in one graph."""
     v, images = vae(), random(1, 3, 16, 24)
-    found = gradients(lambda x: decode_with_gradient(v, v.posterior(encode_with_gradient(v, x, 8)).mode(), 8), images, v)
+    found = gradients(
+        lambda x: decode_with_gradient(v, v.posterior(encode_with_gradient(v, x, 8)).mode(), 8), images, v
+    )
     assert_equal(found, gradients(lambda x: v(x)[0], images, v))
 
 
@@ -332,12 +361,18 @@ def test_transposes(rows: int) -> None:
 @pytest.mark.parametrize("channels", [3, 64])
 def test_a_convolutions_parameters(stage: type, channels: int) -> None:
     """Rows that are seen by two strips count once; filtered or not."""
-    conv = (nn.Conv2d(channels, channels, 3, stride=2) if stage is Halve else nn.Conv2d(channels, channels, 3, padding=1)).double()
+    conv = (
+        nn.Conv2d(channels, channels, 3, stride=2) if stage is Halve else nn.Conv2d(channels, channels, 3, padding=1)
+    ).double()
     x, part = random(2, channels, 10, 6), stage(conv)
     grad = random(*part.result(held(x)).shape)
     sums = Gradients([(conv, "weight"), (conv, "bias")])
     assert part.backward(held(x), held(grad), 4, sums, wanted=False) is None
-    seen = {Same: lambda x: x, Enlarge: lambda x: F.interpolate(x, scale_factor=2.0), Halve: lambda x: F.pad(x, (0, 1, 0, 1))}[stage](x)
+    seen = {
+        Same: lambda x: x,
+        Enlarge: lambda x: F.interpolate(x, scale_factor=2.0),
+        Halve: lambda x: F.pad(x, (0, 1, 0, 1)),
+    }[stage](x)
     with torch.enable_grad():
         expected = torch.autograd.grad(conv(seen), [conv.weight, conv.bias], grad)
     for name, e in zip(("weight", "bias"), expected, strict=True):

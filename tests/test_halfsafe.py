@@ -158,7 +158,9 @@ def test_ranges_are_those_of_the_layers() -> None:
     with torch.no_grad():
         for image in images:
             watched.decode(watched.encode(image[None]).mode())
-    assert set(ranges) == set(outs) | {f"{name}.logits" for name, m in vae.named_modules() if isinstance(m, SpatialAttention)}
+    assert set(ranges) == set(outs) | {
+        f"{name}.logits" for name, m in vae.named_modules() if isinstance(m, SpatialAttention)
+    }
     for name, tensors in outs.items():
         largest = [x.abs().max().item() for x in tensors]
         assert (ranges[name].max_abs, ranges[name].image) == (max(largest), int(np.argmax(largest)))
@@ -175,7 +177,12 @@ def test_ranges_are_those_of_the_layers() -> None:
 def test_ranges_stand_in_order_of_execution() -> None:
     names = [layer.name for layer in activation_ranges(random_vae(SMALL), photographs(random_vae(SMALL), 1))]
     assert names[:4] == ["encoder.conv_in", *(f"encoder.levels.0.blocks.0.{x}" for x in ("norm1", "conv1", "norm2"))]
-    assert names.index("encoder.conv_out") < names.index("quant_conv") < names.index("post_quant_conv") < names.index("decoder.conv_in")
+    assert (
+        names.index("encoder.conv_out")
+        < names.index("quant_conv")
+        < names.index("post_quant_conv")
+        < names.index("decoder.conv_in")
+    )
     assert names[-1] == "decoder.conv_out"
 
 
@@ -245,7 +252,12 @@ def test_emulated_arithmetic_is_as_far_off_as_pytorchs_own(name: str, dtype: tor
 
 def test_emulated_arithmetic_overflows_where_pytorchs_own_does() -> None:
     """The same pixels and latents are not finite, from the first layers to the last."""
-    for part in ("decoder.conv_in", "decoder.levels.1.blocks.1.conv2", "encoder.middle.attention.out", "encoder.conv_out"):
+    for part in (
+        "decoder.conv_in",
+        "decoder.levels.1.blocks.1.conv2",
+        "encoder.middle.attention.out",
+        "encoder.conv_out",
+    ):
         vae = random_vae(SMALL)
         vae.get_submodule(part).weight.mul_(1e5)
         images = photographs(vae, 1, 32)
@@ -293,12 +305,16 @@ def test_what_overflows_becomes_finite_and_stays_near(vae: Autoencoder) -> None:
     images = photographs(vae, 2, 32)
     repair = half_safe(vae, images)
     assert repair.needed and all(0 < scale < 1 and math.log2(scale).is_integer() for scale in repair.scales.values())
-    broken, exact, half = (repair.deviation(*x) for x in (("original", "float16"), ("repaired", "float32"), ("repaired", "float16")))
+    broken, exact, half = (
+        repair.deviation(*x) for x in (("original", "float16"), ("repaired", "float32"), ("repaired", "float16"))
+    )
     assert broken.images_broken >= 0.5 <= broken.latents_broken and math.isnan(broken.images_psnr)
     assert exact.images_max == exact.latents_max == 0 and exact.images_psnr == math.inf
     assert half.finite and half.images_psnr > 50 and half.latents_snr > 45
     reference = outputs(vae, images)
-    own = deviation(reference, outputs(copy.deepcopy(repair.autoencoder).half(), images, reference), "repaired", "float16")
+    own = deviation(
+        reference, outputs(copy.deepcopy(repair.autoencoder).half(), images, reference), "repaired", "float16"
+    )
     assert own.finite and own.images_psnr > 50 and own.latents_snr > 45
     assert not outputs(copy.deepcopy(vae).half(), images, reference)[0][1].isfinite().all()
 
@@ -318,10 +334,16 @@ def test_what_fits_is_left_alone() -> None:
     vae = random_vae(ATTENTIVE)
     repair = half_safe(vae, photographs(vae))
     assert not repair.needed and repair.scales == {"encoder": 1.0, "decoder": 1.0}
-    assert repair.autoencoder is not vae and same(state(vae), state(repair.autoencoder)) and repair.autoencoder.config == vae.config
+    assert (
+        repair.autoencoder is not vae
+        and same(state(vae), state(repair.autoencoder))
+        and repair.autoencoder.config == vae.config
+    )
     assert repair.before == repair.after
     assert {(d.weights, d.precision) for d in repair.deviations} == {("original", "float16"), ("original", "bfloat16")}
-    assert repair.deviation("original", "float16").images_psnr > repair.deviation("original", "bfloat16").images_psnr + 10
+    assert (
+        repair.deviation("original", "float16").images_psnr > repair.deviation("original", "bfloat16").images_psnr + 10
+    )
 
 
 @pytest.mark.parametrize(("half", "other"), [("encoder", "decoder"), ("decoder", "encoder")])
@@ -340,7 +362,11 @@ def test_repairing_twice_changes_nothing() -> None:
     """The second repair sees the first one's scale in the configuration and keeps it, weights and all."""
     first = half_safe(inflated(codec()), photographs(codec())).autoencoder
     second = half_safe(first, photographs(codec()))
-    assert not second.needed and second.autoencoder.config == first.config and same(state(first), state(second.autoencoder))
+    assert (
+        not second.needed
+        and second.autoencoder.config == first.config
+        and same(state(first), state(second.autoencoder))
+    )
     assert second.deviation("original, fixed eps", "float32").finite
     assert first.config.decoder_scale < UP
 
@@ -381,7 +407,9 @@ def test_a_repaired_file_is_read_as_repaired(tmp_path: Path) -> None:
     images = photographs(codec())
     expected, actual = outputs(repair.autoencoder, images), outputs(loaded, images)
     assert loaded.config == repair.autoencoder.config
-    assert all((a - b).abs().max() < 1e-4 for x, y in zip(expected, actual, strict=True) for a, b in zip(x, y, strict=True))
+    assert all(
+        (a - b).abs().max() < 1e-4 for x, y in zip(expected, actual, strict=True) for a, b in zip(x, y, strict=True)
+    )
 
 
 def test_flux2_and_its_statistics_survive() -> None:
@@ -454,7 +482,8 @@ def test_a_result_that_misses_the_limit_is_refused() -> None:
     """In one line that says how far it comes, why, and what else there is."""
     vae = inflated(random_vae(SMALL))
     with pytest.raises(
-        vw.ConfigError, match=r"^[^\n]*activations at 1/\d+, the \w+ is at \d+\.\d dB [^\n]*less than 150[^\n]*bfloat16[^\n]*$"
+        vw.ConfigError,
+        match=r"^[^\n]*activations at 1/\d+, the \w+ is at \d+\.\d dB [^\n]*less than 150[^\n]*bfloat16[^\n]*$",
     ):
         half_safe(vae, photographs(vae, 1), limit=150.0)
 
@@ -489,14 +518,20 @@ def test_headroom_is_at_least_one(headroom: float) -> None:
 
 # TAESD
 
-TINY = TinyConfig(encoder_widths=(8,) * 4, decoder_widths=(8,) * 4, encoder_blocks=(1,) * 4, decoder_blocks=(1,) * 4, mid_pool=True)
+TINY = TinyConfig(
+    encoder_widths=(8,) * 4, decoder_widths=(8,) * 4, encoder_blocks=(1,) * 4, decoder_blocks=(1,) * 4, mid_pool=True
+)
 
 
 def test_a_taesd_needs_no_repair() -> None:
     """It is measured, and nothing can or must be scaled."""
     vae = random_vae(TINY)
     repair = half_safe(vae, photographs(vae))
-    assert not repair.needed and not any(layer.scalable for layer in repair.before) and same(state(vae), state(repair.autoencoder))
+    assert (
+        not repair.needed
+        and not any(layer.scalable for layer in repair.before)
+        and same(state(vae), state(repair.autoencoder))
+    )
     assert any("nothing to repair" in sentence for sentence in repair.sentences())
     assert repair.deviation("original", "float16").images_psnr > 40
 

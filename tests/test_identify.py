@@ -60,7 +60,9 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | 
     return path
 
 
-def sparse(path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: dict[str, str] | None = None, odd: int = 4) -> Path:
+def sparse(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: dict[str, str] | None = None, odd: int = 4
+) -> Path:
     """A safetensors file of zeros that takes no room on the disk; its tensors begin `odd` bytes off a multiple of four."""
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     end = 0
@@ -89,7 +91,11 @@ def verdict(path: Path, application: str) -> Support:
 
 def comfyui_names(shapes: Shapes) -> Shapes:
     """ComfyUI's translation of diffusers' names, which knows four levels of up to two blocks, and three in the decoder."""
-    table = [("nin_shortcut", "conv_shortcut"), ("norm_out", "conv_norm_out"), ("mid.attn_1.", "mid_block.attentions.0.")]
+    table = [
+        ("nin_shortcut", "conv_shortcut"),
+        ("norm_out", "conv_norm_out"),
+        ("mid.attn_1.", "mid_block.attentions.0."),
+    ]
     for i in range(4):
         table += [(f"encoder.down.{i}.block.{j}.", f"encoder.down_blocks.{i}.resnets.{j}.") for j in range(2)]
         if i < 3:
@@ -99,7 +105,13 @@ def comfyui_names(shapes: Shapes) -> Shapes:
             ]
         table += [(f"decoder.up.{3 - i}.block.{j}.", f"decoder.up_blocks.{i}.resnets.{j}.") for j in range(3)]
     table += [(f"mid.block_{i + 1}.", f"mid_block.resnets.{i}.") for i in range(2)]
-    attention = [("norm.", "group_norm."), ("q.", "to_q."), ("k.", "to_k."), ("v.", "to_v."), ("proj_out.", "to_out.0.")]
+    attention = [
+        ("norm.", "group_norm."),
+        ("q.", "to_q."),
+        ("k.", "to_k."),
+        ("v.", "to_v."),
+        ("proj_out.", "to_out.0."),
+    ]
     attention += [("q.", "query."), ("k.", "key."), ("v.", "value."), ("proj_out.", "proj_attn.")]
     found = {}
     for original, shape in shapes.items():
@@ -122,9 +134,14 @@ def sd_network(mult: tuple[int, ...], c: int, quantized: bool, decoder_channels:
                 down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n,
                 use_quant_conv=quantized, use_post_quant_conv=quantized,
             )  # fmt: skip
-        named = comfyui_names({name: tuple(t.shape) for name, t in vae.state_dict().items() if name.startswith(prefixes)})
+        named = comfyui_names(
+            {name: tuple(t.shape) for name, t in vae.state_dict().items() if name.startswith(prefixes)}
+        )
         shift = 4 - n  # the table counts from the fourth level
-        return {re.sub(r"^decoder\.up\.(\d)", lambda m: f"decoder.up.{int(m[1]) - shift}", name): s for name, s in named.items()}
+        return {
+            re.sub(r"^decoder\.up\.(\d)", lambda m: f"decoder.up.{int(m[1]) - shift}", name): s
+            for name, s in named.items()
+        }
 
     return half(128, ("encoder", "quant", "post")) | half(decoder_channels, ("decoder",))
 
@@ -139,7 +156,9 @@ def comfyui_loads(shapes: Shapes) -> str:
     if "encoder.down.2.downsample.conv.weight" not in shapes and "decoder.up.3.upsample.conv.weight" not in shapes:
         mult = mult[:3]
     width, c = shapes["decoder.conv_in.weight"][:2]
-    shapes = {re.sub(r"^(de|en)coder\.(post_)?quant_conv", r"\2quant_conv", name): shape for name, shape in shapes.items()}
+    shapes = {
+        re.sub(r"^(de|en)coder\.(post_)?quant_conv", r"\2quant_conv", name): shape for name, shape in shapes.items()
+    }
     if (width // mult[-1]) % 32 or not width // mult[-1]:
         return "no"
     network = sd_network(mult, c, "post_quant_conv.weight" in shapes, width // mult[-1])
@@ -147,13 +166,17 @@ def comfyui_loads(shapes: Shapes) -> str:
         network = network | {"bn.running_mean": (4 * c,), "bn.running_var": (4 * c,), "bn.num_batches_tracked": ()}
     if any(network[name] != shape for name, shape in shapes.items() if name in network):
         return "no"
-    return "yes" if network.keys() - {"bn.num_batches_tracked"} == shapes.keys() - {"bn.num_batches_tracked"} else "wrong"
+    return (
+        "yes" if network.keys() - {"bn.num_batches_tracked"} == shapes.keys() - {"bn.num_batches_tracked"} else "wrong"
+    )
 
 
 def webui_loads(shapes: Shapes) -> str:
     """A1111: the model's own network, strictly, without what begins with loss."""
     kept = {
-        name: shape for name, shape in shapes.items() if name[:4] != "loss" and name not in ("model_ema.decay", "model_ema.num_updates")
+        name: shape
+        for name, shape in shapes.items()
+        if name[:4] != "loss" and name not in ("model_ema.decay", "model_ema.num_updates")
     }
     networks = (sd_network((1, 2, 4, 4), 4, True), sd_network((1, 2, 4, 4), 16, False))
     return "yes" if kept in networks else "no"
@@ -247,7 +270,9 @@ ASSUMED: dict[str, tuple[AutoencoderConfig, str]] = {
     "scaling": (dataclasses.replace(SD1, scaling_factor=0.5), "vaeworks fold SRC DST --for sd1|sdxl"),
     "shift": (dataclasses.replace(SD1, shift_factor=0.3), "shift_factor 0.3"),
     "channels": (
-        dataclasses.replace(SD1, normalization="channel", latents_mean=(0.1, 0.2, 0.3, 0.4), latents_std=(1.0, 2.0, 3.0, 4.0)),
+        dataclasses.replace(
+            SD1, normalization="channel", latents_mean=(0.1, 0.2, 0.3, 0.4), latents_std=(1.0, 2.0, 3.0, 4.0)
+        ),
         "latents_mean",
     ),
     "sixteen": (dataclasses.replace(MODELS["sd3"], scaling_factor=1.0), "scaling_factor 1.5305, shift_factor 0.0609"),
@@ -312,9 +337,12 @@ def test_no_conversion_is_recommended_that_does_not_help(tmp_path: Path) -> None
     """Where the network itself is another, every layout's answer says so, and converting is recommended where it mends."""
     for name in ("small", "own-widths", "rgba", "c64", "no-middle", "one-block"):
         for layout in ("native", "ldm", "diffusers"):
-            found = support(locate(sparse(tmp_path / f"{name}-{layout}.safetensors", stored_shapes(CONFIGS[name], layout))))
+            found = support(
+                locate(sparse(tmp_path / f"{name}-{layout}.safetensors", stored_shapes(CONFIGS[name], layout)))
+            )
             assert all(
-                "no conversion changes that" in found[app].why and "vaeworks convert" not in found[app].why for app in (WEBUI, COMFYUI)
+                "no conversion changes that" in found[app].why and "vaeworks convert" not in found[app].why
+                for app in (WEBUI, COMFYUI)
             )
     upscaler = support(locate(sparse(tmp_path / "x4.safetensors", stored_shapes(CONFIGS["x4-upscaler"], "diffusers"))))
     assert upscaler[COMFYUI].loads == "no" and "vaeworks convert" in upscaler[COMFYUI].why
@@ -420,7 +448,9 @@ def test_diffusers_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert loads_equal(lambda: AutoencoderKL.from_pretrained(folder, variant="fp16"), vae) == "yes"
 
 
-@pytest.mark.parametrize(("change", "loads"), [({}, "yes"), ({"padding_mode": "reflect"}, "wrong"), ({"norm_eps": 1e-2}, "wrong")])
+@pytest.mark.parametrize(
+    ("change", "loads"), [({}, "yes"), ({"padding_mode": "reflect"}, "wrong"), ({"norm_eps": 1e-2}, "wrong")]
+)
 @pytest.mark.filterwarnings("ignore:layout 'diffusers' has no place")
 def test_what_diffusers_does_not_know(change: dict, loads: str, tmp_path: Path) -> None:
     """Padding and epsilon are lost on diffusers, and its pictures differ."""
@@ -446,7 +476,8 @@ def test_pipelines_that_do_not_look_at_shift_and_mean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "diffusers", "comfyui"), [("taesd", "yes", "yes"), ("taesd3", "yes", "yes"), ("taef2", "no", "yes"), ("taesana", "no", "no")]
+    ("name", "diffusers", "comfyui"),
+    [("taesd", "yes", "yes"), ("taesd3", "yes", "yes"), ("taef2", "no", "yes"), ("taesana", "no", "no")],
 )
 def test_taesd(name: str, diffusers: str, comfyui: str, tmp_path: Path) -> None:
     """ComfyUI takes a pair, whose name tells it the scale; diffusers its own folder, where its class has the architecture."""
@@ -480,11 +511,18 @@ def everywhere(vae: vw.Autoencoder, folder: Path) -> dict[str, Path]:
     denoiser = {name: torch.zeros(shape) for name, shape in DENOISER.items()}
     write(folder / "baked.safetensors", {**denoiser, **{f"first_stage_model.{n}": t for n, t in ldm.items()}})
     write(folder / "backward.safetensors", dict(reversed(ldm.items())))
-    write(folder / "flat.safetensors", {n: t.flatten(1) if ".attn_1." in n and t.ndim == 4 else t for n, t in ldm.items()})
+    write(
+        folder / "flat.safetensors", {n: t.flatten(1) if ".attn_1." in n and t.ndim == 4 else t for n, t in ldm.items()}
+    )
     write(folder / "double.safetensors", {n: t.double() for n, t in ldm.items()})
     write(folder / "leftovers.safetensors", {**ldm, "loss.logvar": torch.ones(1)})
     torch.save(
-        {"state_dict": {n: t.transpose(0, 1).contiguous().transpose(0, 1) if t.ndim > 1 else t for n, t in ldm.items()}}, folder / "p.ckpt"
+        {
+            "state_dict": {
+                n: t.transpose(0, 1).contiguous().transpose(0, 1) if t.ndim > 1 else t for n, t in ldm.items()
+            }
+        },
+        folder / "p.ckpt",
     )
     return {p.name: p for p in folder.iterdir()}
 
@@ -502,7 +540,12 @@ def test_the_same_weights_have_one_hash(tmp_path: Path) -> None:
 def test_taesd_has_one_hash_too(tmp_path: Path) -> None:
     """A pair, both halves in a file, diffusers' folder and our own layout are the same."""
     vae = random_vae(TinyConfig())
-    for layout, name in (("taesd", "pair"), ("taesd", "both.safetensors"), ("diffusers", "folder"), ("native", "ours.safetensors")):
+    for layout, name in (
+        ("taesd", "pair"),
+        ("taesd", "both.safetensors"),
+        ("diffusers", "folder"),
+        ("native", "ours.safetensors"),
+    ):
         vw.save(vae, tmp_path / name, layout)  # type: ignore[arg-type]
     assert len({content_hash(locate(path)) for path in tmp_path.iterdir()}) == 1
 
@@ -619,7 +662,9 @@ def test_families_in_words(name: str) -> None:
     words = FAMILIES.get(name) or FAMILIES[{"sd2": "sd1", "sdxl": "sd1", "ldm-f8": "sd1", "flux1": "sd3"}[name]]
     config = MODELS[name]
     assert family_in_words(config) == words
-    explicit = dataclasses.replace(config, norm_eps=1e-5, decoder_channels=config.channels, decoder_channel_mult=config.channel_mult)
+    explicit = dataclasses.replace(
+        config, norm_eps=1e-5, decoder_channels=config.channels, decoder_channel_mult=config.channel_mult
+    )
     assert family_in_words(explicit) == words
     assert family_in_words(dataclasses.replace(config, num_res_blocks=5)) == f"KL {config.name}, own widths"
 
@@ -668,18 +713,29 @@ def test_a_checkpoint_of_seven_gigabytes_is_not_read(tmp_path: Path, monkeypatch
 def test_identifying_needs_no_pytorch() -> None:
     """Importing it would take longer than everything else together."""
     code = "import sys, vaeworks.formats.identify; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "False"
+    )
 
 
 def test_identity_for_people(tmp_path: Path) -> None:
     """Rows of text for every kind of file, none of them empty."""
-    for name, config in (("sd1", SD1), ("flux1", MODELS["flux1"]), ("flux2", MODELS["flux2"]), ("f16", MODELS["ldm-f16"])):
+    for name, config in (
+        ("sd1", SD1),
+        ("flux1", MODELS["flux1"]),
+        ("flux2", MODELS["flux2"]),
+        ("f16", MODELS["ldm-f16"]),
+    ):
         rows = dict(identify(sparse(tmp_path / f"{name}.safetensors", stored_shapes(config, "ldm"))).rows())
         assert all(rows.values())
         assert rows["family"] == family_in_words(config) and config.name in rows["latents"]
     assert dict(identify(tmp_path / "flux1.safetensors").rows())["normalization"].startswith("(latents - 0.") is True
     assert "at 1/16" in dict(identify(tmp_path / "f16.safetensors").rows())["attention"]
-    baked = sparse(tmp_path / "baked.safetensors", DENOISER | {f"first_stage_model.{n}": s for n, s in stored_shapes(SD1, "ldm").items()})
+    baked = sparse(
+        tmp_path / "baked.safetensors",
+        DENOISER | {f"first_stage_model.{n}": s for n, s in stored_shapes(SD1, "ldm").items()},
+    )
     assert dict(identify(baked).rows())["baked"] == "in a checkpoint of SD 1, under first_stage_model."
 
 

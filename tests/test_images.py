@@ -59,7 +59,9 @@ def test_exif_orientation(orientation: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
-@pytest.mark.parametrize("exif", [b"nonsense", b"MM\x00*", b"MM\x00*\x00\x00\x00\x08\x00\x09\x01\x12"], ids=["text", "cut", "short"])
+@pytest.mark.parametrize(
+    "exif", [b"nonsense", b"MM\x00*", b"MM\x00*\x00\x00\x00\x08\x00\x09\x01\x12"], ids=["text", "cut", "short"]
+)
 def test_broken_exif_does_not_hide_the_pixels(exif: bytes, kind: str) -> None:
     """Where the metadata cannot be read, the image is taken as it is stored."""
     source = saved(Image.new("RGB", (6, 4), (9, 9, 9)), kind, exif=b"Exif\x00\x00" + exif)
@@ -84,7 +86,10 @@ def test_jpeg_is_near() -> None:
     """A JPEG of the best quality deviates by a few grey levels only."""
     smooth = np.add.outer(np.arange(64), np.arange(48))[..., None] * np.array([1.0, 2.0, 0.5])
     stored = smooth.astype(np.uint8)
-    assert np.abs(pixels(saved(Image.fromarray(stored), "JPEG", quality=100, subsampling=0)).astype(int) - stored).max() <= 4
+    assert (
+        np.abs(pixels(saved(Image.fromarray(stored), "JPEG", quality=100, subsampling=0)).astype(int) - stored).max()
+        <= 4
+    )
 
 
 def test_gray_and_colour_convert_into_each_other() -> None:
@@ -103,7 +108,9 @@ def test_palette() -> None:
     assert pixels(saved(image)).tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
     for kind in ("PNG", "GIF"):
         assert pixels(saved(image, kind, transparency=1)).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 255]]]
-    assert pixels(saved(image, transparency=bytes([255, 0, 128]))).tolist() == [[[255, 0, 0], [255, 255, 255], [127, 127, 255]]]
+    assert pixels(saved(image, transparency=bytes([255, 0, 128]))).tolist() == [
+        [[255, 0, 0], [255, 255, 255], [127, 127, 255]]
+    ]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
@@ -168,7 +175,9 @@ def test_one_bit() -> None:
 def test_animations_give_their_first_frame(kind: str) -> None:
     """Of several frames the first one is read."""
     frames = [Image.new("RGB", (5, 3), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
-    source = saved(frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {}))
+    source = saved(
+        frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
+    )
     with Image.open(io.BytesIO(source)) as check:
         assert check.n_frames == 3
     assert np.array_equal(pixels(source), np.broadcast_to([255, 0, 0], (3, 5, 3)))

@@ -20,7 +20,11 @@ from vaeworks.models.init import linear_init_
 SMALL = MODELS["small-f8c16"]
 
 CONFIGS = {
-    **{name: dataclasses.replace(config, channels=32, norm_groups=8) for name, config in MODELS.items() if not name.startswith("small")},
+    **{
+        name: dataclasses.replace(config, channels=32, norm_groups=8)
+        for name, config in MODELS.items()
+        if not name.startswith("small")
+    },
     **{name: config for name, config in MODELS.items() if name.startswith("small")},
     "gray": dataclasses.replace(SMALL, in_channels=1, out_channels=1),
     "one level": dataclasses.replace(SMALL, channel_mult=(1,)),
@@ -84,7 +88,10 @@ def open_image_of(image: torch.Tensor):
 def test_more_latent_channels_keep_more() -> None:
     """The strongest bands come first: PSNR of the start grows with c."""
     image = photo()
-    figures = [psnr(image, reconstruct_uint8(started(dataclasses.replace(SMALL, latent_channels=c)).eval(), image)) for c in (1, 4, 16)]
+    figures = [
+        psnr(image, reconstruct_uint8(started(dataclasses.replace(SMALL, latent_channels=c)).eval(), image))
+        for c in (1, 4, 16)
+    ]
     assert figures == sorted(figures)
 
 

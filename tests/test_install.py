@@ -61,7 +61,9 @@ def comfyui_vaes(models: Path) -> dict[str, list[Path]]:
     offered = {p.name: [p] for p in sorted((models / "vae").rglob("*")) if p.suffix in endings}
     approx = sorted(p for p in (models / "vae_approx").glob("*") if p.suffix in endings)
     for name in ("taesd", "taesdxl", "taesd3", "taef1", "taef2"):
-        halves = [next((p for p in approx if p.name.startswith(f"{name}_{half}.")), None) for half in ("encoder", "decoder")]
+        halves = [
+            next((p for p in approx if p.name.startswith(f"{name}_{half}.")), None) for half in ("encoder", "decoder")
+        ]
         if all(halves):
             offered[name] = [p for p in halves if p is not None]
     return offered
@@ -75,7 +77,8 @@ def shapes_of(config: AutoencoderConfig) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         state = vw.build(config).state_dict()
     return {
-        layout_name(name, "ldm", config): (*t.shape, 1, 1) if is_attention_matrix(name) else tuple(t.shape) for name, t in state.items()
+        layout_name(name, "ldm", config): (*t.shape, 1, 1) if is_attention_matrix(name) else tuple(t.shape)
+        for name, t in state.items()
     }
 
 
@@ -256,7 +259,9 @@ def test_a_scale_of_its_own_asks_for_the_checkpoint(comfyui: Path, tmp_path: Pat
         install(own, "comfyui", comfyui)
     full = checkpoint(comfyui / "models" / "checkpoints" / "model.safetensors")
     done = install(own, "comfyui", comfyui, checkpoint=full)
-    assert any("folded" in note for note in done.notes) and comfyui_vaes(comfyui / "models")["own.safetensors"] == [Path(done.path)]
+    assert any("folded" in note for note in done.notes) and comfyui_vaes(comfyui / "models")["own.safetensors"] == [
+        Path(done.path)
+    ]
     assert load(done.path).config.scaling_factor == 0.18215 and load(done.path).config.shift_factor == 0
 
 
@@ -293,11 +298,21 @@ def test_what_applications_assume_is_said(comfyui: Path, tmp_path: Path) -> None
     assert load(done.path).config == dataclasses.replace(SD1, padding_mode="reflect", decoder_scale=0.125)
 
 
-SMALL = AutoencoderConfig(channels=8, channel_mult=(1, 1, 1, 2), num_res_blocks=1, norm_groups=4, scaling_factor=0.18215)
+SMALL = AutoencoderConfig(
+    channels=8, channel_mult=(1, 1, 1, 2), num_res_blocks=1, norm_groups=4, scaling_factor=0.18215
+)
 UNLOADABLE = {
     "widths": (SMALL, ("webui", "comfyui"), "widths 8, 8, 8, 16"),
-    "fewer blocks": (dataclasses.replace(SD1, channel_mult=(1, 1, 1, 1), num_res_blocks=1), ("webui", "comfyui"), "SD's network"),
-    "flux2": (dataclasses.replace(SMALL, latent_channels=32, normalization="batchnorm", latents_patch=2), ("webui",), r"Flux\.2"),
+    "fewer blocks": (
+        dataclasses.replace(SD1, channel_mult=(1, 1, 1, 1), num_res_blocks=1),
+        ("webui", "comfyui"),
+        "SD's network",
+    ),
+    "flux2": (
+        dataclasses.replace(SMALL, latent_channels=32, normalization="batchnorm", latents_patch=2),
+        ("webui",),
+        r"Flux\.2",
+    ),
 }
 
 
@@ -375,7 +390,9 @@ def test_comfyui_knows_a_taesd_by_name(comfyui: Path, tmp_path: Path, context: i
 def test_a_taesds_own_name_tells(comfyui: Path, tmp_path: Path) -> None:
     done = install(tiny_file(tmp_path / "taesdxl.safetensors"), "comfyui", comfyui)
     assert Path(done.path).name == "taesdxl_encoder.safetensors"
-    done = install(tiny_file(tmp_path / "any.safetensors", TinyConfig(latent_channels=16)), "comfyui", comfyui, name="taesd3")
+    done = install(
+        tiny_file(tmp_path / "any.safetensors", TinyConfig(latent_channels=16)), "comfyui", comfyui, name="taesd3"
+    )
     assert Path(done.path).name == "taesd3_encoder.safetensors"
 
 

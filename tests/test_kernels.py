@@ -67,7 +67,9 @@ def test_triton_doubles_bit_for_bit(interpreted: dict[str, dict[str, float]]) ->
 def test_kernels_compile_for_gpus(tmp_path: Path) -> None:
     """Triton makes machine code of every kernel, type and width, though no GPU is here: the interpreter takes what it would not."""
     sizes = cases("compile", TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
-    assert sizes.keys() == {"stretches", "merged", "normalized", "doubled"} and all(min(found) > 1000 for found in sizes.values())
+    assert sizes.keys() == {"stretches", "merged", "normalized", "doubled"} and all(
+        min(found) > 1000 for found in sizes.values()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
@@ -113,7 +115,9 @@ def test_a_wanted_gradient_is_the_plain_formulas(monkeypatch: pytest.MonkeyPatch
     with torch.inference_mode():
         assert choice.suits(x, nn.Parameter(torch.ones(64)))
     leaf = x.double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda t: group_norm_silu(t, norm_for(64, torch.float64)), leaf[:, :, :1, :2].detach().requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda t: group_norm_silu(t, norm_for(64, torch.float64)), leaf[:, :, :1, :2].detach().requires_grad_()
+    )
 
 
 def test_no_triton_no_import(monkeypatch: pytest.MonkeyPatch) -> None:

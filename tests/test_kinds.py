@@ -85,26 +85,46 @@ def test_vaes_that_are_not_supported_have_a_name(name: str) -> None:
 
 def test_every_autoencoder_class_of_diffusers_is_ours_or_known() -> None:
     """No class of diffusers' with Autoencoder or VAE in its name is left without words, and only ours have none."""
-    names = [name for name in dir(diffusers) if re.search(r"Autoencoder|VAE|VQModel", name) and isinstance(getattr(diffusers, name), type)]
-    assert {name for name in names if unsupported_class(name) is None} == {"AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny"}
+    names = [
+        name
+        for name in dir(diffusers)
+        if re.search(r"Autoencoder|VAE|VQModel", name) and isinstance(getattr(diffusers, name), type)
+    ]
+    assert {name for name in names if unsupported_class(name) is None} == {
+        "AutoencoderKL",
+        "AutoencoderKLFlux2",
+        "AutoencoderTiny",
+    }
 
 
 ORIGINALS: dict[str, Shapes] = {
-    "Wan 2.1 or Qwen-Image": {"decoder.middle.0.residual.0.gamma": (384, 1, 1, 1), "decoder.head.0.gamma": (96, 1, 1, 1)},
+    "Wan 2.1 or Qwen-Image": {
+        "decoder.middle.0.residual.0.gamma": (384, 1, 1, 1),
+        "decoder.head.0.gamma": (96, 1, 1, 1),
+    },
     "Wan 2.2": {
         "decoder.middle.0.residual.0.gamma": (1024, 1, 1, 1),
         "decoder.upsamples.0.upsamples.0.residual.2.weight": (1024, 1024, 3, 3, 3),
     },
     "Stable Video Diffusion": {"decoder.up.0.block.0.norm1.weight": (128,), "decoder.mid.block_1.mix_factor": (1,)},
-    "HunyuanVideo": {"decoder.conv_in.conv.weight": (512, 16, 3, 3, 3), "decoder.up.0.block.0.conv1.conv.weight": (128, 256, 3, 3, 3)},
+    "HunyuanVideo": {
+        "decoder.conv_in.conv.weight": (512, 16, 3, 3, 3),
+        "decoder.up.0.block.0.conv1.conv.weight": (128, 256, 3, 3, 3),
+    },
     "HunyuanImage 2.1": {
         "decoder.up.0.block.0.norm1.weight": (1024,),
         "decoder.conv_in.weight": (1024, 64, 3, 3),
         "encoder.down.0.downsample.conv.weight": (64, 128, 3, 3),
     },
-    "HunyuanImage's refiner": {"decoder.up.0.block.0.norm1.weight": (1024,), "decoder.conv_in.weight": (1024, 32, 3, 3, 3)},
+    "HunyuanImage's refiner": {
+        "decoder.up.0.block.0.norm1.weight": (1024,),
+        "decoder.conv_in.weight": (1024, 32, 3, 3, 3),
+    },
     "a video VAE": {"decoder.up.0.block.0.norm1.weight": (512,), "decoder.conv_in.weight": (512, 4, 3, 3, 3)},
-    "an audio VAE (its convolutions": {"decoder.up.0.block.0.norm1.weight": (512,), "decoder.conv_in.weight": (512, 20, 3)},
+    "an audio VAE (its convolutions": {
+        "decoder.up.0.block.0.norm1.weight": (512,),
+        "decoder.conv_in.weight": (512, 20, 3),
+    },
     "LTX-Video": {"decoder.up_blocks.0.res_blocks.0.conv1.conv.weight": (1024, 1024, 3, 3, 3)},
     "Mochi": {"blocks.2.blocks.3.stack.5.weight": (256, 256, 3, 3, 3)},
     "Cosmos": {"decoder.unpatcher3d.wavelets": (2,), "decoder.conv_in.0.conv3d.weight": (512, 16, 1, 3, 3)},
@@ -133,15 +153,21 @@ LORAS: dict[str, Shapes] = {
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight": (4, 768),
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_up.weight": (320, 4),
     },
-    "a LoRA (for an SD 2 U-Net)": {"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight": (8, 1024)},
+    "a LoRA (for an SD 2 U-Net)": {
+        "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight": (8, 1024)
+    },
     "a LoRA (for an SDXL U-Net)": {
         "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 1280),
         "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_k.lora_down.weight": (4, 640),
     },
-    "a LoRA (for the U-Net of SDXL's refiner)": {"lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight": (4, 1280)},
+    "a LoRA (for the U-Net of SDXL's refiner)": {
+        "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight": (4, 1280)
+    },
     "a LoRA (for Flux)": {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (16, 3072)},
     "a LoRA (for Flux.2)": {"transformer.double_stream_modulation_img.linear.lora_A.weight": (16, 6144)},
-    "a LoRA (for SD 3 or a model like it)": {"transformer.transformer_blocks.0.attn.add_k_proj.lora_A.weight": (16, 1536)},
+    "a LoRA (for SD 3 or a model like it)": {
+        "transformer.transformer_blocks.0.attn.add_k_proj.lora_A.weight": (16, 1536)
+    },
     "a LoRA (for a U-Net)": {"unet.down_blocks.0.attentions.0.proj_in.lora.down.weight": (4, 320)},
     "a LoRA (for a text encoder)": {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 768)},
     "a LyCORIS/LoHa (for a U-Net)": {"lora_unet_down_blocks_0_attentions_0_proj_in.hada_w1_a": (320, 4)},
@@ -187,7 +213,10 @@ DENOISERS: dict[str, tuple[str, Shapes]] = {
     "refiner": ("sdxl-refiner", ldm_unet(1280, first="input_blocks.4.1", label_emb__0__0__weight=(1536, 2560))),
     "upscaler": ("sd-x4-upscaler", ldm_unet(1024, 7, first="input_blocks.2.1")),
     "svd": ("svd", ldm_unet(1024, 8, input_blocks__1__1__time_stack__0__attn1__to_q__weight=(320, 320))),
-    "sd3": ("sd3", {"joint_blocks.0.context_block.attn.qkv.weight": (4608, 1536), "x_embedder.proj.weight": (1536, 16, 2, 2)}),
+    "sd3": (
+        "sd3",
+        {"joint_blocks.0.context_block.attn.qkv.weight": (4608, 1536), "x_embedder.proj.weight": (1536, 16, 2, 2)},
+    ),
     "flux1": ("flux1", {"double_blocks.0.img_attn.norm.key_norm.scale": (128,), "img_in.weight": (3072, 64)}),
     "flux1-depth": ("flux1", {"double_blocks.0.img_attn.norm.key_norm.scale": (128,), "img_in.weight": (3072, 128)}),
     "flux2": (
@@ -273,7 +302,13 @@ def test_inpainting_shows_in_the_first_layer() -> None:
 def test_where_a_checkpoint_keeps_its_vae() -> None:
     """SD's under first_stage_model., what ComfyUI packaged later under vae.; Playground's is known by its edm_mean."""
     prefix = "model.diffusion_model."
-    expected = {"sd1": "first_stage_model.", "sdxl": "first_stage_model.", "sd3": "first_stage_model.", "flux1": "vae.", "flux2": "vae."}
+    expected = {
+        "sd1": "first_stage_model.",
+        "sdxl": "first_stage_model.",
+        "sd3": "first_stage_model.",
+        "flux1": "vae.",
+        "flux2": "vae.",
+    }
     for case, vae_prefix in expected.items():
         family = checkpoint_family(entries(DENOISERS[case][1], prefix))
         assert family is not None and family.vae_prefix == vae_prefix
@@ -283,7 +318,9 @@ def test_where_a_checkpoint_keeps_its_vae() -> None:
 
 def test_a_stripped_checkpoint_is_no_bare_denoiser() -> None:
     """With text encoders beside the denoiser, the answer speaks of a checkpoint in which the VAE is missing."""
-    parts = entries(ldm_unet(768), "model.diffusion_model.") | entries({"cond_stage_model.transformer.text_model.final.weight": (768,)})
+    parts = entries(ldm_unet(768), "model.diffusion_model.") | entries(
+        {"cond_stage_model.transformer.text_model.final.weight": (768,)}
+    )
     family = checkpoint_family(parts)
     assert family is not None and family.whole
     assert foreign_kind(parts) == "a checkpoint of SD 1 in which no VAE is baked; pass a VAE's own file"
@@ -291,17 +328,36 @@ def test_a_stripped_checkpoint_is_no_bare_denoiser() -> None:
 
 
 OTHERS: dict[str, Shapes] = {
-    "a ControlNet": {"control_model.time_embed.0.weight": (1280, 320), "control_model.input_blocks.0.0.weight": (320, 4, 3, 3)},
+    "a ControlNet": {
+        "control_model.time_embed.0.weight": (1280, 320),
+        "control_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+    },
     "an IP-Adapter": {"image_proj.proj.weight": (3072, 1024), "ip_adapter.1.to_k_ip.weight": (320, 768)},
     "a motion module (AnimateDiff)": {"down_blocks.0.motion_modules.0.temporal_transformer.norm.weight": (320,)},
     "a textual inversion embedding": {"emb_params": (4, 768)},
-    "a hypernetwork": {"768.0.linear.0.weight": (1536, 768), "768.0.linear.0.bias": (1536,), "768.1.linear.1.weight": (768, 1536)},
-    "a text encoder (T5)": {"encoder.block.0.layer.0.SelfAttention.q.weight": (4096, 4096), "shared.weight": (32128, 4096)},
-    "a language model": {"model.layers.0.self_attn.q_proj.weight": (4096, 4096), "model.embed_tokens.weight": (128000, 4096)},
+    "a hypernetwork": {
+        "768.0.linear.0.weight": (1536, 768),
+        "768.0.linear.0.bias": (1536,),
+        "768.1.linear.1.weight": (768, 1536),
+    },
+    "a text encoder (T5)": {
+        "encoder.block.0.layer.0.SelfAttention.q.weight": (4096, 4096),
+        "shared.weight": (32128, 4096),
+    },
+    "a language model": {
+        "model.layers.0.self_attn.q_proj.weight": (4096, 4096),
+        "model.embed_tokens.weight": (128000, 4096),
+    },
     "an upscaler (ESRGAN)": {"model.0.weight": (64, 3, 3, 3), "model.1.sub.0.RDB1.conv1.0.weight": (32, 64, 3, 3)},
     "the state of an optimizer": {"state.0.exp_avg": (320, 4, 3, 3), "state.0.exp_avg_sq": (320, 4, 3, 3)},
-    "the encoder of a VAE without its decoder": {"encoder.down.0.block.0.norm1.weight": (128,), "encoder.conv_in.weight": (128, 3, 3, 3)},
-    "a face restorer (CodeFormer)": {"quantize.embedding.weight": (1024, 256), "fuse_convs_dict.32.scale.0.weight": (256, 256, 3, 3)},
+    "the encoder of a VAE without its decoder": {
+        "encoder.down.0.block.0.norm1.weight": (128,),
+        "encoder.conv_in.weight": (128, 3, 3, 3),
+    },
+    "a face restorer (CodeFormer)": {
+        "quantize.embedding.weight": (1024, 256),
+        "fuse_convs_dict.32.scale.0.weight": (256, 256, 3, 3),
+    },
     "a file without tensors": {},
 }
 
@@ -329,7 +385,11 @@ def test_text_encoders_of_transformers() -> None:
     with torch.device("meta"):
         clip, vision = CLIPTextModel(CLIPTextConfig(**small)), CLIPVisionModel(CLIPVisionConfig(**small))
         t5 = T5EncoderModel(T5Config(d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=4))
-    prefixes = {"a text encoder (CLIP)": "" if "text_model.embeddings.token_embedding.weight" in clip.state_dict() else "text_model."}
+    prefixes = {
+        "a text encoder (CLIP)": ""
+        if "text_model.embeddings.token_embedding.weight" in clip.state_dict()
+        else "text_model."
+    }
     assert foreign_kind(entries(shapes_of(clip), prefixes["a text encoder (CLIP)"])) == "a text encoder (CLIP)"
     vision_prefix = "" if "vision_model.embeddings.class_embedding" in vision.state_dict() else "vision_model."
     assert foreign_kind(entries(shapes_of(vision), vision_prefix)) == "a CLIP image encoder"
@@ -368,7 +428,12 @@ def test_names_of_a_checkpoints_other_parts() -> None:
         "alphas_cumprod",
     )
     assert all(map(is_denoiser_name, others))
-    assert not any(map(is_denoiser_name, ("encoder.conv_in.weight", "decoder.mid.attn_1.q.weight", "quant_conv.bias", "bn.running_mean")))
+    assert not any(
+        map(
+            is_denoiser_name,
+            ("encoder.conv_in.weight", "decoder.mid.attn_1.q.weight", "quant_conv.bias", "bn.running_mean"),
+        )
+    )
 
 
 def test_classes_of_other_networks() -> None:
@@ -396,7 +461,10 @@ MINE = {name: tuple(tensor.shape) for name, tensor in stored_tensors(vw.build(SM
         (LORAS["a LoRA (for an SD 1 U-Net)"], "it is a LoRA (for an SD 1 U-Net)"),
         ({f"model.diffusion_model.{n}": s for n, s in ldm_unet(768).items()}, "it is the U-Net of SD 1 without a VAE"),
         (ORIGINALS["TAEHV"], "a video VAE of the TAESD family (TAEHV), which vaeworks does not support"),
-        ({**MINE, "quantize.embedding.weight": (64, 4)}, "is a VQ autoencoder (VQGAN or MoVQ), which vaeworks does not support"),
+        (
+            {**MINE, "quantize.embedding.weight": (64, 4)},
+            "is a VQ autoencoder (VQGAN or MoVQ), which vaeworks does not support",
+        ),
     ],
 )
 def test_locate_says_what_a_file_is(shapes: Shapes, words: str, tmp_path: Path) -> None:

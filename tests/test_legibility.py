@@ -44,7 +44,9 @@ def test_moved_text_is_read_and_a_wrong_one_is_not() -> None:
     assert read_text(picture, moved) == picture.text == other.text
     assert read_text(picture, np.full_like(moved, 77)).strip() == ""
     assert read_text(picture, np.full(moved.shape, np.nan)).strip() == ""
-    upside = read_text(picture, 255 - np.asarray(picture.image))  # ink and ground changed places: correlations are negative
+    upside = read_text(
+        picture, 255 - np.asarray(picture.image)
+    )  # ink and ground changed places: correlations are negative
     assert sum(a == b for a, b in zip(upside, picture.text, strict=True)) < 0.2 * len(picture.text)
 
 
@@ -91,7 +93,9 @@ def test_edges_rise_as_gaussians_do(upright: bool, contrast: int) -> None:
         window /= window.sum()
         levels = np.asarray(picture)[..., 0].astype(float)
         padded = np.pad(levels, 12, mode="edge")
-        soft = np.apply_along_axis(np.convolve, 1, np.apply_along_axis(np.convolve, 0, padded, window, "valid"), window, "valid")
+        soft = np.apply_along_axis(
+            np.convolve, 1, np.apply_along_axis(np.convolve, 0, padded, window, "valid"), window, "valid"
+        )
         assert rise(soft, upright) == pytest.approx(math.hypot(2.563 * sigma, sharp), rel=0.05)
     assert math.isnan(rise(np.full((128, 128, 3), 128.0), upright))
     assert math.isnan(rise(np.full((128, 128, 3), np.nan), upright))

@@ -74,11 +74,15 @@ def sd_unet(context: int = 768, labels: bool = False) -> dict[str, Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
-@pytest.mark.parametrize(("context", "labels", "factor"), [(768, False, 0.18215), (1024, False, 0.18215), (2048, True, 0.13025)])
+@pytest.mark.parametrize(
+    ("context", "labels", "factor"), [(768, False, 0.18215), (1024, False, 0.18215), (2048, True, 0.13025)]
+)
 def test_the_checkpoint_tells_the_scale(context: int, labels: bool, factor: float, tmp_path: Path) -> None:
     """Inside a checkpoint, the U-Net says whether the VAE is SD's or SDXL's, so nothing is ambiguous."""
     vae = random_vae(dataclasses.replace(SMALL, channel_mult=(1, 2, 2, 2)))
-    save_file({**sd_unet(context, labels), **{"first_stage_model." + n: t for n, t in ldm(vae).items()}}, tmp_path / "model")
+    save_file(
+        {**sd_unet(context, labels), **{"first_stage_model." + n: t for n, t in ldm(vae).items()}}, tmp_path / "model"
+    )
     located = locate(tmp_path / "model")
     assert located.baked
     assert (located.config.scaling_factor, located.normalization_source, located.ambiguity) == (factor, "family", "")
@@ -89,7 +93,11 @@ def test_the_checkpoint_tells_the_scale(context: int, labels: bool, factor: floa
 def test_what_training_leaves_behind(tmp_path: Path) -> None:
     """Loss, discriminator and EMA keys are no part of the VAE, and are named."""
     vae = random_vae()
-    extra = {"loss.logvar": torch.zeros(()), "loss.discriminator.main.0.weight": torch.zeros(2), "model_ema.decay": torch.tensor(0.9)}
+    extra = {
+        "loss.logvar": torch.zeros(()),
+        "loss.discriminator.main.0.weight": torch.zeros(2),
+        "model_ema.decay": torch.tensor(0.9),
+    }
     save_file({**ldm(vae), **extra}, tmp_path / "x")
     assert_same(vw.load(tmp_path / "x"), vae)
     assert set(locate(tmp_path / "x").ignored) == set(extra)
@@ -127,7 +135,9 @@ def as_shards(folder: Path) -> None:
     index = {name: parts[i % 3] for i, name in enumerate(tensors)}
     for part in parts:
         save_file({name: t for name, t in tensors.items() if index[name] == part}, folder / part)
-    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
 
 
 def with_old_names(folder: Path) -> None:
@@ -186,8 +196,14 @@ def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, {"scaling_factor": 0.18215}),
         ({"scaling_factor": 1.5305, "shift_factor": 0.0609}, {"scaling_factor": 1.5305, "shift_factor": 0.0609}),
         ({"scaling_factor": 0.5, **STATISTICS}, {"normalization": "channel", "scaling_factor": 0.5}),  # Playground
-        ({"scaling_factor": 0.127, "shift_factor": 0.864, **STATISTICS}, {"normalization": "channel", "scaling_factor": 1.0}),  # EQ-SDXL
-        ({"scaling_factor": 0.3, "latents_mean": STATISTICS["latents_mean"]}, {"normalization": "scalar", "scaling_factor": 0.3}),
+        (
+            {"scaling_factor": 0.127, "shift_factor": 0.864, **STATISTICS},
+            {"normalization": "channel", "scaling_factor": 1.0},
+        ),  # EQ-SDXL
+        (
+            {"scaling_factor": 0.3, "latents_mean": STATISTICS["latents_mean"]},
+            {"normalization": "scalar", "scaling_factor": 0.3},
+        ),
     ],
 )
 def test_which_normalization_counts(values: dict, expected: dict) -> None:
@@ -196,7 +212,9 @@ def test_which_normalization_counts(values: dict, expected: dict) -> None:
     assert {name: getattr(config, name) for name in expected} == expected
     if config.normalization == "channel":
         assert config.shift_factor == 0
-        latents = torch.randn(2000, 4, 2, 2, dtype=torch.float64) * torch.tensor(STATISTICS["latents_std"])[:, None, None]
+        latents = (
+            torch.randn(2000, 4, 2, 2, dtype=torch.float64) * torch.tensor(STATISTICS["latents_std"])[:, None, None]
+        )
         latents = latents + torch.tensor(STATISTICS["latents_mean"])[:, None, None]
         vae = vw.build(dataclasses.replace(config, channels=32, channel_mult=(1,)))
         assert vae.normalize(latents).std().item() == pytest.approx(config.scaling_factor, rel=0.05)
@@ -251,7 +269,9 @@ def test_precision_on_the_way_out(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["half"]
 
 
-@pytest.mark.parametrize("config", [SMALL, dataclasses.replace(SMALL, channel_mult=(1, 2, 2), attention_factors=(2, 4))])
+@pytest.mark.parametrize(
+    "config", [SMALL, dataclasses.replace(SMALL, channel_mult=(1, 2, 2), attention_factors=(2, 4))]
+)
 def test_what_diffusers_writes_is_what_we_write(config: AutoencoderConfig, tmp_path: Path) -> None:
     """Key for key and byte for byte, the same weights saved by diffusers and by us."""
     vae = random_vae(config)
@@ -285,12 +305,24 @@ def test_shapes_told_without_the_network(name: str) -> None:
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:
     """Numbers as names do not make a TAESD; embeddings and other VAEs are called by their names."""
-    torch.save({"320": {"linear.weight": torch.zeros(3)}, "name": "x", "sd_checkpoint_name": "y"}, tmp_path / "hyper.pt")
-    torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": torch.zeros(2, 768)}}, tmp_path / "embedding.pt")
+    torch.save(
+        {"320": {"linear.weight": torch.zeros(3)}, "name": "x", "sd_checkpoint_name": "y"}, tmp_path / "hyper.pt"
+    )
+    torch.save(
+        {"string_to_token": {"*": 265}, "string_to_param": {"*": torch.zeros(2, 768)}}, tmp_path / "embedding.pt"
+    )
     save_file({"0.weight": torch.zeros(3, 3), "1.bias": torch.zeros(3)}, tmp_path / "numbers")
-    wan = {"decoder.middle.0.residual.0.gamma": torch.zeros(8, 1, 1, 1), "encoder.conv1.weight": torch.zeros(96, 3, 3, 3, 3)}
+    wan = {
+        "decoder.middle.0.residual.0.gamma": torch.zeros(8, 1, 1, 1),
+        "encoder.conv1.weight": torch.zeros(96, 3, 3, 3, 3),
+    }
     save_file(wan, tmp_path / "wan")
-    for name, words in {"hyper.pt": "hypernetwork", "embedding.pt": "textual inversion", "numbers": "no VAE", "wan": "Wan"}.items():
+    for name, words in {
+        "hyper.pt": "hypernetwork",
+        "embedding.pt": "textual inversion",
+        "numbers": "no VAE",
+        "wan": "Wan",
+    }.items():
         with pytest.raises(vw.FormatError, match=rf"^[^\n]*{words}[^\n]*$"):
             vw.load(tmp_path / name)
 

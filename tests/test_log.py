@@ -28,7 +28,9 @@ from vaeworks.training.monitor.terminal import SPARK, Curve, Pace, View
 from vaeworks.training.monitor.trackers import Trackers, check_trackers
 from vaeworks.training.validation import ValidationResult
 
-CONFIG = TrainConfig(model=AutoencoderConfig(channels=8, channel_mult=(1, 2), norm_groups=4), images=4000, val_every=500, trackers=())
+CONFIG = TrainConfig(
+    model=AutoencoderConfig(channels=8, channel_mult=(1, 2), norm_groups=4), images=4000, val_every=500, trackers=()
+)
 SUPERVISED = dataclasses.replace(CONFIG, adversarial=AdversarialConfig(discriminator="patch"))
 
 
@@ -42,7 +44,10 @@ def happen(log: RunLog, since: int, until: int) -> None:
     for images in range(since + 100, until + 1, 100):
         rng = random.Random(images)
         log.live(images, images / CONFIG.images)
-        log.step(images, {"loss": rng.random(), "psnr": 20 + rng.random(), "grad_norm": 0.3, "lr": 1e-4, "bits_per_dimension": 2.5})
+        log.step(
+            images,
+            {"loss": rng.random(), "psnr": 20 + rng.random(), "grad_norm": 0.3, "lr": 1e-4, "bits_per_dimension": 2.5},
+        )
         if images % 500 == 0:
             log.look(images, looked(20 + images / 1000, kl=0.001 if 1000 < images < 3000 else 3.0))
         if images == 1700:
@@ -81,7 +86,13 @@ def test_lines_are_json_for_everyone(tmp_path: Path) -> None:
     assert first == {"images_seen": 100, "loss": None, "grad_norm": None, "psnr": 20.0, "shape": [1, None]}
     assert second["val_psnr"] is None
     assert second["kl_per_channel"] == [3.0] * 4
-    assert third == {"images_seen": 300, "event": 'said "so"', "alarm": True, "action": "halve", "kind": "learning rate"}
+    assert third == {
+        "images_seen": 300,
+        "event": 'said "so"',
+        "alarm": True,
+        "action": "halve",
+        "kind": "learning rate",
+    }
     assert last_look(tmp_path, 1000) == (200, None, None)
     assert last_look(tmp_path, 150) == (None, None, None)
 
@@ -178,7 +189,14 @@ def test_the_view_fits_any_terminal_and_any_figure(width: int) -> None:
     for images in range(100, 3000, 100):
         view.take({"images_seen": images, **ODD})
         view.take(
-            {"images_seen": images, "loss": 0.1, "accuracy_real": None, "logit_real": 1e9, "logit_fake": None, "adaptive_weight": 1e4}
+            {
+                "images_seen": images,
+                "loss": 0.1,
+                "accuracy_real": None,
+                "logit_real": 1e9,
+                "logit_fake": None,
+                "adaptive_weight": 1e4,
+            }
         )
     view.take({"images_seen": 3000, "val_psnr": None, "val_ssim": None})
     view.take({"images_seen": 3000, "event": "word " * 60, "alarm": True, "action": "restore"})
@@ -249,7 +267,15 @@ def test_small_curves_show_the_whole_run(count: int) -> None:
 
 def test_numbers_for_people() -> None:
     """Absent and infinite ones are dashes; booleans and words are no numbers."""
-    assert [number(x) for x in (1, 2.5, True, None, "3", float("nan"), float("inf"))] == [1.0, 2.5, None, None, None, None, None]
+    assert [number(x) for x in (1, 2.5, True, None, "3", float("nan"), float("inf"))] == [
+        1.0,
+        2.5,
+        None,
+        None,
+        None,
+        None,
+        None,
+    ]
     assert [duration(x) for x in (None, -1.0, 59.6, 3723)] == ["–", "0:00", "1:00", "1:02:03"]
     assert (written(float("nan")), written(0.12345), percent(0.666), percent(None)) == ("–", "0.123", "67 %", "–")
     assert plain({"a": (1, float("nan")), "b": {"c": float("inf")}}) == {"a": [1, None], "b": {"c": None}}
@@ -396,7 +422,10 @@ def test_a_page_that_cannot_be_written_does_not_stop_a_run(tmp_path: Path, monke
 def test_what_a_run_has_not_is_not_shown() -> None:
     """Points have no KL; without a discriminator in the configuration, the supervisor's plan is of no interest."""
     model = AutoencoderConfig(bottleneck=BottleneckConfig(kind="point"))
-    for config, shown in ((TrainConfig(model=model), False), (TrainConfig(adversarial=AdversarialConfig(discriminator="patch")), True)):
+    for config, shown in (
+        (TrainConfig(model=model), False),
+        (TrainConfig(adversarial=AdversarialConfig(discriminator="patch")), True),
+    ):
         view = View(config)
         view.step(100, 0.1, StepPlan("off", False, 0.0))
         view.take({"images_seen": 100, "loss": 0.1, "psnr": 20.0, "bits_per_dimension": 1.0})

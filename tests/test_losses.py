@@ -30,7 +30,9 @@ LATENT_TERMS: dict[str, Callable[[Tensor], Tensor]] = {
     "cosine_alignment": lambda z: regularize.cosine_alignment(z, ramp(z.shape), margin=-0.1),
     "distance_alignment": lambda z: regularize.distance_alignment(z, ramp(z.shape), margin=0.0),
     "encoding_spectrum_matching": lambda z: spectrum.encoding_spectrum_matching(z, ramp((2, 3, 32, 24)).sin()),
-    "decoding_spectrum_matching": lambda z: spectrum.decoding_spectrum_matching(lambda z: z, z, ramp(z.shape), 10, rec.mse),
+    "decoding_spectrum_matching": lambda z: spectrum.decoding_spectrum_matching(
+        lambda z: z, z, ramp(z.shape), 10, rec.mse
+    ),
     "scale_equivariance": lambda z: eq.scale_equivariance(lambda z: z**2, z, ramp(z.shape), distance=rec.mse),
 }
 """Terms of latents n c h w that are a scalar."""
@@ -107,7 +109,13 @@ def reference_ms_ssim(x: np.ndarray, y: np.ndarray) -> float:
             height, width = x.shape[-2] // 2, x.shape[-1] // 2
             x, y = (a[:, : 2 * height, : 2 * width].reshape(len(a), height, 2, width, 2).mean((2, 4)) for a in (x, y))
         k1 = 0.01 if scale + 1 == count else 1e8
-        settings = {"channel_axis": 0, "data_range": 2, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        settings = {
+            "channel_axis": 0,
+            "data_range": 2,
+            "gaussian_weights": True,
+            "sigma": 1.5,
+            "use_sample_covariance": False,
+        }
         value *= structural_similarity(x, y, K1=k1, **settings) ** (WEIGHTS[scale] / sum(WEIGHTS[:count]))
     return value
 
@@ -155,7 +163,9 @@ def test_haar_is_an_orthonormal_basis() -> None:
     board = (torch.arange(16)[:, None] + torch.arange(16)).remainder(2).mul(2).sub(1).expand(1, 1, 16, 16).double()
     assert pyramids.haar(board)[1].abs().mean((0, 1, 3, 4)).tolist() == [0, 0, 2]
     zero = torch.zeros_like(board)
-    assert pyramids.haar_l1(board, zero).item() == pytest.approx(2 / 3 / 4)  # one band of three, one level of three and the rest
+    assert pyramids.haar_l1(board, zero).item() == pytest.approx(
+        2 / 3 / 4
+    )  # one band of three, one level of three and the rest
     assert pyramids.haar_l1(zero + 0.1, zero).item() == pytest.approx(0.1 * 8 / 4)
 
 
@@ -188,7 +198,9 @@ def test_gaussian_nll_is_the_normal_distributions() -> None:
     """And it is smallest, over the log-variance, where the closed form says."""
     recon, images = pair()
     normal = torch.distributions.Normal(recon, math.exp(-1.5))
-    assert rec.gaussian_nll(recon, images, torch.tensor(-3.0)).item() == pytest.approx(-normal.log_prob(images).mean().item())
+    assert rec.gaussian_nll(recon, images, torch.tensor(-3.0)).item() == pytest.approx(
+        -normal.log_prob(images).mean().item()
+    )
     log_variance = (recon - images).square().mean().log().requires_grad_()
     smallest = rec.gaussian_nll(recon, images, log_variance)
     assert smallest.item() == pytest.approx(rec.optimal_gaussian_nll(recon, images, "batch").item())
@@ -244,7 +256,9 @@ def test_equivariance_of_averages(turns: int) -> None:
     turn = eq.Transform(quarter_turns=turns)
     assert eq.equivariance(nearest, latents, images, turn).item() == pytest.approx(0, abs=1e-12)
     coarse = blocks((2, 3, 4, 6), 2)
-    assert eq.equivariance(nearest, coarse, nearest(coarse), eq.Transform(0.5, turns)).item() == pytest.approx(0, abs=1e-12)
+    assert eq.equivariance(nearest, coarse, nearest(coarse), eq.Transform(0.5, turns)).item() == pytest.approx(
+        0, abs=1e-12
+    )
     assert eq.scale_equivariance(nearest, coarse, nearest(coarse)).item() == pytest.approx(0, abs=1e-12)
     assert eq.scale_equivariance(nearest, latents, images).item() > 0.01
     shuffled = ramp((2, 3, 16, 24))
@@ -275,19 +289,29 @@ def test_eq_vae_draws() -> None:
     share = {where: sum(w == where for w, _ in draws) / len(draws) for where in ("latents", "images", "nowhere")}
     assert share["latents"] == pytest.approx(0.5, abs=0.03) and share["images"] == pytest.approx(0.125, abs=0.02)
     latent = [t for where, t in draws if where == "latents"]
-    assert {t.scale for t in latent} == {s / 32 for s in range(8, 32)} and {t.quarter_turns for t in latent} == {1, 2, 3}
+    assert {t.scale for t in latent} == {s / 32 for s in range(8, 32)} and {t.quarter_turns for t in latent} == {
+        1,
+        2,
+        3,
+    }
     assert all(t.quarter_turns == 0 for where, t in draws if where != "latents")
     assert all(t == eq.Transform() for where, t in draws if where == "nowhere")
 
 
 def test_spectrum_of_white_noise_is_flat() -> None:
     """Of variance 4 it is 4 everywhere; a wave is in one bin; a constant is nowhere."""
-    power, frequencies = spectrum.radial_spectrum(2 * torch.randn(64, 8, 32, 32, generator=torch.Generator().manual_seed(0)))
+    power, frequencies = spectrum.radial_spectrum(
+        2 * torch.randn(64, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+    )
     assert power.shape == (64, 16) and power.mean(0).sub(4).abs().max() < 0.15
     assert frequencies.min() > 0 and frequencies.max() <= 0.5 and (frequencies.diff() > 0).all()
     wave = torch.cos(2 * math.pi * 8 / 32 * torch.arange(32.0)).expand(1, 1, 32, 32)
     power, frequencies = spectrum.radial_spectrum(wave + 5)
-    assert power.argmax().item() == 7 and frequencies[7] <= 0.25 and power.sum() == pytest.approx(power[0, 7].item(), rel=1e-4)
+    assert (
+        power.argmax().item() == 7
+        and frequencies[7] <= 0.25
+        and power.sum() == pytest.approx(power[0, 7].item(), rel=1e-4)
+    )
     assert spectrum.radial_spectrum(torch.full((1, 1, 8, 8), 3.0))[0].abs().max() < 1e-9
 
 
@@ -319,7 +343,9 @@ def test_lowpass_is_the_block_dcts(cut: int) -> None:
     u = np.arange(8)
     blocks = x.numpy().reshape(1, 2, 2, 8, 1, 8)
     kept = dctn(blocks, axes=(3, 5), norm="ortho") * ((u[:, None] + u < 15 - cut)[:, None, :])
-    np.testing.assert_allclose(spectrum.lowpass(x, cut), idctn(kept, axes=(3, 5), norm="ortho").reshape(x.shape), atol=1e-12)
+    np.testing.assert_allclose(
+        spectrum.lowpass(x, cut), idctn(kept, axes=(3, 5), norm="ortho").reshape(x.shape), atol=1e-12
+    )
     assert spectrum.lowpass(x[..., :13, :3], cut).shape == (1, 2, 13, 3)
     constant = torch.full((1, 1, 5, 9), 0.7)
     assert spectrum.lowpass(constant, cut).allclose(constant)
@@ -331,7 +357,9 @@ def test_decoding_spectrum_matching_knows_a_linear_codec() -> None:
     assert spectrum.decoding_spectrum_matching(lambda z: z, images, images, 10).item() == 0
     latents = avg_pool2d(images, 4)
     assert spectrum.decoding_spectrum_matching(nearest, latents, images, 0).allclose(rec.l1(nearest(latents), images))
-    assert spectrum.decoding_spectrum_matching(nearest, latents, nearest(latents), 0).item() == pytest.approx(0, abs=1e-12)
+    assert spectrum.decoding_spectrum_matching(nearest, latents, nearest(latents), 0).item() == pytest.approx(
+        0, abs=1e-12
+    )
     assert spectrum.decoding_spectrum_matching(nearest, latents, nearest(latents), 12).item() > 0.01
 
 

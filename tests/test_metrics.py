@@ -42,9 +42,13 @@ def photo() -> torch.Tensor:
 def test_psnr_is_scikit_images(photo: torch.Tensor) -> None:
     """Any two 8-bit images; equal ones are infinitely good; the peak is 255."""
     noisy = (photo.int() + torch.randint(-9, 9, photo.shape)).clamp(0, 255).to(torch.uint8)
-    assert psnr(photo, noisy) == pytest.approx(peak_signal_noise_ratio(photo.numpy(), noisy.numpy(), data_range=255), abs=1e-9)
+    assert psnr(photo, noisy) == pytest.approx(
+        peak_signal_noise_ratio(photo.numpy(), noisy.numpy(), data_range=255), abs=1e-9
+    )
     assert psnr(photo, photo) == math.inf
-    assert psnr(torch.zeros(3, 4, 4, dtype=torch.uint8), torch.full((3, 4, 4), 255, dtype=torch.uint8)) == pytest.approx(0.0)
+    assert psnr(
+        torch.zeros(3, 4, 4, dtype=torch.uint8), torch.full((3, 4, 4), 255, dtype=torch.uint8)
+    ) == pytest.approx(0.0)
 
 
 def test_ssim_is_the_papers(photo: torch.Tensor) -> None:

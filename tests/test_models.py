@@ -54,7 +54,10 @@ def random_vae(config: AutoencoderConfig, dtype: torch.dtype = torch.float32) ->
 
 
 def random_images(config: AutoencoderConfig, height: int, width: int, dtype: torch.dtype, n: int = 2) -> Tensor:
-    return torch.rand(n, config.in_channels, height, width, generator=torch.Generator().manual_seed(1), dtype=dtype) * 2 - 1
+    return (
+        torch.rand(n, config.in_channels, height, width, generator=torch.Generator().manual_seed(1), dtype=dtype) * 2
+        - 1
+    )
 
 
 def assert_near(actual: Tensor, reference: Tensor, tolerance: float, floor: float = 0.0) -> None:
@@ -76,7 +79,12 @@ def assert_parity(vae: vw.Autoencoder, reference: AutoencoderKL, height: int, wi
     ours, theirs = images.clone().requires_grad_(), images.clone().requires_grad_()
     posterior, expected = vae.encode(ours), reference.encode(theirs).latent_dist
     recon, expected_recon = vae.decode(posterior.mode()), reference.decode(expected.mode()).sample
-    assert posterior.mean.shape == (2, vae.latent_channels, height // vae.downsample_factor, width // vae.downsample_factor)
+    assert posterior.mean.shape == (
+        2,
+        vae.latent_channels,
+        height // vae.downsample_factor,
+        width // vae.downsample_factor,
+    )
     assert recon.shape == (2, vae.config.out_channels, height, width)
     pairs = [(posterior.mean, expected.mean), (posterior.logvar, expected.logvar), (posterior.mode(), expected.mode())]
     pairs += [(recon, expected_recon)]
@@ -113,10 +121,15 @@ def test_published_counts(name: str, tensors: int, total: int, encoder: int, dec
     assert sum(p.numel() for p in vae.decoder.parameters()) == decoder
 
 
-@pytest.mark.parametrize(("channel_mult", "blocks", "c", "tensors"), [((1, 2, 4), 2, 4, 204), ((1, 1, 2, 2, 4), 3, 8, 372)])
+@pytest.mark.parametrize(
+    ("channel_mult", "blocks", "c", "tensors"), [((1, 2, 4), 2, 4, 204), ((1, 1, 2, 2, 4), 3, 8, 372)]
+)
 def test_counts_of_compvis_variants(channel_mult: tuple[int, ...], blocks: int, c: int, tensors: int) -> None:
     """The number of tensors that CompVis' own code has for two more architectures."""
-    assert len(meta(AutoencoderConfig(channel_mult=channel_mult, num_res_blocks=blocks, latent_channels=c)).state_dict()) == tensors
+    assert (
+        len(meta(AutoencoderConfig(channel_mult=channel_mult, num_res_blocks=blocks, latent_channels=c)).state_dict())
+        == tensors
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -298,7 +311,9 @@ def test_group_norm_by_hand() -> None:
     norm = scramble_(GroupNorm(6, 3, eps=1e-2)).double()
     x = weights_like(torch.empty(2, 6, 4, 5, dtype=torch.float64), 3)
     groups = x.reshape(2, 3, -1)
-    normal = ((groups - groups.mean(-1, True)) / (groups.var(-1, unbiased=False, keepdim=True) + 1e-2).sqrt()).reshape(x.shape)
+    normal = ((groups - groups.mean(-1, True)) / (groups.var(-1, unbiased=False, keepdim=True) + 1e-2).sqrt()).reshape(
+        x.shape
+    )
     expected = normal * norm.weight[:, None, None] + norm.bias[:, None, None]
     assert_near(norm(x), expected, 1e-12)
     assert_near(norm.silu(x), expected * expected.sigmoid(), 1e-12)
@@ -350,7 +365,13 @@ def test_norm_is_exact_whatever_the_mean(mode: str, groups: int) -> None:
     spot = level.expand(1, 8, 96, 96).clone()
     spot[..., 0, 0] += 3
     halves = torch.arange(96.0)[:, None].ge(48) * level * 2
-    for x in (level.expand(1, 8, 96, 96) + 0.0, spot, noise + 300, halves.expand(1, 8, 96, 96), level * 30 + noise[..., :2, :2]):
+    for x in (
+        level.expand(1, 8, 96, 96) + 0.0,
+        spot,
+        noise + 300,
+        halves.expand(1, 8, 96, 96),
+        level * 30 + noise[..., :2, :2],
+    ):
         grad = torch.randn(x.shape)
         results = []
         for dtype, layout in (
@@ -404,7 +425,9 @@ def test_residual_block_without_branch_is_its_shortcut(out_channels: int) -> Non
     nn.init.zeros_(block.conv2.weight)
     nn.init.zeros_(block.conv2.bias)
     x = torch.rand(1, 8, 4, 4)
-    assert torch.equal(block(x), x if out_channels == 8 else F.conv2d(x, block.conv_shortcut.weight, block.conv_shortcut.bias))
+    assert torch.equal(
+        block(x), x if out_channels == 8 else F.conv2d(x, block.conv_shortcut.weight, block.conv_shortcut.bias)
+    )
 
 
 def posterior(shape: tuple[int, ...] = (2, 8, 3, 4), scale: float = 1.0) -> vw.Posterior:
@@ -443,7 +466,9 @@ def test_posterior_clamps_the_log_variance() -> None:
 def test_kl_equals_torch_distributions() -> None:
     """kl() is torch's divergence from the standard normal, and its mean in bits the bits per dimension."""
     p = posterior(scale=3.0)
-    expected = torch.distributions.kl_divergence(torch.distributions.Normal(p.mean, p.std), torch.distributions.Normal(0.0, 1.0))
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Normal(p.mean, p.std), torch.distributions.Normal(0.0, 1.0)
+    )
     assert_near(p.kl(), expected, 1e-12)
     assert p.bits_per_dimension().item() == pytest.approx(expected.mean().item() / math.log(2), rel=1e-12)
     assert torch.equal(p.mode(), p.mean)
@@ -473,7 +498,9 @@ def test_forward_is_decode_of_the_sample() -> None:
         assert torch.equal(recon, vae.decode(latents))
 
 
-@pytest.mark.parametrize(("height", "width", "name", "value"), [(60, 64, "height", 60), (64, 70, "width", 70), (3, 8, "height", 3)])
+@pytest.mark.parametrize(
+    ("height", "width", "name", "value"), [(60, 64, "height", 60), (64, 70, "width", 70), (3, 8, "height", 3)]
+)
 def test_indivisible_size_is_refused(height: int, width: int, name: str, value: int) -> None:
     """A size that is no multiple of f is a ConfigError with the side, its value, f and the remedy, in one line."""
     vae = meta(FAMILY["small-f8c4"])
@@ -517,7 +544,9 @@ def test_reconstruct_takes_any_size() -> None:
                 images = random_images(TINY, height, width, torch.float32, n=1)
                 recon = vae.reconstruct(images)
                 assert recon.shape == images.shape
-                assert torch.equal(recon, vae.decode(vae.encode(images, pad=True).mode())[..., :height, :width].clamp(-1, 1))
+                assert torch.equal(
+                    recon, vae.decode(vae.encode(images, pad=True).mode())[..., :height, :width].clamp(-1, 1)
+                )
                 assert recon.abs().max() == 1
 
 
@@ -529,7 +558,9 @@ CHANNEL = dataclasses.replace(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("config", [SCALAR, CHANNEL, dataclasses.replace(SCALAR, latents_mean=(9.0,) * 4, latents_std=(9.0,) * 4)])
+@pytest.mark.parametrize(
+    "config", [SCALAR, CHANNEL, dataclasses.replace(SCALAR, latents_mean=(9.0,) * 4, latents_std=(9.0,) * 4)]
+)
 def test_normalization_formulas(config: AutoencoderConfig, dtype: torch.dtype) -> None:
     """normalize is (x - shift) * scale, or (x - mean) / std * scale per channel only where so configured; denormalize undoes it."""
     vae = meta(config)
@@ -537,7 +568,9 @@ def test_normalization_formulas(config: AutoencoderConfig, dtype: torch.dtype) -
     if config.normalization == "scalar":
         expected = torch.stack([(latents[:, c] - 0.1159) * 0.3611 for c in range(4)], 1)
     else:
-        expected = torch.stack([(latents[:, c] - config.latents_mean[c]) / config.latents_std[c] * 0.5 for c in range(4)], 1)
+        expected = torch.stack(
+            [(latents[:, c] - config.latents_mean[c]) / config.latents_std[c] * 0.5 for c in range(4)], 1
+        )
     tolerance = 1e-6 if dtype == torch.float32 else 1e-14
     assert_near(vae.normalize(latents), expected, tolerance)
     assert_near(vae.denormalize(vae.normalize(latents)), latents, tolerance)
@@ -617,7 +650,11 @@ def test_impossible_configurations_are_refused(settings: dict, words: str) -> No
 @pytest.mark.parametrize(
     "settings",
     [
-        {"channels": 12, "channel_mult": (2, 4), "norm_groups": 8},  # the first norm sees `channels`, not channels * channel_mult[0]
+        {
+            "channels": 12,
+            "channel_mult": (2, 4),
+            "norm_groups": 8,
+        },  # the first norm sees `channels`, not channels * channel_mult[0]
         {"decoder_channels": 0},
         {"decoder_channels": -8, "decoder_channel_mult": (-1, -2)},
         {"normalization": "channel", "latents_mean": (0.0,) * 4, "latents_std": (1.0, 1.0, 0.0, 1.0)},
@@ -635,7 +672,9 @@ def test_build_names_the_nearest_model() -> None:
     with pytest.raises(vw.ConfigError, match="did you mean 'flux1'"):
         vw.build("flux.1")
     with torch.device("meta"):
-        assert vw.build("sd1", latent_channels=16).config == AutoencoderConfig(scaling_factor=0.18215, latent_channels=16)
+        assert vw.build("sd1", latent_channels=16).config == AutoencoderConfig(
+            scaling_factor=0.18215, latent_channels=16
+        )
 
 
 @st.composite

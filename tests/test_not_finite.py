@@ -44,7 +44,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     noise = np.random.default_rng(0)
     for i in range(4):
         (root / "pictures" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(noise.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(root / "pictures" / "ab"[i % 2] / f"{i}.png")
+        Image.fromarray(noise.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(
+            root / "pictures" / "ab"[i % 2] / f"{i}.png"
+        )
     assert main(["encode", str(root / "sound"), str(root / "pictures/a/0.png"), "--out", str(root / "latents")]) == 0
     return root
 
@@ -100,7 +102,17 @@ def test_latents_with_nan(here: Path, tmp_path: Path, capsys) -> None:
 
 def test_an_evaluation_is_written_and_found_wanting(here: Path, tmp_path: Path, capsys) -> None:
     """Figures that are none, and exit code 1: infinities count, too, which clamping made white."""
-    words = ["eval", str(here / "decoder"), "--data", str(here / "pictures"), "--lpips", "off", "--features", "off", "--include-training"]
+    words = [
+        "eval",
+        str(here / "decoder"),
+        "--data",
+        str(here / "pictures"),
+        "--lpips",
+        "off",
+        "--features",
+        "off",
+        "--include-training",
+    ]
     assert main([*words, "--out", str(tmp_path / "out"), "--json"]) == 1
     told = capsys.readouterr()
     assert "not finite (NaN or infinite) for 4 images" in told.err and "repair" in told.err
@@ -116,7 +128,11 @@ def test_where_tensors_become_pictures() -> None:
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             with pytest.raises(NotFiniteError, match="hold 1 values that are no numbers") as caught:
                 from_model_range(clamped(torch.cat([x, torch.tensor([value])]).to(dtype)))
-            assert isinstance(caught.value, ConfigError) and isinstance(caught.value, DataError) and caught.value.exit_code == 1
+            assert (
+                isinstance(caught.value, ConfigError)
+                and isinstance(caught.value, DataError)
+                and caught.value.exit_code == 1
+            )
 
 
 def test_calls_from_python(here: Path) -> None:

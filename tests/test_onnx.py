@@ -26,9 +26,18 @@ from vaeworks.exports.onnx import export_onnx
 from vaeworks.exports.onnx_check import quiet_session
 
 ATTENTION = AutoencoderConfig(
-    channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=3, num_heads=2, scaling_factor=0.5, shift_factor=0.25
+    channels=8,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    norm_groups=4,
+    latent_channels=3,
+    num_heads=2,
+    scaling_factor=0.5,
+    shift_factor=0.25,
 )
-LEAST = AutoencoderConfig(channels=4, channel_mult=(1, 1), num_res_blocks=1, norm_groups=2, latent_channels=2, mid_attention=False)
+LEAST = AutoencoderConfig(
+    channels=4, channel_mult=(1, 1), num_res_blocks=1, norm_groups=2, latent_channels=2, mid_attention=False
+)
 POINT = dataclasses.replace(LEAST, bottleneck=BottleneckConfig(kind="point", bound="layernorm"), padding_mode="reflect")
 FLUX2_LIKE = dataclasses.replace(LEAST, normalization="batchnorm", latents_patch=2, padding_mode="circular")
 
@@ -142,7 +151,9 @@ def test_normalized(tmp_path: Path) -> None:
     assert_near(ran(tmp_path / "out/decoder.onnx", z)["images"], decoded)
 
 
-def test_command_and_weights_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_and_weights_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`export` prints what it measured; weights too large for one file go beside it, by a name that survives moving the folder."""
     vae = random_vae(POINT).eval()
     vw.save(vae, tmp_path / "vae.safetensors")
@@ -154,7 +165,9 @@ def test_command_and_weights_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shutil.move(tmp_path / "out", tmp_path / "elsewhere")
     names = ["decoder.onnx", "decoder.onnx.data", "encoder.onnx", "encoder.onnx.data"]
     assert sorted(p.name for p in (tmp_path / "elsewhere").iterdir()) == names
-    assert sum(file["bytes"] for file in said["files"]) == sum(p.stat().st_size for p in (tmp_path / "elsewhere").iterdir())
+    assert sum(file["bytes"] for file in said["files"]) == sum(
+        p.stat().st_size for p in (tmp_path / "elsewhere").iterdir()
+    )
     images = torch.rand(1, 3, 8, 12) * 2 - 1
     with torch.inference_mode():
         expected = vae.encode(images).mean

@@ -47,7 +47,11 @@ def torchvision_shapes(name: str) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for number, (out, inner, *rest) in CONVOLUTIONS[name].items():
         if name == "squeezenet1_1" and rest:
-            for part, o, i, k in (("squeeze", out, inner, 1), ("expand1x1", rest[0], out, 1), ("expand3x3", rest[0], out, 3)):
+            for part, o, i, k in (
+                ("squeeze", out, inner, 1),
+                ("expand1x1", rest[0], out, 1),
+                ("expand3x3", rest[0], out, 3),
+            ):
                 shapes |= {f"features.{number}.{part}.weight": (o, i, k, k), f"features.{number}.{part}.bias": (o,)}
         else:
             kernel = rest[0] if rest else 3
@@ -193,7 +197,10 @@ def test_unit_length_is_the_papers_wherever_something_is_seen() -> None:
     deepest = network(images)[-1].norm(dim=1).mean()
     assert 0 < deepest < 0.1
     torch.testing.assert_close(
-        LPIPS(network, heads).per_image(recon, images).double(), restated_lpips(network, heads, recon, images), rtol=1e-4, atol=0
+        LPIPS(network, heads).per_image(recon, images).double(),
+        restated_lpips(network, heads, recon, images),
+        rtol=1e-4,
+        atol=0,
     )
 
 
@@ -251,12 +258,16 @@ def test_vgg_head_sees_what_its_makers_do(test_data: Path) -> None:
     spec.loader.exec_module(reference)
     theirs = reference.VGG16Head()
     theirs.load_state_dict(network.state_dict())
-    images = torch.stack([to_model_range(to_uint8(open_image(f))) for f in sorted((test_data / "data" / "dogs").glob("*.jpg"))[:2]])
+    images = torch.stack(
+        [to_model_range(to_uint8(open_image(f))) for f in sorted((test_data / "data" / "dogs").glob("*.jpg"))[:2]]
+    )
     images = images[..., 40:140, 40:171]
     for ours, other in zip(network(images), theirs((images + 1) / 2), strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-2)
     distance = fw.load_feature_distance("vgg16_conv1to3", weights)
-    blurred = [nn.functional.avg_pool2d(nn.functional.pad(images, [s // 2] * 4, mode="reflect"), s, 1) for s in (3, 5, 9)]
+    blurred = [
+        nn.functional.avg_pool2d(nn.functional.pad(images, [s // 2] * 4, mode="reflect"), s, 1) for s in (3, 5, 9)
+    ]
     near, middle, far = (distance(recon, images).item() for recon in blurred)
     assert 0.01 < near < middle < far
 
@@ -264,7 +275,8 @@ def test_vgg_head_sees_what_its_makers_do(test_data: Path) -> None:
 def test_a_file_of_another_network_is_refused(test_data: Path) -> None:
     small = test_data / "weights" / "vgg16-oxford-conv1to3" / "vgg16_oxford_conv1to3.pth"
     with pytest.raises(
-        FormatError, match=r"is not VGG16: 'features.17.weight' should be \[512, 256, 3, 3\], it lacks it; pass the right file$"
+        FormatError,
+        match=r"is not VGG16: 'features.17.weight' should be \[512, 256, 3, 3\], it lacks it; pass the right file$",
     ):
         fw.load_feature_net("vgg16", small)
     heads = test_data / "weights" / "lpips" / "v0.1" / "alex.pth"
@@ -351,7 +363,8 @@ def test_weights_are_fetched_once(site: Site, cache: Path, monkeypatch: pytest.M
 
 def test_another_file_is_not_kept(site: Site, cache: Path) -> None:
     with pytest.raises(
-        FormatError, match=f"{site.url} gave another file: its SHA-256 begins with .{{8}}, not 00000000; try again, or pass its path"
+        FormatError,
+        match=f"{site.url} gave another file: its SHA-256 begins with .{{8}}, not 00000000; try again, or pass its path",
     ) as e:
         fw.find(replace(site.published, sha256="00000000"))
     assert "\n" not in str(e.value) and not cache.exists()
@@ -359,12 +372,17 @@ def test_another_file_is_not_kept(site: Site, cache: Path) -> None:
 
 def test_half_a_file_is_not_kept(site: Site, cache: Path) -> None:
     site.announced = len(site.content) + 1000
-    with pytest.raises(FormatError, match=f"could not be fetched: it ended after {len(site.content)} of {site.announced} bytes; try again"):
+    with pytest.raises(
+        FormatError,
+        match=f"could not be fetched: it ended after {len(site.content)} of {site.announced} bytes; try again",
+    ):
         fw.find(site.published)
     assert not cache.exists()
 
 
-def test_without_a_network_the_message_says_what_to_do(site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_message_says_what_to_do(
+    site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A page that is gone, a machine that does not answer, and HF_HUB_OFFLINE, which asks nobody."""
     with pytest.raises(FormatError, match="could not be fetched: HTTP Error 404") as e:
         fw.find(replace(site.published, url=site.url + "x"))
@@ -373,7 +391,9 @@ def test_without_a_network_the_message_says_what_to_do(site: Site, cache: Path, 
         fw.find(replace(site.published, url="http://127.0.0.1:9/net.pth"))
     asked = site.requests
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(FormatError, match=r"is not in the cache, and HF_HUB_OFFLINE forbids to fetch .*; pass its path, or put it at"):
+    with pytest.raises(
+        FormatError, match=r"is not in the cache, and HF_HUB_OFFLINE forbids to fetch .*; pass its path, or put it at"
+    ):
         fw.find(site.published)
     assert site.requests == asked
     with pytest.raises(FormatError, match=r"vgg16_oxford_conv1to3\.pth is published nowhere"):
@@ -412,7 +432,9 @@ def test_what_was_fetched_is_checked_at_every_load(site: Site, cache: Path) -> N
     """A file in the cache that has changed is refused, and neither loaded nor replaced behind the user's back."""
     path = fw.find(site.published)
     path.write_bytes(site.content[:-1] + bytes([site.content[-1] ^ 1]))
-    with pytest.raises(FormatError, match=r"net.pth is not the published file any more: .*; delete it, and it is fetched again"):
+    with pytest.raises(
+        FormatError, match=r"net.pth is not the published file any more: .*; delete it, and it is fetched again"
+    ):
         fw.find(site.published)
     assert site.requests == 1
     path.unlink()
@@ -450,7 +472,9 @@ def test_lpips_of_a_folder(test_data: Path, tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "v0.1" / "squeeze.pth").write_bytes((source / "v0.1" / "squeeze.pth").read_bytes())
     lpips = fw.load_lpips("squeezenet1_1", path=tmp_path)
     assert isinstance(lpips, LPIPS) and lpips(*random_pair()).item() > 0
-    assert isinstance(lpips.network, FeatureNet) and lpips.network.scale.flatten().tolist() == pytest.approx([0.458, 0.448, 0.450])
+    assert isinstance(lpips.network, FeatureNet) and lpips.network.scale.flatten().tolist() == pytest.approx(
+        [0.458, 0.448, 0.450]
+    )
     old = fw.load_lpips("squeezenet1_1", "0.0", tmp_path / "net.pth", source)
     assert isinstance(old.network, FeatureNet) and old.network.scale.unique().tolist() == [1.0]
     (tmp_path / "v0.1" / "squeeze.pth").write_bytes((source / "v0.0" / "squeeze.pth").read_bytes())
@@ -471,7 +495,11 @@ def test_published_files_carry_their_hashes() -> None:
     for published in (*(fw.BACKBONES[name] for name in ("vgg16", "alexnet", "squeezenet1_1")), inception):
         assert published.file.endswith(f"-{published.sha256[:8]}.pth") and published.url.endswith(published.file)
     assert len(fw.HEADS) == 6 and all(head.url.endswith(head.file[5:]) for head in fw.HEADS.values())
-    for published in (*fw.BACKBONES.values(), *fw.HEADS.values(), *(published for _, published in fw.SET_NETS.values())):
+    for published in (
+        *fw.BACKBONES.values(),
+        *fw.HEADS.values(),
+        *(published for _, published in fw.SET_NETS.values()),
+    ):
         assert len(bytes.fromhex(published.sha256)) == 32
         assert published.url == "" or published.url.startswith("https://")
     assert FEATURE_NETS.keys() == fw.BACKBONES.keys()

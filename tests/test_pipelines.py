@@ -34,7 +34,9 @@ PHOTO = Image.effect_mandelbrot((96, 80), (-2.0, -1.2, 1.0, 1.2), 60).convert("R
 def random_vae(c: int, f: int = 8, seed: int = 0, **options: object) -> vw.Autoencoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = AutoencoderConfig(channels=16, channel_mult=LEVELS[f], num_res_blocks=1, norm_groups=8, latent_channels=c, **options)  # type: ignore[arg-type]
+        config = AutoencoderConfig(
+            channels=16, channel_mult=LEVELS[f], num_res_blocks=1, norm_groups=8, latent_channels=c, **options
+        )  # type: ignore[arg-type]
         return vw.build(config).requires_grad_(False).eval()
 
 
@@ -125,7 +127,8 @@ def test_an_image_without_a_size_keeps_its_pixels(kind: str) -> None:
     pipe = tiny(kind, random_vae(4))
     assert paint(pipe, "a cat", image=PHOTO.resize((70, 85)), steps=2).size == (64, 80)
     assert same(
-        paint(pipe, "a cat", image=PHOTO.crop((16, 0, 80, 80)), steps=2), paint(pipe, "a cat", image=PHOTO.crop((14, 0, 82, 80)), steps=2)
+        paint(pipe, "a cat", image=PHOTO.crop((16, 0, 80, 80)), steps=2),
+        paint(pipe, "a cat", image=PHOTO.crop((14, 0, 82, 80)), steps=2),
     )
 
 
@@ -193,7 +196,14 @@ def test_pipelines_normalize_as_the_vae_says(kind: str, normalization: str, conv
     vae = random_vae(4, **NORMALIZATIONS[normalization], **CONVOLUTIONS[convolutions])
     scramble_outermost_(vae)
     pipe = tiny(kind, vae)
-    z = pipe("a cat", height=64, width=48, num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="latent").images
+    z = pipe(
+        "a cat",
+        height=64,
+        width=48,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+    ).images
     if kind == "tiny-flux":
         z = pipe._unpack_latents(z, 64, 48, pipe.vae_scale_factor)
     expected = pixels(to_pillow(from_model_range(vae.decode(vae.denormalize(z)))[0]))
@@ -268,7 +278,10 @@ def test_saved_pipelines_paint_the_same(kind: str, tmp_path: Path) -> None:
     other = random_vae(4, seed=1)
     swapped = load(tmp_path, other)
     assert same(paint(tiny(kind, other), "a cat", size=64, steps=2), paint(swapped, "a cat", size=64, steps=2))
-    for wrong, parts in ((random_vae(16), ("4 channels (f8c4)", "16 (f8c16)")), (random_vae(4, f=4), ("1/8", "1/4", "f8c4"))):
+    for wrong, parts in (
+        (random_vae(16), ("4 channels (f8c4)", "16 (f8c16)")),
+        (random_vae(4, f=4), ("1/8", "1/4", "f8c4")),
+    ):
         with refused(vw.ConfigError, *parts):
             load(tmp_path, wrong)
 
@@ -306,16 +319,28 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
         vw.FormatError,
         "'StableusionP",
     ),
-    "no denoiser": (rewrite("model_index.json", lambda text: text.replace('"unet"', '"prior"')), vw.FormatError, "neither a unet"),
+    "no denoiser": (
+        rewrite("model_index.json", lambda text: text.replace('"unet"', '"prior"')),
+        vw.FormatError,
+        "neither a unet",
+    ),
     "no VAE in the class": (
         rewrite("model_index.json", lambda text: text.replace("StableDiffusionP", "DDPMP")),
         vw.ConfigError,
         "DDPMPipeline",
     ),
-    "another VAE": (rewrite("model_index.json", lambda text: text.replace("KL", "KLWan")), vw.ConfigError, "AutoencoderKLWan"),
+    "another VAE": (
+        rewrite("model_index.json", lambda text: text.replace("KL", "KLWan")),
+        vw.ConfigError,
+        "AutoencoderKLWan",
+    ),
     "torn weights": (cut, vw.FormatError, "unet"),
     "no weights": (lambda folder: shutil.rmtree(folder / "unet"), vw.FormatError, "unet"),
-    "weights of another size": (rewrite("unet/config.json", lambda text: text.replace("32,", "40,")), vw.FormatError, "shape"),
+    "weights of another size": (
+        rewrite("unet/config.json", lambda text: text.replace("32,", "40,")),
+        vw.FormatError,
+        "shape",
+    ),
 }
 
 
@@ -372,7 +397,9 @@ def test_inject(kind: str) -> None:
     assert swapped.vae.dtype == torch.bfloat16
     assert dict(swapped.config) == dict(pipe.config)
     assert same(before, paint(pipe, "a cat", size=64, steps=2))
-    assert same(paint(swapped, "a cat", size=64, steps=2), paint(tiny(kind, second, torch.bfloat16), "a cat", size=64, steps=2))
+    assert same(
+        paint(swapped, "a cat", size=64, steps=2), paint(tiny(kind, second, torch.bfloat16), "a cat", size=64, steps=2)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -399,14 +426,18 @@ def test_inject_into_other_denoisers() -> None:
     vae = random_vae(4)
     pipe = tiny("tiny", vae)
     unet = diffusers.UNet2DConditionModel.from_config({**pipe.unet.config, "in_channels": 9})
-    inpaint = diffusers.StableDiffusionInpaintPipeline(**{**pipe.components, "unet": unet}, requires_safety_checker=False)
+    inpaint = diffusers.StableDiffusionInpaintPipeline(
+        **{**pipe.components, "unet": unet}, requires_safety_checker=False
+    )
     swapped = inject(inpaint, vae)
     assert type(swapped.vae) is diffusers.AutoencoderKL
     with refused(vw.ConfigError, "StableDiffusionInpaintPipeline", "masks"):
         paint(swapped, "a cat", image=PHOTO)
     pipe.vae = diffusers.AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
     assert type(inject(pipe, vae).vae) is diffusers.AutoencoderKL
-    pipe.vae = diffusers.AutoencoderKLWan(base_dim=8, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False])
+    pipe.vae = diffusers.AutoencoderKLWan(
+        base_dim=8, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False]
+    )
     with refused(vw.ConfigError, "AutoencoderKLWan", "SD3"):
         inject(pipe, vae)
 
@@ -414,7 +445,9 @@ def test_inject_into_other_denoisers() -> None:
 # What cannot be painted
 
 
-@pytest.mark.parametrize(("kind", "f", "multiple"), [("tiny", 4, 8), ("tiny-sdxl", 16, 16), ("tiny-sd3", 8, 16), ("tiny-flux", 4, 8)])
+@pytest.mark.parametrize(
+    ("kind", "f", "multiple"), [("tiny", 4, 8), ("tiny-sdxl", 16, 16), ("tiny-sd3", 8, 16), ("tiny-flux", 4, 8)]
+)
 def test_sizes_that_the_pipeline_cannot_make(kind: str, f: int, multiple: int) -> None:
     pipe = tiny(kind, random_vae(4, f))
     assert paint(pipe, "a cat", size=3 * multiple, steps=1).size == (3 * multiple,) * 2

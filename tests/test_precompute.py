@@ -37,7 +37,9 @@ from vaeworks.latents.plan import LatentsPlan
 from vaeworks.models.digest import model_digest
 from vaeworks.random_streams import latent_noise
 
-MODEL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, scaling_factor=0.5)
+MODEL = vw.AutoencoderConfig(
+    channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, scaling_factor=0.5
+)
 SETTINGS = Settings(size=32, shard_size=4)
 IMAGES = 11
 
@@ -57,7 +59,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = root / ("cat" if i < 5 else "dog") / f"p{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         side = (40 + 7 * i, 90 - 5 * i) if i else (20, 25)
-        Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize(side, Image.Resampling.BICUBIC).save(path)
+        Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize(side, Image.Resampling.BICUBIC).save(
+            path
+        )
     return root
 
 
@@ -103,7 +107,9 @@ def test_latents_are_each_image_s_own(vae: vw.Autoencoder, photos: Path, undistu
         found[IMAGES]
 
 
-@pytest.mark.parametrize(("dtype", "kind", "step"), [("fp16", torch.float16, 2.0**-11), ("bf16", torch.bfloat16, 2.0**-8)])
+@pytest.mark.parametrize(
+    ("dtype", "kind", "step"), [("fp16", torch.float16, 2.0**-11), ("bf16", torch.bfloat16, 2.0**-8)]
+)
 def test_dtype_is_rounding_alone(
     vae: vw.Autoencoder, photos: Path, undisturbed: Path, tmp_path: Path, dtype: str, kind: torch.dtype, step: float
 ) -> None:
@@ -116,7 +122,9 @@ def test_dtype_is_rounding_alone(
         assert ((found[i][0].float() - exact[i][0]).abs() <= step * exact[i][0].abs() + 1e-7).all()
 
 
-def test_computation_in_bf16_is_close_and_told(vae: vw.Autoencoder, photos: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_computation_in_bf16_is_close_and_told(
+    vae: vw.Autoencoder, photos: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     """--precision bf16 computes otherwise, keeps float32, and is another plan."""
     encode(vae, photos, tmp_path, dataclasses.replace(SETTINGS, precision="bf16"))
     exact, found = (torch.stack([LatentSet(folder)[i][0] for i in range(IMAGES)]) for folder in (undisturbed, tmp_path))
@@ -129,7 +137,15 @@ def test_moments_flips_and_labels(vae: vw.Autoencoder, photos: Path, tmp_path: P
     """Log-variances stand beside means; mirrored images are encoded, not mirrored latents; classes are numbered by the alphabet."""
     images = scan(photos)
     labels = [Path(str(file.path)).parent.name for file in images.files]
-    encode_dataset(vae, images, tmp_path, dataclasses.replace(SETTINGS, posterior="moments", flip=True), labels=labels, batch=4, workers=0)
+    encode_dataset(
+        vae,
+        images,
+        tmp_path,
+        dataclasses.replace(SETTINGS, posterior="moments", flip=True),
+        labels=labels,
+        batch=4,
+        workers=0,
+    )
     found = LatentSet(tmp_path)
     assert found.classes == ["cat", "dog"]
     for i, file in enumerate(images.files):
@@ -246,7 +262,9 @@ def test_a_latent_set_feeds_a_loader(undisturbed: Path) -> None:
         found.posterior(0)
 
 
-def test_a_tar_gives_what_its_folder_gives(vae: vw.Autoencoder, photos: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_tar_gives_what_its_folder_gives(
+    vae: vw.Autoencoder, photos: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     """The source's kind changes nothing; of one tar, names are those within it."""
     with tarfile.open(tmp_path / "photos.tar", "w") as archive:
         for path in sorted(photos.rglob("*.png")):
@@ -267,7 +285,9 @@ def test_two_processes_are_one(vae: vw.Autoencoder, photos: Path, undisturbed: P
     }
     one, other = LatentSet(undisturbed), LatentSet(tmp_path)
     assert len(other) == IMAGES
-    assert all(torch.allclose(one[i][0], other[i][0], atol=1e-5) and one.image(i) == other.image(i) for i in range(IMAGES))
+    assert all(
+        torch.allclose(one[i][0], other[i][0], atol=1e-5) and one.image(i) == other.image(i) for i in range(IMAGES)
+    )
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -382,7 +402,9 @@ def test_other_latents_are_refused(vae: vw.Autoencoder, photos: Path, tmp_path: 
         "images.*count": lambda: encode(vae, photos / "cat", tmp_path),
         "labels": lambda: encode(vae, photos, tmp_path, labels=["a"] * IMAGES),
         "processes": lambda: encode(vae, photos, tmp_path, world=2),
-        "posterior.*seed": lambda: encode(vae, photos, tmp_path, dataclasses.replace(SETTINGS, posterior="sample", seed=1)),
+        "posterior.*seed": lambda: encode(
+            vae, photos, tmp_path, dataclasses.replace(SETTINGS, posterior="sample", seed=1)
+        ),
     }
     for words, call in cases.items():
         with pytest.raises(ConfigError, match=words):
@@ -476,7 +498,9 @@ def test_latents_that_are_no_numbers(vae: vw.Autoencoder) -> None:
 # ---------------------------------------------------------------- the command
 
 
-def test_encode_a_folder(model: Path, photos: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_encode_a_folder(
+    model: Path, photos: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A folder becomes shards, with class folders as labels; single files become single files unless told otherwise."""
     words = ["encode", str(model), str(photos), "--size", "32", "--shard-size", "4", "--batch", "3", "--workers", "0"]
     assert main([*words, "--out", str(tmp_path / "a"), "--json"]) == 0
@@ -488,7 +512,24 @@ def test_encode_a_folder(model: Path, photos: Path, undisturbed: Path, tmp_path:
     photo = str(photos / "dog" / "p07.png")
     assert main(["encode", str(model), photo, "--out", str(tmp_path / "b")]) == 0
     assert load_file(tmp_path / "b" / "p07.safetensors")["latents"].ndim == 3
-    assert main(["encode", str(model), photo, "--out", str(tmp_path / "c"), "--into", "shards", "--size", "32", "--workers", "0"]) == 0
+    assert (
+        main(
+            [
+                "encode",
+                str(model),
+                photo,
+                "--out",
+                str(tmp_path / "c"),
+                "--into",
+                "shards",
+                "--size",
+                "32",
+                "--workers",
+                "0",
+            ]
+        )
+        == 0
+    )
     assert len(LatentSet(tmp_path / "c")) == 1
     assert main(["encode", str(model), str(photos), "--out", str(tmp_path / "d"), "--into", "files"]) == 0
     assert len(list((tmp_path / "d").rglob("*.safetensors"))) == IMAGES
@@ -513,7 +554,9 @@ def test_the_command_s_errors(model: Path, photos: Path, tmp_path: Path, capsys:
         assert told.startswith("vaeworks: ") and message in told, told
 
 
-def test_a_shard_that_does_not_fit_into_memory(vae: vw.Autoencoder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_does_not_fit_into_memory(
+    vae: vw.Autoencoder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would be found out after hours otherwise: a shard is in memory until it is written."""
     monkeypatch.setattr("vaeworks.latents.encode.free_memory", lambda device: 1000)
     with pytest.raises(vw.ConfigError, match=r"a shard of 4 images takes .* take --shard-size 1 or less"):

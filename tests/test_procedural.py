@@ -28,7 +28,18 @@ from vaeworks.data.labels import find_labels, find_masks
 from vaeworks.data.synthetic.drawing import CLASSES, CONTRAST, GRATING, SIZES, colours, distance
 from vaeworks.data.synthetic.letters import LETTERS, signed_distance, word
 from vaeworks.data.synthetic.procedural import Drawn, png
-from vaeworks.data.synthetic.shapes import CROSS_ARM, RING_HOLE, STAR_WAIST, cross, disc, lettering, ring, square, star, triangle
+from vaeworks.data.synthetic.shapes import (
+    CROSS_ARM,
+    RING_HOLE,
+    STAR_WAIST,
+    cross,
+    disc,
+    lettering,
+    ring,
+    square,
+    star,
+    triangle,
+)
 from vaeworks.data.synthetic.textures import checks, noise, stripes
 from vaeworks.doctor.subject import encode_subject
 from vaeworks.errors import DataError
@@ -72,7 +83,11 @@ def test_what_is_read_is_what_is_drawn(size: int) -> None:
     """The PNGs decode to exactly the image and the mask, at odd sides too."""
     for place in procedural(8, size, 3):
         image, mask = place.image(), place.mask.image()
-        assert image.dtype == mask.dtype == torch.uint8 and image.shape == (3, size, size) and mask.shape == (1, size, size)
+        assert (
+            image.dtype == mask.dtype == torch.uint8
+            and image.shape == (3, size, size)
+            and mask.shape == (1, size, size)
+        )
         assert torch.equal(to_uint8(open_image(place.read_bytes())), image)
         with Image.open(io.BytesIO(place.mask.read_bytes())) as file:
             assert file.mode == "L" and torch.equal(to_uint8(file), mask)
@@ -96,7 +111,11 @@ def test_classes_are_equally_frequent_and_in_the_names() -> None:
     places = procedural(64)
     assert Counter(place.label for place in places) == dict.fromkeys(range(8), 8)
     assert [Path(str(place)).parent.name for place in places] == [CLASSES[place.label] for place in places]
-    assert len({str(place) for place in places}) == 64 and str(places[11]) == "procedural/star/000011.png" and places[11].stem == "000011"
+    assert (
+        len({str(place) for place in places}) == 64
+        and str(places[11]) == "procedural/star/000011.png"
+        and places[11].stem == "000011"
+    )
     assert str(places[11].mask) == "procedural/star/000011_mask.png" and places[11].mask.stem == "000011_mask"
 
 
@@ -114,7 +133,10 @@ def test_the_foreground_can_be_seen() -> None:
     for place in procedural(320, 64):
         image, inside = place.image().double().div(255), place.mask.image()[0] > 0
         # away from the outline, where pixels are mixed
-        core, rim = (-F.max_pool2d(-inside[None].double(), 3, 1, 1) > 0)[0], (F.max_pool2d(inside[None].double(), 3, 1, 1) > 0)[0]
+        core, rim = (
+            (-F.max_pool2d(-inside[None].double(), 3, 1, 1) > 0)[0],
+            (F.max_pool2d(inside[None].double(), 3, 1, 1) > 0)[0],
+        )
         within, around = image[:, core if core.any() else inside].mean(1), image[:, ~rim].mean(1)
         assert distance(within.numpy(), around.numpy()) > CONTRAST * (0.95 if core.any() else 0.6), place
 
@@ -150,7 +172,10 @@ def test_classes_can_be_told_apart() -> None:
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     model.fit([features(place) for place in seen], [place.label for place in seen])
     guessed = model.predict([features(place) for place in unseen])
-    right = {name: np.mean([g == p.label for g, p in zip(guessed, unseen, strict=True) if CLASSES[p.label] == name]) for name in CLASSES}
+    right = {
+        name: np.mean([g == p.label for g, p in zip(guessed, unseen, strict=True) if CLASSES[p.label] == name])
+        for name in CLASSES
+    }
     assert min(right.values()) > 0.85 and np.mean(list(right.values())) > 0.95, right
 
 
@@ -221,17 +246,30 @@ def test_a_source_is_scanned_like_any_other() -> None:
     """Numbers in the source's name, or none of them; files with digests and sides; a split by content."""
     found = scan("procedural:64:16:5")
     assert [file.path for file in found.files] == procedural(64, 16, 5) and not found.skipped
-    assert {(file.width, file.height) for file in found.files} == {(16, 16)} and len({file.digest for file in found.files}) == 64
+    assert {(file.width, file.height) for file in found.files} == {(16, 16)} and len(
+        {file.digest for file in found.files}
+    ) == 64
     train, val = found.split(0.25)
     assert 0 < len(val.files) < 32 and len(train.files) + len(val.files) == 64
     assert len(procedural()) == 20_000 and scan("procedural:3").files == scan("procedural:9").files[:3]
 
 
 @pytest.mark.parametrize(
-    "source", ["procedural:", "procedural:x", "procedural:8:32:0:1", "procedural:-8", "procedural: 8", "procedural::32", "procedural:8:32:"]
+    "source",
+    [
+        "procedural:",
+        "procedural:x",
+        "procedural:8:32:0:1",
+        "procedural:-8",
+        "procedural: 8",
+        "procedural::32",
+        "procedural:8:32:",
+    ],
 )
 def test_wrong_syntax_is_said_with_the_right_form(source: str) -> None:
-    with pytest.raises(DataError, match=r"^[^\n]*write procedural\[:COUNT\[:SIZE\[:SEED\]\]\], such as procedural:20000:32:0$"):
+    with pytest.raises(
+        DataError, match=r"^[^\n]*write procedural\[:COUNT\[:SIZE\[:SEED\]\]\], such as procedural:20000:32:0$"
+    ):
         scan(source)
 
 
@@ -256,7 +294,9 @@ def test_labels_and_masks_are_found_without_being_told() -> None:
     seen = encode_subject(linear(), files[:8], size=32, masks=masks[:8])
     assert seen.masks is not None
     assert torch.equal(seen.masks, torch.stack([place.mask.image()[0] > 0 for place in procedural(8)]))
-    assert seen.protocol.labels != encode_subject(linear(), files[:8], size=32, masks=[*masks[:7], None]).protocol.labels
+    assert (
+        seen.protocol.labels != encode_subject(linear(), files[:8], size=32, masks=[*masks[:7], None]).protocol.labels
+    )
 
 
 def test_a_mask_that_is_no_image_is_named(tmp_path: Path) -> None:
@@ -266,18 +306,33 @@ def test_a_mask_that_is_no_image_is_named(tmp_path: Path) -> None:
             encode_subject(linear(), scan("procedural:1").files, size=32, masks=[tmp_path / name])
 
 
-def test_the_doctor_examines_semantics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_examines_semantics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """From the command alone: figures that need labels (the probe) and masks (contrast of the object)."""
     monkeypatch.setenv("VAEWORKS_CACHE", str(tmp_path / "cache"))
     vw.save(linear(), tmp_path / "vae.safetensors", layout="native")
-    words = ["--data", "procedural:128:32", "--size", "32", "--images", "128", "--panels", "semantics", "--quick", "--json"]
+    words = [
+        "--data",
+        "procedural:128:32",
+        "--size",
+        "32",
+        "--images",
+        "128",
+        "--panels",
+        "semantics",
+        "--quick",
+        "--json",
+    ]
     assert main(["doctor", str(tmp_path / "vae.safetensors"), *words, "--out", str(tmp_path / "out")]) == 0
     found = json.loads(capsys.readouterr().out)["findings"]["semantics"]
     assert found["verdict"] != "not examined" and found["images"] == 128
     assert {"srss", "probe", "rho"} <= found["figures"].keys(), found["figures"].keys()
 
 
-def test_a_run_trains_on_it_and_is_judged_on_what_it_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_trains_on_it_and_is_judged_on_what_it_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """train, eval and encode take it by its name, as any source."""
     run, source = tmp_path / "run", "procedural:40:16"
     assert main(["train", "small-f4c4", "--data", source, "--out", str(run), *TRAIN, "--json"]) == 0

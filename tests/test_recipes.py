@@ -35,7 +35,9 @@ def offline(config: TrainConfig, weights: Path) -> TrainConfig:
     if loss.perceptual.startswith(("lpips", "vgg16")):
         loss = dataclasses.replace(loss, perceptual="vgg16-conv1to3", perceptual_path=str(weights))
     if regularizers.alignment > 0:
-        regularizers = dataclasses.replace(regularizers, alignment_network="vgg16_conv1to3", alignment_path=str(weights))
+        regularizers = dataclasses.replace(
+            regularizers, alignment_network="vgg16_conv1to3", alignment_path=str(weights)
+        )
     if adversarial.network is not None:
         adversarial = dataclasses.replace(adversarial, network_path=str(weights))
     return dataclasses.replace(config, loss=loss, regularizers=regularizers, adversarial=adversarial)
@@ -93,9 +95,24 @@ def test_the_debate_is_covered() -> None:
     for word in ("magic", "channels", "PatchGAN", "clamped", "noise", "semantic"):
         assert word.lower() in " ".join([claims, *map(purpose, RECIPES.values())]).lower()
     configs = [make() for make in RECIPES.values()]
-    assert {c.model.bottleneck.bound for c in configs} >= {"none", "tanh", "softclamp", "clamp", "rmsnorm", "layernorm", "sphere"}
+    assert {c.model.bottleneck.bound for c in configs} >= {
+        "none",
+        "tanh",
+        "softclamp",
+        "clamp",
+        "rmsnorm",
+        "layernorm",
+        "sphere",
+    }
     assert {c.model.bottleneck.noise for c in configs} == {"none", "additive", "interpolative", "sigma"}
-    assert {c.adversarial.discriminator for c in configs} == {"none", "patch", "modern", "residual", "unet", "projected"}
+    assert {c.adversarial.discriminator for c in configs} == {
+        "none",
+        "patch",
+        "modern",
+        "residual",
+        "unet",
+        "projected",
+    }
     assert {c.finetune.expects for c in configs} >= {"sd1", "sdxl", "sd3", "flux1", "flux2"}
 
 

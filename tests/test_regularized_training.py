@@ -32,7 +32,13 @@ from vaeworks.features.backbones import load_backbone
 from vaeworks.images import to_model_range
 from vaeworks.losses.equivariance import Transform
 from vaeworks.losses.perceptual import distance_without_weights
-from vaeworks.losses.regularize import cosine_alignment, distance_alignment, envelope, variance_expansion, variance_floor
+from vaeworks.losses.regularize import (
+    cosine_alignment,
+    distance_alignment,
+    envelope,
+    variance_expansion,
+    variance_floor,
+)
 from vaeworks.losses.spectrum import encoding_spectrum_matching, lowpass
 from vaeworks.models import Autoencoder
 from vaeworks.random_streams import latent_noise
@@ -45,7 +51,13 @@ from vaeworks.training.state import TrainState
 from vaeworks.training.step import StepResult, smallest, training_step
 
 MODEL = AutoencoderConfig(
-    channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False, quant_conv=False, post_quant_conv=False
+    channels=8,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    norm_groups=4,
+    mid_attention=False,
+    quant_conv=False,
+    post_quant_conv=False,
 )
 PLAIN = dataclasses.replace(
     SHORT, model=MODEL, data=dataclasses.replace(SHORT.data, size=16), channels_last=False, ema_halflife=0,
@@ -117,7 +129,9 @@ ALIKE = using(equivariance=0.5, equivariance_prior=0.5, **EVERYTHING)
 CASES = {
     "ordinary": Case(using(**EVERYTHING), lambda d: True),
     "adaptive off": Case(using(**EVERYTHING, alignment_adaptive=False), lambda d: True),
-    "latents transformed": Case(ALIKE, lambda d: d.where == "latents" and d.transform.scale < 0.8 and d.transform.quarter_turns == 1),
+    "latents transformed": Case(
+        ALIKE, lambda d: d.where == "latents" and d.transform.scale < 0.8 and d.transform.quarter_turns == 1
+    ),
     "images transformed": Case(ALIKE, lambda d: d.where == "images" and d.transform.scale < 0.8),
     "lowpass": Case(using(lowpass=0.75, **EVERYTHING), lambda d: d.cut == 10),
     "half": Case(using(scale_equivariance=0.25, **EVERYTHING), lambda d: d.shrink == 2),
@@ -130,7 +144,9 @@ def resized(x: Tensor, scale: float, multiple: int) -> Tensor:
     return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def naive_loss(t: TrainState, config: TrainConfig, draw: StepAugmentation, first: int) -> tuple[Tensor, dict[str, Tensor]]:
+def naive_loss(
+    t: TrainState, config: TrainConfig, draw: StepAugmentation, first: int
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss from its definition, and its terms: one graph, one pass."""
     regularizers, f, images = config.regularizers, config.model.downsample_factor, to_model_range(random_batch(8, 16))
     if draw.where == "images":
@@ -178,7 +194,11 @@ def test_the_step_is_that_of_the_definition(name: str, perceptual: bool) -> None
     naive = copy.deepcopy(t)
     frozen = {n: p.clone() for n, p in t.features.state_dict().items()}
     least = smallest(t)
-    first = next(k for k in range(0, 10_000, 8) if case.drawn(draw_augmentation(config.regularizers, config.seed, k, 16, least, 2)))
+    first = next(
+        k
+        for k in range(0, 10_000, 8)
+        if case.drawn(draw_augmentation(config.regularizers, config.seed, k, 16, least, 2))
+    )
     draw = draw_augmentation(config.regularizers, config.seed, first, 16, least, 2)
     result = training_step(t, random_batch(8, 16), list(range(first, first + 8)))
     loss_value, terms = naive_loss(naive, config, draw, first)
@@ -250,7 +270,9 @@ def test_micro_batches_are_one_batch(name: str) -> None:
         config = dataclasses.replace(MICRO[name], micro_batch=micro, adversarial=dataclasses.replace(MODERN, lecam=0.0))
         t = still(aligned(config) if config.regularizers.alignment else started(config))
         t.adversary.optimizer = torch.optim.SGD(t.adversary.network.parameters(), lr=0.0)
-        first = first_with(config, lambda d: d != StepAugmentation() or name in ("alignment", "spectrum, envelope, expansion"))
+        first = first_with(
+            config, lambda d: d != StepAugmentation() or name in ("alignment", "spectrum, envelope, expansion")
+        )
         result = training_step(t, random_batch(8, 16), list(range(first, first + 8)), FELT)
         named = [*t.learner.named_parameters(), *t.adversary.network.named_parameters()]
         found.append((result.figures(0.0), {n: p.grad for n, p in named}))
@@ -279,7 +301,10 @@ def test_what_needs_the_whole_batch_is_refused_in_parts() -> None:
         using(dataclasses.replace(PLAIN, model=point), variance_expansion=0.1)
     for name in ("spectrum", "variance_expansion", "envelope", "variance_floor", "alignment"):
         with pytest.raises(vw.ConfigError, match=f"{name} shapes latents"):
-            using(dataclasses.replace(PLAIN, finetune=FinetuneConfig(path="vae.safetensors", part="decoder")), **{name: 0.1})
+            using(
+                dataclasses.replace(PLAIN, finetune=FinetuneConfig(path="vae.safetensors", part="decoder")),
+                **{name: 0.1},
+            )
     squares = dataclasses.replace(MODEL, normalization="batchnorm", latents_patch=2)
     with pytest.raises(vw.ConfigError, match="latents_patch"):
         dataclasses.replace(PLAIN, model=squares, data=dataclasses.replace(PLAIN.data, size=18))
@@ -299,7 +324,9 @@ def test_shares_of_steps() -> None:
     latents = [d for d in draws if d.where == "latents"]
     assert near(len(latents), 0.4) and near(sum(d.cut > 0 for d in draws), 0.2)
     assert near(sum(d.where == "images" for d in draws), 0.4 * 0.3)
-    assert near(sum(d.shrink == 2 for d in draws), 0.4 * 0.7 / 2) and near(sum(d.shrink == 4 for d in draws), 0.4 * 0.7 / 2)
+    assert near(sum(d.shrink == 2 for d in draws), 0.4 * 0.7 / 2) and near(
+        sum(d.shrink == 4 for d in draws), 0.4 * 0.7 / 2
+    )
     for turns in (1, 2, 3):
         assert near(sum(d.transform.quarter_turns == turns for d in latents), 0.4 / 3)
     for cut in (8, 10, 12):
@@ -347,7 +374,9 @@ def test_nothing_is_shrunk_too_far(size: int, f: int) -> None:
 
 NEEDY = {
     "patch": dataclasses.replace(PLAIN, adversarial=AdversarialConfig(discriminator="patch", channels=8, num_layers=2)),
-    "residual": dataclasses.replace(PLAIN, adversarial=AdversarialConfig(discriminator="residual", channels=16, num_layers=2)),
+    "residual": dataclasses.replace(
+        PLAIN, adversarial=AdversarialConfig(discriminator="residual", channels=16, num_layers=2)
+    ),
     "ms_ssim": dataclasses.replace(PLAIN, loss=LossConfig(reconstruction="ms_ssim")),
     "without-weights": dataclasses.replace(PLAIN, loss=LossConfig(perceptual="without-weights")),
     "features": dataclasses.replace(PLAIN, regularizers=RegularizerConfig(alignment=0.1)),
@@ -358,10 +387,14 @@ NEEDY = {
 def test_the_smallest_pictures_are_large_enough(name: str) -> None:
     """The most that is ever shrunk, with what needs the most pixels: the step goes through, and no smaller than it has to be."""
     config = NEEDY[name]
-    config = dataclasses.replace(config, regularizers=dataclasses.replace(config.regularizers, equivariance=0.5, equivariance_prior=1.0))
+    config = dataclasses.replace(
+        config, regularizers=dataclasses.replace(config.regularizers, equivariance=0.5, equivariance_prior=1.0)
+    )
     network = Colours()
     network.smallest = 14
-    frozen: dict[str, Any] = {"features": load_backbone(network, None, 2), "feature_channels": 4} if name == "features" else {}
+    frozen: dict[str, Any] = (
+        {"features": load_backbone(network, None, 2), "feature_channels": 4} if name == "features" else {}
+    )
     t = started(config, perceptual=distance_without_weights if name == "without-weights" else None, **frozen)
     least = smallest(t)
     assert least == {"patch": 12, "residual": 14, "ms_ssim": 12, "without-weights": 12, "features": 14}[name]
@@ -379,7 +412,8 @@ RESUMED = {
     "lowpass": using(lowpass=0.75, spectrum=0.01),
     "expansion": using(variance_expansion=0.1, envelope=1e-6),
     "floor": using(
-        dataclasses.replace(PLAIN, model=dataclasses.replace(MODEL, bottleneck=BottleneckConfig(kind="point"))), variance_floor=0.1
+        dataclasses.replace(PLAIN, model=dataclasses.replace(MODEL, bottleneck=BottleneckConfig(kind="point"))),
+        variance_floor=0.1,
     ),
     "alignment": using(alignment=0.5, alignment_margins=(0.5, 0.25)),
     "learned variance": dataclasses.replace(PLAIN, loss=LossConfig(reconstruction="gaussian", beta=1 / 3)),
@@ -411,7 +445,11 @@ def test_runs_resume_exactly(name: str, folder: Path, tmp_path: Path) -> None:
             train(config, folder, tmp_path / "parts", show=False, features=features)
     train(config, folder, tmp_path / "parts", show=False, features=features, resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
-    names = {n for n, weight in dataclasses.asdict(config.regularizers).items() if weight and n in read_names(tmp_path / "whole")}
+    names = {
+        n
+        for n, weight in dataclasses.asdict(config.regularizers).items()
+        if weight and n in read_names(tmp_path / "whole")
+    }
     assert names or name == "learned variance"
 
 
@@ -422,7 +460,9 @@ def read_names(run: Path) -> set[str]:
 # ---------------------------------------------------------------- what they do
 
 
-def trained_for(steps: int, config: TrainConfig, prepare: Callable[[Autoencoder], None] = lambda vae: None, **frozen: Any) -> TrainState:
+def trained_for(
+    steps: int, config: TrainConfig, prepare: Callable[[Autoencoder], None] = lambda vae: None, **frozen: Any
+) -> TrainState:
     """After so many steps of four smooth random images each."""
     t = aligned(config, **frozen) if config.regularizers.alignment else started(config, **frozen)
     prepare(t.autoencoder)
@@ -454,14 +494,17 @@ def equivariance_error(vae: Autoencoder) -> float:
     x = held_out()
     z = vae.encode(x).mean
     found = [
-        (vae.encode(tau(x, 2)).mean - tau(z)).square().mean() / z.var() for tau in (Transform(0.5), Transform(1, 1), Transform(0.5, 2))
+        (vae.encode(tau(x, 2)).mean - tau(z)).square().mean() / z.var()
+        for tau in (Transform(0.5), Transform(1, 1), Transform(0.5, 2))
     ]
     return torch.stack(found).mean().item()
 
 
 def test_equivariance_makes_latents_move_with_the_picture() -> None:
     """Less than half of the error that a run without it has."""
-    assert equivariance_error(trained_for(100, using(NO_KL, equivariance=0.5)).autoencoder) < 0.5 * equivariance_error(without())
+    assert equivariance_error(trained_for(100, using(NO_KL, equivariance=0.5)).autoencoder) < 0.5 * equivariance_error(
+        without()
+    )
 
 
 def test_spectrum_nears_the_pictures() -> None:
@@ -490,7 +533,9 @@ def test_the_envelope_bounds_latents() -> None:
 def test_the_variance_floor_revives_channels(kind: Any) -> None:
     """Two channels that encoder and decoder have lost stay lost without it and come back with it; the noise of a posterior is no life."""
     slow = dataclasses.replace(PLAIN.optimizer, lr=1e-3)
-    config = dataclasses.replace(NO_KL, model=dataclasses.replace(MODEL, bottleneck=BottleneckConfig(kind=kind)), optimizer=slow)
+    config = dataclasses.replace(
+        NO_KL, model=dataclasses.replace(MODEL, bottleneck=BottleneckConfig(kind=kind)), optimizer=slow
+    )
 
     @torch.no_grad()
     def lose(vae: Autoencoder) -> None:
@@ -511,7 +556,10 @@ def test_latents_come_to_agree_with_features() -> None:
     """Cosines of projected latents and features on held-out images rise, also those of relations between places; the network stays."""
     before, after = (trained_for(steps, using(NO_KL, alignment=1.0)) for steps in (0, 100))
     network = load_backbone(Colours(), None, 2)
-    assert all(torch.equal(p, q) for p, q in zip(after.features.state_dict().values(), network.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(p, q)
+        for p, q in zip(after.features.state_dict().values(), network.state_dict().values(), strict=True)
+    )
     with torch.no_grad():
         features = network(held_out())[-1]
         cosines, relations = [], []
@@ -545,7 +593,9 @@ def dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import Dinov2Config, Dinov2Model
 
     folder = tmp_path_factory.mktemp("dinov2")
-    config = Dinov2Config(hidden_size=24, num_hidden_layers=4, num_attention_heads=2, mlp_ratio=2, image_size=28, patch_size=7)
+    config = Dinov2Config(
+        hidden_size=24, num_hidden_layers=4, num_attention_heads=2, mlp_ratio=2, image_size=28, patch_size=7
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         Dinov2Model(config).save_pretrained(folder)
@@ -555,13 +605,25 @@ def dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_transformer_is_aligned_with_and_judges(dinov2: Path, folder: Path, tmp_path: Path) -> None:
     """DINOv2 of a folder, as alignment and under a projected discriminator at once: a run, killed and resumed to the same bytes."""
     adversarial = AdversarialConfig(
-        discriminator="projected", network=str(dinov2), channels=8, start_images=8, warmup=0.0, ramp=0.1, optimizer=MODERN.optimizer
+        discriminator="projected",
+        network=str(dinov2),
+        channels=8,
+        start_images=8,
+        warmup=0.0,
+        ramp=0.1,
+        optimizer=MODERN.optimizer,
     )
     regularizers = RegularizerConfig(alignment=0.1, alignment_network=str(dinov2), equivariance=0.3)
-    config = dataclasses.replace(PLAIN, images=48, save_every=16, val_every=48, adversarial=adversarial, regularizers=regularizers)
+    config = dataclasses.replace(
+        PLAIN, images=48, save_every=16, val_every=48, adversarial=adversarial, regularizers=regularizers
+    )
     train(config, folder, tmp_path / "whole", show=False)
     steps = [line for line in read_log(tmp_path / "whole") if "loss" in line]
-    assert all("alignment" in line for line in steps) and "adversarial" in steps[-1] and steps[-1]["discriminator_grad_norm"] > 0
+    assert (
+        all("alignment" in line for line in steps)
+        and "adversarial" in steps[-1]
+        and steps[-1]["discriminator_grad_norm"] > 0
+    )
     train(dataclasses.replace(config, images=32), folder, tmp_path / "parts", show=False)
     train(config, folder, tmp_path / "parts", show=False, resume=True)
     assert (tmp_path / "parts" / "model.safetensors").exists()
@@ -691,7 +753,9 @@ def test_dead_channels_and_small_latents_can_be_normalized(name: str, scale: flo
 def test_any_f_and_c_trains(f: int, c: int, init: Any) -> None:
     """Built, initialized and stepped, with equivariance and spectrum on; every weight has a gradient."""
     mult = (1, 1, 2, 2, 2, 2)[: f.bit_length()]
-    model = AutoencoderConfig(latent_channels=c, channels=8, channel_mult=mult, num_res_blocks=1, norm_groups=4, mid_attention=False)
+    model = AutoencoderConfig(
+        latent_channels=c, channels=8, channel_mult=mult, num_res_blocks=1, norm_groups=4, mid_attention=False
+    )
     config = dataclasses.replace(PLAIN, model=model, init=init, data=dataclasses.replace(PLAIN.data, size=32))
     config = using(config, equivariance=0.5, scale_equivariance=0.25, spectrum=0.01)
     t = started(config)

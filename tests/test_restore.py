@@ -36,7 +36,9 @@ def linear() -> vw.Autoencoder:
             bottleneck=BottleneckConfig(kind="point"),
         )
     )  # fmt: skip
-    basis = torch.linalg.qr(torch.randn(3 * F * F, C, generator=torch.Generator().manual_seed(0)))[0].T.reshape(C, 3, F, F)
+    basis = torch.linalg.qr(torch.randn(3 * F * F, C, generator=torch.Generator().manual_seed(0)))[0].T.reshape(
+        C, 3, F, F
+    )
     encoder, decoder = nn.Conv2d(3, C, F, F), nn.ConvTranspose2d(C, 3, F, F)
     for conv in (encoder, decoder):
         conv.weight.data, conv.bias.data = basis.clone(), torch.zeros_like(conv.bias.data)  # type: ignore[union-attr]
@@ -80,7 +82,9 @@ def test_closed_form(model: tuple[vw.Codec, SpectralPrior], monkeypatch: pytest.
     with torch.no_grad():
         zero = codec.autoencoder.decode(space.latents(torch.zeros(C, 5, 5))[None])[0]
         unit = torch.eye(C * 25).view(-1, C, 5, 5)
-        columns = torch.stack([codec.autoencoder.decode(space.latents(u)[None])[0] - zero for u in unit])[:, :, :18, :19]
+        columns = torch.stack([codec.autoencoder.decode(space.latents(u)[None])[0] - zero for u in unit])[
+            :, :, :18, :19
+        ]
     known = ~damage.missing
     a = columns[:, :, known].flatten(1).double()
     b = (to_model_range(damage.image) - zero[:, :18, :19])[:, known].flatten().double()
@@ -96,7 +100,9 @@ def test_wins_where_its_prior_is_true(model: tuple[vw.Codec, SpectralPrior]) -> 
         truth = from_model_range(codec.decode(field(1, 12, seed=3)))[0]
         damage = plant(truth, how)
         found = restore_picture(codec, damage, prior).image
-        scores = {name: score(truth, image, damage.region).psnr_region for name, image in baselines(codec, damage).items()}
+        scores = {
+            name: score(truth, image, damage.region).psnr_region for name, image in baselines(codec, damage).items()
+        }
         assert score(truth, found, damage.region).psnr_region > max(scores.values()) + 1
         if not damage.noise:
             assert torch.equal(found[:, ~damage.missing], truth[:, ~damage.missing])
@@ -109,7 +115,10 @@ def test_seam(model: tuple[vw.Codec, SpectralPrior]) -> None:
     damage = Damage(image, torch.zeros(48, 56, dtype=torch.bool))
     damage.missing[20:30, 20:30] = True
     kept, plain = (restore_picture(codec, damage, prior, keep=keep).image.float() for keep in (True, False))
-    steps = [(x[:, 20, 20:30] - x[:, 19, 20:30]).abs().mean() for x in (kept, torch.where(damage.missing, plain, image.float()))]
+    steps = [
+        (x[:, 20, 20:30] - x[:, 19, 20:30]).abs().mean()
+        for x in (kept, torch.where(damage.missing, plain, image.float()))
+    ]
     assert steps[0] < steps[1]
 
 
@@ -125,7 +134,9 @@ def test_strips() -> None:
         search = Search(vw.Codec(vae, tile=2), prior.at(6, 7), damage, 10.0, 0)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(restore, "LARGE", large)
-            found.append(search._value(prior.at(6, 7).coordinates(z[0]).double().numpy().ravel(), torch.Size((4, 6, 7))))
+            found.append(
+                search._value(prior.at(6, 7).coordinates(z[0]).double().numpy().ravel(), torch.Size((4, 6, 7)))
+            )
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-4)
     assert np.allclose(found[0][1], found[1][1], atol=1e-3 * np.abs(found[0][1]).max())
 
@@ -180,7 +191,9 @@ def test_noise_is_estimated(sigma: float) -> None:
     assert estimate_noise(damage.image) == pytest.approx(sigma, rel=0.06)
     image, missing = damage.image.clone(), torch.zeros(200, 300, dtype=torch.bool)
     missing[:, 50:250] = True
-    image[:, missing] = torch.randint(0, 256, (3, int(missing.sum())), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image[:, missing] = torch.randint(
+        0, 256, (3, int(missing.sum())), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     assert estimate_noise(image, missing) == pytest.approx(sigma, rel=0.1)
     assert estimate_noise(image) > 1.5 * sigma
     with pytest.raises(DataError, match="cannot be estimated"):

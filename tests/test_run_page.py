@@ -23,7 +23,9 @@ from vaeworks.training.monitor.log import RunLog
 from vaeworks.training.monitor.page import RunPage, Status, _spread
 
 SUPERVISED = dataclasses.replace(
-    CONFIG, adversarial=AdversarialConfig(discriminator="patch"), regularizers=RegularizerConfig(scale_equivariance=0.25)
+    CONFIG,
+    adversarial=AdversarialConfig(discriminator="patch"),
+    regularizers=RegularizerConfig(scale_equivariance=0.25),
 )
 
 
@@ -31,7 +33,13 @@ def discriminator(t: float) -> dict[str, float]:
     """What a step line has besides while a discriminator learns."""
     found = {"scale_equivariance": 0.02}
     if t > 0.5:
-        found |= {"discriminator_loss": 0.8, "accuracy_real": 0.7123, "accuracy_fake": 0.6, "logit_real": 0.5, "logit_fake": -0.5}
+        found |= {
+            "discriminator_loss": 0.8,
+            "accuracy_real": 0.7123,
+            "accuracy_fake": 0.6,
+            "logit_real": 0.5,
+            "logit_fake": -0.5,
+        }
         found |= {"adversarial": 0.3, "adaptive_weight": 1e3, "adversarial_weight": 0.1}
     return found
 
@@ -111,7 +119,9 @@ def test_alarms_stand_at_the_top_until_they_are_over(run: Path) -> None:
     assert "calm" not in top
     below = text[text.index('class="events"') :]
     assert (
-        below.index('class="over">the latents are calm') < below.index('class="yes">the latents blow') < below.index('class="yes">3 of 4')
+        below.index('class="over">the latents are calm')
+        < below.index('class="yes">the latents blow')
+        < below.index('class="yes">3 of 4')
     )
 
 
@@ -185,7 +195,9 @@ def test_long_runs_have_small_pages_quickly(tmp_path: Path) -> None:
             lines.append({"images_seen": 100 * i, "val_psnr": 20.0, "val_ssim": 0.8, "latent_mean": channels, "latent_std": channels,
                           "latent_absmax": 5.0, "posterior_std": channels, "kl_per_channel": channels})  # fmt: skip
         if i % 100 == 0:
-            lines.append({"images_seen": 100 * i, "event": f"event {i} " + "words " * 20, "alarm": i % 200 == 0, "action": None})
+            lines.append(
+                {"images_seen": 100 * i, "event": f"event {i} " + "words " * 20, "alarm": i % 200 == 0, "action": None}
+            )
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     writer = RunPage(folder, config)
     writer.write(Status("training", 0.5))

@@ -22,13 +22,19 @@ def drawn(points: dict[str, Point], **options: bool) -> ElementTree.Element:
     return ElementTree.fromstring(figure[figure.index("<svg") : figure.index("</svg>") + 6])
 
 
-values = st.floats(min_value=-1e12, max_value=1e12) | st.floats(min_value=1e-9, max_value=1e-3) | st.sampled_from([math.nan, math.inf, 0.0])
+values = (
+    st.floats(min_value=-1e12, max_value=1e12)
+    | st.floats(min_value=1e-9, max_value=1e-3)
+    | st.sampled_from([math.nan, math.inf, 0.0])
+)
 
 
 @given(st.lists(st.tuples(values, values, values, values), max_size=12), st.booleans())
 def test_any_points_can_be_drawn(rows: list[tuple[float, float, float, float]], log: bool) -> None:
     """Equal, huge, tiny, infinite, none: every point, bar and name lies within the picture."""
-    points = {f"p{i}": Point(x, y, (min(x, a), max(x, a)), (min(y, b), max(y, b))) for i, (x, y, a, b) in enumerate(rows)}
+    points = {
+        f"p{i}": Point(x, y, (min(x, a), max(x, a)), (min(y, b), max(y, b))) for i, (x, y, a, b) in enumerate(rows)
+    }
     figure = scatter("title", points, "x", "y", log=log)
     sound = [p for p in points.values() if math.isfinite(p.x) and math.isfinite(p.y) and (p.y > 0 or not log)]
     assert figure.count("<circle") == len(sound)
@@ -53,7 +59,9 @@ def test_places_are_right() -> None:
 
 def test_intervals_are_bars() -> None:
     """An interval without an upper end is cut at the field's edge, not left out: it is the one that is least certain."""
-    root = drawn({"a": Point(1, 1, None, (0.5, math.inf)), "b": Point(2, 2, (1.5, 2.5), (math.nan, math.nan)), "c": Point(3, 1)})
+    root = drawn(
+        {"a": Point(1, 1, None, (0.5, math.inf)), "b": Point(2, 2, (1.5, 2.5), (math.nan, math.nan)), "c": Point(3, 1)}
+    )
     bars = [line for line in root.iter("line") if line.get("class") == "bar"]
     assert len(bars) == 2
     assert min(float(bars[0].get("y1", "")), float(bars[0].get("y2", ""))) == pytest.approx(14, abs=0.1)
@@ -106,7 +114,9 @@ def test_names_that_are_far_have_a_line() -> None:
 
 def test_alone_brings_its_colours() -> None:
     """A file of its own: well-formed, its own size, every variable defined, for light and for dark."""
-    text = alone(scatter("a < b", {"a & b": Point(1, 1, None, (0.5, 2)), "c": Point(2, 2)}, "x", "y", trail=("a & b", "c")))
+    text = alone(
+        scatter("a < b", {"a & b": Point(1, 1, None, (0.5, 2)), "c": Point(2, 2)}, "x", "y", trail=("a & b", "c"))
+    )
     root = ElementTree.fromstring(text)
     assert (root.get("width"), root.get("height")) == (str(WIDTH), str(HEIGHT))
     assert root.get("aria-label") == "a < b"

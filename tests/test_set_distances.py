@@ -55,7 +55,9 @@ def test_frechet_distance_knows_equal_sets_and_shifts(random: np.random.Generato
     assert frechet_distance(x, x + shift) == pytest.approx(np.square(shift).sum(), rel=1e-8)
     y = 2 * random.normal(size=(n + 3, d))
     assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x), rel=1e-10)
-    assert frechet_distance(x, 3 * x) == pytest.approx(np.square(2 * x.mean(0)).sum() + 4 * x.var(0, ddof=1).sum(), rel=1e-9)
+    assert frechet_distance(x, 3 * x) == pytest.approx(
+        np.square(2 * x.mean(0)).sum() + 4 * x.var(0, ddof=1).sum(), rel=1e-9
+    )
 
 
 def test_frechet_distance_is_scipys(random: np.random.Generator) -> None:
@@ -174,7 +176,11 @@ def test_statistics_rank_blurs_and_say_what_they_are() -> None:
     assert abs(found[0].kernel.value) < 1e-9 < found[1].kernel.value < found[2].kernel.value
     assert found[1].frechet_name == "FD (statistics)" and found[1].count == 12 and found[1].dimensions == DIMENSIONS
     assert "not comparable with any published figure" in found[1].warnings[0]
-    assert "12 images are fewer than 2,048" in found[1].warnings[1] and "biased" in found[1].warnings[1] and found[1].frechet_half > 0
+    assert (
+        "12 images are fewer than 2,048" in found[1].warnings[1]
+        and "biased" in found[1].warnings[1]
+        and found[1].frechet_half > 0
+    )
     assert set_distances(features, x[:1], x[:1]) is None
     with pytest.raises(ConfigError, match="have no weights"):
         load_features("statistics", "weights.pth")

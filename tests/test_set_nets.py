@@ -105,7 +105,9 @@ def test_mobilenet_ranks_blurs(test_data: Path) -> None:
     pictures = [open_image(path).resize((64, 64)) for path in photos()[:8]]
     x = np.stack([features(to_uint8(p)) for p in pictures])
     found = [
-        set_distances(features, x, np.stack([features(to_uint8(p.filter(ImageFilter.GaussianBlur(r)))) for p in pictures]))
+        set_distances(
+            features, x, np.stack([features(to_uint8(p.filter(ImageFilter.GaussianBlur(r)))) for p in pictures])
+        )
         for r in (0.4, 1.5)
     ]
     assert 0 < found[0].frechet.value < found[1].frechet.value
@@ -144,7 +146,9 @@ def test_transformers_give_the_mean_of_their_patches_tokens(tmp_path: Path) -> N
     from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(0)
-    model = Dinov2Model(Dinov2Config(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)).eval()
+    model = Dinov2Model(
+        Dinov2Config(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    ).eval()
     model.save_pretrained(tmp_path / "dino")
     features = load_features(str(tmp_path / "dino"))
     image = torch.full((3, 32, 32), 200, dtype=torch.uint8)  # a constant stays one when it is resized

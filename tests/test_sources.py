@@ -32,9 +32,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
-from vaeworks.data.sources.dispatch.hub import dataset_name, encoded
-from vaeworks.data.sources.dispatch.row_files import Reach
-from vaeworks.data.sources.dispatch.tars import expand_braces, tar_files
 
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig, DataConfig, OptimizerConfig, TrainConfig
@@ -52,6 +49,9 @@ from vaeworks.data import (
     training_crops,
 )
 from vaeworks.data.crops import random_crop
+from vaeworks.data.sources.hub import dataset_name, encoded
+from vaeworks.data.sources.row_files import Reach
+from vaeworks.data.sources.tars import expand_braces, tar_files
 from vaeworks.images import open_image, to_uint8
 from vaeworks.metrics.crop import Crop
 from vaeworks.metrics.evaluate import evaluate
@@ -80,7 +80,9 @@ def hugging_face_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 def png(seed: int, width: int = 24, height: int = 20) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(
+        buffer, "PNG"
+    )
     return buffer.getvalue()
 
 
@@ -104,7 +106,10 @@ def write_parquet(folder: Path, shards: list[list[bytes | None]], split: str = "
     (folder / "data").mkdir(parents=True, exist_ok=True)
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     for number, contents in enumerate(shards):
-        rows = {"image": [c if c is None else {"bytes": c, "path": None} for c in contents], "label": list(range(len(contents)))}
+        rows = {
+            "image": [c if c is None else {"bytes": c, "path": None} for c in contents],
+            "label": list(range(len(contents))),
+        }
         path = folder / "data" / f"{split}-{number:05}-of-{len(shards):05}.parquet"
         datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
     return folder
@@ -127,7 +132,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (root / "folder" / f"{i:03}.png").write_bytes(content)
     numbered = list(enumerate(CONTENTS))
     for shard, part in enumerate(in_shards(numbered, SIZES)):
-        members = [(f"{i:04}.{field}", c) for i, content in part for field, c in (("txt", b"a dog"), ("png", content), ("json", b"{}"))]
+        members = [
+            (f"{i:04}.{field}", c)
+            for i, content in part
+            for field, c in (("txt", b"a dog"), ("png", content), ("json", b"{}"))
+        ]
         write_tar(root / "tars" / f"shard-{shard + 8:03}.tar", members)
     write_parquet(root / "parquet", in_shards(CONTENTS, SIZES))
     table = datasets.load_dataset(str(root / "parquet"), split="train")
@@ -146,7 +155,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("kind", ["tars", "braces", "wildcard", "parquet", "named parquet", "saved", "named saved", "saved splits"])
+@pytest.mark.parametrize(
+    "kind", ["tars", "braces", "wildcard", "parquet", "named parquet", "saved", "named saved", "saved splits"]
+)
 def test_every_source_is_as_good_as_a_folder(sources: dict[str, str], kind: str) -> None:
     """Contents, sizes, sides of the split and crops of every counter are those of a folder with the same images in the same order."""
     reference, found = scan(sources["folder"]), scan(sources[kind])
@@ -199,7 +210,15 @@ def test_which_members_are_images(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "t.tar", [(name, png(i)) for i, name in enumerate(members)])
     found = scan(tar)
     names = [str(f.path).removeprefix(f"{tar}/") for f in found.files]
-    assert names == ["a/0001.JPG", "a/0002.png", "b/0002.png", "x.2024.01.png", "x.2024.02.png", "in.image.png", "in.target.png"]
+    assert names == [
+        "a/0001.JPG",
+        "a/0002.png",
+        "b/0002.png",
+        "x.2024.01.png",
+        "x.2024.02.png",
+        "in.image.png",
+        "in.target.png",
+    ]
     assert [(name.removeprefix(f"{tar}/"), reason) for name, reason in found.skipped] == [
         ("a/0001.seg.png", "another image of sample a/0001"), ("a/0002.jpg", "another image of sample a/0002"),
     ]  # fmt: skip
@@ -224,10 +243,15 @@ def test_members_are_read_where_they_lie(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tar]
 
 
-@pytest.mark.parametrize("damage", ["member cut", "header cut", "header broken", "joined", "broken image", "no end mark"])
+@pytest.mark.parametrize(
+    "damage", ["member cut", "header cut", "header broken", "joined", "broken image", "no end mark"]
+)
 def test_broken_tars_lose_what_is_broken_and_say_so(tmp_path: Path, damage: str) -> None:
     """What is in front of the damage is used, and what is lost is named; a tar that merely lacks its end mark is whole."""
-    tar = write_tar(tmp_path / "t.tar", [(f"{i}.png", CONTENTS[i] if (i, damage) != (1, "broken image") else b"hello") for i in range(4)])
+    tar = write_tar(
+        tmp_path / "t.tar",
+        [(f"{i}.png", CONTENTS[i] if (i, damage) != (1, "broken image") else b"hello") for i in range(4)],
+    )
     whole = tar.read_bytes()
     with tarfile.open(tar) as archive:
         infos = archive.getmembers()
@@ -242,7 +266,9 @@ def test_broken_tars_lose_what_is_broken_and_say_so(tmp_path: Path, damage: str)
     elif damage == "no end mark":
         tar.write_bytes(whole[: infos[3].offset_data + -(-infos[3].size // 512) * 512])
     found = scan(tmp_path)
-    kept = {"member cut": 3, "header cut": 3, "header broken": 2, "joined": 4, "broken image": 3, "no end mark": 4}[damage]
+    kept = {"member cut": 3, "header cut": 3, "header broken": 2, "joined": 4, "broken image": 3, "no end mark": 4}[
+        damage
+    ]
     assert len(found.files) == kept
     assert all(f.path.read_bytes() in CONTENTS for f in found.files)
     if damage == "no end mark":
@@ -287,15 +313,20 @@ def test_compressed_tars_are_refused(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash to compare with")
 @pytest.mark.parametrize(
-    "text", ["a{000..012}.tar", "{a,b}/{1..3}.tar", "{9..11}", "{011..9}", "x{a,,c}", "plain", "{1}", "{}", "a{3..1}b{x,y}"]
+    "text",
+    ["a{000..012}.tar", "{a,b}/{1..3}.tar", "{9..11}", "{011..9}", "x{a,,c}", "plain", "{1}", "{}", "a{3..1}b{x,y}"],
 )
 def test_braces_are_those_of_the_shell(text: str) -> None:
     """Ranges with and without leading zeros, downwards, words and their products expand as bash expands them."""
-    theirs = subprocess.run(["bash", "-c", f"printf '%s\\n' {text}"], capture_output=True, text=True, check=True).stdout.split()
+    theirs = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {text}"], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert expand_braces(text) == theirs
 
 
-@pytest.mark.parametrize("source", ["none.tar", "{a,b}.tar", "x/*.tar", "dataset:nowhere", "dataset:nowhere:train", "stream:nowhere"])
+@pytest.mark.parametrize(
+    "source", ["none.tar", "{a,b}.tar", "x/*.tar", "dataset:nowhere", "dataset:nowhere:train", "stream:nowhere"]
+)
 def test_missing_sources_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     """A tar or a data set that is not there is a DataError in one line that says so."""
     monkeypatch.chdir(tmp_path)
@@ -328,7 +359,9 @@ def test_what_is_no_data_set(source: str) -> None:
 @pytest.mark.parametrize("prefix", ["", "stream:"])
 def test_the_hub_out_of_reach(prefix: str) -> None:
     """Without a network, a data set of the hub is a DataError in one line that names it and the remedy."""
-    with pytest.raises(vw.DataError, match=r"^data set hf:nobody/nothing cannot be opened: [^\n]*HF_HUB_OFFLINE[^\n]*$"):
+    with pytest.raises(
+        vw.DataError, match=r"^data set hf:nobody/nothing cannot be opened: [^\n]*HF_HUB_OFFLINE[^\n]*$"
+    ):
         open_stream("stream:hf:nobody/nothing", 0.1) if prefix else scan("hf:nobody/nothing")
 
 
@@ -348,7 +381,9 @@ def test_columns_and_splits_are_chosen_by_name(tmp_path: Path) -> None:
     cells = [{"bytes": c, "path": None} for c in CONTENTS[:3]]
 
     def saved(name: str, columns: dict, features: dict) -> str:
-        datasets.DatasetDict({"a": datasets.Dataset.from_dict(columns, features=datasets.Features(features))}).save_to_disk(tmp_path / name)
+        datasets.DatasetDict(
+            {"a": datasets.Dataset.from_dict(columns, features=datasets.Features(features))}
+        ).save_to_disk(tmp_path / name)
         return f"dataset:{tmp_path / name}"
 
     two = saved("two", {"x": cells, "mask": cells[::-1]}, {"x": image, "mask": image})
@@ -377,7 +412,9 @@ def test_rows_that_cannot_be_used_are_skipped_and_named(tmp_path: Path) -> None:
     """Empty cells, text and small images are listed with their row."""
     cells = [None, CONTENTS[0], b"hello", png(0, 24, 7), CONTENTS[1]]
     features = datasets.Features({"image": datasets.Image()})
-    table = datasets.Dataset.from_dict({"image": [c and {"bytes": c, "path": "x.png"} for c in cells]}, features=features)
+    table = datasets.Dataset.from_dict(
+        {"image": [c and {"bytes": c, "path": "x.png"} for c in cells]}, features=features
+    )
     table.save_to_disk(tmp_path / "set")
     found = scan(tmp_path / "set", min_side=8)
     assert [f.path.read_bytes() for f in found.files] == CONTENTS[:2]
@@ -391,7 +428,9 @@ def test_rows_that_are_files(sources: dict[str, str], tmp_path: Path) -> None:
     found = scan(f"dataset:{tmp_path / 'set'}")
     assert [f.digest for f in found.files] == DIGESTS
     (tmp_path / "set" / "007.png").unlink()
-    with pytest.raises(vw.DataError, match=rf"set:train#7 could be read .* now: no file {tmp_path / 'set' / '007.png'}"):
+    with pytest.raises(
+        vw.DataError, match=rf"set:train#7 could be read .* now: no file {tmp_path / 'set' / '007.png'}"
+    ):
         everything(batches(Crops(found.files, CONFIG, 0), 0, COUNT, 1, 0))
 
 
@@ -418,7 +457,9 @@ def test_images_behind_addresses(monkeypatch: pytest.MonkeyPatch, address: str) 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 @pytest.mark.parametrize("kind", ["set", "stream"])
-def test_processes_together_see_what_one_sees(sources: dict[str, str], kind: str, world: int, small_blocks: None) -> None:
+def test_processes_together_see_what_one_sees(
+    sources: dict[str, str], kind: str, world: int, small_blocks: None
+) -> None:
     """Each global batch is the concatenation of the processes' parts, contiguous and in order; a smaller last batch is left out by all."""
 
     def crops() -> Crops | StreamedCrops:
@@ -513,7 +554,9 @@ def test_workers_that_keep_dying_end_the_stream(sources: dict[str, str]) -> None
     """What always kills its worker is given up after three new starts; everything before it is delivered, and the error says what to do."""
     told: list[str] = []
     found: list = []
-    with pytest.raises(vw.DataError, match=r"^[^\n]*died 4 times in a row at image 16[^\n]*memory[^\n]*data\.workers \(0[^\n]*$"):
+    with pytest.raises(
+        vw.DataError, match=r"^[^\n]*died 4 times in a row at image 16[^\n]*memory[^\n]*data\.workers \(0[^\n]*$"
+    ):
         gather(batches(Deadly(scan(sources["folder"]).files, CONFIG, 0), 0, 40, 4, 2, say=told.append), found)
     assert [k for _, counters in found for k in counters] == list(range(16))
     assert 3 <= len(told) <= 7  # three at the batch itself, others while it is prepared beside batches before it
@@ -586,7 +629,9 @@ def shuffled(items: list, seed: int, stream: int, counter: int) -> list:
     return [item for _, item in sorted(zip(words, items, strict=True), key=lambda pair: pair[0])]
 
 
-def reference(shards: list[list[bytes]], seed: int, epochs: int, size: int = 8, fraction: float = FRACTION, block: int = 5) -> list[Tensor]:
+def reference(
+    shards: list[list[bytes]], seed: int, epochs: int, size: int = 8, fraction: float = FRACTION, block: int = 5
+) -> list[Tensor]:
     """The stream by its definition, with all shards in memory."""
     crops: list[Tensor] = []
     for epoch in range(epochs):
@@ -606,7 +651,9 @@ def streams(sources: dict[str, str]) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", ["tars", "braces", "parquet", "named parquet", "saved", "saved splits", "folder"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_streams_are_what_their_definition_says(streams: dict[str, str], kind: str, workers: int, small_blocks: None) -> None:
+def test_streams_are_what_their_definition_says(
+    streams: dict[str, str], kind: str, workers: int, small_blocks: None
+) -> None:
     """Over three epochs: shards in an order from (seed, epoch), blocks shuffled by (seed, epoch, block), crops keyed by the counter."""
     sizes = SIZES if kind in ("tars", "braces", "parquet", "named parquet") else (COUNT,)
     expected = reference(in_shards(CONTENTS, sizes), 7, 3)
@@ -622,10 +669,16 @@ def test_epochs_of_a_stream_take_every_training_image_once(streams: dict[str, st
     """Whole images as crops: every epoch is a permutation of the training side of the folder, and the epochs differ."""
     config = dataclasses.replace(CONFIG, size=20, min_scale=1.0, flip=False)
     wanted = sorted(digest for digest in DIGESTS if not is_held_out(digest, FRACTION))
-    middle = [to_uint8(open_image(content))[0, :, 12].numpy().tobytes() for content in CONTENTS]  # a column that every crop has
+    middle = [
+        to_uint8(open_image(content))[0, :, 12].numpy().tobytes() for content in CONTENTS
+    ]  # a column that every crop has
     known = dict(zip(middle, DIGESTS, strict=True))
-    images, _ = everything(batches(training_crops(open_stream(streams["parquet"], FRACTION), config, 0), 0, 3 * EPOCH, EPOCH, 0))
-    seen = [next(known[key] for x in range(20) if (key := image[0, :, x].numpy().tobytes()) in known) for image in images]
+    images, _ = everything(
+        batches(training_crops(open_stream(streams["parquet"], FRACTION), config, 0), 0, 3 * EPOCH, EPOCH, 0)
+    )
+    seen = [
+        next(known[key] for x in range(20) if (key := image[0, :, x].numpy().tobytes()) in known) for image in images
+    ]
     orders = [tuple(seen[first : first + EPOCH]) for first in (0, EPOCH, 2 * EPOCH)]
     assert all(sorted(order) == wanted for order in orders)
     assert len(set(orders)) == 3
@@ -646,7 +699,9 @@ def test_streams_start_anywhere(streams: dict[str, str], small_blocks: None, sta
 def test_bookmarks_save_reading_and_change_nothing(streams: dict[str, str], tmp_path: Path, small_blocks: None) -> None:
     """A continued stream with bookmarks gives the same crops from every counter and reads a block, not all before it."""
     path = tmp_path / "stream.jsonl"
-    whole, _ = everything(batches(training_crops(open_stream(streams["tars"], FRACTION), CONFIG, 1, bookmarks=path), 0, 96, 4, 0))
+    whole, _ = everything(
+        batches(training_crops(open_stream(streams["tars"], FRACTION), CONFIG, 1, bookmarks=path), 0, 96, 4, 0)
+    )
     for start in range(90):
         crops = training_crops(open_stream(streams["tars"], FRACTION), CONFIG, 1, bookmarks=path)
         images, _ = everything(batches(crops, start, start + 2, 2, 0))
@@ -658,10 +713,14 @@ def test_bookmarks_save_reading_and_change_nothing(streams: dict[str, str], tmp_
 
 
 @pytest.mark.parametrize("change", ["torn", "seed", "size", "fraction", "judged", "source", "unwritable"])
-def test_bookmarks_of_something_else_count_for_nothing(streams: dict[str, str], tmp_path: Path, change: str, small_blocks: None) -> None:
+def test_bookmarks_of_something_else_count_for_nothing(
+    streams: dict[str, str], tmp_path: Path, change: str, small_blocks: None
+) -> None:
     """Half a line, or lines of another seed, size, split or source, mislead nobody; nor does a place where none can be kept."""
     path = tmp_path / "stream.jsonl"
-    everything(batches(training_crops(open_stream(streams["parquet"], FRACTION), CONFIG, 1, bookmarks=path), 0, 64, 4, 0))
+    everything(
+        batches(training_crops(open_stream(streams["parquet"], FRACTION), CONFIG, 1, bookmarks=path), 0, 64, 4, 0)
+    )
     lines = path.read_text().split("\n")
     assert len(lines) > 10
     if change == "torn":
@@ -675,9 +734,11 @@ def test_bookmarks_of_something_else_count_for_nothing(streams: dict[str, str], 
     source = streams["saved" if change == "source" else "parquet"]
 
     def crops(bookmarks: Path | None) -> Tensor:
-        return everything(batches(training_crops(open_stream(source, fraction, judged), config, seed, bookmarks=bookmarks), 40, 80, 4, 0))[
-            0
-        ]
+        return everything(
+            batches(
+                training_crops(open_stream(source, fraction, judged), config, seed, bookmarks=bookmarks), 40, 80, 4, 0
+            )
+        )[0]
 
     assert torch.equal(crops(path), crops(None))
     assert torch.equal(crops(path), crops(None))  # what was written now is right, behind half a line too
@@ -692,7 +753,9 @@ def test_what_a_stream_holds_out(streams: dict[str, str], sources: dict[str, str
     assert all(f.path.read_bytes() in CONTENTS for f in stream.held_out(3, 8).files)
     assert stream.held_out(3, 21).files == ()
     assert open_stream(streams["parquet"], 0.0).held_out(3, 8).files == ()
-    assert [f.digest for f in first_images(streams["parquet"], 4, 8).files] == [f.digest for f in scan(sources["folder"]).files[:4]]
+    assert [f.digest for f in first_images(streams["parquet"], 4, 8).files] == [
+        f.digest for f in scan(sources["folder"]).files[:4]
+    ]
 
 
 def test_streams_skip_and_count(tmp_path: Path, small_blocks: None) -> None:
@@ -733,7 +796,9 @@ def test_broken_pixels_give_way_to_the_next_of_their_block(
         rows = [row for shard in shuffled(in_shards(contents, SIZES), 1, SHARDS, epoch) for row in shard]
         for number, first in enumerate(range(0, len(rows), 5)):
             part = rows[first : first + 5]
-            block = shuffled(part if len(part) == 5 else [row for row in part if row in CONTENTS], 1, BLOCKS, epoch * 2**32 + number)
+            block = shuffled(
+                part if len(part) == 5 else [row for row in part if row in CONTENTS], 1, BLOCKS, epoch * 2**32 + number
+            )
             for place in range(len(block)):
                 row = next(r for r in block[place:] + block[:place] if r in CONTENTS)
                 expected.append(to_uint8(random_crop(open_image(row), 8, 0.5, True, 1, len(expected))))
@@ -744,9 +809,14 @@ def test_broken_pixels_give_way_to_the_next_of_their_block(
     assert torch.equal(images, torch.stack(expected[:stop]))
     assert stream.rows_skipped >= 3 * len(broken) - 1
     places = {
-        f"{shard}#{i - sum(SIZES[:shard])}" for shard in range(3) for i in range(sum(SIZES[:shard]), sum(SIZES[: shard + 1])) if i in broken
+        f"{shard}#{i - sum(SIZES[:shard])}"
+        for shard in range(3)
+        for i in range(sum(SIZES[:shard]), sum(SIZES[: shard + 1]))
+        if i in broken
     }
-    assert {message.split(": ")[0] for message in told} <= {f"skipped dataset:{source}:train/{place}" for place in places}
+    assert {message.split(": ")[0] for message in told} <= {
+        f"skipped dataset:{source}:train/{place}" for place in places
+    }
     shares = [everything(batches(crops(), 0, stop, 2, workers, rank=rank, world=2))[0] for rank in (0, 1)]
     assert torch.equal(torch.stack(shares, 1).flatten(0, 1), images)
 
@@ -766,7 +836,9 @@ def test_a_stream_of_nothing_usable(tmp_path: Path, small_blocks: None) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_shard_that_cannot_be_read_on(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, small_blocks: None) -> None:
+def test_a_shard_that_cannot_be_read_on(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, small_blocks: None
+) -> None:
     """The error names the place and comes after all batches before it: nothing is passed over in silence."""
     source = write_parquet(tmp_path / "set", in_shards(CONTENTS, SIZES))
     stream = open_stream(f"stream:{source}", 0.0)
@@ -814,7 +886,9 @@ TRAINING = TrainConfig(
 )
 
 
-def claimed(source: str, out: Path, config: TrainConfig = TRAINING) -> tuple[ImageSet | ImageStream, ImageSet, list[str]]:
+def claimed(
+    source: str, out: Path, config: TrainConfig = TRAINING
+) -> tuple[ImageSet | ImageStream, ImageSet, list[str]]:
     out.mkdir(exist_ok=True)
     images, val, told = split_data(config, source, out)
     claim_folder(out, RunRecord("custom", source, config), images, val)
@@ -832,10 +906,16 @@ def test_a_run_writes_down_its_images(sources: dict[str, str], tmp_path: Path, k
     assert trained_on(tmp_path / "run") == {f.digest for f in images.files}
     split_data(TRAINING, sources[kind], tmp_path / "run")
     with pytest.raises(vw.DataError, match="not those that the run started with"):
-        split_data(TRAINING, str(write_tar(tmp_path / "x.tar", [(f"{i}.png", c) for i, c in enumerate(CONTENTS[:9])])), tmp_path / "run")
+        split_data(
+            TRAINING,
+            str(write_tar(tmp_path / "x.tar", [(f"{i}.png", c) for i, c in enumerate(CONTENTS[:9])])),
+            tmp_path / "run",
+        )
 
 
-def test_a_streamed_run_writes_down_what_it_can(streams: dict[str, str], sources: dict[str, str], tmp_path: Path) -> None:
+def test_a_streamed_run_writes_down_what_it_can(
+    streams: dict[str, str], sources: dict[str, str], tmp_path: Path
+) -> None:
     """The validated images and the rule of the split; all that it does not hold out counts as trained on; a changed source is noticed."""
     images, val, told = claimed(streams["parquet"], tmp_path / "run")
     assert isinstance(images, ImageStream)
@@ -847,8 +927,14 @@ def test_a_streamed_run_writes_down_what_it_can(streams: dict[str, str], sources
     assert "a share of 0.3 is held out by content hash, and its first 3 validated" in told[0]
     seen = trained_on(tmp_path / "run")
     everywhere = scan(sources["folder"])
-    assert {f.digest for f in everywhere.files if f.digest in seen} == {f.digest for f in everywhere.split(FRACTION)[0].files}
-    split_data(dataclasses.replace(TRAINING, data=dataclasses.replace(TRAINING.data, val_images=2)), streams["parquet"], tmp_path / "run")
+    assert {f.digest for f in everywhere.files if f.digest in seen} == {
+        f.digest for f in everywhere.split(FRACTION)[0].files
+    }
+    split_data(
+        dataclasses.replace(TRAINING, data=dataclasses.replace(TRAINING.data, val_images=2)),
+        streams["parquet"],
+        tmp_path / "run",
+    )
     with pytest.raises(vw.DataError, match="not those that the run started with"):
         split_data(TRAINING, streams["saved"], tmp_path / "run")
 
@@ -859,7 +945,9 @@ def test_a_stream_with_validation_images_of_its_own(
 ) -> None:
     """Validation images of another source leave the training stream, wherever in it they are, and nothing else does."""
     tar = write_tar(tmp_path / "val.tar", [("a.png", CONTENTS[3]), ("b.png", CONTENTS[20])])
-    config = dataclasses.replace(TRAINING, data=dataclasses.replace(TRAINING.data, val=str(tar) if val == "tars" else f"stream:{tar}"))
+    config = dataclasses.replace(
+        TRAINING, data=dataclasses.replace(TRAINING.data, val=str(tar) if val == "tars" else f"stream:{tar}")
+    )
     stream, judged, _ = claimed(streams["parquet"], tmp_path / "run", config)
     left = [[c for c in shard if c not in (CONTENTS[3], CONTENTS[20])] for shard in in_shards(CONTENTS, SIZES)]
     images, _ = everything(batches(training_crops(stream, CONFIG, 4), 0, 42, 2, 0))
@@ -882,7 +970,11 @@ def test_runs_on_other_sources_are_continued_exactly(
     train(config, source, tmp_path / "whole", show=False)
     train(dataclasses.replace(config, images=44), source, tmp_path / "parts", show=False)
     train(
-        dataclasses.replace(config, data=dataclasses.replace(config.data, workers=2)), source, tmp_path / "parts", resume=True, show=False
+        dataclasses.replace(config, data=dataclasses.replace(config.data, workers=2)),
+        source,
+        tmp_path / "parts",
+        resume=True,
+        show=False,
     )
     whole, parts = (vw.load(tmp_path / name).state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)

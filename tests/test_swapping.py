@@ -22,7 +22,9 @@ from vaeworks.formats.io import stored_tensors
 from vaeworks.models.init import linear_init_
 from vaeworks.runtime import scale_activations
 
-SMALL = AutoencoderConfig(channels=32, channel_mult=(1, 2, 2, 2), num_res_blocks=1, scaling_factor=0.5, shift_factor=0.1)
+SMALL = AutoencoderConfig(
+    channels=32, channel_mult=(1, 2, 2, 2), num_res_blocks=1, scaling_factor=0.5, shift_factor=0.1
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +63,17 @@ def error(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 def test_inspect(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One file is a document; several are compared."""
     told, said = run(capsys, "inspect", place / "model.safetensors")
-    assert (told["baked"], told["prefix"], told["scaling_factor"], told["latent_channels"]) == (True, "first_stage_model.", 0.18215, 4)
+    assert (told["baked"], told["prefix"], told["scaling_factor"], told["latent_channels"]) == (
+        True,
+        "first_stage_model.",
+        0.18215,
+        4,
+    )
     assert set(told["support"]) == {"diffusers", "A1111/Forge", "ComfyUI"}
     assert "SD 1" in said
-    told, said = run(capsys, "inspect", place / "model.safetensors", place / "folded.safetensors", place / "vae.safetensors")
+    told, said = run(
+        capsys, "inspect", place / "model.safetensors", place / "folded.safetensors", place / "vae.safetensors"
+    )
     assert told["relations"][0]["relation"] == "the same weights"
     assert told["files"][0]["content_hash"] == told["files"][1]["content_hash"] != told["files"][2]["content_hash"]
 
@@ -107,12 +116,17 @@ def test_extract_and_bake(place: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert a.keys() == b.keys()
     assert all(torch.equal(t, b[name]) and t.dtype == b[name].dtype for name, t in a.items())
     assert "exists" in error(capsys, "bake", tmp_path / "vae.safetensors", model, tmp_path / "again.safetensors")
-    assert main(["bake", str(tmp_path / "vae.safetensors"), str(model), str(tmp_path / "again.safetensors"), "--force"]) == 0
+    assert (
+        main(["bake", str(tmp_path / "vae.safetensors"), str(model), str(tmp_path / "again.safetensors"), "--force"])
+        == 0
+    )
 
 
 def test_match_and_its_picture(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The folded VAE fits, the unfolded one would give wrong pictures, which are shown."""
-    told, said = run(capsys, "match", place / "model.safetensors", place / "vae.safetensors", "--out", tmp_path / "fog.png")
+    told, said = run(
+        capsys, "match", place / "model.safetensors", place / "vae.safetensors", "--out", tmp_path / "fog.png"
+    )
     assert told["candidates"][0]["verdict"] == "fits after fold"
     assert "vaeworks fold" in said
     assert (tmp_path / "fog.png").stat().st_size > 10_000
@@ -137,7 +151,9 @@ def test_repair(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "unchanged" in said
 
 
-def test_install_refuses_what_the_application_cannot_load(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_install_refuses_what_the_application_cannot_load(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A VAE of own widths is refused before anything is written; so is a folder that is no web UI."""
     (tmp_path / "webui" / "models" / "VAE").mkdir(parents=True)
     (tmp_path / "webui" / "models" / "Stable-diffusion").mkdir()
@@ -194,7 +210,9 @@ def test_existing_destinations_are_kept(place: Path, tmp_path: Path, capsys: pyt
     assert "f8c16" in error(capsys, "fold", place / "vae.safetensors", tmp_path / "x.safetensors", "--for", "sd3")
 
 
-def test_a_full_disk_is_told_before_writing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+def test_a_full_disk_is_told_before_writing(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
     """bake and extract look at the free space first and leave nothing behind."""
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
@@ -217,7 +235,9 @@ def test_a_taesd_into_comfyui(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_what_an_ending_says(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Applications choose their reader by the ending: other endings are not written, and told where they are found."""
-    assert "end in .safetensors" in error(capsys, "convert", place / "vae.safetensors", tmp_path / "x.ckpt", "--layout", "ldm")
+    assert "end in .safetensors" in error(
+        capsys, "convert", place / "vae.safetensors", tmp_path / "x.ckpt", "--layout", "ldm"
+    )
     shutil.copy(place / "folded.safetensors", tmp_path / "x.ckpt")
     told, _ = run(capsys, "inspect", tmp_path / "x.ckpt")
     for application in ("A1111/Forge", "ComfyUI"):
@@ -225,10 +245,14 @@ def test_what_an_ending_says(place: Path, tmp_path: Path, capsys: pytest.Capture
     assert "ending .ckpt says pickle" in told["support"]["ComfyUI"]["why"]
 
 
-def test_a_checkpoint_is_not_replaced_by_its_vae(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_is_not_replaced_by_its_vae(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """extract onto its own source is refused, even with --force; so is a link to nothing without it."""
     shutil.copy(place / "model.safetensors", tmp_path / "model.safetensors")
-    assert "itself" in error(capsys, "extract", tmp_path / "model.safetensors", tmp_path / "model.safetensors", "--force")
+    assert "itself" in error(
+        capsys, "extract", tmp_path / "model.safetensors", tmp_path / "model.safetensors", "--force"
+    )
     assert len(load_file(tmp_path / "model.safetensors")) == len(load_file(place / "model.safetensors"))
     (tmp_path / "link.safetensors").symlink_to(tmp_path / "nowhere")
     assert "exists" in error(capsys, "extract", tmp_path / "model.safetensors", tmp_path / "link.safetensors")
@@ -237,7 +261,9 @@ def test_a_checkpoint_is_not_replaced_by_its_vae(place: Path, tmp_path: Path, ca
 def test_whose_scale_it_is(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A bare file of SD's shapes may be SDXL's: fold does not guess, --scale-of says it."""
     vae = vw.build(MODELS["sd1"]).half()
-    save_file({n: t.detach().contiguous() for n, t in stored_tensors(vae, "ldm").items()}, tmp_path / "bare.safetensors")
+    save_file(
+        {n: t.detach().contiguous() for n, t in stored_tensors(vae, "ldm").items()}, tmp_path / "bare.safetensors"
+    )
     words = ["fold", tmp_path / "bare.safetensors", tmp_path / "out.safetensors", "--for", "sd1"]
     assert "--scale-of" in error(capsys, *words)
     run(capsys, *words, "--scale-of", "sdxl")

@@ -17,7 +17,9 @@ from vaeworks.config import TINY_MODELS, TinyConfig
 from vaeworks.formats.locate import locate
 from vaeworks.metrics import psnr
 
-SMALL = TinyConfig(encoder_widths=(8, 8, 8), encoder_blocks=(1, 2, 3), decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 2))
+SMALL = TinyConfig(
+    encoder_widths=(8, 8, 8), encoder_blocks=(1, 2, 3), decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 2)
+)
 VARIANTS = {
     "small": SMALL,
     "sixteen": dataclasses.replace(SMALL, latent_channels=16),
@@ -47,7 +49,9 @@ def assert_same(a: vw.Autoencoder, b: vw.Autoencoder) -> None:
 
 def raw_halves(vae: vw.Autoencoder) -> dict[str, dict[str, Tensor]]:
     """The two files of the original repository: nn.Sequential's numbers, the decoder's with a clamp as layer 0."""
-    encoder = {name.removeprefix("encoder.layers."): t for name, t in vae.state_dict().items() if name.startswith("encoder")}
+    encoder = {
+        name.removeprefix("encoder.layers."): t for name, t in vae.state_dict().items() if name.startswith("encoder")
+    }
     decoder = {}
     for name, t in vae.state_dict().items():
         if name.startswith("decoder"):
@@ -134,7 +138,9 @@ def test_two_files_as_published(pickled: bool, tmp_path: Path) -> None:
         assert_same(vw.load(path), vae)
         assert locate(path).layout == "taesd"
     (tmp_path / f"taexyz_encoder.{ending}").unlink()
-    with pytest.raises(vw.FormatError, match=rf"decoder of a TAESD; put the encoder beside it, as taexyz_encoder\.{ending}$"):
+    with pytest.raises(
+        vw.FormatError, match=rf"decoder of a TAESD; put the encoder beside it, as taexyz_encoder\.{ending}$"
+    ):
         vw.load(tmp_path / f"taexyz_decoder.{ending}")
 
 
@@ -166,7 +172,9 @@ def test_the_pooled_block_by_hand() -> None:
     """TAEF2's first blocks: x + W2 relu(groupnorm(W1 x)), then the plain block."""
     block = random_tiny(VARIANTS["pool"]).double().decoder.layers[2]
     x = torch.randn(2, 8, 5, 3, dtype=torch.float64)
-    wide = nn.functional.group_norm(nn.functional.conv2d(x, block.pool[0].weight), 4, block.pool[1].weight, block.pool[1].bias)
+    wide = nn.functional.group_norm(
+        nn.functional.conv2d(x, block.pool[0].weight), 4, block.pool[1].weight, block.pool[1].bias
+    )
     y = x + nn.functional.conv2d(wide.relu(), block.pool[3].weight)
     h = y
     for i in (0, 2, 4):

@@ -48,7 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 200, 24)
     for i in range(12):
-        image = ramp[:, None, None] * rng.random(3) + ramp[None, :, None] * rng.random(3) * 0.3 + rng.normal(0, 3, (24, 24, 3))
+        image = (
+            ramp[:, None, None] * rng.random(3)
+            + ramp[None, :, None] * rng.random(3) * 0.3
+            + rng.normal(0, 3, (24, 24, 3))
+        )
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(root / f"{i:02d}.png")
     return root
 
@@ -101,7 +105,7 @@ for _ in range(2):
         vw.train(vw.recipe("demo"), "missing", "run")
     except vw.DataError as error:
         print(str(error).count("does not exist"))
-import vaeworks.train
+import vaeworks.training
 vaeworks.training.measure_latents
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -118,7 +122,9 @@ def test_training_learns(folder: Path, tmp_path: Path) -> None:
 
 def test_equal_seeds_equal_runs(folder: Path, finished: Path, tmp_path: Path) -> None:
     """Loader workers do not change a run; another seed does."""
-    train(dataclasses.replace(SHORT, data=dataclasses.replace(SHORT.data, workers=2)), folder, tmp_path / "b", show=False)
+    train(
+        dataclasses.replace(SHORT, data=dataclasses.replace(SHORT.data, workers=2)), folder, tmp_path / "b", show=False
+    )
     train(dataclasses.replace(SHORT, seed=1), folder, tmp_path / "c", show=False)
     assert same(weights(finished), weights(tmp_path / "b"))
     assert figures(finished) == figures(tmp_path / "b")
@@ -156,14 +162,17 @@ def test_an_interrupted_run_goes_on_as_if_undisturbed(
     assert figures(finished) == figures(tmp_path / "run")
     from safetensors.torch import load_file
 
-    assert same(load_file(newest_checkpoint(finished / "checkpoints")), load_file(newest_checkpoint(tmp_path / "run" / "checkpoints")))
+    assert same(
+        load_file(newest_checkpoint(finished / "checkpoints")),
+        load_file(newest_checkpoint(tmp_path / "run" / "checkpoints")),
+    )
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(folder: Path, finished: Path, tmp_path: Path) -> None:
     """SIGKILL loses what came after the last checkpoint and nothing else; a torn newest checkpoint is passed over."""
     script = (
         "import dataclasses, sys, time; sys.path.insert(0, sys.argv[3])\n"
-        "import test_train as t; from vaeworks.train import loop\n"
+        "import test_train as t; from vaeworks.training import loop\n"
         "step = loop.training_step\n"
         "loop.training_step = lambda *a, **k: (time.sleep(0.05), step(*a, **k))[1]\n"
         "t.train(t.SHORT, sys.argv[1], sys.argv[2], show=False)\n"
@@ -172,7 +181,9 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(folder: Path, finished: P
     process = subprocess.Popen([sys.executable, "-c", script, str(folder), str(run), str(Path(__file__).parent)])
     try:
         deadline = time.monotonic() + 120
-        while not list(run.glob("checkpoints/0*.safetensors")) and time.monotonic() < deadline and process.poll() is None:
+        while (
+            not list(run.glob("checkpoints/0*.safetensors")) and time.monotonic() < deadline and process.poll() is None
+        ):
             time.sleep(0.01)
     finally:
         process.kill()
@@ -193,7 +204,9 @@ def test_micro_batches_give_the_same_gradient() -> None:
         trained = TrainState.of(initial_model(config).double(), config)
         trained.optimizer = torch.optim.SGD(trained.learner.parameters(), lr=1.0)
         # fp64 weights on fp32 images would not run: let the forward cast them
-        trained.learner.register_forward_pre_hook(lambda module, args: tuple(a.double() if torch.is_tensor(a) else a for a in args))
+        trained.learner.register_forward_pre_hook(
+            lambda module, args: tuple(a.double() if torch.is_tensor(a) else a for a in args)
+        )
         result = training_step(trained, batch, list(range(8)))
         after.append((result, trained.autoencoder.state_dict()))
     for name, value in after[0][1].items():
@@ -213,7 +226,9 @@ def test_objective_is_reconstruction_plus_beta_kl() -> None:
     expected = torch.nn.functional.mse_loss(recon, images) + 0.3 * kl
     torch.testing.assert_close(loss, expected)
     for ours, theirs in zip(
-        torch.autograd.grad(loss, (moments, recon), retain_graph=True), torch.autograd.grad(expected, (moments, recon)), strict=True
+        torch.autograd.grad(loss, (moments, recon), retain_graph=True),
+        torch.autograd.grad(expected, (moments, recon)),
+        strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
     assert terms.keys() == {"reconstruction", "kl"}
@@ -230,7 +245,9 @@ def test_step_leaves_weights_alone_when_the_loss_is_not_finite() -> None:
     assert same(before, trained.autoencoder.state_dict())
 
 
-def test_a_run_that_diverges_stops_with_one_line_and_keeps_its_checkpoint(folder: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_run_that_diverges_stops_with_one_line_and_keeps_its_checkpoint(
+    folder: Path, tmp_path: Path, monkeypatch
+) -> None:
     """The message names the checkpoint that is kept and what to try; that checkpoint is whole."""
     from vaeworks.training import loop
 
@@ -243,7 +260,9 @@ def test_a_run_that_diverges_stops_with_one_line_and_keeps_its_checkpoint(folder
         return dataclasses.replace(result, loss=float("nan")) if calls >= 6 else result
 
     monkeypatch.setattr(loop, "training_step", failing)
-    with pytest.raises(vw.TrainingError, match=r"3 steps in a row.*lower learning rate.*0032\.safetensors is kept") as caught:
+    with pytest.raises(
+        vw.TrainingError, match=r"3 steps in a row.*lower learning rate.*0032\.safetensors is kept"
+    ) as caught:
         train(SHORT, folder, tmp_path / "run", show=False)
     assert "\n" not in str(caught.value)
     assert newest_checkpoint(tmp_path / "run" / "checkpoints").name == "0000000032.safetensors"
@@ -277,7 +296,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(folder: Path, tmp_path: Path)
     """A limit on file size stands in for a full disk: one line, the older checkpoint whole, nothing half-written."""
     script = (
         "import dataclasses, resource, signal, sys; sys.path.insert(0, sys.argv[3])\n"
-        "import test_train as t; from vaeworks.train import loop; from vaeworks.errors import VaeworksError\n"
+        "import test_train as t; from vaeworks.training import loop; from vaeworks.errors import VaeworksError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "save, calls = loop.save_checkpoint, []\n"
         "def second_fails(*a):\n"
@@ -301,8 +320,14 @@ def test_a_full_disk_keeps_the_previous_checkpoint(folder: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: dataclasses.replace(c, optimizer=OptimizerConfig(lr=1.0)), "another configuration.*optimizer.lr was 0.001, now 1.0"),
-        (lambda c: dataclasses.replace(c, model=dataclasses.replace(MODEL, latent_channels=8)), "model.latent_channels was 4, now 8"),
+        (
+            lambda c: dataclasses.replace(c, optimizer=OptimizerConfig(lr=1.0)),
+            "another configuration.*optimizer.lr was 0.001, now 1.0",
+        ),
+        (
+            lambda c: dataclasses.replace(c, model=dataclasses.replace(MODEL, latent_channels=8)),
+            "model.latent_channels was 4, now 8",
+        ),
     ],
 )
 def test_resume_refuses_another_configuration(folder: Path, finished: Path, change, message: str) -> None:
@@ -369,7 +394,9 @@ def test_latent_statistics_match_samples(folder: Path) -> None:
 
 def test_latents_that_are_the_same_everywhere(folder: Path) -> None:
     """Are said to be; their scale stays 1, and not the inverse of next to nothing."""
-    model = initial_model(dataclasses.replace(SHORT, model=dataclasses.replace(SHORT.model, bottleneck=BottleneckConfig(kind="point"))))
+    model = initial_model(
+        dataclasses.replace(SHORT, model=dataclasses.replace(SHORT.model, bottleneck=BottleneckConfig(kind="point")))
+    )
     with torch.no_grad():
         model.quant_conv.weight.zero_()
         model.quant_conv.bias.fill_(0.3)
@@ -414,7 +441,9 @@ def test_time_limit_ends_a_run_with_a_finished_schedule(folder: Path, tmp_path: 
 def test_noise_belongs_to_the_image_not_to_the_batch() -> None:
     """Counter-keyed noise: any batching of the same images gives the same noise; seeds differ."""
     whole = latent_noise(3, [0, 1, 2, 3], (4, 8, 8))
-    torch.testing.assert_close(torch.cat([latent_noise(3, [0], (4, 8, 8)), latent_noise(3, [1, 2, 3], (4, 8, 8))]), whole, rtol=0, atol=0)
+    torch.testing.assert_close(
+        torch.cat([latent_noise(3, [0], (4, 8, 8)), latent_noise(3, [1, 2, 3], (4, 8, 8))]), whole, rtol=0, atol=0
+    )
     assert not torch.equal(whole, latent_noise(4, [0, 1, 2, 3], (4, 8, 8)))
 
 
@@ -539,7 +568,9 @@ def test_validation_images_are_never_trained_on(folder: Path, tmp_path: Path) ->
     (tmp_path / "all" / "val").mkdir()
     for name in ("00.png", "01.png"):
         shutil.copy(folder / name, tmp_path / "all" / "val" / name)
-    config = dataclasses.replace(SHORT, images=8, data=dataclasses.replace(SHORT.data, val=str(tmp_path / "all" / "val")))
+    config = dataclasses.replace(
+        SHORT, images=8, data=dataclasses.replace(SHORT.data, val=str(tmp_path / "all" / "val"))
+    )
     train(config, tmp_path / "all", tmp_path / "run", show=False)
     data = json.loads((tmp_path / "run" / "data.json").read_text())
     assert len(data["train"]) == 10

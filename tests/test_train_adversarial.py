@@ -17,7 +17,14 @@ from runs import MODERN, SHORT, WITH_DISCRIMINATOR, assert_same_run, make_images
 from safetensors.torch import load_file
 
 import vaeworks as vw
-from vaeworks.config import AdversarialConfig, BottleneckConfig, FinetuneConfig, LossConfig, OptimizerConfig, TrainConfig
+from vaeworks.config import (
+    AdversarialConfig,
+    BottleneckConfig,
+    FinetuneConfig,
+    LossConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from vaeworks.training import loop, train
 from vaeworks.training.gan.balance_state import StepPlan
 from vaeworks.training.monitor.log import read_log
@@ -76,7 +83,9 @@ def test_the_generators_step_moves_no_weight_of_the_discriminator() -> None:
 
 def test_the_step_is_that_of_the_textbook() -> None:
     """Gradients against L1 + KL + adaptive weight * hinge, written down naively with autograd over the whole graph."""
-    config = dataclasses.replace(WITH_DISCRIMINATOR, optimizer=OptimizerConfig(clip_norm=0.0), loss=LossConfig(beta=1e-2))
+    config = dataclasses.replace(
+        WITH_DISCRIMINATOR, optimizer=OptimizerConfig(clip_norm=0.0), loss=LossConfig(beta=1e-2)
+    )
     ours, naive = started(config), started(config)
     ours.optimizer = torch.optim.SGD(ours.learner.parameters(), lr=0.0)
     result = training_step(ours, random_batch(), list(range(8)), FELT)
@@ -100,7 +109,14 @@ KINDS = {
     "patch": AdversarialConfig(discriminator="patch", channels=8, num_layers=2),
     "modern": MODERN,
     "residual, R1 and R2": AdversarialConfig(
-        discriminator="residual", loss="relativistic", channels=16, num_layers=2, r1=0.1, r2=0.1, penalty_final=0.1, adaptive=False
+        discriminator="residual",
+        loss="relativistic",
+        channels=16,
+        num_layers=2,
+        r1=0.1,
+        r2=0.1,
+        penalty_final=0.1,
+        adaptive=False,
     ),
     "unet, vanilla": AdversarialConfig(discriminator="unet", loss="vanilla", channels=8, num_layers=2),
     "modern, least squares": dataclasses.replace(MODERN, loss="least-squares", lecam=0.0),
@@ -110,7 +126,9 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_discriminator_learns_and_is_felt(kind: str) -> None:
     """A step each: finite, all weights of both sides move, and the figures are in the log's names."""
-    config = dataclasses.replace(WITH_DISCRIMINATOR, adversarial=dataclasses.replace(KINDS[kind], optimizer=MODERN.optimizer))
+    config = dataclasses.replace(
+        WITH_DISCRIMINATOR, adversarial=dataclasses.replace(KINDS[kind], optimizer=MODERN.optimizer)
+    )
     t = started(config)
     before, judge = copied(t.autoencoder), copied(t.adversary.network)
     first = training_step(t, random_batch(), list(range(8)), FELT)
@@ -120,13 +138,23 @@ def test_every_discriminator_learns_and_is_felt(kind: str) -> None:
     assert {n for n, p in t.adversary.network.named_parameters()} <= moved(t.adversary.network, judge) | {
         n for n in judge if "BatchNorm" in n
     }
-    names = {"discriminator_loss", "accuracy_real", "accuracy_fake", "logit_real", "logit_fake", "adversarial", "adversarial_weight"}
+    names = {
+        "discriminator_loss",
+        "accuracy_real",
+        "accuracy_fake",
+        "logit_real",
+        "logit_fake",
+        "adversarial",
+        "adversarial_weight",
+    }
     assert names <= result.others.keys()
     assert ("r1" in result.others) == (config.adversarial.r1 > 0)
     assert ("lecam" in result.others) == (config.adversarial.lecam > 0)
 
 
-@pytest.mark.parametrize(("micro", "kind"), [(2, "modern"), (4, "modern"), (2, "unet, vanilla"), (2, "residual, R1 and R2")])
+@pytest.mark.parametrize(
+    ("micro", "kind"), [(2, "modern"), (4, "modern"), (2, "unet, vanilla"), (2, "residual, R1 and R2")]
+)
 def test_micro_batches_are_one_batch(micro: int, kind: str) -> None:
     """Both steps of a batch of 8 in parts: gradients, adaptive weight and every figure are those of the batch; with spectral norms, too."""
     found = []
@@ -156,7 +184,9 @@ def test_penalties_decay_over_the_run() -> None:
         losses.append(training_step(t, random_batch(), list(range(8)), FELT, done=done).others)
     a, b = losses
     assert a["r1"] == b["r1"]
-    assert a["discriminator_loss"] - b["discriminator_loss"] == pytest.approx(0.9 * 0.05 * (a["r1"] + a["r2"]), rel=1e-3)
+    assert a["discriminator_loss"] - b["discriminator_loss"] == pytest.approx(
+        0.9 * 0.05 * (a["r1"] + a["r2"]), rel=1e-3
+    )
 
 
 def test_what_disturbs_is_independent_of_the_posteriors_noise() -> None:
@@ -202,7 +232,9 @@ def test_memory_that_runs_out_is_one_line(folder: Path, tmp_path: Path) -> None:
 
 def test_the_best_is_remembered_where_no_checkpoint_was_planned(folder: Path, tmp_path: Path) -> None:
     """A run that ends between its looks, and is made longer: best.safetensors is replaced by something better only."""
-    config = dataclasses.replace(SHORT, save_every=96, val_every=1000, optimizer=OptimizerConfig(lr=1e-3, warmup_images=16))
+    config = dataclasses.replace(
+        SHORT, save_every=96, val_every=1000, optimizer=OptimizerConfig(lr=1e-3, warmup_images=16)
+    )
     first = train(config, folder, tmp_path / "run", show=False)
     best = (tmp_path / "run" / "best.safetensors").read_bytes()
     again = train(config, folder, tmp_path / "run", show=False, resume=True)
@@ -239,13 +271,17 @@ def test_starts_cannot_appear_in_a_run(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(vw.ConfigError, match=r"finetune\.path was None"):
         train(late, folder, tmp_path / "run", show=False, resume=True)
     with pytest.raises(vw.ConfigError, match="--from"):
-        train(dataclasses.replace(SHORT, finetune=FinetuneConfig(required=True)), folder, tmp_path / "other", show=False)
+        train(
+            dataclasses.replace(SHORT, finetune=FinetuneConfig(required=True)), folder, tmp_path / "other", show=False
+        )
     assert not (tmp_path / "other" / "run.json").exists()
 
 
 def test_crops_too_small_for_a_loss_leave_nothing(folder: Path, tmp_path: Path) -> None:
     """Told before the folder is claimed."""
-    config = dataclasses.replace(SHORT, data=dataclasses.replace(SHORT.data, size=8), loss=LossConfig(perceptual="without-weights"))
+    config = dataclasses.replace(
+        SHORT, data=dataclasses.replace(SHORT.data, size=8), loss=LossConfig(perceptual="without-weights")
+    )
     with pytest.raises(vw.ConfigError, match=r"data\.size \(=8\) is too small"):
         train(config, folder, tmp_path / "run", show=False)
     assert not (tmp_path / "run" / "run.json").exists()
@@ -260,13 +296,17 @@ def test_phases_of_a_run(undisturbed: Path) -> None:
     steps = {line["images_seen"]: line for line in lines if "loss" in line}
     assert not any("discriminator_loss" in line for n, line in steps.items() if n <= 24)
     assert all("discriminator_loss" in line for n, line in steps.items() if n > 24)
-    felt = {n: line["adversarial_weight"] / line["adaptive_weight"] for n, line in steps.items() if "adversarial" in line}
+    felt = {
+        n: line["adversarial_weight"] / line["adaptive_weight"] for n, line in steps.items() if "adversarial" in line
+    }
     assert min(felt) > 24 + 8
     assert felt[128] == pytest.approx(0.5)
     assert felt[min(felt)] < felt[128]
     events = [line["event"] for line in lines if "event" in line]
     assert any("learns unfelt" in e for e in events) and any("full weight" in e for e in events)
-    assert not any(line["alarm"] for line in lines if "event" in line and "kind" not in line)  # those with a kind are of the run
+    assert not any(
+        line["alarm"] for line in lines if "event" in line and "kind" not in line
+    )  # those with a kind are of the run
 
 
 def test_decoder_stage_freezes_the_encoder(folder: Path, tmp_path: Path) -> None:
@@ -376,7 +416,11 @@ def test_interrupted_at_any_step_around_the_start(folder: Path, undisturbed: Pat
         {"adversarial": dataclasses.replace(MODERN, stage="decoder")},
         {"adversarial": KINDS["unet, vanilla"], "precision": "bf16"},
         {"loss": LossConfig(reconstruction="gaussian", beta=0.1, perceptual="without-weights")},
-        {"model": dataclasses.replace(SHORT.model, bottleneck=BottleneckConfig(kind="point", bound="rmsnorm", noise="sigma"))},
+        {
+            "model": dataclasses.replace(
+                SHORT.model, bottleneck=BottleneckConfig(kind="point", bound="rmsnorm", noise="sigma")
+            )
+        },
     ],
     ids=["residual", "patch", "decoder stage", "unet in bf16", "learned variance", "point"],
 )
@@ -417,7 +461,7 @@ def test_killed_while_a_collapse_is_mended(folder: Path, tmp_path: Path) -> None
 
 SCRIPT = (
     "import sys, time; sys.path.insert(0, sys.argv[3])\n"
-    "import dataclasses, runs; from pathlib import Path; from vaeworks.train import loop, train\n"
+    "import dataclasses, runs; from pathlib import Path; from vaeworks.training import loop, train\n"
     "step = loop.training_step\n"
     "loop.training_step = lambda *a, **k: (time.sleep(0.2), step(*a, **k))[1]\n"
     "config = dataclasses.replace(runs.WITH_DISCRIMINATOR, data=dataclasses.replace(runs.SHORT.data, workers=2))\n"
@@ -460,7 +504,9 @@ def _has_begun(out: Path, before: int) -> bool:
 
 def test_a_longer_run_keeps_its_discriminators_start(folder: Path, tmp_path: Path) -> None:
     """Shares of the run are fixed when it begins: made longer later, it does not forget where it was."""
-    config = dataclasses.replace(WITH_DISCRIMINATOR, adversarial=dataclasses.replace(MODERN, start_images=None, earliest=0.25, latest=0.25))
+    config = dataclasses.replace(
+        WITH_DISCRIMINATOR, adversarial=dataclasses.replace(MODERN, start_images=None, earliest=0.25, latest=0.25)
+    )
     train(config, folder, tmp_path / "run", show=False)
     train(dataclasses.replace(config, images=192), folder, tmp_path / "run", show=False, resume=True)
     lines = read_log(tmp_path / "run")
@@ -503,7 +549,9 @@ def test_impossible_discriminators_are_refused(change: dict, words: str) -> None
 
 def test_crops_too_small_for_the_discriminator(folder: Path, tmp_path: Path) -> None:
     """Told before anything is written."""
-    config = dataclasses.replace(WITH_DISCRIMINATOR, adversarial=AdversarialConfig(discriminator="residual", num_layers=4))
+    config = dataclasses.replace(
+        WITH_DISCRIMINATOR, adversarial=AdversarialConfig(discriminator="residual", num_layers=4)
+    )
     with pytest.raises(vw.ConfigError, match=r"data\.size \(=32\) is too small"):
         train(config, folder, tmp_path / "run", show=False)
     assert not (tmp_path / "run" / "run.json").exists()

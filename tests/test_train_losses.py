@@ -131,7 +131,9 @@ def test_runs_resume_exactly(name: str, folder: Path, tmp_path: Path, monkeypatc
         assert all(line["perceptual"] > 0 for line in read_log(tmp_path / "whole") if "perceptual" in line)
 
 
-def test_missing_weights_are_told_before_the_run_begins(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_told_before_the_run_begins(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Offline and without a file, LPIPS is one line with the remedy, and no run folder is left: nothing takes its place."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("VAEWORKS_CACHE", str(tmp_path / "cache"))

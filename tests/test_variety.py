@@ -35,7 +35,9 @@ from vaeworks.data.labels import find_labels
 from vaeworks.errors import VaeworksError
 from vaeworks.images import open_image, to_pillow, to_uint8
 
-KL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, mid_attention=False)
+KL = AutoencoderConfig(
+    channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, mid_attention=False
+)
 POINT = AutoencoderConfig(
     channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, mid_attention=False,
     bottleneck=BottleneckConfig(kind="point"),
@@ -243,7 +245,11 @@ def test_a_walk_is_smooth_and_closed() -> None:
 def planted(count: int = 600) -> torch.Tensor:
     """Latents n 2 2 2 of two clusters on a plane of three dimensions."""
     rng = np.random.default_rng(0)
-    inner = rng.normal(size=(count, 3)) * [0.5, 0.3, 0.2] + np.where(rng.random((count, 1)) < 0.5, 4.0, -4.0) * [1, 0, 0]
+    inner = rng.normal(size=(count, 3)) * [0.5, 0.3, 0.2] + np.where(rng.random((count, 1)) < 0.5, 4.0, -4.0) * [
+        1,
+        0,
+        0,
+    ]
     basis = np.linalg.qr(rng.normal(size=(8, 3)))[0]
     return torch.from_numpy(inner @ basis.T + 5).float().reshape(count, 2, 2, 2)
 
@@ -349,7 +355,9 @@ def test_the_map_has_points_where_they_are(place: Path) -> None:
     picture = latent_map(vae, mean, torch.full_like(mean, 0.3), [str(i % 2) for i in range(60)], extent=3.0)
     assert picture.size == (2 * SIDE + MARGIN, SIDE + MARGIN)
     colour = np.array([int(COLORS[0][i : i + 2], 16) for i in (1, 3, 5)])
-    beside = np.asarray(picture)[SIDE * 3 // 4, SIDE * 3 // 4 + SIDE // 30]  # next to the class's name, within the ellipse
+    beside = np.asarray(picture)[
+        SIDE * 3 // 4, SIDE * 3 // 4 + SIDE // 30
+    ]  # next to the class's name, within the ellipse
     assert np.abs(beside.astype(int) - colour).max() < 40
     assert np.asarray(picture)[SIDE // 4, SIDE * 3 // 4].min() > 240
     points = plane_points(3.0)
@@ -369,7 +377,9 @@ def test_held_out_images_are_not_fitted(place: Path) -> None:
     assert all(f"/{label}/" in name for name, label in zip(held.names, held.labels, strict=True))
     found = sample_like(built(PLANE), Prior(), known, held, 30)
     assert found.figures["held-out images"].recognized > 0.8
-    assert found.figures["held-out images"].classes > 4  # files are in order of classes; those that are judged are not the first
+    assert (
+        found.figures["held-out images"].classes > 4
+    )  # files are in order of classes; those that are judged are not the first
     assert set(found.figures) == {"samples", "held-out images", "their reconstructions"}
 
 
@@ -416,7 +426,13 @@ def run(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict, 
 def test_interpolate_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Odd sizes are padded and cropped back, others brought to the first one's, and the same frames come out as in Python."""
     Image.new("RGB", (30, 17), "red").save(tmp_path / "other.png")
-    words = ["interpolate", place / "kl.safetensors", place / "images/00.png", place / "images/01.png", tmp_path / "other.png"]
+    words = [
+        "interpolate",
+        place / "kl.safetensors",
+        place / "images/00.png",
+        place / "images/01.png",
+        tmp_path / "other.png",
+    ]
     words += ["--out", tmp_path / "out", "--steps", 2, "--path", "posterior"]
     status, result, said = run(*words, capsys=capsys)
     assert status == 0
@@ -453,7 +469,17 @@ def test_vary_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         (tmp_path / "in" / name).write_bytes((place / "images/00.png").read_bytes())
     assert main([*map(str, ["vary", place / "kl.safetensors", tmp_path / "in", "--out", tmp_path / "x"])]) == 2
     assert "which another input's results fill" in capsys.readouterr().err and not list((tmp_path / "x").rglob("*.png"))
-    run("vary", place / "kl.safetensors", place / "images/00.png", "--walk", "--steps", 5, "--out", tmp_path / "d", capsys=capsys)
+    run(
+        "vary",
+        place / "kl.safetensors",
+        place / "images/00.png",
+        "--walk",
+        "--steps",
+        5,
+        "--out",
+        tmp_path / "d",
+        capsys=capsys,
+    )
     with Image.open(tmp_path / "d/00.gif") as gif:
         assert gif.n_frames == 5
     for wrong in (["--count", 1], ["--temperature", 0], ["--noise", -1], ["--seed", -1]):
@@ -464,7 +490,20 @@ def test_vary_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_sample_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Figures, pictures and the map of a plane; the prior alone needs no data; what does not fit is refused before anything is written."""
     model = place / "plane.safetensors"
-    words = ["sample", model, "--data", place / "digits", "--count", 12, "--map", "--from", "mixture", "--components", 3, "--out"]
+    words = [
+        "sample",
+        model,
+        "--data",
+        place / "digits",
+        "--count",
+        12,
+        "--map",
+        "--from",
+        "mixture",
+        "--components",
+        3,
+        "--out",
+    ]
     status, result, said = run(*words, tmp_path / "a", capsys=capsys)
     assert status == 0 and result["size"] == 8
     assert "coverage" in said and "recognized" in said
@@ -472,7 +511,9 @@ def test_sample_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {"map.png", "samples.png", "sample.json"} <= {p.name for p in (tmp_path / "a").iterdir()}
     run(*words, tmp_path / "b", capsys=capsys)
     assert (tmp_path / "a/samples.png").read_bytes() == (tmp_path / "b/samples.png").read_bytes()
-    status, result, _ = run("sample", place / "kl.safetensors", "--count", 2, "--size", 16, "--out", tmp_path / "c", capsys=capsys)
+    status, result, _ = run(
+        "sample", place / "kl.safetensors", "--count", 2, "--size", 16, "--out", tmp_path / "c", capsys=capsys
+    )
     assert status == 0 and result["figures"] is None
     assert open_image(tmp_path / "c/samples/0001.png").size == (16, 16)
     for wrong, says in (

@@ -27,7 +27,9 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor | None, filtering: Filtering) 
     return F.conv2d(x, weight, bias, padding=1)
 
 
-def operands(inner: int, outer: int, height: int, width: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+def operands(
+    inner: int, outer: int, height: int, width: int, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor]:
     """An input, weights and a bias that want gradients."""
     torch.manual_seed(0)
     x = torch.randn(2, inner, height, width, dtype=torch.float64).to(dtype).to(memory_format=LAST)
@@ -50,7 +52,9 @@ def test_filtering_is_the_convolution(filtering: Filtering, workspace: int, monk
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     assert found.is_contiguous(memory_format=LAST)
     grad = torch.randn_like(expected)
-    for mine, theirs in zip(torch.autograd.grad(found, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True):
+    for mine, theirs in zip(
+        torch.autograd.grad(found, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-11)
 
 
@@ -60,7 +64,9 @@ def test_filtering_with_something_frozen(wanted: int) -> None:
     x, weight, _ = operands(4, 3, 8, 8)
     inputs = (x, weight.detach()) if wanted == 0 else (x.detach(), weight)
     found, expected = (of(*inputs, None, F4()).square().sum() for of in (minimal_filtering, plain))
-    torch.testing.assert_close(*(torch.autograd.grad(y, inputs[wanted])[0] for y in (found, expected)), rtol=0, atol=1e-11)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(y, inputs[wanted])[0] for y in (found, expected)), rtol=0, atol=1e-11
+    )
 
 
 @pytest.mark.parametrize("filtering", [F4(), DoubledConv()], ids=lambda f: type(f).__name__)
@@ -138,13 +144,19 @@ def test_filtering_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_of_weights_stay() -> None:
     """Checkpoints do not notice."""
     assert set(Upsample(8).state_dict()) == {"conv.weight", "conv.bias"}
-    assert {k for k in ResBlock(32, 32).state_dict() if "conv" in k} == {f"conv{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")}
+    assert {k for k in ResBlock(32, 32).state_dict() if "conv" in k} == {
+        f"conv{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")
+    }
     assert isinstance(Conv3x3(4, 4), nn.Conv2d)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-4), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-4), (torch.bfloat16, 0.02)]
+)
 @pytest.mark.parametrize("shape", [(2, 16, 8, 8), (1, 64, 5, 7), (3, 8, 12, 4)])
-def test_normalization_in_nhwc(shape: tuple[int, ...], dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalization_in_nhwc(
+    shape: tuple[int, ...], dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Gradients of silu(group_norm(x)) at x, scales and shifts are the plain formula's in fp64, however rows and chunks fall."""
     monkeypatch.setattr(norm_module, "LEAST_IN_PLACE", 0)
     monkeypatch.setattr(norm_module, "CHUNK", 300)
@@ -192,12 +204,16 @@ def test_a_feature_network_in_training_is_the_plain_one(monkeypatch: pytest.Monk
         x = layer(x)
         expected += [x] * (number in network.taps)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    mine, theirs = (torch.autograd.grad(sum(f.square().sum() for f in features), images)[0] for features in (found, expected))
+    mine, theirs = (
+        torch.autograd.grad(sum(f.square().sum() for f in features), images)[0] for features in (found, expected)
+    )
     torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("filtering", [F4(), F2(), DoubledConv()], ids=lambda f: type(f).__name__)
-@pytest.mark.parametrize(("height", "width", "above", "below"), [(1, 1, 0, 0), (3, 5, 1, 1), (8, 8, 0, 1), (9, 7, 1, 0), (22, 13, 1, 1)])
+@pytest.mark.parametrize(
+    ("height", "width", "above", "below"), [(1, 1, 0, 0), (3, 5, 1, 1), (8, 8, 0, 1), (9, 7, 1, 0), (22, 13, 1, 1)]
+)
 def test_rows_of_a_map_without_a_gradient(
     filtering: Filtering, height: int, width: int, above: int, below: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

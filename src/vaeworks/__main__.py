@@ -19,7 +19,9 @@ def run() -> NoReturn:
         code = _code = main()
     except KeyboardInterrupt:  # while something was imported, or a second one while a command was being ended
         _end()
-    signal.signal(signal.SIGINT, lambda *_: _end(told=code == 130))  # while threads end, and what is registered for the end is done
+    signal.signal(
+        signal.SIGINT, lambda *_: _end(told=code == 130)
+    )  # while threads end, and what is registered for the end is done
     sys.exit(code)
 
 

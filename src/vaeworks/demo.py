@@ -104,18 +104,31 @@ def _run(out: Path, minutes: float, say: Callable[[str], None]) -> dict[str, Any
         "pipeline": type(pipe).__name__,
         "training": dataclasses.asdict(result),
         "evaluation": judged.to_dict(),
-        "doctor": {name: {"verdict": found.verdict, "sentence": found.sentence} for name, found in examined.findings.items()},
+        "doctor": {
+            name: {"verdict": found.verdict, "sentence": found.sentence} for name, found in examined.findings.items()
+        },
         "recipe": dataclasses.asdict(config),
         "environment": environment(),
         "seconds": time.perf_counter() - started,
     }
     write_text(out / "report.json", dumps(report) + "\n")
     pictures = {"painted": painted, "started": start, "repainted": repainted}
-    write_page(out / "report.html", "demo.html", page_values(out, vae, result, judged, held_out, first, report, pictures))
+    write_page(
+        out / "report.html", "demo.html", page_values(out, vae, result, judged, held_out, first, report, pictures)
+    )
     return report
 
 
-MADE = ("run", "doctor", "vae-diffusers", "vae-ldm.safetensors", "painted.png", "repainted.png", "report.json", "report.html")
+MADE = (
+    "run",
+    "doctor",
+    "vae-diffusers",
+    "vae-ldm.safetensors",
+    "painted.png",
+    "repainted.png",
+    "report.json",
+    "report.html",
+)
 """What a demo leaves."""
 
 EARLIER = ".earlier"
@@ -132,7 +145,8 @@ def _earlier_aside(out: Path, overwrite: bool) -> Iterator[None]:
         if any(p.name != LOCK for p in out.iterdir()):
             if not overwrite or not (out / "run" / "run.json").exists() or read_run(out / "run").recipe != "demo":
                 raise ConfigError(
-                    f"{out} is not empty; choose another --out" + ("" if overwrite else ", or pass --overwrite to repeat an earlier demo")
+                    f"{out} is not empty; choose another --out"
+                    + ("" if overwrite else ", or pass --overwrite to repeat an earlier demo")
                 )
             earlier.mkdir()
             for name in MADE:
@@ -167,7 +181,11 @@ def difference_to_diffusers(vae: Autoencoder, theirs: Any, image: Tensor) -> flo
 
 def environment() -> dict[str, str]:
     """Versions, threads and processor that figures depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform(), "threads": str(torch.get_num_threads())}
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+    }
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -255,7 +273,9 @@ def _steps(samples: Path, looks: list[dict[str, float]], first: Tensor) -> list[
             continue
         with image_file(place) as grid:
             picture = grid.crop((0, height + 2, width, 2 * height + 2))
-        rows.append({"images": int(look["images_seen"]), "psnr": look["val_psnr"], "picture": data_uri(picture, quality=90)})
+        rows.append(
+            {"images": int(look["images_seen"]), "psnr": look["val_psnr"], "picture": data_uri(picture, quality=90)}
+        )
     return rows
 
 
@@ -294,5 +314,11 @@ def _files(out: Path) -> list[dict[str, str]]:
     for name, purpose in what.items():
         path = out / name
         size = sum(p.stat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
-        rows.append({"path": name, "size": f"{size / 2**20:.1f} MiB" if size > 2**20 else f"{size / 2**10:.0f} KiB", "what": purpose})
+        rows.append(
+            {
+                "path": name,
+                "size": f"{size / 2**20:.1f} MiB" if size > 2**20 else f"{size / 2**10:.0f} KiB",
+                "what": purpose,
+            }
+        )
     return rows

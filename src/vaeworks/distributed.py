@@ -191,7 +191,9 @@ def joined(device: torch.device) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if is_shared(error):  # nobody leaves while process 0 still writes: a launcher ends all as soon as one has failed
+        if is_shared(
+            error
+        ):  # nobody leaves while process 0 still writes: a launcher ends all as soon as one has failed
             with suppress(RuntimeError):
                 dist.barrier()
         elif isinstance(error, RuntimeError) and _is_lost(error):
@@ -204,4 +206,6 @@ def joined(device: torch.device) -> Iterator[None]:
 def _is_lost(error: RuntimeError) -> bool:
     """Whether it says that another process cannot be reached."""
     said = str(error)
-    return isinstance(error, dist.DistError) or any(words in said for words in ("closed by peer", "reset by peer", "Broken pipe"))
+    return isinstance(error, dist.DistError) or any(
+        words in said for words in ("closed by peer", "reset by peer", "Broken pipe")
+    )

@@ -122,7 +122,9 @@ def regular_file(path: str | Path) -> BinaryIO:
 
     Errors: OSError; DataError for a folder, a pipe, a socket or a device, also behind a link.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    )
     file = os.fdopen(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     if file is None:
         os.close(descriptor)
@@ -199,7 +201,9 @@ def _turn(file: Image.Image) -> AbstractContextManager[object]:
         raise DataError(f"a JPEG of {file.width}x{file.height} pixels in {scans:,} passes; save it again")
     needed = _bytes_on_the_way(file, scans)
     if needed > MEMORY:
-        raise DataError(f"{file.width}x{file.height} pixels of {file.format}, {file.mode}, take {needed / 2**30:.1f} GiB; make it smaller")
+        raise DataError(
+            f"{file.width}x{file.height} pixels of {file.format}, {file.mode}, take {needed / 2**30:.1f} GiB; make it smaller"
+        )
     return _large if pixels > LARGE else nullcontext()
 
 
@@ -261,7 +265,9 @@ class _Quiet:
 
 
 quiet = _Quiet()
-if hasattr(os, "register_at_fork"):  # a process that is forked while another thread is inside would wait for that thread for ever
+if hasattr(
+    os, "register_at_fork"
+):  # a process that is forked while another thread is inside would wait for that thread for ever
     os.register_at_fork(after_in_child=quiet.__init__)  # type: ignore[misc]
     os.register_at_fork(after_in_child=lambda: globals().update(_large=threading.Lock()))
 
@@ -293,7 +299,9 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     deep = image.mode.startswith("I")
     if deep or image.mode in TRANSPARENT or "transparency" in image.info:
         found = Image.new("L" if deep else "RGB", image.size)
-        for top in range(0, image.height, rows := max(1, LARGE // 16 // image.width)):  # in strips: it is several times as large on the way
+        for top in range(
+            0, image.height, rows := max(1, LARGE // 16 // image.width)
+        ):  # in strips: it is several times as large on the way
             strip = image.crop((0, top, image.width, min(top + rows, image.height)))
             found.paste(_eight_bits(strip) if deep else _on_white(strip), (0, top))
         image = found
@@ -350,7 +358,16 @@ def from_model_range(images: Tensor) -> Tensor:
 
     Errors: NotFiniteError for infinities and NaN, which would become white and black.
     """
-    return check_finite(images, "the picture's pixels").detach().float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return (
+        check_finite(images, "the picture's pixels")
+        .detach()
+        .float()
+        .add(1.0)
+        .mul_(127.5)
+        .round_()
+        .clamp_(0, 255)
+        .to(torch.uint8)
+    )
 
 
 def clamped(images: Tensor) -> Tensor:
@@ -365,7 +382,9 @@ def check_finite(values: Tensor, what: str) -> Tensor:
         remedy = "`vaeworks repair` makes a VAE fit into it, and bfloat16 and float32 reach further"
         if values.dtype != torch.float16:
             remedy = "take another copy of the model, or of what it was given: `vaeworks repair` mends what overflows in float16 alone"
-        raise NotFiniteError(f"{what} hold {count:,} values that are no numbers in {kind}, so something has overflowed; {remedy}")
+        raise NotFiniteError(
+            f"{what} hold {count:,} values that are no numbers in {kind}, so something has overflowed; {remedy}"
+        )
     return values
 
 
@@ -398,7 +417,9 @@ def center_crop(image: Image.Image, factor: int, limit: int | None = None) -> Im
     """
     width, height = ((min(side, limit or side) // factor) * factor for side in image.size)
     if not width or not height:
-        raise DataError(f"{image.size[0]}x{image.size[1]} pixels, smaller than the {factor} that the model's factor asks for")
+        raise DataError(
+            f"{image.size[0]}x{image.size[1]} pixels, smaller than the {factor} that the model's factor asks for"
+        )
     left, top = (image.size[0] - width) // 2, (image.size[1] - height) // 2
     return image.crop((left, top, left + width, top + height))
 
@@ -408,7 +429,9 @@ def grid(rows: Sequence[Sequence[Tensor]], gap: int = 2, background: int = 255) 
     columns = max(len(row) for row in rows)
     widths = [max(row[i].shape[-1] for row in rows if i < len(row)) for i in range(columns)]
     heights = [max(image.shape[-2] for image in row) for row in rows]
-    sheet = Image.new("RGB", (sum(widths) + gap * (columns - 1), sum(heights) + gap * (len(rows) - 1)), (background,) * 3)
+    sheet = Image.new(
+        "RGB", (sum(widths) + gap * (columns - 1), sum(heights) + gap * (len(rows) - 1)), (background,) * 3
+    )
     top = 0
     for row, height in zip(rows, heights, strict=True):
         for i, image in enumerate(row):

@@ -33,7 +33,9 @@ def mean(sample: Array) -> Any:
     return sample.mean(axis=0)
 
 
-def bootstrap(sample: ArrayLike, statistic: Callable[[Array], Any] = mean, *, draws: int = DRAWS, seed: int = 0) -> Interval:
+def bootstrap(
+    sample: ArrayLike, statistic: Callable[[Array], Any] = mean, *, draws: int = DRAWS, seed: int = 0
+) -> Interval:
     """A statistic of n images, with the percentile interval of resampled sets of n.
 
     sample: n ..., one row per image, whatever the statistic needs of it; so that sets, too, can have a statistic that is no mean.

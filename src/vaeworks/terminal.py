@@ -28,7 +28,11 @@ class Terminal(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """All else, such as `Text`."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control or segment.text.isprintable() else Segment(_lines(segment.text), segment.style)
+            yield (
+                segment
+                if segment.control or segment.text.isprintable()
+                else Segment(_lines(segment.text), segment.style)
+            )
 
 
 def _lines(text: str) -> str:

@@ -13,7 +13,20 @@ from safetensors.torch import save_file
 
 from vaeworks.formats.archive import open_archive
 
-FORBIDDEN = ("exec", "compile", "import", "marshal", "pickle", "os.", "subprocess", "socket", "ctypes", "webbrowser", "shutil", "code.")
+FORBIDDEN = (
+    "exec",
+    "compile",
+    "import",
+    "marshal",
+    "pickle",
+    "os.",
+    "subprocess",
+    "socket",
+    "ctypes",
+    "webbrowser",
+    "shutil",
+    "code.",
+)
 """Beginnings of audit events that reading a file gives no reason for."""
 
 _events: list[str] | None = None

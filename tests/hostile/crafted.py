@@ -52,7 +52,9 @@ def storage(kind: str = "FloatStorage", key: str = "0", numel: int = 4, view: by
     return items(text("storage"), name("torch", kind), text(key), text("cpu"), number(numel), view) + b"Q"
 
 
-def tensor(shape: tuple[int, ...] = (4,), strides: tuple[int, ...] = (1,), offset: int = 0, stored: bytes | None = None) -> bytes:
+def tensor(
+    shape: tuple[int, ...] = (4,), strides: tuple[int, ...] = (1,), offset: int = 0, stored: bytes | None = None
+) -> bytes:
     """A call of _rebuild_tensor_v2."""
     sizes = [items(*map(number, numbers)) for numbers in (shape, strides)]
     ordered_dict = name("collections", "OrderedDict") + b")R"
@@ -67,7 +69,10 @@ def program(body: bytes) -> bytes:
 
 def zipped(records: Mapping[str, bytes] | list[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as file, warnings.catch_warnings(action="ignore"):  # of names given twice
+    with (
+        zipfile.ZipFile(buffer, "w", compression) as file,
+        warnings.catch_warnings(action="ignore"),
+    ):  # of names given twice
         for record, content in records.items() if isinstance(records, Mapping) else records:
             file.writestr(record, content)
     return buffer.getvalue()
@@ -75,7 +80,11 @@ def zipped(records: Mapping[str, bytes] | list[tuple[str, bytes]], compression: 
 
 def torch_zip(pickled: bytes, storages: Mapping[str, bytes] | None = None, **others: bytes) -> bytes:
     storages = {"0": bytes(16)} if storages is None else storages
-    records = {"m/data.pkl": pickled, "m/byteorder": b"little", **{f"m/data/{key}": content for key, content in storages.items()}}
+    records = {
+        "m/data.pkl": pickled,
+        "m/byteorder": b"little",
+        **{f"m/data/{key}": content for key, content in storages.items()},
+    }
     return zipped(records | {f"m/{record}": content for record, content in others.items()} | {"m/version": b"3\n"})
 
 

@@ -27,11 +27,11 @@ import scipy.signal
 import soundfile
 from fuzzing import Input, Target
 from PIL import Image
-from vaeworks.data.sources.dispatch.dispatch import find_places, open_shards
-from vaeworks.data.sources.dispatch.hub import Shards, dataset_name, rows
 
 from vaeworks.data.image_ref import ImageFile, read_place
 from vaeworks.data.labels import find_labels
+from vaeworks.data.sources.dispatch import find_places, open_shards
+from vaeworks.data.sources.hub import Shards, dataset_name, rows
 from vaeworks.errors import DataError
 from vaeworks.images import SUFFIXES, has_alpha, image_size, mask_image, open_image
 
@@ -94,7 +94,11 @@ def picture(number: int) -> bytes:
     kind, mode, options = WRITTEN[number]
     pixels = np.random.default_rng(number).integers(0, 256, (24, 32, 4), dtype=np.uint8)
     image = Image.fromarray(pixels, "RGBA")
-    image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert("RGB").convert(mode)
+    image = (
+        Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+        if mode == "I;16"
+        else image.convert("RGB").convert(mode)
+    )
     buffer = io.BytesIO()
     with suppress(Exception):  # what this Pillow cannot write
         image.save(buffer, kind, **options)
@@ -112,7 +116,12 @@ def large_png(chance: random.Random) -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", *sides, depth, kind, 0, 0, chance.choice((0, 1))))
     packed = zlib.compress(bytes(chance.choice((0, 100, 10**6, 2 * 10**7))), 1)
     extra = chance.choice(
-        (b"", chunk(b"zTXt", b"a\0\0" + packed), chunk(b"iCCP", b"a\0\0" + packed), chunk(b"iTXt", b"a\0\1\0\0\0" + packed))
+        (
+            b"",
+            chunk(b"zTXt", b"a\0\0" + packed),
+            chunk(b"iCCP", b"a\0\0" + packed),
+            chunk(b"iTXt", b"a\0\1\0\0\0" + packed),
+        )
     )
     palette = chunk(b"PLTE", bytes(chance.choice((0, 3, 768, 1000)))) if kind == 3 else b""
     return b"\x89PNG\r\n\x1a\n" + header + extra + palette + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
@@ -129,10 +138,24 @@ def many_scans(chance: random.Random) -> bytes:
 
 def large_tiff(chance: random.Random) -> bytes:
     """A TIFF with tags of any value."""
-    tags = {256: 32, 257: 24, 258: 8, 259: chance.choice((1, 5, 7, 8, 32773)), 262: 1, 273: 8, 277: 1, 278: 24, 279: 768}
+    tags = {
+        256: 32,
+        257: 24,
+        258: 8,
+        259: chance.choice((1, 5, 7, 8, 32773)),
+        262: 1,
+        273: 8,
+        277: 1,
+        278: 24,
+        279: 768,
+    }
     for _ in range(chance.randrange(4)):
-        tags[chance.choice((*tags, 322, 323, 324, 325, 320, 284, 317, 338, 339, 700, 34675))] = chance.choice(INTEGERS) % 2**32
-    entries = b"".join(struct.pack("<HHII", tag, 4, chance.choice((1, 1, 1, 2**31)), value) for tag, value in sorted(tags.items()))
+        tags[chance.choice((*tags, 322, 323, 324, 325, 320, 284, 317, 338, 339, 700, 34675))] = (
+            chance.choice(INTEGERS) % 2**32
+        )
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4, chance.choice((1, 1, 1, 2**31)), value) for tag, value in sorted(tags.items())
+    )
     body = bytes(1000)
     return (
         b"II*\0"
@@ -208,23 +231,32 @@ def make_tar(chance: random.Random, folder: Path) -> Input:
     path, found = folder / "shard-000.tar", []
     for number in range(chance.randrange(1, 6)):
         name = chance.choice(
-            (b"%d.png" % number, b"a/%d.jpg" % number, b"0.png", b"\xff\n\x1b[31m.png", b"../../x.png", b"x" * 96 + b".png")
+            (
+                b"%d.png" % number,
+                b"a/%d.jpg" % number,
+                b"0.png",
+                b"\xff\n\x1b[31m.png",
+                b"../../x.png",
+                b"x" * 96 + b".png",
+            )
         )
-        kind = chance.choice((b"0", b"0", b"0", b"\0", b"7", b"5", b"1", b"2", b"S", b"L", b"K", b"x", b"g", b"X", b"A", b"\xff"))
+        kind = chance.choice(
+            (b"0", b"0", b"0", b"\0", b"7", b"5", b"1", b"2", b"S", b"L", b"K", b"x", b"g", b"X", b"A", b"\xff")
+        )
         content = {
             b"L": b"long/" * chance.choice((1, 50, 300_000)) + b"name.png\0",
             b"x": chance.choice(EXTENDED),
         }.get(kind, picture(4 + number))  # fmt: skip
-        found.append(header(name, size_field(len(content), chance), kind, chance) + content + bytes(-len(content) % 512))
+        found.append(
+            header(name, size_field(len(content), chance), kind, chance) + content + bytes(-len(content) % 512)
+        )
     content = b"".join(found) + bytes(chance.choice((0, 512, 1024, 10_000)))
     path.write_bytes(altered(content, chance) if chance.random() < 0.4 else content)
     if chance.random() < 0.05:
         with tarfile.open(path, "w") as tar:
             tar.add(folder.parent, "0.png", recursive=False)
     if chance.random() < 0.1:
-        return (
-            f"{folder}/shard-{chance.choice(('{000..999999999}', '{a,b}' * 40, '{0..9}' * 9, '{' + ',' * 3000, '{000..000}', '**/*'))}.tar"
-        )
+        return f"{folder}/shard-{chance.choice(('{000..999999999}', '{a,b}' * 40, '{0..9}' * 9, '{' + ',' * 3000, '{000..000}', '**/*'))}.tar"
     return chance.choice((path, folder, f"dataset:{path}", f"dataset:{path}:train:png"))
 
 
@@ -282,14 +314,20 @@ def make_data_set(chance: random.Random, folder: Path) -> Input:
     chosen = chance.sample(paths, chance.randrange(1, 6))
     cells = [{"bytes": chance.choice((None, None, None, None, picture(4), b"")), "path": path} for path in chosen]
     table = pa.table(
-        {"image": pa.array(cells, chance.choice((IMAGE, IMAGE, pa.struct([("path", pa.string()), ("bytes", pa.large_binary())]))))}
+        {
+            "image": pa.array(
+                cells, chance.choice((IMAGE, IMAGE, pa.struct([("path", pa.string()), ("bytes", pa.large_binary())])))
+            )
+        }
     )
     if chance.random() < 0.1:
         table = chance.choice(ODD)
     kind = chance.random()
     if kind < 0.25:
         return saved(chance, folder, table)
-    info = {"info": {"features": {"image": {"_type": chance.choice(("Image", "Image", "Image", "Value", "os", "Audio"))}}}}
+    info = {
+        "info": {"features": {"image": {"_type": chance.choice(("Image", "Image", "Image", "Value", "os", "Audio"))}}}
+    }
     pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), folder / "data.parquet")
     if chance.random() < 0.2:
         (folder / "data.parquet").write_bytes(altered((folder / "data.parquet").read_bytes(), chance))
@@ -318,14 +356,26 @@ ODD = (
 
 def saved(chance: random.Random, folder: Path, table: pa.Table) -> Input:
     """As `save_to_disk` writes it, with something wrong."""
-    with pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+    with (
+        pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as writer,
+    ):
         writer.write_table(table)
     name = chance.choice(
-        ("data-00000-of-00001.arrow",) * 4 + ("../secret/image.png", "/dev/zero", "pipe.png", "/etc/passwd", "", "a\0b", 5, None)
+        ("data-00000-of-00001.arrow",) * 4
+        + ("../secret/image.png", "/dev/zero", "pipe.png", "/etc/passwd", "", "a\0b", 5, None)
     )
-    state = {"_data_files": [{"filename": name}], "_fingerprint": "0", "_format_columns": None, "_format_kwargs": {}, "_format_type": None}
+    state = {
+        "_data_files": [{"filename": name}],
+        "_fingerprint": "0",
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+    }
     state |= {"_output_all_columns": False, "_split": chance.choice(("train", None, "../x", 5))}
-    feature = chance.choice(({"_type": "Image"}, {"_type": "Image"}, {"_type": "os"}, {"dtype": "string", "_type": "Value"}, 5, None))
+    feature = chance.choice(
+        ({"_type": "Image"}, {"_type": "Image"}, {"_type": "os"}, {"dtype": "string", "_type": "Value"}, 5, None)
+    )
     (folder / "dataset_info.json").write_text(json.dumps({"features": {"image": feature}}))
     content = json.dumps(state).encode()
     (folder / "state.json").write_bytes(altered(content, chance) if chance.random() < 0.1 else content)
@@ -358,7 +408,11 @@ def use_data_set(given: Input) -> object:
 
 
 def make_idx(chance: random.Random, folder: Path) -> Input:
-    shape = [chance.choice((0, 1, 5, 28, 2**16, 2**31, 2**32 - 1)) for _ in range(3)] if chance.random() < 0.6 else [5, 4, 3]
+    shape = (
+        [chance.choice((0, 1, 5, 28, 2**16, 2**31, 2**32 - 1)) for _ in range(3)]
+        if chance.random() < 0.6
+        else [5, 4, 3]
+    )
     content = struct.pack(">I3I", 0x803, *shape) + bytes(chance.choice((60, 60, 0, 10**6)))
     labels = struct.pack(">II", 0x801, chance.choice((5, 5, 0, 2**32 - 1))) + bytes(5)
     ending = chance.choice(("", ".gz"))

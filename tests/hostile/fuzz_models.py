@@ -14,7 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from crafted import items, name, number, program, safetensors, storage, table, tensor, text, torch_stream, torch_zip, zipped
+from crafted import (
+    items,
+    name,
+    number,
+    program,
+    safetensors,
+    storage,
+    table,
+    tensor,
+    text,
+    torch_stream,
+    torch_zip,
+    zipped,
+)
 from fuzzing import Target
 
 import vaeworks as vw
@@ -30,10 +43,18 @@ from vaeworks.formats.sources import WEIGHTS
 
 KL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, attention_factors=(2,))
 FLUX2 = AutoencoderConfig(
-    channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=2, normalization="batchnorm", latents_patch=2
+    channels=8,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    norm_groups=4,
+    latent_channels=2,
+    normalization="batchnorm",
+    latents_patch=2,
 )
 TINY = TinyConfig(encoder_widths=(8, 8), encoder_blocks=(0, 1), decoder_widths=(8, 8), decoder_blocks=(0, 1))
-POOLED = TinyConfig(encoder_widths=(8, 8), encoder_blocks=(0, 1), decoder_widths=(8, 8), decoder_blocks=(0, 1), mid_pool=True)
+POOLED = TinyConfig(
+    encoder_widths=(8, 8), encoder_blocks=(0, 1), decoder_widths=(8, 8), decoder_blocks=(0, 1), mid_pool=True
+)
 
 BASES: tuple[tuple[AutoencoderConfig | TinyConfig, str], ...] = (
     (KL, "native"), (KL, "ldm"), (KL, "diffusers"), (FLUX2, "native"), (FLUX2, "ldm"), (FLUX2, "diffusers"),
@@ -81,11 +102,81 @@ def pickled(number: int, new: bool) -> bytes:
 
 
 PARTS = (
-    *("encoder", "decoder", "levels", "down", "up", "down_blocks", "up_blocks", "block", "blocks", "resnets", "attentions", "attn", "mid"),
-    *("middle", "mid_block", "attn_1", "block_1", "query", "key", "to_q", "to_out", "proj_attn", "out", "norm", "conv", "weight", "bias"),
-    *("quant_conv", "post_quant_conv", "layers", "taesd_encoder", "taesd_decoder", "first_stage_model", "vae", "loss", "model_ema", "bn"),
-    *("downsample", "upsamplers", "conv_in", "conv_out", "running_mean", "num_batches_tracked", "0", "1", "2", "7", "15", "999", "-1"),
-    *("", " ", "٣", "²", "é", "\n", "\x1b[2J", "{}", "%s", "00", "9" * 400, "a" * 1500, "__metadata__", "conditioner", "model"),
+    *(
+        "encoder",
+        "decoder",
+        "levels",
+        "down",
+        "up",
+        "down_blocks",
+        "up_blocks",
+        "block",
+        "blocks",
+        "resnets",
+        "attentions",
+        "attn",
+        "mid",
+    ),
+    *(
+        "middle",
+        "mid_block",
+        "attn_1",
+        "block_1",
+        "query",
+        "key",
+        "to_q",
+        "to_out",
+        "proj_attn",
+        "out",
+        "norm",
+        "conv",
+        "weight",
+        "bias",
+    ),
+    *(
+        "quant_conv",
+        "post_quant_conv",
+        "layers",
+        "taesd_encoder",
+        "taesd_decoder",
+        "first_stage_model",
+        "vae",
+        "loss",
+        "model_ema",
+        "bn",
+    ),
+    *(
+        "downsample",
+        "upsamplers",
+        "conv_in",
+        "conv_out",
+        "running_mean",
+        "num_batches_tracked",
+        "0",
+        "1",
+        "2",
+        "7",
+        "15",
+        "999",
+        "-1",
+    ),
+    *(
+        "",
+        " ",
+        "٣",
+        "²",
+        "é",
+        "\n",
+        "\x1b[2J",
+        "{}",
+        "%s",
+        "00",
+        "9" * 400,
+        "a" * 1500,
+        "__metadata__",
+        "conditioner",
+        "model",
+    ),
 )
 """Parts of names of all layouts, and of none."""
 
@@ -121,7 +212,14 @@ NASTY = (
     *(bytes([byte]) for byte in (0, 1, 127, 128, 255, *b"(.0123459NQRIVSTXBCUPpqrjhgGaesud}{]lt)cioKMJLF")),
     *(bytes([byte]) for byte in range(0x80, 0x99)),
     *(struct.pack("<Q", value) for value in (0, 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63, 2**64 - 1)),
-    *(b"cos\nsystem\n", b"cbuiltins\neval\n", b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"PK\3\4", b"PK\1\2"),
+    *(
+        b"cos\nsystem\n",
+        b"cbuiltins\neval\n",
+        b"ccollections\nOrderedDict\n",
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"PK\3\4",
+        b"PK\1\2",
+    ),
     *(b'"', b"[", b"]", b"{", b"}", b",", b"null", b"\\u0000", b"\xed\xa0\x80", b"\n", b" ", b"9" * 5000),
 )
 
@@ -185,13 +283,21 @@ def other_header(random: random.Random, header: Header) -> Header:
             case 1:
                 header[chosen] = other_entry(random, header[chosen])
             case 2:
-                header[other_name(random, chosen)] = {"dtype": random.choice(DTYPES[:6]), "shape": [0], "data_offsets": [0, 0]}
+                header[other_name(random, chosen)] = {
+                    "dtype": random.choice(DTYPES[:6]),
+                    "shape": [0],
+                    "data_offsets": [0, 0],
+                }
             case 3:
                 begin = chosen.rpartition(".")[0].rpartition(".")[0]
                 old, new = random.choice(chosen.split(".")), random.choice(PARTS)
                 header = {(n.replace(old, new) if n.startswith(begin) else n): item for n, item in header.items()}
             case _:
-                header[chosen] = {**header[chosen], "shape": [0], "data_offsets": [header[chosen]["data_offsets"][0]] * 2}
+                header[chosen] = {
+                    **header[chosen],
+                    "shape": [0],
+                    "data_offsets": [header[chosen]["data_offsets"][0]] * 2,
+                }
         header = {n: item for n, item in header.items() if isinstance(item, dict)}
         if len(header) < 2:
             break
@@ -205,7 +311,9 @@ def other_values(random: random.Random, values: dict[str, Any]) -> dict[str, Any
         inner = values
         while inner and isinstance(deeper := inner.get(random.choice(list(inner))), dict) and deeper:
             inner = deeper
-        key = random.choice([*inner, "x", "_class_name", "version", "latents_mean", "latents_std", "channel_mult", "guessed"])
+        key = random.choice(
+            [*inner, "x", "_class_name", "version", "latents_mean", "latents_std", "channel_mult", "guessed"]
+        )
         value = random.choice(VALUES)
         inner[key] = value if random.random() < 0.8 else nested(value, random.choice((2, 30, 900, 5000)))
         if random.random() < 0.2:
@@ -249,7 +357,9 @@ def model(random: random.Random, folder: Path, number: int | None = None) -> Pat
     if random.random() < 0.4:
         _, _, description = base(number)
         path = folder / WEIGHTS
-        (folder / "config.json").write_bytes(as_json(random, other_values(random, description) if random.random() < 0.8 else description))
+        (folder / "config.json").write_bytes(
+            as_json(random, other_values(random, description) if random.random() < 0.8 else description)
+        )
     path.write_bytes(safetensors(json.dumps(header).encode("utf-8", "surrogatepass"), content))
     return path if random.random() < 0.7 else folder
 
@@ -336,11 +446,15 @@ def shards(random: random.Random, folder: Path) -> Path:
             placed, bytes_of = laid_out(tensors, content)
             (folder / file).write_bytes(safetensors({"__metadata__": metadata, **placed}, bytes_of))
     if random.random() < 0.5 and index:
-        index[random.choice([*index, "x"])] = random.choice(("a-1.safetensors", "..", "../a", "", "b", "/etc/passwd", 1, None, "a" * 5000))
+        index[random.choice([*index, "x"])] = random.choice(
+            ("a-1.safetensors", "..", "../a", "", "b", "/etc/passwd", 1, None, "a" * 5000)
+        )
     if random.random() < 0.05:
         index |= {f"t{i}": f"f{i}" for i in range(random.choice((900, 2000)))}
     path = folder / f"{WEIGHTS}.index.json"
-    path.write_bytes(as_json(random, {"metadata": {}, "weight_map": index if random.random() < 0.9 else random.choice(VALUES)}))
+    path.write_bytes(
+        as_json(random, {"metadata": {}, "weight_map": index if random.random() < 0.9 else random.choice(VALUES)})
+    )
     if random.random() < 0.5:
         (folder / "config.json").write_bytes(as_json(random, base(2)[2]))
     return random.choice((path, folder))
@@ -354,7 +468,9 @@ def pair(random: random.Random, folder: Path) -> Path:
         tensors = {n.removeprefix(prefix): item for n, item in header.items() if n.startswith(prefix)}
         placed, bytes_of = laid_out(other_header(random, tensors) if random.random() < 0.5 else tensors, content)
         if random.random() < 0.9:
-            (folder / f"taesd_{half}.safetensors").write_bytes(safetensors({"__metadata__": metadata, **placed}, bytes_of))
+            (folder / f"taesd_{half}.safetensors").write_bytes(
+                safetensors({"__metadata__": metadata, **placed}, bytes_of)
+            )
     return random.choice((folder, folder / "taesd_encoder.safetensors", folder / "taesd_decoder.safetensors"))
 
 
@@ -376,23 +492,47 @@ def header_bomb(random: random.Random, count: int) -> bytes:
     sign = {random.choice(SIGNS): EMPTY}
     pattern = random.choice(
         (
-            *("t{}", "decoder.levels.{}.blocks.0.conv2.weight", "encoder.levels.{}.blocks.0.conv2.weight", "loss.{}", "model_ema.{}"),
-            *("encoder.levels.0.blocks.{}.conv1.weight", "encoder.down.{}.block.0.conv2.weight", "decoder.up.{}.block.0.conv2.weight"),
-            *("encoder.layers.{}.weight", "encoder.layers.{}.bias", "lora_unet_{}.lora_down.weight", "{}.conv.0.weight"),
-            *("p{}.decoder.up.0.block.0.norm1.weight", "model.diffusion_model.{}", "{}.0.linear.0.weight", "x.attn2.to_k.lora_A.weight{}"),
+            *(
+                "t{}",
+                "decoder.levels.{}.blocks.0.conv2.weight",
+                "encoder.levels.{}.blocks.0.conv2.weight",
+                "loss.{}",
+                "model_ema.{}",
+            ),
+            *(
+                "encoder.levels.0.blocks.{}.conv1.weight",
+                "encoder.down.{}.block.0.conv2.weight",
+                "decoder.up.{}.block.0.conv2.weight",
+            ),
+            *(
+                "encoder.layers.{}.weight",
+                "encoder.layers.{}.bias",
+                "lora_unet_{}.lora_down.weight",
+                "{}.conv.0.weight",
+            ),
+            *(
+                "p{}.decoder.up.0.block.0.norm1.weight",
+                "model.diffusion_model.{}",
+                "{}.0.linear.0.weight",
+                "x.attn2.to_k.lora_A.weight{}",
+            ),
         )
     )
     match random.randrange(6):
         case 0 | 1:
             shape = random.choice(([0], [0], [1] * 63 + [0], [0, 8, 3, 3]))
-            return safetensors({**sign, **{pattern.format(i): {**EMPTY, "shape": shape} for i in range(min(count, 150_000))}})
+            return safetensors(
+                {**sign, **{pattern.format(i): {**EMPTY, "shape": shape} for i in range(min(count, 150_000))}}
+            )
         case 2:
             return safetensors({**sign, random.choice((".", "a.", "9", "\n", "é", "decoder.up.")) * count: EMPTY})
         case 3:
             return safetensors({**sign, "__metadata__": {f"{i}": "" for i in range(min(count, 200_000))}})
         case 4:
             levels = [random.choice((1, 2, 0.5))] * count
-            key = random.choice(("channel_mult", "attention_factors", "latents_mean", "decoder_channel_mult", "encoder_blocks"))
+            key = random.choice(
+                ("channel_mult", "attention_factors", "latents_mean", "decoder_channel_mult", "encoder_blocks")
+            )
             described = {"version": 1, "network": random.choice(("kl", "tiny")), "autoencoder": {key: levels}}
             return safetensors({**sign, "__metadata__": {"vaeworks": json.dumps(described)}})
         case _:
@@ -415,13 +555,17 @@ def pickle_bomb(random: random.Random, count: int) -> bytes:
         "lists": lambda: b"]" * count + b"a" * (count - 1),
         "dicts": lambda: b"}" * count,
         "tuples": lambda: b")" + b"\x85" * count,
-        "a memo": lambda: b")q\0" + b"".join(b"h" + bytes([n, 104, n]) + b"\x86q" + bytes([n + 1]) for n in range(min(count, 250))),
+        "a memo": lambda: (
+            b")q\0" + b"".join(b"h" + bytes([n, 104, n]) + b"\x86q" + bytes([n + 1]) for n in range(min(count, 250)))
+        ),
         "an integer": lambda: number(1 << min(8 * count, 2**26)),
         "a decimal integer": lambda: b"L" + b"9" * count + b"L\n",
         "text": lambda: text("a" * count),
         "names": lambda: table({f"n{i}": b"N" for i in range(min(count, 200_000))} | {"x": tensor()}),
         "a name": lambda: table({random.choice(("a", ".", "é", "\n")) * count: tensor()}),
-        "tensors": lambda: name("torch._utils", "_rebuild_tensor_v2") + b"q\1" + shapes + b"q\2" + b"h\1h\2R" * min(count, 300_000),
+        "tensors": lambda: (
+            name("torch._utils", "_rebuild_tensor_v2") + b"q\1" + shapes + b"q\2" + b"h\1h\2R" * min(count, 300_000)
+        ),
         "named tensors": lambda: (
             b"00".join([name("torch._utils", "_rebuild_tensor_v2") + b"q\1" + shapes + b"q\2", b"}("])
             + b"".join(text(f"{i}") + b"h\1h\2R" for i in range(min(count, 150_000)))
@@ -442,7 +586,9 @@ def bomb(random: random.Random, folder: Path) -> Path:
         case 3 | 4 | 5:
             path.write_bytes(pickle_bomb(random, count))
         case 6:
-            path.write_bytes(zipped({"m/data.pkl": program(b"}"), **{f"m/{i}": b"" for i in range(min(count, 20_000))}}))
+            path.write_bytes(
+                zipped({"m/data.pkl": program(b"}"), **{f"m/{i}": b"" for i in range(min(count, 20_000))}})
+            )
         case _:
             path = folder / WEIGHTS
             path.write_bytes(safetensors(json.loads(packed(2)[0]), packed(2)[1]))

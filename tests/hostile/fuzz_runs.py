@@ -17,13 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from fuzzing import Target
-from sound_runs import CONFIG, arena, checkpoints, finding, finished_run, latents, new_trained, pipeline, run_folder, stream, study
-from vaeworks.arena.study.run.autoencoders import read_arm
-from vaeworks.arena.study.run.claims_page import write_claims
-from vaeworks.arena.study.run.record import read_studies
+from sound_runs import (
+    CONFIG,
+    arena,
+    checkpoints,
+    finding,
+    finished_run,
+    latents,
+    new_trained,
+    pipeline,
+    run_folder,
+    stream,
+    study,
+)
 
 from vaeworks.arena.image_cache import open_pictures
 from vaeworks.arena.probe_run import read_result
+from vaeworks.arena.study.autoencoders import read_arm
+from vaeworks.arena.study.claims_page import write_claims
+from vaeworks.arena.study.record import read_studies
 from vaeworks.config import check_asked, differences
 from vaeworks.data.streamed_crops import Bookmarks
 from vaeworks.doctor.serialization import read_finding
@@ -200,7 +212,9 @@ def _gated(run: Path) -> None:
         return
     for name in (config.regularizers.alignment_network, config.adversarial.network):
         assert name is None or name in FEATURE_NETS
-    assert not any("hf:" in (value or "")[:10] for value in (config.finetune.path, config.finetune.teacher, config.data.val))
+    assert not any(
+        "hf:" in (value or "")[:10] for value in (config.finetune.path, config.finetune.teacher, config.data.val)
+    )
 
 
 def _builds(run: Path) -> None:
@@ -265,15 +279,26 @@ def _checkpoint_file(path: Path, rng: random.Random) -> None:
 
 
 TARGETS: tuple[Target, ...] = (
-    Target("run.json", _made(run_folder, {"run.json": alter_json}), _allowed(_resume, _gated, _builds, find_source, _page)),
-    Target("data.json", _made(run_folder, {"data.json": alter_json}), _allowed(lambda run: "a" in trained_on(run), _page)),
+    Target(
+        "run.json", _made(run_folder, {"run.json": alter_json}), _allowed(_resume, _gated, _builds, find_source, _page)
+    ),
+    Target(
+        "data.json", _made(run_folder, {"data.json": alter_json}), _allowed(lambda run: "a" in trained_on(run), _page)
+    ),
     Target("log.jsonl", _made(run_folder, {"log.jsonl": alter_lines}), _allowed(_log, _page)),
-    Target("finished run", _made(finished_run, dict.fromkeys(("result.json", "run.json", "data.json"), alter_json)), _allowed(card, _page)),
+    Target(
+        "finished run",
+        _made(finished_run, dict.fromkeys(("result.json", "run.json", "data.json"), alter_json)),
+        _allowed(card, _page),
+    ),
     Target("stream.jsonl", _made(stream, {"stream.jsonl": alter_lines}), _allowed(_bookmarks)),
     Target("checkpoints", _made(checkpoints, {"*.safetensors": _checkpoint_file}), _allowed(_continues)),
     Target(
         "latents",
-        _made(latents, {"index.json": alter_json, "*shard*.json": alter_json, "*.safetensors": alter_bytes, "*.sft": alter_bytes}),
+        _made(
+            latents,
+            {"index.json": alter_json, "*shard*.json": alter_json, "*.safetensors": alter_bytes, "*.sft": alter_bytes},
+        ),
         _allowed(_latent_set),
     ),
     Target("pipeline", _made(pipeline, {"model_index.json": alter_json, "config.json": alter_json}), _allowed(_index)),

@@ -105,7 +105,9 @@ def _batch(target: Target, seed: int, numbers: range, keep: Path | None) -> Iter
         (root / SECRET / "image.png").write_bytes(b"nobody may read this")
         reading, writing = os.pipe()
         sys.stdout.flush()
-        with warnings.catch_warnings(action="ignore"):  # Python 3.12 warns where there are threads; ours compute nothing
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # Python 3.12 warns where there are threads; ours compute nothing
             child = os.fork()
         if not child:
             os.close(reading)
@@ -195,7 +197,17 @@ class _Guard:
         "socket.bind",
         "socket.getaddrinfo", "socket.gethostbyname", "pickle.find_class", "webbrowser.open", "urllib.Request", "ftplib.connect",
     )  # fmt: skip
-    CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "shutil.rmtree")
+    CHANGES = (
+        "os.remove",
+        "os.rename",
+        "os.rmdir",
+        "os.mkdir",
+        "os.link",
+        "os.symlink",
+        "os.truncate",
+        "os.chmod",
+        "shutil.rmtree",
+    )
     NOT_TO_BE_READ = ("/etc/", "/dev/zero", "/dev/random", "/dev/urandom", "/root/.ssh", "/proc/")
 
     def __init__(self, root: Path):
@@ -215,8 +227,16 @@ class _Guard:
                 why = f"a message of {len(text)} characters that is no line of print: {text[:100]!r}"
         except BaseException as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            ours = [f for f in traceback.extract_tb(error.__traceback__) if "vaeworks" in f.filename and "fuzz" not in f.filename]
-            where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else f"{Path(place.filename).name}:{place.lineno}"
+            ours = [
+                f
+                for f in traceback.extract_tb(error.__traceback__)
+                if "vaeworks" in f.filename and "fuzz" not in f.filename
+            ]
+            where = (
+                f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+                if ours
+                else f"{Path(place.filename).name}:{place.lineno}"
+            )
             why = f"foreign error at {where}: {type(error).__name__}: {' '.join(str(error)[:200].split())}"
         finally:
             self.on = False

@@ -24,17 +24,24 @@ from vaeworks.training.run.checkpoint import Position, save_checkpoint
 from vaeworks.training.run.init import initial_model
 from vaeworks.training.state import TrainState
 
-MODEL = AutoencoderConfig(channels=4, channel_mult=(1, 1), num_res_blocks=1, norm_groups=2, latent_channels=2, mid_attention=False)
+MODEL = AutoencoderConfig(
+    channels=4, channel_mult=(1, 1), num_res_blocks=1, norm_groups=2, latent_channels=2, mid_attention=False
+)
 CONFIG = TrainConfig(model=MODEL, data=DataConfig(size=16), images=4000, trackers=(), precision="fp32")
 
 
 def run_folder(folder: Path) -> None:
     """A run that goes on: record, images, log, samples."""
     sides = ("train", "val")
-    files = {s: [{"path": f"/x/{s}{i}.png", "digest": f"{i:064x}", "width": 40, "height": 30} for i in range(3)] for s in sides}
+    files = {
+        s: [{"path": f"/x/{s}{i}.png", "digest": f"{i:064x}", "width": 40, "height": 30} for i in range(3)]
+        for s in sides
+    }
     data = {"source": "/x", "train_digest": "ab" * 32, "skipped": [["/x/broken", "no image"]], **files}
     (folder / "data.json").write_text(dumps(data))
-    (folder / "run.json").write_text(dumps({"version": 1, "recipe": "small-f8c16", "source": "/x", "config": to_dict(CONFIG)}))
+    (folder / "run.json").write_text(
+        dumps({"version": 1, "recipe": "small-f8c16", "source": "/x", "config": to_dict(CONFIG)})
+    )
     step = {
         "loss": 0.1, "reconstruction": 0.1, "perceptual": 0.0, "kl": 2.0, "psnr": 20.0, "bits_per_dimension": 2.9, "grad_norm": 0.3,
         "lr": 1e-4,
@@ -46,7 +53,9 @@ def run_folder(folder: Path) -> None:
     lines: list[dict[str, Any]] = [{"images_seen": 100 * i, **step} for i in range(1, 40)]
     lines += [{"images_seen": 1000, **look}, {"images_seen": 2000, **look, "val_psnr": 18.0}]
     lines += [{"images_seen": 2000, "event": "worse", "alarm": True, "action": None, "kind": "overfitted"}]
-    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in sorted(lines, key=lambda line: line["images_seen"])))
+    (folder / "log.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in sorted(lines, key=lambda line: line["images_seen"]))
+    )
     (folder / "samples").mkdir()
     for images in (1000, 2000):
         Image.new("RGB", (80, 98)).save(folder / "samples" / f"{images:010d}.png")
@@ -84,7 +93,10 @@ def latents(folder: Path) -> None:
     shards = plan.shards()
     for shard in shards:
         count = len(shard)
-        save_file({"latents": torch.zeros(count, 2, 4, 4), "labels": torch.zeros(count, dtype=torch.int64)}, folder / shard.file)
+        save_file(
+            {"latents": torch.zeros(count, 2, 4, 4), "labels": torch.zeros(count, dtype=torch.int64)},
+            folder / shard.file,
+        )
         rows = [[n, f"{n}.png", f"{n:064x}"] for n in range(shard.start, shard.stop)]
         (folder / shard.names).write_text(json.dumps({"images": rows, "skipped": []}))
     save_file({"mean": torch.zeros(1, 2, 1, 1), "std": torch.ones(1, 2, 1, 1)}, folder / STATISTICS)
@@ -105,7 +117,9 @@ def pipeline(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index))
     for part in ("unet", "text_encoder", "vae"):
         (folder / part).mkdir()
-        (folder / part / "config.json").write_text(json.dumps({"_class_name": "X", "in_channels": 4, "text_config": {"heads": [1, 2]}}))
+        (folder / part / "config.json").write_text(
+            json.dumps({"_class_name": "X", "in_channels": 4, "text_config": {"heads": [1, 2]}})
+        )
 
 
 def arena(folder: Path) -> None:
@@ -122,7 +136,14 @@ def arena(folder: Path) -> None:
     (folder / "arm.json").write_text(json.dumps(arm))
     (folder / "pictures").mkdir()
     np.save(folder / "pictures" / "pixels.npy", np.zeros((4, 3, 8, 8), np.uint8))
-    facts = {"digest": "d" * 64, "source": "/x", "count": 3, "classes": ["a", "b"], "labels": [0, 1, 1], "skipped": [["x", "y"]]}
+    facts = {
+        "digest": "d" * 64,
+        "source": "/x",
+        "count": 3,
+        "classes": ["a", "b"],
+        "labels": [0, 1, 1],
+        "skipped": [["x", "y"]],
+    }
     (folder / "pictures" / "pictures.json").write_text(json.dumps(facts))
 
 
@@ -134,7 +155,11 @@ def study(folder: Path) -> None:
     looks = [{"images": 10, "score": {"fd_real": 1.0, "fd_recon": 2.0}}]
     both = ("small", "large")
     trials = {
-        p: [{"looks": looks, "seconds": 1.0, "trial": {"space": "s", "probe": p, "shift": "none", "seed": i}} for i in (0, 1)] for p in both
+        p: [
+            {"looks": looks, "seconds": 1.0, "trial": {"space": "s", "probe": p, "shift": "none", "seed": i}}
+            for i in (0, 1)
+        ]
+        for p in both
     }
     rows = [{"name": n, "trials": trials, "figures": figures, "latents": [4, 4, 4], "floor": 1.0} for n in names]
     doctor = {"scale.largest": 3.0, "smuggling.far": 1.0}

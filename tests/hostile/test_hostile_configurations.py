@@ -20,7 +20,11 @@ from vaeworks.formats.diffusers_config import config_from_diffusers, diffusers_c
 SMALL = AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1)
 HUGE: list[dict[str, Any]] = [
     {"layers_per_block": 10**9},
-    {"block_out_channels": [32] * 30, "down_block_types": ["DownEncoderBlock2D"] * 30, "up_block_types": ["UpDecoderBlock2D"] * 30},
+    {
+        "block_out_channels": [32] * 30,
+        "down_block_types": ["DownEncoderBlock2D"] * 30,
+        "up_block_types": ["UpDecoderBlock2D"] * 30,
+    },
     {"block_out_channels": [2**40 * 32, 2**41 * 32]},
     {"_class_name": "AutoencoderTiny", "num_encoder_blocks": [10**8] * 4},
     {"_class_name": "AutoencoderKLFlux2", "latent_channels": 10**12},
@@ -83,7 +87,9 @@ def test_huge_claims_in_metadata(change: dict[str, Any], folder: Path) -> None:
 
 def test_a_newer_version_says_what_to_do(folder: Path) -> None:
     save_file(
-        {"a": torch.zeros(1), "decoder.layers.0.weight": torch.zeros(1)}, folder.parent / "x", metadata={"vaeworks": '{"version": 9}'}
+        {"a": torch.zeros(1), "decoder.layers.0.weight": torch.zeros(1)},
+        folder.parent / "x",
+        metadata={"vaeworks": '{"version": 9}'},
     )
     with pytest.raises(vw.FormatError, match="update vaeworks"):
         vw.load(folder.parent / "x")
@@ -96,7 +102,11 @@ JSON = st.recursive(
 )
 BASES = [
     {"_class_name": "AutoencoderKL", **diffusers_config(SMALL)},
-    {"_class_name": "AutoencoderKLFlux2", "block_out_channels": [32, 64], "down_block_types": ["DownEncoderBlock2D"] * 2},
+    {
+        "_class_name": "AutoencoderKLFlux2",
+        "block_out_channels": [32, 64],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+    },
     {"_class_name": "AutoencoderTiny"},
 ]
 

@@ -16,15 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from vaeworks.data.sources.dispatch.dispatch import open_shards
-from vaeworks.data.sources.dispatch.hub import DatasetName, _check_files, _only_own_files, encoded
-from vaeworks.data.sources.dispatch.row_files import Reach, folder_reach
-from vaeworks.data.sources.dispatch.stream import _rows
 
 import vaeworks as vw
 from vaeworks.config.recorded import HUB
 from vaeworks.data import open_stream, scan
-from vaeworks.data.sources.dispatch import row_files
+from vaeworks.data.sources import row_files
+from vaeworks.data.sources.dispatch import open_shards
+from vaeworks.data.sources.hub import DatasetName, _check_files, _only_own_files, encoded
+from vaeworks.data.sources.row_files import Reach, folder_reach
+from vaeworks.data.sources.stream import _rows
 from vaeworks.data.table import plain, table
 
 
@@ -50,7 +50,11 @@ OWN, SECRET = png(0), png(1)
 RAN = ("subprocess", "os.system", "os.posix_spawn", "os.exec", "socket.connect", "socket.getaddrinfo")
 """Beginnings of audit events that nothing of this has a reason for."""
 
-TEMPLATE = {"version": 1, "templates": {"x": "{{ cycler.__init__.__globals__.os.system('touch canary') }}"}, "refs": {"a": "{{x}}"}}
+TEMPLATE = {
+    "version": 1,
+    "templates": {"x": "{{ cycler.__init__.__globals__.os.system('touch canary') }}"},
+    "refs": {"a": "{{x}}"},
+}
 
 
 @pytest.fixture
@@ -71,7 +75,10 @@ def folder(tmp_path: Path) -> Path:
     (found / "template.json").write_text(json.dumps(TEMPLATE))
     with zipfile.ZipFile(found / "own.zip", "w") as file:
         file.writestr("a.png", OWN)
-    with zipfile.ZipFile(found / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file, file.open("a.png", "w", force_zip64=True) as member:
+    with (
+        zipfile.ZipFile(found / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("a.png", "w", force_zip64=True) as member,
+    ):
         for _ in range(3):
             member.write(bytes(2**20))
     return found
@@ -94,11 +101,19 @@ def hostile(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_rows_name_files_of_their_own_folder_only(folder: Path, watched: list[str], modest: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_name_files_of_their_own_folder_only(
+    folder: Path, watched: list[str], modest: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each of the others is a DataError in one line, and nothing is opened, run or asked for."""
     monkeypatch.setattr(row_files, "LARGEST_FILE", 2**21)
     reach = folder_reach(str(folder))
-    for path in ("sub/own.png", str(folder / "sub" / "own.png"), "sub/../sub/own.png", "good-link.png", f"zip://a.png::{folder}/own.zip"):
+    for path in (
+        "sub/own.png",
+        str(folder / "sub" / "own.png"),
+        "sub/../sub/own.png",
+        "good-link.png",
+        f"zip://a.png::{folder}/own.zip",
+    ):
         assert encoded({"bytes": None, "path": path}, reach) == OWN
     for path in hostile(folder):
         watched.clear()
@@ -118,9 +133,20 @@ def test_a_parquet_file_with_such_rows(folder: Path, kind: str, watched: list[st
     home = folder / "data"
     home.mkdir()
     columns = pa.table({"image": pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))})
-    kinds = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})  # the library itself would put the files' contents into it
+    kinds = json.dumps(
+        {"info": {"features": {"image": {"_type": "Image"}}}}
+    )  # the library itself would put the files' contents into it
     pq.write_table(columns.replace_schema_metadata({"huggingface": kinds}), home / "train.parquet")
-    for name in ("own.zip", "bomb.zip", "template.json", "pipe.png", "zero.png", "link.png", "circle.png", "good-link.png"):
+    for name in (
+        "own.zip",
+        "bomb.zip",
+        "template.json",
+        "pipe.png",
+        "zero.png",
+        "link.png",
+        "circle.png",
+        "good-link.png",
+    ):
         (folder / name).unlink()
     watched.clear()
     if kind == "rows":
@@ -132,7 +158,9 @@ def test_a_parquet_file_with_such_rows(folder: Path, kind: str, watched: list[st
         assert len(contents) == len(paths)
         assert [content for content in contents if isinstance(content, bytes)] == [OWN]
     assert [
-        event for event in watched if event.startswith(("subprocess", "os.system", "os.posix", "os.exec", "socket.connect", "socket.get"))
+        event
+        for event in watched
+        if event.startswith(("subprocess", "os.system", "os.posix", "os.exec", "socket.connect", "socket.get"))
     ] == []
     assert not (folder.parent / "canary").exists()
 
@@ -202,7 +230,9 @@ def test_cards_that_name_other_files(tmp_path: Path, watched: list[str], kind: s
     for place, content in ((home / "data", OWN), (elsewhere, SECRET)):
         place.mkdir(parents=True)
         rows = {"image": [{"bytes": content, "path": None}]}
-        datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image()})).to_parquet(place / "a.parquet")
+        datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image()})).to_parquet(
+            place / "a.parquet"
+        )
     (home / "template.json").write_text(json.dumps(TEMPLATE))
     (home / "linked").symlink_to(tmp_path)
     (home / "README.md").write_text(CARDS[kind](home))
@@ -211,7 +241,13 @@ def test_cards_that_name_other_files(tmp_path: Path, watched: list[str], kind: s
         open_stream(f"stream:dataset:{home}", 0.0) if prefix else scan(f"dataset:{home}")
     assert any(
         word in str(caught.value)
-        for word in ("its card names", "outside of the data set", "hundreds of empty lines", "are read of one file", "characters of YAML")
+        for word in (
+            "its card names",
+            "outside of the data set",
+            "hundreds of empty lines",
+            "are read of one file",
+            "characters of YAML",
+        )
     ), caught
     assert [event for event in watched if event.startswith(RAN)] == []
 
@@ -222,8 +258,12 @@ def test_sound_cards_are_followed(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         (home / name).mkdir(parents=True)
         rows = {"image": [{"bytes": png(seed), "path": None}]}
-        datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image()})).to_parquet(home / name / "x-0.parquet")
-    (home / "README.md").write_text(card([{"split": "train", "path": "b/x-*"}, {"split": "test", "path": ["a/*.parquet"]}]))
+        datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image()})).to_parquet(
+            home / name / "x-0.parquet"
+        )
+    (home / "README.md").write_text(
+        card([{"split": "train", "path": "b/x-*"}, {"split": "test", "path": ["a/*.parquet"]}])
+    )
     assert [f.path.read_bytes() for f in scan(f"dataset:{home}").files] == [png(1)]
     assert [f.path.read_bytes() for f in scan(f"dataset:{home}:test").files] == [png(0)]
     (tmp_path / "linked").symlink_to(home)  # as a folder on another disk often is, and what macOS calls /tmp
@@ -247,7 +287,12 @@ def test_patterns_of_a_hub_data_set() -> None:
 
     original = Library.data_files.resolve_pattern
     with _only_own_files(Library, reach):
-        for pattern in ("data/train-*", "**", "hf://datasets/a/c@main/*.parquet", "zip://*.png::hf://datasets/a/b/x.zip"):
+        for pattern in (
+            "data/train-*",
+            "**",
+            "hf://datasets/a/c@main/*.parquet",
+            "zip://*.png::hf://datasets/a/b/x.zip",
+        ):
             Library.data_files.resolve_pattern(pattern, base_path=base)
         for pattern in ("/etc/*", "../x", "file:///etc/*", "https://x/*", "reference://x::y", "x:y"):
             with pytest.raises(vw.DataError, match="its card names"):
@@ -280,7 +325,11 @@ def test_readers_that_are_not_used(tmp_path: Path, kind: str, watched: list[str]
     watched.clear()
     with pytest.raises(vw.DataError):
         scan(f"dataset:{home}")
-    assert [event for event in watched if event.startswith(("exec", "pickle", "os.system", "subprocess")) and "canary" in event] == []
+    assert [
+        event
+        for event in watched
+        if event.startswith(("exec", "pickle", "os.system", "subprocess")) and "canary" in event
+    ] == []
 
 
 def saved(home: Path, **changes: object) -> Path:
@@ -309,7 +358,9 @@ def test_states_that_name_other_files(tmp_path: Path) -> None:
                 scan(source)
         with pytest.raises(vw.DataError):
             open_stream(f"stream:dataset:{home}", 0.0)
-    again = saved(tmp_path / "again", _data_files=[{"filename": arrow.name}] * 20_000)  # after half a minute and 1.8 GB there was no answer
+    again = saved(
+        tmp_path / "again", _data_files=[{"filename": arrow.name}] * 20_000
+    )  # after half a minute and 1.8 GB there was no answer
     with pytest.raises(vw.DataError, match="twice"):
         scan(again)
     for number, splits in enumerate([["../other"], [str(other)], 5, None, [None], ["."], ["none"]]):
@@ -334,7 +385,23 @@ def test_arrow_files_are_checked_before_they_are_believed(tmp_path: Path) -> Non
 
 # tables
 
-CELLS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1", "=cmd|' /C calc'!A0", "-", "+", "=", "-a.png", "+_1"]
+CELLS = [
+    "=1+1",
+    "+1+1",
+    "-1+1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    " =1",
+    "＝1",
+    "=cmd|' /C calc'!A0",
+    "-",
+    "+",
+    "=",
+    "-a.png",
+    "+_1",
+]
 
 
 def test_no_cell_is_a_formula(tmp_path: Path) -> None:
@@ -346,7 +413,9 @@ def test_no_cell_is_a_formula(tmp_path: Path) -> None:
     text = table([["name", *map(str, range(40))], [*CELLS, *others], numbers, [None, True]])
     read = list(csv.reader(io.StringIO(text, newline="")))
     assert read[1] == [*(f"'{cell}" for cell in CELLS), *others]
-    assert [float(cell) for cell in read[2] if "nan" not in cell] == [float(value) for value in numbers if str(value) != "nan"]
+    assert [float(cell) for cell in read[2] if "nan" not in cell] == [
+        float(value) for value in numbers if str(value) != "nan"
+    ]
     assert read[3] == ["", "True"]
     assert [plain(cell) for cell in read[1]] == [*CELLS, *others]
     assert text.endswith("\n")
@@ -357,7 +426,9 @@ def test_tables_are_written_in_one_place() -> None:
     """By `table`: no other module has the library's writer."""
     source = Path(vw.__file__).parent
     assert [
-        path.name for path in source.rglob("*.py") if any(word in path.read_text() for word in ("csv.writer", "DictWriter", "to_csv"))
+        path.name
+        for path in source.rglob("*.py")
+        if any(word in path.read_text() for word in ("csv.writer", "DictWriter", "to_csv"))
     ] == []
 
 
@@ -370,9 +441,16 @@ def test_minima_are_met_by_what_is_pinned() -> None:
 
     root = Path(__file__).parents[2]
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    lines = [line.split("==") for line in (root / "constraints.txt").read_text().splitlines() if "==" in line and not line.startswith("#")]
+    lines = [
+        line.split("==")
+        for line in (root / "constraints.txt").read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    ]
     pinned = {canonicalize_name(name): version for name, version in lines}
-    asked = [Requirement(text) for text in [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]]
+    asked = [
+        Requirement(text)
+        for text in [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    ]
     for requirement in asked:
         version = pinned.get(canonicalize_name(requirement.name))
         assert version is None or requirement.specifier.contains(version), requirement

@@ -218,7 +218,10 @@ with atomic(sys.argv[1]) as temporary:
 """
     with (
         subprocess.Popen(
-            [sys.executable, "-c", waiting, str(tmp_path / "b")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", waiting, str(tmp_path / "b")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as other,
         atomic(tmp_path / "a") as temporary,
     ):
@@ -267,7 +270,9 @@ with files.atomic(sys.argv[1], overwrite=True) as temporary:
 
 
 @pytest.mark.parametrize("exchange", [True, False])
-def test_an_old_folder_stays_where_the_new_one_cannot_come(tmp_path: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_folder_stays_where_the_new_one_cannot_come(
+    tmp_path: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_text("old")
     if not exchange:
@@ -324,7 +329,9 @@ from vaeworks.cli import main
 sys.exit(main(sys.argv[1:]))
 """
     words = ["install", tmp_path / "taesd.safetensors", "--into", "webui", tmp_path / "app"]
-    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], check=False, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1 and "could not be written: File too large" in done.stderr
     assert left(tmp_path) == before
@@ -356,7 +363,18 @@ def test_long_names(tmp_path: Path, tiny: Autoencoder) -> None:
 def test_images_whose_results_would_have_too_long_names(tiny: Autoencoder, tmp_path: Path, capsys) -> None:
     vw.save(tiny, tmp_path / "m.safetensors")
     Image.new("RGB", (16, 16)).save(tmp_path / ("p" * 250 + ".png"))
-    assert main(["encode", str(tmp_path / "m.safetensors"), str(tmp_path / ("p" * 250 + ".png")), "--out", str(tmp_path / "o")]) == 2
+    assert (
+        main(
+            [
+                "encode",
+                str(tmp_path / "m.safetensors"),
+                str(tmp_path / ("p" * 250 + ".png")),
+                "--out",
+                str(tmp_path / "o"),
+            ]
+        )
+        == 2
+    )
     assert "has 262 bytes" in capsys.readouterr().err and not (tmp_path / "o").exists()
 
 
@@ -454,9 +472,14 @@ with alone_in(Path(sys.argv[1])):
     sys.stdin.read()
 """
     run = tmp_path / "run"
-    with subprocess.Popen([sys.executable, "-c", code, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout and other.stdout.readline() == "ready\n"
-        with pytest.raises(ConfigError, match=r"another process is at work in .*run; wait until it has ended"), alone_in(run):
+        with (
+            pytest.raises(ConfigError, match=r"another process is at work in .*run; wait until it has ended"),
+            alone_in(run),
+        ):
             pass
         other.kill()
     assert (run / LOCK).exists()
@@ -496,7 +519,10 @@ with alone_in(Path(sys.argv[1])):
         time.sleep(60)
     os.kill(os.getpid(), 9) if len(sys.argv) > 2 else None
 """
-    assert in_child(code.replace("time.sleep(60)", "time.sleep(2); os._exit(0)"), tmp_path / "run", "kill") == -signal.SIGKILL
+    assert (
+        in_child(code.replace("time.sleep(60)", "time.sleep(2); os._exit(0)"), tmp_path / "run", "kill")
+        == -signal.SIGKILL
+    )
     with alone_in(tmp_path / "run"):
         pass
 
@@ -509,7 +535,10 @@ with alone_in(Path(sys.argv[1])):
     [
         (MemoryError(), "memory ran out"),
         (MemoryError("Unable to allocate 3.00 GiB for an array"), r"memory ran out \(Unable to allocate 3.00 GiB"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"), "memory ran out"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "memory ran out",
+        ),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), "memory ran out"),
         (RuntimeError("unable to mmap 80 bytes from file <a>: Cannot allocate memory (12)"), "memory ran out"),
         (RuntimeError("unable to write to file </torch_1>: No space left on device (28)"), "/dev/shm; make room there"),
@@ -563,7 +592,9 @@ def test_without_room_for_locks_one_process_prepares_images(pictures: Path, monk
     monkeypatch.setattr("vaeworks.data.loader.ProcessPoolExecutor", full)
     told: list[str] = []
     assert torch.equal(crops(pictures, 2, told), expected)
-    assert told == ["no process that prepares images could be started (No space left on device); this one does it, which is slower"]
+    assert told == [
+        "no process that prepares images could be started (No space left on device); this one does it, which is slower"
+    ]
 
 
 def test_scratch_is_no_link(tmp_path: Path) -> None:
@@ -586,7 +617,19 @@ def test_shards_of_images_whose_names_are_no_text(tiny: Autoencoder, tmp_path: P
         pytest.skip("this file system takes text only")
     path = tmp_path / "tiny.safetensors"
     vw.save(tiny, path)
-    call = ["encode", str(path), str(source), "--out", str(tmp_path / "latents"), "--into", "shards", "--size", "32", "--workers", "0"]
+    call = [
+        "encode",
+        str(path),
+        str(source),
+        "--out",
+        str(tmp_path / "latents"),
+        "--into",
+        "shards",
+        "--size",
+        "32",
+        "--workers",
+        "0",
+    ]
     assert main(call) == 0
     listed = (tmp_path / "latents" / "latents_rank00_shard000.json").read_text(encoding="utf-8")
     assert json.loads(listed)["images"][0][1] == name

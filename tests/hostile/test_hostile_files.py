@@ -217,7 +217,10 @@ def test_views_of_storages(tmp_path: Path) -> None:
     """Which PyTorch wrote before 0.4."""
     view = tensor(shape=(2,), stored=storage(view=items(text("v"), number(1), number(2))))
     content = struct.pack("<4f", 1, 2, 3, 4)
-    for whole in (torch_zip(program(table({"x": view})), {"0": content}), torch_stream(program(table({"x": view})), {"0": (4, content)})):
+    for whole in (
+        torch_zip(program(table({"x": view})), {"0": content}),
+        torch_stream(program(table({"x": view})), {"0": (4, content)}),
+    ):
         assert open_archive(written(tmp_path, whole)).read("x").tolist() == [2, 3]
 
 
@@ -263,8 +266,13 @@ def recalled(*numbers: int) -> bytes:
 LAUGHS = {
     "lists": b"]q\0" + b"".join(b"(" + recalled(*[n] * 9) + b"lq" + bytes([n + 1]) for n in range(200)),
     "tuples": b")q\0" + b"".join(recalled(n, n) + b"\x86q" + bytes([n + 1]) for n in range(250)),
-    "dicts": b"}q\0" + b"".join(table({"model": recalled(n), "ema": recalled(n)}) + b"q" + bytes([n + 1]) for n in range(200)),
-    "keys": b")q\0" + b"".join(recalled(n, n) + b"\x86q" + bytes([n + 1]) for n in range(250)) + b"}" + recalled(240) + b"Ns",
+    "dicts": b"}q\0"
+    + b"".join(table({"model": recalled(n), "ema": recalled(n)}) + b"q" + bytes([n + 1]) for n in range(200)),
+    "keys": b")q\0"
+    + b"".join(recalled(n, n) + b"\x86q" + bytes([n + 1]) for n in range(250))
+    + b"}"
+    + recalled(240)
+    + b"Ns",
     "itself": b"]q\0" + recalled(0) + b"a",
     "its own wrapper": b"}q\0" + text("model") + recalled(0) + b"s",
     "deep": b"]" * 100_000 + b"a" * 99_999,
@@ -288,7 +296,9 @@ def test_laughs(tmp_path: Path, laugh: str, container: str) -> None:
 
 @pytest.mark.parametrize("laugh", LAUGHS)
 def test_tensors_beside_laughs(tmp_path: Path, laugh: str) -> None:
-    archive = open_archive(written(tmp_path, torch_zip(program(table({"model": b"(" + LAUGHS[laugh] + b"l", "x": tensor()})))))
+    archive = open_archive(
+        written(tmp_path, torch_zip(program(table({"model": b"(" + LAUGHS[laugh] + b"l", "x": tensor()}))))
+    )
     assert list(archive.entries) == ["x"]
     assert archive.dropped == ("model",)
 
@@ -402,7 +412,9 @@ def test_overlapping_records(tmp_path: Path) -> None:
     content = torch_zip(GOOD, {"0": bytes(16), "1": bytes(16)})
     position = content.index(b"m/data/1", content.index(ENTRY)) - 46
     (first,) = struct.unpack_from("<L", content, content.index(b"m/data/0", content.index(ENTRY)) - 46 + 42)
-    assert "torn or altered" in refusal(written(tmp_path, content[: position + 42] + struct.pack("<L", first) + content[position + 46 :]))
+    assert "torn or altered" in refusal(
+        written(tmp_path, content[: position + 42] + struct.pack("<L", first) + content[position + 46 :])
+    )
     longer = altered(altered(content, ENTRY, 20, "<L", 300), ENTRY, 24, "<L", 300)
     assert "overlap" in refusal(written(tmp_path, longer))
 
@@ -463,9 +475,15 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
         (torch_stream(GOOD, {"0": (3, bytes(16))}), "another size than its tensors"),
         (torch_stream(GOOD, {"1": (4, bytes(16))}), "its storages are not those of its tensors"),
         (torch_stream(GOOD, {}), "has no bytes in the file"),
-        (torch_stream(program(table({"x": tensor(stored=storage(numel=HUGE))})), {"0": (HUGE, b"")}), "another size than its tensors"),
+        (
+            torch_stream(program(table({"x": tensor(stored=storage(numel=HUGE))})), {"0": (HUGE, b"")}),
+            "another size than its tensors",
+        ),
         (torch_stream(GOOD).replace(pickle.dumps(1001, 2), pickle.dumps(1002, 2)), "unknown protocol"),
-        (torch_stream(GOOD).replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89"), "not in little-endian byte order"),
+        (
+            torch_stream(GOOD).replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89"),
+            "not in little-endian byte order",
+        ),
         (torch_stream(GOOD)[:40], "ends too early"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -28,7 +28,14 @@ NASTY = [
     *(struct.pack("<Q", value) for value in (0, 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63, 2**64 - 1)),
     *(struct.pack("<i", value) for value in (-1, 2**31 - 1, -(2**31))),
     *(str(value).encode() for value in (-1, 2**31, 2**62, 2**64, 1e400)),
-    *(b"cos\nsystem\n", b"cbuiltins\neval\n", b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"PK\3\4", b"PK\1\2"),
+    *(
+        b"cos\nsystem\n",
+        b"cbuiltins\neval\n",
+        b"ccollections\nOrderedDict\n",
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"PK\3\4",
+        b"PK\1\2",
+    ),
     *(b'"', b"[", b"]", b"{", b"}", b",", b"null", b"\\u0000", b"\xed\xa0\x80", b"\n", b" "),
 ]
 
@@ -41,7 +48,9 @@ def mutations(draw: st.DrawFn, whole: bytes) -> bytes:
         start = draw(st.integers(0, len(content)))
         end = min(len(content), start + draw(st.integers(0, 8)))
         content[start:end] = draw(
-            st.one_of(st.sampled_from(NASTY), st.just(b""), st.binary(max_size=4), st.just(bytes(content[start:end]) * 2))
+            st.one_of(
+                st.sampled_from(NASTY), st.just(b""), st.binary(max_size=4), st.just(bytes(content[start:end]) * 2)
+            )
         )
     return bytes(content)
 
@@ -66,7 +75,9 @@ def opened(content: bytes) -> None:
                     archive.read(name)
 
 
-CONTENT = OrderedDict(x=torch.arange(6.0).reshape(2, 3).T, y=torch.nn.Parameter(torch.zeros(1)), z=torch.tensor(3, dtype=torch.uint16))
+CONTENT = OrderedDict(
+    x=torch.arange(6.0).reshape(2, 3).T, y=torch.nn.Parameter(torch.zeros(1)), z=torch.tensor(3, dtype=torch.uint16)
+)
 
 
 def torch_file(new: bool) -> bytes:
@@ -76,7 +87,9 @@ def torch_file(new: bool) -> bytes:
 
 
 SAFETENSORS = save({"x": torch.zeros(2, 3), "y": torch.zeros(0), "z": torch.tensor(True)}, {"format": "pt"})
-PICKLE = program(table({"x": tensor(), "state_dict": table({"a": tensor((2, 2), (2, 1)), "b": tensor((), ())}), "c": text("d")}))
+PICKLE = program(
+    table({"x": tensor(), "state_dict": table({"a": tensor((2, 2), (2, 1)), "b": tensor((), ())}), "c": text("d")})
+)
 ZIP, STREAM = torch_file(True), torch_file(False)
 
 
@@ -119,7 +132,9 @@ def test_anything(content: bytes) -> None:
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 

@@ -15,9 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
-from vaeworks.data.sources.dispatch.digits import digits
-from vaeworks.data.sources.dispatch.dispatch import find_places
-from vaeworks.data.sources.dispatch.sound import read_sound
 
 import vaeworks as vw
 from vaeworks import images
@@ -25,6 +22,9 @@ from vaeworks.data import scan
 from vaeworks.data.image_ref import ImageFile, read_place
 from vaeworks.data.labels import find_labels
 from vaeworks.data.source_lookup import is_source, place_named
+from vaeworks.data.sources.digits import digits
+from vaeworks.data.sources.dispatch import find_places
+from vaeworks.data.sources.sound import read_sound
 from vaeworks.errors import DataError
 from vaeworks.images import has_alpha, image_size, mask_image, open_image
 
@@ -65,7 +65,9 @@ assert not has_alpha(path.read_bytes())
 print(len(told), all("PostScript, which is not read" in text for text in told), ran)
 """
     environment = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(SRC.parent)}
-    done = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", lines], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
+    )
     assert done.stdout == "6 True []\n", done.stderr
     assert not (tmp_path / "canary").exists()
 
@@ -78,7 +80,11 @@ def test_pillow_opens_files_in_one_place() -> None:
         if "PIL" not in text and "Image.open" not in text:
             continue
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Attribute) and node.attr == "open" and ast.unparse(node.value) in ("Image", "PIL.Image"):
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr == "open"
+                and ast.unparse(node.value) in ("Image", "PIL.Image")
+            ):
                 found.append(path.relative_to(SRC).as_posix())
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("PIL"):
                 assert not {"open", "ImageFile"} & {alias.name for alias in node.names}, path
@@ -92,7 +98,9 @@ def test_formats_are_those_of_the_suffixes() -> None:
     assert {Image.registered_extensions()[suffix] for suffix in images.SUFFIXES} | {"GIF"} == set(images.FORMATS)
 
 
-@pytest.mark.parametrize("kind", ["EPS", "PSD", "FLI", "DDS", "ICO", "FITS", "PDF", "ICNS", "TGA", "PCX", "PPM", "JPEG2000", "SGI", "WMF"])
+@pytest.mark.parametrize(
+    "kind", ["EPS", "PSD", "FLI", "DDS", "ICO", "FITS", "PDF", "ICNS", "TGA", "PCX", "PPM", "JPEG2000", "SGI", "WMF"]
+)
 def test_other_formats_are_closed(tmp_path: Path, kind: str) -> None:
     """Whatever Pillow could make of them."""
     crafted = {
@@ -131,7 +139,9 @@ def test_strips_are_the_whole(monkeypatch: pytest.MonkeyPatch, mode: str) -> Non
         image = Image.fromarray(pixels, "RGBA").convert("RGB" if mode in "RGBP" else mode)
         image = image.quantize(9) if mode == "P" else image
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", **({"transparency": 3} if mode == "P" else {"transparency": (1, 2, 3)} if mode == "RGB" else {}))
+    image.save(
+        buffer, "PNG", **({"transparency": 3} if mode == "P" else {"transparency": (1, 2, 3)} if mode == "RGB" else {})
+    )
     whole = [open_image(buffer.getvalue(), channels).tobytes() for channels in (1, 3)]
     monkeypatch.setattr(images, "LARGE", 16 * 40 * 3)
     assert [open_image(buffer.getvalue(), channels).tobytes() for channels in (1, 3)] == whole
@@ -159,7 +169,9 @@ def test_bombs_are_refused_before_they_are_unpacked(modest: None) -> None:
     Image.new("RGB", (64, 64)).save(webp, "WEBP", lossless=True)
     canvas = bytearray(webp.getvalue())
     place = canvas.index(b"VP8L") + 9
-    canvas[place : place + 4] = struct.pack("<I", struct.unpack("<I", canvas[place : place + 4])[0] & 0xF0000000 | 8999 | 8999 << 14)
+    canvas[place : place + 4] = struct.pack(
+        "<I", struct.unpack("<I", canvas[place : place + 4])[0] & 0xF0000000 | 8999 | 8999 << 14
+    )
     for bomb, why in (
         (png_of(30_000, 30_000, 2), "safety limit"),
         (png_of(12_000, 12_000, 6), "GiB"),
@@ -178,7 +190,9 @@ def test_large_images_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (20, 20)).save(buffer, "PNG")
     seen, convert = [], images._convert
-    monkeypatch.setattr(images, "_convert", lambda image, mode: seen.append(images._large.locked()) or convert(image, mode))
+    monkeypatch.setattr(
+        images, "_convert", lambda image, mode: seen.append(images._large.locked()) or convert(image, mode)
+    )
     open_image(buffer.getvalue())
     assert seen == [True]
     assert not images._large.locked()
@@ -206,7 +220,10 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
     found = scan(tmp_path)
     assert [file.path.name for file in found.files] == ["good.png"]
-    assert dict(found.skipped) == {str(tmp_path / "a.png"): "no regular file", str(tmp_path / "zero.png"): "no regular file"}
+    assert dict(found.skipped) == {
+        str(tmp_path / "a.png"): "no regular file",
+        str(tmp_path / "zero.png"): "no regular file",
+    }
 
 
 def test_files_without_end(tmp_path: Path, modest: None) -> None:
@@ -218,7 +235,15 @@ def test_files_without_end(tmp_path: Path, modest: None) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["x" * 5000, "~nobody-at-all/x", "a\0b", "procedural:" + "9" * 5000, "sound:made:" + "9" * 5000, "/".join("a" * 3000)]
+    "name",
+    [
+        "x" * 5000,
+        "~nobody-at-all/x",
+        "a\0b",
+        "procedural:" + "9" * 5000,
+        "sound:made:" + "9" * 5000,
+        "/".join("a" * 3000),
+    ],
 )
 def test_names_that_no_file_can_have(name: str) -> None:
     """One line, from whatever looks at a source's name."""
@@ -276,14 +301,20 @@ def _segments(kind: str) -> bytes:
     Image.new("P" if kind in ("GIF", "BMP") else "RGB", (24, 32)).save(buffer, kind)
     content = buffer.getvalue()
     if kind == "PNG":
-        return content[:33] + (struct.pack(">I", 0) + b"abCd" + struct.pack(">I", zlib.crc32(b"abCd"))) * 1000 + content[33:]
+        return (
+            content[:33]
+            + (struct.pack(">I", 0) + b"abCd" + struct.pack(">I", zlib.crc32(b"abCd"))) * 1000
+            + content[33:]
+        )
     if kind == "JPEG":
         return content[:2] + b"\xff" * 1000 + content[2:]
     if kind == "GIF":
         pixels = content.index(b",", 13 + 3 * 2 ** ((content[10] & 7) + 1))
         return content[:pixels] + b"!\xfe" + b"\1a" * 1000 + b"\0" + content[pixels:]
     header = struct.pack("<IHHIIiiHHIIiiII", 0, 0, 0, 54 + 1024, 40, 24, 32, 1, 8, 1, 0, 0, 0, 256, 0)
-    return b"BM" + header + bytes(1024) + b"\1\5" * 1000  # every run of a row that is full already costs as much as a pixel
+    return (
+        b"BM" + header + bytes(1024) + b"\1\5" * 1000
+    )  # every run of a row that is full already costs as much as a pixel
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP"])
@@ -305,7 +336,9 @@ def test_tiffs_with_millions_of_strips(order: str, large: bool, modest: None) ->
     for tag in (273, 320):
         tags = {256: 1, 257: count, 258: 8, 259: 1, 262: 3 if tag == 320 else 1, 273: 8, 277: 1, 278: 1, 279: 1}
         entries = b"".join(
-            struct.pack(order + ("HHQQ" if large else "HHII"), number, 4, *((count, 16) if number == tag else (1, value)))
+            struct.pack(
+                order + ("HHQQ" if large else "HHII"), number, 4, *((count, 16) if number == tag else (1, value))
+            )
             for number, value in sorted({**tags, tag: 8}.items())
         )
         words = (43, 8, 0, 16 + 4 * count) if large else (42, 8 + 4 * count)

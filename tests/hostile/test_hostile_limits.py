@@ -122,8 +122,12 @@ def test_a_vae_among_very_many_names(tmp_path: Path) -> None:
 
 def test_more_tensors_than_any_model_has(tmp_path: Path) -> None:
     count = limits.MAX_TENSORS + 1
-    assert f"has {count} tensors, more than" in unopened(written(tmp_path, safetensors({f"{i}": EMPTY for i in range(count)})))
-    pickle = program(name("torch._utils", "_rebuild_tensor_v2") + b"q\1" + tensor_arguments() + b"q\2" + many_tensors(count))
+    assert f"has {count} tensors, more than" in unopened(
+        written(tmp_path, safetensors({f"{i}": EMPTY for i in range(count)}))
+    )
+    pickle = program(
+        name("torch._utils", "_rebuild_tensor_v2") + b"q\1" + tensor_arguments() + b"q\2" + many_tensors(count)
+    )
     assert f"has {count} tensors, more than" in unopened(written(tmp_path, torch_zip(pickle)))
     (tmp_path / "x.index.json").write_text(json.dumps({"weight_map": {f"{i}": "a" for i in range(count)}}))
     assert f"has {count} tensors, more than" in refusal(tmp_path / "x.index.json")
@@ -147,7 +151,9 @@ def test_names_longer_than_any(tmp_path: Path, long: str) -> None:
 
 
 def test_shards_without_end(tmp_path: Path) -> None:
-    (tmp_path / "x.index.json").write_text(json.dumps({"weight_map": {f"{i}": f"{i}" for i in range(limits.MAX_SHARDS + 1)}}))
+    (tmp_path / "x.index.json").write_text(
+        json.dumps({"weight_map": {f"{i}": f"{i}" for i in range(limits.MAX_SHARDS + 1)}})
+    )
     assert "lists 1001 files, more than 1000" in refusal(tmp_path / "x.index.json")
 
 
@@ -189,7 +195,9 @@ def test_metadata_that_mean_nothing(tmp_path: Path, values: dict[str, Any], said
     assert said in refusal(path)
 
 
-@pytest.mark.parametrize("described", ['{"a":' * 50_000, '{"version":' + "9" * 5000 + "}", "[" * 90_000, " " * 2**21, '{"version":1e999}'])
+@pytest.mark.parametrize(
+    "described", ['{"a":' * 50_000, '{"version":' + "9" * 5000 + "}", "[" * 90_000, " " * 2**21, '{"version":1e999}']
+)
 def test_metadata_that_cannot_be_read(tmp_path: Path, described: str) -> None:
     assert "metadata" in refusal(changed(saved(tmp_path), vaeworks=described))
 
@@ -216,7 +224,9 @@ def test_config_json_that_means_nothing(tmp_path: Path, values: dict[str, Any], 
     assert said in refusal(path)
 
 
-@pytest.mark.parametrize("content", [b'{"_class_name":' * 50_000, b"[" * 100_000, b'{"_class_name":' + b"9" * 5000 + b"}", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b'{"_class_name":' * 50_000, b"[" * 100_000, b'{"_class_name":' + b"9" * 5000 + b"}", b"\xff\xfe"]
+)
 def test_config_json_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
     path = saved(tmp_path, layout="diffusers")
     (path / "config.json").write_bytes(content)
@@ -234,7 +244,10 @@ DEVICE = name("torch", "device")
     ("body", "said"),
     [
         (DEVICE * 300_000, "holds a torch.device"),
-        (b"".join(name(f"torch.optim.a{i}", "A") for i in range(MAX_GLOBALS + 1)), f"names more than {MAX_GLOBALS} things"),
+        (
+            b"".join(name(f"torch.optim.a{i}", "A") for i in range(MAX_GLOBALS + 1)),
+            f"names more than {MAX_GLOBALS} things",
+        ),
         (name("torch.optim" + ".a" * 2_000_000, "A"), "too long for a name"),
         (number(1 << 2**26), "holds a number"),
         (b"L" + b"9" * 100_000 + b"L\n", "makes no sense"),
@@ -247,7 +260,9 @@ def test_pickles_of_one_thing(tmp_path: Path, body: bytes, said: str, container:
     """Each has its answer, however often it is said."""
     pickle = program(body)
     with pytest.raises(FormatError) as caught:
-        open_archive(written(tmp_path, {"bare": pickle, "zip": torch_zip(pickle), "stream": torch_stream(pickle, {})}[container]))
+        open_archive(
+            written(tmp_path, {"bare": pickle, "zip": torch_zip(pickle), "stream": torch_stream(pickle, {})}[container])
+        )
     assert said in str(caught.value) or (container == "bare" and "a plain pickle that" in str(caught.value))
 
 
@@ -265,8 +280,12 @@ def test_sizes_of_millions_of_digits(tmp_path: Path) -> None:
     huge = b"".join([number(1 << 2**24), b"q\7"])
     stored = items(text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), huge) + b"Q"
     first = tensor(stored=stored)
-    again = tensor(shape=(4,), stored=items(text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), b"h\7") + b"Q")
-    assert "more bytes than its storage has" in unopened(written(tmp_path, torch_zip(program(table({"a": first, "b": again})))))
+    again = tensor(
+        shape=(4,), stored=items(text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), b"h\7") + b"Q"
+    )
+    assert "more bytes than its storage has" in unopened(
+        written(tmp_path, torch_zip(program(table({"a": first, "b": again}))))
+    )
 
 
 def test_records_without_end(tmp_path: Path) -> None:
@@ -300,13 +319,16 @@ def test_weights_out_of_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(), (1,), (1000,), (3, 5), (2, 300, 7), (1, 1, 70_000_000), (70_000_000, 1, 1), (1, 257), (256, 1), (16, 16)]
+    "shape",
+    [(), (1,), (1000,), (3, 5), (2, 300, 7), (1, 1, 70_000_000), (70_000_000, 1, 1), (1, 257), (256, 1), (16, 16)],
 )
 def test_first_elements_of_a_strided_tensor(shape: tuple[int, ...]) -> None:
     """As of a copy in C order, without making it."""
     ramp = torch.arange(2.0 * SAMPLE)
     found = _first(ramp[0].expand(shape))
-    assert found.equal(torch.zeros(min(SAMPLE, found.numel()))) and found.numel() == min(SAMPLE, torch.Size(shape).numel())
+    assert found.equal(torch.zeros(min(SAMPLE, found.numel()))) and found.numel() == min(
+        SAMPLE, torch.Size(shape).numel()
+    )
     if 0 < torch.Size(shape).numel() < 2 * SAMPLE:
         whole = ramp[: torch.Size(shape).numel()].reshape(shape[::-1]).permute(tuple(reversed(range(len(shape)))))
         assert _first(whole).equal(whole.flatten()[:SAMPLE])
@@ -321,12 +343,24 @@ def test_strides_are_those_of_pytorch() -> None:
 
 NAMES: dict[str, tuple[Any, dict[str, str]]] = {
     "a matrix without a layer": ("native", {"weight": "no VAE of its configuration has, the first 'weight'"}),
-    "an attention without a layer": ("diffusers", {"decoder.up_blocks.0.attentions.0": "the first 'decoder.up_blocks.0.attentions.0'"}),
-    "an attention in the middle": ("diffusers", {"decoder.mid_block.attentions.0": "the first 'decoder.mid_block.attentions.0'"}),
-    "an old name beside the new one": ("diffusers", {"decoder.mid_block.attentions.0.query.weight": "are the same part of a VAE"}),
+    "an attention without a layer": (
+        "diffusers",
+        {"decoder.up_blocks.0.attentions.0": "the first 'decoder.up_blocks.0.attentions.0'"},
+    ),
+    "an attention in the middle": (
+        "diffusers",
+        {"decoder.mid_block.attentions.0": "the first 'decoder.mid_block.attentions.0'"},
+    ),
+    "an old name beside the new one": (
+        "diffusers",
+        {"decoder.mid_block.attentions.0.query.weight": "are the same part of a VAE"},
+    ),
     "Flux.2's name beside SD's": ("ldm", {"encoder.quant_conv.weight": "are the same part of a VAE"}),
     "a digit of another script": ("ldm", {"encoder.down.٠.block.0.norm1.weight": "are the same part of a VAE"}),
-    "a digit without an end": ("ldm", {f"encoder.down.{'9' * 900}.block.0.norm1.weight": "no VAE of its configuration has"}),
+    "a digit without an end": (
+        "ldm",
+        {f"encoder.down.{'9' * 900}.block.0.norm1.weight": "no VAE of its configuration has"},
+    ),
     "an empty name": ("native", {"": "no VAE of its configuration has, the first ''"}),
     "dots": ("ldm", {"...": "no VAE of its configuration has"}),
 }
@@ -345,7 +379,10 @@ def test_names_that_nobody_thought_of(tmp_path: Path, case: str, bare: bool) -> 
 
 
 def test_layers_without_numbers(tmp_path: Path) -> None:
-    none = {n: torch.zeros(1) for n in ("decoder.layers.x", "encoder.layers.", "decoder.layers.0.weight", "encoder.layers.x.weight")}
+    none = {
+        n: torch.zeros(1)
+        for n in ("decoder.layers.x", "encoder.layers.", "decoder.layers.0.weight", "encoder.layers.x.weight")
+    }
     save_file(none, tmp_path / "x")
     assert "no layers in its encoder" in refusal(tmp_path / "x")
 
@@ -359,22 +396,37 @@ def test_metadata_of_another_network(tmp_path: Path) -> None:
     assert layout_name("bn.running_mean", "taesd", TINY) == "bn.running_mean"
 
 
-@pytest.mark.parametrize("path", ["~nobody-of-that-name/x", "a" * 300, "x\0y", "/dev/zero", "/proc/self/maps", "hf:../..", "hf:a"])
+@pytest.mark.parametrize(
+    "path", ["~nobody-of-that-name/x", "a" * 300, "x\0y", "/dev/zero", "/proc/self/maps", "hf:../..", "hf:a"]
+)
 def test_paths_that_lead_nowhere(path: str) -> None:
     refusal(path)
 
 
-@pytest.mark.parametrize("kind", [*FOREIGN, RecursionError, OverflowError, KeyError, IndexError, ZeroDivisionError, UnicodeDecodeError])
-def test_whatever_goes_wrong_is_a_sentence(tmp_path: Path, kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "kind", [*FOREIGN, RecursionError, OverflowError, KeyError, IndexError, ZeroDivisionError, UnicodeDecodeError]
+)
+def test_whatever_goes_wrong_is_a_sentence(
+    tmp_path: Path, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object) -> Any:
-        raise UnicodeDecodeError("utf-8", b"a\n", 0, 1, "why") if kind is UnicodeDecodeError else kind("a\nb\x1b" + "c" * 9000)
+        raise (
+            UnicodeDecodeError("utf-8", b"a\n", 0, 1, "why")
+            if kind is UnicodeDecodeError
+            else kind("a\nb\x1b" + "c" * 9000)
+        )
 
     path = saved(tmp_path)
     located = locate(path)
     monkeypatch.setattr(locating, "find_source", fails)
     monkeypatch.setattr("vaeworks.formats.identify.support", fails)
     monkeypatch.setattr("vaeworks.formats.io.is_finite", fails)
-    for way in (lambda: locate(path), lambda: vw.load(path), lambda: identify(path), lambda: vw.formats.identify.identify_located(located)):
+    for way in (
+        lambda: locate(path),
+        lambda: vw.load(path),
+        lambda: identify(path),
+        lambda: vw.formats.identify.identify_located(located),
+    ):
         with pytest.raises(FormatError, match=r"^[^\n]+$") as caught:
             way()
         assert str(path) in str(caught.value) and str(caught.value).isprintable() and len(str(caught.value)) < 600
@@ -452,14 +504,27 @@ def test_files_that_are_cut_or_rewritten(tmp_path: Path) -> None:
     torch.save(vae.state_dict(), tmp_path / "a.zip")
     torch.save(vae.state_dict(), tmp_path / "a.old", _use_new_zipfile_serialization=False)
     torch.save(
-        {n: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for n, t in vae.state_dict().items()}, tmp_path / "a.last"
+        {n: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for n, t in vae.state_dict().items()},
+        tmp_path / "a.last",
     )
     files = [str(tmp_path / f"a.{kind}") for kind in ("safetensors", "zip", "old", "last")]
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CHANGES, *files], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHANGES, *files],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     said = {tuple(line.split("\t")[:3]): line.split("\t")[3] for line in done.stdout.splitlines()}
     assert len(said) == 4 * 4 * 5
-    words = {"cut": "was cut from", "emptied": "was cut from", "rewritten": "was written to", "replaced": "fine", "removed": "fine"}
+    words = {
+        "cut": "was cut from",
+        "emptied": "was cut from",
+        "rewritten": "was written to",
+        "replaced": "fine",
+        "removed": "fine",
+    }
     for (file, use, change), answer in said.items():
         assert words[change] in answer, (file, use, change)
 
@@ -506,12 +571,18 @@ def test_the_files_of_a_model_share_the_length_of_their_headers(tmp_path: Path) 
     long = written(tmp_path, safetensors({"__metadata__": {str(n): "x" * 1500 for n in range(2000)}}), "m1.safetensors")
     for n in range(2, 50):
         (tmp_path / f"m{n}.safetensors").hardlink_to(long)
-    assert "have headers of more than" in unopened(written(tmp_path, json.dumps(index).encode(), "m.safetensors.index.json"))
+    assert "have headers of more than" in unopened(
+        written(tmp_path, json.dumps(index).encode(), "m.safetensors.index.json")
+    )
 
 
 def test_headers_of_files_that_are_no_models_have_an_end(tmp_path: Path) -> None:
     """Checkpoints, shards of latents and directions: a million empty tensors would take a minute and 2 GB."""
-    path = written(tmp_path, struct.pack("<Q", limits.MAX_HEADER + 8) + b"{}".ljust(limits.MAX_HEADER + 8), "0000000001.safetensors")
+    path = written(
+        tmp_path,
+        struct.pack("<Q", limits.MAX_HEADER + 8) + b"{}".ljust(limits.MAX_HEADER + 8),
+        "0000000001.safetensors",
+    )
     with pytest.raises(FormatError, match="claims a header of 16777224 bytes"):
         read_tensors(path)
     with pytest.raises(FormatError, match="none of the 1 checkpoints"):
@@ -519,7 +590,9 @@ def test_headers_of_files_that_are_no_models_have_an_end(tmp_path: Path) -> None
     assert planned_checkpoints(tmp_path) == []
 
 
-@pytest.mark.parametrize("changed", [{"seconds": 1e308}, {"seconds": float("nan")}, {"seconds": -1.0}, {"images_seen": 2**62}])
+@pytest.mark.parametrize(
+    "changed", [{"seconds": 1e308}, {"seconds": float("nan")}, {"seconds": -1.0}, {"images_seen": 2**62}]
+)
 def test_a_checkpoint_is_not_from_beyond_time(tmp_path: Path, changed: dict[str, Any]) -> None:
     position = {"images_seen": 1, "seconds": 1.0, "balance": {}, "planned": True}
     path = tmp_path / "0000000001.safetensors"

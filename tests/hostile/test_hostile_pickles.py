@@ -106,7 +106,9 @@ def test_calls(tmp_path: Path, watched: list[str], payload: str, container: str)
         message = refusal(path)
         assert watched == []
         assert "nothing was run" in message
-        assert f".{payload}," in message or (payload == "write_text" and protocol < 4)  # where a method was a call of getattr
+        assert f".{payload}," in message or (
+            payload == "write_text" and protocol < 4
+        )  # where a method was a call of getattr
 
 
 @pytest.mark.parametrize("make", [name, stack_name], ids=["GLOBAL", "STACK_GLOBAL"])
@@ -148,7 +150,9 @@ def test_names_that_only_look_harmless(tmp_path: Path, module: str, attribute: s
 
 def test_names_with_blanks_are_not_split_anew(tmp_path: Path) -> None:
     """pickletools writes "module name" in one string, in which a blank would move the border."""
-    assert "a call of collections OrderedDict.x" in refusal(written(tmp_path, program(b"ccollections OrderedDict\nx\n")))
+    assert "a call of collections OrderedDict.x" in refusal(
+        written(tmp_path, program(b"ccollections OrderedDict\nx\n"))
+    )
 
 
 SYSTEM = name("os", "system")
@@ -166,7 +170,8 @@ WAYS = {
     "DUP": text("os") + b"2\x93",
     "name in bytes": b"U\x02osU\x06system\x93" + items(TOUCH) + b"R",
     "after the tensors": table({"x": tensor()}) + b"0" + SYSTEM + items(TOUCH) + b"R",
-    "in a persistent id": items(text("storage"), SYSTEM + items(TOUCH) + b"R", text("0"), text("cpu"), number(4)) + b"Q",
+    "in a persistent id": items(text("storage"), SYSTEM + items(TOUCH) + b"R", text("0"), text("cpu"), number(4))
+    + b"Q",
     "storage class": items(text("storage"), SYSTEM, text("0"), text("cpu"), number(4)) + b"Q",
     "as a dtype": name("torch._utils", "_rebuild_tensor_v3")
     + items(storage(), number(0), items(number(1)), items(number(1)), b"\x89", b"N", SYSTEM)
@@ -174,7 +179,9 @@ WAYS = {
     "as a type": name("torch._tensor", "_rebuild_from_type_v2") + items(SYSTEM, SYSTEM, items(TOUCH), b"N") + b"R",
     "as a factory": name("collections", "defaultdict") + items(SYSTEM) + b"R",
     "as a reconstructor": name("copyreg", "_reconstructor") + items(SYSTEM, SYSTEM, b"N") + b"R",
-    "in a chain": name("builtins", "getattr") + items(name("builtins", "__import__") + items(text("os")) + b"R", text("system")) + b"R",
+    "in a chain": name("builtins", "getattr")
+    + items(name("builtins", "__import__") + items(text("os")) + b"R", text("system"))
+    + b"R",
     "as a key": b"}" + SYSTEM + b"Ns",
 }
 
@@ -192,7 +199,9 @@ def test_ways_to_call(tmp_path: Path, watched: list[str], way: str, container: s
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-@pytest.mark.parametrize("opcode", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00", b"P0\n", b"P\\q\n", b"\x97", b"N\x98"], ids=repr)
+@pytest.mark.parametrize(
+    "opcode", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00", b"P0\n", b"P\\q\n", b"\x97", b"N\x98"], ids=repr
+)
 def test_opcodes_that_pytorch_never_writes(tmp_path: Path, opcode: bytes, container: str) -> None:
     """The extension registry, persistent ids in text, buffers beside the file."""
     assert "uses what PyTorch never writes" in refusal(written(tmp_path, contained(program(opcode), container)))
@@ -261,7 +270,9 @@ def test_every_beginning_of_a_pickle(tmp_path: Path) -> None:
         refusal(written(tmp_path, contained(whole[:end], "zip" if end % 2 else "stream")))
 
 
-@pytest.mark.parametrize("named", ["torch.nn.modules.conv.Conv2d", "ldm.models.autoencoder.AutoencoderKL", "diffusers.models.vae.VAE"])
+@pytest.mark.parametrize(
+    "named", ["torch.nn.modules.conv.Conv2d", "ldm.models.autoencoder.AutoencoderKL", "diffusers.models.vae.VAE"]
+)
 def test_pickled_models(tmp_path: Path, named: str) -> None:
     message = refusal(written(tmp_path, torch_zip(program(name(*named.rsplit(".", 1)) + b")\x81}b"))))
     assert f"a pickled model of class {named}" in message and "state_dict()" in message

@@ -62,14 +62,17 @@ def images(tmp_path: Path) -> Path:
 def changed(**parts: Any) -> TrainConfig:
     """CONFIG with other values in parts of it; a value that is no dict is a setting itself."""
     return dataclasses.replace(
-        CONFIG, **{k: dataclasses.replace(getattr(CONFIG, k), **v) if isinstance(v, dict) else v for k, v in parts.items()}
+        CONFIG,
+        **{k: dataclasses.replace(getattr(CONFIG, k), **v) if isinstance(v, dict) else v for k, v in parts.items()},
     )
 
 
 def a_run(folder: Path, config: TrainConfig) -> Path:
     folder.mkdir()
     run_folder(folder)
-    (folder / "run.json").write_text(dumps({"version": 1, "recipe": "small-f8c16", "source": "/x", "config": to_dict(config)}))
+    (folder / "run.json").write_text(
+        dumps({"version": 1, "recipe": "small-f8c16", "source": "/x", "config": to_dict(config)})
+    )
     return folder
 
 
@@ -78,7 +81,10 @@ ASKS: dict[str, tuple[TrainConfig, list[str]]] = {
         changed(regularizers={"alignment": 0.5, "alignment_network": "evil:go"}),
         ["--regularizers.alignment-network", "evil:go"],
     ),
-    "alignment that is off": (changed(regularizers={"alignment_network": "evil:go"}), ["--regularizers.alignment-network", "evil:go"]),
+    "alignment that is off": (
+        changed(regularizers={"alignment_network": "evil:go"}),
+        ["--regularizers.alignment-network", "evil:go"],
+    ),
     "alignment of the hub": (
         changed(regularizers={"alignment": 0.5, "alignment_network": "hf:evil/net"}),
         ["--regularizers.alignment-network", "hf:evil/net"],
@@ -101,7 +107,9 @@ ASKS: dict[str, tuple[TrainConfig, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", ASKS)
-def test_a_record_alone_runs_nothing(name: str, tmp_path: Path, images: Path, evil: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_alone_runs_nothing(
+    name: str, tmp_path: Path, images: Path, evil: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One line that names the setting, the value, and the option to give again; nothing is imported, asked for or changed."""
     config, option = ASKS[name]
     run = a_run(tmp_path / "run", config)
@@ -109,10 +117,16 @@ def test_a_record_alone_runs_nothing(name: str, tmp_path: Path, images: Path, ev
     words = ["train", "small-f8c16", "--data", str(images), "--out", str(run), "--resume"]
     assert main(words) == 2
     said = capsys.readouterr().err.strip()
-    assert said.startswith("vaeworks: the run's record asks for ") and "\n" not in said and f"give {' '.join(option)} again" in said
+    assert (
+        said.startswith("vaeworks: the run's record asks for ")
+        and "\n" not in said
+        and f"give {' '.join(option)} again" in said
+    )
     assert not (tmp_path / "canary").exists() and "evil" not in sys.modules
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    with pytest.raises(ConfigError, match="the run's record asks for"):  # nor from Python, of a configuration that is the record's
+    with pytest.raises(
+        ConfigError, match="the run's record asks for"
+    ):  # nor from Python, of a configuration that is the record's
         train(read_run(run).config, images, run, recipe="small-f8c16", resume=True, show=False)
     assert not (tmp_path / "canary").exists() and asked_options(config, FEATURE_NETS) == option
 
@@ -136,10 +150,21 @@ def test_what_a_user_repeats_is_allowed(name: str, tmp_path: Path, images: Path)
 
 def test_repeating_one_setting_allows_no_other(tmp_path: Path, images: Path) -> None:
     both = changed(
-        regularizers={"alignment": 0.5, "alignment_network": "evil:go"}, adversarial={"discriminator": "projected", "network": "evil:go"}
+        regularizers={"alignment": 0.5, "alignment_network": "evil:go"},
+        adversarial={"discriminator": "projected", "network": "evil:go"},
     )
     run = a_run(tmp_path / "run", both)
-    words = ["train", "x", "--data", str(images), "--out", str(run), "--resume", "--regularizers.alignment-network", "evil:go"]
+    words = [
+        "train",
+        "x",
+        "--data",
+        str(images),
+        "--out",
+        str(run),
+        "--resume",
+        "--regularizers.alignment-network",
+        "evil:go",
+    ]
     call: Any = _bound([words[0], "small-f8c16", *words[2:]])
     with pytest.raises(ConfigError, match=r"adversarial\.network evil:go"):
         check_asked(call.keywords["config"], FEATURE_NETS)
@@ -167,8 +192,31 @@ def test_a_run_with_a_network_of_ones_own_goes_on_once_it_is_named(
 ) -> None:
     """Begun on the command line; refused without the option; with it, it ends. What it tells to type is what it takes."""
     words = ["train", "small-f4c4", "--data", str(images), "--out", "run"]
-    size = ["--model.channels", "4", "--model.norm-groups", "2", "--model.channel-mult", "1", "1", "1", "--data.size", "16"]
-    short = ["--images", "8", "--batch", "4", "--data.workers", "0", "--trackers", "--stats-images", "4", "--loss.perceptual", "none"]
+    size = [
+        "--model.channels",
+        "4",
+        "--model.norm-groups",
+        "2",
+        "--model.channel-mult",
+        "1",
+        "1",
+        "1",
+        "--data.size",
+        "16",
+    ]
+    short = [
+        "--images",
+        "8",
+        "--batch",
+        "4",
+        "--data.workers",
+        "0",
+        "--trackers",
+        "--stats-images",
+        "4",
+        "--loss.perceptual",
+        "none",
+    ]
     own = ["--regularizers.alignment", "0.1", "--regularizers.alignment-network", evil]
     assert main([*words, *size, *short, *own, "--adversarial.discriminator", "none"]) == 0, capsys.readouterr().err
     (tmp_path / "canary").unlink()
@@ -216,7 +264,9 @@ def test_records_that_say_what_none_says(place: tuple[str, ...], value: object, 
         read_run(run)
 
 
-def test_a_record_asks_for_a_network_without_end(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_asks_for_a_network_without_end(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = a_run(tmp_path / "run", changed(model={"num_res_blocks": 10**9}))
     (run / "data.json").unlink()
     assert main(["train", "small-f8c16", "--data", str(images), "--out", str(run), "--resume"]) == 2
@@ -245,7 +295,12 @@ def test_files_that_would_never_end(name: str, kind: str, tmp_path: Path) -> Non
 
 def test_a_list_of_images_that_is_none(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", CONFIG)
-    for values in ({"train": 1}, {"train": [], "val": [{}]}, {"train": [], "val": [], "streamed": {"val_fraction": "x"}}, {"train": [3]}):
+    for values in (
+        {"train": 1},
+        {"train": [], "val": [{}]},
+        {"train": [], "val": [], "streamed": {"val_fraction": "x"}},
+        {"train": [3]},
+    ):
         (run / "data.json").write_text(json.dumps(values))
         for read in (trained_on, read_data):
             with pytest.raises(FormatError, match="does not"):
@@ -331,7 +386,11 @@ def test_an_index_that_claims_what_is_not_there(change: dict[str, Any], latents:
     values = json.loads((latents / INDEX).read_text())
 
     def merged(old: Any, new: Any) -> Any:
-        return {**old, **{k: merged(old.get(k), v) for k, v in new.items()}} if isinstance(new, dict) and isinstance(old, dict) else new
+        return (
+            {**old, **{k: merged(old.get(k), v) for k, v in new.items()}}
+            if isinstance(new, dict) and isinstance(old, dict)
+            else new
+        )
 
     (latents / INDEX).write_text(json.dumps(merged(values, change)))
     with pytest.raises(FormatError, match=r"^[^\n]+$"):
@@ -412,7 +471,9 @@ def test_code_in_a_pipeline_is_refused(name: str, pipeline: tuple[Path, vw.Autoe
 
 
 @pytest.mark.parametrize("kind", [["evil", "Go"], "logging", "__builtins__", "AutoencoderKL", "os.system", 3, None])
-def test_the_class_of_a_pipeline_is_a_pipeline(kind: object, pipeline: tuple[Path, vw.Autoencoder], tmp_path: Path) -> None:
+def test_the_class_of_a_pipeline_is_a_pipeline(
+    kind: object, pipeline: tuple[Path, vw.Autoencoder], tmp_path: Path
+) -> None:
     folder, vae = copied(pipeline[0], tmp_path), pipeline[1]
     rewritten(folder / "model_index.json", lambda values: values.update(_class_name=kind))
     (folder / "evil.txt").write_text("")
@@ -440,7 +501,9 @@ def test_a_sound_pipeline_loads_and_its_pickles_do_not(pipeline: tuple[Path, vw.
         {"attn_implementation": "evil/kernels"}, {"text_config": {"a": [{"_attn_implementation": "evil/kernels:x"}]}},
     ],
 )  # fmt: skip
-def test_configurations_that_ask_for_code(values: dict[str, Any], pipeline: tuple[Path, vw.Autoencoder], tmp_path: Path) -> None:
+def test_configurations_that_ask_for_code(
+    values: dict[str, Any], pipeline: tuple[Path, vw.Autoencoder], tmp_path: Path
+) -> None:
     """Of a pipeline's part and of a network whose features are wanted."""
     with pytest.raises(FormatError, match=r"config\.json (has|asks)"):
         check_config(values, "config.json")
@@ -472,7 +535,12 @@ def test_usual_pipelines_have_parts_that_are_known() -> None:
         "stable_diffusion": "StableDiffusionSafetyChecker",
     }
     parts: dict[str, Any] = {kind: [library, kind] for library, kinds in known.items() for kind in kinds.split()}
-    parts |= {"absent": [None, None], "requires_safety_checker": False, "text_encoder_out_layers": [9, 18, 27], "_ignore_files": ["x.py"]}
+    parts |= {
+        "absent": [None, None],
+        "requires_safety_checker": False,
+        "text_encoder_out_layers": [9, 18, 27],
+        "_ignore_files": ["x.py"],
+    }
     check_index(parts, "x")
 
 
@@ -484,7 +552,9 @@ LOADERS_WITHOUT_WEIGHTS: set[str] = set()
 
 def calls(path: Path) -> list[tuple[str, ast.Call]]:
     """(dotted name, call) of every call in a file."""
-    return [(ast.unparse(node.func), node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return [
+        (ast.unparse(node.func), node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    ]
 
 
 def keyword(call: ast.Call, name: str) -> object:
@@ -497,7 +567,15 @@ def test_the_source_unpickles_nothing(path: Path) -> None:
     for name, call in calls(path):
         last = name.rsplit(".", 1)[-1]
         where = f"{path.relative_to(SRC)}:{call.lineno} calls {name}"
-        assert name not in ("torch.load", "torch.jit.load", "torch.hub.load", "eval", "exec", "__import__", "compile"), where
+        assert name not in (
+            "torch.load",
+            "torch.jit.load",
+            "torch.hub.load",
+            "eval",
+            "exec",
+            "__import__",
+            "compile",
+        ), where
         assert not name.startswith(("pickle.", "marshal.", "shelve.", "joblib.", "dill.", "runpy.", "yaml.")), where
         if name in ("np.load", "numpy.load"):
             assert keyword(call, "allow_pickle") is False, where

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from vaeworks.data.sources.dispatch.digits import digits
-from vaeworks.data.sources.dispatch.dispatch import open_shards
-from vaeworks.data.sources.dispatch.stream import _rows
-from vaeworks.data.sources.dispatch.tar_headers import BrokenTarError, read_members
-from vaeworks.data.sources.dispatch.tars import MOST_NAMES, expand_braces, tar_files, tar_members
 
 import vaeworks as vw
 from vaeworks.data import open_stream, scan
+from vaeworks.data.sources.digits import digits
+from vaeworks.data.sources.dispatch import open_shards
+from vaeworks.data.sources.stream import _rows
+from vaeworks.data.sources.tar_headers import BrokenTarError, read_members
+from vaeworks.data.sources.tars import MOST_NAMES, expand_braces, tar_files, tar_members
 
 
 def png(seed: int) -> bytes:
@@ -150,7 +150,9 @@ def test_sizes_in_binary_are_read(tmp_path: Path) -> None:
     """As GNU tar writes them for what has more than 8 GiB."""
     content = png(0)
     tar = tmp_path / "a.tar"
-    tar.write_bytes(block(b"0.png", b"\x80" + len(content).to_bytes(11, "big")) + content + bytes(-len(content) % 512 + 1024))
+    tar.write_bytes(
+        block(b"0.png", b"\x80" + len(content).to_bytes(11, "big")) + content + bytes(-len(content) % 512 + 1024)
+    )
     assert [file.path.read_bytes() for file in scan(tar).files] == [content]
 
 
@@ -179,7 +181,9 @@ def test_mutations_of_every_byte_of_a_header(tmp_path: Path) -> None:
 def test_a_stream_of_a_tar_that_breaks(tmp_path: Path) -> None:
     """Rows in front of the damage come, then an error that names the place; nothing is taken for the end in silence."""
     tar = tmp_path / "a.tar"
-    tar.write_bytes(member("0.png", png(0)) + member("1.png", png(1)) + block(b"2.png", SIZES["binary below zero"]) + bytes(1024))
+    tar.write_bytes(
+        member("0.png", png(0)) + member("1.png", png(1)) + block(b"2.png", SIZES["binary below zero"]) + bytes(1024)
+    )
     shards = open_shards(f"stream:{tar}")
     found = []
     with pytest.raises(vw.DataError, match=r"train/0#2 and what follows cannot be read: broken at byte 2,048"):
@@ -197,7 +201,10 @@ def test_streamed_tars_run_nothing_and_know_their_fields(tmp_path: Path, watched
         ("0.cls", b"9" * 5000),
     ]
     tar.write_bytes(
-        b"".join(member(*pair) for pair in [*evil, ("0.png", png(0)), ("1.png", png(1)), ("1.png", png(2)), ("2.txt", b"")]) + bytes(1024)
+        b"".join(
+            member(*pair) for pair in [*evil, ("0.png", png(0)), ("1.png", png(1)), ("1.png", png(2)), ("2.txt", b"")]
+        )
+        + bytes(1024)
     )
     shards = open_shards(f"stream:{tar}")
     watched.clear()
@@ -250,7 +257,9 @@ def test_members_that_grow_beyond_an_image(tmp_path: Path, modest: None) -> None
         found[0].read_bytes()
 
 
-@pytest.mark.parametrize("shape", [(2**32 - 1,) * 3, (2**21, 2**21, 2**22), (2**31, 1, 1), (0, 0, 0), (1, 2**16, 2**15)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2**32 - 1,) * 3, (2**21, 2**21, 2**22), (2**31, 1, 1), (0, 0, 0), (1, 2**16, 2**15)], ids=str
+)
 @pytest.mark.parametrize("packed", [False, True])
 def test_idx_headers_that_claim_more(tmp_path: Path, shape: tuple[int, ...], packed: bool, modest: None) -> None:
     """Terabytes, products that are zero in 64 bits, and bombs: nothing is unpacked that is not claimed, nor claimed that is not read."""

@@ -69,7 +69,12 @@ def test_long_words_keep_their_ends() -> None:
     text = "rule " + "x" * 5_000_000 + " remedy"
     assert cut("short") == "short"
     for told in (cut(text), one_line(text), one_line(text.replace("x", "\x1b"))):
-        assert len(told) < MOST + 100 and told.startswith("rule ") and told.endswith(" remedy") and "characters left out" in told
+        assert (
+            len(told) < MOST + 100
+            and told.startswith("rule ")
+            and told.endswith(" remedy")
+            and "characters left out" in told
+        )
 
 
 @pytest.mark.parametrize("kind", [VaeworksError, ConfigError, FormatError])
@@ -122,7 +127,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     tensors = {f"encoder.{EVIL}.{n}.weight": torch.zeros(2, 2) for n in range(3)}
     save_file(tensors, folder / "names.safetensors", metadata={"format": "pt"})
     save_file({"x" * 3_000_000: torch.zeros(1)}, folder / "long.safetensors")
-    diffusion = {f"model.diffusion_model.{EVIL}": torch.zeros(1), f"first_stage_model.decoder.{EVIL}.weight": torch.zeros(2, 2)}
+    diffusion = {
+        f"model.diffusion_model.{EVIL}": torch.zeros(1),
+        f"first_stage_model.decoder.{EVIL}.weight": torch.zeros(2, 2),
+    }
     save_file(diffusion, folder / "checkpoint.safetensors", metadata={EVIL: EVIL})
     config = json.dumps({"_class_name": EVIL, "block_out_channels": [EVIL], EVIL: EVIL})
     (folder / f"folder{NAME}").mkdir()
@@ -219,7 +227,26 @@ def test_warnings_logs_and_system_errors_are_lines(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "name", ["a:b", "a\nb", "a\u202eb", "con", "NUL", "com1.vae", "a.", "a ", ".a", "", "a/b", "a\\b", "a?", "a*", 'a"', "a|b", "<a>"]
+    "name",
+    [
+        "a:b",
+        "a\nb",
+        "a\u202eb",
+        "con",
+        "NUL",
+        "com1.vae",
+        "a.",
+        "a ",
+        ".a",
+        "",
+        "a/b",
+        "a\\b",
+        "a?",
+        "a*",
+        'a"',
+        "a|b",
+        "<a>",
+    ],
 )
 def test_names_that_not_every_system_has(name: str) -> None:
     with pytest.raises(ConfigError, match="must be the name of a file on every system"):
@@ -255,7 +282,11 @@ def test_ctrl_c_at_any_time_is_one_line(words: list[str], times: int, tmp_path: 
     for delay in (0.06, 0.15, 0.3):
         code = "import sys; print('begun', flush=True); from vaeworks.__main__ import run; run()"
         with subprocess.Popen(
-            [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+            [sys.executable, "-c", code, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
         ) as process:
             assert process.stdout and process.stdout.readline() == "begun\n"
             for _ in range(times):

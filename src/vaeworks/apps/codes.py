@@ -38,7 +38,9 @@ class Code:
     """of the picture, in pixels: what padding added is cropped away again"""
     width: int
 
-    def sample(self, temperature: float = 1.0, *, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, temperature: float = 1.0, *, noise: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Latents mean + temperature * std * noise; noise: standard normal c h w, by default drawn from `generator`."""
         noise = torch.randn(self.mean.shape, generator=generator) if noise is None else noise
         return self.mean + temperature * self.std * noise
@@ -135,7 +137,12 @@ def encode_pixels(autoencoder: Autoencoder, pixels: Tensor, track: Track = iter)
 def decode_pixels(autoencoder: Autoencoder, latents: Tensor, track: Track = iter) -> Tensor:
     """Images uint8 n c h w on the CPU of unnormalized latents n c h/f w/f."""
     parts = latents.split(_batch(latents.shape[-1] * autoencoder.downsample_factor))
-    return torch.cat([from_model_range(autoencoder.decode(part.to(autoencoder.device, autoencoder.dtype))).cpu() for part in track(parts)])
+    return torch.cat(
+        [
+            from_model_range(autoencoder.decode(part.to(autoencoder.device, autoencoder.dtype))).cpu()
+            for part in track(parts)
+        ]
+    )
 
 
 def pixel_digests(pixels: Tensor) -> list[str]:
@@ -158,7 +165,9 @@ def check_size(autoencoder: Autoencoder, size: int) -> None:
     """Errors: ConfigError for a side, in pixels, that is no multiple of f."""
     f = autoencoder.downsample_factor
     if size < 1 or size % f:
-        raise ConfigError(f"size (={size}) must be a multiple of downsample_factor (={f}), such as {max(1, round(size / f)) * f}")
+        raise ConfigError(
+            f"size (={size}) must be a multiple of downsample_factor (={f}), such as {max(1, round(size / f)) * f}"
+        )
 
 
 def _batch(size: int) -> int:

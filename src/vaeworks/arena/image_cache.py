@@ -58,13 +58,20 @@ class ArenaImages:
 
 
 def prepare(
-    images: ImageSet, folder: Path, size: int, channels: int, labels: Sequence[str] | None, progress: Progress | None = None
+    images: ImageSet,
+    folder: Path,
+    size: int,
+    channels: int,
+    labels: Sequence[str] | None,
+    progress: Progress | None = None,
 ) -> ArenaImages:
     """Read every image once, as the middle square of `size` pixels, into a folder; what is there of the same images is taken.
 
     labels: a class per image. Errors: DataError where fewer than two can be read; VaeworksError where the disk is full.
     """
-    key = hashlib.sha256(json.dumps([images.digest, size, channels, None if labels is None else list(labels)]).encode()).hexdigest()
+    key = hashlib.sha256(
+        json.dumps([images.digest, size, channels, None if labels is None else list(labels)]).encode()
+    ).hexdigest()
     place = folder / key[:16]
     if not (place / FACTS).exists():
         with atomic(place, overwrite=True) as temporary:
@@ -74,7 +81,13 @@ def prepare(
 
 
 def _read(
-    images: ImageSet, folder: Path, size: int, channels: int, labels: Sequence[str] | None, key: str, progress: Progress | None
+    images: ImageSet,
+    folder: Path,
+    size: int,
+    channels: int,
+    labels: Sequence[str] | None,
+    key: str,
+    progress: Progress | None,
 ) -> None:
     total = len(images.files)
     pixels = map_file(folder / PIXELS, (total, channels, size, size), np.uint8)
@@ -90,15 +103,21 @@ def _read(
             progress(number + 1, total)
     if len(kept) < 2:
         raise DataError(
-            f"{len(kept)} of {total} images in {images.source!r} can be read; the arena needs many" + (f"; {skipped[0]}" if skipped else "")
+            f"{len(kept)} of {total} images in {images.source!r} can be read; the arena needs many"
+            + (f"; {skipped[0]}" if skipped else "")
         )
     pixels.flush()
     classes = sorted({labels[n] for n in kept}) if labels is not None else []
     numbers = [classes.index(labels[n]) for n in kept] if labels is not None else [0] * len(kept)
-    facts = {"digest": key, "source": images.source, "count": len(kept), "classes": classes, "labels": numbers, "skipped": skipped}
+    facts = {
+        "digest": key,
+        "source": images.source,
+        "count": len(kept),
+        "classes": classes,
+        "labels": numbers,
+        "skipped": skipped,
+    }
     write_text(folder / FACTS, dumps(facts) + "\n")
-
-
 
 
 def open_pictures(place: Path) -> ArenaImages:
@@ -114,9 +133,21 @@ def open_pictures(place: Path) -> ArenaImages:
             tuple((name, reason) for name, reason in facts["skipped"]),
         )  # fmt: skip
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise FormatError(f"{place / FACTS} does not describe pictures ({error}); delete {place}, and they are read again") from None
-    if pixels.ndim != 4 or pixels.dtype != np.uint8 or type(count) is not int or not 0 < count <= len(pixels) or labels.shape != (count,):
-        raise FormatError(f"{place} does not hold the pictures and labels that it says; delete it, and they are read again")
+        raise FormatError(
+            f"{place / FACTS} does not describe pictures ({error}); delete {place}, and they are read again"
+        ) from None
+    if (
+        pixels.ndim != 4
+        or pixels.dtype != np.uint8
+        or type(count) is not int
+        or not 0 < count <= len(pixels)
+        or labels.shape != (count,)
+    ):
+        raise FormatError(
+            f"{place} does not hold the pictures and labels that it says; delete it, and they are read again"
+        )
     if labels.min() < 0 or labels.max() >= max(1, len(found.classes)):
-        raise FormatError(f"{place / FACTS} has labels beyond its {len(found.classes)} classes; delete {place}, and they are read again")
+        raise FormatError(
+            f"{place / FACTS} has labels beyond its {len(found.classes)} classes; delete {place}, and they are read again"
+        )
     return found

@@ -109,7 +109,9 @@ def place_of(space: Space, pictures: ArenaImages, folder: Path) -> Path:
     return folder / f"{space.digest[:16]}-{pictures.digest[:16]}"
 
 
-def encode(space: Space, pictures: ArenaImages, folder: Path, tokens: int, name: str, progress: Progress | None = None) -> Encoded:
+def encode(
+    space: Space, pictures: ArenaImages, folder: Path, tokens: int, name: str, progress: Progress | None = None
+) -> Encoded:
     """Encode all pictures once, into a folder; what is there of the same space and pictures is taken.
 
     Errors: ConfigError for a space of other images or latents that do not give so many tokens; DataError for latents that are not finite,
@@ -141,10 +143,17 @@ def open_encoded(space: Space, pictures: ArenaImages, folder: Path, tokens: int,
         std = read_array(place / STD, mapped=True) if facts["variance"] else None
         centre, spread = (torch.tensor(facts[key], dtype=torch.float32)[:, None, None] for key in ("centre", "spread"))
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise FormatError(f"{place / FACTS} does not say how latents are standardized ({error}); delete {place}") from None
+        raise FormatError(
+            f"{place / FACTS} does not say how latents are standardized ({error}); delete {place}"
+        ) from None
     shape = (pictures.count, *space.shape(pictures.size))
-    if any(array.shape != shape for array in (mean, *([std] if std is not None else []))) or not len(centre) == len(spread) == shape[1]:
-        raise FormatError(f"{place} holds latents of other shapes than n c h w {shape}; delete it, and they are encoded again")
+    if (
+        any(array.shape != shape for array in (mean, *([std] if std is not None else [])))
+        or not len(centre) == len(spread) == shape[1]
+    ):
+        raise FormatError(
+            f"{place} holds latents of other shapes than n c h w {shape}; delete it, and they are encoded again"
+        )
     return Encoded(space, mean, std, centre, spread, patch_for(space.shape(pictures.size), tokens, name))
 
 

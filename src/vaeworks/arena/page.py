@@ -23,7 +23,10 @@ from .verdict import mean_curve
 
 REPORT, RECORD, STUDY_RECORD = "report.html", "arena.json", "study.json"
 
-TITLES: dict[Distance, str] = {"fd_recon": "How well the latents are learned", "fd_real": "How good the pictures are in the end"}
+TITLES: dict[Distance, str] = {
+    "fd_recon": "How well the latents are learned",
+    "fd_real": "How good the pictures are in the end",
+}
 
 
 def write_outcome(folder: Path, outcome: Outcome, overwrite: bool = True) -> None:
@@ -52,7 +55,11 @@ def plot(result: StudyResult, distance: Distance) -> str:
         x = [arm.psnr for arm in arms]
         y = result.outcome.row(name).figures[distance][probe]
         points[name] = Point(
-            math.fsum(x) / len(x), y.value, (min(x), max(x)) if len(x) > 1 else None, (y.low, y.high), name == result.outcome.baseline
+            math.fsum(x) / len(x),
+            y.value,
+            (min(x), max(x)) if len(x) > 1 else None,
+            (y.low, y.high),
+            name == result.outcome.baseline,
         )
     title = f"{TITLES[distance]} (generator {probe}; down is better) against reconstruction (right is better)"
     return scatter(title, points, "PSNR of reconstructions, dB", "Fréchet distance", log=True)
@@ -150,5 +157,7 @@ def _charts(outcome: Outcome, probe: str) -> Sequence[str]:
         )
         for row in outcome.rows
     }
-    drawn = chart(f"Distance to reconstructions, generator {probe}", lines, log=True, x_label="training images", newest=False)
+    drawn = chart(
+        f"Distance to reconstructions, generator {probe}", lines, log=True, x_label="training images", newest=False
+    )
     return [drawn] if drawn else []

@@ -158,8 +158,6 @@ def _in_processes(
     return made
 
 
-
-
 def check_jobs(jobs: int | None, device: torch.device) -> int:
     """How many run at once: one a core, or one on a GPU. Errors: ConfigError for less than one."""
     if jobs is None:

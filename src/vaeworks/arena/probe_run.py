@@ -63,7 +63,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class SampleScore:
+class ScoredSnapshot:
     """Samples on the way."""
 
     images: int
@@ -76,7 +76,7 @@ class Result:
     """What has come of a trial."""
 
     trial: Trial
-    looks: tuple[SampleScore, ...]
+    looks: tuple[ScoredSnapshot, ...]
     loss: float
     """mean of the last tenth of the training; comparable within one space alone"""
     seconds: float
@@ -97,7 +97,10 @@ class Result:
 def protocol_key(config: ArenaConfig, judge: Scorer) -> str:
     """What every trial of one protocol shares besides the space, as one text; which probes, shifts and seeds there are is no part of it."""
     shared = {k: v for k, v in asdict(config).items() if k not in ("probes", "shifts", "seeds")}
-    return json.dumps({"version": ARENA_VERSION, **shared, "pictures": judge.pictures.digest, "features": judge.stated}, sort_keys=True)
+    return json.dumps(
+        {"version": ARENA_VERSION, **shared, "pictures": judge.pictures.digest, "features": judge.stated},
+        sort_keys=True,
+    )
 
 
 def run_trial(
@@ -112,7 +115,7 @@ def run_trial(
     if (folder / RESULT).exists():
         return read_result(folder)
     work = _Training(trial, encoded, judge.pictures.labels, len(judge.pictures.classes), config, device)
-    looks: list[SampleScore] = []
+    looks: list[ScoredSnapshot] = []
     seconds = 0.0
     if (folder / CHECKPOINT).exists():
         looks, seconds = work.restore(folder / CHECKPOINT)
@@ -130,7 +133,7 @@ def run_trial(
         if progress:
             progress(work.step * config.batch)
         if work.step in due:
-            looks.append(SampleScore(work.step * config.batch, _look(folder, work, recon, judge)))
+            looks.append(ScoredSnapshot(work.step * config.batch, _look(folder, work, recon, judge)))
         stop = wanted()
         if work.step < steps and (stop or work.step in due or work.step * config.batch % SAVE_EVERY < config.batch):
             keep()
@@ -153,15 +156,17 @@ def read_result(folder: Path) -> Result:
             raise ValueError("no look at samples")
         return Result(from_dict(Trial, values["trial"]), looks, loss, seconds, int(values["parameters"]), folder)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise FormatError(f"{folder / RESULT} is no trial's result: {error}; delete the folder, and it is made again") from None
+        raise FormatError(
+            f"{folder / RESULT} is no trial's result: {error}; delete the folder, and it is made again"
+        ) from None
 
 
-def _looks(values: list[dict[str, Any]]) -> Iterator[SampleScore]:
+def _looks(values: list[dict[str, Any]]) -> Iterator[ScoredSnapshot]:
     """Errors: ConfigError and others for what is no list of looks."""
     for look in values:
         if type(look["images"]) is not int:
             raise TypeError("images are no number")
-        yield SampleScore(look["images"], from_dict(SampleSetScore, _numbers(look["score"])))
+        yield ScoredSnapshot(look["images"], from_dict(SampleSetScore, _numbers(look["score"])))
 
 
 def _numbers(score: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +177,9 @@ def _numbers(score: dict[str, Any]) -> dict[str, Any]:
 class _Training:
     """The generator, its average, and where it is."""
 
-    def __init__(self, trial: Trial, encoded: Encoded, labels: Tensor, classes: int, config: ArenaConfig, device: torch.device):
+    def __init__(
+        self, trial: Trial, encoded: Encoded, labels: Tensor, classes: int, config: ArenaConfig, device: torch.device
+    ):
         probe = PROBES[trial.probe]
         self.trial, self.encoded, self.labels, self.config, self.device = trial, encoded, labels, config, device
         self.alpha = shift_of(trial.shift, encoded.dimension)
@@ -182,7 +189,9 @@ class _Training:
             self.model, self.average = DiT(*make).to(device), DiT(*make).to(device)
         self.average.load_state_dict(self.model.state_dict())
         self.lr = config.lr * min(1.0, math.sqrt(WIDE / probe.width))
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+        )
         self.order = Order(len(labels), trial.seed)
         self.generator = torch.Generator()
         self.step, self.losses, self.counted = 0, 0.0, 0
@@ -192,7 +201,9 @@ class _Training:
         config, batch = self.config, self.config.batch
         rows = np.array([self.order[self.step * batch + i] for i in range(batch)])
         self.generator.manual_seed(random_seed(self.trial.seed, NOISE_STREAM, self.step))
-        times = torch.randn(batch, generator=self.generator)  # first, so that they are the same for latents of every shape
+        times = torch.randn(
+            batch, generator=self.generator
+        )  # first, so that they are the same for latents of every shape
         drawn = torch.randn(batch, *self.encoded.shape, generator=self.generator)
         z = self.encoded.sample(rows, drawn)
         noise = torch.randn(z.shape, generator=self.generator)
@@ -211,7 +222,9 @@ class _Training:
         if self.step * 10 > 9 * (config.images // batch) or self.step == 1:
             value = loss.item()
             if not math.isfinite(value):
-                raise TrainingError(f"the generator's loss is {value} after {seen:,} images ({self.trial.title}); what is done is kept")
+                raise TrainingError(
+                    f"the generator's loss is {value} after {seen:,} images ({self.trial.title}); what is done is kept"
+                )
             if self.step > 1:
                 self.losses, self.counted = self.losses + value, self.counted + 1
 
@@ -247,15 +260,17 @@ class _Training:
         """What a checkpoint keeps besides tensors."""
         return {"step": self.step, "losses": self.losses, "counted": self.counted}
 
-    def restore(self, path: Path) -> tuple[list[SampleScore], float]:
+    def restore(self, path: Path) -> tuple[list[ScoredSnapshot], float]:
         """Go on from a checkpoint: its looks, and the seconds that they took."""
         tensors, metadata = read_tensors(path)
         try:
             return self._restore(tensors, json.loads(metadata["arena"]))
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise FormatError(f"{path} is no trial's checkpoint: {' '.join(str(error).split())[:150]}; delete it") from None
+            raise FormatError(
+                f"{path} is no trial's checkpoint: {' '.join(str(error).split())[:150]}; delete it"
+            ) from None
 
-    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[list[SampleScore], float]:
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[list[ScoredSnapshot], float]:
         """Everything into its place."""
         for prefix, network in (("model.", self.model), ("average.", self.average)):
             network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})

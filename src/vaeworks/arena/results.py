@@ -109,7 +109,9 @@ def conclude(
     """Figures and verdicts of an arena whose trials are all there."""
     names, results = [e.name for e in entrants], held.results
     figures = {d: _figures(names, results, d, config.probes) for d in DISTANCES}
-    compared = {d: {n: compare(figures[d], n, baseline, config.probes) for n in names if n != baseline} for d in DISTANCES}
+    compared = {
+        d: {n: compare(figures[d], n, baseline, config.probes) for n in names if n != baseline} for d in DISTANCES
+    }
     failures = _failures(entrants, compared["fd_recon"])
     if failures:
         compared = {d: {n: _withheld(c) for n, c in by.items()} for d, by in compared.items()}

@@ -71,7 +71,9 @@ class Task:
 def open_context(ground: ArenaContext) -> tuple[ArenaImages, Scorer]:
     """Pictures and judge, once in every process. Errors: those of `open_scorer`."""
     pictures = open_pictures(ground.pictures)
-    return pictures, open_scorer(pictures, ground.features, ground.weights, ground.folder / "features", torch.device(ground.device))
+    return pictures, open_scorer(
+        pictures, ground.features, ground.weights, ground.folder / "features", torch.device(ground.device)
+    )
 
 
 @lru_cache(maxsize=2)
@@ -92,14 +94,18 @@ def reconstructions(encoded: Encoded, pictures: ArenaImages, judge: Scorer, grou
         for part in (rows[places] for places in parts(len(rows))):
             latents = torch.from_numpy(np.array(encoded.mean[part]))
             if encoded.std is not None:
-                latents = latents + torch.from_numpy(np.array(encoded.std[part])) * torch.randn(latents.shape, generator=generator)
+                latents = latents + torch.from_numpy(np.array(encoded.std[part])) * torch.randn(
+                    latents.shape, generator=generator
+                )
             found.append(judge.described(encoded.decode(latents))[0])
         return np.concatenate(found)
 
     return kept_array(place_of(encoded.space, pictures, ground.spaces) / f"recon-{judge.key}.npy", make)
 
 
-def prepare_arm(ground: ArenaContext, spec: SpaceSpec, name: str, progress: Callable[[int, int], None] | None = None) -> tuple[str, Floor]:
+def prepare_arm(
+    ground: ArenaContext, spec: SpaceSpec, name: str, progress: Callable[[int, int], None] | None = None
+) -> tuple[str, Floor]:
     """Encode the pictures in a space, and judge its reconstructions: its digest, and what they score."""
     pictures, judge = open_context(ground)
     encoded = encode(open_space(spec, ground.device), pictures, ground.spaces, ground.config.tokens, name, progress)
@@ -144,9 +150,13 @@ def run_trials(
         trial = Trial(digests[spec], probe, shift, config.seeds[number] + entrant.seed_offset)
         return Task(ground, spec, entrant.name, trial, trial_folder(ground, trial, judge))
 
-    deciding: dict[Key, Task] = {(e.name, first, 0, shift): task(e, first, 0, shift) for e in entrants for shift in config.shifts}
+    deciding: dict[Key, Task] = {
+        (e.name, first, 0, shift): task(e, first, 0, shift) for e in entrants for shift in config.shifts
+    }
     found = _run(deciding, jobs, say, partial(_further, progress, 0, total))
-    tried: dict[str, dict[str, Result]] = {e.name: {shift: found[e.name, first, 0, shift] for shift in config.shifts} for e in entrants}
+    tried: dict[str, dict[str, Result]] = {
+        e.name: {shift: found[e.name, first, 0, shift] for shift in config.shifts} for e in entrants
+    }
     chosen = {name: min(by, key=lambda shift: _rank(by[shift])) for name, by in tried.items()}
 
     rest: dict[Key, Task] = {
@@ -158,7 +168,9 @@ def run_trials(
     }
     found |= _run(rest, jobs, say, partial(_further, progress, len(deciding) * config.images, total))
     numbers = range(len(config.seeds))
-    results = {e.name: {p: [found[e.name, p, n, chosen[e.name]] for n in numbers] for p in config.probes} for e in entrants}
+    results = {
+        e.name: {p: [found[e.name, p, n, chosen[e.name]] for n in numbers] for p in config.probes} for e in entrants
+    }
     return Held(results, tried)
 
 
@@ -173,10 +185,16 @@ def _further(progress: Callable[[int, int], None], before: int, total: int, imag
     progress(before + images, total)
 
 
-def _run(tasks: dict[Key, Task], jobs: int, say: Callable[[str], None], progress: Callable[[int], None]) -> dict[Key, Result]:
+def _run(
+    tasks: dict[Key, Task], jobs: int, say: Callable[[str], None], progress: Callable[[int], None]
+) -> dict[Key, Result]:
     """Every task's result. Equal tasks are done once."""
     made = run_all(
-        work, {task.folder: task for task in tasks.values()}, jobs, told=lambda task, result: say(_told(task, result)), progress=progress
+        work,
+        {task.folder: task for task in tasks.values()},
+        jobs,
+        told=lambda task, result: say(_told(task, result)),
+        progress=progress,
     )
     return {key: made[task.folder] for key, task in tasks.items()}
 
@@ -191,4 +209,6 @@ def work(task: Task, wanted: Callable[[], bool], tell: Callable[[int], None] | N
     _, judge = open_context(task.ground)
     encoded, recon = open_arm(task.ground, task.spec, task.name)
     config = task.ground.config
-    return run_trial(task.folder, task.trial, encoded, recon, judge, config, torch.device(task.ground.device), wanted, tell)
+    return run_trial(
+        task.folder, task.trial, encoded, recon, judge, config, torch.device(task.ground.device), wanted, tell
+    )

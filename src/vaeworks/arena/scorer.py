@@ -58,11 +58,21 @@ class SampleSetScore:
 class Scorer:
     """A feature space, and the real images in it."""
 
-    def __init__(self, pictures: ArenaImages, space: Features | Classifier, name: str, stated: str, folder: Path, device: torch.device):
+    def __init__(
+        self,
+        pictures: ArenaImages,
+        space: Features | Classifier,
+        name: str,
+        stated: str,
+        folder: Path,
+        device: torch.device,
+    ):
         self.pictures, self.space, self.name, self.stated, self.device = pictures, space, name, stated, device
         key = hashlib.sha256(f"{pictures.digest} {stated}".encode()).hexdigest()[:16]
         self.key = key
-        self.real = kept_array(folder / f"real-{key}.npy", lambda: self.features(pictures.batch(part) for part in parts(pictures.count)))
+        self.real = kept_array(
+            folder / f"real-{key}.npy", lambda: self.features(pictures.batch(part) for part in parts(pictures.count))
+        )
         self.real_moments = moments(self.real)
 
     @property
@@ -87,7 +97,9 @@ class Scorer:
         found = moments(features)
         real = self.real[some(len(self.real), len(features))]
         kernel = published_estimate(real, features) if len(real) == len(features) else float("nan")
-        return SampleSetScore(moments_distance(found, self.real_moments), moments_distance(found, recon), kernel, recognized)
+        return SampleSetScore(
+            moments_distance(found, self.real_moments), moments_distance(found, recon), kernel, recognized
+        )
 
 
 def parts(count: int) -> list[np.ndarray]:
@@ -104,21 +116,30 @@ def kept_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def open_scorer(
-    pictures: ArenaImages, name: str, weights: Path | None, folder: Path, device: torch.device, progress: Progress | None = None
+    pictures: ArenaImages,
+    name: str,
+    weights: Path | None,
+    folder: Path,
+    device: torch.device,
+    progress: Progress | None = None,
 ) -> Scorer:
     """The judge of these pictures. name: classifier, or what `load_features` takes; auto: the classifier where classes are large enough.
 
     folder: where the classifier is kept. Errors: DataError for too few images, saying how many are needed; those of `load_features`.
     """
     if pictures.count < LEAST:
-        raise DataError(f"{pictures.count} images of {pictures.source!r} are too few to judge a generator by; give at least {LEAST}")
+        raise DataError(
+            f"{pictures.count} images of {pictures.source!r} are too few to judge a generator by; give at least {LEAST}"
+        )
     if name == "auto":
         smallest = min(torch.bincount(pictures.labels, minlength=1).tolist())
         name = SELF if len(pictures.classes) > 1 and smallest >= PER_CLASS else "statistics"
     space: Features | Classifier
     if name == SELF:
         if weights is not None:
-            raise ConfigError(f"features {SELF!r} are trained on the images themselves, so features-weights (={weights}) must not be given")
+            raise ConfigError(
+                f"features {SELF!r} are trained on the images themselves, so features-weights (={weights}) must not be given"
+            )
         space, accuracy = trained(pictures, folder, device, progress)
         stated = (
             f"classifier {CLASSIFIER_VERSION} trained on these images (noise up to {NOISE}), {accuracy:.1%} right on held-out ones, "

@@ -25,7 +25,9 @@ def byte_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar that is told the bytes done and to be done."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    with Progress(TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console(), transient=True) as bars:
+    with Progress(
+        TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console(), transient=True
+    ) as bars:
         task = bars.add_task(what)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 

@@ -26,27 +26,45 @@ BUDGETS = {"quick": 8_192, "laptop": 32_768, "gpu": 2_097_152}
 
 Budget = Annotated[
     str,
-    arg(metavar="IMAGES", help=f"that each generator is trained on: a number, or {', '.join(f'{k} ({v:,})' for k, v in BUDGETS.items())}"),
+    arg(
+        metavar="IMAGES",
+        help=f"that each generator is trained on: a number, or {', '.join(f'{k} ({v:,})' for k, v in BUDGETS.items())}",
+    ),
 ]
 Tokens = Annotated[
-    int, arg(help="that generators see of an image, whatever the latents' size: 16 fits 32 px and f8, 64 or 256 fit larger images")
+    int,
+    arg(
+        help="that generators see of an image, whatever the latents' size: 16 fits 32 px and f8, 64 or 256 fit larger images"
+    ),
 ]
 Probes = Annotated[tuple[str, ...], arg(metavar="SIZE", help="of the generators: xs and s for CPUs, b and l for GPUs")]
 Seeds = Annotated[int, arg(metavar="N", help="generators of each size, with other weights, order and noise")]
 Shifts = Annotated[
-    tuple[Literal["none", "dimension"], ...], arg(help="of times; with both, each space keeps what suits the first generator's first seed")
+    tuple[Literal["none", "dimension"], ...],
+    arg(help="of times; with both, each space keeps what suits the first generator's first seed"),
 ]
 Samples = Annotated[int, arg(metavar="N", help="pictures of each generator that are judged, at each look")]
 FeatureSpace = Annotated[
     str,
-    arg(help="of distances: classifier (trained on the same images), statistics, inception, mobilenetv2, a transformers folder"),
+    arg(
+        help="of distances: classifier (trained on the same images), statistics, inception, mobilenetv2, a transformers folder"
+    ),
 ]
-Weights = Annotated[Path | None, arg(metavar="PATH", help="the network's weights; by default from the cache, or fetched")]
-Labels = Annotated[str | None, arg(metavar="HOW", help="folders, names, none, or a CSV file; by default folders where there are any")]
-Jobs = Annotated[int | None, arg(metavar="N", help="generators trained at once; by default one a core, or one on a GPU")]
+Weights = Annotated[
+    Path | None, arg(metavar="PATH", help="the network's weights; by default from the cache, or fetched")
+]
+Labels = Annotated[
+    str | None, arg(metavar="HOW", help="folders, names, none, or a CSV file; by default folders where there are any")
+]
+Jobs = Annotated[
+    int | None, arg(metavar="N", help="generators trained at once; by default one a core, or one on a GPU")
+]
 Data = Annotated[
     str,
-    arg(metavar="SRC", help="folder of images (class subfolders are labels), procedural[:COUNT[:SIZE]], hf:OWNER/NAME, ... (docs/data.md)"),
+    arg(
+        metavar="SRC",
+        help="folder of images (class subfolders are labels), procedural[:COUNT[:SIZE]], hf:OWNER/NAME, ... (docs/data.md)",
+    ),
 ]
 
 
@@ -55,9 +73,12 @@ def arena(
     data: Data,
     out: Out,
     budget: Budget = "laptop",
-    baseline: Annotated[str | None, arg(metavar="MODEL", help="what the others are compared with; by default the first")] = None,
+    baseline: Annotated[
+        str | None, arg(metavar="MODEL", help="what the others are compared with; by default the first")
+    ] = None,
     size: Annotated[
-        int | None, arg(metavar="PX", help="side of the squares that images become; by default 32 on a CPU, 64 on a GPU")
+        int | None,
+        arg(metavar="PX", help="side of the squares that images become; by default 32 on a CPU, 64 on a GPU"),
     ] = None,
     tokens: Tokens = _DEFAULT.tokens,
     probes: Probes = _DEFAULT.probes,
@@ -67,7 +88,9 @@ def arena(
     features: FeatureSpace = "auto",
     features_weights: Weights = None,
     labels: Labels = None,
-    checks: Annotated[bool, arg(help="also run what the arena itself is checked with; without, nothing is concluded")] = True,
+    checks: Annotated[
+        bool, arg(help="also run what the arena itself is checked with; without, nothing is concluded")
+    ] = True,
     jobs: Jobs = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
@@ -80,7 +103,9 @@ def arena(
     from ..devices import resolve_device
 
     if not model:
-        raise ConfigError("no MODEL is given: vaeworks arena MODEL... --data SRC --out DIR, or vaeworks arena study NAME")
+        raise ConfigError(
+            "no MODEL is given: vaeworks arena MODEL... --data SRC --out DIR, or vaeworks arena study NAME"
+        )
     config = _config(budget, tokens, probes, seeds, shifts, samples)
     names = short_names(model)
     if baseline is not None and baseline not in model:
@@ -149,10 +174,14 @@ def _config(budget: str, tokens: int, probes: tuple[str, ...], seeds: int, shift
         try:
             images = int(budget.replace(",", "").replace("_", ""))
         except ValueError:
-            raise ConfigError(f"--budget {budget!r} is neither a number of images nor one of {', '.join(BUDGETS)}") from None
+            raise ConfigError(
+                f"--budget {budget!r} is neither a number of images nor one of {', '.join(BUDGETS)}"
+            ) from None
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds} trains nothing; give at least 1, and 2 for a verdict")
-    return ArenaConfig(tokens=tokens, probes=probes, seeds=tuple(range(seeds)), shifts=shifts, images=images, samples=samples)
+    return ArenaConfig(
+        tokens=tokens, probes=probes, seeds=tuple(range(seeds)), shifts=shifts, images=images, samples=samples
+    )
 
 
 def _say(line: str) -> None:
@@ -165,7 +194,12 @@ def _begin(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     with Progress(
-        TextColumn(what), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn(), console=console(), transient=True
+        TextColumn(what),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+        console=console(),
+        transient=True,
     ) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
@@ -198,7 +232,10 @@ def _print(outcome: Outcome) -> None:
             found = row.comparisons.get(distance)
             figures = row.figures[distance]
             cells = [f"{number(figures[p].value)}  {between(figures[p])}" for p in probes]
-            ratios = [f"{found.ratios[p].value:.2f}  {between(found.ratios[p])}" if found and p in found.ratios else "" for p in probes]
+            ratios = [
+                f"{found.ratios[p].value:.2f}  {between(found.ratios[p])}" if found and p in found.ratios else ""
+                for p in probes
+            ]
             verdict = Text(found.verdict, style=STYLES[found.verdict]) if found else Text("baseline")
             table.add_row(row.entrant.name, *cells, *ratios, verdict, Text(found.why if found else "", style="dim"))
         out.print(table, width=max(out.width, WIDTH))

@@ -30,25 +30,41 @@ def anomaly(
     model: Model,
     out: Out,
     normal: Annotated[str | None, arg(metavar="SRC", help="normal images, to fit a detector on")] = None,
-    detector: Annotated[Path | None, arg(metavar="FILE", help="take this detector.safetensors instead of fitting one")] = None,
-    test: Annotated[str | None, arg(metavar="SRC", help="images to score; those in folders called `good` are known to be normal")] = None,
-    masks: Annotated[Path | None, arg(metavar="DIR", help="where the test images are anomalous: a mask for each, by name")] = None,
+    detector: Annotated[
+        Path | None, arg(metavar="FILE", help="take this detector.safetensors instead of fitting one")
+    ] = None,
+    test: Annotated[
+        str | None, arg(metavar="SRC", help="images to score; those in folders called `good` are known to be normal")
+    ] = None,
+    masks: Annotated[
+        Path | None, arg(metavar="DIR", help="where the test images are anomalous: a mask for each, by name")
+    ] = None,
     labels: Annotated[
-        str | None, arg(metavar="HOW", help="test images' classes: folders, names, none or a CSV file; `good` is normal")
+        str | None,
+        arg(metavar="HOW", help="test images' classes: folders, names, none or a CSV file; `good` is normal"),
     ] = None,
     false_alarms: Annotated[float, arg(help="share of normal images that may be called anomalous")] = 0.05,
-    held_out: Annotated[float, arg(help="share of the normal images that nothing is fitted on: they set the threshold")] = 0.3,
+    held_out: Annotated[
+        float, arg(help="share of the normal images that nothing is fitted on: they set the threshold")
+    ] = 0.3,
     size: Annotated[
-        int | None, arg(metavar="PX", help="side of the middle squares that images become; by default they are taken as they are")
+        int | None,
+        arg(metavar="PX", help="side of the middle squares that images become; by default they are taken as they are"),
     ] = None,
     evidence: Annotated[
-        tuple[Literal["reconstruction", "features", "density"], ...], arg(help="what speaks against an image; by default all")
+        tuple[Literal["reconstruction", "features", "density"], ...],
+        arg(help="what speaks against an image; by default all"),
     ] = (),
     features: Annotated[
-        str | None, arg(metavar="NET", help="network for `features`: vgg16_conv1to3, vgg16, MODULE:FUNCTION; by default the encoder")
+        str | None,
+        arg(
+            metavar="NET", help="network for `features`: vgg16_conv1to3, vgg16, MODULE:FUNCTION; by default the encoder"
+        ),
     ] = None,
     features_weights: Annotated[Path | None, arg(metavar="PATH", help="that network's weights")] = None,
-    density: Annotated[Literal["position", "shared"], arg(help="a Gaussian of latents for every place, or one for all")] = "position",
+    density: Annotated[
+        Literal["position", "shared"], arg(help="a Gaussian of latents for every place, or one for all")
+    ] = "position",
     baselines: Annotated[bool, arg(help="also measure what the detector has to beat, on the same images")] = True,
     seed: Annotated[int, arg(help="of the split and of resampling")] = 0,
     told: Told = (),
@@ -62,7 +78,13 @@ def anomaly(
 
     check_seed(seed)
     _check(normal, detector, test, masks, out, overwrite)
-    options = {"evidence": evidence or None, "density": density, "false_alarms": false_alarms, "held_out": held_out, "random_state": seed}
+    options = {
+        "evidence": evidence or None,
+        "density": density,
+        "false_alarms": false_alarms,
+        "held_out": held_out,
+        "random_state": seed,
+    }
     if detector is not None:
         _check_fitted(options)
     known, tested = _scanned(normal), _scanned(test)
@@ -107,7 +129,9 @@ class TestImages:
     truth: Truth | None
 
 
-def _truth(tested: ImageSet, size: int | None, labels: str | None, masks: Path | None) -> tuple[tuple[str, ...] | None, Truth | None]:
+def _truth(
+    tested: ImageSet, size: int | None, labels: str | None, masks: Path | None
+) -> tuple[tuple[str, ...] | None, Truth | None]:
     """Classes of test images and what is known of them: by folders or labels, else by masks."""
     from ..apps.anomaly.folders import GOOD, class_labels, labels_by_masks, read_truth
 
@@ -115,13 +139,19 @@ def _truth(tested: ImageSet, size: int | None, labels: str | None, masks: Path |
     if classes is None and masks is not None:
         classes = labels_by_masks(tested.files, masks)
         bad = sum(label != GOOD for label in classes)
-        console().print(f"{bad} of {len(classes)} test images have a mask that marks something; the others are taken to be normal")
+        console().print(
+            f"{bad} of {len(classes)} test images have a mask that marks something; the others are taken to be normal"
+        )
     return classes, None if classes is None else read_truth(tested.files, classes, masks, size)
 
 
-def _check(normal: str | None, detector: Path | None, test: str | None, masks: Path | None, out: Path, overwrite: bool) -> None:
+def _check(
+    normal: str | None, detector: Path | None, test: str | None, masks: Path | None, out: Path, overwrite: bool
+) -> None:
     if (normal is None) == (detector is None):
-        raise ConfigError("give either --normal SRC, to fit a detector, or --detector FILE, to take one that was fitted")
+        raise ConfigError(
+            "give either --normal SRC, to fit a detector, or --detector FILE, to take one that was fitted"
+        )
     if test is None and (detector is not None or masks is not None):
         raise ConfigError("there is nothing to score: give --test SRC")
     check_free(out, (DETECTOR, SCORES, RECORD, *SHEETS), overwrite)
@@ -135,7 +165,9 @@ def _check_fitted(options: dict[str, Any]) -> None:
     given = [name for name, value in options.items() if name != "random_state" and value != (defaults[name] or None)]
     if given:
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise ConfigError(f"--detector has settings of its own, which {flags} cannot change; leave that away, or fit with --normal")
+        raise ConfigError(
+            f"--detector has settings of its own, which {flags} cannot change; leave that away, or fit with --normal"
+        )
 
 
 def _scanned(source: str | None) -> ImageSet | None:
@@ -152,7 +184,9 @@ def _scanned(source: str | None) -> ImageSet | None:
 def _say_shared(known: Sequence[ImageFile], tested: Sequence[ImageFile]) -> None:
     shared = {file.digest for file in known} & {file.digest for file in tested}
     if shared:
-        console().print(f"{len(shared)} test images are among the normal ones as well; their scores are too good", style="yellow")
+        console().print(
+            f"{len(shared)} test images are among the normal ones as well; their scores are too good", style="yellow"
+        )
 
 
 def _say_trained(model: Path, known: Sequence[ImageFile]) -> None:
@@ -178,7 +212,9 @@ def _network(name: str | None, path: Path | None, autoencoder: Autoencoder) -> A
     return load_backbone(name, path, autoencoder.downsample_factor, console().print).to(autoencoder.device)
 
 
-def _detector(file: Path | None, images: Any, autoencoder: Autoencoder, features: Any, options: dict[str, Any]) -> AnomalyDetector:
+def _detector(
+    file: Path | None, images: Any, autoencoder: Autoencoder, features: Any, options: dict[str, Any]
+) -> AnomalyDetector:
     """A detector that shows its progress: fitted on images, or from a file."""
     from ..apps.anomaly.detector import AnomalyDetector
     from ..apps.anomaly.storage import load_detector
@@ -215,23 +251,41 @@ def _sentence(detector: AnomalyDetector) -> str:
 
 
 def _tested(
-    detector: AnomalyDetector, normals: Any, pictures: TestImages, readings: Readings, out: Path, seed: int, overwrite: bool
+    detector: AnomalyDetector,
+    normals: Any,
+    pictures: TestImages,
+    readings: Readings,
+    out: Path,
+    seed: int,
+    overwrite: bool,
 ) -> dict[str, Any]:
     """Write what is to be seen of test images, and tell the figures."""
     alarms = readings.anomaly > -detector.offset_
     _write_scores(out / SCORES, detector, readings, pictures, alarms, overwrite)
     sheets = _write_sheets(out, detector, readings, pictures, alarms, overwrite)
     console().print(f"{alarms.sum()} of {len(alarms)} test images are called anomalous; {out / SCORES} has every score")
-    result: dict[str, Any] = {"images": len(alarms), "alarms": int(alarms.sum()), "scores": str(out / SCORES), "pictures": sheets}
+    result: dict[str, Any] = {
+        "images": len(alarms),
+        "alarms": int(alarms.sum()),
+        "scores": str(out / SCORES),
+        "pictures": sheets,
+    }
     if pictures.truth is None or pictures.classes is None:
-        console().print("no test image lies in a folder called `good`, so AUROC is undefined; --labels or --masks can tell", style="yellow")
+        console().print(
+            "no test image lies in a folder called `good`, so AUROC is undefined; --labels or --masks can tell",
+            style="yellow",
+        )
         return result
     truth = pictures.truth
     if truth.anomalous.all() or not truth.anomalous.any():
         only = "anomalous" if truth.anomalous.all() else "normal"
-        console().print(f"all test images are {only}: AUROC is undefined, and only the share of alarms is told", style="yellow")
+        console().print(
+            f"all test images are {only}: AUROC is undefined, and only the share of alarms is told", style="yellow"
+        )
     if truth.masked is not None and not truth.masked.all():
-        console().print(f"{(~truth.masked).sum()} anomalous images have no mask, and no part in figures of pixels", style="yellow")
+        console().print(
+            f"{(~truth.masked).sum()} anomalous images have no mask, and no part in figures of pixels", style="yellow"
+        )
     rows = _rows(detector, readings, normals, pictures.pixels, truth, seed)
     _print(rows, detector.false_alarms_)
     by_class = _by_class(readings, pictures.classes, alarms, seed)
@@ -239,7 +293,9 @@ def _tested(
     return result | {"table": [asdict(row) for row in rows], "classes": by_class}
 
 
-def _rows(detector: AnomalyDetector, readings: Readings, normals: Any, pixels: Any, truth: Truth, seed: int) -> list[MethodRow]:
+def _rows(
+    detector: AnomalyDetector, readings: Readings, normals: Any, pixels: Any, truth: Truth, seed: int
+) -> list[MethodRow]:
     from ..apps.anomaly.methods import baseline_rows, own_rows
 
     rows = list(own_rows(detector, readings, truth, seed))
@@ -266,7 +322,9 @@ def _by_class(readings: Readings, classes: Sequence[str], alarms: Any, seed: int
     return found
 
 
-def _write_scores(path: Path, detector: AnomalyDetector, readings: Readings, pictures: TestImages, alarms: Any, overwrite: bool) -> None:
+def _write_scores(
+    path: Path, detector: AnomalyDetector, readings: Readings, pictures: TestImages, alarms: Any, overwrite: bool
+) -> None:
     """A row per image, the most anomalous first."""
     from ..apps.anomaly.threshold import p_values
     from ..data.table import table

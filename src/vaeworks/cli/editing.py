@@ -13,7 +13,17 @@ from ..errors import ConfigError
 from .console import bar, console
 from .options import Inputs, Memory, Model, Out, Overwrite, Told
 from .paths import opened
-from .retouching import differentiable, mask_files, naming, places, read_mask, recorded, squares, strip_place, version_place
+from .retouching import (
+    differentiable,
+    mask_files,
+    naming,
+    places,
+    read_mask,
+    recorded,
+    squares,
+    strip_place,
+    version_place,
+)
 
 if TYPE_CHECKING:
     from ..apps.editing import Adjustment, Direction
@@ -27,20 +37,37 @@ def edit(
     inputs: Inputs,
     out: Out,
     direction: Annotated[
-        str | None, arg(metavar="WITH:WITHOUT", help="an attribute from two sources of pictures, or a .safetensors file of one")
+        str | None,
+        arg(metavar="WITH:WITHOUT", help="an attribute from two sources of pictures, or a .safetensors file of one"),
     ] = None,
-    kind: Annotated[Literal["mean", "map", "logistic"], arg(help="of the direction; map: pictures that are aligned")] = "mean",
-    size: Annotated[int | None, arg(metavar="PX", help="side of the squares that those pictures become; by default about 256")] = None,
+    kind: Annotated[
+        Literal["mean", "map", "logistic"], arg(help="of the direction; map: pictures that are aligned")
+    ] = "mean",
+    size: Annotated[
+        int | None, arg(metavar="PX", help="side of the squares that those pictures become; by default about 256")
+    ] = None,
     save_direction: Annotated[Path | None, arg(metavar="FILE", help="keep the direction, as .safetensors")] = None,
-    strength: Annotated[tuple[float, ...], arg(help="of the direction, one picture each: 1 is the way from without to with")] = (1.0,),
-    arithmetic: Annotated[str | None, arg(metavar="SUM", help="of IN, by file name: 'a.png - b.png + 0.5*c.png'")] = None,
-    statistics_from: Annotated[Path | None, arg(metavar="IMAGE", help="give the pictures the statistics of its latents")] = None,
-    statistics: Annotated[Literal["channel", "full"], arg(help="mean and spread of every channel, or the whole covariance")] = "channel",
+    strength: Annotated[
+        tuple[float, ...], arg(help="of the direction, one picture each: 1 is the way from without to with")
+    ] = (1.0,),
+    arithmetic: Annotated[
+        str | None, arg(metavar="SUM", help="of IN, by file name: 'a.png - b.png + 0.5*c.png'")
+    ] = None,
+    statistics_from: Annotated[
+        Path | None, arg(metavar="IMAGE", help="give the pictures the statistics of its latents")
+    ] = None,
+    statistics: Annotated[
+        Literal["channel", "full"], arg(help="mean and spread of every channel, or the whole covariance")
+    ] = "channel",
     contrast: Annotated[float, arg(help="factor")] = 1.0,
     brightness: Annotated[float, arg(help="added gray levels")] = 0.0,
     saturation: Annotated[float, arg(help="factor")] = 1.0,
-    channel: Annotated[tuple[str, ...], arg(metavar="C:GAIN:SHIFT", help="of latent channels, about their mean, in their deviations")] = (),
-    mask: Annotated[Path | None, arg(metavar="MASK", help="an image, white where it is edited, or a folder of them, by name")] = None,
+    channel: Annotated[
+        tuple[str, ...], arg(metavar="C:GAIN:SHIFT", help="of latent channels, about their mean, in their deviations")
+    ] = (),
+    mask: Annotated[
+        Path | None, arg(metavar="MASK", help="an image, white where it is edited, or a folder of them, by name")
+    ] = None,
     detail: Annotated[bool, arg(help="add the change to the original, instead of showing the decoded picture")] = True,
     memory: Memory = None,
     told: Told = (),
@@ -55,7 +82,9 @@ def edit(
 
     adjustment = Adjustment(contrast, brightness, saturation)
     if not (direction or arithmetic or statistics_from or adjustment or channel):
-        raise ConfigError("nothing is to be changed; give --direction, --arithmetic, --statistics-from, --contrast or another change")
+        raise ConfigError(
+            "nothing is to be changed; give --direction, --arithmetic, --statistics-from, --contrast or another change"
+        )
     if len(strength) > 1 and not direction:
         raise ConfigError("several --strength are of a --direction; give one")
     if save_direction and not direction:
@@ -91,13 +120,25 @@ def edit(
                 "source": str(path), "inside": each.inside, "outside": each.outside, "reconstruction_psnr": each.reconstruction,
                 "strength": strength[number] if moves else None,
             }  # fmt: skip
-            plain = adjusted_pixels(image, adjustment) if adjustment and one is None and not (moves or statistic or fixed) else None
-            rows[str(place)] |= {} if plain is None else {"psnr_to_pixels": psnr(plain, each.image), "psnr_unedited": psnr(plain, image)}
+            plain = (
+                adjusted_pixels(image, adjustment)
+                if adjustment and one is None and not (moves or statistic or fixed)
+                else None
+            )
+            rows[str(place)] |= (
+                {}
+                if plain is None
+                else {"psnr_to_pixels": psnr(plain, each.image), "psnr_unedited": psnr(plain, image)}
+            )
             console().print(f"{place}  changed by {each.inside:.2f} gray levels")
         strip = [image, *(each.image for each in found), difference(found[-1].image, image, 1)]
         write_picture(strip_place(out, target), grid([strip]), overwrite)
     facts = None if moves is None else {"source": direction, "kind": moves.kind, "separation": moves.separation}
-    return recorded(record, {"model": model, "direction": facts, "adjustment": dataclasses.asdict(adjustment), "pictures": rows}, overwrite)
+    return recorded(
+        record,
+        {"model": model, "direction": facts, "adjustment": dataclasses.asdict(adjustment), "pictures": rows},
+        overwrite,
+    )
 
 
 def _pair(text: str, save: Path | None, overwrite: bool) -> tuple[str, str] | None:
@@ -128,7 +169,9 @@ def split_sources(text: str) -> tuple[str, str]:
         raise ConfigError(f"--direction {text!r} must be WITH:WITHOUT, two sources of pictures, or a .safetensors file")
     if len(found) > 1:
         readings = " or ".join(f"{a} and {b}" for a, b in found)
-        raise ConfigError(f"--direction {text!r} may mean {readings}; write one of them as an absolute path, or rename it")
+        raise ConfigError(
+            f"--direction {text!r} may mean {readings}; write one of them as an absolute path, or rename it"
+        )
     if not found:
         odd = next((side for side in pairs[0] if not is_source(side)), "")
         why = f"{odd!r} does not exist" if len(pairs) == 1 else "at none of its colons are there two sources that exist"
@@ -147,8 +190,12 @@ def _direction(
         return load_direction(Path(text), autoencoder)
     having, lacking = pair
     codes = squares(autoencoder, having, size), squares(autoencoder, lacking, size)
-    found = fit_direction(codes[0].mean, codes[1].mean, kind, (pixel_digests(codes[0].pixels), pixel_digests(codes[1].pixels)))
-    console().print(f"direction of {having} against {lacking}: tells held-out pictures apart with an AUROC of {found.separation:.3f}")
+    found = fit_direction(
+        codes[0].mean, codes[1].mean, kind, (pixel_digests(codes[0].pixels), pixel_digests(codes[1].pixels))
+    )
+    console().print(
+        f"direction of {having} against {lacking}: tells held-out pictures apart with an AUROC of {found.separation:.3f}"
+    )
     if save is not None:
         save_direction(save, found, autoencoder, overwrite=overwrite)
     return found
@@ -198,4 +245,7 @@ def _arithmetic(codec: Codec, text: str, pairs: list[tuple[Path, Path]], out: Pa
     write_picture(target, to_pillow(result), overwrite)
     write_picture(strip_place(out, target), grid([[*images, result]]), overwrite)
     console().print(str(target))
-    return {"arithmetic": [{"weight": weight, "source": str(known[name])} for weight, name in terms], "pictures": {str(target): {}}}
+    return {
+        "arithmetic": [{"weight": weight, "source": str(known[name])} for weight, name in terms],
+        "pictures": {str(target): {}},
+    }

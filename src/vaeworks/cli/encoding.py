@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 SHARD, BATCH, WORKERS = 10_000, 8, 2
 
 Sources = Annotated[
-    Positional[tuple[str, ...]], arg(metavar="IN", help="image files, or a source: folder, tars, hf:OWNER/NAME (docs/data.md)")
+    Positional[tuple[str, ...]],
+    arg(metavar="IN", help="image files, or a source: folder, tars, hf:OWNER/NAME (docs/data.md)"),
 ]
 
 
@@ -39,14 +40,18 @@ def encode(
         Literal["mode", "sample", "moments"], arg(help="which latents; moments: means and log-variances (shards)")
     ] = "mode",
     seed: Annotated[int, arg(help="of --posterior sample")] = 0,
-    size: Annotated[int | None, arg(metavar="PX", help="shards: side of the squares that images become; by default about 256")] = None,
+    size: Annotated[
+        int | None, arg(metavar="PX", help="shards: side of the squares that images become; by default about 256")
+    ] = None,
     flip: Annotated[bool, arg(help="shards: latents of the mirrored images as well")] = False,
     labels: Annotated[
-        str | None, arg(metavar="HOW", help="shards: folders, names, none, or a CSV file; by default folders where there are any")
+        str | None,
+        arg(metavar="HOW", help="shards: folders, names, none, or a CSV file; by default folders where there are any"),
     ] = None,
     dtype: Annotated[Literal["fp32", "bf16", "fp16"], arg(help="shards: of the latents that are kept")] = "fp32",
     precision: Annotated[
-        Literal["fp32", "bf16"] | None, arg(help="of the computation; by default the weights' for files, fp32 for shards")
+        Literal["fp32", "bf16"] | None,
+        arg(help="of the computation; by default the weights' for files, fp32 for shards"),
     ] = None,
     shard_size: Annotated[int, arg(metavar="N", help="shards: images in each")] = SHARD,
     batch: Annotated[int, arg(metavar="N", help="shards: images that go through the network together")] = BATCH,
@@ -90,7 +95,9 @@ def _is_image_file(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not Path(name).is_dir()
 
 
-def _files(through: Codec, inputs: tuple[str, ...], out: Path, posterior: str, seed: int, overwrite: bool) -> dict[str, Any]:
+def _files(
+    through: Codec, inputs: tuple[str, ...], out: Path, posterior: str, seed: int, overwrite: bool
+) -> dict[str, Any]:
     """One safetensors file per image, `latents` c h/f w/f."""
     import torch
 
@@ -100,7 +107,9 @@ def _files(through: Codec, inputs: tuple[str, ...], out: Path, posterior: str, s
     config = through.autoencoder.config
     generator = torch.Generator().manual_seed(seed)
     rows: dict[str, Any] = {}
-    for path, target, picture in readable_images(targets(image_files(inputs), out, ".safetensors", overwrite), config.in_channels):
+    for path, target, picture in readable_images(
+        targets(image_files(inputs), out, ".safetensors", overwrite), config.in_channels
+    ):
         image = to_uint8(picture)
         found = through.encode(to_model_range(image[None]), pad=True)
         latents = (found.mode() if posterior == "mode" else found.sample(generator))[0]
@@ -152,7 +161,9 @@ def _scanned(inputs: tuple[str, ...]) -> ImageSet:
     sets = [scan(data_source(name), progress=_listing_bar, decode=False) for name in inputs]
     if len(sets) == 1:
         return sets[0]
-    return ImageSet(" ".join(inputs), tuple(f for s in sets for f in s.files), tuple(entry for s in sets for entry in s.skipped))
+    return ImageSet(
+        " ".join(inputs), tuple(f for s in sets for f in s.files), tuple(entry for s in sets for entry in s.skipped)
+    )
 
 
 def _listing_bar(items: Iterable[Any], total: int) -> Iterable[Any]:

@@ -22,20 +22,31 @@ def doctor(
     model: Models,
     data: Data,
     out: Out,
-    panels: Annotated[tuple[str, ...] | None, arg(metavar="PANEL", help="only these; by default all (docs/doctor.md)")] = None,
-    quick: Annotated[bool, arg(help="fewer images and probes: an SD-sized VAE within five minutes on two cores")] = False,
+    panels: Annotated[
+        tuple[str, ...] | None, arg(metavar="PANEL", help="only these; by default all (docs/doctor.md)")
+    ] = None,
+    quick: Annotated[
+        bool, arg(help="fewer images and probes: an SD-sized VAE within five minutes on two cores")
+    ] = False,
     images: Annotated[int | None, arg(metavar="N", help="examine so many images at most, evenly spaced")] = None,
-    size: Annotated[int | None, arg(metavar="PX", help="side of the squares that images become; by default about 256")] = None,
+    size: Annotated[
+        int | None, arg(metavar="PX", help="side of the squares that images become; by default about 256")
+    ] = None,
     labels: Annotated[
-        str | None, arg(metavar="HOW", help="folders, names, none, or a CSV file; by default folders where there are any")
+        str | None,
+        arg(metavar="HOW", help="folders, names, none, or a CSV file; by default folders where there are any"),
     ] = None,
     masks: Annotated[Path | None, arg(metavar="DIR", help="a mask of the object for every image, by name")] = None,
     reference: Annotated[
         str | None, arg(metavar="VAE", help="the VAE that the diffusion model was made for, if MODEL is to replace it")
     ] = None,
-    fail_on: Annotated[tuple[str, ...], arg(metavar="RULE", help="exit with 1 if a panel is bad: ill, watch, PANEL or PANEL:watch")] = (),
+    fail_on: Annotated[
+        tuple[str, ...], arg(metavar="RULE", help="exit with 1 if a panel is bad: ill, watch, PANEL or PANEL:watch")
+    ] = (),
     seed: Annotated[int, arg(help="of probes and noise")] = 0,
-    cache: Annotated[bool, arg(help="keep findings, and take those that are kept for the same model, images and options")] = True,
+    cache: Annotated[
+        bool, arg(help="keep findings, and take those that are kept for the same model, images and options")
+    ] = True,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
@@ -49,14 +60,21 @@ def doctor(
 
     if not model:
         raise ConfigError("no MODEL is given: vaeworks doctor MODEL --data SRC --out DIR")
-    wanted = None if panels is None else check_panels(name.strip() for word in panels for name in word.split(",") if name.strip())
+    wanted = (
+        None
+        if panels is None
+        else check_panels(name.strip() for word in panels for name in word.split(",") if name.strip())
+    )
     rules = [rule.strip() for word in fail_on for rule in word.split(",") if rule.strip()]
     check_rules(rules, wanted)
     said = settings_of(told)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; --out is a folder")
     places = [out] if len(model) == 1 else [out / name for name in short_names(model)]
-    existing = next((p / name for p in (out, *places) for name in (REPORT, RECORD, COMPARE, COMPARE_RECORD) if (p / name).exists()), None)
+    existing = next(
+        (p / name for p in (out, *places) for name in (REPORT, RECORD, COMPARE, COMPARE_RECORD) if (p / name).exists()),
+        None,
+    )
     if existing and not overwrite:
         raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
     if images is not None and images < 1:

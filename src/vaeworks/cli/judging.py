@@ -31,29 +31,43 @@ def evaluate(
     models: Models,
     data: Data,
     out: Annotated[Path | None, arg(metavar="DIR", help="for eval.json, gallery.png and report.html")] = None,
-    against: Annotated[tuple[Path, ...], arg(metavar="JSON", help="earlier eval.json to tabulate as well, if measured alike")] = (),
+    against: Annotated[
+        tuple[Path, ...], arg(metavar="JSON", help="earlier eval.json to tabulate as well, if measured alike")
+    ] = (),
     limit: Annotated[int, arg(help="longest side of the central crop that is judged, in pixels")] = 512,
     resize: Annotated[
-        int | None, arg(metavar="PX", help="resize the shorter side before the crop; by default pixels stay as they are")
+        int | None,
+        arg(metavar="PX", help="resize the shorter side before the crop; by default pixels stay as they are"),
     ] = None,
     kernel: Annotated[str, arg(help="of --resize: lanczos, bicubic, bilinear or box, Pillow's")] = "lanczos",
-    multiple: Annotated[int | None, arg(metavar="PX", help="crop to multiples of this; by default the models' common factor")] = None,
-    sample: Annotated[int | None, arg(metavar="SEED", help="judge a sample of the posterior instead of its mode")] = None,
+    multiple: Annotated[
+        int | None, arg(metavar="PX", help="crop to multiples of this; by default the models' common factor")
+    ] = None,
+    sample: Annotated[
+        int | None, arg(metavar="SEED", help="judge a sample of the posterior instead of its mode")
+    ] = None,
     features: Annotated[
         str,
-        arg(help="for distances of sets: statistics (no network), inception (FID), mobilenetv2, a transformers folder, hf:OWNER/NAME, off"),
+        arg(
+            help="for distances of sets: statistics (no network), inception (FID), mobilenetv2, a transformers folder, hf:OWNER/NAME, off"
+        ),
     ] = "statistics",
     features_weights: Annotated[
         Path | None, arg(metavar="PATH", help="the network's weights; by default from the cache, or fetched")
     ] = None,
     lpips: Annotated[
-        str, arg(metavar="HOW", help="auto (where weights are in the cache), fetch, off, or a folder with weights and heads")
+        str,
+        arg(
+            metavar="HOW", help="auto (where weights are in the cache), fetch, off, or a folder with weights and heads"
+        ),
     ] = "auto",
     legibility: Annotated[bool, arg(help="also measure how small rendered text may be, and edges")] = True,
     speed: Annotated[bool, arg(help="also measure throughput and peak memory")] = False,
     speed_size: Annotated[int, arg(metavar="PX", help="side of --speed's images")] = 256,
     speed_batch: Annotated[int, arg(metavar="N", help="images of --speed's batch")] = 1,
-    val_fraction: Annotated[float | None, arg(help="judge only the files that a run with this data.val-fraction held out")] = None,
+    val_fraction: Annotated[
+        float | None, arg(help="judge only the files that a run with this data.val-fraction held out")
+    ] = None,
     include_training: Annotated[bool, arg(help="judge also the files that the runs in MODEL were trained on")] = False,
     told: Told = (),
     overwrite: Overwrite = False,
@@ -80,17 +94,27 @@ def evaluate(
     }  # fmt: skip
     found = []
     for name, vae in zip(_names(models), vaes, strict=True):
-        found.append(_judged(name, vae, files, images, options, legibility, (speed_size, speed_batch) if speed else None))
+        found.append(
+            _judged(name, vae, files, images, options, legibility, (speed_size, speed_batch) if speed else None)
+        )
     try:
         _check_alike([*found, *earlier])
-    except ConfigError:  # known only now, because it depends on which images could be read; what was measured is not lost
+    except (
+        ConfigError
+    ):  # known only now, because it depends on which images could be read; what was measured is not lost
         _shown(out, found, found, vaes, files, options, overwrite)
         raise
     values = _shown(out, found, [*found, *earlier], vaes, files, options, overwrite)
     dead = {e.name: count for e in found if (count := sum(not score.finite for score in e.scores))}
     if dead:
         remedy = "`vaeworks repair` mends what overflows in float16"
-        raise FailOnTriggered(values, [f"{name}: its output is not finite (NaN or infinite) for {n:,} images; {remedy}" for name, n in dead.items()])
+        raise FailOnTriggered(
+            values,
+            [
+                f"{name}: its output is not finite (NaN or infinite) for {n:,} images; {remedy}"
+                for name, n in dead.items()
+            ],
+        )
     return values
 
 
@@ -169,7 +193,10 @@ def _multiple(models: Sequence[str], vaes: Sequence[Autoencoder], asked: int | N
 
 def _names(models: Sequence[str]) -> list[str]:
     """A short name for each: the file's or folder's, with as many parents as make them differ."""
-    parts = [[p for p in Path(m.removeprefix("hf:")).parts if p not in ("/", ".", "run", "model.safetensors")] or [m] for m in models]
+    parts = [
+        [p for p in Path(m.removeprefix("hf:")).parts if p not in ("/", ".", "run", "model.safetensors")] or [m]
+        for m in models
+    ]
     names = list(models)
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(p[-depth:]) for p in parts]
@@ -189,7 +216,11 @@ def _unseen(
     seen = [] if include_training else [trained_on(Path(model)) for model in models]
     files = tuple(file for file in images.files if not any(file.digest in digests for digests in seen))
     if not files:
-        why = f"held out at val-fraction {val_fraction}" if val_fraction is not None else "unseen by this run; --include-training judges it"
+        why = (
+            f"held out at val-fraction {val_fraction}"
+            if val_fraction is not None
+            else "unseen by this run; --include-training judges it"
+        )
         raise DataError(f"no file of {data!r} is {why}")
     if left_out := len(images.files) - len(files):
         console().print(
@@ -208,11 +239,16 @@ def _lpips(how: str) -> tuple[LPIPS | None, str]:
     if how == "off":
         return None, "LPIPS: not measured, because --lpips off was given"
     if how == "auto" and not is_here("alexnet"):
-        return None, "LPIPS: not measured, because AlexNet's weights and LPIPS's heads are not in the cache; --lpips fetch, or a folder"
+        return (
+            None,
+            "LPIPS: not measured, because AlexNet's weights and LPIPS's heads are not in the cache; --lpips fetch, or a folder",
+        )
     if how in ("auto", "fetch"):
         return load_lpips("alexnet", say=_say), ""
     if not Path(how).exists():
-        raise FormatError(f"lpips (={how}) must be auto, fetch, off, or a folder that holds AlexNet's weights and LPIPS's heads")
+        raise FormatError(
+            f"lpips (={how}) must be auto, fetch, off, or a folder that holds AlexNet's weights and LPIPS's heads"
+        )
     return load_lpips("alexnet", path=how), ""
 
 

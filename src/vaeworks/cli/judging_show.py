@@ -29,7 +29,9 @@ def print_evaluation(result: Evaluation) -> None:
     table = Table("", result.title, "95 % interval", DOWN_UP, JPEG, box=None, header_style="bold")
     baselines = [dict(zip(("psnr", "ssim"), result.baseline(name), strict=True)) for name in (DOWN_UP, JPEG)]
     for label, value, interval, form, key in figure_rows(result):
-        table.add_row(label, format(value, form), interval, *(format(b[key], form) if key in b else "" for b in baselines))
+        table.add_row(
+            label, format(value, form), interval, *(format(b[key], form) if key in b else "" for b in baselines)
+        )
     out.print(table)
     _print_rest(result)
 
@@ -41,7 +43,10 @@ def figure_rows(result: Evaluation) -> list[tuple[str, float, str, str, str]]:
         form = FORMS.get(key, "+.2f")
         rows.append((LABELS.get(key, key), interval.value, between(interval, form), form, key))
     if result.sets:
-        for name, interval in ((result.sets.frechet_name, result.sets.frechet), (result.sets.kernel_name, result.sets.kernel)):
+        for name, interval in (
+            (result.sets.frechet_name, result.sets.frechet),
+            (result.sets.kernel_name, result.sets.kernel),
+        ):
             rows.append((name, interval.value, between(interval, ".4g"), ".4g", name))
         rows.insert(-1, (f"{result.sets.frechet_name}, every second image", result.sets.frechet_half, "", ".4g", ""))
     return rows
@@ -86,12 +91,19 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     """Paired differences against the first model."""
     from rich.table import Table
 
-    table = Table("paired over images", "figure", "difference", "95 % interval", "better on", "", box=None, header_style="bold")
+    table = Table(
+        "paired over images", "figure", "difference", "95 % interval", "better on", "", box=None, header_style="bold"
+    )
     for c in comparisons:
         form = "+" + FORMS[c.figure]
         found = between(c.difference, form)
         table.add_row(
-            f"{c.model} - {c.against}", LABELS[c.figure], format(c.difference.value, form), found, f"{100 * c.wins:.0f} %", c.verdict
+            f"{c.model} - {c.against}",
+            LABELS[c.figure],
+            format(c.difference.value, form),
+            found,
+            f"{100 * c.wins:.0f} %",
+            c.verdict,
         )
     console().print(table)
 
@@ -99,9 +111,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
 def _stated(result: Evaluation) -> str:
     protocol = result.protocol
     resized = "" if protocol.resize == "none" else f"; {protocol.resize}"
-    return (
-        f"{len(result.scores):,} images; {protocol.crop}{resized}; posterior {protocol.posterior}; 8-bit; protocol {protocol.digest[:12]}"
-    )
+    return f"{len(result.scores):,} images; {protocol.crop}{resized}; posterior {protocol.posterior}; 8-bit; protocol {protocol.digest[:12]}"
 
 
 def _legible(result: Evaluation) -> str:
@@ -119,7 +129,10 @@ def _print_rest(result: Evaluation) -> None:
         for r in result.legibility.readings:
             rate = r.error_rate
             table.add_row(
-                f"{r.size} px", f"{100 * rate.value:.1f} %", f"{100 * rate.low:.1f} to {100 * rate.high:.1f} %", f"{r.characters:,}"
+                f"{r.size} px",
+                f"{100 * rate.value:.1f} %",
+                f"{100 * rate.low:.1f} to {100 * rate.high:.1f} %",
+                f"{r.characters:,}",
             )
         out.print(table)
         out.print(f"90 % of the characters are read: {_legible(result)} on")
@@ -140,7 +153,10 @@ def _print_speed(speed: Speed | None, before: str = "") -> None:
     if speed is None:
         return
     parts = []
-    for what, rate, memory in (("encode", speed.encode, speed.encode_memory), ("decode", speed.decode, speed.decode_memory)):
+    for what, rate, memory in (
+        ("encode", speed.encode, speed.encode_memory),
+        ("decode", speed.decode, speed.decode_memory),
+    ):
         parts.append(f"{what} {rate:.3g} images/s" + ("" if memory is None else f", {memory / 2**20:.0f} MiB"))
     console().print(
         f"{before}{'; '.join(parts)}; {speed.size} px, batch {speed.batch}, {speed.dtype}, {speed.device}, {speed.threads} threads; "

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from ..models import Autoencoder
     from ..runtime import Codec
 
-Labels = Annotated[str | None, arg(metavar="HOW", help="folders, names, or a CSV file; by default folders where there are any")]
+Labels = Annotated[
+    str | None, arg(metavar="HOW", help="folders, names, or a CSV file; by default folders where there are any")
+]
 Seed = Annotated[int, arg(help="of everything random")]
 
 RECORD = "features.json"
@@ -51,13 +53,23 @@ def features(
     labels: Labels = None,
     counts: Annotated[tuple[int, ...], arg(metavar="N", help="labels of each class")] = (1, 5, 10, 50),
     choices: Annotated[int, arg(help="times that labels are chosen anew; the intervals are over these")] = 10,
-    size: Annotated[int | None, arg(metavar="PX", help="side of the middle squares that images become; by default about their own")] = None,
-    pool: Annotated[Literal["none", "mean", "mean-std", "pyramid"], arg(help="latents as they are, or summed up over places")] = "none",
+    size: Annotated[
+        int | None, arg(metavar="PX", help="side of the middle squares that images become; by default about their own")
+    ] = None,
+    pool: Annotated[
+        Literal["none", "mean", "mean-std", "pyramid"], arg(help="latents as they are, or summed up over places")
+    ] = "none",
     features: Annotated[
-        str | None, arg(metavar="NET", help="also the features of a network that saw labels: mobilenetv2, inception, MODULE:FUNCTION, ...")
+        str | None,
+        arg(
+            metavar="NET",
+            help="also the features of a network that saw labels: mobilenetv2, inception, MODULE:FUNCTION, ...",
+        ),
     ] = None,
     features_weights: Annotated[Path | None, arg(metavar="PATH", help="that network's weights")] = None,
-    write: Annotated[Literal["safetensors", "npy"] | None, arg(help="also write the latents' features, with names and labels")] = None,
+    write: Annotated[
+        Literal["safetensors", "npy"] | None, arg(help="also write the latents' features, with names and labels")
+    ] = None,
     seed: Seed = 0,
     told: Told = (),
     overwrite: Overwrite = False,
@@ -113,18 +125,29 @@ def augment(
     per_image: Annotated[int, arg(help="variants of each image")] = 4,
     how: Annotated[
         Literal["noise", "interpolate", "mixup"],
-        arg(help="a sample of the posterior; towards an image of its class; towards one of another class, with a soft label"),
+        arg(
+            help="a sample of the posterior; towards an image of its class; towards one of another class, with a soft label"
+        ),
     ] = "noise",
     labels: Labels = None,
-    temperature: Annotated[float, arg(help="of samples: times the std of the posterior, or of --noise; 1 is the posterior itself")] = 1.0,
+    temperature: Annotated[
+        float, arg(help="of samples: times the std of the posterior, or of --noise; 1 is the posterior itself")
+    ] = 1.0,
     noise: Annotated[
-        float | None, arg(help="noise of so many stds of the latents' channels in place of the posterior's; by default 0.2 for points")
+        float | None,
+        arg(
+            help="noise of so many stds of the latents' channels in place of the posterior's; by default 0.2 for points"
+        ),
     ] = None,
     alpha: Annotated[float, arg(help="of mixup's weights, from Beta(alpha, alpha)")] = 0.4,
-    judge: Annotated[bool, arg(help="write no images: train classifiers with and without, and tell the difference")] = False,
+    judge: Annotated[
+        bool, arg(help="write no images: train classifiers with and without, and tell the difference")
+    ] = False,
     counts: Annotated[tuple[int, ...], arg(metavar="N", help="--judge: labels of each class")] = (5, 20),
     choices: Annotated[int, arg(help="--judge: times that labels are chosen anew")] = 5,
-    size: Annotated[int | None, arg(metavar="PX", help="--judge: side of the middle squares that images become")] = None,
+    size: Annotated[
+        int | None, arg(metavar="PX", help="--judge: side of the middle squares that images become")
+    ] = None,
     flip: Annotated[bool, arg(help="--judge: pixels may be mirrored, which makes other digits")] = False,
     seed: Seed = 0,
     memory: Memory = None,
@@ -143,7 +166,9 @@ def augment(
     if judge:
         if out is not None:
             check_free(out, [JUDGED], overwrite)
-        found = _judged(model, data, labels, counts, choices, size, per_image, temperature, noise, alpha, flip, seed, told)
+        found = _judged(
+            model, data, labels, counts, choices, size, per_image, temperature, noise, alpha, flip, seed, told
+        )
         if out is not None:
             from ..files.atomic import write_text
 
@@ -175,7 +200,9 @@ def augment(
     make_folder(out)
     kept = write_folder(out, variants, render, facts, overwrite, bar("images"))
     went_on = f", {kept} of them were there already" if kept else ""
-    console().print(f"{out}: {len(variants)} images in {len(set(classes))} folders{went_on}; {out / ROWS} says what each is made of")
+    console().print(
+        f"{out}: {len(variants)} images in {len(set(classes))} folders{went_on}; {out / ROWS} says what each is made of"
+    )
     return {"out": str(out), **facts, "record": str(out / RECORD), "kept": kept}
 
 
@@ -196,7 +223,9 @@ def _labelled(data: str, how: str | None) -> tuple[ImageSet, tuple[str, ...]]:
         console().print(f"skipped {path}: {reason}", style="yellow")
     classes = find_labels(images.files, how)
     if classes is None:
-        raise DataError(f"the images of {data!r} have no classes; put them into folders, or give --labels names or a CSV file")
+        raise DataError(
+            f"the images of {data!r} have no classes; put them into folders, or give --labels names or a CSV file"
+        )
     return images, classes
 
 
@@ -217,7 +246,9 @@ def _write_features(out: Path, codes: Codes, pool: Any, kind: str, overwrite: bo
 
     rows = np.ascontiguousarray(pooled(codes.mean.numpy(), pool))
     write_text(
-        out / "features.csv", table([("image", "label"), *zip(codes.names, codes.labels or [""] * len(codes), strict=True)]), overwrite
+        out / "features.csv",
+        table([("image", "label"), *zip(codes.names, codes.labels or [""] * len(codes), strict=True)]),
+        overwrite,
     )
     with atomic(out / f"features.{kind}", overwrite) as temporary:
         if kind == "npy":
@@ -225,7 +256,9 @@ def _write_features(out: Path, codes: Codes, pool: Any, kind: str, overwrite: bo
                 np.save(file, rows)
             return
         facts = {"features": feature_names(codes.mean.shape[1:], pool), "images": codes.names, "labels": codes.labels}
-        write_tensors(temporary, {"features": torch.from_numpy(rows)}, {name: json.dumps(value) for name, value in facts.items()})
+        write_tensors(
+            temporary, {"features": torch.from_numpy(rows)}, {name: json.dumps(value) for name, value in facts.items()}
+        )
 
 
 def _judged(
@@ -245,7 +278,17 @@ def _judged(
     draws = draw_labels(codes.pixels, codes.labels, counts, choices, seed)
     used, level = _noise(autoencoder, codes.mean, bool(codes.std.any()), temperature, noise)
     _say_level(level, noise)
-    arms = judge(autoencoder, codes, draws, used, per_image=per_image, alpha=alpha, flip=flip, seed=seed, track=bar("classifiers"))
+    arms = judge(
+        autoencoder,
+        codes,
+        draws,
+        used,
+        per_image=per_image,
+        alpha=alpha,
+        flip=flip,
+        seed=seed,
+        track=bar("classifiers"),
+    )
     _print_arms(arms, draws)
     return {
         "model": model, "data": data, "size": side, "per_image": per_image, "seed": seed, "images": len(codes), "choices": choices,
@@ -254,7 +297,9 @@ def _judged(
     }  # fmt: skip
 
 
-def _noise(autoencoder: Autoencoder, means: Any, spread: bool, temperature: float, level: float | None) -> tuple[Noise, float | None]:
+def _noise(
+    autoencoder: Autoencoder, means: Any, spread: bool, temperature: float, level: float | None
+) -> tuple[Noise, float | None]:
     """What samples go by, and its level where it is not the posterior's own. spread: whether posteriors have a std."""
     from ..apps.augmentation.plan import Noise
     from ..apps.generation.vary import latent_scale
@@ -265,7 +310,9 @@ def _noise(autoencoder: Autoencoder, means: Any, spread: bool, temperature: floa
     return Noise(std=tuple((temperature * level * latent_scale(autoencoder, list(means))).tolist())), level
 
 
-def _probed(through: Codec, images: ImageSet, temperature: float, noise: float | None, seed: int) -> tuple[Noise, float | None, float]:
+def _probed(
+    through: Codec, images: ImageSet, temperature: float, noise: float | None, seed: int
+) -> tuple[Noise, float | None, float]:
     """The noise and its level, and how many gray levels it makes between variants: of PROBED images, evenly spaced."""
     import torch
 
@@ -277,7 +324,9 @@ def _probed(through: Codec, images: ImageSet, temperature: float, noise: float |
     chosen = images.files[:: max(1, len(images.files) // PROBED)][:PROBED]
     pictures = [to_uint8(open_place(file.path, through.autoencoder.config.in_channels)) for file in chosen]
     codes = [encode_picture(through, picture) for picture in pictures]
-    used, level = _noise(through.autoencoder, [code.mean for code in codes], any(c.std.any() for c in codes), temperature, noise)
+    used, level = _noise(
+        through.autoencoder, [code.mean for code in codes], any(c.std.any() for c in codes), temperature, noise
+    )
     if used.std is not None:
         codes = [disturbed(code, torch.tensor(used.std), 1.0) for code in codes]
     found = [variants(through, code, 3, used.temperature or 1.0, seed)[1] for code in codes]
@@ -286,7 +335,9 @@ def _probed(through: Codec, images: ImageSet, temperature: float, noise: float |
 
 def _say_level(level: float | None, given: float | None) -> None:
     if level is not None and given is None:
-        console().print(f"this model's latents are points: noise of {level} stds of their channels; --noise sets it", style="yellow")
+        console().print(
+            f"this model's latents are points: noise of {level} stds of their channels; --noise sets it", style="yellow"
+        )
 
 
 def _say_spread(spread: float) -> None:
@@ -294,21 +345,29 @@ def _say_spread(spread: float) -> None:
 
     alike = spread < ALIKE
     remedy = ": they are all alike to the eye, and to a classifier; --noise 0.3 varies more" if alike else ""
-    console().print(f"variants of an image differ by {spread:.2f} gray levels{remedy}", style="yellow" if alike else None)
+    console().print(
+        f"variants of an image differ by {spread:.2f} gray levels{remedy}", style="yellow" if alike else None
+    )
 
 
 def _print_rows(rows: Sequence[RepresentationRow], draws: Draws) -> None:
     """A line per classifier and representation."""
     from rich.table import Table
 
-    console().print(f"{len(draws.classes)} classes, {len(draws.test)} test images; always naming the most common one: {draws.chance:.1%}")
+    console().print(
+        f"{len(draws.classes)} classes, {len(draws.test)} test images; always naming the most common one: {draws.chance:.1%}"
+    )
     table = Table("", "", "d", box=None, header_style="dim", pad_edge=False)
     for count in rows[0].accuracy:
         table.add_column(f"{count} a class", justify="right")
     for row in rows:
-        table.add_row(row.classifier, row.representation, str(row.dimensions), *(_shown(i) for i in row.accuracy.values()))
+        table.add_row(
+            row.classifier, row.representation, str(row.dimensions), *(_shown(i) for i in row.accuracy.values())
+        )
     console().print(table)
-    console().print(f"accuracy, mean of {len(draws.labelled)} choices of labels, ± half of Student's 95 % interval", style="dim")
+    console().print(
+        f"accuracy, mean of {len(draws.labelled)} choices of labels, ± half of Student's 95 % interval", style="dim"
+    )
 
 
 def _print_arms(arms: Sequence[TrainingArm], draws: Draws) -> None:
@@ -322,7 +381,9 @@ def _print_arms(arms: Sequence[TrainingArm], draws: Draws) -> None:
         table.add_column("against copies", justify="right")
     for one in arms:
         cells = [
-            (_shown(one.accuracy[n]), _difference(one.gain[n]) if one is not arms[0] else "") if n in one.accuracy else ("", "")
+            (_shown(one.accuracy[n]), _difference(one.gain[n]) if one is not arms[0] else "")
+            if n in one.accuracy
+            else ("", "")
             for n in arms[0].accuracy
         ]
         table.add_row(one.name, *(cell for pair in cells for cell in pair))
@@ -332,7 +393,9 @@ def _print_arms(arms: Sequence[TrainingArm], draws: Draws) -> None:
         style="dim",
     )
     if 1 in arms[0].accuracy:
-        console().print("a single image of a class has no other to interpolate to: with 1 label there is no such arm", style="dim")
+        console().print(
+            "a single image of a class has no other to interpolate to: with 1 label there is no such arm", style="dim"
+        )
 
 
 def _shown(interval: Interval) -> str:

@@ -41,7 +41,15 @@ def recipes() -> list[dict[str, str]]:
     ]
     out = console()
     for group, members in GROUPS.items():
-        table = Table("recipe", "model", "purpose and claim", box=None, header_style="dim", title_style="bold", title_justify="left")
+        table = Table(
+            "recipe",
+            "model",
+            "purpose and claim",
+            box=None,
+            header_style="dim",
+            title_style="bold",
+            title_justify="left",
+        )
         table.title = group
         for row in rows:
             if row["recipe"] in members:
@@ -50,7 +58,9 @@ def recipes() -> list[dict[str, str]]:
                     what.append("\n" + row["claim"], style="dim")
                 table.add_row(row["recipe"], "as the VAE" if group == "fine-tuning" else row["model"], what)
         out.print(table, "")
-    out.print("NAME-tiny: the same on a network that trains in seconds. Every number is an option: vaeworks train NAME --help")
+    out.print(
+        "NAME-tiny: the same on a network that trains in seconds. Every number is an option: vaeworks train NAME --help"
+    )
     return rows
 
 

@@ -211,7 +211,9 @@ def _bound(words: list[str]) -> Callable[[], Any]:
         name, rest = " ".join(words[:2]), words[2:]
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
-        raise ConfigError(f"unknown command {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COMMANDS)}"))
+        raise ConfigError(
+            f"unknown command {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COMMANDS)}")
+        )
 
     @functools.wraps(COMMANDS[name])
     def bind(*args: Any, **kwargs: Any) -> Callable[[], Any]:
@@ -258,9 +260,18 @@ def _default_config(words: list[str]) -> TrainConfig:
     if not words or words[0] in ("-h", "--help"):
         return TrainConfig()
     if words[0].startswith("-"):
-        raise ConfigError(f"the recipe comes first: vaeworks train RECIPE --data SRC --out RUN; known: {', '.join(RECIPES)}")
+        raise ConfigError(
+            f"the recipe comes first: vaeworks train RECIPE --data SRC --out RUN; known: {', '.join(RECIPES)}"
+        )
     default = recipe(words[0])
-    folder = next((w.partition("=")[2] or n for w, n in itertools.zip_longest(words, words[1:]) if w.partition("=")[0] == "--out"), None)
+    folder = next(
+        (
+            w.partition("=")[2] or n
+            for w, n in itertools.zip_longest(words, words[1:])
+            if w.partition("=")[0] == "--out"
+        ),
+        None,
+    )
     if "--resume" in words and folder is not None:
         from ..training.run.folder import read_run
 
@@ -291,9 +302,13 @@ def _print_help() -> None:
     from rich.table import Table
 
     out = Console(highlight=False, markup=False)
-    out.print("vaeworks COMMAND ...  build, train, prove, swap and run the VAE of Stable Diffusion and its successors\n")
+    out.print(
+        "vaeworks COMMAND ...  build, train, prove, swap and run the VAE of Stable Diffusion and its successors\n"
+    )
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, command in COMMANDS.items():
         table.add_row(name, summary(command))
     out.print(table)
-    out.print("\nvaeworks COMMAND --help tells a command's options. Everywhere: --json (one JSON document on stdout), --debug (tracebacks)")
+    out.print(
+        "\nvaeworks COMMAND --help tells a command's options. Everywhere: --json (one JSON document on stdout), --debug (tracebacks)"
+    )

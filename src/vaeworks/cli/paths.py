@@ -73,7 +73,10 @@ def image_files(inputs: tuple[str, ...]) -> list[tuple[Path, Path]]:
 
     _check_given(inputs)
     found = [(path, source) for source in inputs for path in find_images(data_source(source, ("photos",)))]
-    return [(path, path.relative_to(source) if Path(source).is_dir() and source != "photos" else Path(path.name)) for path, source in found]
+    return [
+        (path, path.relative_to(source) if Path(source).is_dir() and source != "photos" else Path(path.name))
+        for path, source in found
+    ]
 
 
 def files_ending(inputs: tuple[str, ...], suffix: str) -> list[tuple[Path, Path]]:
@@ -84,7 +87,9 @@ def files_ending(inputs: tuple[str, ...], suffix: str) -> list[tuple[Path, Path]
         if not source.exists():
             raise DataError(f"{str(source)!r} does not exist")
         found += (
-            [(p, p.relative_to(source)) for p in sorted(source.rglob(f"*{suffix}"))] if source.is_dir() else [(source, Path(source.name))]
+            [(p, p.relative_to(source)) for p in sorted(source.rglob(f"*{suffix}"))]
+            if source.is_dir()
+            else [(source, Path(source.name))]
         )
     if not found:
         raise DataError(f"no {suffix} file in {', '.join(inputs)}")
@@ -104,7 +109,9 @@ def targets(sources: list[tuple[Path, Path]], out: Path, suffix: str, overwrite:
     seen: dict[Path, Path] = {}
     for source, target in pairs:
         if target in seen:
-            raise ConfigError(f"{seen[target]} and {source} would both become {target}; give them in two calls with two --out")
+            raise ConfigError(
+                f"{seen[target]} and {source} would both become {target}; give them in two calls with two --out"
+            )
         seen[target] = source
         check_name(target)
         if target.exists() and not overwrite:
@@ -130,7 +137,9 @@ def check_apart(folders: Iterable[Path], places: Iterable[Path]) -> None:
     whole = set(folders)
     for place in places:
         if inside := next((parent for parent in place.parents if parent in whole), None):
-            raise ConfigError(f"{place} would lie in {inside}, which another input's results fill; give them in two calls with two --out")
+            raise ConfigError(
+                f"{place} would lie in {inside}, which another input's results fill; give them in two calls with two --out"
+            )
 
 
 def check_seed(seed: int) -> None:
@@ -145,7 +154,11 @@ def short_names(models: Iterable[str]) -> list[str]:
     for model in models:
         path = Path(model.removeprefix("hf:"))
         parts = [part for part in path.resolve().parts if part not in ("/", "run", "model.safetensors")] or ["model"]
-        name = Path(parts[-1]).stem if Path(parts[-1]).suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin") else parts[-1]
+        name = (
+            Path(parts[-1]).stem
+            if Path(parts[-1]).suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+            else parts[-1]
+        )
         while name in names:
             name = f"{parts[-2]}-{name}" if len(parts) > 1 and not name.startswith(parts[-2]) else f"{name}-2"
         names.append(name)

@@ -29,15 +29,25 @@ def restore(
     model: Model,
     inputs: Inputs,
     out: Out,
-    mask: Annotated[Path | None, arg(metavar="MASK", help="an image, white where pixels are missing, or a folder of them, by name")] = None,
-    noise: Annotated[str | None, arg(metavar="SIGMA", help="standard deviation of the noise in gray levels, or auto")] = None,
+    mask: Annotated[
+        Path | None, arg(metavar="MASK", help="an image, white where pixels are missing, or a folder of them, by name")
+    ] = None,
+    noise: Annotated[
+        str | None, arg(metavar="SIGMA", help="standard deviation of the noise in gray levels, or auto")
+    ] = None,
     plant: Annotated[
-        str | None, arg(metavar="HOW", help="damage sound pictures, and measure: scratches, block, salt, text, noise:SIGMA, joined by +")
+        str | None,
+        arg(
+            metavar="HOW",
+            help="damage sound pictures, and measure: scratches, block, salt, text, noise:SIGMA, joined by +",
+        ),
     ] = None,
     compare: Annotated[bool, arg(help="baselines beside it; --plant does so always")] = False,
     prior: Annotated[str, arg(metavar="SRC", help="images like those behind the damage (docs/data.md)")] = "photos",
     prior_images: Annotated[int, arg(metavar="N", help="of the prior, at most, evenly spaced")] = 64,
-    prior_size: Annotated[int | None, arg(metavar="PX", help="side of the squares that they become; by default about 256")] = None,
+    prior_size: Annotated[
+        int | None, arg(metavar="PX", help="side of the squares that they become; by default about 256")
+    ] = None,
     keep: Annotated[bool | None, arg(help="known pixels stay exactly; by default where there is no noise")] = None,
     steps: Annotated[int, arg(help="of the search, at most")] = 100,
     seed: Annotated[int, arg(help="of planted damage and of the pixels that decide when to stop")] = 0,
@@ -53,7 +63,9 @@ def restore(
     from ..images import grid, to_pillow
 
     if plant is None and mask is None and noise is None:
-        raise ConfigError("nothing says what is wrong with the pictures; give --mask, --noise SIGMA or auto, or --plant HOW")
+        raise ConfigError(
+            "nothing says what is wrong with the pictures; give --mask, --noise SIGMA or auto, or --plant HOW"
+        )
     if plant is not None:
         parse_plant(plant)
         if mask is not None or noise is not None:
@@ -64,7 +76,10 @@ def restore(
     codec = differentiable(model, told=told)
     pairs, record = places(inputs, out, overwrite, "restore.json", codec)
     masks = mask_files([path for path, _ in pairs], mask)
-    facts = [(path, one, noise, plant, seed, codec.autoencoder.config.in_channels) for (path, _), one in zip(pairs, masks, strict=True)]
+    facts = [
+        (path, one, noise, plant, seed, codec.autoencoder.config.in_channels)
+        for (path, _), one in zip(pairs, masks, strict=True)
+    ]
     for fact in facts if plant is None else ():
         _damaged(*fact)  # what is wrong is said before the work
     known = _prior(codec.autoencoder, prior, prior_images, prior_size)
@@ -83,7 +98,10 @@ def restore(
         }  # fmt: skip
         if truth is not None:
             scores.append({name: score(truth, image, damage.region) for name, image in methods.items()})
-            rows[str(target)] |= {"scores": {k: dataclasses.asdict(v) for k, v in scores[-1].items()}, "best": best(scores[-1])}
+            rows[str(target)] |= {
+                "scores": {k: dataclasses.asdict(v) for k, v in scores[-1].items()},
+                "best": best(scores[-1]),
+            }
         said = f"best: {best(scores[-1])}" if truth is not None else f"{found.evaluations} evaluations"
         console().print(f"{target}  {said}" + (f", noise of {damage.noise:.1f} gray levels" if damage.noise else ""))
     options = {
@@ -141,9 +159,14 @@ def _summary(scores: list[dict[str, RestorationScore]]) -> dict[str, Any] | None
     if not scores:
         return None
     found = summary(scores, OURS)
-    table = Table("method", "PSNR where damaged", "SSIM", "PSNR of all", "SSIM", "", box=None, header_style="dim", pad_edge=False)
+    table = Table(
+        "method", "PSNR where damaged", "SSIM", "PSNR of all", "SSIM", "", box=None, header_style="dim", pad_edge=False
+    )
     for name, row in found["means"].items():
-        figures = [f"{row[key]:.{digits}f}" for key, digits in (("psnr_region", 2), ("ssim_region", 4), ("psnr", 2), ("ssim", 4))]
+        figures = [
+            f"{row[key]:.{digits}f}"
+            for key, digits in (("psnr_region", 2), ("ssim_region", 4), ("psnr", 2), ("ssim", 4))
+        ]
         table.add_row(name, *figures, "best" if name == found["best"] else "")
     console().print(table)
     if gain := found["gain"]:

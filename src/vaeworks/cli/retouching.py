@@ -46,7 +46,9 @@ def places(
     if twice := next((name for name, count in Counter(written).items() if count > 1), None):
         raise ConfigError(f"two results would become {out / twice}; give their pictures in two calls with two --out")
     pairs = targets(sources, out, ".png", overwrite)
-    return [(path, target) for path, target, _ in readable_images(pairs, codec.autoencoder.config.in_channels)], out / record
+    return [
+        (path, target) for path, target, _ in readable_images(pairs, codec.autoencoder.config.in_channels)
+    ], out / record
 
 
 def version_place(place: Path, number: int, versions: int) -> Path:

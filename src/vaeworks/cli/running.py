@@ -88,7 +88,10 @@ def _each(target: Path, latents: Tensor) -> Iterator[tuple[Path, Tensor]]:
 
 
 def generate(
-    pipeline: Annotated[Positional[str], arg(metavar="PIPELINE", help="diffusers folder, hub id, or tiny, tiny-sdxl, -sd3, -flux, -flux2")],
+    pipeline: Annotated[
+        Positional[str],
+        arg(metavar="PIPELINE", help="diffusers folder, hub id, or tiny, tiny-sdxl, -sd3, -flux, -flux2"),
+    ],
     prompt: Annotated[Positional[str], arg(metavar="PROMPT")],
     vae: Annotated[str, arg(metavar="VAE", help="as MODEL elsewhere")],
     out: Annotated[Path, arg(metavar="PNG")],
@@ -122,4 +125,10 @@ def generate(
     picture = paint(pipe, prompt, image=start, strength=strength, size=size, steps=steps, guidance=guidance, seed=seed)
     write_picture(out, picture, overwrite)
     console().print(f"{out}  {picture.width} x {picture.height}, {type(pipe).__name__}")
-    return {"out": str(out), "pipeline": type(pipe).__name__, "width": picture.width, "height": picture.height, "seed": seed}
+    return {
+        "out": str(out),
+        "pipeline": type(pipe).__name__,
+        "width": picture.width,
+        "height": picture.height,
+        "seed": seed,
+    }

@@ -28,7 +28,9 @@ COLUMNS = {
 
 def listen(
     model: Model,
-    inputs: Annotated[Positional[tuple[str, ...]], arg(metavar="IN", help="sounds: files, folders, or made[:COUNT[:SEED]]")],
+    inputs: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="IN", help="sounds: files, folders, or made[:COUNT[:SEED]]")
+    ],
     out: Out,
     iterations: Annotated[int, arg(metavar="N", help="of Griffin-Lim")] = 64,
     seed: Annotated[int, arg(help="of the phase that it starts from")] = 0,
@@ -67,7 +69,11 @@ def listen(
             console().print(f"skipped {errors[-1]}", style="yellow")
             continue
         _write(out / place, heard, overwrite)
-        rows[str(out / place)] = {"source": str(sound), "seconds": heard.original.shape[-1] / MEL.rate, **dataclasses.asdict(heard.figures)}
+        rows[str(out / place)] = {
+            "source": str(sound),
+            "seconds": heard.original.shape[-1] / MEL.rate,
+            **dataclasses.asdict(heard.figures),
+        }
     if not rows:
         raise DataError(errors[0])
     result: dict[str, Any] = {
@@ -76,7 +82,9 @@ def listen(
     }  # fmt: skip
     write_text(out / RECORD, dumps(result) + "\n", overwrite)
     _print(result["classes"])
-    console().print(f"{out} has every sound's files: original, original-griffin-lim (the ceiling), reconstruction, spectrograms")
+    console().print(
+        f"{out} has every sound's files: original, original-griffin-lim (the ceiling), reconstruction, spectrograms"
+    )
     return result
 
 
@@ -94,7 +102,9 @@ def _check_places(found: Sequence[tuple[Sound, Path]]) -> None:
     seen: dict[Path, Sound] = {}
     for sound, place in found:
         if place in seen:
-            raise ConfigError(f"{seen[place]} and {sound} would both become {place}; give them in two calls with two --out")
+            raise ConfigError(
+                f"{seen[place]} and {sound} would both become {place}; give them in two calls with two --out"
+            )
         seen[place] = sound
 
 
@@ -125,8 +135,14 @@ def _means(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for label in sorted(set(labels)) if len(set(labels)) > 1 else ():
         mine = np.array(labels) == label
-        found[label] = {"sounds": int(mine.sum()), **{name: float(value[mine].mean()) for name, value in values.items()}}
-    every = {name: bootstrap(value[np.isfinite(value)]) if np.isfinite(value).any() else None for name, value in values.items()}
+        found[label] = {
+            "sounds": int(mine.sum()),
+            **{name: float(value[mine].mean()) for name, value in values.items()},
+        }
+    every = {
+        name: bootstrap(value[np.isfinite(value)]) if np.isfinite(value).any() else None
+        for name, value in values.items()
+    }
     intervals = {name: None if value is None else dataclasses.asdict(value) for name, value in every.items()}
     means = {name: None if value is None else value.value for name, value in every.items()}
     return found | {"all": {"sounds": len(labels), **means, "intervals": intervals}}

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from ..formats.identify import Identity
     from ..formats.locate import Located
 
-Files = Annotated[Positional[tuple[str, ...]], arg(metavar="FILE", help="VAE files or folders, full checkpoints, hf:OWNER/NAME")]
+Files = Annotated[
+    Positional[tuple[str, ...]], arg(metavar="FILE", help="VAE files or folders, full checkpoints, hf:OWNER/NAME")
+]
 Checkpoint = Annotated[Positional[Path], arg(metavar="CHECKPOINT", help="file of a whole diffusion model")]
 Target = Annotated[Positional[Path], arg(metavar="DST", help="what to write")]
 DTypeName = Literal["keep", "fp32", "bf16", "fp16"]
 ScaleOf = Annotated[
-    Literal["sd1", "sd2", "sdxl", "sd3", "flux1"] | None, arg(help="whose scaling and shift the VAE has, where its file does not say it")
+    Literal["sd1", "sd2", "sdxl", "sd3", "flux1"] | None,
+    arg(help="whose scaling and shift the VAE has, where its file does not say it"),
 ]
 DType = Annotated[DTypeName, arg(help="of the stored weights")]
 
@@ -41,7 +44,9 @@ def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
     for identity in found:
         _print_identity(identity)
     pairs = [(a, b) for i, a in enumerate(found) for b in found[i + 1 :]]
-    relations = [{"a": str(a.path), "b": str(b.path), "relation": relation(a.fingerprint, b.fingerprint)} for a, b in pairs]
+    relations = [
+        {"a": str(a.path), "b": str(b.path), "relation": relation(a.fingerprint, b.fingerprint)} for a, b in pairs
+    ]
     for pair in relations:
         console().print(f"{pair['a']} and {pair['b']}: {pair['relation']}")
     values = [identity.to_dict() for identity in found]
@@ -51,7 +56,9 @@ def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
 def convert(
     src: Model,
     dst: Target,
-    layout: Annotated[Literal["diffusers", "ldm", "native", "taesd"], arg(help="diffusers: a folder; the others: one file")],
+    layout: Annotated[
+        Literal["diffusers", "ldm", "native", "taesd"], arg(help="diffusers: a folder; the others: one file")
+    ],
     dtype: DType = "keep",
     scale_of: ScaleOf = None,
     told: Told = (),
@@ -74,7 +81,8 @@ def convert(
     written = locate(dst)
     notes = [*_left_open(source), *source.notes]
     notes += [
-        f"other programs do not see {what}" + ("" if what.split()[0] in vae.config.guesses else ", which stands in our metadata only")
+        f"other programs do not see {what}"
+        + ("" if what.split()[0] in vae.config.guesses else ", which stands in our metadata only")
         for what in only_in_metadata(vae.config, layout)
     ]
     notes += filter(None, [normalization_elsewhere(vae.config, layout)])
@@ -82,7 +90,10 @@ def convert(
         notes.append(f"left behind: {len(source.ignored)} tensors of its training, such as {source.ignored[0]}")
     hashes = content_hash(source), content_hash(written)
     same = hashes[0] == hashes[1]
-    console().print(f"{dst}  {layout}, {vae.config.name}, content {hashes[1]}" + (", as before" if same else ", rounded from " + hashes[0]))
+    console().print(
+        f"{dst}  {layout}, {vae.config.name}, content {hashes[1]}"
+        + (", as before" if same else ", rounded from " + hashes[0])
+    )
     _print_notes(notes)
     loaders = support(written)
     for application, verdict in loaders.items():
@@ -131,7 +142,9 @@ def install(
     vae: Annotated[Positional[str], arg(metavar="VAE", help="as MODEL elsewhere")],
     into: Annotated[Literal["webui", "comfyui"], arg(help="webui: AUTOMATIC1111 or Forge")],
     folder: Annotated[Positional[Path], arg(metavar="DIR", help="the application's folder")],
-    checkpoint: Annotated[Path | None, arg(name="for", metavar="CHECKPOINT", help="the checkpoint that shall use it by itself")] = None,
+    checkpoint: Annotated[
+        Path | None, arg(name="for", metavar="CHECKPOINT", help="the checkpoint that shall use it by itself")
+    ] = None,
     name: Annotated[str | None, arg(help="name of the file, without ending; default: that of VAE")] = None,
     scale_of: ScaleOf = None,
     told: Told = (),
@@ -141,7 +154,15 @@ def install(
     from ..formats.apps.install import install as put
 
     with quietly():
-        result = put(vae, into, folder, checkpoint=checkpoint, name=name, overwrite=overwrite, **settings_of(told, scale_of=scale_of))
+        result = put(
+            vae,
+            into,
+            folder,
+            checkpoint=checkpoint,
+            name=name,
+            overwrite=overwrite,
+            **settings_of(told, scale_of=scale_of),
+        )
     console().print(result.path)
     console().print(result.how)
     _print_notes(result.notes)
@@ -150,8 +171,12 @@ def install(
 
 def match(
     checkpoint: Checkpoint,
-    vaes: Annotated[Positional[tuple[str, ...]], arg(metavar="VAE", help="candidates; none: only the checkpoint's own is judged")] = (),
-    out: Annotated[Path | None, arg(metavar="PNG", help="a picture of photographs decoded rightly and as they would be")] = None,
+    vaes: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="VAE", help="candidates; none: only the checkpoint's own is judged")
+    ] = (),
+    out: Annotated[
+        Path | None, arg(metavar="PNG", help="a picture of photographs decoded rightly and as they would be")
+    ] = None,
     data: Annotated[str | None, arg(metavar="SRC", help="photographs to look at; default: four bundled ones")] = None,
     told: Told = (),
     overwrite: Overwrite = False,
@@ -183,7 +208,8 @@ def fold(
     scaling_factor: Annotated[float | None, arg(help="that the application hard-codes")] = None,
     shift_factor: Annotated[float, arg(help="that the application hard-codes")] = 0.0,
     like: Annotated[
-        Literal["sd1", "sd2", "sdxl", "sd3", "flux1"] | None, arg(name="for", help="take both numbers of this diffusion model")
+        Literal["sd1", "sd2", "sdxl", "sd3", "flux1"] | None,
+        arg(name="for", help="take both numbers of this diffusion model"),
     ] = None,
     layout: Annotated[Literal["ldm", "native", "diffusers"], arg(help="of DST")] = "ldm",
     scale_of: ScaleOf = None,
@@ -220,7 +246,9 @@ def fold(
     console().print(f"{dst}  {layout}; {was} became scaling_factor {scaling_factor:g}, shift_factor {shift_factor:g}")
     added = folded.kl_config.post_quant_conv and not vae.kl_config.post_quant_conv
     if added:
-        console().print("  quant_conv and post_quant_conv were added, because the decoder pads its first convolution with zeros")
+        console().print(
+            "  quant_conv and post_quant_conv were added, because the decoder pads its first convolution with zeros"
+        )
     return {"out": str(dst), "scaling_factor": scaling_factor, "shift_factor": shift_factor, "added_quant_convs": added}
 
 
@@ -262,7 +290,11 @@ def repair(
 
 def _left_open(source: Located) -> list[str]:
     """What is told of a VAE that is written again: its doubts, and that they stay."""
-    stays = ["what is not known of it is not written down either: who reads DST is told the same"] if source.config.guesses else []
+    stays = (
+        ["what is not known of it is not written down either: who reads DST is told the same"]
+        if source.config.guesses
+        else []
+    )
     return [*source.doubts, *(stays if source.doubts else [])]
 
 

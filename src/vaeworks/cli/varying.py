@@ -48,10 +48,13 @@ LARGEST, SMALLEST = 256, 64
 
 def interpolate(
     model: Model,
-    inputs: Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGE", help="two or more files, or folders of them, in order")],
+    inputs: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="IMAGE", help="two or more files, or folders of them, in order")
+    ],
     out: Out,
     path: Annotated[
-        Literal["linear", "spherical", "posterior"], arg(help="straight; about the origin; weighted by the posteriors' precision")
+        Literal["linear", "spherical", "posterior"],
+        arg(help="straight; about the origin; weighted by the posteriors' precision"),
     ] = "linear",
     steps: Annotated[int, arg(help="from each image to the next")] = 8,
     video: Annotated[Literal["gif", "mp4"], arg(help="mp4 needs ffmpeg")] = "gif",
@@ -99,7 +102,10 @@ def vary(
     count: Annotated[int, arg(help="variants of each image")] = 8,
     temperature: Annotated[float, arg(help="of samples: times the posterior's std; 1 is the posterior itself")] = 1.0,
     noise: Annotated[
-        float | None, arg(help="noise of so many stds of the latents' channels in place of the posterior's; by default 0.2 for points")
+        float | None,
+        arg(
+            help="noise of so many stds of the latents' channels in place of the posterior's; by default 0.2 for points"
+        ),
     ] = None,
     walk: Annotated[bool, arg(help="a walk around each image as a GIF, in place of variants")] = False,
     steps: Annotated[int, arg(help="pictures of a walk")] = 32,
@@ -139,7 +145,9 @@ def vary(
         if level is not None:
             code = disturbed(code, latent_scale(through.autoencoder, [code.mean]), level)
         if level is not None and noise is None and not rows:
-            console().print(f"latents are points, without a posterior to sample: noise of {level} stds of each channel instead (--noise)")
+            console().print(
+                f"latents are points, without a posterior to sample: noise of {level} stds of each channel instead (--noise)"
+            )
         if walk:
             pictures = around(through, code, steps, temperature, seed, bar(target.name))
             write_gif(target, pictures, overwrite=overwrite)
@@ -161,11 +169,17 @@ def sample(
     count: Annotated[int, arg(help="pictures")] = 64,
     source: Annotated[
         Literal["prior", "gaussian", "mixture", "flow"],
-        arg(name="from", help="standard normal; or fitted to the latents of --data: one Gaussian, several, a small flow"),
+        arg(
+            name="from", help="standard normal; or fitted to the latents of --data: one Gaussian, several, a small flow"
+        ),
     ] = "prior",
     data: Annotated[Data | None, arg(help="images: for fitting, and for the figures")] = None,
-    labels: Annotated[str | None, arg(metavar="HOW", help="folders, names, none, or a CSV file; by default folders")] = None,
-    size: Annotated[int | None, arg(metavar="PX", help="side of the pictures; by default about that of the data's")] = None,
+    labels: Annotated[
+        str | None, arg(metavar="HOW", help="folders, names, none, or a CSV file; by default folders")
+    ] = None,
+    size: Annotated[
+        int | None, arg(metavar="PX", help="side of the pictures; by default about that of the data's")
+    ] = None,
     components: Annotated[int, arg(help="of a mixture")] = 10,
     map: Annotated[bool, arg(help="also the plane of latents, where they are two numbers")] = False,
     seed: Seed = 0,
@@ -193,7 +207,11 @@ def sample(
         from ..apps.generation.sampling import sample as draw
 
         side = _side(autoencoder.downsample_factor, size or SMALLEST)
-        shape = (autoencoder.latent_channels, side // autoencoder.downsample_factor, side // autoencoder.downsample_factor)
+        shape = (
+            autoencoder.latent_channels,
+            side // autoencoder.downsample_factor,
+            side // autoencoder.downsample_factor,
+        )
         found = draw(autoencoder, Prior(shape), count, seed, bar("pictures"))
     else:
         from ..apps.generation.latent_map import check_plane, latent_map
@@ -223,7 +241,9 @@ def sample(
             f"latents of these images have a std of {found.latents_std:.3g}, a standard normal prior has 1: this decoder was not trained "
             "on samples like these; try --from gaussian, mixture or flow", style="yellow",
         )  # fmt: skip
-    console().print(f"{out / 'samples.png'}: {len(found.pixels)} pictures of {side} px" + (f"; {out / 'map.png'}" if map else ""))
+    console().print(
+        f"{out / 'samples.png'}: {len(found.pixels)} pictures of {side} px" + (f"; {out / 'map.png'}" if map else "")
+    )
     return result
 
 
@@ -239,7 +259,9 @@ def _alike(paths: Sequence[Path], channels: int) -> tuple[list[Tensor], list[str
     size = pictures[0].size
     for path, picture in zip(paths, pictures, strict=True):
         if picture.size != size:
-            console().print(f"{path}: {picture.width} x {picture.height}, cropped and resized to {size[0]} x {size[1]}", style="dim")
+            console().print(
+                f"{path}: {picture.width} x {picture.height}, cropped and resized to {size[0]} x {size[1]}", style="dim"
+            )
     fitted = [p if p.size == size else ImageOps.fit(p, size, Image.Resampling.LANCZOS) for p in pictures]
     return [to_uint8(picture) for picture in fitted], [str(path) for path in paths]
 
@@ -268,9 +290,28 @@ def _print_path(found: Interpolation, steps: int) -> None:
     """A line per frame, and one per segment."""
     from rich.table import Table
 
-    table = Table("at", "norm", "(independent)", "E(D(z)) - z", "(fade)", "contrast", "(fade)", "ghost", box=None, header_style="dim")
+    table = Table(
+        "at",
+        "norm",
+        "(independent)",
+        "E(D(z)) - z",
+        "(fade)",
+        "contrast",
+        "(fade)",
+        "ghost",
+        box=None,
+        header_style="dim",
+    )
     for frame in found.frames:
-        values = (frame.norm, frame.norm_independent, frame.recon, frame.recon_fade, frame.contrast, frame.contrast_fade, frame.ghost)
+        values = (
+            frame.norm,
+            frame.norm_independent,
+            frame.recon,
+            frame.recon_fade,
+            frame.contrast,
+            frame.contrast_fade,
+            frame.ghost,
+        )
         table.add_row(f"{frame.segment + frame.t:.2f}", *(f"{value:.3f}" for value in values))
     console().print(table)
     for number, (length, largest) in enumerate(zip(found.length, found.largest, strict=True)):

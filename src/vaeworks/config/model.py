@@ -90,7 +90,9 @@ class LatentConfig:
     def told(self, **values: Any) -> Self:
         """The configuration with these values, which are facts."""
         changed = dataclasses.replace(self, **values)
-        return dataclasses.replace(changed, guessed=tuple(g for g in changed.guessed if g.partition("=")[0].split(".")[0] not in values))
+        return dataclasses.replace(
+            changed, guessed=tuple(g for g in changed.guessed if g.partition("=")[0].split(".")[0] not in values)
+        )
 
     @property
     def downsample_factor(self) -> int:
@@ -203,7 +205,9 @@ class AutoencoderConfig(LatentConfig):
         if not self.channel_mult:
             raise ConfigError("channel_mult must have at least one entry")
         if len(self.channel_mult) > MAX_LEVELS:
-            raise ConfigError(f"channel_mult has {len(self.channel_mult)} entries; a model has {MAX_LEVELS} levels at most")
+            raise ConfigError(
+                f"channel_mult has {len(self.channel_mult)} entries; a model has {MAX_LEVELS} levels at most"
+            )
         if self.decoder_channel_mult is not None and len(self.decoder_channel_mult) != len(self.channel_mult):
             raise ConfigError(
                 f"decoder_channel_mult (={abridged(self.decoder_channel_mult)}) must have as many entries as "
@@ -219,16 +223,22 @@ class AutoencoderConfig(LatentConfig):
                         f"norm_groups={math.gcd(*widths)} would fit"
                     )
                 if width % self.num_heads:
-                    raise ConfigError(f"every {part} width (={list(widths)}) must be divisible by num_heads (={self.num_heads})")
+                    raise ConfigError(
+                        f"every {part} width (={list(widths)}) must be divisible by num_heads (={self.num_heads})"
+                    )
         if max(self.bottleneck.prefixes, default=0) > self.latent_channels:
-            raise ConfigError(f"prefixes (={abridged(self.bottleneck.prefixes)}) must be at most latent_channels (={self.latent_channels})")
+            raise ConfigError(
+                f"prefixes (={abridged(self.bottleneck.prefixes)}) must be at most latent_channels (={self.latent_channels})"
+            )
         if len(self.attention_factors) > len(self.channel_mult):
             raise ConfigError(
                 f"attention_factors has {len(self.attention_factors)} entries; a model of {len(self.channel_mult)} levels has fewer"
             )
         possible = {2**level for level in range(len(self.channel_mult))}
         if unknown := set(self.attention_factors) - possible:
-            raise ConfigError(f"attention_factors (={abridged(sorted(unknown))}) must be among this model's levels {sorted(possible)}")
+            raise ConfigError(
+                f"attention_factors (={abridged(sorted(unknown))}) must be among this model's levels {sorted(possible)}"
+            )
         for name in ("norm_eps", "encoder_scale", "decoder_scale"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be positive")
@@ -289,9 +299,13 @@ class TinyConfig(LatentConfig):
         for half in ("encoder", "decoder"):
             widths, blocks = getattr(self, f"{half}_widths"), getattr(self, f"{half}_blocks")
             if not widths or len(widths) != len(blocks):
-                raise ConfigError(f"{half}_blocks (={blocks}) must have one entry for each of {half}_widths (={widths})")
+                raise ConfigError(
+                    f"{half}_blocks (={blocks}) must have one entry for each of {half}_widths (={widths})"
+                )
             if min(widths) < 1 or min(blocks) < 0:
-                raise ConfigError(f"{half}_widths (={widths}) must be at least 1 and {half}_blocks (={blocks}) not negative")
+                raise ConfigError(
+                    f"{half}_widths (={widths}) must be at least 1 and {half}_blocks (={blocks}) not negative"
+                )
         if min(self.stem, default=1) < 1:
             raise ConfigError(f"stem (={self.stem}) must be at least 1")
         if self.stem and self.stem[-1] != self.encoder_widths[0]:

@@ -17,8 +17,12 @@ MODELS: dict[str, AutoencoderConfig] = {
     "sd1": AutoencoderConfig(scaling_factor=0.18215),
     "sd2": AutoencoderConfig(scaling_factor=0.18215),
     "sdxl": AutoencoderConfig(scaling_factor=0.13025),
-    "sd3": AutoencoderConfig(latent_channels=16, quant_conv=False, post_quant_conv=False, scaling_factor=1.5305, shift_factor=0.0609),
-    "flux1": AutoencoderConfig(latent_channels=16, quant_conv=False, post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159),
+    "sd3": AutoencoderConfig(
+        latent_channels=16, quant_conv=False, post_quant_conv=False, scaling_factor=1.5305, shift_factor=0.0609
+    ),
+    "flux1": AutoencoderConfig(
+        latent_channels=16, quant_conv=False, post_quant_conv=False, scaling_factor=0.3611, shift_factor=0.1159
+    ),
     "flux2": AutoencoderConfig(latent_channels=32, normalization="batchnorm", latents_patch=2),
     "sd-x4-upscaler": AutoencoderConfig(channel_mult=(1, 2, 4), scaling_factor=0.08333),
     # the latent diffusion paper's four (arXiv 2112.10752)
@@ -38,6 +42,8 @@ TINY_MODELS: dict[str, TinyConfig] = {
     "taesd3": TinyConfig(latent_channels=16),
     "taef1": TinyConfig(latent_channels=16),
     "taef2": TinyConfig(latent_channels=32, latents_patch=2, mid_pool=True),
-    "taesana": TinyConfig(latent_channels=32, stem=(32, 64), decoder_widths=(64, 64, 64, 64, 128, 256), decoder_blocks=(1, 3, 3, 3, 3, 3)),
+    "taesana": TinyConfig(
+        latent_channels=32, stem=(32, 64), decoder_widths=(64, 64, 64, 64, 128, 256), decoder_blocks=(1, 3, 3, 3, 3, 3)
+    ),
 }
 """Small distilled decoders by name, for `build`. Those for SDXL have the architecture of `taesd`."""

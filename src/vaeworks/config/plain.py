@@ -35,7 +35,9 @@ def dumps(value: Any) -> str:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON values. What is guessed is part of it only where something is."""
-    return dataclasses.asdict(config, dict_factory=lambda items: {name: value for name, value in items if value or name != "guessed"})
+    return dataclasses.asdict(
+        config, dict_factory=lambda items: {name: value for name, value in items if value or name != "guessed"}
+    )
 
 
 MAX_ITEMS = 10_000

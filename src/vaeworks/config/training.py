@@ -54,11 +54,22 @@ class LossConfig:
     """The objective: reconstruction + perceptual_weight * perceptual + beta * KL, each a mean (over pixels, images, latents)."""
 
     reconstruction: Literal[
-        "l1", "mse", "huber", "charbonnier", "ms_ssim", "haar", "laplacian", "focal_frequency", "gaussian", "optimal-gaussian"
+        "l1",
+        "mse",
+        "huber",
+        "charbonnier",
+        "ms_ssim",
+        "haar",
+        "laplacian",
+        "focal_frequency",
+        "gaussian",
+        "optimal-gaussian",
     ] = "l1"
     """distance of pixels in [-1,1] (losses/reconstruction.py). gaussian: negative log-likelihood with one learned variance;
     optimal-gaussian: with the variance that suits each image best (sigma-VAE); with both, beta = latents / pixels is the true ELBO"""
-    perceptual: Literal["none", "lpips-vgg16", "lpips-alexnet", "lpips-squeezenet", "vgg16-conv1to3", "without-weights"] = "none"
+    perceptual: Literal[
+        "none", "lpips-vgg16", "lpips-alexnet", "lpips-squeezenet", "vgg16-conv1to3", "without-weights"
+    ] = "none"
     """distance of what a frozen network sees: LPIPS, whose weights are fetched once; an uncalibrated one on weights of yours;
     without-weights: 1/2 (1 - MS-SSIM) + L1 of Haar wavelets, for machines without a network"""
     perceptual_weight: float = 1.0
@@ -113,7 +124,9 @@ class RegularizerConfig:
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name} (={getattr(self, name)}) is a share of steps and must be at most 1")
         if self.equivariance + self.lowpass > 1:
-            raise ConfigError(f"equivariance (={self.equivariance}) and lowpass (={self.lowpass}) are shares of steps, at most 1 together")
+            raise ConfigError(
+                f"equivariance (={self.equivariance}) and lowpass (={self.lowpass}) are shares of steps, at most 1 together"
+            )
         if len(self.alignment_margins) != 2 or not all(margin >= 0 for margin in self.alignment_margins):
             raise ConfigError(f"alignment_margins (={self.alignment_margins}) must be two numbers of at least 0")
 
@@ -179,7 +192,9 @@ class AdversarialConfig:
     lecam: float = 0.0
     """weight of LeCam's regularization (1e-3); not with the relativistic loss"""
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(kind="adam", lr=1e-4, betas=(0.5, 0.9), warmup_images=0, final_lr=1.0, clip_norm=0.0)
+        default_factory=lambda: OptimizerConfig(
+            kind="adam", lr=1e-4, betas=(0.5, 0.9), warmup_images=0, final_lr=1.0, clip_norm=0.0
+        )
     )
     """of the discriminator"""
     start_images: int | None = None
@@ -201,7 +216,12 @@ class AdversarialConfig:
     def balance(self, images: int) -> BalanceConfig:
         """The supervisor's settings for a run of so many images."""
         return BalanceConfig.for_run(
-            images, start_images=self.start_images, earliest=self.earliest, latest=self.latest, warmup=self.warmup, ramp=self.ramp
+            images,
+            start_images=self.start_images,
+            earliest=self.earliest,
+            latest=self.latest,
+            warmup=self.warmup,
+            ramp=self.ramp,
         )
 
     def __post_init__(self) -> None:
@@ -210,16 +230,22 @@ class AdversarialConfig:
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name} (={getattr(self, name)}) is a share of the run and must be at most 1")
         if self.earliest > self.latest:
-            raise ConfigError(f"adversarial.earliest (={self.earliest}) must not be after adversarial.latest (={self.latest})")
+            raise ConfigError(
+                f"adversarial.earliest (={self.earliest}) must not be after adversarial.latest (={self.latest})"
+            )
         if self.start_images is not None and self.start_images < 0:
             raise ConfigError(f"start_images (={self.start_images}) must not be negative")
         for name, most in (("channels", MOST_WIDTH), ("num_layers", MOST_HALVINGS)):
             if not 1 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1 and at most {most}")
         if self.lecam > 0 and self.loss == "relativistic":
-            raise ConfigError("lecam has no meaning with the relativistic loss, which sees differences of logits only; set it to 0")
+            raise ConfigError(
+                "lecam has no meaning with the relativistic loss, which sees differences of logits only; set it to 0"
+            )
         if self.discriminator == "projected" and self.network is None:
-            raise ConfigError("discriminator 'projected' needs adversarial.network: the frozen network whose features it judges")
+            raise ConfigError(
+                "discriminator 'projected' needs adversarial.network: the frozen network whose features it judges"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,26 +357,40 @@ class TrainConfig:
         """Settings that are right alone and wrong together."""
         regularizers, point = self.regularizers, self.model.bottleneck.kind == "point"
         if regularizers.variance_expansion > 0 and point:
-            raise ConfigError("regularizers.variance-expansion widens a posterior's variance; a bottleneck of kind 'point' has none")
+            raise ConfigError(
+                "regularizers.variance-expansion widens a posterior's variance; a bottleneck of kind 'point' has none"
+            )
         parts = self.micro_batch is not None and self.micro_batch < self.batch
         if parts and regularizers.variance_floor > 0:
             raise ConfigError("regularizers.variance-floor looks at the whole batch at once; leave micro-batch away")
         if parts and regularizers.alignment > 0 and regularizers.alignment_adaptive:
-            raise ConfigError("the adaptive weight of alignment looks at the whole batch at once; leave micro-batch away, or switch it off")
+            raise ConfigError(
+                "the adaptive weight of alignment looks at the whole batch at once; leave micro-batch away, or switch it off"
+            )
         if self.compile and regularizers.equivariance > 0:
-            raise ConfigError("equivariance changes sizes from step to step, for which compile would start anew each time; leave one away")
+            raise ConfigError(
+                "equivariance changes sizes from step to step, for which compile would start anew each time; leave one away"
+            )
         start = self.adversarial.start_images
         if self.adversarial.on and start is not None and start >= self.images:
-            raise ConfigError(f"adversarial.start-images (={start}) must come before the end of the run (images {self.images})")
+            raise ConfigError(
+                f"adversarial.start-images (={start}) must come before the end of the run (images {self.images})"
+            )
         if self.compile and regularizers.alignment > 0 and regularizers.alignment_adaptive:
-            raise ConfigError("a compiled pass cannot be gone through backwards twice; set regularizers.alignment-adaptive to False")
+            raise ConfigError(
+                "a compiled pass cannot be gone through backwards twice; set regularizers.alignment-adaptive to False"
+            )
         if self.finetune.part == "decoder":
             for name in ("spectrum", "variance_expansion", "envelope", "variance_floor", "alignment"):
                 if getattr(regularizers, name) > 0:
-                    raise ConfigError(f"regularizers.{name} shapes latents, which finetune.part 'decoder' leaves as they are; set it to 0")
+                    raise ConfigError(
+                        f"regularizers.{name} shapes latents, which finetune.part 'decoder' leaves as they are; set it to 0"
+                    )
         patch = self.model.downsample_factor * self.model.latents_patch
         if self.data.size % patch:
-            raise ConfigError(f"data.size (={self.data.size}) must be divisible by {patch}: downsample_factor times latents_patch")
+            raise ConfigError(
+                f"data.size (={self.data.size}) must be divisible by {patch}: downsample_factor times latents_patch"
+            )
         if self.finetune.part == "encoder" and self.adversarial.on:
             raise ConfigError("an adversarial term trains the decoder, which is frozen with finetune.part 'encoder'")
         if self.parallel == "fsdp" and self.compile:

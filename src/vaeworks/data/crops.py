@@ -115,5 +115,7 @@ def random_crop(image: Image.Image, size: int, min_scale: float, flip: bool, see
     short = min(image.size)
     side = max(size, round(short * (min_scale + (1 - min_scale) * scale)))
     left, top = (int(np.floor(u * (full - side + 1))) for u, full in zip((x, y), image.size, strict=True))
-    crop = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side), reducing_gap=3.0)
+    crop = image.resize(
+        (size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side), reducing_gap=3.0
+    )
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip and mirror < 0.5 else crop

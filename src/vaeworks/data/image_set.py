@@ -46,7 +46,11 @@ def is_held_out(digest: str, val_fraction: float) -> bool:
 
 
 def scan(
-    source: str | Path, min_side: int = 1, progress: Callable[[Iterable[ImageRef], int], Iterable[ImageRef]] | None = None, *, decode: bool = True
+    source: str | Path,
+    min_side: int = 1,
+    progress: Callable[[Iterable[ImageRef], int], Iterable[ImageRef]] | None = None,
+    *,
+    decode: bool = True,
 ) -> ImageSet:
     """Every image of a source, read whole once, so that no broken one interrupts a training run later.
 
@@ -66,7 +70,9 @@ def scan(
             else:
                 skipped.append((str(place), result))
     if not files:
-        raise DataError(f"none of the {len(skipped)} images in {str(source)!r} can be used; the first: {skipped[0][0]}: {skipped[0][1]}")
+        raise DataError(
+            f"none of the {len(skipped)} images in {str(source)!r} can be used; the first: {skipped[0][0]}: {skipped[0][1]}"
+        )
     return ImageSet(str(source), tuple(files), tuple(skipped))
 
 

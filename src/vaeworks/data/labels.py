@@ -92,5 +92,7 @@ def _mask_of(image: Path, known: Mapping[str, Sequence[Path]]) -> Path | None:
     if len(found) > 1:
         found = [path for path in found if path.parent.name == image.parent.name] or found
     if len(found) > 1:
-        raise DataError(f"{image} has {len(found)} masks, {found[0]} and {found[1]}; put them into folders that are called as the images'")
+        raise DataError(
+            f"{image} has {len(found)} masks, {found[0]} and {found[1]}; put them into folders that are called as the images'"
+        )
     return found[0] if found else None

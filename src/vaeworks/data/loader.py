@@ -33,7 +33,15 @@ Sent = tuple[Tensor | np.ndarray, dict[int, str]]
 
 
 def batches(
-    crops: CropSource, start: int, stop: int, batch: int, workers: int, *, rank: int = 0, world: int = 1, say: Say | None = None
+    crops: CropSource,
+    start: int,
+    stop: int,
+    batch: int,
+    workers: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    say: Say | None = None,
 ) -> Generator[tuple[Tensor, list[int]]]:
     """Crops start..stop of a run in batches: uint8 n c size size, and their counters. A last, smaller batch is left out.
 
@@ -57,7 +65,9 @@ def _alone(load: Load, parts: Iterator[BatchShare]) -> Generator[tuple[BatchShar
         yield part, _pinned(load(part.work))
 
 
-def _by_workers(load: Load, parts: Iterator[BatchShare], workers: int, say: Say) -> Generator[tuple[BatchShare, Loaded]]:
+def _by_workers(
+    load: Load, parts: Iterator[BatchShare], workers: int, say: Say
+) -> Generator[tuple[BatchShare, Loaded]]:
     """Every part with what `load` makes of it, in order; two for each worker are on the way."""
     waiting: deque[BatchShare] = deque()
     ending: list[DataError] = []
@@ -151,7 +161,9 @@ def _start(load: Load, hears_end: Connection) -> None:
     global _load
     _load = load
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the training one decides what it means
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all processes of a terminal; the training one decides what it means
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # training has a handler of its own
     threading.Thread(target=_wait_for_end, args=(hears_end,), daemon=True).start()
 

@@ -41,7 +41,11 @@ def place_named(name: str) -> ImageRef:
         raise DataError(f"{name[:100]!r} is no name of a file")
     if path.is_file():
         return SoundFile(path) if path.suffix.lower() in SOUNDS else path
-    source = DIGITS if path.parts[:1] == (DIGITS,) else next((str(parent) for parent in path.parents if parent.is_file()), None)
+    source = (
+        DIGITS
+        if path.parts[:1] == (DIGITS,)
+        else next((str(parent) for parent in path.parents if parent.is_file()), None)
+    )
     if source is not None and source.lower().endswith(".tar"):
         found: list[ImageRef] = list(tar_members(Path(source))[0])
     elif source is not None and re.fullmatch("[0-9]{1,9}", path.stem):

@@ -91,12 +91,16 @@ def filters(mel: Mel = MEL) -> Tensor:
 def stft(samples: Tensor, mel: Mel = MEL) -> Tensor:
     """The spectrum, complex bins columns, of samples n: column t is centred on sample t * hop, and beyond the ends is silence."""
     window = hann(mel, samples)
-    return torch.stft(samples, mel.window, mel.hop, window=window, center=True, pad_mode="constant", return_complex=True) * _scale(mel)
+    return torch.stft(
+        samples, mel.window, mel.hop, window=window, center=True, pad_mode="constant", return_complex=True
+    ) * _scale(mel)
 
 
 def istft(spectrum: Tensor, length: int, mel: Mel = MEL) -> Tensor:
     """So many samples whose spectrum is nearest in least squares (Griffin & Lim 1984, equation 6)."""
-    return torch.istft(spectrum / _scale(mel), mel.window, mel.hop, window=hann(mel, spectrum.real), center=True, length=length)
+    return torch.istft(
+        spectrum / _scale(mel), mel.window, mel.hop, window=hann(mel, spectrum.real), center=True, length=length
+    )
 
 
 def hann(mel: Mel, like: Tensor) -> Tensor:

@@ -57,7 +57,10 @@ class Bookmark:
     @property
     def is_possible(self) -> bool:
         """Whether these are counts: a file may say anything."""
-        return all(type(n) is int and 0 <= n < 2**48 for n in dataclasses.astuple(self)) and max(self.epoch, self.block) < 2**31
+        return (
+            all(type(n) is int and 0 <= n < 2**48 for n in dataclasses.astuple(self))
+            and max(self.epoch, self.block) < 2**31
+        )
 
 
 @dataclass(frozen=True)
@@ -90,17 +93,23 @@ class Cut:
 
     def crop(self, image: Image.Image, counter: int) -> Tensor:
         """Crop number `counter`: uint8 c size size."""
-        return to_uint8(random_crop(image, self.config.size, self.config.min_scale, self.config.flip, self.seed, counter))
+        return to_uint8(
+            random_crop(image, self.config.size, self.config.min_scale, self.config.flip, self.seed, counter)
+        )
 
 
 class StreamedCrops:
     """Crops of images that come one after the other. For `batches`, as `Crops` is."""
 
-    def __init__(self, stream: ImageStream, config: DataConfig, seed: int, channels: int = 3, bookmarks: Path | None = None):
+    def __init__(
+        self, stream: ImageStream, config: DataConfig, seed: int, channels: int = 3, bookmarks: Path | None = None
+    ):
         """bookmarks: a file that keeps where blocks begin, so that a continued run need not read all again; None: no such file."""
         self.stream = stream
         self.load = Cut(config, seed, channels)
-        self.bookmarks = Bookmarks(bookmarks, [stream.digest, stream.val_fraction, sorted(stream.judged), seed, config.size, BLOCK])
+        self.bookmarks = Bookmarks(
+            bookmarks, [stream.digest, stream.val_fraction, sorted(stream.judged), seed, config.size, BLOCK]
+        )
         self.rows_read = 0
         """rows looked at, over all epochs"""
         self.rows_skipped = 0
@@ -118,7 +127,9 @@ class StreamedCrops:
                 mine = list(itertools.islice(slots, batch))[rank * share : (rank + 1) * share]
                 counters = [block.first + place for block, place in mine]
                 assert counters[0] == first + rank * share
-                yield BatchShare(counters, [(block.first + place, block.images[place][1]) for block, place in mine], mine)
+                yield BatchShare(
+                    counters, [(block.first + place, block.images[place][1]) for block, place in mine], mine
+                )
 
     def finish(self, part: BatchShare, loaded: Loaded, say: Say) -> Tensor:
         """The crops, with those of the next images of the block for those that could not be read.
@@ -160,13 +171,19 @@ class StreamedCrops:
                         self.bookmarks.add(mark, keep)
                         images = []
             # the last block may be small, and without an image to stand in: what is broken in it leaves before it is counted
-            images = [(name, content) for name, content in images if not stopped.is_set() and self._is_whole(name, content, say)]
+            images = [
+                (name, content)
+                for name, content in images
+                if not stopped.is_set() and self._is_whole(name, content, say)
+            ]
             if stopped.is_set():
                 return
             if images:
                 yield self._block(mark, images)
             elif not mark.block:
-                raise DataError(f"no image of {self.stream.source!r} can be trained on: all are held out, too small or unreadable")
+                raise DataError(
+                    f"no image of {self.stream.source!r} can be trained on: all are held out, too small or unreadable"
+                )
             mark = Bookmark(mark.counter + len(images), mark.epoch + 1)
             self.bookmarks.add(mark, keep)
 
@@ -206,7 +223,10 @@ class StreamedCrops:
     def _skip(self, name: str, reason: str, say: Say) -> None:
         self.rows_skipped += 1
         if self.rows_skipped <= SAID:
-            say(f"skipped {name}: {reason}" + ("; what else is skipped is only counted" if self.rows_skipped == SAID else ""))
+            say(
+                f"skipped {name}: {reason}"
+                + ("; what else is skipped is only counted" if self.rows_skipped == SAID else "")
+            )
 
 
 class Bookmarks:
@@ -218,7 +238,9 @@ class Bookmarks:
         self.of = hashlib.sha256(json.dumps(of).encode()).hexdigest()
         self.known = [Bookmark(0)]
         for line in path.read_text(errors="replace").splitlines() if path is not None and path.is_file() else ():
-            with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):  # being written when the run was killed
+            with suppress(
+                ValueError, TypeError, KeyError, AttributeError, RecursionError
+            ):  # being written when the run was killed
                 values = json.loads(line)
                 if values.pop("of") == self.of and (mark := Bookmark(**values)).is_possible:
                     self.known.append(mark)

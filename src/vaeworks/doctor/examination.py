@@ -53,7 +53,8 @@ class Examination:
     def to_dict(self) -> dict[str, Any]:
         """Everything but pictures as JSON values: what report.json holds."""
         findings = {
-            name: {"title": TITLES[name], **to_dict(found), "seconds": self.seconds.get(name, 0.0)} for name, found in self.findings.items()
+            name: {"title": TITLES[name], **to_dict(found), "seconds": self.seconds.get(name, 0.0)}
+            for name, found in self.findings.items()
         }
         return {
             "schema": SCHEMA, "vaeworks": __version__, "model": {"path": self.model, **self.facts}, "protocol": asdict(self.protocol),
@@ -116,7 +117,11 @@ def examine(
                 _keep(folder / name, findings[name], seconds[name])
     worst_first = sorted(findings, key=lambda name: (VERDICTS.index(findings[name].verdict), list(TITLES).index(name)))
     return Examination(
-        model or autoencoder.config.name, _facts(autoencoder, digest, known), protocol, {n: findings[n] for n in worst_first}, seconds
+        model or autoencoder.config.name,
+        _facts(autoencoder, digest, known),
+        protocol,
+        {n: findings[n] for n in worst_first},
+        seconds,
     )
 
 
@@ -215,7 +220,9 @@ def failing(examination: Examination, rules: Iterable[str]) -> list[str]:
         level = level or (name if name in ("ill", "watch") else "ill")
         names = list(examination.findings) if name in ("ill", "watch") else [name]
         if level not in ("ill", "watch") or (name not in TITLES and name not in ("ill", "watch")):
-            raise ConfigError(f"--fail-on {rule!r} is no rule; give ill, watch, a panel ({', '.join(TITLES)}) or PANEL:watch")
+            raise ConfigError(
+                f"--fail-on {rule!r} is no rule; give ill, watch, a panel ({', '.join(TITLES)}) or PANEL:watch"
+            )
         bad = ("ill",) if level == "ill" else ("ill", "watch")
         for panel_name in names:
             finding = examination.findings.get(panel_name)

@@ -90,16 +90,25 @@ def _rows(table: Mapping[str, Sequence[float | str]]) -> dict[str, Any]:
     }
 
 
-def write_comparison(folder: Path, examinations: Sequence[Examination], places: Sequence[str], overwrite: bool = True) -> None:
+def write_comparison(
+    folder: Path, examinations: Sequence[Examination], places: Sequence[str], overwrite: bool = True
+) -> None:
     """Write compare.html and compare.json: every figure of several models, whose reports lie at `places` below the folder.
 
     Errors: ConfigError where they were examined by unlike protocols, naming what differs.
     """
     rows = comparison(examinations)
     names = [place.rstrip("/") for place in places]
-    values = {"schema": SCHEMA, "vaeworks": __version__, "models": {name: e.to_dict() for name, e in zip(names, examinations, strict=True)}}
+    values = {
+        "schema": SCHEMA,
+        "vaeworks": __version__,
+        "models": {name: e.to_dict() for name, e in zip(names, examinations, strict=True)},
+    }
     write_text(folder / COMPARE_RECORD, dumps(values) + "\n", overwrite)
-    models = [{"name": name, "page": f"{name}/{REPORT}", "examination": e} for name, e in zip(names, examinations, strict=True)]
+    models = [
+        {"name": name, "page": f"{name}/{REPORT}", "examination": e}
+        for name, e in zip(names, examinations, strict=True)
+    ]
     write_page(
         folder / COMPARE, "compare.html",
         {"version": __version__, "models": models, "panels": rows, "protocol": examinations[0].protocol, "verdicts": VERDICTS},
@@ -125,7 +134,9 @@ def comparison(examinations: Sequence[Examination]) -> list[dict[str, Any]]:
             first = next(cell for cell in cells if cell)
             figures.append(
                 {
-                    "label": first.label if all(c is None or c.label == first.label for c in cells) else key.replace("_", " "),
+                    "label": first.label
+                    if all(c is None or c.label == first.label for c in cells)
+                    else key.replace("_", " "),
                     "unit": first.unit,
                     "cells": [None if c is None else {"value": c.shown, "interval": c.interval} for c in cells],
                 }

@@ -26,7 +26,9 @@ def to_dict(finding: Finding) -> dict[str, Any]:
         "dispute": finding.dispute,
         "uncertainty": finding.uncertainty,
         "curves": [asdict(curves) for curves in finding.curves],
-        "tables": {name: {column: list(values) for column, values in table.items()} for name, table in finding.tables.items()},
+        "tables": {
+            name: {column: list(values) for column, values in table.items()} for name, table in finding.tables.items()
+        },
         "images": finding.images,
     }
 
@@ -36,7 +38,9 @@ def from_dict(values: Mapping[str, Any], pictures: tuple[Picture, ...] = ()) -> 
     parts = dict(values)
     parts["figures"] = {name: Figure(**figure) for name, figure in parts["figures"].items()}
     parts["curves"] = tuple(
-        Curves(**{**curves, "lines": {name: [tuple(point) for point in line] for name, line in curves["lines"].items()}})
+        Curves(
+            **{**curves, "lines": {name: [tuple(point) for point in line] for name, line in curves["lines"].items()}}
+        )
         for curves in parts["curves"]
     )
     return Finding(pictures=pictures, **parts)
@@ -50,7 +54,9 @@ def write_finding(folder: Path, finding: Finding, seconds: float) -> None:
         picture.image.save(folder / f"{number}.png")
         captions.append([picture.caption, picture.pixelated])
     values = {"finding": to_dict(finding), "pictures": captions, "seconds": seconds}
-    (folder / "finding.json").write_text(json.dumps(values), encoding="utf-8")  # with NaN and Infinity as Python writes and reads them
+    (folder / "finding.json").write_text(
+        json.dumps(values), encoding="utf-8"
+    )  # with NaN and Infinity as Python writes and reads them
 
 
 def read_finding(folder: Path) -> tuple[Finding, float] | None:

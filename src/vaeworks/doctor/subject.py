@@ -157,8 +157,6 @@ def choose(files: Sequence[ImageFile], limit: int | None = None, quick: bool = F
     return chosen
 
 
-
-
 def protocol_of(
     files: Sequence[ImageFile], size: int, quick: bool = False, seed: int = 0, labels: Sequence[str] | None = None,
     masks: Sequence[ImageRef | None] | None = None, reference: Autoencoder | None = None, channels: int = 3,
@@ -167,7 +165,17 @@ def protocol_of(
     digest = ImageSet("", tuple(files)).digest
     marks = "" if labels is None and masks is None else _labels_digest(labels, masks)
     flattened = sum(has_alpha(read_place(file.path)) for file in files)
-    return DoctorProtocol(digest, len(files), size, quick, seed, marks, "" if reference is None else model_digest(reference), channels, flattened)
+    return DoctorProtocol(
+        digest,
+        len(files),
+        size,
+        quick,
+        seed,
+        marks,
+        "" if reference is None else model_digest(reference),
+        channels,
+        flattened,
+    )
 
 
 def encode_subject(
@@ -223,18 +231,27 @@ def check_examinable(autoencoder: Autoencoder, size: int, reference: Autoencoder
     config = autoencoder.config
     factor = autoencoder.downsample_factor * config.latents_patch
     if size < 1 or size % factor:
-        raise ConfigError(f"size (={size}) must be a multiple of {factor} for this model, such as {max(1, round(size / factor)) * factor}")
+        raise ConfigError(
+            f"size (={size}) must be a multiple of {factor} for this model, such as {max(1, round(size / factor)) * factor}"
+        )
     if config.in_channels not in (1, 3):
         raise ConfigError(f"this model's images have {config.in_channels} channels; folders hold images of 1 or 3")
     if config.out_channels != config.in_channels:
         raise ConfigError(
             f"this model takes {config.in_channels} channels and gives {config.out_channels}; only equal ones can be compared"
         )
-    if reference is not None and (reference.config.name, reference.config.in_channels) != (config.name, config.in_channels):
-        raise ConfigError(f"the reference's latents are {reference.config.name}, this VAE's {config.name}; they cannot be exchanged")
+    if reference is not None and (reference.config.name, reference.config.in_channels) != (
+        config.name,
+        config.in_channels,
+    ):
+        raise ConfigError(
+            f"the reference's latents are {reference.config.name}, this VAE's {config.name}; they cannot be exchanged"
+        )
 
 
-def _encoded(model: Autoencoder, files: Sequence[ImageFile], size: int, folder: Path, track: Track) -> tuple[Tensor, Tensor, Tensor | None]:
+def _encoded(
+    model: Autoencoder, files: Sequence[ImageFile], size: int, folder: Path, track: Track
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Pixels, means and log-variances of the images, in files."""
     n, channels, c, side = len(files), model.config.in_channels, model.latent_channels, size // model.downsample_factor
     pixels = _on_disk(folder / "pixels", (n, channels, size, size), np.uint8)

@@ -94,7 +94,9 @@ def export_onnx(
     files = []
     with atomic(folder, overwrite) as temporary:
         check_room(folder, sum(t.numel() * t.itemsize for t in exported.state_dict().values()))
-        for graph, original in zip(graphs(exported, layout, normalized), graphs(reference, layout, normalized), strict=True):
+        for graph, original in zip(
+            graphs(exported, layout, normalized), graphs(reference, layout, normalized), strict=True
+        ):
             path = temporary / graph.file
             write_graph(graph, path, dtype, opset, facts | _meaning(graph, normalized))
             difference = largest_difference(graph, original.module, path, dtype)
@@ -143,7 +145,12 @@ def _description(autoencoder: Autoencoder) -> str:
     Errors: ConfigError for an architecture that diffusers has no words for.
     """
     config = autoencoder.config
-    return json.dumps({"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}, indent=2) + "\n"
+    return (
+        json.dumps(
+            {"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}, indent=2
+        )
+        + "\n"
+    )
 
 
 def _check_settings(layout: str, dtype: torch.dtype, normalized: bool, opset: int) -> None:
@@ -177,10 +184,14 @@ def _check_folder(folder: Path, layout: OnnxLayout, overwrite: bool) -> None:
     if not overwrite or not folder.is_dir():
         return
     ours = (
-        {"vae_encoder", "vae_decoder"} if layout == "optimum" else {f"{h}.onnx{e}" for h in ("encoder", "decoder") for e in ("", ".data")}
+        {"vae_encoder", "vae_decoder"}
+        if layout == "optimum"
+        else {f"{h}.onnx{e}" for h in ("encoder", "decoder") for e in ("", ".data")}
     )
     if others := sorted(p.name for p in folder.iterdir() if p.name not in ours):
-        raise ConfigError(f"{folder} holds other things than this export would replace ({others[0]}); choose another folder")
+        raise ConfigError(
+            f"{folder} holds other things than this export would replace ({others[0]}); choose another folder"
+        )
 
 
 def _check_float16(autoencoder: Autoencoder) -> None:
@@ -209,7 +220,11 @@ def _facts(autoencoder: Autoencoder, normalized: bool, dtype: torch.dtype) -> di
 
 def _meaning(graph: OnnxGraph, normalized: bool) -> dict[str, str]:
     """Inputs and outputs in words."""
-    seen = "as a diffusion model sees them, normalized" if normalized else "as the encoder gives and the decoder takes them, unnormalized"
+    seen = (
+        "as a diffusion model sees them, normalized"
+        if normalized
+        else "as the encoder gives and the decoder takes them, unnormalized"
+    )
     if graph.half == "decoder":
         return {
             "inputs": f"{graph.input}: latents n {graph.channels} h w, {seen}",

@@ -31,7 +31,11 @@ def largest_difference(graph: OnnxGraph, reference: nn.Module, path: Path, dtype
     worst = 0.0
     for n, h, w in SIZES:
         shape = (n, graph.channels, h * graph.multiple, w * graph.multiple)
-        noise = torch.rand(shape, generator=generator) * 2 - 1 if graph.half == "encoder" else torch.randn(shape, generator=generator)
+        noise = (
+            torch.rand(shape, generator=generator) * 2 - 1
+            if graph.half == "encoder"
+            else torch.randn(shape, generator=generator)
+        )
         given = noise.to(dtype)
         with torch.inference_mode():
             expected = reference(given.float())
@@ -61,7 +65,9 @@ def quiet_session(path: Path, threads: int | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads else busily wait while PyTorch's compute
+    options.add_session_config_entry(
+        "session.force_spinning_stop", "1"
+    )  # its threads else busily wait while PyTorch's compute
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -124,8 +124,12 @@ def _traced(graph: OnnxGraph, dtype: torch.dtype, opset: int) -> ONNXProgram:
                 dynamic_shapes=({0: Dim(graph.axes[0]), 2: height, 3: width},),
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
-        reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-        raise ConfigError(f"the {graph.half} has no form in ONNX's opset {opset}: {reason}; try another --opset") from error
+        reason = next(
+            (line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__
+        )
+        raise ConfigError(
+            f"the {graph.half} has no form in ONNX's opset {opset}: {reason}; try another --opset"
+        ) from error
     assert program is not None
     return program
 
@@ -133,7 +137,9 @@ def _traced(graph: OnnxGraph, dtype: torch.dtype, opset: int) -> ONNXProgram:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter without what it says to its own developers."""
-    log = logging.getLogger("torch.onnx._internal.exporter._registration")  # that torchvision, which nothing here needs, is absent
+    log = logging.getLogger(
+        "torch.onnx._internal.exporter._registration"
+    )  # that torchvision, which nothing here needs, is absent
     level = log.level
     log.setLevel(logging.ERROR)
     try:

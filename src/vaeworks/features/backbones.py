@@ -54,7 +54,9 @@ class Backbone(nn.Module):
         found = self.network(images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1))
         maps = [found] if isinstance(found, Tensor) else list(found) if isinstance(found, (list, tuple)) else []
         if not maps or any(not isinstance(m, Tensor) or m.ndim != 4 or len(m) != len(images) for m in maps):
-            raise ConfigError(f"{self.name} must return feature maps n d h w, a tensor or a list of them, not {_described(found)}")
+            raise ConfigError(
+                f"{self.name} must return feature maps n d h w, a tensor or a list of them, not {_described(found)}"
+            )
         return maps
 
     @torch.no_grad()
@@ -72,7 +74,10 @@ class Backbone(nn.Module):
 
 
 def load_backbone(
-    network: str | Callable[[Tensor], Any] | None, path: str | Path | None, downsample_factor: int, say: Callable[[str], None] | None = None
+    network: str | Callable[[Tensor], Any] | None,
+    path: str | Path | None,
+    downsample_factor: int,
+    say: Callable[[str], None] | None = None,
 ) -> Backbone:
     """A frozen network: a name of features/nets.py with weights at `path`, a transformers folder, hf:OWNER/NAME, MODULE:FUNCTION, or
     anything that can be called.
@@ -89,14 +94,18 @@ def load_backbone(
     if network in FEATURE_NETS:
         return Backbone(load_feature_net(network, path, say=say), network)
     if isinstance(network, Recorded):
-        raise ConfigError(f"{network!r} was named by a file alone; a network that is not this package's own must be named by its user")
+        raise ConfigError(
+            f"{network!r} was named by a file alone; a network that is not this package's own must be named by its user"
+        )
     if network.startswith(HUB) or (Path(network).expanduser() / "config.json").is_file():
         return Backbone(_transformer(network, downsample_factor), network)
     module, _, function = network.partition(":")
     if function and all(part.isidentifier() for part in [*module.split("."), function]):
         return Backbone(_own(module, function), network)
     known = ", ".join(FEATURE_NETS)
-    raise ConfigError(f"{network!r} names no network: take one of {known}, a transformers folder, hf:OWNER/NAME or MODULE:FUNCTION")
+    raise ConfigError(
+        f"{network!r} names no network: take one of {known}, a transformers folder, hf:OWNER/NAME or MODULE:FUNCTION"
+    )
 
 
 def _own(module: str, function: str) -> Callable[[Tensor], Any]:
@@ -108,7 +117,9 @@ def _own(module: str, function: str) -> Callable[[Tensor], Any]:
     except Exception as error:  # it is anybody's code
         raise ConfigError(f"{module}:{function} cannot be had: {_line(error)}") from error
     if not callable(made):
-        raise ConfigError(f"{module}:{function} must return something that can be called with images, not {_described(made)}")
+        raise ConfigError(
+            f"{module}:{function} must return something that can be called with images, not {_described(made)}"
+        )
     return made
 
 
@@ -132,10 +143,14 @@ def _transformer(name: str, downsample_factor: int) -> nn.Module:
     except Exception as error:  # OSError, ValueError, and whatever is raised by files that are torn
         raise FormatError(f"{name} cannot be loaded: {_line(error)}") from error
     if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
-        raise FormatError(f"{name} lacks {len(missing)} of its network's tensors, the first {missing[0]!r}; take a whole copy")
+        raise FormatError(
+            f"{name} lacks {len(missing)} of its network's tensors, the first {missing[0]!r}; take a whole copy"
+        )
     model = getattr(model, "vision_model", model)  # of a pair of towers, the one that sees
     if not isinstance(getattr(model.config, "patch_size", None), int):  # convolutional networks have none
-        raise ConfigError(f"{name} is a {type(model).__name__}; only vision transformers with a patch_size are supported")
+        raise ConfigError(
+            f"{name} is a {type(model).__name__}; only vision transformers with a patch_size are supported"
+        )
     return _Tokens(model, downsample_factor, *_colours(source))
 
 
@@ -149,8 +164,14 @@ def _colours(source: str) -> tuple[list[float], list[float]]:
         values = {}
     found = [values.get(key) or default for key, default in (("image_mean", _Tokens.MEAN), ("image_std", _Tokens.STD))]
     for colour in found:
-        if not isinstance(colour, (list, tuple)) or len(colour) != 3 or not all(isinstance(v, (int, float)) for v in colour):
-            raise FormatError(f"{source} has {str(colour)[:60]} as a mean or deviation of red, green and blue; three numbers belong there")
+        if (
+            not isinstance(colour, (list, tuple))
+            or len(colour) != 3
+            or not all(isinstance(v, (int, float)) for v in colour)
+        ):
+            raise FormatError(
+                f"{source} has {str(colour)[:60]} as a mean or deviation of red, green and blue; three numbers belong there"
+            )
     return found[0], found[1]
 
 
@@ -169,7 +190,9 @@ class _Tokens(nn.Module):
         self.patch = int(config.patch_size)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-        asked = inspect.signature(model.forward).parameters  # some need to be told that images have another size than in their pretraining
+        asked = inspect.signature(
+            model.forward
+        ).parameters  # some need to be told that images have another size than in their pretraining
         self.any_size = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in asked else {}
 
     mean: Tensor
@@ -179,7 +202,9 @@ class _Tokens(nn.Module):
         """Images n 3 h w in [-1,1] to LAYERS maps n d h/f w/f; the last one is the model's output, normalized as it leaves it."""
         height, width = (max(1, side // self.f) for side in images.shape[-2:])
         x = ((images.float() + 1) / 2 - self.mean) / self.std
-        x = F.interpolate(x, size=(height * self.patch, width * self.patch), mode="bicubic", antialias=True, align_corners=False)
+        x = F.interpolate(
+            x, size=(height * self.patch, width * self.patch), mode="bicubic", antialias=True, align_corners=False
+        )
         output = self.model(pixel_values=x, output_hidden_states=True, **self.any_size)
         states = [*output.hidden_states[1:-1], output.last_hidden_state]
         taken = sorted({round((i + 1) * len(states) / LAYERS) - 1 for i in range(LAYERS)})

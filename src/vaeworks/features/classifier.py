@@ -64,13 +64,17 @@ class Classifier(nn.Module):
         return features, self.head(features)
 
 
-def trained(pictures: ArenaImages, folder: Path, device: torch.device, progress: Progress | None = None) -> tuple[Classifier, float]:
+def trained(
+    pictures: ArenaImages, folder: Path, device: torch.device, progress: Progress | None = None
+) -> tuple[Classifier, float]:
     """The classifier of these pictures, and its accuracy on the eighth that it has not seen; from the folder, if it is there.
 
     Errors: DataError for pictures without at least two classes.
     """
     if len(pictures.classes) < 2:
-        raise DataError(f"{pictures.source!r} has no classes; a classifier's features need at least two (folders with images)")
+        raise DataError(
+            f"{pictures.source!r} has no classes; a classifier's features need at least two (folders with images)"
+        )
     network = Classifier(int(pictures.pixels.shape[1]), pictures.size, len(pictures.classes))
     path = folder / f"classifier-{VERSION}-{pictures.digest[:16]}.safetensors"
     if not path.exists():
@@ -85,7 +89,14 @@ def trained(pictures: ArenaImages, folder: Path, device: torch.device, progress:
 def _train(network: Classifier, pictures: ArenaImages, progress: Progress | None) -> float:
     unseen = torch.from_numpy(some(pictures.count, -(-pictures.count // HELD_OUT)))
     seen = torch.from_numpy(np.setdiff1d(np.arange(pictures.count), unseen))
-    fit(network, lambda rows: pictures.batch(seen[rows].numpy()), pictures.labels[seen], count=IMAGES, batch=BATCH, progress=progress)
+    fit(
+        network,
+        lambda rows: pictures.batch(seen[rows].numpy()),
+        pictures.labels[seen],
+        count=IMAGES,
+        batch=BATCH,
+        progress=progress,
+    )
     found = [classes_seen(network, pictures.batch(part.numpy())) for part in unseen.split(BATCH)]
     return (torch.cat(found) == pictures.labels[unseen]).double().mean().item()
 

@@ -20,7 +20,14 @@ FEATURES = 2048
 class ConvNormReLU(nn.Module):
     """Convolution, batch normalization, ReLU."""
 
-    def __init__(self, inner: int, outer: int, kernel: int | tuple[int, int] = 1, stride: int = 1, padding: int | tuple[int, int] = 0):
+    def __init__(
+        self,
+        inner: int,
+        outer: int,
+        kernel: int | tuple[int, int] = 1,
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+    ):
         super().__init__()
         self.conv = nn.Conv2d(inner, outer, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(outer, eps=1e-3)
@@ -56,7 +63,9 @@ class BlockA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """n c h w to n 224+pooled h w."""
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat([self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double, self.branch_pool(_average(x))], 1)
+        return torch.cat(
+            [self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)), double, self.branch_pool(_average(x))], 1
+        )
 
 
 class BlockB(nn.Module):
@@ -81,7 +90,11 @@ class BlockC(nn.Module):
         super().__init__()
         self.branch1x1 = ConvNormReLU(inner, 192)
         self.branch7x7_1, self.branch7x7_2, self.branch7x7_3 = ConvNormReLU(inner, c), _wide(c, c, 7), _tall(c, 192, 7)
-        self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3 = ConvNormReLU(inner, c), _tall(c, c, 7), _wide(c, c, 7)
+        self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3 = (
+            ConvNormReLU(inner, c),
+            _tall(c, c, 7),
+            _wide(c, c, 7),
+        )
         self.branch7x7dbl_4, self.branch7x7dbl_5 = _tall(c, c, 7), _wide(c, 192, 7)
         self.branch_pool = ConvNormReLU(inner, 192)
 
@@ -115,7 +128,11 @@ class BlockE(nn.Module):
         super().__init__()
         self.last = last
         self.branch1x1 = ConvNormReLU(inner, 320)
-        self.branch3x3_1, self.branch3x3_2a, self.branch3x3_2b = ConvNormReLU(inner, 384), _wide(384, 384, 3), _tall(384, 384, 3)
+        self.branch3x3_1, self.branch3x3_2a, self.branch3x3_2b = (
+            ConvNormReLU(inner, 384),
+            _wide(384, 384, 3),
+            _tall(384, 384, 3),
+        )
         self.branch3x3dbl_1, self.branch3x3dbl_2 = ConvNormReLU(inner, 448), ConvNormReLU(448, 384, 3, padding=1)
         self.branch3x3dbl_3a, self.branch3x3dbl_3b = _wide(384, 384, 3), _tall(384, 384, 3)
         self.branch_pool = ConvNormReLU(inner, 192)
@@ -124,7 +141,12 @@ class BlockE(nn.Module):
         """n c h w to n 2048 h w."""
         single, double = self.branch3x3_1(x), self.branch3x3dbl_2(self.branch3x3dbl_1(x))
         pooled = F.max_pool2d(x, 3, 1, 1) if self.last else _average(x)
-        sides = [self.branch3x3_2a(single), self.branch3x3_2b(single), self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double)]
+        sides = [
+            self.branch3x3_2a(single),
+            self.branch3x3_2b(single),
+            self.branch3x3dbl_3a(double),
+            self.branch3x3dbl_3b(double),
+        ]
         return torch.cat([self.branch1x1(x), *sides, self.branch_pool(pooled)], 1)
 
 

@@ -18,12 +18,16 @@ class ConvNormReLU6(nn.Sequential):
     """Convolution that leaves sides of ⌈side / stride⌉, batch normalization, ReLU6 where `active`."""
 
     def __init__(self, inner: int, outer: int, kernel: int = 1, stride: int = 1, groups: int = 1, active: bool = True):
-        super().__init__(nn.Conv2d(inner, outer, kernel, stride, groups=groups, bias=False), nn.BatchNorm2d(outer, eps=1e-3))
+        super().__init__(
+            nn.Conv2d(inner, outer, kernel, stride, groups=groups, bias=False), nn.BatchNorm2d(outer, eps=1e-3)
+        )
         self.kernel, self.stride, self.active = kernel, stride, active
 
     def forward(self, x: Tensor) -> Tensor:
         """n c h w."""
-        down, right = (max((-(-side // self.stride) - 1) * self.stride + self.kernel - side, 0) for side in x.shape[-2:])
+        down, right = (
+            max((-(-side // self.stride) - 1) * self.stride + self.kernel - side, 0) for side in x.shape[-2:]
+        )
         x = super().forward(F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2)))
         return F.relu6(x) if self.active else x
 
@@ -35,7 +39,9 @@ class InvertedResidual(nn.Module):
         super().__init__()
         wide = inner * expansion
         widen = [ConvNormReLU6(inner, wide)] if expansion > 1 else []
-        self.conv = nn.Sequential(*widen, ConvNormReLU6(wide, wide, 3, stride, groups=wide), ConvNormReLU6(wide, outer, active=False))
+        self.conv = nn.Sequential(
+            *widen, ConvNormReLU6(wide, wide, 3, stride, groups=wide), ConvNormReLU6(wide, outer, active=False)
+        )
         self.adds = stride == 1 and inner == outer
 
     def forward(self, x: Tensor) -> Tensor:

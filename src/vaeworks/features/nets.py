@@ -42,8 +42,13 @@ class FeatureNet(nn.Module):
         super().__init__()
         self.name, self.taps, self.smallest = name, tuple(taps), smallest
         self.features = nn.Sequential(*layers)
-        for buffer in ("shift", "scale"):  # on the CPU even where the network is built on "meta": weights are assigned, these are not
-            self.register_buffer(buffer, torch.tensor(getattr(scaling, buffer), device="cpu").view(1, 3, 1, 1), persistent=False)
+        for buffer in (
+            "shift",
+            "scale",
+        ):  # on the CPU even where the network is built on "meta": weights are assigned, these are not
+            self.register_buffer(
+                buffer, torch.tensor(getattr(scaling, buffer), device="cpu").view(1, 3, 1, 1), persistent=False
+            )
         self.requires_grad_(False).eval()
 
     shift: Tensor
@@ -56,7 +61,9 @@ class FeatureNet(nn.Module):
         """
         if min(images.shape[-2:]) < self.smallest:
             size = f"{images.shape[-2]}x{images.shape[-1]}"
-            raise ConfigError(f"{self.name} needs images of at least {self.smallest}x{self.smallest} pixels, not {size}; use larger crops")
+            raise ConfigError(
+                f"{self.name} needs images of at least {self.smallest}x{self.smallest} pixels, not {size}; use larger crops"
+            )
         weight = next(self.features.parameters())
         x = ((images.to(torch.promote_types(images.dtype, torch.float32)) - self.shift) / self.scale).to(weight.dtype)
         if x.device.type == "cpu" and torch.is_grad_enabled():  # in training
@@ -86,7 +93,9 @@ class Fire(nn.Module):
 
 def vgg16(scaling: Scaling = IMAGENET) -> FeatureNet:
     """VGG16 up to relu5_3, 14.7 M weights; taps of 64, 128, 256, 512 and 512 channels."""
-    return FeatureNet("VGG16", _vgg((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3), (3, 8, 15, 22, 29), 16, scaling)
+    return FeatureNet(
+        "VGG16", _vgg((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3), (3, 8, 15, 22, 29), 16, scaling
+    )
 
 
 def vgg16_conv1to3(scaling: Scaling = OXFORD) -> FeatureNet:

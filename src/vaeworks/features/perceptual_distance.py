@@ -15,7 +15,9 @@ from .weights import load_feature_distance, load_lpips
 LPIPS_NETWORKS = {"lpips-vgg16": "vgg16", "lpips-alexnet": "alexnet", "lpips-squeezenet": "squeezenet1_1"}
 
 
-def perceptual_distance(config: LossConfig, device: torch.device, say: Callable[[str], None] | None = None) -> Distance | None:
+def perceptual_distance(
+    config: LossConfig, device: torch.device, say: Callable[[str], None] | None = None
+) -> Distance | None:
     """The distance with frozen weights; None where the configuration asks for none. say: told of a download.
 
     Errors: FormatError for weights that are not there and cannot be fetched: nothing else takes their place.

@@ -94,7 +94,9 @@ _HEAD_HASHES = {
 }
 
 HEADS = {
-    (backbone, version): Published(f"lpips/v{version}/{short}.pth", sha256, 0.1, f"{_LPIPS}lpips/weights/v{version}/{short}.pth")
+    (backbone, version): Published(
+        f"lpips/v{version}/{short}.pth", sha256, 0.1, f"{_LPIPS}lpips/weights/v{version}/{short}.pth"
+    )
     for (version, backbone, short), sha256 in _HEAD_HASHES.items()
 }
 """LPIPS's by backbone and version, in the folders that its package has."""
@@ -104,7 +106,9 @@ SLACK = 16
 """MiB that a download may have besides twice its published size."""
 
 
-def load_feature_net(name: str, path: str | Path | None = None, scaling: Scaling | None = None, say: Say | None = None) -> FeatureNet:
+def load_feature_net(
+    name: str, path: str | Path | None = None, scaling: Scaling | None = None, say: Say | None = None
+) -> FeatureNet:
     """A frozen network of features/nets.py with its published weights, or with those at `path`, a file or a folder.
 
     Errors: ConfigError for an unknown name; FormatError for weights that are not there, not fetched or of another network.
@@ -114,13 +118,19 @@ def load_feature_net(name: str, path: str | Path | None = None, scaling: Scaling
     archive = open_archive(find(BACKBONES[name], path, say))
     with torch.device("meta"):  # no random weights are drawn, so that a run's own do not change
         network = FEATURE_NETS[name](scaling) if scaling else FEATURE_NETS[name]()
-    weights = {key: _read(archive, key, tuple(empty.shape), network.name) for key, empty in network.state_dict().items()}
+    weights = {
+        key: _read(archive, key, tuple(empty.shape), network.name) for key, empty in network.state_dict().items()
+    }
     network.load_state_dict(weights, assign=True)
     return network.requires_grad_(False)
 
 
 def load_lpips(
-    name: str = "vgg16", version: str = "0.1", path: str | Path | None = None, heads: str | Path | None = None, say: Say | None = None
+    name: str = "vgg16",
+    version: str = "0.1",
+    path: str | Path | None = None,
+    heads: str | Path | None = None,
+    say: Say | None = None,
 ) -> LPIPS:
     """LPIPS with a backbone of ImageNet at `path` and heads at `heads`; by default each from the cache, fetched on first use.
 
@@ -150,7 +160,9 @@ def load_set_net(name: str, path: str | Path | None = None, say: Say | None = No
     with torch.device("meta"):  # as in load_feature_net
         network = make()
     weights = {
-        key: torch.zeros((), dtype=torch.long) if key.endswith("num_batches_tracked") else _read(archive, key, tuple(empty.shape), name)
+        key: torch.zeros((), dtype=torch.long)
+        if key.endswith("num_batches_tracked")
+        else _read(archive, key, tuple(empty.shape), name)
         for key, empty in network.state_dict().items()
     }
     network.load_state_dict(weights, assign=True)
@@ -159,14 +171,16 @@ def load_set_net(name: str, path: str | Path | None = None, say: Say | None = No
 
 def is_here(name: str, version: str = "0.1") -> bool:
     """Whether LPIPS with this backbone can be had without fetching anything."""
-    return all((cache_folder() / w.file).is_file() or local(w) is not None for w in (BACKBONES[name], HEADS[name, version]))
+    return all(
+        (cache_folder() / w.file).is_file() or local(w) is not None for w in (BACKBONES[name], HEADS[name, version])
+    )
 
 
-def load_feature_distance(name: str = "vgg16_conv1to3", path: str | Path | None = None, say: Say | None = None) -> FeatureDistance:
+def load_feature_distance(
+    name: str = "vgg16_conv1to3", path: str | Path | None = None, say: Say | None = None
+) -> FeatureDistance:
     """The uncalibrated distance in a network's features; arguments and errors as `load_feature_net`."""
     return FeatureDistance(load_feature_net(name, path, say=say))
-
-
 
 
 def find(weights: Published, path: str | Path | None = None, say: Say | None = None) -> Path:
@@ -193,7 +207,9 @@ def local(weights: Published) -> Path | None:
     if path is not None and not (found := _sha256(path)).startswith(weights.sha256):
         if path != cache_folder() / weights.file:
             return None
-        raise FormatError(f"{path} is not the published file any more: {_unequal(found, weights)}; delete it, and it is fetched again")
+        raise FormatError(
+            f"{path} is not the published file any more: {_unequal(found, weights)}; delete it, and it is fetched again"
+        )
     return path
 
 
@@ -210,7 +226,9 @@ def _given(weights: Published, path: Path) -> Path:
         for candidate in (path.joinpath(*parts[i:]) for i in range(len(parts))):
             if candidate.is_file():
                 if not (found := _sha256(candidate)).startswith(weights.sha256):
-                    raise FormatError(f"{candidate} is not the published file: {_unequal(found, weights)}; to use it, pass the file itself")
+                    raise FormatError(
+                        f"{candidate} is not the published file: {_unequal(found, weights)}; to use it, pass the file itself"
+                    )
                 return candidate
         raise FormatError(f"{path} holds no {weights.file}; pass the file itself")
     if not path.is_file():
@@ -224,7 +242,9 @@ def _fetch(weights: Published, to: Path, say: Say | None) -> None:
     if not weights.url:
         raise FormatError(f"{weights.file} is published nowhere that it could be fetched from; {remedy}")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
-        raise FormatError(f"{weights.file} is not in the cache, and HF_HUB_OFFLINE forbids to fetch {weights.url}; {remedy}")
+        raise FormatError(
+            f"{weights.file} is not in the cache, and HF_HUB_OFFLINE forbids to fetch {weights.url}; {remedy}"
+        )
     if say:
         say(f"fetching {weights.file} ({weights.megabytes:g} MB) from {weights.url}")
     with atomic(to, overwrite=True) as temporary:
@@ -276,7 +296,9 @@ def _read(archive: Archive, name: str, shape: tuple[int, ...], network: str) -> 
     entry = archive.entries.get(name)
     if entry is None or entry.shape != shape or not entry.is_float:
         found = "lacks it" if entry is None else f"has {entry.dtype} {list(entry.shape)}"
-        raise FormatError(f"{archive.path} is not {network}: '{name}' should be {list(shape)}, it {found}; pass the right file")
+        raise FormatError(
+            f"{archive.path} is not {network}: '{name}' should be {list(shape)}, it {found}; pass the right file"
+        )
     return archive.read(name).to(torch.float32, copy=True)
 
 

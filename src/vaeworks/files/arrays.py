@@ -22,7 +22,9 @@ def read_array(path: Path, mapped: bool = False) -> np.ndarray:
             warnings.simplefilter("ignore")  # of maps that cannot be written to
             found = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except Exception as error:  # a header is a Python literal, and its tokenizer raises what it likes
-        raise FormatError(f"{path} is not a whole array of numbers: {' '.join(str(error).split())[:150]}; delete it") from None
+        raise FormatError(
+            f"{path} is not a whole array of numbers: {' '.join(str(error).split())[:150]}; delete it"
+        ) from None
     if not isinstance(found, np.ndarray):
         raise FormatError(f"{path} is an archive of arrays, where one array belongs; delete it")
     return found

@@ -70,7 +70,9 @@ LONGEST_NAME = 255
 def check_name(path: Path) -> None:
     """Errors: ConfigError for a name that no file can have."""
     if (length := len(os.fsencode(path.name))) > LONGEST_NAME:
-        raise ConfigError(f"the name {cut(path.name, 60)!r} has {length} bytes, and file systems take {LONGEST_NAME}; choose a shorter one")
+        raise ConfigError(
+            f"the name {cut(path.name, 60)!r} has {length} bytes, and file systems take {LONGEST_NAME}; choose a shorter one"
+        )
     if path.name in ("", "..") or "\0" in str(path):
         raise ConfigError(f"{str(path)!r} is not the name of a file; choose another")
 
@@ -162,7 +164,12 @@ def _to_disk(path: Path, whole: bool = True) -> None:
     try:
         os.fsync(file)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EROFS):  # a file system that has nothing to wait for
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+            errno.EBADF,
+            errno.EROFS,
+        ):  # a file system that has nothing to wait for
             raise
     finally:
         os.close(file)
@@ -171,7 +178,9 @@ def _to_disk(path: Path, whole: bool = True) -> None:
 def write_text(path: str | Path, text: str, overwrite: bool = True) -> None:
     """Write a text file, whole or not at all; over what was there, or only where nothing is."""
     with atomic(path, overwrite) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may hold what is no text
+        temporary.write_text(
+            text, encoding="utf-8", errors="backslashreplace"
+        )  # names of files may hold what is no text
 
 
 def write_picture(path: Path, picture: Image.Image, overwrite: bool = True) -> None:
@@ -201,7 +210,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
     save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, path, metadata=dict(metadata or {}))
     _order_metadata(path)
-    path.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read; a web UI may be someone else
+    path.chmod(
+        0o666 & ~_umask()
+    )  # safetensors makes files that only their owner may read; a web UI may be someone else
 
 
 METADATA = "__metadata__"
@@ -239,7 +250,9 @@ def check_room(path: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + ROOM > free:
         wanted = _mib(needed + ROOM)
-        raise VaeworksError(f"{folder} has {_mib(free)} free, and {wanted} are needed; make room, or write to another disk")
+        raise VaeworksError(
+            f"{folder} has {_mib(free)} free, and {wanted} are needed; make room, or write to another disk"
+        )
 
 
 def map_file(path: Path, shape: tuple[int, ...], kind: Any) -> np.memmap:
@@ -254,7 +267,9 @@ def map_file(path: Path, shape: tuple[int, ...], kind: Any) -> np.memmap:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
         size = math.prod(shape) * np.dtype(kind).itemsize
-        raise VaeworksError(f"{home(path)} cannot take {_mib(size)}: {error.strerror or error}; make room there") from None
+        raise VaeworksError(
+            f"{home(path)} cannot take {_mib(size)}: {error.strerror or error}; make room there"
+        ) from None
     return made
 
 
@@ -273,7 +288,9 @@ def check_header(path: Path) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER:
-        raise FormatError(f"{path} claims a header of {length} bytes, more than {MAX_HEADER}; it is torn, or no file of tensors")
+        raise FormatError(
+            f"{path} claims a header of {length} bytes, more than {MAX_HEADER}; it is torn, or no file of tensors"
+        )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -61,9 +61,13 @@ def alone_in(folder: Path, name: str = LOCK) -> Iterator[None]:
             held.callback(remove_empty, make_folder(folder))
             held.enter_context(locked(folder / name))
         except Busy:
-            raise ConfigError(f"another process is at work in {folder}; wait until it has ended, or choose another folder") from None
+            raise ConfigError(
+                f"another process is at work in {folder}; wait until it has ended, or choose another folder"
+            ) from None
         except OSError as error:
-            raise VaeworksError(f"{folder} could not be written: {error.strerror or error}; choose another folder") from None
+            raise VaeworksError(
+                f"{folder} could not be written: {error.strerror or error}; choose another folder"
+            ) from None
         yield
 
 

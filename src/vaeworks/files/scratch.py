@@ -44,7 +44,9 @@ def _claim(hidden: Path, ending: ExitStack) -> Path:
         hidden.mkdir(0o700, exist_ok=True)
         if hidden.is_symlink():
             raise OSError(errno.ELOOP, f"{hidden} is a link; remove it", str(hidden))
-        with suppress(Busy, FileNotFoundError):  # a call that has just ended took the folder for empty, or this name for left behind
+        with suppress(
+            Busy, FileNotFoundError
+        ):  # a call that has just ended took the folder for empty, or this name for left behind
             ending.enter_context(locked(own.with_suffix(_LOCK)))
             return own
 

@@ -68,7 +68,12 @@ class Baked:
 
 
 def extract(
-    checkpoint: str | Path, dst: str | Path, *, overwrite: bool = False, progress: Progress | None = None, **settings: Any
+    checkpoint: str | Path,
+    dst: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> Extracted:
     """Write the VAE of a full checkpoint, of any container, or of a diffusers pipeline's folder as one bare file.
 
@@ -83,7 +88,9 @@ def extract(
     if dst.exists() and dst.resolve() == located.archive.path.resolve():
         raise ConfigError(f"{dst} is the checkpoint itself, of which only the VAE would be left; choose another name")
     if not _is_part(located):
-        raise ConfigError(f"{checkpoint} is a VAE by itself, of which nothing has to be extracted; `vaeworks convert` changes its layout")
+        raise ConfigError(
+            f"{checkpoint} is a VAE by itself, of which nothing has to be extracted; `vaeworks convert` changes its layout"
+        )
     notes = [*located.remarks]
     if located.ignored:
         notes.append(f"left behind, because they are of its training: {_listed(located)}")
@@ -111,7 +118,9 @@ def vae_metadata(located: Located, constants: Constants | None = None) -> dict[s
     return {} if located.bare and not config.normalization_known else native.config_metadata(config)
 
 
-def vae_items(located: Located, *, prefix: str = "", dtype: torch.dtype | None = None, finite: bool = False) -> list[Item]:
+def vae_items(
+    located: Located, *, prefix: str = "", dtype: torch.dtype | None = None, finite: bool = False
+) -> list[Item]:
     """The VAE's tensors for `write_stream`, under LDM's names (TAESD's for a TAESD) behind `prefix`.
 
     dtype: of the weights; None: as they are. finite: a FormatError, while they are written, for weights that are not.
@@ -135,7 +144,9 @@ def _cast_chunks(located: Located, name: str, dtype: torch.dtype) -> Iterator[me
     cast = tensor.to(dtype)
     if not is_finite(cast):
         if not is_finite(tensor):
-            raise FormatError(f"{located.path}: tensor {name!r} has values that are infinite or no numbers; take another copy of the file")
+            raise FormatError(
+                f"{located.path}: tensor {name!r} has values that are infinite or no numbers; take another copy of the file"
+            )
         raise ConfigError(
             f"weights of {name} reach {tensor.abs().max().item():g}, more than {dtype} holds ({torch.finfo(dtype).max:g}); "
             "use bfloat16 or float32"
@@ -170,7 +181,9 @@ def bake(
         dtype = _old_dtype(seat, notes)
     items = vae_items(located, prefix=seat.prefix, dtype=dtype, finite=True)
     taken, entries = set(seat.taken), seat.archive.entries
-    others = [Item(name, entry, partial(seat.archive.chunks, name)) for name, entry in entries.items() if name not in taken]
+    others = [
+        Item(name, entry, partial(seat.archive.chunks, name)) for name, entry in entries.items() if name not in taken
+    ]
     metadata = _metadata(seat, located, notes)
     with atomic(dst, overwrite) as temporary:
         size = write_stream(temporary, [*others, *items], metadata, progress=progress)
@@ -187,7 +200,9 @@ def _notes(located: Located, seat: VaeSlot) -> list[str]:
     if loaders[WEBUI].loads == loaders[COMFYUI].loads == "no":
         notes.append(f"no application will load it: {loaders[COMFYUI].why}")
     if unseen := only_in_metadata(located.config, "ldm"):
-        notes.append(f"applications have no place for the VAE's {'; '.join(unseen)}: they assume what stands in brackets")
+        notes.append(
+            f"applications have no place for the VAE's {'; '.join(unseen)}: they assume what stands in brackets"
+        )
     if seat.family is not None and not seat.family.whole:
         notes.append(
             f"{seat.path.name} holds no text encoder: applications may take it for a bare diffusion model, and the VAE from another file"
@@ -201,7 +216,9 @@ def _old_dtype(seat: VaeSlot, notes: list[str]) -> torch.dtype | None:
         return None
     dtype = _main_dtype([Item(name, seat.archive.entries[name], tuple) for name in seat.taken])
     if not Entry(dtype, ()).is_float:
-        notes.append(f"the VAE that it replaces was stored as {dtype}, from which applications load none; this one keeps its own dtype")
+        notes.append(
+            f"the VAE that it replaces was stored as {dtype}, from which applications load none; this one keeps its own dtype"
+        )
         return None
     return TORCH_DTYPES[dtype]
 

@@ -43,7 +43,12 @@ def load_with_diffusers(folder: Path) -> DiffusersVAE:
     if kind not in LOADABLE:
         raise FormatError(f"{folder} holds {kind!r:.60}, which is none of {', '.join(LOADABLE)}")
     check_folder(folder)
-    return getattr(_library(), kind).from_pretrained(folder, local_files_only=True, use_safetensors=True).requires_grad_(False).eval()
+    return (
+        getattr(_library(), kind)
+        .from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        .requires_grad_(False)
+        .eval()
+    )
 
 
 def _library() -> ModuleType:
@@ -89,7 +94,9 @@ def _set_on_modules(target: nn.Module, config: AutoencoderConfig) -> None:
         if isinstance(module, nn.Conv2d) and module.padding != (0, 0):
             module.padding_mode = config.padding_mode
         if isinstance(module, nn.GroupNorm):
-            module.eps = config.norm_eps * (config.encoder_scale if name.startswith("encoder") else config.decoder_scale) ** 2
+            module.eps = (
+                config.norm_eps * (config.encoder_scale if name.startswith("encoder") else config.decoder_scale) ** 2
+            )
 
 
 def vae_for_pipeline(kind: str, autoencoder: Autoencoder) -> DiffusersVAE:
@@ -101,12 +108,16 @@ def vae_for_pipeline(kind: str, autoencoder: Autoencoder) -> DiffusersVAE:
     if kind.startswith("Flux2"):
         return _for_flux2(autoencoder)
     if config.latents_patch > 1:
-        raise ConfigError(f"{kind} does not make {config.latents_patch}x{config.latents_patch} patches of latents; take a Flux.2 pipeline")
+        raise ConfigError(
+            f"{kind} does not make {config.latents_patch}x{config.latents_patch} patches of latents; take a Flux.2 pipeline"
+        )
     # Every pipeline divides by scaling_factor, only some look further, and SDXL takes latents_mean for 4 channels only.
     unseen = config.normalization == "channel" or (config.shift_factor and not kind.startswith(APPLIES_SHIFT))
     if not isinstance(config, AutoencoderConfig):
         if unseen:
-            raise ConfigError(f"{kind} does not apply shift_factor or latents_mean, and a TAESD has no 1x1 convolutions to move them into")
+            raise ConfigError(
+                f"{kind} does not apply shift_factor or latents_mean, and a TAESD has no 1x1 convolutions to move them into"
+            )
         return to_diffusers(autoencoder)
     # In float16, SDXL's pipelines look for post_quant_conv's weights.
     if unseen or (kind.startswith("StableDiffusionXL") and not config.post_quant_conv):

@@ -48,10 +48,14 @@ class AutoencoderAdapter(ModelMixin, ConfigMixin):
         if posterior.is_point:
             output = AutoencoderTinyOutput(latents=posterior.mode())
         else:
-            output = AutoencoderKLOutput(DiagonalGaussianDistribution(torch.cat([posterior.mean, posterior.logvar], dim=1)))
+            output = AutoencoderKLOutput(
+                DiagonalGaussianDistribution(torch.cat([posterior.mean, posterior.logvar], dim=1))
+            )
         return output if return_dict else output.to_tuple()
 
-    def decode(self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None) -> DecoderOutput | tuple:
+    def decode(
+        self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
+    ) -> DecoderOutput | tuple:
         """Latents n c h w to images n 3 f*h f*w."""
         output = DecoderOutput(sample=self.autoencoder.decode(z))
         return output if return_dict else output.to_tuple()

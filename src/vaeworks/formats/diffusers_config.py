@@ -43,7 +43,9 @@ def diffusers_config(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
     if config.num_heads != 1:
         raise ConfigError(f"diffusers' {kind} has one attention head; layout 'native' can carry more")
     if config.bottleneck.kind != "kl":
-        raise ConfigError(f"diffusers' {kind} has a posterior, and this encoder predicts latents alone; layout 'native' can carry it")
+        raise ConfigError(
+            f"diffusers' {kind} has a posterior, and this encoder predicts latents alone; layout 'native' can carry it"
+        )
     attention = [2**i in config.attention_factors for i in range(len(widths))]
     common = {
         "in_channels": config.in_channels,
@@ -69,8 +71,12 @@ def diffusers_config(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
             "patch_size": [config.latents_patch] * 2,
         }
     if config.decoder_widths != config.widths:
-        raise ConfigError("diffusers' AutoencoderKL has one list of widths for encoder and decoder; layout 'ldm' or 'native' can carry two")
-    per_channel = config.normalization == "channel" and config.latents_mean is not None and config.latents_std is not None
+        raise ConfigError(
+            "diffusers' AutoencoderKL has one list of widths for encoder and decoder; layout 'ldm' or 'native' can carry two"
+        )
+    per_channel = (
+        config.normalization == "channel" and config.latents_mean is not None and config.latents_std is not None
+    )
     return {
         **common,
         "scaling_factor": config.scaling_factor,
@@ -83,7 +89,9 @@ def diffusers_config(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
 
 def _tiny_arguments(config: TinyConfig) -> dict[str, Any]:
     if config.stem or config.mid_pool or len({*config.encoder_widths}) > 1 or len({*config.decoder_widths}) > 1:
-        raise ConfigError("diffusers' AutoencoderTiny has no stem, no pooling and one width; layout 'taesd' can carry them")
+        raise ConfigError(
+            "diffusers' AutoencoderTiny has no stem, no pooling and one width; layout 'taesd' can carry them"
+        )
     return {
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
@@ -109,25 +117,35 @@ def only_in_metadata(config: AutoencoderConfig | TinyConfig, layout: str) -> lis
         found.append(f"norm_eps {config.norm_eps:g} ({NORM_EPS:g})")
     for half in ("encoder", "decoder"):
         if (scale := getattr(config, f"{half}_scale")) != 1:
-            found.append(f"norm_eps {config.norm_eps * scale**2:g} of the {half}, whose activations are scaled by {scale:g} ({NORM_EPS:g})")
+            found.append(
+                f"norm_eps {config.norm_eps * scale**2:g} of the {half}, whose activations are scaled by {scale:g} ({NORM_EPS:g})"
+            )
     if config.bottleneck.bound != "none":
         found.append(f"latents bounded by {config.bottleneck.bound} (not at all)")
     if layout == "ldm" and config.num_heads != 1:
         found.append(f"num_heads {config.num_heads} (1)")
-    if layout == "ldm" and config.norm_groups != 32 and not any(w % 32 for w in (*config.widths, *config.decoder_widths)):
+    if (
+        layout == "ldm"
+        and config.norm_groups != 32
+        and not any(w % 32 for w in (*config.widths, *config.decoder_widths))
+    ):
         found.append(f"norm_groups {config.norm_groups} (32)")
     return found
 
 
 def normalization_elsewhere(config: AutoencoderConfig | TinyConfig, layout: str) -> str | None:
     """What users of an LDM file must be told about its latents: the file's readers take the diffusion model's constants."""
-    if layout != "ldm" or config.normalization == "batchnorm" or not config.normalization_known:  # then they are nowhere
+    if (
+        layout != "ldm" or config.normalization == "batchnorm" or not config.normalization_known
+    ):  # then they are nowhere
         return None
     numbers = "latents_mean and latents_std"
     if config.normalization == "scalar":
         shift = f" and shift_factor {config.shift_factor:g}" if config.shift_factor else ""
         numbers = f"scaling_factor {config.scaling_factor:g}{shift}"
-    return f"{numbers} are in our metadata only: applications normalize latents with the diffusion model's own constants"
+    return (
+        f"{numbers} are in our metadata only: applications normalize latents with the diffusion model's own constants"
+    )
 
 
 def guesses_written(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
@@ -172,7 +190,9 @@ def _kl_config(values: dict[str, Any]) -> AutoencoderConfig:
         "latents_std": std or None,
         "normalization": "channel" if mean and std else "scalar",
     }
-    return from_dict(AutoencoderConfig, {**_architecture(values, latent_channels=4, widths=[64], blocks=1), **normalization})
+    return from_dict(
+        AutoencoderConfig, {**_architecture(values, latent_channels=4, widths=[64], blocks=1), **normalization}
+    )
 
 
 def _flux2_config(values: dict[str, Any]) -> AutoencoderConfig:
@@ -180,13 +200,23 @@ def _flux2_config(values: dict[str, Any]) -> AutoencoderConfig:
     if len(patch) != 2 or patch[0] != patch[1]:
         raise ConfigError(f"patch_size (={abridged(patch)}) must be two equal numbers")
     found = _architecture(values, latent_channels=32, widths=[128, 256, 512, 512], blocks=2)
-    decoder_widths = _entries(values, "decoder_block_out_channels", [], int) if values.get("decoder_block_out_channels") else None
+    decoder_widths = (
+        _entries(values, "decoder_block_out_channels", [], int) if values.get("decoder_block_out_channels") else None
+    )
     if decoder_widths and len(decoder_widths) != len(found["channel_mult"]):
-        raise ConfigError(f"decoder_block_out_channels (={abridged(decoder_widths)}) must have one entry for each level")
+        raise ConfigError(
+            f"decoder_block_out_channels (={abridged(decoder_widths)}) must have one entry for each level"
+        )
     if decoder_widths and decoder_widths != values.get("block_out_channels"):
         own_mult = multiples(decoder_widths, decoder_widths[0])
-        found |= {"decoder_channels": decoder_widths[0]} | ({} if own_mult == found["channel_mult"] else {"decoder_channel_mult": own_mult})
-    found |= {"normalization": "batchnorm", "latents_patch": patch[0], "latents_norm_eps": values.get("batch_norm_eps", 1e-4)}
+        found |= {"decoder_channels": decoder_widths[0]} | (
+            {} if own_mult == found["channel_mult"] else {"decoder_channel_mult": own_mult}
+        )
+    found |= {
+        "normalization": "batchnorm",
+        "latents_patch": patch[0],
+        "latents_norm_eps": values.get("batch_norm_eps", 1e-4),
+    }
     return from_dict(AutoencoderConfig, found)
 
 
@@ -196,7 +226,9 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
     up = _entries(values, "up_block_types", ["UpDecoderBlock2D"] * len(widths), str)
     widths = _entries(values, "block_out_channels", widths, int)
     if max(len(widths), len(down), len(up)) > MAX_LEVELS:
-        raise ConfigError(f"block_out_channels and block types have {max(len(widths), len(down), len(up))} entries, more than {MAX_LEVELS}")
+        raise ConfigError(
+            f"block_out_channels and block types have {max(len(widths), len(down), len(up))} entries, more than {MAX_LEVELS}"
+        )
     types = [*down, *up]
     known = {"DownEncoderBlock2D", "UpDecoderBlock2D", "AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D"}
     if other := sorted(set(types) - known):
@@ -256,11 +288,17 @@ def _tiny_config(values: dict[str, Any]) -> TinyConfig:
     return from_dict(TinyConfig, found)
 
 
-def with_carried(config: AutoencoderConfig | TinyConfig, carried: AutoencoderConfig | TinyConfig | None) -> AutoencoderConfig | TinyConfig:
+def with_carried(
+    config: AutoencoderConfig | TinyConfig, carried: AutoencoderConfig | TinyConfig | None
+) -> AutoencoderConfig | TinyConfig:
     """config.json's configuration, with what our metadata carries and config.json cannot: statistics, padding, epsilon, scales."""
     if carried is None or type(carried) is not type(config):
         return config
-    names = ("padding_mode", "norm_eps", "encoder_scale", "decoder_scale", "bottleneck") if isinstance(carried, AutoencoderConfig) else ()
+    names = (
+        ("padding_mode", "norm_eps", "encoder_scale", "decoder_scale", "bottleneck")
+        if isinstance(carried, AutoencoderConfig)
+        else ()
+    )
     extra = {name: getattr(carried, name) for name in names}
     if config.normalization != "channel" and carried.latent_channels == config.latent_channels:
         extra |= {"latents_mean": carried.latents_mean, "latents_std": carried.latents_std}

@@ -38,12 +38,21 @@ def _folded(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float
     config = autoencoder.kl_config
     # checks the two numbers as well
     target = dataclasses.replace(
-        config, scaling_factor=scaling_factor, shift_factor=shift_factor, normalization="scalar", latents_mean=None, latents_std=None
+        config,
+        scaling_factor=scaling_factor,
+        shift_factor=shift_factor,
+        normalization="scalar",
+        latents_mean=None,
+        latents_std=None,
     )
     if config.normalization == "batchnorm":
-        raise ConfigError("batch normalization's statistics differ within a 2x2 square of latents, which a 1x1 convolution cannot do")
+        raise ConfigError(
+            "batch normalization's statistics differ within a 2x2 square of latents, which a 1x1 convolution cannot do"
+        )
     if config.bottleneck.bound != "none":
-        raise ConfigError(f"latents are bounded by {config.bottleneck.bound} behind all weights, which therefore cannot change their scale")
+        raise ConfigError(
+            f"latents are bounded by {config.bottleneck.bound} behind all weights, which therefore cannot change their scale"
+        )
     mean, gain = channel_affine(config)
     gain = gain / scaling_factor  # new latents = latents * gain + offset
     offset = shift_factor - mean * gain
@@ -54,7 +63,9 @@ def _folded(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float
         folded.post_quant_conv = _identity(c, like)
         target = dataclasses.replace(target, quant_conv=True, post_quant_conv=True)
     if config.latents_mean is not None and config.latents_std is not None:  # measured: they move along
-        means, stds = (torch.tensor(values, dtype=torch.float64) for values in (config.latents_mean, config.latents_std))
+        means, stds = (
+            torch.tensor(values, dtype=torch.float64) for values in (config.latents_mean, config.latents_std)
+        )
         means, stds = means * gain + offset, stds * gain.abs()
         target = dataclasses.replace(target, latents_mean=tuple(means.tolist()), latents_std=tuple(stds.tolist()))
     folded.config = target

@@ -58,14 +58,18 @@ def check_pipeline_folder(folder: Path, index: Mapping[str, Any]) -> None:
     """
     for place in (folder, *(folder / part for part in index if (folder / part).is_dir())):
         if found := next(iter(sorted(place.glob("*.py"))), None):
-            raise FormatError(f"{found} is code, which some versions of diffusers would run; move it out of the pipeline's folder")
+            raise FormatError(
+                f"{found} is code, which some versions of diffusers would run; move it out of the pipeline's folder"
+            )
         check_folder(place)
 
 
 def check_folder(folder: Path) -> None:
     """Check one network's folder. Errors: FormatError naming the file."""
     if (adapter := folder / "adapter_config.json").exists():
-        raise FormatError(f"{adapter} asks for another network to be fetched; merge the adapter into its network, or take it away")
+        raise FormatError(
+            f"{adapter} asks for another network to be fetched; merge the adapter into its network, or take it away"
+        )
     if (config := folder / "config.json").exists():
         check_config(read_json(config), str(config))
 
@@ -74,7 +78,9 @@ def check_config(values: Mapping[str, Any], where: str) -> None:
     """Check one network's configuration. Errors: FormatError naming the key."""
     for key, value in _each(values, where):
         if key in REFUSED and value is not None:
-            raise FormatError(f"{where} has {key!r}, which asks for code beyond the network's own class; take a plain copy of the network")
+            raise FormatError(
+                f"{where} has {key!r}, which asks for code beyond the network's own class; take a plain copy of the network"
+            )
         if key in ATTENTION and isinstance(value, str) and "/" in value:
             raise FormatError(f"{where} asks for code of {value[:60]!r} as {key!r}; take that line away")
 

@@ -118,7 +118,11 @@ def assumption(config: Config) -> str:
         return ""
     alike = _alike(config)
     silent = NETWORK if alike.keys() & PUBLISHED.keys() else ()
-    guesses = [guess for guess in config.guessed if (name := guess.partition("=")[0]) != "scaling_factor" and name not in silent]
+    guesses = [
+        guess
+        for guess in config.guessed
+        if (name := guess.partition("=")[0]) != "scaling_factor" and name not in silent
+    ]
     if not guesses:
         return ""
     words = ", ".join(guess.replace("=", " ").replace("bottleneck.", "") for guess in guesses)
@@ -153,7 +157,9 @@ def with_settings(config: Config, settings: Mapping[str, Any], where: str) -> tu
     if isinstance(config, TinyConfig) and (odd := values.keys() - {"scaling_factor", "shift_factor"}):
         raise ConfigError(f"{where} is a TAESD, of which {min(odd)} cannot be said")
     if "scale_of" in values:
-        values |= _scale_of(values.pop("scale_of"), config, where, taken=values.keys() & {"scaling_factor", "shift_factor"})
+        values |= _scale_of(
+            values.pop("scale_of"), config, where, taken=values.keys() & {"scaling_factor", "shift_factor"}
+        )
     if values.keys() & {"scaling_factor", "shift_factor"}:
         values |= _whole_scale(values, config, where)
     if "limit" in values and "bound" not in values and "bottleneck.bound" in config.guesses:
@@ -192,7 +198,9 @@ def _whole_scale(values: Mapping[str, Any], config: Config, where: str) -> dict[
     found = {"normalization": "scalar", "shift_factor": config.shift_factor, "scaling_factor": config.scaling_factor}
     if not config.normalization_known:
         if "scaling_factor" not in values:
-            raise ConfigError(f"{where} does not say how its latents are scaled; give scaling_factor together with shift_factor")
+            raise ConfigError(
+                f"{where} does not say how its latents are scaled; give scaling_factor together with shift_factor"
+            )
         published = [c for c in _scaled(config).values() if c.scaling_factor == values["scaling_factor"]]
         found["shift_factor"] = published[0].shift_factor if published else 0.0
     return {**found, **values}
@@ -200,7 +208,13 @@ def _whole_scale(values: Mapping[str, Any], config: Config, where: str) -> dict[
 
 def _replaced(before: Config, after: Config) -> Iterator[str]:
     """A sentence for each setting that was a fact and is another now."""
-    for name in ("normalization", "scaling_factor", "shift_factor", *NETWORK, *(f"bottleneck.{part}" for part in BOTTLENECK)):
+    for name in (
+        "normalization",
+        "scaling_factor",
+        "shift_factor",
+        *NETWORK,
+        *(f"bottleneck.{part}" for part in BOTTLENECK),
+    ):
         if name in before.guesses or PARTNERS.get(name) in before.guesses:
             continue
         old, new = (setting(config, name) for config in (before, after))

@@ -33,7 +33,9 @@ def fetch(name: str) -> Path:
             return config.parent
         except FormatError as error:
             reasons.append(str(error))
-    raise FormatError(reasons[0] if len(reasons) == 1 else f"{reasons[0]}; nor is there a VAE in the repository's own folder")
+    raise FormatError(
+        reasons[0] if len(reasons) == 1 else f"{reasons[0]}; nor is there a VAE in the repository's own folder"
+    )
 
 
 def _file(repository: str, file: str) -> Path:

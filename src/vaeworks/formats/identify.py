@@ -114,13 +114,20 @@ class Identity:
             "prefix": "" if self.baked else self.prefix,
             "encoder": _half(self.encoder_widths, self.encoder_blocks),
             "decoder": _half(self.decoder_widths, self.decoder_blocks),
-            "attention": ", ".join(["middle"] * self.mid_attention + [f"at 1/{factor}" for factor in self.attention_factors]) or "none",
-            "quant convs": " and ".join(["quant_conv"] * self.quant_conv + ["post_quant_conv"] * self.post_quant_conv) or "none",
+            "attention": ", ".join(
+                ["middle"] * self.mid_attention + [f"at 1/{factor}" for factor in self.attention_factors]
+            )
+            or "none",
+            "quant convs": " and ".join(["quant_conv"] * self.quant_conv + ["post_quant_conv"] * self.post_quant_conv)
+            or "none",
             "settings": "; ".join(self.settings),
             "weights": f"{self.parameters:,} parameters, {self.tensors} tensors, {', '.join(self.dtypes)}, {self.bytes / 1e6:,.1f} MB",
             "content": self.content_hash,
-            "beside it": f"{len(self.ignored)} tensors of its training, such as {self.ignored[0]}" if self.ignored else "",
-            "left out": ", ".join(self.dropped[:5]) + (f" and {len(self.dropped) - 5} more" if len(self.dropped) > 5 else ""),
+            "beside it": f"{len(self.ignored)} tensors of its training, such as {self.ignored[0]}"
+            if self.ignored
+            else "",
+            "left out": ", ".join(self.dropped[:5])
+            + (f" and {len(self.dropped) - 5} more" if len(self.dropped) > 5 else ""),
         }
         return [(name, value) for name, value in rows.items() if value]
 
@@ -239,7 +246,9 @@ def family_in_words(config: AutoencoderConfig | TinyConfig) -> str:
     """Which published VAEs have this architecture, as far as shapes tell; else f, c and what is its own."""
     known: dict[str, LatentConfig] = {**MODELS, **TINY_MODELS}
     shape = in_shapes(config)
-    if name := next((name for name in FAMILIES if type(known[name]) is type(config) and in_shapes(known[name]) == shape), None):
+    if name := next(
+        (name for name in FAMILIES if type(known[name]) is type(config) and in_shapes(known[name]) == shape), None
+    ):
         return FAMILIES[name]
     if isinstance(config, TinyConfig):
         return f"TAESD family {config.name}, own widths"

@@ -26,7 +26,12 @@ from .understood import understood
 
 
 def save(
-    autoencoder: Autoencoder, path: str | Path, layout: Layout = "native", *, dtype: torch.dtype | None = None, overwrite: bool = False
+    autoencoder: Autoencoder,
+    path: str | Path,
+    layout: Layout = "native",
+    *,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a model: layout "native" or "ldm" as one .safetensors file, "diffusers" as a folder, "taesd" as a file with both
     halves, or, where `path` has no ending, as a folder with one file each.
@@ -50,7 +55,9 @@ def save(
         files = {WEIGHTS: tensors}
     elif layout == "taesd" and not path.suffix:
         files = {
-            f"{prefix[:-1]}.safetensors": {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            f"{prefix[:-1]}.safetensors": {
+                name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)
+            }
             for prefix in TAESD_HALVES.values()
         }
     folder = files.keys() != {path.name}
@@ -74,7 +81,9 @@ def _check_layout(layout: str, config: AutoencoderConfig | TinyConfig) -> None:
     if layout not in get_args(Layout):
         raise ConfigError(f"unknown layout {layout!r}; known: {', '.join(get_args(Layout))}")
     if layout == "taesd" and not isinstance(config, TinyConfig):
-        raise ConfigError("layout 'taesd' is for the TAESD family; a KL autoencoder goes into 'native', 'ldm' or 'diffusers'")
+        raise ConfigError(
+            "layout 'taesd' is for the TAESD family; a KL autoencoder goes into 'native', 'ldm' or 'diffusers'"
+        )
     if layout == "ldm" and isinstance(config, TinyConfig):
         raise ConfigError("layout 'ldm' is for KL autoencoders; a TAESD goes into 'native', 'taesd' or 'diffusers'")
 

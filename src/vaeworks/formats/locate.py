@@ -18,7 +18,15 @@ from .archive.limits import MAX_VAE_TENSORS
 from .archive.pickle_vm import shown
 from .diffusers_config import config_from_diffusers, with_carried
 from .guesses import ambiguity, assumption, scale_source, with_guesses, with_settings
-from .keymap import OLD_ATTENTION, is_attention_matrix, layout_name, name_from_diffusers, name_from_ldm, name_from_taesd, num_ldm_levels
+from .keymap import (
+    OLD_ATTENTION,
+    is_attention_matrix,
+    layout_name,
+    name_from_diffusers,
+    name_from_ldm,
+    name_from_taesd,
+    num_ldm_levels,
+)
 from .shapes import config_from_shapes
 from .sources import find_source
 from .tensor_shapes import each_shape
@@ -97,7 +105,9 @@ class Located:
         config, replaced = with_settings(self.config, settings, str(self.path))
         given = settings.keys() & {"scale_of", "scaling_factor", "shift_factor"}
         source = "given" if given else self.normalization_source
-        return dataclasses.replace(self, config=config, normalization_source=source, bare=False, replaced=(*self.replaced, *replaced))
+        return dataclasses.replace(
+            self, config=config, normalization_source=source, bare=False, replaced=(*self.replaced, *replaced)
+        )
 
     @property
     def baked(self) -> bool:
@@ -149,9 +159,13 @@ def _locate(path: str | Path) -> Located:
     archive.check_claims(names.values())
     old = layout == "diffusers" and any(part in OLD_ATTENTION for name in own for part in name.split(".")[-2:-1])
     if bare and layout == "diffusers":
-        notes.append("there is no config.json beside it: what shapes do not tell is taken from the architecture's published VAE")
+        notes.append(
+            "there is no config.json beside it: what shapes do not tell is taken from the architecture's published VAE"
+        )
     has_config = source.config is not None
-    return Located(Path(path), archive, layout, old, prefix, names, config, origin, has_config, bare, ignored, tuple(notes))
+    return Located(
+        Path(path), archive, layout, old, prefix, names, config, origin, has_config, bare, ignored, tuple(notes)
+    )
 
 
 def _layout_and_prefix(entries: Mapping[str, Entry], where: str) -> tuple[Layout, str]:
@@ -200,7 +214,11 @@ def _shape(name: str, entry: Entry) -> tuple[int, ...]:
 
 
 def _complete(
-    config: AutoencoderConfig | TinyConfig, ours: Mapping[str, str], entries: Mapping[str, Entry], layout: Layout, where: str
+    config: AutoencoderConfig | TinyConfig,
+    ours: Mapping[str, str],
+    entries: Mapping[str, Entry],
+    layout: Layout,
+    where: str,
 ) -> dict[str, str]:
     """Names of all tensors of this configuration, of which none may be missing, left over, of another shape or not of floats."""
     own = {theirs: entries[theirs] for theirs in ours.values()}
@@ -218,7 +236,9 @@ def _complete(
             raise FormatError(f"{where} holds a VAE of more than {MAX_VAE_TENSORS} tensors, which is none")
         entry = entries[ours[name]]
         if _shape(name, entry) != shape:
-            raise FormatError(f"{where}: tensor {ours[name]!r} has shape {entry.shape}, its configuration asks for {shape}")
+            raise FormatError(
+                f"{where}: tensor {ours[name]!r} has shape {entry.shape}, its configuration asks for {shape}"
+            )
         if not entry.is_float and name != OPTIONAL:
             raise FormatError(
                 f"{where}: tensor {ours[name]!r} is of dtype {entry.dtype}; VAEs are loaded from F64, F32, F16 or BF16, "
@@ -234,4 +254,6 @@ def _complete(
 
 def _from_shapes(ours: Mapping[str, str], entries: Mapping[str, Entry], where: str) -> AutoencoderConfig | TinyConfig:
     """The configuration that shapes tell, with guesses."""
-    return with_guesses(config_from_shapes({name: _shape(name, entries[theirs]) for name, theirs in ours.items()}, where), entries)
+    return with_guesses(
+        config_from_shapes({name: _shape(name, entries[theirs]) for name, theirs in ours.items()}, where), entries
+    )

@@ -59,7 +59,9 @@ def config_from_metadata(
     try:
         values = json.loads(text)
         if isinstance(version := values.get("version", 1), int) and version > VERSION:
-            raise FormatError(f"{where} was written by a newer vaeworks (its metadata have version {abridged(version)}); update vaeworks")
+            raise FormatError(
+                f"{where} was written by a newer vaeworks (its metadata have version {abridged(version)}); update vaeworks"
+            )
         kind, told = _NETWORKS[values.get("network", "kl")], values["autoencoder"]
         return from_dict(kind, told) if kind is TinyConfig else _with_the_rest(told, guess)
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError, RecursionError) as error:

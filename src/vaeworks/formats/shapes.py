@@ -43,7 +43,9 @@ def _kl_config(shapes: Shapes, where: str) -> AutoencoderConfig:
     if levels > MAX_LEVELS:
         raise FormatError(f"{where} has {levels} levels, more than {MAX_LEVELS}; it is no VAE")
     widths = [_conv(shapes, f"encoder.levels.{i}.blocks.0.conv2.weight", where)[0] for i in range(levels)]
-    decoder_widths = [_conv(shapes, f"decoder.levels.{levels - 1 - i}.blocks.0.conv2.weight", where)[0] for i in range(levels)]
+    decoder_widths = [
+        _conv(shapes, f"decoder.levels.{levels - 1 - i}.blocks.0.conv2.weight", where)[0] for i in range(levels)
+    ]
     channels = _conv(shapes, "encoder.conv_in.weight", where)[0]
     groups = 32
     while any(width % groups for width in (channels, *widths, *decoder_widths)):
@@ -62,7 +64,9 @@ def _kl_config(shapes: Shapes, where: str) -> AutoencoderConfig:
         decoder_channel_mult=None if decoder_widths == widths else multiples(decoder_widths, decoder_widths[0]),
         num_res_blocks=blocks,
         mid_attention="encoder.middle.attention.norm.weight" in shapes,
-        attention_factors=tuple(2**i for i in range(levels) if f"encoder.levels.{i}.attentions.0.norm.weight" in shapes),
+        attention_factors=tuple(
+            2**i for i in range(levels) if f"encoder.levels.{i}.attentions.0.norm.weight" in shapes
+        ),
         quant_conv="quant_conv.weight" in shapes,
         post_quant_conv="post_quant_conv.weight" in shapes,
         norm_groups=groups,
@@ -124,7 +128,13 @@ def _conv(shapes: Shapes, name: str, where: str) -> tuple[int, ...]:
 
 def _count(shapes: Shapes, prefix: str) -> int:
     """How many numbers, from 0 without a gap, follow a prefix."""
-    found = {number for name in shapes if name.startswith(prefix) for number, dot, _ in [name[len(prefix) :].partition(".")] if dot}
+    found = {
+        number
+        for name in shapes
+        if name.startswith(prefix)
+        for number, dot, _ in [name[len(prefix) :].partition(".")]
+        if dot
+    }
     return next(n for n in itertools.count() if str(n) not in found)
 
 

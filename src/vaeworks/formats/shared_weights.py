@@ -32,8 +32,12 @@ def from_diffusers(vae: TheirVAE) -> Autoencoder:
     others are not, until `share_weights`.
     Errors: ConfigError for what is no AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny, and for one that was altered.
     """
-    if not (isinstance(vae, nn.Module) and type(vae).__name__ in KNOWN and type(vae).__module__.startswith("diffusers.")):
-        raise ConfigError(f"a {type(vae).__name__} is not one of the VAEs of diffusers that can be taken over: {', '.join(KNOWN)}")
+    if not (
+        isinstance(vae, nn.Module) and type(vae).__name__ in KNOWN and type(vae).__module__.startswith("diffusers.")
+    ):
+        raise ConfigError(
+            f"a {type(vae).__name__} is not one of the VAEs of diffusers that can be taken over: {', '.join(KNOWN)}"
+        )
     if reason := altered(vae):
         raise ConfigError(f"this {type(vae).__name__} does not compute as its configuration says: {reason}")
     try:
@@ -58,7 +62,9 @@ def share_weights(autoencoder: Autoencoder, vae: TheirVAE) -> None:
     theirs: dict[str, Tensor] = vae.state_dict(keep_vars=True)
     names = {name: layout_name(name, "diffusers", config) for name in autoencoder.state_dict(keep_vars=True)}
     if odd := sorted(set(names.values()) ^ theirs.keys()):
-        raise ConfigError(f"weights of this {type(vae).__name__} are not those of its architecture: {odd[0]} and {len(odd) - 1} more")
+        raise ConfigError(
+            f"weights of this {type(vae).__name__} are not those of its architecture: {odd[0]} and {len(odd) - 1} more"
+        )
     for name, their_name in names.items():
         path, _, last = name.rpartition(".")
         ours, tensor = autoencoder.get_submodule(path), theirs[their_name]
@@ -79,7 +85,10 @@ def _take_settings(ours: nn.Module, theirs: nn.Module) -> None:
 
 def _set_on_modules(vae: nn.Module) -> dict[str, Any]:
     """Settings of ours that diffusers' configuration does not know, as they are on the modules."""
-    eps = {half: _only({m.eps for m in part.modules() if isinstance(m, nn.GroupNorm)}) for half, part in _halves(vae).items()}
+    eps = {
+        half: _only({m.eps for m in part.modules() if isinstance(m, nn.GroupNorm)})
+        for half, part in _halves(vae).items()
+    }
     modes = {m.padding_mode for m in vae.modules() if isinstance(m, nn.Conv2d) and m.padding not in (0, (0, 0))}
     scales = {f"{half}_scale": math.sqrt(found / NORM_EPS) for half, found in eps.items()}
     same = len({*eps.values()}) == 1
@@ -93,7 +102,9 @@ def _halves(vae: nn.Module) -> dict[str, nn.Module]:
 
 def _only(found: set[Any]) -> Any:
     if len(found) != 1:
-        raise ConfigError(f"this VAE's layers differ in epsilon or padding ({', '.join(map(str, sorted(found)))}), and ours cannot")
+        raise ConfigError(
+            f"this VAE's layers differ in epsilon or padding ({', '.join(map(str, sorted(found)))}), and ours cannot"
+        )
     return found.pop()
 
 

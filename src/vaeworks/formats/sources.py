@@ -78,7 +78,9 @@ def _of_folder(path: Path) -> Source:
         raise FormatError(f"{path} has a config.json but no weights beside it; {WEIGHTS} is missing")
     if halves := sorted(p for p in path.iterdir() if p.suffix in ENDINGS and re.search(r"(^|_)encoder$", p.stem)):
         if len(halves) > 1:
-            raise FormatError(f"{path} holds several encoders ({', '.join(p.name for p in halves)}); give one of these files")
+            raise FormatError(
+                f"{path} holds several encoders ({', '.join(p.name for p in halves)}); give one of these files"
+            )
         return _of_path(halves[0])
     if (path / "run.json").is_file():
         raise FormatError(f"{path} holds a run that has not finished; continue it with --resume")
@@ -90,7 +92,11 @@ def _of_folder(path: Path) -> Source:
 def _config_beside(weights: Path) -> Path | None:
     """The config.json of a folder in diffusers' layout, for its weights' file."""
     config = weights.with_name("config.json")
-    return config if weights.name in DIFFUSERS_WEIGHTS and config.is_file() and "_class_name" in read_json(config, MAX_CONFIG) else None
+    return (
+        config
+        if weights.name in DIFFUSERS_WEIGHTS and config.is_file() and "_class_name" in read_json(config, MAX_CONFIG)
+        else None
+    )
 
 
 def half_of_taesd(archive: Archive) -> str | None:

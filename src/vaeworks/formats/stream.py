@@ -90,7 +90,9 @@ def _header(ordered: Sequence[Item], metadata: Mapping[str, str]) -> bytes:
         if item.name in table or item.name == METADATA:
             raise FormatError(f"two tensors would be called {item.name!r}; a safetensors file has one of each name")
         if not item.entry.dtype.isupper():
-            raise FormatError(f"safetensors has no dtype {item.entry.dtype}, which {item.name!r} has; cast it where the file was made")
+            raise FormatError(
+                f"safetensors has no dtype {item.entry.dtype}, which {item.name!r} has; cast it where the file was made"
+            )
         end = place + item.entry.nbytes
         table[item.name] = {"dtype": item.entry.dtype, "shape": list(item.entry.shape), "data_offsets": [place, end]}
         place = end

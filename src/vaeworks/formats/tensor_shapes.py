@@ -63,7 +63,9 @@ def _middle(config: AutoencoderConfig, half: str, width: int, norm_out: bool = T
         yield from _norm(f"{half}.norm_out", width)
 
 
-def _blocks(config: AutoencoderConfig, level: str, inner: int, outer: int, count: int, factor: int) -> Iterator[tuple[str, Shape]]:
+def _blocks(
+    config: AutoencoderConfig, level: str, inner: int, outer: int, count: int, factor: int
+) -> Iterator[tuple[str, Shape]]:
     for j in range(count):
         yield from _block(f"{level}.blocks.{j}", inner if j == 0 else outer, outer)
     if factor in config.attention_factors:

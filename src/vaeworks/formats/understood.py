@@ -9,7 +9,17 @@ from pathlib import Path
 from ..errors import FormatError, VaeworksError
 from .archive.pickle_vm import shown
 
-FOREIGN = (LookupError, ValueError, ArithmeticError, RuntimeError, TypeError, AttributeError, AssertionError, MemoryError, OSError)
+FOREIGN = (
+    LookupError,
+    ValueError,
+    ArithmeticError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    OSError,
+)
 """What code that did not expect such a file may raise; RuntimeError is RecursionError, and PyTorch's, as well."""
 
 
@@ -24,7 +34,11 @@ def understood(path: str | Path) -> Iterator[None]:
     except VaeworksError:
         raise
     except MemoryError as error:
-        raise FormatError(f"{path} needs more memory than there is; close other programs, or take a smaller model") from error
+        raise FormatError(
+            f"{path} needs more memory than there is; close other programs, or take a smaller model"
+        ) from error
     except FOREIGN as error:
         reason = shown(f"{type(error).__name__}: {error}", 200)
-        raise FormatError(f"{path} could not be understood ({reason}); if it is sound, please report it, else take another copy") from error
+        raise FormatError(
+            f"{path} could not be understood ({reason}); if it is sound, please report it, else take another copy"
+        ) from error

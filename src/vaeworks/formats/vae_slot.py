@@ -60,9 +60,17 @@ class VaeSlot:
     def constants(self) -> Constants | None:
         """With which applications run this checkpoint, whatever VAE is in it; None where they are not two known numbers."""
         if self.family is not None:
-            return None if self.family.scaling_factor is None else (self.family.scaling_factor, self.family.shift_factor or 0.0)
+            return (
+                None
+                if self.family.scaling_factor is None
+                else (self.family.scaling_factor, self.family.shift_factor or 0.0)
+            )
         config = self._old_config
-        return (config.scaling_factor, config.shift_factor) if config.normalization == "scalar" and config.normalization_known else None
+        return (
+            (config.scaling_factor, config.shift_factor)
+            if config.normalization == "scalar" and config.normalization_known
+            else None
+        )
 
     @property
     def _old_config(self) -> LatentConfig:
@@ -100,9 +108,13 @@ def check_fits(located: Located, seat: VaeSlot) -> None:
     """Errors: ConfigError where the checkpoint's diffusion model cannot have been made for latents of this VAE's shape."""
     config, family = located.config, seat.family
     if isinstance(config, TinyConfig):
-        raise ConfigError(f"{located.path} is a TAESD, which no application looks for inside a checkpoint; `vaeworks install` places it")
+        raise ConfigError(
+            f"{located.path} is a TAESD, which no application looks for inside a checkpoint; `vaeworks install` places it"
+        )
     if family is not None and family.scaling_factor is None and family.name not in OWN_CONSTANTS:
-        raise ConfigError(f"{seat.path} is a checkpoint of {family.title}, whose VAE is of another kind than those that vaeworks has")
+        raise ConfigError(
+            f"{seat.path} is a checkpoint of {family.title}, whose VAE is of another kind than those that vaeworks has"
+        )
     if misfit := misfit_of(config, seat):
         raise ConfigError(f"{seat.path} is made for {misfit}; with this VAE every picture would be wrong")
 
@@ -112,7 +124,11 @@ def misfit_of(config: LatentConfig, seat: VaeSlot) -> str:
     for what in ("latent_channels", "downsample_factor"):
         if getattr(config, what) != getattr(seat, what):
             return f"{what} {getattr(seat, what)} ({seat.title}), this VAE has {getattr(config, what)}"
-    batchnorm = seat.family.name == "flux2" if seat.family else seat.old is not None and seat.old.config.normalization == "batchnorm"
+    batchnorm = (
+        seat.family.name == "flux2"
+        if seat.family
+        else seat.old is not None and seat.old.config.normalization == "batchnorm"
+    )
     if isinstance(config, AutoencoderConfig) and (config.normalization == "batchnorm") != batchnorm:
         return f"latents {'with' if batchnorm else 'without'} batch normalization ({seat.title}), this VAE has them the other way"
     return ""
@@ -154,10 +170,16 @@ def normalization_note(located: Located, seat: VaeSlot) -> str | None:
     fits = is_scaled_by(located, constants)
     numbers = in_words(constants)
     if fits is None:
-        return f"the VAE's file does not say how its latents are scaled; applications run this checkpoint with {numbers}"
+        return (
+            f"the VAE's file does not say how its latents are scaled; applications run this checkpoint with {numbers}"
+        )
     if fits:
         return None if is_certain(located) else assumed(constants)
-    theirs = "statistics by channel" if config.normalization == "channel" else f"{config.scaling_factor:g} and {config.shift_factor:g}"
+    theirs = (
+        "statistics by channel"
+        if config.normalization == "channel"
+        else f"{config.scaling_factor:g} and {config.shift_factor:g}"
+    )
     return (
         f"applications run this checkpoint with {numbers}, but the VAE has {theirs}: pictures will look washed out or harsh; "
         "`vaeworks fold` moves the difference into its weights"

@@ -117,7 +117,9 @@ def encode_dataset(
         skipped = [(_below(images.source, name), reason) for name, reason in images.skipped]
         contents = finish(place, plan, facts, classes, skipped)
     skipped += work.skipped if contents is None else [entry for content in contents for entry in content.skipped]
-    return EncodedDataset(todo - len(work.skipped), sum(map(len, plan.shards(rank))) - todo, contents is not None, tuple(skipped))
+    return EncodedDataset(
+        todo - len(work.skipped), sum(map(len, plan.shards(rank))) - todo, contents is not None, tuple(skipped)
+    )
 
 
 def _check(
@@ -144,17 +146,24 @@ def _telling_what_is_done(folder: Path, plan: LatentsPlan, rank: int) -> Iterato
         shards = plan.shards(rank)
         done = sum(is_done(folder, shard, plan) for shard in shards)
         text = str(error) or "interrupted"
-        raise type(error)(f"{text}; {done} of {len(shards)} shards are whole and stay, the same call does the rest") from None
+        raise type(error)(
+            f"{text}; {done} of {len(shards)} shards are whole and stay, the same call does the rest"
+        ) from None
 
 
-def _encode(codec: Codec, images: ImageSet, work: _Work, batch: int, workers: int, say: Say | None, progress: Progress) -> None:
+def _encode(
+    codec: Codec, images: ImageSet, work: _Work, batch: int, workers: int, say: Say | None, progress: Progress
+) -> None:
     settings = work.plan.settings
     squares = Squares(images.files, work.shards, settings.size, codec.autoencoder.config.in_channels)
     total, done = sum(map(len, work.shards)), 0
     with closing(batches(squares, 0, len(images.files), batch, workers, say=say)) as ready:
         coming = _one_ahead(codec, ready, squares, settings)
         for shard in work.shards:
-            tensors = {name: torch.empty(len(shard), *work.shape, dtype=DTYPES[settings.dtype]) for name in tensor_names(settings)}
+            tensors = {
+                name: torch.empty(len(shard), *work.shape, dtype=DTYPES[settings.dtype])
+                for name in tensor_names(settings)
+            }
             numbers: list[int] = []
             for _ in range(math.ceil(len(shard) / batch)):
                 found, usable, tried = next(coming)
@@ -164,7 +173,9 @@ def _encode(codec: Codec, images: ImageSet, work: _Work, batch: int, workers: in
                 numbers += usable
                 done += tried
                 progress(done, total)
-            _write(work, shard, {name: tensor[: len(numbers)] for name, tensor in tensors.items()}, numbers, squares.broken)
+            _write(
+                work, shard, {name: tensor[: len(numbers)] for name, tensor in tensors.items()}, numbers, squares.broken
+            )
 
 
 def _one_ahead(
@@ -188,7 +199,9 @@ def _one_ahead(
 def _write(work: _Work, shard: Shard, tensors: dict[str, Tensor], numbers: list[int], broken: dict[int, str]) -> None:
     rows = [ShardRow(n, work.names[n], work.digests[n]) for n in numbers]
     skipped = [(work.names[n], broken[n]) for n in range(shard.start, shard.stop) if n in broken]
-    write_shard(work.folder, shard, tensors | {LABELS: work.labels[numbers]}, Content(rows, skipped), work.plan, work.facts)
+    write_shard(
+        work.folder, shard, tensors | {LABELS: work.labels[numbers]}, Content(rows, skipped), work.plan, work.facts
+    )
     work.skipped += skipped
 
 

@@ -15,7 +15,9 @@ from ..images import check_finite
 METADATA_KEY = "vaeworks_latents"
 
 
-def write_latents(path: Path, latents: Tensor, config: LatentConfig, size: tuple[int, int], posterior: str, overwrite: bool = True) -> None:
+def write_latents(
+    path: Path, latents: Tensor, config: LatentConfig, size: tuple[int, int], posterior: str, overwrite: bool = True
+) -> None:
     """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width); over what was there, or only where nothing is.
 
     A guessed scale is null. Errors: NotFiniteError for latents that hold what is no number.
@@ -37,12 +39,16 @@ def read_latents(path: Path, config: LatentConfig) -> tuple[Tensor, tuple[int, i
     """
     tensors, metadata = read_tensors(path)
     if "latents" not in tensors or tensors["latents"].ndim not in (3, 4):
-        raise FormatError(f"{path} holds no tensor `latents` of shape c h w or n c h w; `vaeworks encode` writes such files")
+        raise FormatError(
+            f"{path} holds no tensor `latents` of shape c h w or n c h w; `vaeworks encode` writes such files"
+        )
     latents = tensors["latents"]
     try:
         facts = json.loads(metadata.get(METADATA_KEY, "{}"))
     except ValueError:
-        raise FormatError(f"{path}: its metadata {METADATA_KEY} are not JSON; `vaeworks encode` writes such files") from None
+        raise FormatError(
+            f"{path}: its metadata {METADATA_KEY} are not JSON; `vaeworks encode` writes such files"
+        ) from None
     if not latents.numel():
         raise FormatError(f"{path} holds no latents, its tensor has the shape {tuple(latents.shape)}")
     if latents.shape[-3] != config.latent_channels or facts.get("model", config.name) != config.name:

@@ -145,7 +145,9 @@ def statistics(folder: Path, shards: list[Shard], rows: list[int]) -> dict[str, 
             for row in (number - begun for number in wanted if begun <= number < begun + length):
                 z = latents[row : row + 1].double()
                 sums, squares = sums + z.sum((0, 2, 3)), squares + z.square().sum((0, 2, 3))
-                variance = variance if logvar is None else variance + logvar[row : row + 1].double().exp().sum((0, 2, 3))
+                variance = (
+                    variance if logvar is None else variance + logvar[row : row + 1].double().exp().sum((0, 2, 3))
+                )
                 count += z[0, 0].numel()
         begun += length
     mean = sums / count
@@ -153,7 +155,9 @@ def statistics(folder: Path, shards: list[Shard], rows: list[int]) -> dict[str, 
     std = spread.sqrt()
     whole = spread.mean().sqrt()
     if dead := (std <= LEAST * whole).nonzero().flatten().tolist():
-        warnings.warn(f"channels {dead} of the latents are the same everywhere: they tell nothing of the images", stacklevel=2)
+        warnings.warn(
+            f"channels {dead} of the latents are the same everywhere: they tell nothing of the images", stacklevel=2
+        )
     std = std.clamp_min(LEAST * whole.item() or 1.0)
     return {"mean": mean.float()[None, :, None, None], "std": std.float()[None, :, None, None]}
 
@@ -192,7 +196,9 @@ def _replace(folder: Path, plan: LatentsPlan) -> None:
     if not (new / BEFORE).exists():
         write_text(new / BEFORE, json.dumps(to_dict(read_plan(folder))))
     old = from_dict(LatentsPlan, read_json(new / BEFORE))
-    write_text(folder / INDEX, json.dumps(read_json(new / INDEX) | {"complete": False}, indent=1, ensure_ascii=False) + "\n")
+    write_text(
+        folder / INDEX, json.dumps(read_json(new / INDEX) | {"complete": False}, indent=1, ensure_ascii=False) + "\n"
+    )
     coming = [name for shard in plan.shards() for name in (shard.names, shard.file)] + [STATS, STATISTICS]
     for name in (name for shard in old.shards() for name in (shard.file, shard.names)):
         if name not in coming:

@@ -41,7 +41,9 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
         except (LookupError, TypeError, ValueError) as error:
             raise FormatError(f"{self.folder / INDEX} is not whole: {error!r}; encode again") from None
         if [type(n) for n in rows] != [int] * len(self.shards) or any(n < 0 for n in rows):
-            raise FormatError(f"{self.folder / INDEX} does not count the rows of its {len(self.shards)} shards; encode again")
+            raise FormatError(
+                f"{self.folder / INDEX} does not count the rows of its {len(self.shards)} shards; encode again"
+            )
         self._ends = list(itertools.accumulate(rows))
         self._files: dict[int, Any] = {}
         self._rows: dict[int, list[ShardRow]] = {}
@@ -71,13 +73,17 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
         if shard not in self._rows:
             found = read_content(self.folder, self.shards[shard]).rows
             if len(found) != (count := self._count(shard)):
-                raise FormatError(f"{self.folder / self.shards[shard].names} lists {len(found)} images, {INDEX} {count}; encode again")
+                raise FormatError(
+                    f"{self.folder / self.shards[shard].names} lists {len(found)} images, {INDEX} {count}; encode again"
+                )
             self._rows[shard] = found
         return self._rows[shard][row]
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation by channel, 1 c 1 1 each: (latents - mean) / std is what LightningDiT trains on."""
-        path = next((path for name in (STATISTICS, STATS) if (path := self.folder / name).is_file()), self.folder / STATISTICS)
+        path = next(
+            (path for name in (STATISTICS, STATS) if (path := self.folder / name).is_file()), self.folder / STATISTICS
+        )
         archive = open_archive(path)  # never unpickled, where it is a pickle of an earlier version's
         return archive.read("mean"), archive.read("std")
 
@@ -99,14 +105,20 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
                 check_header(path)
                 self._files[shard] = safe_open(path, framework="pt")
             except (SafetensorError, OSError) as error:
-                raise FormatError(f"{path} is not a whole safetensors file: {error}; delete it, and encode again") from None
+                raise FormatError(
+                    f"{path} is not a whole safetensors file: {error}; delete it, and encode again"
+                ) from None
         file = self._files[shard]
         if name not in file.keys():  # noqa: SIM118
-            raise ConfigError(f"{self.folder} holds no {name}; encode with --flip for mirror images, --posterior moments for variances")
+            raise ConfigError(
+                f"{self.folder} holds no {name}; encode with --flip for mirror images, --posterior moments for variances"
+            )
         part = file.get_slice(name)
         shape, count = part.get_shape(), self._count(shard)
         if len(shape) != (1 if name == LABELS else 4) or shape[0] != count:
-            raise FormatError(f"{self.folder / self.shards[shard].file} has {name} of shape {shape} for {count} images; encode again")
+            raise FormatError(
+                f"{self.folder / self.shards[shard].file} has {name} of shape {shape} for {count} images; encode again"
+            )
         return part[row : row + 1][0]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -51,8 +51,12 @@ class Settings:
         if self.seed < 0:
             raise ConfigError(f"seed (={self.seed}) must not be negative")
         if config.in_channels not in (1, 3):
-            raise ConfigError(f"this model's images have {config.in_channels} channels; data sets hold images of 1 or 3")
-        if self.posterior == "moments" and not (isinstance(config, AutoencoderConfig) and config.bottleneck.kind == "kl"):
+            raise ConfigError(
+                f"this model's images have {config.in_channels} channels; data sets hold images of 1 or 3"
+            )
+        if self.posterior == "moments" and not (
+            isinstance(config, AutoencoderConfig) and config.bottleneck.kind == "kl"
+        ):
             raise ConfigError("this model's latents are points, without a variance; take --posterior mode")
 
     def preprocessing(self, channels: int) -> str:
@@ -93,7 +97,9 @@ class LatentsPlan:
     def _shards_of(self, rank: int) -> list[Shard]:
         first, stop = (self.count * r // self.processes for r in (rank, rank + 1))
         step = self.settings.shard_size
-        return [Shard(rank, number, start, min(start + step, stop)) for number, start in enumerate(range(first, stop, step))]
+        return [
+            Shard(rank, number, start, min(start + step, stop)) for number, start in enumerate(range(first, stop, step))
+        ]
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,8 @@ def check_same(plan: LatentsPlan, kept: LatentsPlan, where: str) -> None:
     """Errors: ConfigError where a folder's latents were made by another plan: one line that names all that differs."""
     if found := differences(kept, plan):
         words = [
-            f"{name.removeprefix('settings.').replace('_', '-')} ({_short(x)} there, {_short(y)} now)" for name, (x, y) in found.items()
+            f"{name.removeprefix('settings.').replace('_', '-')} ({_short(x)} there, {_short(y)} now)"
+            for name, (x, y) in found.items()
         ]
         raise ConfigError(
             f"{where} holds latents that were made otherwise: they differ in {', '.join(words)}; choose another folder, or pass --overwrite"

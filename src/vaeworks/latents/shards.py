@@ -35,7 +35,9 @@ class Content(NamedTuple):
     """(name, reason) of images without latents"""
 
 
-def write_shard(folder: Path, shard: Shard, tensors: dict[str, Tensor], content: Content, plan: LatentsPlan, facts: dict[str, Any]) -> None:
+def write_shard(
+    folder: Path, shard: Shard, tensors: dict[str, Tensor], content: Content, plan: LatentsPlan, facts: dict[str, Any]
+) -> None:
     """Write a shard: its list first, so that one that is there is complete.
 
     facts: of the VAE and the preprocessing. Errors: VaeworksError where it cannot be written.
@@ -66,9 +68,13 @@ def is_done(folder: Path, shard: Shard, plan: LatentsPlan) -> bool:
         with safe_open(path, framework="pt") as file:
             own = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path} is not a whole safetensors file ({error}); delete it, and the same call makes it again") from None
+        raise FormatError(
+            f"{path} is not a whole safetensors file ({error}); delete it, and the same call makes it again"
+        ) from None
     if not isinstance(own, dict) or own.get("plan") != plan.digest:
-        raise FormatError(f"{path} belongs to other latents than {folder / 'index.json'} describes; delete it, or choose another folder")
+        raise FormatError(
+            f"{path} belongs to other latents than {folder / 'index.json'} describes; delete it, or choose another folder"
+        )
     return (folder / shard.names).exists()
 
 
@@ -76,10 +82,15 @@ def read_content(folder: Path, shard: Shard) -> Content:
     """Of which images a shard is. Errors: FormatError for a list that is missing or torn."""
     found = read_json(folder / shard.names)
     try:
-        content = Content([ShardRow(*row) for row in found["images"]], [(name, reason) for name, reason in found["skipped"]])
+        content = Content(
+            [ShardRow(*row) for row in found["images"]], [(name, reason) for name, reason in found["skipped"]]
+        )
     except (KeyError, TypeError, ValueError):
         raise FormatError(f"{folder / shard.names} does not list the images of {shard.file}") from None
-    known = all(type(number) is int and isinstance(name, str) and isinstance(digest, str) for number, name, digest in content.rows)
+    known = all(
+        type(number) is int and isinstance(name, str) and isinstance(digest, str)
+        for number, name, digest in content.rows
+    )
     if not known or not all(isinstance(word, str) for skipped in content.skipped for word in skipped):
         raise FormatError(f"{folder / shard.names} lists other things than images by number, name and digest")
     return content

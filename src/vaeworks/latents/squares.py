@@ -58,7 +58,9 @@ def load_squares(work: list[Any], size: int, channels: int) -> Loaded:
         except DataError as error:
             raise DataError(f"{place} could be read when the images were listed and cannot now: {error}") from None
         if hashlib.sha256(content).hexdigest() != digest:
-            raise DataError(f"{place} has changed since the images were listed; leave them as they are until all are encoded")
+            raise DataError(
+                f"{place} has changed since the images were listed; leave them as they are until all are encoded"
+            )
         try:
             squares[number] = square(open_image(content, channels), size)
         except DataError as error:

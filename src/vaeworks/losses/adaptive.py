@@ -32,7 +32,9 @@ EPS = 1e-4
 LIMIT = 1e4
 
 
-def adaptive_weight(reconstruction_grad: Tensor, adversarial_grad: Tensor, *, eps: float = EPS, limit: float = LIMIT) -> Tensor:
+def adaptive_weight(
+    reconstruction_grad: Tensor, adversarial_grad: Tensor, *, eps: float = EPS, limit: float = LIMIT
+) -> Tensor:
     """The factor that makes the adversarial term as strong as the reconstruction: a scalar in [0, limit], detached.
 
     Both gradients at the weights of the decoder's last layer, of any shape. They are averaged over processes, which have

@@ -163,7 +163,9 @@ def _mean(of: Callable[[Tensor, Tensor], Tensor], real: Logits, fake: Logits) ->
     means = []
     for r, f in zip(_maps(real), _maps(fake), strict=True):
         if r.shape != f.shape:
-            raise ConfigError(f"logits of images and of reconstructions must have one shape, not {tuple(r.shape)} and {tuple(f.shape)}")
+            raise ConfigError(
+                f"logits of images and of reconstructions must have one shape, not {tuple(r.shape)} and {tuple(f.shape)}"
+            )
         means.append(of(r.float(), f.float()).mean())
     return torch.stack(means).mean()
 

@@ -67,16 +67,22 @@ def transformed(decode: Decode, latents: Tensor, images: Tensor, transform: Tran
     """
     factor = images.shape[-1] // latents.shape[-1]
     if [factor * side for side in latents.shape[-2:]] != list(images.shape[-2:]):
-        raise ConfigError(f"images {_size(images)} are no multiple of latents {_size(latents)}; pass images with the latents they have")
+        raise ConfigError(
+            f"images {_size(images)} are no multiple of latents {_size(latents)}; pass images with the latents they have"
+        )
     return decode(transform(latents)), transform(images, factor)
 
 
-def equivariance(decode: Decode, latents: Tensor, images: Tensor, transform: Transform, distance: Distance = l1) -> Tensor:
+def equivariance(
+    decode: Decode, latents: Tensor, images: Tensor, transform: Transform, distance: Distance = l1
+) -> Tensor:
     """Distance of `transformed`'s two: a scalar. In EQ-VAE it takes the place of the reconstruction loss, discriminator and all."""
     return distance(*transformed(decode, latents, images, transform))
 
 
-def scale_equivariance(decode: Decode, latents: Tensor, images: Tensor, factor: int = 2, distance: Distance = l1) -> Tensor:
+def scale_equivariance(
+    decode: Decode, latents: Tensor, images: Tensor, factor: int = 2, distance: Distance = l1
+) -> Tensor:
     """Distance of decoded small latents and small images, 2 or 4 times smaller: a scalar, to be added with a weight of about 0.25.
 
     Source: Skorokhodov et al. 2025 (arXiv 2502.14831).

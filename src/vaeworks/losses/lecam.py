@@ -32,7 +32,8 @@ class LeCam(nn.Module):
     def forward(self, real: Tensor | Sequence[Tensor], fake: Tensor | Sequence[Tensor]) -> Tensor:
         """The penalty of a discriminator step, a scalar; the anchors are those of the steps before."""
         penalties = [
-            (r.float() - self.fake_anchor).relu().square().mean() + (self.real_anchor - f.float()).relu().square().mean()
+            (r.float() - self.fake_anchor).relu().square().mean()
+            + (self.real_anchor - f.float()).relu().square().mean()
             for r, f in zip(_maps(real), _maps(fake), strict=True)
         ]
         return torch.stack(penalties).mean()

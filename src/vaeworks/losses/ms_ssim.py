@@ -31,7 +31,9 @@ def scales(height: int, width: int) -> int:
     while count < len(WEIGHTS) and side >> count >= WINDOW:
         count += 1
     if not count:
-        raise ConfigError(f"MS-SSIM needs images of at least {WINDOW}x{WINDOW} pixels, not {height}x{width}; use larger crops")
+        raise ConfigError(
+            f"MS-SSIM needs images of at least {WINDOW}x{WINDOW} pixels, not {height}x{width}; use larger crops"
+        )
     return count
 
 

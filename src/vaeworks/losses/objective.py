@@ -43,7 +43,11 @@ class Distribution(Protocol):
 
 
 def pixel_terms(
-    recon: Tensor, images: Tensor, config: LossConfig, perceptual: Distance | None = None, log_variance: Tensor | None = None
+    recon: Tensor,
+    images: Tensor,
+    config: LossConfig,
+    perceptual: Distance | None = None,
+    log_variance: Tensor | None = None,
 ) -> Terms:
     """Distances of a reconstruction and its images, n 3 h w in [-1,1]: reconstruction, and perceptual where there is one.
 
@@ -56,10 +60,14 @@ def pixel_terms(
             reconstruction = optimal_gaussian_nll(recon, images)
         case kind:
             reconstruction = DISTANCES[kind](recon, images)
-    return {"reconstruction": reconstruction} | ({} if perceptual is None else {"perceptual": perceptual(recon, images)})
+    return {"reconstruction": reconstruction} | (
+        {} if perceptual is None else {"perceptual": perceptual(recon, images)}
+    )
 
 
-def latent_terms(posterior: Distribution, latents: Tensor, images: Tensor, config: LossConfig, also: RegularizerConfig) -> Terms:
+def latent_terms(
+    posterior: Distribution, latents: Tensor, images: Tensor, config: LossConfig, also: RegularizerConfig
+) -> Terms:
     """What is asked of latents n c h w, samples of `posterior`, of images n 3 f*h f*w: kl, and regularizers whose weight is not 0."""
     terms = {"kl": latents.new_zeros(()) if posterior.is_point else posterior.kl().float().mean()}
     if also.spectrum > 0:
@@ -69,7 +77,9 @@ def latent_terms(posterior: Distribution, latents: Tensor, images: Tensor, confi
     if also.envelope > 0:
         terms["envelope"] = envelope(latents)
     if also.variance_floor > 0:
-        terms["variance_floor"] = variance_floor(posterior.mean)  # a dead channel's samples have the variance of its noise
+        terms["variance_floor"] = variance_floor(
+            posterior.mean
+        )  # a dead channel's samples have the variance of its noise
     return terms
 
 

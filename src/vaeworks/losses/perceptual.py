@@ -42,7 +42,9 @@ class FeatureDistance(nn.Module):
     def per_image(self, recon: Tensor, images: Tensor) -> Tensor:
         """The distance of every pair of images n 3 h w in [-1,1]: n, fp32."""
         pairs = zip(self.network(recon), self.network(images), strict=True)
-        return torch.stack([self.weighed((unit(a) - unit(b)).square(), tap).mean((1, 2)) for tap, (a, b) in enumerate(pairs)]).sum(0)
+        return torch.stack(
+            [self.weighed((unit(a) - unit(b)).square(), tap).mean((1, 2)) for tap, (a, b) in enumerate(pairs)]
+        ).sum(0)
 
     def weighed(self, squares: Tensor, tap: int) -> Tensor:
         """A tap's squared differences n c h w to n h w."""
@@ -66,7 +68,9 @@ class LPIPS(FeatureDistance):
     def weighed(self, squares: Tensor, tap: int) -> Tensor:
         """A tap's squared differences n c h w to n h w."""
         if tap >= self.taps or (head := self.get_buffer(f"head{tap}")).numel() != squares.shape[1]:
-            raise ConfigError(f"LPIPS has no head for tap {tap} of {squares.shape[1]} channels; give the heads of this backbone")
+            raise ConfigError(
+                f"LPIPS has no head for tap {tap} of {squares.shape[1]} channels; give the heads of this backbone"
+            )
         return torch.einsum("nchw,c->nhw", squares, head.to(squares.dtype))
 
 

@@ -73,7 +73,9 @@ def gaussian_nll(recon: Tensor, images: Tensor, log_variance: Tensor) -> Tensor:
 
 
 @full_precision
-def optimal_gaussian_nll(recon: Tensor, images: Tensor, per: Literal["image", "batch"] = "image", floor: float = ROUNDING) -> Tensor:
+def optimal_gaussian_nll(
+    recon: Tensor, images: Tensor, per: Literal["image", "batch"] = "image", floor: float = ROUNDING
+) -> Tensor:
     """`gaussian_nll` at the log-variance that makes it smallest, ln MSE, of every image or of the batch; no variance is below `floor`.
 
     Of the batch it is the paper's; then parts of a batch do not add up to the whole, as micro-batches and processes must.

@@ -91,7 +91,10 @@ def distance_alignment(latents: Tensor, features: Tensor, margin: float = 0.25) 
     Channels need not agree, as only places are compared; it takes n (h w)² numbers. Features are resized to h w.
     Source: as `cosine_alignment`.
     """
-    pairs = [torch.einsum("nci,ncj->nij", u, u) for u in (unit(x).flatten(2) for x in (latents, _as_large_as(latents, features)))]
+    pairs = [
+        torch.einsum("nci,ncj->nij", u, u)
+        for u in (unit(x).flatten(2) for x in (latents, _as_large_as(latents, features)))
+    ]
     return ((pairs[0] - pairs[1]).abs() - margin).relu().mean()
 
 

@@ -48,7 +48,9 @@ def encoding_spectrum_matching(latents: Tensor, images: Tensor, delta: float = 1
     return (p * (p / q).log()).sum(1).mean()
 
 
-def decoding_spectrum_matching(decode: Decode, latents: Tensor, images: Tensor, cut: int, distance: Distance = l1) -> Tensor:
+def decoding_spectrum_matching(
+    decode: Decode, latents: Tensor, images: Tensor, cut: int, distance: Distance = l1
+) -> Tensor:
     """Distance of decoded smooth latents and smooth images, both by `lowpass`: a scalar. The paper draws `cut` from 0, 8, 10, 12."""
     return distance(decode(lowpass(latents, cut)), lowpass(images, cut))
 

@@ -26,7 +26,9 @@ REACH = 24.0
 
 def edge_picture(contrast: int, side: int, upright: bool, channels: int = 3) -> Image.Image:
     """A slanted step in the middle of a square picture, each pixel the mean over its area, without noise."""
-    distance = np.clip(_distance(side, upright) + 0.5, 0, 1)  # the share of a pixel beyond an edge that is nearly parallel to its sides
+    distance = np.clip(
+        _distance(side, upright) + 0.5, 0, 1
+    )  # the share of a pixel beyond an edge that is nearly parallel to its sides
     levels = np.round(128 - contrast / 2 + contrast * distance).astype(np.uint8)
     return Image.fromarray(levels if channels == 1 else np.repeat(levels[..., None], 3, axis=2))
 

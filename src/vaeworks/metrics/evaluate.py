@@ -68,7 +68,9 @@ def evaluate(
     """
     factor = autoencoder.downsample_factor
     if (channels := autoencoder.config.in_channels) not in (1, 3):
-        raise ConfigError(f"images of 1 or 3 channels are judged, and this model's have {channels}; of two, `vaeworks listen` judges sound")
+        raise ConfigError(
+            f"images of 1 or 3 channels are judged, and this model's have {channels}; of two, `vaeworks listen` judges sound"
+        )
     if multiple is not None and multiple % factor:
         raise ConfigError(f"multiple (={multiple}) must be a multiple of downsample_factor (={factor})")
     judge = _Judge(autoencoder, Crop(multiple or factor, limit, resize, kernel), seed, features, lpips)
@@ -99,9 +101,21 @@ def evaluate(
     if not scores:
         raise DataError(f"no image can be evaluated; the first: {skipped[0][0]}: {skipped[0][1]}")
     digest = ImageSet("", tuple(f for f in files if str(f.path) not in {path for path, _ in skipped})).digest
-    sets = set_distances(features, *(np.stack(side) for side in zip(*vectors, strict=True))) if features is not None else None
+    sets = (
+        set_distances(features, *(np.stack(side) for side in zip(*vectors, strict=True)))
+        if features is not None
+        else None
+    )
     notes = _notes(scores, flattened, None if lpips is not None else no_lpips)
-    return Evaluation(autoencoder.config.name, _protocol(judge, digest, scores), tuple(scores), tuple(skipped), name, sets, tuple(notes))
+    return Evaluation(
+        autoencoder.config.name,
+        _protocol(judge, digest, scores),
+        tuple(scores),
+        tuple(skipped),
+        name,
+        sets,
+        tuple(notes),
+    )
 
 
 def _protocol(judge: _Judge, digest: str, scores: list[ImageScore]) -> Protocol:
@@ -121,7 +135,9 @@ def _notes(scores: list[ImageScore], flattened: int, no_lpips: str | None) -> li
         said.append(f"{flattened:,} images with transparency were flattened onto white")
     if dead := [score.path for score in scores if not score.finite]:
         named = ", ".join(Path(path).name for path in dead[:3]) + (", ..." if len(dead) > 3 else "")
-        said.append(f"the model's output is not finite (NaN or infinite) for {len(dead):,} of {len(scores):,} images: {named}")
+        said.append(
+            f"the model's output is not finite (NaN or infinite) for {len(dead):,} of {len(scores):,} images: {named}"
+        )
     return said
 
 
@@ -132,12 +148,16 @@ def _score(judge: _Judge, path: str, image: Tensor, recon: Tensor, finite: bool)
     original = to_pillow(image)
     shrunk = to_uint8(down_up(original, factor))
     jpeg, jpeg_bytes = jpeg_at(original, latent_bytes)
-    baselines = {name: (psnr(image, other), ssim(image, other)) for name, other in ((DOWN_UP, shrunk), (JPEG, to_uint8(jpeg)))}
+    baselines = {
+        name: (psnr(image, other), ssim(image, other)) for name, other in ((DOWN_UP, shrunk), (JPEG, to_uint8(jpeg)))
+    }
     lpips = None if judge.lpips is None else _lpips(judge.lpips, image, recon)
     figures = (psnr(image, recon), ssim(image, recon), _ms_ssim(image, recon), lpips, colour_bias(image, recon))
     if not finite:
         figures = (math.nan, math.nan, math.nan, None if lpips is None else math.nan, (math.nan,) * len(figures[-1]))
-    return ImageScore(path, width, height, figures[0], figures[1], baselines, latent_bytes, jpeg_bytes, *figures[2:], finite)
+    return ImageScore(
+        path, width, height, figures[0], figures[1], baselines, latent_bytes, jpeg_bytes, *figures[2:], finite
+    )
 
 
 def _ms_ssim(image: Tensor, recon: Tensor) -> float:

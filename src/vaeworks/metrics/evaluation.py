@@ -146,7 +146,9 @@ class Evaluation:
         Errors: ConfigError for values that are no evaluation of this version.
         """
         if values.get("schema") != SCHEMA:
-            raise ConfigError(f"not an evaluation of schema {SCHEMA}, but of {values.get('schema')!r}; measure again with `vaeworks eval`")
+            raise ConfigError(
+                f"not an evaluation of schema {SCHEMA}, but of {values.get('schema')!r}; measure again with `vaeworks eval`"
+            )
         try:
             found = cls(
                 values["model"], Protocol.from_dict(values["protocol"]), tuple(map(_score, values["scores"])),
@@ -157,7 +159,9 @@ class Evaluation:
             _check_scores(found.scores)
             return found
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ConfigError(f"not a whole evaluation: {type(error).__name__}: {error}; measure again with `vaeworks eval`") from None
+            raise ConfigError(
+                f"not a whole evaluation: {type(error).__name__}: {error}; measure again with `vaeworks eval`"
+            ) from None
 
 
 def _number(value: float | None, absent: float = math.nan) -> float:
@@ -189,7 +193,13 @@ def _check_scores(scores: tuple[ImageScore, ...]) -> None:
     if not scores:
         raise ValueError("no image")
     for score in scores:
-        numbers = (score.psnr, score.ssim, score.ms_ssim, *score.bias, *(x for pair in score.baselines.values() for x in pair))
+        numbers = (
+            score.psnr,
+            score.ssim,
+            score.ms_ssim,
+            *score.bias,
+            *(x for pair in score.baselines.values() for x in pair),
+        )
         if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers):
             raise ValueError(f"{score.path} has figures that are no numbers")
         alike = [(s.lpips is None, len(s.bias), set(s.baselines)) for s in (scores[0], score)]
@@ -206,5 +216,7 @@ def _sets(values: dict[str, Any] | None) -> SetDistances | None:
     if values is None:
         return None
     changed: dict[str, Any] = {"frechet": interval(values["frechet"]), "kernel": interval(values["kernel"])}
-    changed |= {k: _number(values[k]) for k in ("frechet_half", "kernel_published")} | {"warnings": tuple(values["warnings"])}
+    changed |= {k: _number(values[k]) for k in ("frechet_half", "kernel_published")} | {
+        "warnings": tuple(values["warnings"])
+    }
     return SetDistances(**values | changed)

@@ -62,7 +62,10 @@ class Features:
 
 
 def load_features(
-    name: str = STATISTICS, path: str | Path | None = None, device: torch.device | str = "cpu", say: Callable[[str], None] | None = None
+    name: str = STATISTICS,
+    path: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    say: Callable[[str], None] | None = None,
 ) -> Features:
     """A feature space: "statistics", which needs no network; "inception" or "mobilenetv2"; or any network that features/backbones.py takes.
 
@@ -73,13 +76,21 @@ def load_features(
     if name == STATISTICS:
         if path is not None:
             raise ConfigError(f"features 'statistics' have no weights, so features-weights (={path}) must not be given")
-        digest = hashlib.sha256(repr((wavelets.SCALES, wavelets.FLOOR, wavelets.COLOUR, wavelets.OPPONENT)).encode()).hexdigest()
+        digest = hashlib.sha256(
+            repr((wavelets.SCALES, wavelets.FLOOR, wavelets.COLOUR, wavelets.OPPONENT)).encode()
+        ).hexdigest()
         what = f"{wavelets.DIMENSIONS} statistics of Haar bands, no network, {INCOMPARABLE},"
         return Features(name, what, digest, wavelets.wavelet_statistics)
     if name in SET_NETS:
         net = load_set_net(name, path, say).to(device)
-        what = "FID's InceptionV3, resized to 299 as TensorFlow 1 does," if name == "inception" else "mean over places, not resized,"
-        return Features(name, what, weights_digest(net), lambda image: _vector(net, image), 1 if name == "inception" else 32)
+        what = (
+            "FID's InceptionV3, resized to 299 as TensorFlow 1 does,"
+            if name == "inception"
+            else "mean over places, not resized,"
+        )
+        return Features(
+            name, what, weights_digest(net), lambda image: _vector(net, image), 1 if name == "inception" else 32
+        )
     backbone = load_backbone(name, path, TOKEN, say).to(device)
     what = f"last map's mean over places, a token of transformers for {TOKEN} px,"
     return Features(name, what, weights_digest(backbone), lambda image: _pooled(backbone, image), backbone.smallest)
@@ -93,7 +104,9 @@ def weights_digest(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         if not name.endswith("num_batches_tracked"):
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(
+                name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            )
     return digest.hexdigest()
 
 

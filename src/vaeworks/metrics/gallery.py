@@ -30,7 +30,9 @@ class Shot:
     difference: Tensor
 
 
-def chosen(evaluation: Evaluation, worst: int = 3, median: int = 1, best: int = 1) -> tuple[tuple[str, ImageScore], ...]:
+def chosen(
+    evaluation: Evaluation, worst: int = 3, median: int = 1, best: int = 1
+) -> tuple[tuple[str, ImageScore], ...]:
     """Which images to show, by PSNR, worst first; none twice."""
     ranked = evaluation.ranked
     count = len(ranked)

@@ -81,10 +81,13 @@ class Legibility:
     def from_dict(cls, values: dict[str, Any]) -> Legibility:
         """From JSON values, in which a missing number is nan."""
         edges = tuple(
-            Edge(e["contrast"], *(math.nan if e[side] is None else e[side] for side in ("original", "recon"))) for e in values["edges"]
+            Edge(e["contrast"], *(math.nan if e[side] is None else e[side] for side in ("original", "recon")))
+            for e in values["edges"]
         )
         return cls(
-            tuple(Reading(**{k: v for k, v in r.items() if k != "error_rate"}) for r in values["readings"]), edges, values["pictures"]
+            tuple(Reading(**{k: v for k, v in r.items() if k != "error_rate"}) for r in values["readings"]),
+            edges,
+            values["pictures"],
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,10 +122,14 @@ def legibility(
     counted = [_counted(picture, through, seed) for picture in progress(pictures)]
     readings = []
     for size in sizes:
-        wrong, own, total = np.sum([c for p, c in zip(pictures, counted, strict=True) if p.size == size], axis=0).tolist()
+        wrong, own, total = np.sum(
+            [c for p, c in zip(pictures, counted, strict=True) if p.size == size], axis=0
+        ).tolist()
         readings.append(Reading(size, total, wrong, own))
     edges = tuple(_edge(contrast, side, channels, through) for contrast in CONTRASTS)
-    return Legibility(tuple(readings), edges, f"{side} px, {channels} channels, seed {seed}, the font of Pillow {PIL.__version__}")
+    return Legibility(
+        tuple(readings), edges, f"{side} px, {channels} channels, seed {seed}, the font of Pillow {PIL.__version__}"
+    )
 
 
 def _counted(picture: TextPicture, through: Through, seed: int) -> tuple[int, int, int]:

@@ -68,4 +68,6 @@ def check_alike(protocols: Mapping[str, Protocol]) -> None:
 
 def _short(value: str) -> str:
     """Hashes by their first 12 digits."""
-    return " ".join(word[:12] if len(word) == 64 and set(word) <= set("0123456789abcdef") else word for word in value.split(" "))
+    return " ".join(
+        word[:12] if len(word) == 64 and set(word) <= set("0123456789abcdef") else word for word in value.split(" ")
+    )

@@ -27,4 +27,8 @@ def ssim(image: Tensor, recon: Tensor) -> float:
     if min(image.shape[-2:]) < SSIM_WINDOW:
         return math.nan
     a, b = (np.ascontiguousarray(x.cpu().numpy()) for x in (image, recon))
-    return float(structural_similarity(a, b, channel_axis=0, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False))
+    return float(
+        structural_similarity(
+            a, b, channel_axis=0, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+    )

@@ -56,6 +56,12 @@ def _warnings(features: Features, n: int, d: int) -> list[str]:
     elif features.name != "inception":
         said.append(f"{features.frechet} compares only with figures of the same network and weights; it is no FID")
     if n < ENOUGH or n <= d:
-        why = f"{n:,} images are fewer than {ENOUGH:,}" if n < ENOUGH else f"{n:,} images are not more than the {d:,} dimensions"
-        said.append(f"{why}: {features.frechet} is biased, mostly upward, and compares only at equal n and equal images")
+        why = (
+            f"{n:,} images are fewer than {ENOUGH:,}"
+            if n < ENOUGH
+            else f"{n:,} images are not more than the {d:,} dimensions"
+        )
+        said.append(
+            f"{why}: {features.frechet} is biased, mostly upward, and compares only at equal n and equal images"
+        )
     return said

@@ -89,7 +89,9 @@ def _begin_memory(device: torch.device) -> tuple[float | None, str]:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-        return float(torch.cuda.memory_allocated(device)), "CUDA's allocator, peak of allocated bytes beyond those before"
+        return float(
+            torch.cuda.memory_allocated(device)
+        ), "CUDA's allocator, peak of allocated bytes beyond those before"
     if device.type != "cpu":
         return None, f"not measured: {device.type} tells no peak"
     try:

@@ -32,8 +32,12 @@ class Autoencoder(nn.Module):
         self.decoder: Decoder | TinyDecoder
         self.encoder, self.decoder = _halves(config)
         m = config.moment_channels if isinstance(config, AutoencoderConfig) else c
-        self.quant_conv = nn.Conv2d(m, m, 1) if isinstance(config, AutoencoderConfig) and config.quant_conv else nn.Identity()
-        self.post_quant_conv = nn.Conv2d(c, c, 1) if isinstance(config, AutoencoderConfig) and config.post_quant_conv else nn.Identity()
+        self.quant_conv = (
+            nn.Conv2d(m, m, 1) if isinstance(config, AutoencoderConfig) and config.quant_conv else nn.Identity()
+        )
+        self.post_quant_conv = (
+            nn.Conv2d(c, c, 1) if isinstance(config, AutoencoderConfig) and config.post_quant_conv else nn.Identity()
+        )
         if isinstance(config, AutoencoderConfig):
             for conv in self.modules():
                 if isinstance(conv, nn.Conv2d) and conv.padding != (0, 0):
@@ -101,7 +105,9 @@ class Autoencoder(nn.Module):
         p = self.config.latents_patch
         if p > 1:
             check_divisible(
-                latents.shape[-2] * self.downsample_factor, latents.shape[-1] * self.downsample_factor, p * self.downsample_factor
+                latents.shape[-2] * self.downsample_factor,
+                latents.shape[-1] * self.downsample_factor,
+                p * self.downsample_factor,
             )
             latents = F.pixel_unshuffle(latents, p)
         shift, scale = self._affine(latents)
@@ -122,7 +128,8 @@ class Autoencoder(nn.Module):
             std = (self.bn.running_var + config.latents_norm_eps).sqrt()
             return self.bn.running_mean.to(like)[:, None, None], std.to(like).reciprocal()[:, None, None]
         mean, std = (
-            torch.tensor(v, dtype=like.dtype, device=like.device)[:, None, None] for v in (config.latents_mean, config.latents_std)
+            torch.tensor(v, dtype=like.dtype, device=like.device)[:, None, None]
+            for v in (config.latents_mean, config.latents_std)
         )
         repeats = config.latents_patch**2
         return mean.repeat_interleave(repeats, 0), (config.scaling_factor / std).repeat_interleave(repeats, 0)
@@ -134,7 +141,9 @@ class Autoencoder(nn.Module):
         Errors: ConfigError for a member of the TAESD family.
         """
         if isinstance(self.config, TinyConfig):
-            raise ConfigError("this is a TAESD, which has no posterior, no normalization layers and no scaling; take a KL autoencoder")
+            raise ConfigError(
+                "this is a TAESD, which has no posterior, no normalization layers and no scaling; take a KL autoencoder"
+            )
         return self.config
 
     def set_gradient_checkpointing(self, on: bool = True) -> None:
@@ -184,6 +193,10 @@ def build(model: str | AutoencoderConfig | TinyConfig, **overrides: Any) -> Auto
         known = MODELS | TINY_MODELS
         if model not in known:
             near = difflib.get_close_matches(model, known, n=1)
-            raise ConfigError(f"unknown model {model!r}" + (f", did you mean {near[0]!r}?" if near else "") + f" Known: {', '.join(known)}")
+            raise ConfigError(
+                f"unknown model {model!r}"
+                + (f", did you mean {near[0]!r}?" if near else "")
+                + f" Known: {', '.join(known)}"
+            )
         model = known[model]
     return Autoencoder(dataclasses.replace(model, **overrides))

@@ -50,7 +50,12 @@ def perturbed(latents: Tensor, config: BottleneckConfig, noise: Tensor, level: T
             latents = latents + (config.noise_scale / 0.8) * torch.erfinv(t) * 2**0.5 * noise
     if config.prefixes:
         kept = torch.tensor(config.prefixes, device=latents.device)[(_spread(level) * len(config.prefixes)).long()]
-        latents = latents * (torch.arange(latents.shape[1], device=latents.device) < kept.to(latents.device)[:, None])[:, :, None, None]
+        latents = (
+            latents
+            * (torch.arange(latents.shape[1], device=latents.device) < kept.to(latents.device)[:, None])[
+                :, :, None, None
+            ]
+        )
     return latents
 
 

@@ -17,10 +17,13 @@ class DecoderLevel(nn.Module):
         super().__init__()
         norm = (config.norm_groups, config.norm_eps * config.decoder_scale**2)
         self.blocks = nn.ModuleList(
-            ResBlock(in_channels if i == 0 else out_channels, out_channels, *norm) for i in range(config.num_res_blocks + 1)
+            ResBlock(in_channels if i == 0 else out_channels, out_channels, *norm)
+            for i in range(config.num_res_blocks + 1)
         )
         self.attentions = nn.ModuleList(
-            SpatialAttention(out_channels, config.num_heads, *norm) if factor in config.attention_factors else nn.Identity()
+            SpatialAttention(out_channels, config.num_heads, *norm)
+            if factor in config.attention_factors
+            else nn.Identity()
             for _ in self.blocks
         )
         self.upsample = nn.Identity() if last else Upsample(out_channels)

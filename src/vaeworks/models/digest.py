@@ -20,7 +20,9 @@ def model_digest(autoencoder: Autoencoder) -> str:
 
     Weights in another precision make another model: what it encodes and decodes differs.
     """
-    config = dataclasses.replace(autoencoder.config, guessed=())  # how sure its values are changes nothing that it makes
+    config = dataclasses.replace(
+        autoencoder.config, guessed=()
+    )  # how sure its values are changes nothing that it makes
     digest = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True, default=str).encode())
     for name, tensor in sorted(autoencoder.state_dict().items()):
         values = tensor.detach().cpu().contiguous()

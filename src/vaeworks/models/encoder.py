@@ -20,7 +20,9 @@ class EncoderLevel(nn.Module):
             ResBlock(in_channels if i == 0 else out_channels, out_channels, *norm) for i in range(config.num_res_blocks)
         )
         self.attentions = nn.ModuleList(
-            SpatialAttention(out_channels, config.num_heads, *norm) if factor in config.attention_factors else nn.Identity()
+            SpatialAttention(out_channels, config.num_heads, *norm)
+            if factor in config.attention_factors
+            else nn.Identity()
             for _ in self.blocks
         )
         self.downsample = nn.Identity() if last else Downsample(out_channels)

@@ -78,7 +78,10 @@ class TinyDecoder(nn.Module):
 def _pool(channels: int) -> nn.Sequential:
     wide = 4 * channels
     return nn.Sequential(
-        nn.Conv2d(channels, wide, 1, bias=False), GroupNorm(wide, 4, eps=1e-5), nn.ReLU(), nn.Conv2d(wide, channels, 1, bias=False)
+        nn.Conv2d(channels, wide, 1, bias=False),
+        GroupNorm(wide, 4, eps=1e-5),
+        nn.ReLU(),
+        nn.Conv2d(wide, channels, 1, bias=False),
     )
 
 

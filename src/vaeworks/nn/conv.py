@@ -46,7 +46,12 @@ def convolved(x: Tensor, layer: nn.Conv2d) -> Tensor:
 
 def _can(x: Tensor, layer: nn.Conv2d) -> bool:
     """Whether it is a plain 3x3 convolution, in NHWC memory, on a CPU, whose gradient is wanted."""
-    plain = layer.kernel_size == (3, 3) and layer.stride == layer.dilation == (1, 1) and layer.padding == (1, 1) and layer.groups == 1
+    plain = (
+        layer.kernel_size == (3, 3)
+        and layer.stride == layer.dilation == (1, 1)
+        and layer.padding == (1, 1)
+        and layer.groups == 1
+    )
     return (
         plain and layer.padding_mode == "zeros" and x.device.type == "cpu" and torch.is_grad_enabled()
         and _dtype(x) in LEAST_CHANNELS and x.is_contiguous(memory_format=torch.channels_last) and not torch.compiler.is_compiling()

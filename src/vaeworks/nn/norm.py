@@ -28,7 +28,9 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalized x: n c h w to n c h w."""
         if _inexact(x):
-            if not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad or self.bias.requires_grad)):
+            if not (
+                torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad or self.bias.requires_grad)
+            ):
                 return _normalized(x, self.weight, self.bias, self.num_groups, self.eps_for(x.dtype))[0]
             y = _group_norm(x.contiguous(), self.num_groups, self.weight, self.bias, self.eps_for(x.dtype))
             return y.contiguous(memory_format=torch.channels_last)

@@ -59,7 +59,9 @@ class _MinimalFiltering(torch.autograd.Function):
             return *filtered_backward(grad, x, weight, f, wants), None
 
 
-def filtered_backward(grad: Tensor, x: Tensor, weight: Tensor, f: Filtering, wants: Sequence[bool]) -> tuple[Tensor | None, ...]:
+def filtered_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, f: Filtering, wants: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
     """Gradients at x, weight and bias, as far as they are wanted."""
     rows, dy = x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1).contiguous()
     outer, c = weight.shape[:2]
@@ -127,10 +129,14 @@ class _Chunk:
         f, c = self.f, dx.shape[-1]
         lines = self.buffer("lines", f.products, c, columns=self.padded_width)
         lines[..., -self.frame :, :] = 0
-        f.into_transposed(dtiles.transpose(0, 1), self.windows(lines, 3, self.columns), self.buffer("spare", 4, f.products, c))
+        f.into_transposed(
+            dtiles.transpose(0, 1), self.windows(lines, 3, self.columns), self.buffer("spare", 4, f.products, c)
+        )
         padded, start, end = self.padded(c)
         padded[:, -self.frame :] = 0
-        f.into_transposed(lines, self.windows(padded, 1, self.rows), self.buffer("spare", 4, c, columns=self.padded_width))
+        f.into_transposed(
+            lines, self.windows(padded, 1, self.rows), self.buffer("spare", 4, c, columns=self.padded_width)
+        )
         new, high = start + self.frame if self.first else 0, min(end, self.height)
         if self.first:
             dx[:, start:new] += padded[:, : self.frame, 1:-1]
@@ -150,7 +156,11 @@ class _Chunk:
         """The transpose of `transform_back`: products (rows), products (columns), n, rows, columns, o."""
         f, outer = self.f, dy.shape[-1]
         lines = self.buffer("lines", f.outputs, f.products, outer)
-        f.back_transposed(self.outputs_of(dy).permute(4, 2, 0, 1, 3, 5), lines.transpose(0, 1), self.buffer("spare", 2, f.outputs, outer))
+        f.back_transposed(
+            self.outputs_of(dy).permute(4, 2, 0, 1, 3, 5),
+            lines.transpose(0, 1),
+            self.buffer("spare", 2, f.outputs, outer),
+        )
         dm = self.buffer("products", f.products, f.products, outer)
         f.back_transposed(lines, dm, self.buffer("spare", 2, f.products, outer))
         return dm
@@ -164,7 +174,11 @@ class _Chunk:
     def outputs_of(self, y: Tensor) -> Tensor:
         """The chunk's outputs: n, rows, outputs, columns, outputs, o."""
         k = self.f.outputs
-        return y[:, self.first * k : (self.first + self.rows) * k].unflatten(2, (self.columns, k)).unflatten(1, (self.rows, k))
+        return (
+            y[:, self.first * k : (self.first + self.rows) * k]
+            .unflatten(2, (self.columns, k))
+            .unflatten(1, (self.rows, k))
+        )
 
 
 def _chunks(f: Filtering, whole: Tensor, outer: int) -> Iterator[_Chunk]:
@@ -230,7 +244,9 @@ def _transformed(weight: Tensor, f: Filtering) -> Tensor:
     """G g G^T of weights o c 3 3, computed in no less than fp32: products², o, c in their dtype."""
     outer, c = weight.shape[:2]
     wide = weight.permute(2, 3, 0, 1).reshape(9, outer * c).to(torch.promote_types(weight.dtype, torch.float32))
-    kernel = torch.mm(_both_dimensions(type(f), wide.dtype), wide, out=workspace("kernel", wide.dtype, f.products**2, outer * c))
+    kernel = torch.mm(
+        _both_dimensions(type(f), wide.dtype), wide, out=workspace("kernel", wide.dtype, f.products**2, outer * c)
+    )
     if wide.dtype != weight.dtype:
         kernel = workspace("kernel", weight.dtype, f.products**2, outer * c).copy_(kernel)
     return kernel.view(-1, outer, c)
@@ -249,7 +265,9 @@ def _both_dimensions(f: type[Filtering], dtype: torch.dtype) -> Tensor:
     return torch.kron(g, g)
 
 
-def _plain_backward(grad: Tensor, x: Tensor, weight: Tensor, f: Filtering, wants: Sequence[bool]) -> tuple[Tensor | None, ...]:
+def _plain_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, f: Filtering, wants: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
     """The same gradients by PyTorch's own differentiable operations."""
     doubled = isinstance(f, DoubledConv)
     seen = F.interpolate(x, scale_factor=2.0, mode="nearest") if doubled else x

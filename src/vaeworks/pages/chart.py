@@ -59,7 +59,9 @@ def chart(
 
     def place(x: float, y: float) -> tuple[float, float]:
         share = (_scaled(y, log) - low) / (high - low)
-        return LEFT + (x - start) / (end - start) * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+        return LEFT + (x - start) / (end - start) * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - share * (
+            HEIGHT - BOTTOM - TOP
+        )
 
     parts = []
     for value in _ticks(low, high, log):
@@ -86,7 +88,9 @@ def chart(
         alone, color = len(points) == 1, _color(i, len(drawn))
         steps = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
         style = f'class="point" stroke="{color}"' if alone else f'stroke="{color}"'
-        parts.append(f'<polyline {style} points="{steps}{" " + steps if alone else ""}"><title>{escape(name)}</title></polyline>')
+        parts.append(
+            f'<polyline {style} points="{steps}{" " + steps if alone else ""}"><title>{escape(name)}</title></polyline>'
+        )
     return (
         f'<figure class="chart"><figcaption><h3>{escape(title)}</h3>{_legend(drawn, form if newest else "")}</figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT + below}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'
@@ -99,10 +103,15 @@ def _legend(drawn: Mapping[str, Sequence[tuple[float, float]]], form: str) -> st
         colors = {name: _color(i, len(drawn)) for i, name in enumerate(drawn)}
         shown = dict(list(colors.items())[:NAMED])
         more = f"<span>and {len(colors) - len(shown)} more</span>" if len(colors) > len(shown) else ""
-        return "".join(f'<span><i style="background:{color}"></i>{escape(name)}</span>' for name, color in shown.items()) + more
+        return (
+            "".join(f'<span><i style="background:{color}"></i>{escape(name)}</span>' for name, color in shown.items())
+            + more
+        )
     newest = [points[-1][1] for points in drawn.values()]
     if len(drawn) > 6:
-        return f"<span>{len(drawn)} channels, now from <b>{min(newest):{form}}</b> to <b>{max(newest):{form}}</b></span>"
+        return (
+            f"<span>{len(drawn)} channels, now from <b>{min(newest):{form}}</b> to <b>{max(newest):{form}}</b></span>"
+        )
     return "".join(
         f'<span><i style="background:{_color(i, len(drawn))}"></i>{escape(name)} <b>{value:{form}}</b></span>'
         for i, (name, value) in enumerate(zip(drawn, newest, strict=True))
@@ -135,7 +144,9 @@ def _ticks(low: float, high: float, log: bool) -> list[float]:
         return _nice(10**low, 10**high, 4)
     steps = [1] if high - low > 3 else [1, 2, 5]
     exponents = range(math.floor(low), math.ceil(high) + 1)
-    found = [m * 10.0**exponent for exponent in exponents for m in steps if low <= math.log10(m * 10.0**exponent) <= high]
+    found = [
+        m * 10.0**exponent for exponent in exponents for m in steps if low <= math.log10(m * 10.0**exponent) <= high
+    ]
     return found[:: -(-len(found) // 6)]
 
 

@@ -80,15 +80,21 @@ def _figures(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     found = [e.figures for e in evaluations]
     rows = []
     for key in dict.fromkeys(key for figures in found for key in figures):
-        label, unit, form, better = NAMES.get(key, (key.replace("bias", "colour bias,"), _bias_unit(key), "+.2f", "→ 0"))
+        label, unit, form, better = NAMES.get(
+            key, (key.replace("bias", "colour bias,"), _bias_unit(key), "+.2f", "→ 0")
+        )
         rows.append({"label": label, "unit": unit, "better": better, "cells": [_cell(f.get(key), form) for f in found]})
     for name, key in (("frechet_name", "frechet"), ("kernel_name", "kernel")):
         if (known := next((e.sets for e in evaluations if e.sets), None)) is not None:
             cells = [_cell(getattr(e.sets, key) if e.sets else None, ".4g") for e in evaluations]
             rows.append({"label": getattr(known, name), "unit": f"N = {known.count:,}", "better": "↓", "cells": cells})
             if key == "frechet":
-                half = [{"value": f"{e.sets.frechet_half:.4g}", "interval": ""} if e.sets else None for e in evaluations]
-                rows.append({"label": f"{known.frechet_name}", "unit": "every second image alone", "better": "", "cells": half})
+                half = [
+                    {"value": f"{e.sets.frechet_half:.4g}", "interval": ""} if e.sets else None for e in evaluations
+                ]
+                rows.append(
+                    {"label": f"{known.frechet_name}", "unit": "every second image alone", "better": "", "cells": half}
+                )
     return rows
 
 
@@ -99,21 +105,36 @@ def _bias_unit(key: str) -> str:
 def _cell(interval: Interval | None, form: str) -> dict[str, str] | None:
     if interval is None:
         return None
-    ends = f"{interval.low:{form}} to {interval.high:{form}}" if math.isfinite(interval.low) and math.isfinite(interval.high) else ""
+    ends = (
+        f"{interval.low:{form}} to {interval.high:{form}}"
+        if math.isfinite(interval.low) and math.isfinite(interval.high)
+        else ""
+    )
     return {"value": format(interval.value, form), "interval": ends}
 
 
 def _comparison(c: Comparison) -> dict[str, str]:
     label, unit, form, _ = NAMES[c.figure]
     cell = _cell(c.difference, "+" + form) or {}
-    return {**cell, "pair": f"{c.model} - {c.against}", "label": label, "unit": unit, "wins": f"{100 * c.wins:.0f} %", "verdict": c.verdict}
+    return {
+        **cell,
+        "pair": f"{c.model} - {c.against}",
+        "label": label,
+        "unit": unit,
+        "wins": f"{100 * c.wins:.0f} %",
+        "verdict": c.verdict,
+    }
 
 
 def _text_chart(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
     lines = {
-        n: [(float(r.size), 100 * r.error_rate.value) for r in e.legibility.readings] for n, e in _each(names, evaluations) if e.legibility
+        n: [(float(r.size), 100 * r.error_rate.value) for r in e.legibility.readings]
+        for n, e in _each(names, evaluations)
+        if e.legibility
     }
-    return chart("Characters read wrong, %", lines, levels={"90 % are read": 10.0}, x_label="font size, px", newest=False)
+    return chart(
+        "Characters read wrong, %", lines, levels={"90 % are read": 10.0}, x_label="font size, px", newest=False
+    )
 
 
 def _edge_chart(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
@@ -148,6 +169,11 @@ def _shots(names: Sequence[str], galleries: Sequence[Sequence[Shot]]) -> list[di
         ]  # fmt: skip
         score = shots[0].score
         rows.append(
-            {"rank": shots[0].rank, "file": Path(score.path).name, "original": data_uri(to_pillow(shots[0].original), 92), "models": models}
+            {
+                "rank": shots[0].rank,
+                "file": Path(score.path).name,
+                "original": data_uri(to_pillow(shots[0].original), 92),
+                "models": models,
+            }
         )
     return rows

@@ -60,7 +60,9 @@ def name_places(places: Mapping[str, tuple[float, float]], bars: Sequence[Box], 
         before = dict(found)
         for name in places:
             others = [w.box for other, w in found.items() if other != name]
-            found[name] = min(choices[name], key=lambda choice: choice[0] + _cost(choice[1].box, points, others, lines))[1]
+            found[name] = min(
+                choices[name], key=lambda choice: choice[0] + _cost(choice[1].box, points, others, lines)
+            )[1]
         if found == before:
             break
     return found
@@ -86,7 +88,9 @@ def _choices(place: tuple[float, float], width: float, field: Box) -> list[tuple
 def _cost(box: Box, points: Sequence[Box], names: Sequence[Box], lines: Sequence[Box]) -> float:
     """Areas that a name would cover, names and points many times dearer than bars; where any is covered, a good deal more."""
     dear = [overlap(box, other) for other in (*points, *names)]
-    return sum(500 + 20 * area for area in dear if area > 0) + sum(30 + area for area in (overlap(box, line) for line in lines) if area > 0)
+    return sum(500 + 20 * area for area in dear if area > 0) + sum(
+        30 + area for area in (overlap(box, line) for line in lines) if area > 0
+    )
 
 
 def overlap(a: Box, b: Box) -> float:

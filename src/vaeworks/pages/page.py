@@ -48,7 +48,9 @@ def line_chart(
             axes.plot(x, y, label=name, color=color, linewidth=1.6, marker="o" if len(x) < 15 else None, markersize=3.5)
         for name, level in (levels or {}).items():
             axes.axhline(level, color="#888", linewidth=1, linestyle="--")
-            axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="#666")
+            axes.annotate(
+                name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="#666"
+            )
         axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log else "linear")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

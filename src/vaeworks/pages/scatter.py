@@ -36,7 +36,9 @@ class Point:
 Place = Callable[[float, float], tuple[float, float]]
 
 
-def scatter(title: str, points: Mapping[str, Point], x_label: str, y_label: str, *, log: bool = False, trail: Sequence[str] = ()) -> str:
+def scatter(
+    title: str, points: Mapping[str, Point], x_label: str, y_label: str, *, log: bool = False, trail: Sequence[str] = ()
+) -> str:
     """A figure of named points; log: y in powers of ten; trail: names of points that a thin line connects, in this order.
 
     Points without a finite place are left out; "" where none is left.
@@ -58,9 +60,14 @@ def scatter(title: str, points: Mapping[str, Point], x_label: str, y_label: str,
     bars = {name: _bars(point, place) for name, point in drawn.items()}
     for i, (name, point) in enumerate(drawn.items()):
         color, (x, y) = f"var(--line-{i % 6})", place(point.x, point.y)
-        parts += [f'<line class="bar" stroke="{color}" x1="{a:.1f}" y1="{b:.1f}" x2="{c:.1f}" y2="{d:.1f}"/>' for a, b, c, d in bars[name]]
+        parts += [
+            f'<line class="bar" stroke="{color}" x1="{a:.1f}" y1="{b:.1f}" x2="{c:.1f}" y2="{d:.1f}"/>'
+            for a, b, c, d in bars[name]
+        ]
         fill = "var(--card)" if point.special else color
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" fill="{fill}" stroke="{color}" stroke-width="2"/>')
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" fill="{fill}" stroke="{color}" stroke-width="2"/>'
+        )
     places = {n: place(p.x, p.y) for n, p in drawn.items()}
     parts += _named(places, [bar for found in bars.values() for bar in found])
     return (
@@ -104,7 +111,9 @@ def _named(places: Mapping[str, tuple[float, float]], bars: Sequence[Box]) -> li
     for name, found in name_places(places, bars, (LEFT, 0, WIDTH - 2, HEIGHT - BOTTOM)).items():
         if found.far:
             (x, y), (a, b) = places[name], found.nearest(places[name])
-            parts.append(f'<line class="lead" x1="{x:.1f}" y1="{y:.1f}" x2="{a:.1f}" y2="{b:.1f}" stroke="var(--soft)" stroke-width=".7"/>')
+            parts.append(
+                f'<line class="lead" x1="{x:.1f}" y1="{y:.1f}" x2="{a:.1f}" y2="{b:.1f}" stroke="var(--soft)" stroke-width=".7"/>'
+            )
         parts.append(f'<text class="name" x="{found.x:.1f}" y="{found.y:.1f}">{escape(name)}</text>')
     return parts
 
@@ -126,6 +135,8 @@ def alone(figure: str) -> str:
     shapes = "".join(re.findall(r"\.chart ((?:text|polyline|\.[\w-]+) {[^}]*})", css))
     svg = figure[figure.index("<svg") : figure.index("</svg>") + 6]
     start = svg.index(">") + 1
-    head = svg[:start].replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" ', 1)
+    head = svg[:start].replace(
+        "<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" ', 1
+    )
     style = f"<style>{colors}@media (prefers-color-scheme: dark) {{{dark}}}{shapes}</style>"
     return f'{head}{style}<rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="var(--card)"/>{svg[start:]}\n'

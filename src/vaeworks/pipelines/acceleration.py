@@ -40,7 +40,11 @@ def accelerate(
     """
     vae: Any = getattr(pipe, "vae", None)
     if type(vae).__name__ not in ("AutoencoderKL", "AutoencoderKLFlux2"):
-        has = f"{type(pipe).__name__}'s VAE is of class {type(vae).__name__}" if vae is not None else f"a {type(pipe).__name__} has no VAE"
+        has = (
+            f"{type(pipe).__name__}'s VAE is of class {type(vae).__name__}"
+            if vae is not None
+            else f"a {type(pipe).__name__} has no VAE"
+        )
         raise ConfigError(f"{has}; accelerate takes pipelines with an AutoencoderKL or AutoencoderKLFlux2")
     options = {"memory": memory, "dtype": dtype, "compile": compile, "tile": tile}
     accelerated = Accelerated(vae, {name: value for name, value in options.items() if value is not None})
@@ -63,7 +67,9 @@ class Accelerated:
     def __init__(self, vae: Any, options: dict[str, Any]):
         """options: of `Codec`."""
         if not all(hasattr(type(vae), method) for method in METHODS):
-            raise ConfigError("this diffusers has another AutoencoderKL than the one known here; take the version that vaeworks asks for")
+            raise ConfigError(
+                "this diffusers has another AutoencoderKL than the one known here; take the version that vaeworks asks for"
+            )
         self.vae, self.options = vae, options
         self.autoencoder: Autoencoder = from_diffusers(vae)
         self.codec = self._new_codec()
@@ -81,7 +87,11 @@ class Accelerated:
 
     def encode(self, x: Tensor) -> Tensor:
         """Images n 3 h w to moments n 2c h/f w/f."""
-        if not self._can(x) or x.shape[-2] % self.autoencoder.downsample_factor or x.shape[-1] % self.autoencoder.downsample_factor:
+        if (
+            not self._can(x)
+            or x.shape[-2] % self.autoencoder.downsample_factor
+            or x.shape[-1] % self.autoencoder.downsample_factor
+        ):
             return type(self.vae)._encode(self.vae, x)
         posterior = self.codec.encode(x)
         return torch.cat([posterior.mean, posterior.logvar], dim=1).to(x.device, x.dtype)

@@ -44,7 +44,9 @@ _WARNINGS: dict[str, type[Warning]] = {
 }  # what diffusers' own code provokes
 
 
-def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.device, dtype: torch.dtype) -> DiffusionPipeline:
+def load_pipeline(
+    name: str, autoencoder: Autoencoder, device: str | torch.device, dtype: torch.dtype
+) -> DiffusionPipeline:
     """A pipeline with this VAE in place: a key of `TINY`, a diffusers folder, or a hub id such as "org/name".
 
     The pipeline's own VAE weights are neither loaded nor downloaded, and what does not fit is refused before anything
@@ -56,12 +58,16 @@ def load_pipeline(name: str, autoencoder: Autoencoder, device: str | torch.devic
         return TINY[name](autoencoder).to(device=device, dtype=dtype, silence_dtype_warnings=True)
     name = name.removeprefix("hf:")
     if Path(name).exists() and not (Path(name) / "model_index.json").is_file():
-        raise FormatError(f"{name} is no diffusers pipeline, which is a folder with a model_index.json; or pass one of {', '.join(TINY)}")
+        raise FormatError(
+            f"{name} is no diffusers pipeline, which is a folder with a model_index.json; or pass one of {', '.join(TINY)}"
+        )
     with _format_errors(name), _quiet():
         kind, absent, own = _check_stored(name, autoencoder.config)
         ours = _scaled_as(autoencoder, own)
         parts = dict.fromkeys(absent) | {"vae": vae_for_pipeline(kind.__name__, ours).to(dtype=dtype)}
-        pipe = diffusers.DiffusionPipeline.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **parts)
+        pipe = diffusers.DiffusionPipeline.from_pretrained(
+            name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **parts
+        )
         return pipe.to(device, silence_dtype_warnings=True)
 
 
@@ -118,7 +124,10 @@ def paint(
     pipe = _for_task(pipe, painting_over=image is not None)
     if image is not None:
         mode = "L" if pipe.vae.config.in_channels == 1 else "RGB"
-        options |= {"image": ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.LANCZOS), "strength": strength}
+        options |= {
+            "image": ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.LANCZOS),
+            "strength": strength,
+        }
     accepted = inspect.signature(pipe.__call__).parameters
     with _bar_on_terminals(pipe), _quiet(), _finite(pipe.vae):
         pixels = pipe(
@@ -166,14 +175,18 @@ def _check_stored(name: str, config: LatentConfig) -> tuple[type[DiffusionPipeli
     kind = index.get("_class_name") if isinstance(index, dict) else None
     found = getattr(diffusers, kind, None) if isinstance(kind, str) and kind.isidentifier() else None
     if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
-        raise FormatError(f"{name} holds a pipeline of class {kind!r:.80}, which diffusers {diffusers.__version__} does not have")
+        raise FormatError(
+            f"{name} holds a pipeline of class {kind!r:.80}, which diffusers {diffusers.__version__} does not have"
+        )
     check_index(index, name)
     if Path(name).is_dir():
         check_pipeline_folder(Path(name), index)
     parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
     denoiser = next((part for part in ("transformer", "unet") if parts.get(part)), None)
     if denoiser is None:
-        raise FormatError(f"{name} holds a {kind}, which has neither a unet nor a transformer; take a text-to-image pipeline")
+        raise FormatError(
+            f"{name} holds a {kind}, which has neither a unet nor a transformer; take a text-to-image pipeline"
+        )
     published_without = Path(name).is_dir() and not (Path(name) / "vae").is_dir()
     own = (parts["vae"], _stored_config(name, "vae")) if parts.get("vae") and not published_without else None
     _check_fits(found, _stored_config(name, denoiser), own, config)
@@ -205,7 +218,9 @@ def _stored_config(name: str, part: str) -> dict[str, Any]:
     return found
 
 
-def _check_fits(kind: type[DiffusionPipeline], denoiser: Mapping[str, Any], own: OwnVae | None, config: LatentConfig) -> None:
+def _check_fits(
+    kind: type[DiffusionPipeline], denoiser: Mapping[str, Any], own: OwnVae | None, config: LatentConfig
+) -> None:
     """kind: the pipeline's class; denoiser: its configuration; own: class and configuration of the VAE that is replaced."""
     remedy = "take an SD, SDXL, SD3, Flux.1 or Flux.2 pipeline"
     if "vae" not in inspect.signature(kind.__init__).parameters or "in_channels" not in denoiser:
@@ -213,7 +228,9 @@ def _check_fits(kind: type[DiffusionPipeline], denoiser: Mapping[str, Any], own:
     if own is not None and own[0] not in REPLACEABLE:
         raise ConfigError(f"{kind.__name__} has a VAE of another kind, {own[0]}; {remedy}")
     # min: denoisers for inpainting take a mask besides the latents, others make a variance besides them
-    channels = min(denoiser["in_channels"], denoiser.get("out_channels") or denoiser["in_channels"]) // (4 if _packs(kind) else 1)
+    channels = min(denoiser["in_channels"], denoiser.get("out_channels") or denoiser["in_channels"]) // (
+        4 if _packs(kind) else 1
+    )
     factor = 2 ** (len(own[1]["block_out_channels"]) - 1) if own is not None else config.downsample_factor
     made_for = f"f{factor}c{channels}"
     remedy = f"take a VAE that is {made_for}, or a pipeline made for {config.name}"
@@ -283,7 +300,9 @@ def _picture_size(pipe: DiffusionPipeline, size: int | tuple[int, int] | None) -
     largest = _denoiser(pipe).config.get("pos_embed_max_size")
     limit = largest * multiple if largest else math.inf
     if max(height, width) > limit:
-        raise ConfigError(f"height x width (={height}x{width}) must be at most {limit}x{limit}, the pipeline's table of positions")
+        raise ConfigError(
+            f"height x width (={height}x{width}) must be at most {limit}x{limit}, the pipeline's table of positions"
+        )
     return height, width
 
 
@@ -308,23 +327,31 @@ def _for_task(pipe: DiffusionPipeline, painting_over: bool) -> DiffusionPipeline
     # Pipelines with a transformer compare with the VAE, those with a U-Net with 4. The VAE with c = 3 is LDM's f4.
     latents = pipe.vae.config.latent_channels if getattr(pipe, "transformer", None) is not None else 4
     if painting_over and pipe.vae.config.in_channels == latents:
-        raise ConfigError(f"{kind} would take an image of {latents} channels for latents of this VAE; paint without an image")
+        raise ConfigError(
+            f"{kind} would take an image of {latents} channels for latents of this VAE; paint without an image"
+        )
     if painting_over and kind.startswith("Flux2"):
         raise ConfigError(f"{kind} takes images as references, not to start from; paint without an image")
     if painting_over == ("strength" in accepted):
         return pipe
     diffusers = diffusers_library()
     try:
-        return (diffusers.AutoPipelineForImage2Image if painting_over else diffusers.AutoPipelineForText2Image).from_pipe(pipe)
+        return (
+            diffusers.AutoPipelineForImage2Image if painting_over else diffusers.AutoPipelineForText2Image
+        ).from_pipe(pipe)
     except ValueError:
         other = "image-to-image" if painting_over else "text-to-image"
-        raise ConfigError(f"diffusers has no {other} pipeline of the family of {kind}; take an SD, SDXL, SD3 or Flux.1 pipeline") from None
+        raise ConfigError(
+            f"diffusers has no {other} pipeline of the family of {kind}; take an SD, SDXL, SD3 or Flux.1 pipeline"
+        ) from None
 
 
 @contextmanager
 def _bar_on_terminals(pipe: DiffusionPipeline) -> Iterator[None]:
     before = getattr(pipe, "_progress_bar_config", {})
-    pipe.set_progress_bar_config(**{"disable": None, "leave": False, **before})  # None: tqdm looks whether stderr is a terminal
+    pipe.set_progress_bar_config(
+        **{"disable": None, "leave": False, **before}
+    )  # None: tqdm looks whether stderr is a terminal
     try:
         yield
     finally:

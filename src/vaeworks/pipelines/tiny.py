@@ -52,7 +52,9 @@ def _is_no_chatter(record: logging.LogRecord) -> bool:
 def _seeded() -> Iterator[None]:
     """The same random weights every time, without a trace in PyTorch's random state."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # torch.manual_seed would also seed the GPUs, whose state is not restored
+        torch.default_generator.manual_seed(
+            0
+        )  # torch.manual_seed would also seed the GPUs, whose state is not restored
         yield
 
 
@@ -214,7 +216,13 @@ def _tiny_t5(suffix: str, width: int) -> dict[str, Any]:
     """A text encoder and its tokenizer, whose tokens are the printable ASCII characters."""
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-    tokens = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((chr(code), -3.0) for code in range(33, 127))]
+    tokens = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -2.0),
+        *((chr(code), -3.0) for code in range(33, 127)),
+    ]
     tokenizer = T5Tokenizer(vocab=tokens, extra_ids=0, model_max_length=512)
     config = T5Config(vocab_size=len(tokens), d_model=width, d_kv=8, d_ff=2 * width, num_layers=1, num_heads=4)
     return {f"tokenizer{suffix}": tokenizer, f"text_encoder{suffix}": T5EncoderModel(config)}

@@ -59,5 +59,9 @@ def claim(make: Make) -> str:
     start = next((i for i, line in enumerate(lines) if line.startswith("Claim: ")), None)
     if start is None:
         return ""
-    end = next(i for i in range(start + 1, len(lines) + 1) if i == len(lines) or lines[i].startswith("vaeworks ") or not lines[i])
+    end = next(
+        i
+        for i in range(start + 1, len(lines) + 1)
+        if i == len(lines) or lines[i].startswith("vaeworks ") or not lines[i]
+    )
     return " ".join(lines[start:end]).removeprefix("Claim: ")

@@ -41,7 +41,9 @@ def digits_ae() -> TrainConfig:
     docs/variety.md has what was measured.
     """
     config = digits_vae()
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, bottleneck=BottleneckConfig(kind="point")))
+    return dataclasses.replace(
+        config, model=dataclasses.replace(config.model, bottleneck=BottleneckConfig(kind="point"))
+    )
 
 
 RECIPES = {"digits-ae": digits_ae, "digits-vae": digits_vae}

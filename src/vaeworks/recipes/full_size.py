@@ -17,7 +17,9 @@ def sd1() -> TrainConfig:
     Measured on 2 CPU cores: a step of one image without LPIPS and discriminator takes 8 s in bf16 (benchmarks/results). No run on a GPU
     was made, and none of this length.
     """
-    optimizer = OptimizerConfig(kind="adam", lr=5.4e-5, betas=(0.5, 0.9), warmup_images=10_000, final_lr=1.0, clip_norm=0.0)
+    optimizer = OptimizerConfig(
+        kind="adam", lr=5.4e-5, betas=(0.5, 0.9), warmup_images=10_000, final_lr=1.0, clip_norm=0.0
+    )
     return TrainConfig(
         model=dataclasses.replace(MODELS["sd1"], scaling_factor=1.0),
         images=3_000_000,

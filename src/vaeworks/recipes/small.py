@@ -83,7 +83,9 @@ def small_f16c32() -> TrainConfig:
     """
     config = small_f8c16()
     model = dataclasses.replace(MODELS["small-f8c16"], latent_channels=32, channel_mult=(1, 2, 4, 6, 6))
-    return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, size=128, min_scale=0.25), batch=4)
+    return dataclasses.replace(
+        config, model=model, data=dataclasses.replace(config.data, size=128, min_scale=0.25), batch=4
+    )
 
 
 RECIPES = {

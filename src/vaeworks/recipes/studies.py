@@ -82,9 +82,13 @@ def grafted(recipe: TrainConfig, scale: StudyScale) -> TrainConfig:
     prefixes = tuple(sorted({max(1, p * config.model.latent_channels // 16) for p in recipe.model.bottleneck.prefixes}))
     bottleneck = dataclasses.replace(recipe.model.bottleneck, prefixes=prefixes)
     patch = recipe.model.latents_patch
-    model = dataclasses.replace(config.model, bottleneck=bottleneck, latents_patch=patch, normalization=recipe.model.normalization)
+    model = dataclasses.replace(
+        config.model, bottleneck=bottleneck, latents_patch=patch, normalization=recipe.model.normalization
+    )
     adversarial = dataclasses.replace(recipe.adversarial, num_layers=2)
-    return dataclasses.replace(config, model=model, loss=recipe.loss, regularizers=recipe.regularizers, adversarial=adversarial)
+    return dataclasses.replace(
+        config, model=model, loss=recipe.loss, regularizers=recipe.regularizers, adversarial=adversarial
+    )
 
 
 def _beta(scale: StudyScale, beta: float) -> TrainConfig:
@@ -128,7 +132,9 @@ def equivariance(scale: StudyScale) -> dict[str, TrainConfig]:
 def discriminator(scale: StudyScale) -> dict[str, TrainConfig]:
     """No discriminator against PatchGAN and newer ones, with one perceptual distance for all."""
     names = ("patchgan", "modern-gan", "r3gan", "decoder-gan")
-    return {BASELINE: base(scale), "perceptual": grafted(perceptual(), scale)} | {n: grafted(DISCRIMINATORS[n](), scale) for n in names}
+    return {BASELINE: base(scale), "perceptual": grafted(perceptual(), scale)} | {
+        n: grafted(DISCRIMINATORS[n](), scale) for n in names
+    }
 
 
 STUDIES: dict[str, Study] = {

@@ -94,7 +94,9 @@ class Codec:
         self._kernels = {"decoding": Kernels(keep=True), "encoding": Kernels(keep=True)}
         self._compile, self._offload = compile, offload
         whole = {"decode": self._decode_whole, "encode": self._encode_whole}
-        self._whole = {name: Graphs(run, self.autoencoder) if graphs else compiled(run, compile) for name, run in whole.items()}
+        self._whole = {
+            name: Graphs(run, self.autoencoder) if graphs else compiled(run, compile) for name, run in whole.items()
+        }
         self._plans: dict[tuple[str, Shape], StripPlan] = {}
         self._blank: Autoencoder | None = None
 
@@ -188,7 +190,9 @@ class Codec:
     def _check_reflection(self, height: int, width: int) -> None:
         config = self.autoencoder.config
         if isinstance(config, AutoencoderConfig) and config.padding_mode == "reflect" and min(height, width) < 2:
-            raise ConfigError(f"padding_mode 'reflect' needs latents of at least 2 x 2, not {height} x {width}; take a larger picture")
+            raise ConfigError(
+                f"padding_mode 'reflect' needs latents of at least 2 x 2, not {height} x {width}; take a larger picture"
+            )
 
     def _trainable(self) -> Autoencoder:
         if self.autoencoder is not self.original:
@@ -221,7 +225,9 @@ class Codec:
             expected = whole.decode(probe.float())
         error = (found - expected).abs() * (2 / (expected.max() - expected.min()).clamp_min(2.0))
         height, width = found.shape[-2:]
-        return Certificate(height, width, rows, str(vae.dtype).removeprefix("torch."), error.max().item(), error.mean().item())
+        return Certificate(
+            height, width, rows, str(vae.dtype).removeprefix("torch."), error.max().item(), error.mean().item()
+        )
 
     def plan_decode(self, n: int, c: int, h: int, w: int) -> StripPlan:
         """How latents of this shape would be decoded.

@@ -52,7 +52,9 @@ def compiled(function: MapFunction, when: When = "auto") -> MapFunction:
 class Compiled:
     """A function that is compiled when it pays; see this module's first lines."""
 
-    def __init__(self, function: MapFunction, when: Literal[True, "auto"], backend: str | Callable[..., Any] = "inductor"):
+    def __init__(
+        self, function: MapFunction, when: Literal[True, "auto"], backend: str | Callable[..., Any] = "inductor"
+    ):
         self.function, self.backend = function, backend
         self.state: Literal["plain", "trial", "compiled", "given up"] = "compiled" if when is True else "plain"
         self.spent = 0.0
@@ -127,7 +129,11 @@ def missing_compiler(device: torch.device) -> str | None:
             return "Triton is not installed (pip install 'vaeworks[triton]')"
         if torch.version.hip is None and torch.cuda.get_device_capability(device) < (7, 0):
             return "this GPU is older than Triton's oldest"
-        return None if _found("CC", ("cc", "gcc", "clang")) else "no C compiler, which Triton needs; install gcc, or set CC"
+        return (
+            None
+            if _found("CC", ("cc", "gcc", "clang"))
+            else "no C compiler, which Triton needs; install gcc, or set CC"
+        )
     return None if _found("CXX", ("g++", "clang++", "c++")) else "no C++ compiler; install g++, or set CXX"
 
 

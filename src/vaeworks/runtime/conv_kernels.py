@@ -79,7 +79,9 @@ class Quartered(Prepared):
 
 def quartered(weight: Tensor) -> list[list[Tensor]]:
     """A 3x3 kernel o c 3 3 as four of 2x2, o c 2 2, on the map before it was doubled: for even and odd rows and columns."""
-    sums = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float64, device=weight.device)  # a, place, tap
+    sums = torch.tensor(
+        [[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float64, device=weight.device
+    )  # a, place, tap
     kernels = torch.einsum("aiy,bjx,ocyx->abocij", sums, sums, weight.double()).to(weight.dtype)
     return [[kernel.contiguous(memory_format=torch.channels_last) for kernel in row] for row in kernels]
 

@@ -106,7 +106,11 @@ class Convolved(Map):
     def _beyond(self, row: int) -> Tensor:
         """The row above the first or below the last one."""
         height = self.shape[2]
-        inside = {"reflect": abs(row) if row < 0 else height - 2, "replicate": min(max(row, 0), height - 1), "circular": row % height}
+        inside = {
+            "reflect": abs(row) if row < 0 else height - 2,
+            "replicate": min(max(row, 0), height - 1),
+            "circular": row % height,
+        }
         place = inside[self.conv.padding_mode]
         return self.source.rows(place, place + 1)
 
@@ -203,7 +207,9 @@ class Sum(Map):
 
     def release(self, before: int) -> None:
         self.branch.release(before)
-        if self.wraps and before < EVERYTHING:  # the first row's branch is computed from the last rows, and the other way round
+        if (
+            self.wraps and before < EVERYTHING
+        ):  # the first row's branch is computed from the last rows, and the other way round
             return
         self.source.release(before - 2)  # the branch may be computed from it, through two convolutions
 
@@ -240,7 +246,9 @@ def strips(height: int, rows: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, height)
 
 
-def sweep(map_: Map, rows: int, groups: int | None, into: Stored | None = None, release: bool = False) -> Statistics | None:
+def sweep(
+    map_: Map, rows: int, groups: int | None, into: Stored | None = None, release: bool = False
+) -> Statistics | None:
     """Compute a map from top to bottom, and return the statistics of its groups of channels.
 
     rows: of a strip, at most; groups: None where no group normalization follows; into: keeps the rows; release: gives back, strip by strip,

@@ -44,7 +44,10 @@ def free_memory(device: torch.device) -> float:
 def container_memory(root: Path = Path("/sys/fs/cgroup")) -> float:
     """Bytes that a container's limit leaves (Linux control groups, version 2 or 1); infinite where there is none."""
     left = math.inf
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
         try:
             left = min(left, int((root / limit).read_text()) - int((root / used).read_text()))
         except (OSError, ValueError):  # no such version, or "max"

@@ -106,8 +106,12 @@ class _Counted(Prepared):
 
 def without_values(network: Autoencoder) -> Autoencoder:
     """A copy on the device "meta", for which no weight is copied."""
-    parameters = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in network.parameters()}
-    return copy.deepcopy(network, {**parameters, **{id(b): torch.empty_like(b, device="meta") for b in network.buffers()}})
+    parameters = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in network.parameters()
+    }
+    return copy.deepcopy(
+        network, {**parameters, **{id(b): torch.empty_like(b, device="meta") for b in network.buffers()}}
+    )
 
 
 def planned(
@@ -136,7 +140,9 @@ def planned(
     return min(found, key=lambda plan: plan.work)
 
 
-def whole_plan(network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, height: int) -> StripPlan | None:
+def whole_plan(
+    network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, height: int
+) -> StripPlan | None:
     """The whole picture at once, by the network itself, if that is within the budget; arguments are `planned`'s.
 
     About: it is counted as one strip, of the picture's height.
@@ -160,7 +166,11 @@ def _plans(
             kernels = 0 if keep else passing
             ledger = Ledger(budget - spare - kernels)
             with torch.no_grad():
-                run(network, torch.empty(shape, device="meta", dtype=dtype), Striped(groups, rows, ledger, counting, offload))
+                run(
+                    network,
+                    torch.empty(shape, device="meta", dtype=dtype),
+                    Striped(groups, rows, ledger, counting, offload),
+                )
             held = sum(counting.kept_bytes.values()) if keep else kernels
             peak = ledger.peak + spare + held
             if keep and (ledger.recomputed or peak > budget):  # room is better used for maps

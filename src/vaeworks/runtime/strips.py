@@ -17,7 +17,21 @@ from ..models.encoder import EncoderLevel
 from ..models.middle import Middle
 from ..nn import Downsample, ResBlock, SpatialAttention, Upsample
 from .conv_kernels import Kernels
-from .lazy_maps import Attended, Convolved, Doubled, Enlarged, Halved, Map, Normalized, Shape, Statistics, Stored, Sum, strips, sweep
+from .lazy_maps import (
+    Attended,
+    Convolved,
+    Doubled,
+    Enlarged,
+    Halved,
+    Map,
+    Normalized,
+    Shape,
+    Statistics,
+    Stored,
+    Sum,
+    strips,
+    sweep,
+)
 
 LAG = 4
 """Strips by which giving back lags behind: a convolution's neighbours, and strips that end between others."""
@@ -94,7 +108,9 @@ class Striped:
     def _block(self, block: ResBlock, x: Measured, name: str) -> Measured:
         """A residual block: what is between its convolutions is kept if there is room for it; the output grows while it is given back."""
         source, statistics = x
-        inner = self._swept(self._convolved(Normalized(source, block.norm1, statistics), block.conv1), name, lag=LAG, again=True)
+        inner = self._swept(
+            self._convolved(Normalized(source, block.norm1, statistics), block.conv1), name, lag=LAG, again=True
+        )
         branch = self._convolved(Normalized(inner[0], block.norm2, inner[1]), block.conv2)
         return self._kept(Sum(source, block.conv_shortcut, branch))
 
@@ -167,7 +183,10 @@ def _keys_values(tokens: Normalized, attention: SpatialAttention, rows: int) -> 
         parts = attention.keys_values(tokens.rows(start, stop))
         if pair is None:
             heads, depth = parts[0].shape[1], parts[0].shape[3]
-            pair = parts[0].new_empty(n, heads, height * width, depth), parts[1].new_empty(n, heads, height * width, depth)
+            pair = (
+                parts[0].new_empty(n, heads, height * width, depth),
+                parts[1].new_empty(n, heads, height * width, depth),
+            )
         for whole, part in zip(pair, parts, strict=True):
             whole[:, :, start * width : stop * width] = part
     assert pair is not None

@@ -50,7 +50,9 @@ class StepAugmentation:
 NOTHING = StepAugmentation()
 
 
-def draw_augmentation(config: RegularizerConfig, seed: int, first_counter: int, size: int, least: int, factor: int) -> StepAugmentation:
+def draw_augmentation(
+    config: RegularizerConfig, seed: int, first_counter: int, size: int, least: int, factor: int
+) -> StepAugmentation:
     """The draw of the step that begins with this image, of `size` pixels.
 
     What takes the reconstruction's place gets no smaller than `least` pixels; what is decoded besides, than one latent of `factor` pixels.
@@ -61,7 +63,11 @@ def draw_augmentation(config: RegularizerConfig, seed: int, first_counter: int, 
     if uniforms[0] >= 1 - config.lowpass:
         return StepAugmentation(cut=CUTS[int(which * len(CUTS))])
     ordinary = 1 - config.equivariance - config.lowpass
-    prior = config.equivariance_prior * ordinary / (1 - config.equivariance) if config.equivariance and ordinary > 0 else 0.0
+    prior = (
+        config.equivariance_prior * ordinary / (1 - config.equivariance)
+        if config.equivariance and ordinary > 0
+        else 0.0
+    )
     where, transform = draw((uniforms[0], uniforms[1], uniforms[2]), config.equivariance, prior)
     if where != "nowhere":
         return StepAugmentation(where, Transform(max(transform.scale, min(1.0, least / size)), transform.quarter_turns))

@@ -44,7 +44,11 @@ class FinetuneComparison:
 
 
 def compare_with_start(
-    config: TrainConfig, judged: Autoencoder, images: Sequence[Tensor], stats: LatentStats, measured: Callable[[Autoencoder], LatentStats]
+    config: TrainConfig,
+    judged: Autoencoder,
+    images: Sequence[Tensor],
+    stats: LatentStats,
+    measured: Callable[[Autoencoder], LatentStats],
 ) -> FinetuneComparison | None:
     """What a run has made of the VAE that it began with; None for a run from random weights, or where that VAE is not there any more.
 
@@ -57,13 +61,19 @@ def compare_with_start(
         start.config = judged.config  # the same scale, whatever was taken for granted
     except VaeworksError:
         return None
-    same_encoder, same_decoder = (_same(start, judged, half) for half in (("encoder.", "quant_conv."), ("decoder.", "post_quant_conv.")))
+    same_encoder, same_decoder = (
+        _same(start, judged, half) for half in (("encoder.", "quant_conv."), ("decoder.", "post_quant_conv."))
+    )
     figures = [_on_image(start, judged, image) for image in images]
-    quality_before, quality_after, moved = [statistics.fmean(c) for c in zip(*figures, strict=True)] if figures else [None] * 3
+    quality_before, quality_after, moved = (
+        [statistics.fmean(c) for c in zip(*figures, strict=True)] if figures else [None] * 3
+    )
     before, after = (1 / s.scaling_factor for s in (stats if same_encoder else measured(start), stats))
     moved = 0.0 if same_encoder and moved is not None else moved  # and not the rounding of another memory layout
     warning = None if config.finetune.teacher is not None else drift_warning(config, before, after)
-    return FinetuneComparison(config.finetune.path, same_encoder, same_decoder, quality_before, quality_after, moved, before, after, warning)
+    return FinetuneComparison(
+        config.finetune.path, same_encoder, same_decoder, quality_before, quality_after, moved, before, after, warning
+    )
 
 
 def drift_warning(config: TrainConfig, before: float, after: float) -> str | None:
@@ -89,7 +99,9 @@ def drift_warning(config: TrainConfig, before: float, after: float) -> str | Non
 def _same(a: Autoencoder, b: Autoencoder, prefixes: tuple[str, ...]) -> bool:
     theirs = b.state_dict()
     mine = {name: t for name, t in a.state_dict().items() if name.startswith(prefixes)}
-    return all(torch.equal(t.view(torch.int32), theirs[name].view(torch.int32)) for name, t in mine.items())  # bytes: 0 is not -0
+    return all(
+        torch.equal(t.view(torch.int32), theirs[name].view(torch.int32)) for name, t in mine.items()
+    )  # bytes: 0 is not -0
 
 
 @torch.inference_mode()

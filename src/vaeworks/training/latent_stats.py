@@ -81,7 +81,9 @@ def measure_latents(autoencoder: Autoencoder, crops: CropSource, num_images: int
         std = torch.ones_like(std)
     channel_var = channel_square - channel_mean.square()
     if (channel_var <= (LEAST * channel_mean).square()).all():
-        warnings.warn(f"latents of {count} crops are the same everywhere: the encoder tells nothing of its images", stacklevel=2)
+        warnings.warn(
+            f"latents of {count} crops are the same everywhere: the encoder tells nothing of its images", stacklevel=2
+        )
     least = (LEAST * std) ** 2  # of a channel that is dead, so that it can be divided by
     channel_std = channel_var.clamp_min(least).sqrt()
     stats = LatentStats(count, tuple(channel_mean.tolist()), tuple(channel_std.tolist()), 1 / std.item(), shift.item())

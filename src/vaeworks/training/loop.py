@@ -93,7 +93,14 @@ def train(
 
 
 def _train(
-    config: TrainConfig, data: str, out: Path, device: torch.device, recipe: str, resume: bool, show: bool, features: Any
+    config: TrainConfig,
+    data: str,
+    out: Path,
+    device: torch.device,
+    recipe: str,
+    resume: bool,
+    show: bool,
+    features: Any,
 ) -> RunResult:
     # settle what is not said: precision and architecture, once, so that a run continued elsewhere stays the same run
     on_all_ranks(lambda: check_processes(config))
@@ -133,7 +140,9 @@ def _train(
         trained.learner.compile()
     supervisor.switch_parts()
     wrap_ddp_(trained)
-    val_images = on_all_ranks(lambda: validation_images(model, val_set.files, config.data.val_images) if rank() == 0 else [])
+    val_images = on_all_ranks(
+        lambda: validation_images(model, val_set.files, config.data.val_images) if rank() == 0 else []
+    )
     crops = training_crops(train_set, config.data, config.seed, config.model.in_channels, bookmarks=out / STREAM)
     started = time.perf_counter() - position.seconds
     again = _again(config, recipe, data, out)
@@ -173,11 +182,23 @@ def _train(
             load_checkpoint(path, trained)
 
         log.config(config)
-        for message in (f"{config.model.name}, {num_parameters:,} parameters, {config.precision} on {_where(device)}", *messages):
+        for message in (
+            f"{config.model.name}, {num_parameters:,} parameters, {config.precision} on {_where(device)}",
+            *messages,
+        ):
             log.say(message)
         if looked_at is None:
             look()
-        stream = batches(crops, images_seen, config.images, config.batch, config.data.workers, rank=rank(), world=world_size(), say=log.say)
+        stream = batches(
+            crops,
+            images_seen,
+            config.images,
+            config.batch,
+            config.data.workers,
+            rank=rank(),
+            world=world_size(),
+            say=log.say,
+        )
         done = progress(config, images_seen, position.seconds)
         while done < 1 and images_seen + config.batch <= config.images:
             # the batch; an error of one process is an error of all
@@ -223,7 +244,9 @@ def _train(
                     restore(event)
 
             # keep
-            planned = _due(images_seen, config.batch, config.save_every) or any(e.action in ("save", "restore") for e in events)
+            planned = _due(images_seen, config.batch, config.save_every) or any(
+                e.action in ("save", "restore") for e in events
+            )
             if planned or wanted:
                 saved = checkpoint(planned=planned)
             if wanted:
@@ -242,7 +265,9 @@ def _train(
 
             def finished(vae: Autoencoder, path: Path) -> LatentStats:
                 stats = measured(vae)
-                if config.finetune.path is None and config.finetune.teacher is None:  # else the scale stays what diffusion models know
+                if (
+                    config.finetune.path is None and config.finetune.teacher is None
+                ):  # else the scale stays what diffusion models know
                     stats.apply_(vae)
                 save(vae, path, overwrite=True)
                 return stats
@@ -269,7 +294,9 @@ def _settled(config: TrainConfig, out: Path, device: torch.device, resume: bool)
     if resume:
         before = read_run(out).config
         precision = before.precision if config.precision == "auto" else config.precision
-        found = config.finetune.path is not None or config.finetune.teacher is not None  # the model was made to fit a file
+        found = (
+            config.finetune.path is not None or config.finetune.teacher is not None
+        )  # the model was made to fit a file
         return dataclasses.replace(config, precision=precision, model=before.model if found else config.model), []
     if config.precision == "auto":
         config = dataclasses.replace(config, precision=resolve_precision(device))
@@ -295,7 +322,17 @@ def _due(images_seen: int, batch: int, every: int) -> bool:
 def _again(config: TrainConfig, recipe: str, data: str, out: Path) -> str:
     if recipe == CUSTOM:
         return f"train(config, {data!r}, {str(out)!r}, resume=True)"
-    words = ["vaeworks", "train", recipe, "--data", data, "--out", str(out), "--resume", *asked_options(config, FEATURE_NETS)]
+    words = [
+        "vaeworks",
+        "train",
+        recipe,
+        "--data",
+        data,
+        "--out",
+        str(out),
+        "--resume",
+        *asked_options(config, FEATURE_NETS),
+    ]
     return shlex.join(words)
 
 

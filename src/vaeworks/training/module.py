@@ -48,7 +48,11 @@ class TrainModule(nn.Module):
         """feature_channels: of the frozen network that latents are aligned with."""
         super().__init__()
         self.autoencoder = autoencoder
-        self.projection = _projection(autoencoder.latent_channels, feature_channels, config.seed) if feature_channels is not None else None
+        self.projection = (
+            _projection(autoencoder.latent_channels, feature_channels, config.seed)
+            if feature_channels is not None
+            else None
+        )
         gaussian = config.loss.reconstruction == "gaussian"
         # of one element, because FSDP shares out the first dimension of everything
         self.log_variance = nn.Parameter(torch.tensor([LOG_VARIANCE])) if gaussian else None
@@ -58,7 +62,12 @@ class TrainModule(nn.Module):
         """Switch halves of the autoencoder on and off: what is off gets no gradient and is not moved by any optimizer."""
         self._encoder_trains = encoder
         vae = self.autoencoder
-        for part, trains in ((vae.encoder, encoder), (vae.quant_conv, encoder), (vae.decoder, decoder), (vae.post_quant_conv, decoder)):
+        for part, trains in (
+            (vae.encoder, encoder),
+            (vae.quant_conv, encoder),
+            (vae.decoder, decoder),
+            (vae.post_quant_conv, decoder),
+        ):
             part.requires_grad_(trains)
         if self.projection is not None:
             self.projection.requires_grad_(encoder)  # it serves the encoder alone
@@ -68,7 +77,9 @@ class TrainModule(nn.Module):
         """Whether the encoder is on."""
         return self._encoder_trains
 
-    def forward(self, images: Tensor, noise: Tensor, disturbance: Disturbance | None = None, draw: StepAugmentation = NOTHING) -> ForwardOutput:
+    def forward(
+        self, images: Tensor, noise: Tensor, disturbance: Disturbance | None = None, draw: StepAugmentation = NOTHING
+    ) -> ForwardOutput:
         """Images n 3 h w in [-1,1], and standard normal noise n c h/f w/f for the posterior's sample."""
         vae = self.autoencoder
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._encoder_trains):
@@ -79,7 +90,9 @@ class TrainModule(nn.Module):
         small = self._decoded(Transform(1 / draw.shrink)(given))[1] if draw.shrink else None
         projected = None if self.projection is None else self.projection(latents)
         # copies of what are views of the moments: wrappers hook into what a forward pass returns
-        return ForwardOutput(recon, features, latents, posterior.mean.clone(), posterior.logvar.clone(), small, projected)
+        return ForwardOutput(
+            recon, features, latents, posterior.mean.clone(), posterior.logvar.clone(), small, projected
+        )
 
     def _decoded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         decoder = self.autoencoder.decoder

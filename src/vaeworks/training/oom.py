@@ -20,7 +20,9 @@ def memory_in_one_line(newest: Callable[[], Path | None]) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not any(word in str(error).lower() for word in WORDS):
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and not any(
+            word in str(error).lower() for word in WORDS
+        ):
             raise
         saved = newest()
         kept = f"checkpoint {saved} is kept" if saved else "no checkpoint had been written yet"

@@ -20,5 +20,3 @@ def learning_rate(config: OptimizerConfig, images_seen: int, done: float) -> flo
     warmup = min(1.0, images_seen / config.warmup_images) if config.warmup_images else 1.0
     cosine = 0.5 * (1 + math.cos(math.pi * done))
     return config.lr * warmup * (config.final_lr + (1 - config.final_lr) * cosine)
-
-

@@ -57,7 +57,9 @@ class TrainState:
             _share_out_(learner, average)
         numbers = [p for p in learner.beside().values() if p.numel() == 1]
         weights = [p for p in learner.parameters() if not any(p is n for n in numbers)]
-        adversary = None if discriminator is None else Adversary(discriminator.to(autoencoder.device), config.adversarial)
+        adversary = (
+            None if discriminator is None else Adversary(discriminator.to(autoencoder.device), config.adversarial)
+        )
         optimizer = build_optimizer(weights, config.optimizer, numbers)
         return cls(config, learner, optimizer, average, adversary, perceptual, features, teacher)
 
@@ -76,7 +78,12 @@ class TrainState:
         if self.average is None:
             return
         part = self.config.finetune.part
-        halves = [("encoder", "encoder"), ("encoder", "quant_conv"), ("decoder", "decoder"), ("decoder", "post_quant_conv")]
+        halves = [
+            ("encoder", "encoder"),
+            ("encoder", "quant_conv"),
+            ("decoder", "decoder"),
+            ("decoder", "post_quant_conv"),
+        ]
         for half, name in halves:
             average, network = getattr(self.average, name), getattr(self.autoencoder, name)
             if part in ("all", half) and any(True for _ in network.parameters()):  # a 1x1 convolution may be absent

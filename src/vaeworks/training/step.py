@@ -138,7 +138,9 @@ def _parts(t: TrainState, batch: Tensor, counters: list[int], first: int) -> Ite
     draw = draw_augmentation(config.regularizers, config.seed, first, min(batch.shape[-2:]), smallest(t), f)
     for start in range(0, len(batch), size):
         some = counters[start : start + size]
-        images = draw.prepared(to_model_range(batch[start : start + size].to(vae.device, non_blocking=True)), f * vae.config.latents_patch)
+        images = draw.prepared(
+            to_model_range(batch[start : start + size].to(vae.device, non_blocking=True)), f * vae.config.latents_patch
+        )
         if config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         shape = (vae.latent_channels, images.shape[-2] // f, images.shape[-1] // f)
@@ -152,7 +154,10 @@ def _parts(t: TrainState, batch: Tensor, counters: list[int], first: int) -> Ite
 
 def smallest(t: TrainState) -> int:
     """Pixels below which no picture is shrunk, where its size is drawn: what all that looks at it needs, in whole latents."""
-    needs = [_smallest_for_losses(t), *([t.features.smallest] if isinstance(t.features, Backbone) else [UNKNOWN] if t.features else [])]
+    needs = [
+        _smallest_for_losses(t),
+        *([t.features.smallest] if isinstance(t.features, Backbone) else [UNKNOWN] if t.features else []),
+    ]
     needs += [int(t.adversary.network.least_size)] if t.adversary is not None else []  # type: ignore[arg-type]
     unit = t.autoencoder.downsample_factor * t.autoencoder.config.latents_patch
     return -(-max(needs) // unit) * unit
@@ -177,7 +182,9 @@ def _forward(t: TrainState, part: MicroBatch) -> ForwardOutput:
         return t.model(part.images, part.noise, part.disturbance, part.draw)
 
 
-def _backward(t: TrainState, part: MicroBatch, result: ForwardOutput, felt: float, adaptive: Tensor | None) -> dict[str, Tensor]:
+def _backward(
+    t: TrainState, part: MicroBatch, result: ForwardOutput, felt: float, adaptive: Tensor | None
+) -> dict[str, Tensor]:
     """Gradients of a part's share of the loss; figures of the part.
 
     What is asked of pixels is gone through backwards first, down to the reconstruction, and the sum of these gradients then enters the
@@ -235,8 +242,14 @@ def _latent_loss(t: TrainState, part: MicroBatch, result: ForwardOutput, pixel_g
             found = t.features(part.images)
         features = found if isinstance(found, Tensor) else found[-1]
         margins = config.regularizers.alignment_margins
-        alignment = cosine_alignment(result.projected, features, margins[0]) + distance_alignment(result.latents, features, margins[1])
-        weight = _alignment_weight(result, pixel_grad, alignment) if config.regularizers.alignment_adaptive else loss.new_ones(())
+        alignment = cosine_alignment(result.projected, features, margins[0]) + distance_alignment(
+            result.latents, features, margins[1]
+        )
+        weight = (
+            _alignment_weight(result, pixel_grad, alignment)
+            if config.regularizers.alignment_adaptive
+            else loss.new_ones(())
+        )
         loss = loss + config.regularizers.alignment * weight * alignment
         terms |= {"alignment": alignment, "alignment_weight": weight}
     if t.teacher is not None and t.learner.encoder_trains:
@@ -272,9 +285,15 @@ def _measured(t: TrainState, parts: list[MicroBatch]) -> Tensor:
         with torch.no_grad():
             result = _forward(t, part)
         pixels = _wide(result.recon).requires_grad_()
-        loss = weighted(pixel_terms(pixels, part.target, t.config.loss, t.perceptual, t.learner.log_variance), weights(t.config.loss))
+        loss = weighted(
+            pixel_terms(pixels, part.target, t.config.loss, t.perceptual, t.learner.log_variance),
+            weights(t.config.loss),
+        )
         grads = torch.autograd.grad(loss, pixels)[0], _adversarial(t, part.target, pixels)[1]
-        sums = [total + part.share * _at_last_layer(t, result, grad).float() for total, grad in zip(sums, grads, strict=True)]
+        sums = [
+            total + part.share * _at_last_layer(t, result, grad).float()
+            for total, grad in zip(sums, grads, strict=True)
+        ]
     return adaptive_weight(*sums)
 
 
@@ -290,6 +309,8 @@ def _message(model: nn.Module, last: bool) -> AbstractContextManager:
 
 def _result(sums: dict[str, Tensor]) -> StepResult:
     """Figures as numbers, means over processes: one message, and one wait for the device."""
-    values = dict(zip(sums, process_mean(torch.stack([value.float() for value in sums.values()])).tolist(), strict=True))
+    values = dict(
+        zip(sums, process_mean(torch.stack([value.float() for value in sums.values()])).tolist(), strict=True)
+    )
     named = {name: values.pop(name, 0.0) for name in ("loss", "reconstruction", "perceptual", "kl", "mse", "grad_norm")}
     return StepResult(**named, others=values)

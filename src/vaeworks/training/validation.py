@@ -99,7 +99,9 @@ def validate(autoencoder: Autoencoder, images: Sequence[Tensor]) -> ValidationRe
         psnr=mean_psnr(psnrs),
         ssim=statistics.fmean(similar) if similar else None,
         **latents.figures(),
-        picture=grid([list(column) for column in zip(*rows, strict=True)], gap=ROW_GAP) if len(pairs) == len(images) else None,
+        picture=grid([list(column) for column in zip(*rows, strict=True)], gap=ROW_GAP)
+        if len(pairs) == len(images)
+        else None,
     )
 
 
@@ -115,7 +117,10 @@ class _Latents:
     def add(self, posterior: Posterior) -> None:
         mean = posterior.mean.float().cpu().double()
         self._has_kl = not posterior.is_point
-        kl, var = (x.float().cpu().double() if self._has_kl else torch.zeros_like(mean) for x in (posterior.kl(), posterior.var))
+        kl, var = (
+            x.float().cpu().double() if self._has_kl else torch.zeros_like(mean)
+            for x in (posterior.kl(), posterior.var)
+        )
         self._sums = self._sums + torch.stack([mean, mean.square(), var, kl]).sum(dim=(1, 3, 4))
         self._count += mean[:, 0].numel()
         self._absmax = max(self._absmax, mean.abs().max().item())

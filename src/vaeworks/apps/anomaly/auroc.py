@@ -24,7 +24,9 @@ def auroc(normal: ArrayLike, anomalous: ArrayLike, seed: int = 0, draws: int = D
     """
     a, b = (np.asarray(values, dtype=np.float64) for values in (anomalous, normal))
     if not len(a) or not len(b):
-        raise DataError(f"AUROC is undefined: there are {len(b)} normal and {len(a)} anomalous images; give some of both")
+        raise DataError(
+            f"AUROC is undefined: there are {len(b)} normal and {len(a)} anomalous images; give some of both"
+        )
     wins = (a[:, None] > b) + 0.5 * (a[:, None] == b)
     random = np.random.default_rng(seed)
     times = [random.multinomial(len(v), np.full(len(v), 1 / len(v)), size=draws) / len(v) for v in (a, b)]

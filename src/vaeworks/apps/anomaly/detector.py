@@ -88,7 +88,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         fitted = images[self.split_.fit]
         self.evidence_ = evidence
         self.image_shape_ = images.shape[1:]
-        self.sight_ = PcaExtractor.fitted(fitted) if self.autoencoder is None else VaeExtractor(self.autoencoder, self.features)
+        self.sight_ = (
+            PcaExtractor.fitted(fitted) if self.autoencoder is None else VaeExtractor(self.autoencoder, self.features)
+        )
         self.gaussian_ = Gaussian.fitted(self._latents(fitted), self.density) if "density" in evidence else None
         self._standardize(images[self.split_.scale])
         self._calibrate(images[self.split_.threshold])
@@ -97,7 +99,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     def score_samples(self, X: ArrayLike) -> Array:  # noqa: N803
         """How normal every image is: n, higher being more normal; minus the combined z-score."""
         scores = [self._scores(self._raw(part)) for part in batches(self._new_images(X), self.track or iter)]
-        return -combined({name: np.concatenate([part[name] for part in scores]) for name in self.evidence_}, self.combine)
+        return -combined(
+            {name: np.concatenate([part[name] for part in scores]) for name in self.evidence_}, self.combine
+        )
 
     def decision_function(self, X: ArrayLike) -> Array:  # noqa: N803
         """score_samples less the threshold: n, negative for what is called anomalous."""
@@ -144,7 +148,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         check_is_fitted(self)
         images = self._images(X, reset=False)
         if images.shape[1:] != self.image_shape_:
-            raise ConfigError(f"images are c h w = {images.shape[1:]}, the detector was fitted on {self.image_shape_}; resize them")
+            raise ConfigError(
+                f"images are c h w = {images.shape[1:]}, the detector was fitted on {self.image_shape_}; resize them"
+            )
         return images
 
     def _latents(self, images: Array) -> Array:
@@ -159,8 +165,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def _standardize(self, images: Array) -> None:
         parts = [self._raw(part) for part in batches(images, self.track or iter)]
-        self.scales_ = {name: EvidenceScale.of(np.concatenate([pooled(maps[name]) for maps in parts])) for name in self.evidence_}
-        self.map_scales_ = {name: EvidenceScale.of(np.concatenate([maps[name] for maps in parts])) for name in self.evidence_}
+        self.scales_ = {
+            name: EvidenceScale.of(np.concatenate([pooled(maps[name]) for maps in parts])) for name in self.evidence_
+        }
+        self.map_scales_ = {
+            name: EvidenceScale.of(np.concatenate([maps[name] for maps in parts])) for name in self.evidence_
+        }
 
     def _calibrate(self, images: Array) -> None:
         parts = [self._read(part) for part in batches(images, self.track or iter)]

@@ -102,5 +102,7 @@ def enlarged(maps: Array, height: int, width: int, factor: int) -> Array:
     if maps.shape[1:] == (1, 1):
         return np.broadcast_to(maps, (len(maps), height, width)).copy()
     size = maps.shape[1] * factor, maps.shape[2] * factor
-    large = F.interpolate(torch.from_numpy(np.ascontiguousarray(maps))[:, None], size, mode="bilinear", align_corners=False)
+    large = F.interpolate(
+        torch.from_numpy(np.ascontiguousarray(maps))[:, None], size, mode="bilinear", align_corners=False
+    )
     return large[:, 0, :height, :width].numpy()

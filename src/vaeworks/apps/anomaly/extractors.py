@@ -82,7 +82,11 @@ class VaeExtractor:
         mean, own = self._mean(x)
         recon = check_finite(self.autoencoder.decode(mean), "decoded images").clamp(-1, 1)
         height, width = images.shape[-2:]
-        before, after = (own, self._mean(recon)[1]) if self.features is None else (self.features(x.float()), self.features(recon.float()))
+        before, after = (
+            (own, self._mean(recon)[1])
+            if self.features is None
+            else (self.features(x.float()), self.features(recon.float()))
+        )
         changed = torch.stack([_resized(_distance(a, b), x) for a, b in zip(before, after, strict=True)]).mean(0)
         error = (x - recon).float().square().mean(1)
         return Views(*(_numpy(v) for v in (crop_to(error, height, width), mean, crop_to(changed, height, width))))
@@ -95,12 +99,16 @@ class VaeExtractor:
         """
         mean, seen = self._mean(self._input(images))
         size = mean.shape[-2], mean.shape[-1]
-        pooled = [F.adaptive_avg_pool2d(F.avg_pool2d(s.float(), 3, 1, 1, count_include_pad=False), size) for s in seen[-2:]]
+        pooled = [
+            F.adaptive_avg_pool2d(F.avg_pool2d(s.float(), 3, 1, 1, count_include_pad=False), size) for s in seen[-2:]
+        ]
         return torch.cat(pooled, 1).cpu().numpy()
 
     def _input(self, images: Array) -> Tensor:
         x = to_model_range(torch.from_numpy(np.ascontiguousarray(images)))
-        return pad_to_multiple(x, self.autoencoder.downsample_factor).to(self.autoencoder.device, self.autoencoder.dtype)
+        return pad_to_multiple(x, self.autoencoder.downsample_factor).to(
+            self.autoencoder.device, self.autoencoder.dtype
+        )
 
     def _mean(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         with _watched(_taps(self.autoencoder)) as seen:

@@ -80,7 +80,9 @@ def read_truth(files: Sequence[ImageFile], labels: Sequence[str], masks: Path | 
         if place is not None:
             whole = _mask(files[i], place)
             marks = marks or bool(whole.any())
-            found[i] = whole if size is None else ImageOps.fit(Image.fromarray(whole), (size, size), Image.Resampling.NEAREST)
+            found[i] = (
+                whole if size is None else ImageOps.fit(Image.fromarray(whole), (size, size), Image.Resampling.NEAREST)
+            )
     if not marks:
         raise DataError(f"no mask in {str(masks)!r} marks anything; what is anomalous must be white in it")
     return Truth(anomalous, found, ~anomalous | np.array([place is not None for place in places]))
@@ -105,5 +107,7 @@ def _mask_places(files: Sequence[ImageFile], labels: Sequence[str], masks: Path)
 def _mask(file: ImageFile, place: ImageRef) -> NDArray[np.bool_]:
     mask = open_place(place, 1)
     if mask.size != (file.width, file.height):
-        raise DataError(f"mask {place} is {mask.width}x{mask.height}, its image {file.path} is {file.width}x{file.height}; make them equal")
+        raise DataError(
+            f"mask {place} is {mask.width}x{mask.height}, its image {file.path} is {file.width}x{file.height}; make them equal"
+        )
     return marked(mask).numpy()

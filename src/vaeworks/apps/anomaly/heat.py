@@ -48,7 +48,14 @@ def sheet(
     normal_heat: what one pixel in a thousand of a normal image reaches; there colour begins, and at three times it, it is full.
     """
     pairs = [
-        grid([[outlined(image, mask), overlay(image, values, normal_heat, normal_heat + 2 * max(abs(normal_heat), 1e-6))]])
+        grid(
+            [
+                [
+                    outlined(image, mask),
+                    overlay(image, values, normal_heat, normal_heat + 2 * max(abs(normal_heat), 1e-6)),
+                ]
+            ]
+        )
         for image, values, mask in zip(images, heats, masks, strict=True)
     ]
     tiles = [torch.from_numpy(np.array(pair).transpose(2, 0, 1).copy()) for pair in pairs]

@@ -26,7 +26,9 @@ def image_layout(shape: Sequence[int]) -> tuple[int, int, int]:
         return 2, 0, 1
     if len(shape) == 3 and shape[0] in CHANNELS:
         return 0, 1, 2
-    raise ConfigError(f"images of shape {tuple(shape)} are not understood; give h w, h w c or c h w with 1 or 3 channels")
+    raise ConfigError(
+        f"images of shape {tuple(shape)} are not understood; give h w, h w c or c h w with 1 or 3 channels"
+    )
 
 
 def as_images(x: NDArray[Any], image_shape: Sequence[int] | None) -> NDArray[Any]:
@@ -38,7 +40,9 @@ def as_images(x: NDArray[Any], image_shape: Sequence[int] | None) -> NDArray[Any
         if image_shape is None:
             return x[:, None, None]
         if np.prod(image_shape) != x.shape[1]:
-            raise ConfigError(f"image_shape (={tuple(image_shape)}) has {np.prod(image_shape)} values, a row of X has {x.shape[1]}")
+            raise ConfigError(
+                f"image_shape (={tuple(image_shape)}) has {np.prod(image_shape)} values, a row of X has {x.shape[1]}"
+            )
         x = x.reshape(len(x), *image_shape)
     channels, height, width = image_layout(x.shape[1:])
     if channels < 0:
@@ -46,7 +50,9 @@ def as_images(x: NDArray[Any], image_shape: Sequence[int] | None) -> NDArray[Any
     return np.ascontiguousarray(x.transpose(0, channels + 1, height + 1, width + 1))
 
 
-def validated(estimator: BaseEstimator, x: ArrayLike, image_shape: Sequence[int] | None, channels: int | None, reset: bool) -> NDArray[Any]:
+def validated(
+    estimator: BaseEstimator, x: ArrayLike, image_shape: Sequence[int] | None, channels: int | None, reset: bool
+) -> NDArray[Any]:
     """Images n c h w of what an estimator is given as X: uint8 of `channels` for an autoencoder, float64 where there is none (None).
 
     reset: as scikit-learn's `validate_data`. Errors: ConfigError, DataError; ValueError and TypeError of scikit-learn.
@@ -58,7 +64,9 @@ def validated(estimator: BaseEstimator, x: ArrayLike, image_shape: Sequence[int]
     if channels is None:
         return as_images(array, image_shape).astype(np.float64)
     if array.ndim == 2 and image_shape is None:
-        raise ConfigError(f"X has rows of {array.shape[1]} values; an autoencoder needs image_shape=(h, w), (h, w, c) or (c, h, w)")
+        raise ConfigError(
+            f"X has rows of {array.shape[1]} values; an autoencoder needs image_shape=(h, w), (h, w, c) or (c, h, w)"
+        )
     return as_pixels(as_images(array, image_shape), channels)
 
 

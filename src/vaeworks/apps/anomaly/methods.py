@@ -48,14 +48,18 @@ class MethodRow:
     """None without maps, or where masks do not have both kinds of pixels"""
 
 
-def row(method: str, scores: Array, held_out: Array, rate: float, truth: Truth, maps: Array | None, seed: int = 0) -> MethodRow:
+def row(
+    method: str, scores: Array, held_out: Array, rate: float, truth: Truth, maps: Array | None, seed: int = 0
+) -> MethodRow:
     """Figures of scores n and maps n h w, the threshold being set on held-out normals' scores."""
     alarms = scores > conformal_threshold(held_out, rate)
     normal, bad = scores[~truth.anomalous], scores[truth.anomalous]
     places = None
     if maps is not None and truth.masks is not None and truth.masked is not None:
         masks = truth.masks[truth.masked]
-        places = localization(maps[truth.masked], masks) if masks.any() and not masks.all() else None  # a crop may leave no defect
+        places = (
+            localization(maps[truth.masked], masks) if masks.any() and not masks.all() else None
+        )  # a crop may leave no defect
     return MethodRow(
         method,
         auroc(normal, bad, seed) if len(normal) and len(bad) else None,

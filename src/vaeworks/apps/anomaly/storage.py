@@ -50,7 +50,9 @@ def save_detector(detector: AnomalyDetector, path: str | Path, overwrite: bool =
         write_tensors(temporary, arrays, {METADATA_KEY: json.dumps(facts)})
 
 
-def load_detector(path: str | Path, autoencoder: Autoencoder | None = None, features: Maps | None = None) -> AnomalyDetector:
+def load_detector(
+    path: str | Path, autoencoder: Autoencoder | None = None, features: Maps | None = None
+) -> AnomalyDetector:
     """A detector that scores as the saved one did, given the same networks.
 
     Errors: FormatError for a file that is no detector; ConfigError for other networks than it was fitted with.
@@ -67,7 +69,11 @@ def load_detector(path: str | Path, autoencoder: Autoencoder | None = None, feat
         if not linear:
             _check_networks(path, facts["networks"], autoencoder, features)
         _restore(detector, facts, arrays)
-        detector.sight_ = PcaExtractor(arrays["pca.mean"], arrays["pca.components"]) if linear else VaeExtractor(autoencoder, features)  # type: ignore[arg-type]
+        detector.sight_ = (
+            PcaExtractor(arrays["pca.mean"], arrays["pca.components"])
+            if linear
+            else VaeExtractor(autoencoder, features)
+        )  # type: ignore[arg-type]
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, (FormatError, ConfigError)):
             raise
@@ -84,10 +90,14 @@ def _restore(detector: AnomalyDetector, facts: dict[str, Any], arrays: dict[str,
     detector.split_ = Split(arrays["split.fit"], arrays["split.scale"], arrays["split.threshold"])
     detector.calibration_ = {name: arrays[f"calibration.{name}"] for name in detector.evidence_}
     detector.calibration_anomaly_ = arrays["calibration_anomaly"]
-    detector.gaussian_ = Gaussian(arrays["gaussian.mean"], arrays["gaussian.whitening"]) if "gaussian.mean" in arrays else None
+    detector.gaussian_ = (
+        Gaussian(arrays["gaussian.mean"], arrays["gaussian.whitening"]) if "gaussian.mean" in arrays else None
+    )
 
 
-def _check_networks(path: str | Path, known: dict[str, str], autoencoder: Autoencoder | None, features: Maps | None) -> None:
+def _check_networks(
+    path: str | Path, known: dict[str, str], autoencoder: Autoencoder | None, features: Maps | None
+) -> None:
     if autoencoder is None:
         raise ConfigError(f"{path} was fitted with an autoencoder; give the same one")
     given = VaeExtractor(autoencoder, features).digests

@@ -47,13 +47,17 @@ def split(images: NDArray[Any], held_out: float, seed: int) -> Split:
     n = len(images)
     if n < FEWEST:
         raise DataError(f"n_samples = {n}: at least {FEWEST} normal images are needed; give {FEWEST - n} more")
-    keys = np.array([hashlib.sha256(str(seed).encode() + row.tobytes()).hexdigest() for row in np.ascontiguousarray(images)])
+    keys = np.array(
+        [hashlib.sha256(str(seed).encode() + row.tobytes()).hexdigest() for row in np.ascontiguousarray(images)]
+    )
     scale, threshold = sizes(n, held_out)
     order = np.sort(keys)
     first, last = keys <= order[scale - 1], keys <= order[min(scale + threshold, n) - 1]
     parts = Split(np.flatnonzero(~last), np.flatnonzero(first), np.flatnonzero(last & ~first))
     if len(parts.fit) < 2 or not len(parts.threshold):
-        raise DataError(f"of {n} normal images only {len(set(keys))} differ, which leaves too few; give more, or a smaller held_out")
+        raise DataError(
+            f"of {n} normal images only {len(set(keys))} differ, which leaves too few; give more, or a smaller held_out"
+        )
     return parts
 
 

@@ -39,14 +39,18 @@ def magnitudes(levels: Tensor, mel: Mel = MEL) -> Tensor:
     return found.sqrt()
 
 
-def griffin_lim(magnitudes: Tensor, length: int, *, iterations: int = ITERATIONS, seed: int = 0, mel: Mel = MEL) -> Tensor:
+def griffin_lim(
+    magnitudes: Tensor, length: int, *, iterations: int = ITERATIONS, seed: int = 0, mel: Mel = MEL
+) -> Tensor:
     """So many samples, float32, whose spectrum has about these magnitudes, bins columns; it is one of many, chosen by a random phase.
 
     Errors: ConfigError for another number of columns than `length` samples have.
     Source: Griffin & Lim 1984; accelerated, Perraudin, Balazs & Sondergaard 2013 (algorithm 2).
     """
     if magnitudes.shape[-1] != columns_of(length, mel):
-        raise ConfigError(f"{length} samples have {columns_of(length, mel)} columns, and there are {magnitudes.shape[-1]}")
+        raise ConfigError(
+            f"{length} samples have {columns_of(length, mel)} columns, and there are {magnitudes.shape[-1]}"
+        )
     generator = torch.Generator().manual_seed(seed)
     angles = 2 * torch.pi * torch.rand(magnitudes.shape, generator=generator).to(magnitudes)
     consistent = torch.zeros_like(magnitudes, dtype=torch.complex64)
@@ -69,7 +73,9 @@ def audible(
     if image.shape[-2] != mel.bands:
         raise ConfigError(f"a spectrogram has {mel.bands} rows, one a band; this picture has {image.shape[-2]}")
     if len(image) == 2:
-        return np.stack([audible(channel[None], length, iterations=iterations, seed=seed, mel=mel) for channel in image])
+        return np.stack(
+            [audible(channel[None], length, iterations=iterations, seed=seed, mel=mel) for channel in image]
+        )
     length = (image.shape[-1] - 1) * mel.hop if length is None else length
     image = image[..., : columns_of(length, mel)]
     samples = griffin_lim(magnitudes(from_pixels(image, mel), mel), length, iterations=iterations, seed=seed, mel=mel)

@@ -35,7 +35,9 @@ def sheet(image: Tensor, recon: Tensor, gain: int = 4) -> Image.Image:
         (f"difference, 0 to {full / gain:.0f} dB", difference(image, recon, gain)),
     )
     panels = [
-        (side + title, channel[None]) for title, picture in pictures for side, channel in zip(SIDES[len(picture)], picture, strict=True)
+        (side + title, channel[None])
+        for title, picture in pictures
+        for side, channel in zip(SIDES[len(picture)], picture, strict=True)
     ]
     height, width = MEL.bands * SCALE, image.shape[-1] * SCALE
     drawn = Image.new("L", (max(LEFT + width + 12, 360), len(panels) * (TOP + height + GAP)), 255)
@@ -59,4 +61,10 @@ def _write_axes(draw: ImageDraw.ImageDraw, title: str, top: int, height: int, wi
     for number in range(int(seconds / step) + 1):
         x = LEFT + number * step / MEL.seconds(1) * SCALE
         draw.line((x, top + height, x, top + height + 3), INK)
-        draw.text((x, top + height + 4), f"{number * step:g} s" if not number else f"{number * step:g}", INK, font, anchor="ma")
+        draw.text(
+            (x, top + height + 4),
+            f"{number * step:g} s" if not number else f"{number * step:g}",
+            INK,
+            font,
+            anchor="ma",
+        )

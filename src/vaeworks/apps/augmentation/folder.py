@@ -110,9 +110,13 @@ def read_rows(out: Path) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in (out / ROWS).read_text(encoding="utf-8").splitlines()]
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{out / ROWS} is no provenance of variants: {str(error)[:100]}; take it away, or another --out") from None
+        raise FormatError(
+            f"{out / ROWS} is no provenance of variants: {str(error)[:100]}; take it away, or another --out"
+        ) from None
     if not all(isinstance(row, dict) and isinstance(row.get("file"), str) for row in rows):
-        raise FormatError(f"{out / ROWS} is no provenance of variants, whose rows name files; take it away, or another --out")
+        raise FormatError(
+            f"{out / ROWS} is no provenance of variants, whose rows name files; take it away, or another --out"
+        )
     return rows
 
 
@@ -135,7 +139,17 @@ def _table(variants: Sequence[Variant]) -> str:
     """One column for every class's probability."""
     classes = sorted({name for variant in variants for name in variant.label})
     rows: list[Sequence[object]] = [
-        ["file", "method", "source", "partner", "weight", "seed", "draw", "temperature", *(f"label:{name}" for name in classes)]
+        [
+            "file",
+            "method",
+            "source",
+            "partner",
+            "weight",
+            "seed",
+            "draw",
+            "temperature",
+            *(f"label:{name}" for name in classes),
+        ]
     ]
     for v in variants:
         partner = v.sources[1] if len(v.sources) > 1 else ""

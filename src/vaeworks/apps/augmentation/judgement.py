@@ -23,7 +23,11 @@ from .render import variant_latents
 COPIES, TRANSFORMED, MIXED = "copies", "pixels: shifts and noise", "pixels: mixup"
 """What has to be beaten."""
 
-LATENT: Mapping[Method, str] = {"noise": "latents: noise", "interpolate": "latents: interpolation", "mixup": "latents: mixup"}
+LATENT: Mapping[Method, str] = {
+    "noise": "latents: noise",
+    "interpolate": "latents: interpolation",
+    "mixup": "latents: mixup",
+}
 
 SEEN, BATCH = 6_400, 32
 """Images that every classifier sees in training, variants included, and how many at once."""
@@ -74,9 +78,19 @@ def judge(
         key = random_seed(seed, PIXELS, choice)
         possible = [method for method in methods if count > 1 or method != "interpolate"]
         for name, (pixels, soft) in training_sets(
-            autoencoder, known, F.one_hot(targets, len(draws.classes)).double(), noise, per_image, possible, alpha, flip, key
+            autoencoder,
+            known,
+            F.one_hot(targets, len(draws.classes)).double(),
+            noise,
+            per_image,
+            possible,
+            alpha,
+            flip,
+            key,
         ).items():
-            share = _accuracy(autoencoder.device, pixels, soft, codes.pixels[tested], torch.from_numpy(draws.targets[tested]), key)
+            share = _accuracy(
+                autoencoder.device, pixels, soft, codes.pixels[tested], torch.from_numpy(draws.targets[tested]), key
+            )
             right.setdefault((name, count), []).append(share)
             sizes[name, count] = len(pixels)
     return _arms(right, sizes)
@@ -89,10 +103,15 @@ def training_sets(
     """Images uint8 and targets of every arm: the labelled images and, but for copies, `per_image` variants of each."""
     assert known.labels is not None
     keys = [int(digest[:8], 16) for digest in pixel_digests(known.pixels)]
-    plans = {method: blends(method, known.labels, keys, per_image, seed, alpha) for method in {*methods, "noise", "mixup"}}
+    plans = {
+        method: blends(method, known.labels, keys, per_image, seed, alpha) for method in {*methods, "noise", "mixup"}
+    }
     images = known.pixels.float()
     made = {
-        TRANSFORMED: (transformed(known.pixels, [b.draw for b in plans["noise"]], per_image, flip, seed), plans["noise"]),
+        TRANSFORMED: (
+            transformed(known.pixels, [b.draw for b in plans["noise"]], per_image, flip, seed),
+            plans["noise"],
+        ),
         MIXED: (torch.stack([_mixed(images, b) for b in plans["mixup"]]).round().to(torch.uint8), plans["mixup"]),
     }
     found = [Code(mean, std, *known.pixels.shape[-2:]) for mean, std in zip(known.mean, known.std, strict=True)]
@@ -126,7 +145,10 @@ def transformed(pixels: Tensor, draws: Sequence[int], per_image: int, flip: bool
 
 def _mixed(values: Tensor, blend: Blend) -> Tensor:
     """Rows of n ... by a blend's weights."""
-    return sum((weight * values[row] for row, weight in zip(blend.rows, blend.weights, strict=True)), torch.zeros_like(values[0]))
+    return sum(
+        (weight * values[row] for row, weight in zip(blend.rows, blend.weights, strict=True)),
+        torch.zeros_like(values[0]),
+    )
 
 
 def _accuracy(device: torch.device, pixels: Tensor, targets: Targets, test: Tensor, truth: Tensor, seed: int) -> float:

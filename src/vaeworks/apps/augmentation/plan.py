@@ -54,7 +54,9 @@ class Blend:
     """key of its noise: 32 bits of the image's content and the variant's number"""
 
 
-def blends(method: Method, labels: Sequence[str], keys: Sequence[int], per_image: int, seed: int, alpha: float = ALPHA) -> list[Blend]:
+def blends(
+    method: Method, labels: Sequence[str], keys: Sequence[int], per_image: int, seed: int, alpha: float = ALPHA
+) -> list[Blend]:
     """`per_image` blends of every image, in order.
 
     labels: a class per image. keys: 32 bits of its content each; so noise does not depend on which other images there are, and only the
@@ -76,7 +78,9 @@ def blends(method: Method, labels: Sequence[str], keys: Sequence[int], per_image
                 found.append(Blend((row,), (1.0,), draw))
                 continue
             which, way = random_uniforms(seed, PARTNERS, draw, 2)
-            share = HALFWAY * float(way) if method == "interpolate" else _share(alpha, random_seed(seed, PARTNERS, draw))
+            share = (
+                HALFWAY * float(way) if method == "interpolate" else _share(alpha, random_seed(seed, PARTNERS, draw))
+            )
             found.append(Blend((row, int(others[int(which * len(others))])), (1 - share, share), draw))
     return found
 
@@ -100,7 +104,9 @@ def _check_partners(method: Method, labels: Sequence[str]) -> None:
         raise DataError(f"all images are of one class, {labels[0]!r}; mixup needs two, take noise or interpolate")
     alone = [name for name, count in Counter(labels).items() if count < 2]
     if method == "interpolate" and alone:
-        raise DataError(f"class {alone[0]!r} has one image, and nothing to interpolate to; give two of each class, or take noise")
+        raise DataError(
+            f"class {alone[0]!r} has one image, and nothing to interpolate to; give two of each class, or take noise"
+        )
 
 
 def _share(alpha: float, seed: int) -> float:
@@ -147,7 +153,9 @@ class Variant:
         """From JSON values. Errors: FormatError."""
         try:
             noise = values["noise"]
-            plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            plain: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+            }
             std = None if noise is None or noise["std"] is None else tuple(noise["std"])
             plain["noise"] = None if noise is None else Noise(noise["temperature"], std)
             return cls(**plain)

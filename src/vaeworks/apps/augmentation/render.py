@@ -25,7 +25,9 @@ KEPT = 64
 """Codes that are remembered."""
 
 
-def variant_latents(codes: Sequence[Code], weights: Sequence[float], noise: Noise | None, seed: int, draw: int) -> Tensor:
+def variant_latents(
+    codes: Sequence[Code], weights: Sequence[float], noise: Noise | None, seed: int, draw: int
+) -> Tensor:
     """Latents c h w of one image's code with noise, or of two codes of one shape by their weights."""
     if len(codes) == 2:
         return linear(codes[0], codes[1], weights[1])
@@ -54,7 +56,10 @@ class Renderer:
             )
         first = self._code(variant.sources[0], variant.digests[0], None)
         size = first.width, first.height
-        codes = [first, *(self._code(*source, size) for source in zip(variant.sources[1:], variant.digests[1:], strict=True))]
+        codes = [
+            first,
+            *(self._code(*source, size) for source in zip(variant.sources[1:], variant.digests[1:], strict=True)),
+        ]
         latents = variant_latents(codes, variant.weights, variant.noise, variant.seed, variant.draw)
         return decode_picture(self.codec, latents, first.height, first.width)
 

@@ -1,6 +1,14 @@
 """Pictures changed in latent space: attributes, arithmetic, colours, statistics, and only within a mask."""
 
-from .adjust import Adjustment, ChannelChange, LinearDecoder, adjusted_latents, adjusted_pixels, linear_decoder, parse_channel
+from .adjust import (
+    Adjustment,
+    ChannelChange,
+    LinearDecoder,
+    adjusted_latents,
+    adjusted_pixels,
+    linear_decoder,
+    parse_channel,
+)
 from .arithmetic import combined, parse_expression
 from .directions import Direction, fit_direction, load_direction, save_direction
 from .region import composed, edit_picture, latent_weights

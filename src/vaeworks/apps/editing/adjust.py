@@ -82,7 +82,12 @@ def linear_decoder(codec: Codec, z: Tensor) -> LinearDecoder:
     h, w = z.shape[-2:]
     top, left = max(0, (h - PROBE) // 2), max(0, (w - PROBE) // 2)
     autoencoder = codec.autoencoder
-    part = z[None, :, top : top + PROBE, left : left + PROBE].to(autoencoder.device, autoencoder.dtype).detach().requires_grad_()
+    part = (
+        z[None, :, top : top + PROBE, left : left + PROBE]
+        .to(autoencoder.device, autoencoder.dtype)
+        .detach()
+        .requires_grad_()
+    )
     colours = autoencoder.decode(part)[0].float().mean((1, 2)) * 127.5
     rows = [torch.autograd.grad(colour, part, retain_graph=True)[0][0].sum((1, 2)) for colour in colours]
     centred = z.flatten(1).double().cpu()

@@ -47,7 +47,9 @@ def combined(weights: Sequence[float], latents: Sequence[Tensor]) -> Tensor:
     Errors: ConfigError for latents of unlike sizes.
     """
     if len({z.shape for z in latents}) > 1:
-        raise ConfigError(f"pictures of one size are needed, not of latents {', '.join('x'.join(map(str, z.shape[-2:])) for z in latents)}")
+        raise ConfigError(
+            f"pictures of one size are needed, not of latents {', '.join('x'.join(map(str, z.shape[-2:])) for z in latents)}"
+        )
     stack = torch.stack(list(latents))
     mean = stack.mean(dim=(0, 2, 3))[:, None, None] if not math.isclose(sum(weights), 1, abs_tol=1e-9) else 0.0
     return torch.einsum("i,ichw->chw", torch.tensor(weights, dtype=stack.dtype), stack - mean) + mean

@@ -61,7 +61,9 @@ def fit_direction(
     Errors: DataError for fewer than LEAST of either.
     """
     if min(len(having), len(lacking)) < LEAST:
-        raise DataError(f"a direction needs {LEAST} pictures with and {LEAST} without the attribute, not {len(having)} and {len(lacking)}")
+        raise DataError(
+            f"a direction needs {LEAST} pictures with and {LEAST} without the attribute, not {len(having)} and {len(lacking)}"
+        )
     content = (pixel_digests(having), pixel_digests(lacking)) if digests is None else digests
     halves = [torch.from_numpy(first_half(found)) for found in content]
     a, b = having.double(), lacking.double()
@@ -101,7 +103,8 @@ def _separation(having: Tensor, lacking: Tensor, kind: Kind, halves: Sequence[Te
     for of_having, of_lacking in (halves, [~half for half in halves]):
         change = _change(having[of_having], lacking[of_lacking], kind)
         values = [
-            ((x if kind == "map" else x.mean((2, 3), True)) * change).sum((1, 2, 3)) for x in (having[~of_having], lacking[~of_lacking])
+            ((x if kind == "map" else x.mean((2, 3), True)) * change).sum((1, 2, 3))
+            for x in (having[~of_having], lacking[~of_lacking])
         ]
         areas.append(roc_auc_score([1] * len(values[0]) + [0] * len(values[1]), torch.cat(values).numpy()))
     return float(sum(areas) / 2)
@@ -120,7 +123,12 @@ def load_direction(path: Path, autoencoder: Autoencoder) -> Direction:
     tensors, metadata = read_tensors(path)
     try:
         facts = json.loads(metadata[METADATA_KEY])
-        change, kind, model, separation = tensors["change"].float(), facts["kind"], facts["model"], float(facts["separation"])
+        change, kind, model, separation = (
+            tensors["change"].float(),
+            facts["kind"],
+            facts["model"],
+            float(facts["separation"]),
+        )
     except (KeyError, ValueError, TypeError):
         raise FormatError(f"{path} holds no direction; `vaeworks edit --save-direction` writes such files") from None
     if model != model_digest(autoencoder) or change.ndim != 3 or len(change) != autoencoder.latent_channels:

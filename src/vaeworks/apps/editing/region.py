@@ -33,7 +33,9 @@ class Edited:
     """PSNR in dB of the picture through the autoencoder without an edit: what is below it was lost on the way, not edited"""
 
 
-def edit_picture(codec: Codec, image: Tensor, changes: Sequence[Change], mask: Tensor | None = None, *, detail: bool = True) -> Edited:
+def edit_picture(
+    codec: Codec, image: Tensor, changes: Sequence[Change], mask: Tensor | None = None, *, detail: bool = True
+) -> Edited:
     """A picture uint8 c h w with changes of its latents, in this order.
 
     mask: bool h w, where it is edited: latents are changed by the share of their f x f pixels that it holds, pixels outside stay exactly,
@@ -51,7 +53,9 @@ def edit_picture(codec: Codec, image: Tensor, changes: Sequence[Change], mask: T
     if mask is not None:
         z = code.mean + latent_weights(mask, f) * (z - code.mean)
     plain, edited = (decode_picture(codec, latents, code.height, code.width) for latents in (code.mean, z))
-    result = from_model_range(to_model_range(image) + to_model_range(edited) - to_model_range(plain)) if detail else edited
+    result = (
+        from_model_range(to_model_range(image) + to_model_range(edited) - to_model_range(plain)) if detail else edited
+    )
     result = result if mask is None else composed(image, result, mask, f)
     change_of = (result.float() - image.float()).abs().mean(0)
     inside = torch.ones_like(change_of, dtype=torch.bool) if mask is None else mask

@@ -23,7 +23,9 @@ def transferred(z: Tensor, reference: Tensor, statistics: Statistics = "channel"
     if statistics == "channel":
         variance = source.square().mean(1, keepdim=True)
         dead = variance <= LEAST * variance.max()
-        moved = source * torch.where(dead, 1.0, other.square().mean(1, keepdim=True) / variance.clamp_min(1e-300)).sqrt()
+        moved = (
+            source * torch.where(dead, 1.0, other.square().mean(1, keepdim=True) / variance.clamp_min(1e-300)).sqrt()
+        )
     else:
         moved = _power(_covariance(other), 0.5) @ _power(_covariance(source), -0.5) @ source
     return (moved + aim).view(z.shape).to(z)

@@ -65,7 +65,9 @@ class RepresentationRow:
     """of the linear probe, for every choice; empty for neighbours"""
 
 
-def representations(codes: Codes, pool: Pool = "none", features: Features | None = None, track: Track = iter) -> list[Representation]:
+def representations(
+    codes: Codes, pool: Pool = "none", features: Features | None = None, track: Track = iter
+) -> list[Representation]:
     """Latents, pixels, principal components and, where given, a network's features of the same images.
 
     Components are fitted on all images without their labels: the VAE saw images without labels as well.
@@ -77,14 +79,18 @@ def representations(codes: Codes, pool: Pool = "none", features: Features | None
         (COMPONENTS, "that keep 90 % of the variance of all images", _components(pixels)),
     ]
     if features is not None:
-        found.append((features.name, features.stated, np.stack([features(image) for image in track(list(codes.pixels))])))
+        found.append(
+            (features.name, features.stated, np.stack([features(image) for image in track(list(codes.pixels))]))
+        )
     return [Representation(name, stated, normalized(rows)) for name, stated, rows in found]
 
 
 def check_features(features: Features, size: int) -> None:
     """Errors: ConfigError for a network that cannot take images of `size` pixels."""
     if features.smallest > size:
-        raise ConfigError(f"features {features.name!r} take images of at least {features.smallest} px, these have {size}; give --size")
+        raise ConfigError(
+            f"features {features.name!r} take images of at least {features.smallest} px, these have {size}; give --size"
+        )
 
 
 def _components(rows: Array) -> Array:
@@ -131,9 +137,16 @@ def nearest_neighbours(x: Array, y: Array, test: Array) -> Array:
     return KNeighborsClassifier(count, weights="distance", algorithm="brute").fit(x, y).predict(test)
 
 
-def few_labels(representations: Sequence[Representation], draws: Draws, seed: int = 0, track: Track = iter) -> list[RepresentationRow]:
+def few_labels(
+    representations: Sequence[Representation], draws: Draws, seed: int = 0, track: Track = iter
+) -> list[RepresentationRow]:
     """Both classifiers on every representation, with the same labels and the same test images for all of them."""
-    tasks = [(r, choice, count) for r in representations for choice, by_count in enumerate(draws.labelled) for count in by_count]
+    tasks = [
+        (r, choice, count)
+        for r in representations
+        for choice, by_count in enumerate(draws.labelled)
+        for count in by_count
+    ]
     right: dict[tuple[str, str, int], list[float]] = {}
     chosen: dict[tuple[str, int], list[float]] = {}
     truth = draws.targets[draws.test]
@@ -150,7 +163,15 @@ def few_labels(representations: Sequence[Representation], draws: Draws, seed: in
         each = {count: tuple(right[r.name, classifier, count]) for count in counts}
         gains = {count: student(np.subtract(each[count], right[PIXELS, classifier, count])) for count in counts}
         c = {count: tuple(chosen[r.name, count]) for count in counts} if classifier == LINEAR else {}
-        return RepresentationRow(r.name, classifier, r.rows.shape[1], each, {count: student(values) for count, values in each.items()}, gains, c)
+        return RepresentationRow(
+            r.name,
+            classifier,
+            r.rows.shape[1],
+            each,
+            {count: student(values) for count, values in each.items()},
+            gains,
+            c,
+        )
 
     return [row(r, classifier) for classifier in (LINEAR, NEAREST) for r in representations]
 

@@ -30,7 +30,9 @@ class Draws:
     """share of the test half's most common class: what always naming it would have right"""
 
 
-def draw_labels(pixels: Tensor, labels: Sequence[str] | None, counts: Sequence[int], choices: int, seed: int = 0) -> Draws:
+def draw_labels(
+    pixels: Tensor, labels: Sequence[str] | None, counts: Sequence[int], choices: int, seed: int = 0
+) -> Draws:
     """The test half, and `choices` choices of labels with each of `counts` images a class.
 
     pixels: uint8 n c h w. Images go to the halves by hashes of their pixels, within each class, so that equal images stay together, and
@@ -50,7 +52,9 @@ def draw_labels(pixels: Tensor, labels: Sequence[str] | None, counts: Sequence[i
         test.append(mine[held_out])
         pools.append(mine[~held_out])
         _check_pool(name, len(mine), len(pools[-1]) if held_out.any() else 0, max(counts))
-    labelled = tuple({count: _some(pools, count, (seed, choice)) for count in sorted(set(counts))} for choice in range(choices))
+    labelled = tuple(
+        {count: _some(pools, count, (seed, choice)) for count in sorted(set(counts))} for choice in range(choices)
+    )
     tested = np.sort(np.concatenate(test))
     return Draws(classes, targets, tested, labelled, float(np.bincount(targets[tested]).max() / len(tested)))
 
@@ -63,7 +67,9 @@ def check_labels(labels: Sequence[str] | None, counts: Sequence[int], choices: i
     if not counts or min(counts) < 1 or choices < 1:
         raise ConfigError(f"counts (={tuple(counts)}) and choices of labels (={choices}) must be at least 1")
     if labels is None:
-        raise DataError("the images have no labels; --labels takes folders, names or a CSV file of file names and classes")
+        raise DataError(
+            "the images have no labels; --labels takes folders, names or a CSV file of file names and classes"
+        )
     if len(found := Counter(labels)) < 2:
         raise DataError(f"all images are of one class, {labels[0]!r}; a classifier needs at least two")
     for name, count in sorted(found.items()):
@@ -80,6 +86,9 @@ def _check_pool(name: str, images: int, beside: int, count: int) -> None:
 
 def _some(pools: Sequence[Rows], count: int, key: tuple[int, int]) -> Rows:
     """So many images of each class; the first of a permutation, so that more contain fewer."""
-    return np.concatenate([pool[np.random.default_rng([*key, number]).permutation(len(pool))[:count]] for number, pool in enumerate(pools)])
-
-
+    return np.concatenate(
+        [
+            pool[np.random.default_rng([*key, number]).permutation(len(pool))[:count]]
+            for number, pool in enumerate(pools)
+        ]
+    )

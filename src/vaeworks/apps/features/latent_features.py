@@ -65,13 +65,17 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
             self.sight_: VaeExtractor | PcaExtractor = VaeExtractor(autoencoder)
             self.digest_ = model_digest(autoencoder)
         elif (images == images[0]).all():
-            raise DataError(f"principal components need images that differ; X has {len(images)} sample(s), without a difference")
+            raise DataError(
+                f"principal components need images that differ; X has {len(images)} sample(s), without a difference"
+            )
         else:
             self.sight_ = PcaExtractor.fitted(images)
         self.image_shape_ = images.shape[1:]
         self.latent_shape_ = self.sight_.latents(images[:1]).shape[1:]
         if self.standardize:
-            self.mean_, self.scale_ = _moments(self.sight_.latents(part) for part in batches(images, self.track or iter))
+            self.mean_, self.scale_ = _moments(
+                self.sight_.latents(part) for part in batches(images, self.track or iter)
+            )
         return self
 
     def transform(self, X: ArrayLike) -> Array:  # noqa: N803
@@ -80,7 +84,9 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
         sight = self._sight()
         images = self._images(X, sight.autoencoder if isinstance(sight, VaeExtractor) else None, reset=False)
         if images.shape[1:] != self.image_shape_:
-            raise ConfigError(f"images are c h w = {images.shape[1:]}, the features were fitted on {self.image_shape_}; resize them")
+            raise ConfigError(
+                f"images are c h w = {images.shape[1:]}, the features were fitted on {self.image_shape_}; resize them"
+            )
         return np.concatenate([self._rows(sight.latents(part)) for part in batches(images, self.track or iter)])
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
@@ -146,7 +152,13 @@ def feature_names(shape: Sequence[int], pool: Pool) -> list[str]:
     if pool == "none":
         return [f"z{c}_{y}_{x}" for c in range(channels) for y in range(height) for x in range(width)]
     if pool == "pyramid":
-        return [f"mean{c}_{g}x{g}_{y}_{x}" for g in _grids(shape) for c in range(channels) for y in range(g) for x in range(g)]
+        return [
+            f"mean{c}_{g}x{g}_{y}_{x}"
+            for g in _grids(shape)
+            for c in range(channels)
+            for y in range(g)
+            for x in range(g)
+        ]
     return [f"{what}{c}" for what in pool.split("-") for c in range(channels)]
 
 
@@ -156,7 +168,10 @@ def _grids(shape: Sequence[int]) -> list[int]:
 
 def _moments(parts: Iterable[Array]) -> tuple[Array, Array]:
     """Mean and standard deviation of every channel: c each; 1 for channels that do not vary. Only one part is in memory at a time."""
-    found = [(part[:, 0].size, part.mean((0, 2, 3), dtype=np.float64), part.var((0, 2, 3), dtype=np.float64), part.dtype) for part in parts]
+    found = [
+        (part[:, 0].size, part.mean((0, 2, 3), dtype=np.float64), part.var((0, 2, 3), dtype=np.float64), part.dtype)
+        for part in parts
+    ]
     counts, means, variances = (np.array(values) for values in list(zip(*found, strict=True))[:3])
     mean = np.average(means, axis=0, weights=counts)
     std = np.sqrt(np.average(variances + np.square(means - mean), axis=0, weights=counts))

@@ -25,7 +25,9 @@ def write_gif(path: Path, frames: Sequence[Tensor], fps: int = FPS, overwrite: b
     """An endless loop of uint8 images c h w of one size, whole or not at all; over what was there, or only where nothing is."""
     pictures = [to_pillow(frame).convert("RGB") for frame in frames]
     with atomic(path, overwrite) as temporary:
-        pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0)
+        pictures[0].save(
+            temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0
+        )
 
 
 def find_ffmpeg() -> str:
@@ -45,7 +47,18 @@ def write_mp4(path: Path, frames: Sequence[Tensor], fps: int = FPS, overwrite: b
     raw = b"".join(to_pillow(frame[..., :height, :width]).convert("RGB").tobytes() for frame in frames)
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
     with atomic(path, overwrite) as temporary:
-        command = [find_ffmpeg(), "-loglevel", "error", "-y", *source, "-pix_fmt", "yuv420p", "-f", "mp4", str(temporary)]
+        command = [
+            find_ffmpeg(),
+            "-loglevel",
+            "error",
+            "-y",
+            *source,
+            "-pix_fmt",
+            "yuv420p",
+            "-f",
+            "mp4",
+            str(temporary),
+        ]
         done = subprocess.run(command, input=raw, capture_output=True, check=False)
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines() or [f"it ended with {done.returncode}"]

@@ -99,7 +99,9 @@ class Mixture:
         """To latents n c h w. Errors: DataError for fewer than `LEAST`, or fewer than `components`."""
         x = _flat(latents)
         if len(x) < self.components:
-            raise DataError(f"{len(x)} images cannot have {self.components} components; give fewer --components, or more images")
+            raise DataError(
+                f"{len(x)} images cannot have {self.components} components; give fewer --components, or more images"
+            )
         self.shape = _shape(latents)
         if not np.ptp(x, axis=0).any():
             raise DataError("all latents are equal; there is nothing to fit a density to")
@@ -164,7 +166,11 @@ class Flow:
 
     def _train(self, model: DiT, tokens: Tensor, seed: int) -> None:
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.LR, betas=(0.9, 0.95), weight_decay=0.0)
-        order, generator, labels = Order(len(tokens), seed), torch.Generator(), torch.zeros(self.BATCH, dtype=torch.long)
+        order, generator, labels = (
+            Order(len(tokens), seed),
+            torch.Generator(),
+            torch.zeros(self.BATCH, dtype=torch.long),
+        )
         for step in self.track(range(max(1, self.images // self.BATCH))):
             seen = (step + 1) * self.BATCH
             z = tokens[[order[step * self.BATCH + i] for i in range(self.BATCH)]]

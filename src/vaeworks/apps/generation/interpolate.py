@@ -64,7 +64,9 @@ def posterior(a: Code, b: Code, t: float) -> Tensor:
     Errors: ConfigError where latents are points, which have no precision.
     """
     if not (a.std.any() and b.std.any()):
-        raise ConfigError("path 'posterior' weighs by the posterior's std, and this model's latents are points; take linear or spherical")
+        raise ConfigError(
+            "path 'posterior' weighs by the posterior's std, and this model's latents are points; take linear or spherical"
+        )
     high = torch.maximum(a.std, b.std).double()
     wa, wb = (1 - t) * (high / a.std.double()).square(), t * (high / b.std.double()).square()
     return ((wa * a.mean + wb * b.mean) / (wa + wb)).float()
@@ -129,7 +131,9 @@ class Interpolation:
         return line_chart(lines, "image", "share of the ends'; stds")
 
 
-def interpolate(codec: Codec, images: Sequence[Tensor], steps: int = 8, path: str = "linear", track: Track = iter) -> Interpolation:
+def interpolate(
+    codec: Codec, images: Sequence[Tensor], steps: int = 8, path: str = "linear", track: Track = iter
+) -> Interpolation:
     """Pictures on the way through images uint8 c h w of one size, `steps` steps from each to the next.
 
     Errors: ConfigError for fewer than two images, unlike sizes, an unknown path, or a path that the model's latents cannot have.
@@ -162,7 +166,9 @@ def _distance(a: Tensor, b: Tensor) -> float:
     return (a.double() - b.double()).norm().item()
 
 
-def _frame(codec: Codec, z: Tensor, ends: Sequence[Code], images: Sequence[Tensor], segment: int, t: float, scale: Tensor) -> Frame:
+def _frame(
+    codec: Codec, z: Tensor, ends: Sequence[Code], images: Sequence[Tensor], segment: int, t: float, scale: Tensor
+) -> Frame:
     a, b = ends
     pixels = decode_picture(codec, z, a.height, a.width)
     fade = torch.lerp(images[0].float(), images[1].float(), t).round().to(torch.uint8)

@@ -28,7 +28,11 @@ WITHIN = 0.995
 
 
 def latent_map(
-    autoencoder: Autoencoder, mean: Tensor, std: Tensor, labels: Sequence[str] | None = None, extent: float | None = None
+    autoencoder: Autoencoder,
+    mean: Tensor,
+    std: Tensor,
+    labels: Sequence[str] | None = None,
+    extent: float | None = None,
 ) -> Image.Image:
     """Two squares of one plane side by side: posteriors, an ellipse of one std each, coloured by class; and decoded points of a grid.
 
@@ -50,7 +54,9 @@ def check_plane(latents: Tensor) -> None:
     """Errors: ConfigError for latents n c h w that are not two numbers each."""
     if latents[0].numel() != 2:
         shape = " x ".join(map(str, latents.shape[1:]))
-        raise ConfigError(f"a map needs latents of two numbers, and these are {shape}; train digits-vae or digits-ae, and give its --size")
+        raise ConfigError(
+            f"a map needs latents of two numbers, and these are {shape}; train digits-vae or digits-ae, and give its --size"
+        )
 
 
 def plane_extent(mean: Tensor) -> float:
@@ -96,4 +102,10 @@ def _axis(picture: Image.Image, extent: float) -> None:
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
     for left in (0, SIDE + MARGIN):
         for share, anchor in ((0.0, "lm"), (0.5, "mm"), (1.0, "rm")):
-            draw.text((left + share * SIDE, SIDE + MARGIN / 2), f"{(2 * share - 1) * extent:.1f}", font=font, fill="#444444", anchor=anchor)
+            draw.text(
+                (left + share * SIDE, SIDE + MARGIN / 2),
+                f"{(2 * share - 1) * extent:.1f}",
+                font=font,
+                fill="#444444",
+                anchor=anchor,
+            )

@@ -61,7 +61,9 @@ class PixelFeatures:
     def __init__(self, real: Tensor, labels: Sequence[str] | None = None):
         """Of real pictures uint8 n c h w; labels: a class per picture. Errors: DataError for too few to have neighbours."""
         if len(real) <= 2 * NEIGHBOURS:
-            raise DataError(f"{len(real)} real images are too few to judge samples by; give at least {2 * NEIGHBOURS + 1}")
+            raise DataError(
+                f"{len(real)} real images are too few to judge samples by; give at least {2 * NEIGHBOURS + 1}"
+            )
         x = _pixels(real)
         self.pca = PCA(min(COMPONENTS, *x.shape), svd_solver="full").fit(x)
         self.real = self.pca.transform(x)

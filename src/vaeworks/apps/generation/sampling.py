@@ -44,7 +44,9 @@ class SampledSet:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        figures = None if self.figures is None else {name: likeness.to_dict() for name, likeness in self.figures.items()}
+        figures = (
+            None if self.figures is None else {name: likeness.to_dict() for name, likeness in self.figures.items()}
+        )
         return {
             "density": self.stated, "count": len(self.pixels), "features": self.features, "figures": figures,
             "latents_std": self.latents_std, "kl_bits": self.kl_bits,
@@ -71,7 +73,13 @@ def read_halves(
 
 
 def sample_like(
-    autoencoder: Autoencoder, density: Density, known: Codes, held_out: Codes, count: int, seed: int = 0, track: Track = iter
+    autoencoder: Autoencoder,
+    density: Density,
+    known: Codes,
+    held_out: Codes,
+    count: int,
+    seed: int = 0,
+    track: Track = iter,
 ) -> SampledSet:
     """Fit a density to samples of the known images' posteriors, draw pictures from it, and judge them beside held-out images.
 
@@ -84,7 +92,9 @@ def sample_like(
     made = sample(autoencoder, density.fit(drawn, seed), count, seed, track)
     n = min(count, len(held_out))
     if n < 2:
-        raise DataError(f"figures need two samples and two held-out images at least; there are {count} and {len(held_out)}")
+        raise DataError(
+            f"figures need two samples and two held-out images at least; there are {count} and {len(held_out)}"
+        )
     rows = some(len(held_out), n)  # the first ones may all be of one class
     figures = {
         "samples": space.judge(made.pixels[:n]), "held-out images": space.judge(held_out.pixels[rows]),

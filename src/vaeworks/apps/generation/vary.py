@@ -44,7 +44,11 @@ class Variety:
     def sentence(self) -> str:
         """For people."""
         seen = f"variants differ by {self.pixel_std:.2f} gray levels ({self.psnr:.1f} dB from the reconstruction)"
-        return seen + (": they are all alike to the eye; the posterior is nearly a point. --noise 0.3 varies more" if self.alike else "")
+        return seen + (
+            ": they are all alike to the eye; the posterior is nearly a point. --noise 0.3 varies more"
+            if self.alike
+            else ""
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -76,14 +80,18 @@ def variants(
     temperature 0 is the reconstruction.
     """
     noise = latent_noise(seed, list(range(count)), tuple(code.mean.shape), VARIANTS)  # type: ignore[arg-type]
-    pictures = [decode_picture(codec, code.sample(temperature, noise=one), code.height, code.width) for one in track(noise)]
+    pictures = [
+        decode_picture(codec, code.sample(temperature, noise=one), code.height, code.width) for one in track(noise)
+    ]
     centre = decode_picture(codec, code.mean, code.height, code.width)
     spread = torch.stack(pictures).double().var(0, correction=0).mean().sqrt().item()
     added = temperature * code.std.double().square().mean().sqrt().item()
     return pictures, Variety(psnr(centre.expand(count, -1, -1, -1), torch.stack(pictures)), spread, added)
 
 
-def walk(codec: Codec, code: Code, steps: int, temperature: float = 1.0, seed: int = 0, track: Any = iter) -> list[Tensor]:
+def walk(
+    codec: Codec, code: Code, steps: int, temperature: float = 1.0, seed: int = 0, track: Any = iter
+) -> list[Tensor]:
     """Pictures uint8 c h w on a closed way about a picture: mean + temperature * std * (cos θ n1 + sin θ n2), θ evenly around.
 
     Noise on the great circle through two draws is standard normal everywhere, so that every picture is a sample at this temperature; the
@@ -92,7 +100,9 @@ def walk(codec: Codec, code: Code, steps: int, temperature: float = 1.0, seed: i
     one, other = latent_noise(seed, [0, 1], tuple(code.mean.shape), WALK)  # type: ignore[arg-type]
     turns = (2 * math.pi * i / steps for i in range(steps))
     circle = [math.cos(angle) * one + math.sin(angle) * other for angle in turns]
-    return [decode_picture(codec, code.sample(temperature, noise=noise), code.height, code.width) for noise in track(circle)]
+    return [
+        decode_picture(codec, code.sample(temperature, noise=noise), code.height, code.width) for noise in track(circle)
+    ]
 
 
 def walk_figures(pictures: Sequence[Tensor]) -> dict[str, float]:

@@ -43,7 +43,9 @@ def biharmonic(damage: Damage) -> Tensor:
     if not bool(damage.missing.any()):
         return damage.image
     picture = damage.image.numpy() / 255
-    return _bytes(torch.from_numpy(inpaint_biharmonic(picture, damage.missing.numpy(), split_into_regions=True, channel_axis=0)))
+    return _bytes(
+        torch.from_numpy(inpaint_biharmonic(picture, damage.missing.numpy(), split_into_regions=True, channel_axis=0))
+    )
 
 
 def non_local_means(damage: Damage) -> Tensor:

@@ -68,7 +68,9 @@ def parse_noise(value: str) -> float:
     except ValueError:
         sigma = -1.0
     if not 0 < sigma <= 128:
-        raise ConfigError(f"noise {value!r} must be a standard deviation in gray levels, above 0 and at most 128, such as 25")
+        raise ConfigError(
+            f"noise {value!r} must be a standard deviation in gray levels, above 0 and at most 128, such as 25"
+        )
     return sigma
 
 
@@ -104,7 +106,10 @@ def _scratches(height: int, width: int, rng: np.random.Generator) -> NDArray[np.
 def _block(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """One that touches no border."""
     h, w = (max(1, round(BLOCK * side)) for side in (height, width))
-    top, left = (int(rng.integers(min(1, side - part), max(1, side - part) + (side == part))) for side, part in ((height, h), (width, w)))
+    top, left = (
+        int(rng.integers(min(1, side - part), max(1, side - part) + (side == part)))
+        for side, part in ((height, h), (width, w))
+    )
     missing = np.zeros((height, width), bool)
     missing[top : top + h, left : left + w] = True
     return missing
@@ -120,7 +125,12 @@ def _text(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_
     letters = max(6, round(height / 14))
     font = ImageFont.load_default(letters)
     for top in range(int(rng.integers(letters)), height, 3 * letters):
-        draw.text((-int(rng.integers(letters)), top), f"{TEXT} " * (1 + width // (letters * len(TEXT) // 3)), fill=255, font=font)
+        draw.text(
+            (-int(rng.integers(letters)), top),
+            f"{TEXT} " * (1 + width // (letters * len(TEXT) // 3)),
+            fill=255,
+            font=font,
+        )
     return np.asarray(sheet) > 127
 
 

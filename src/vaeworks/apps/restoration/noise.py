@@ -31,7 +31,9 @@ def estimate_noise(image: Tensor, missing: Tensor | None = None) -> float:
     known = np.ones(image.shape[-2:]) if missing is None else 1.0 - missing.numpy()
     whole = _filtered(known, np.ones(4)) > 15.5
     if whole.sum() < LEAST:
-        raise DataError(f"the noise cannot be estimated from {int(known.sum())} known pixels that lie apart; give it with --noise SIGMA")
+        raise DataError(
+            f"the noise cannot be estimated from {int(known.sum())} known pixels that lie apart; give it with --noise SIGMA"
+        )
     details = [np.abs(_filtered(channel.astype(np.float64), DETAIL))[whole] for channel in image.numpy()]
     return float(np.mean([np.median(d[d > 0]) / NORMAL if (d > 0).any() else 0.0 for d in details]))
 

@@ -45,7 +45,9 @@ class SpectralPrior:
         squared = _frequencies(height, width).flatten().log()
         spectrum = torch.stack([_interpolated(squared, self.frequency.log(), power.log()) for power in self.power])
         std = spectrum.exp().sqrt().view(-1, height, width)
-        return Whitened(self.mean[:, None, None].float(), self.basis.float(), std.float(), dct_matrix(height), dct_matrix(width))
+        return Whitened(
+            self.mean[:, None, None].float(), self.basis.float(), std.float(), dct_matrix(height), dct_matrix(width)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,9 @@ def fit_prior(autoencoder: Autoencoder, codes: Codes, track: Track = iter) -> Sp
     """
     n, _, h, w = codes.mean.shape
     if min(h, w) < 4:
-        raise ConfigError(f"a prior needs squares of at least {4 * autoencoder.downsample_factor} px, not {codes.pixels.shape[-1]}")
+        raise ConfigError(
+            f"a prior needs squares of at least {4 * autoencoder.downsample_factor} px, not {codes.pixels.shape[-1]}"
+        )
     mean, basis, frequency, power = _spectrum(codes.mean.double())
     recon = decode_pixels(autoencoder, codes.mean, track)
     error = (recon.float() - codes.pixels.float()).square().mean().sqrt().item()

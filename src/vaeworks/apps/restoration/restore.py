@@ -81,7 +81,9 @@ def restore_picture(
     if keep if keep is not None else not damage.noise:
         residual = to_model_range(image) - decoded
         result = torch.where(missing, decoded + harmonic_fill(residual, missing), to_model_range(image))
-    return Restored(from_model_range(result), from_model_range(decoded), len(search.errors), tuple(search.errors), search.taken)
+    return Restored(
+        from_model_range(result), from_model_range(decoded), len(search.errors), tuple(search.errors), search.taken
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +129,13 @@ class Search:
 
         u = self.prior.coordinates(z)
         minimize(
-            self._value, u.cpu().double().numpy().ravel(), (u.shape,), "L-BFGS-B", jac=True, callback=self._look, options={"maxiter": steps}
+            self._value,
+            u.cpu().double().numpy().ravel(),
+            (u.shape,),
+            "L-BFGS-B",
+            jac=True,
+            callback=self._look,
+            options={"maxiter": steps},
         )
         assert self.fitting is not None and self.predicting is not None  # the start was evaluated
         worse = self.fitting.held - self.predicting.held

@@ -34,7 +34,9 @@ def score(truth: Tensor, image: Tensor, region: Tensor) -> RestorationScore:
     """The figures of a picture uint8 c h w, damaged in region, bool h w. What cannot be measured is nan."""
     marked = bool(region.any())
     whole, part = _ssim(truth, image, region)
-    return RestorationScore(psnr(truth, image), whole, psnr(truth[:, region], image[:, region]) if marked else math.nan, part)
+    return RestorationScore(
+        psnr(truth, image), whole, psnr(truth[:, region], image[:, region]) if marked else math.nan, part
+    )
 
 
 def _ssim(truth: Tensor, image: Tensor, region: Tensor) -> tuple[float, float]:
@@ -67,7 +69,13 @@ def summary(rows: Sequence[Mapping[str, RestorationScore]], ours: str) -> dict[s
     other = max((name for name in names if name != ours), key=regions.__getitem__)
     gains = [gain for row in rows if math.isfinite(gain := row[ours].psnr_region - row[other].psnr_region)]
     against = dataclasses.asdict(bootstrap(gains)) if gains else None
-    return {"means": table, "best": max(names, key=regions.__getitem__), "against": other, "gain": against, "pictures": len(rows)}
+    return {
+        "means": table,
+        "best": max(names, key=regions.__getitem__),
+        "against": other,
+        "gain": against,
+        "pictures": len(rows),
+    }
 
 
 def strip(damage: Damage, methods: Mapping[str, Tensor], ours: str, truth: Tensor | None) -> list[Tensor]:

@@ -144,7 +144,11 @@ def read_arm(place: Path) -> StudyArm:
 def _check(arm: StudyArm) -> None:
     """Errors: TypeError for fields of other kinds; ValueError for a model outside the study's folder."""
     texts, numbers = (arm.name, arm.path), (arm.psnr, arm.bits, arm.std, arm.seconds, *arm.doctor.values())
-    if not all(isinstance(t, str) for t in texts) or type(arm.seed) is not int or not all(isinstance(n, (int, float)) for n in numbers):
+    if (
+        not all(isinstance(t, str) for t in texts)
+        or type(arm.seed) is not int
+        or not all(isinstance(n, (int, float)) for n in numbers)
+    ):
         raise TypeError("its fields are of other kinds")
     if Path(arm.path).is_absolute() or ".." in Path(arm.path).parts:
         raise ValueError(f"its model {arm.path!r:.80} is not in the study's folder")
@@ -154,7 +158,9 @@ def _check(arm: StudyArm) -> None:
 def _reconstruction(path: Path, pictures: ArenaImages, images: ImageSet, val_fraction: float) -> dict[str, Any]:
     """PSNR on held-out images, and the latents' bits and spread."""
     vae = load(path).eval()
-    held_out = [i for i, file in enumerate(images.files) if is_held_out(file.digest, val_fraction)] or list(range(pictures.count))
+    held_out = [i for i, file in enumerate(images.files) if is_held_out(file.digest, val_fraction)] or list(
+        range(pictures.count)
+    )
     rows = np.array([held_out[i] for i in spaced(len(held_out), JUDGED)])
     scores, bits, squares = [], [], []
     for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
@@ -169,5 +175,17 @@ def _reconstruction(path: Path, pictures: ArenaImages, images: ImageSet, val_fra
 
 def _examined(path: Path, size: int, images: ImageSet, labels: Sequence[str] | None, masks: Any) -> dict[str, float]:
     """Every figure of the doctor, who is quick."""
-    found = examine(load(path), images.files, size=size, limit=min(EXAMINED, len(images.files)), quick=True, labels=labels, masks=masks)
-    return {f"{panel}.{name}": figure.value for panel, finding in found.findings.items() for name, figure in finding.figures.items()}
+    found = examine(
+        load(path),
+        images.files,
+        size=size,
+        limit=min(EXAMINED, len(images.files)),
+        quick=True,
+        labels=labels,
+        masks=masks,
+    )
+    return {
+        f"{panel}.{name}": figure.value
+        for panel, finding in found.findings.items()
+        for name, figure in finding.figures.items()
+    }

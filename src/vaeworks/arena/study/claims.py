@@ -81,7 +81,10 @@ def free_channels(studies: Studies) -> Claim:
     if not more:
         return _not_run(said, tested, "channels")
     study = studies["channels"]
-    gains = {row: [a - b for a, b in zip(study.each(row, "psnr"), study.each(BASELINE, "psnr"), strict=False)] for row in more}
+    gains = {
+        row: [a - b for a, b in zip(study.each(row, "psnr"), study.each(BASELINE, "psnr"), strict=False)]
+        for row in more
+    }
     free = [row for row in more if all(study.bounded(row, worse=True, distance=d) for d in ("fd_recon", "fd_real"))]
     costly = [c for c in map(study.compared, more) if c.verdict == "worse" and not study.bounded(c.row, worse=True)]
     gained = all(gains[row] and min(gains[row]) > 0 for row in more)
@@ -93,7 +96,12 @@ def free_channels(studies: Studies) -> Claim:
     spared = f". Within the factor: {', '.join(free)}" if free and standing != "supported" else ""
     narrow = f". {note}" if (note := study.narrow(more)) else ""
     return Claim(
-        said, tested, standing, f"{why}. PSNR gained: {told or '–'}{spared}{narrow}", (Evidence(study, _others(study)),), len(more)
+        said,
+        tested,
+        standing,
+        f"{why}. PSNR gained: {told or '–'}{spared}{narrow}",
+        (Evidence(study, _others(study)),),
+        len(more),
     )
 
 
@@ -117,9 +125,18 @@ def old_discriminator(studies: Studies) -> Claim:
         f"better in the end than PatchGAN with {_figures(better)}", "neither gives better pictures in the end than PatchGAN",
         f"{', '.join(silent)} came out as without a discriminator: it never acted" if silent else "",
     )  # fmt: skip
-    floors = ", ".join(f"{row} {number(study.row(row)['floor'])}" for row in ("perceptual", "patchgan", *rivals) if row in study.arms)
+    floors = ", ".join(
+        f"{row} {number(study.row(row)['floor'])}" for row in ("perceptual", "patchgan", *rivals) if row in study.arms
+    )
     why += f". Distance of reconstructions to real images, of one autoencoder each: {floors}"
-    return Claim(said, tested, standing, why, (Evidence(study, [r for r in study.arms if r != "patchgan"], "patchgan"),), len(rivals))
+    return Claim(
+        said,
+        tested,
+        standing,
+        why,
+        (Evidence(study, [r for r in study.arms if r != "patchgan"], "patchgan"),),
+        len(rivals),
+    )
 
 
 def better_without_kl(studies: Studies) -> Claim:
@@ -143,7 +160,14 @@ def better_without_kl(studies: Studies) -> Claim:
     )  # fmt: skip
     others = [c for c in map(own.compared, _others(own)) if c.verdict == "better" and c.row != "clamped-ae"]
     more = f". Others that are better than {BASELINE}: {_figures(others)}" if others else ""
-    return Claim(said, tested, standing, f"{why}. clamped-ae against {against}{more}", (Evidence(own, _others(own)),), len(rivals))
+    return Claim(
+        said,
+        tested,
+        standing,
+        f"{why}. clamped-ae against {against}{more}",
+        (Evidence(own, _others(own)),),
+        len(rivals),
+    )
 
 
 def too_much(studies: Studies) -> Claim:
@@ -159,7 +183,10 @@ def too_much(studies: Studies) -> Claim:
         if name not in studies or not (_named(studies[name], "kl-") if name == "kl" else _more_channels(studies[name])):
             return _not_run(said, tested, name)
     kl, channels = studies["kl"], studies["channels"]
-    ends = {"the strongest KL term": (kl, _named(kl, "kl-")[-1]), "the most channels": (channels, _more_channels(channels)[-1])}
+    ends = {
+        "the strongest KL term": (kl, _named(kl, "kl-")[-1]),
+        "the most channels": (channels, _more_channels(channels)[-1]),
+    }
     halves = [_hurt(what, *end) for what, end in ends.items()]
     standing: Standing = "undecided"
     if all(found == "supported" for found, _ in halves):
@@ -217,7 +244,14 @@ def smuggling(studies: Studies) -> Claim:
     return Claim(said, tested, standing, why, tuple(Evidence(s, list(s.arms), doctor=DOCTOR) for s in studies.values()))
 
 
-CLAIMS: tuple[Callable[[Studies], Claim], ...] = (weak_kl, free_channels, old_discriminator, better_without_kl, too_much, smuggling)
+CLAIMS: tuple[Callable[[Studies], Claim], ...] = (
+    weak_kl,
+    free_channels,
+    old_discriminator,
+    better_without_kl,
+    too_much,
+    smuggling,
+)
 
 
 def _others(study: StudyRecord) -> list[str]:
@@ -226,7 +260,9 @@ def _others(study: StudyRecord) -> list[str]:
 
 def _named(study: StudyRecord, begins: str) -> list[str]:
     """Rows of a sweep besides the baseline, the smallest value first."""
-    return sorted((n for n in _others(study) if n.startswith(begins)), key=lambda name: float(name.removeprefix(begins)))
+    return sorted(
+        (n for n in _others(study) if n.startswith(begins)), key=lambda name: float(name.removeprefix(begins))
+    )
 
 
 def _more_channels(study: StudyRecord) -> list[str]:

@@ -78,7 +78,11 @@ def _run(studies: Studies) -> list[str]:
         )  # fmt: skip
     lines = ["## What was run", "", *table(["study", "images", "autoencoders", "generators", "checks"], rows), ""]
     for name, study in studies.items():
-        lines += [f"Study {name} concludes nothing: {'; '.join(study.arena['failures'])}.", ""] if not study.arena["conclusive"] else []
+        lines += (
+            [f"Study {name} concludes nothing: {'; '.join(study.arena['failures'])}.", ""]
+            if not study.arena["conclusive"]
+            else []
+        )
     features = {study.arena["features"] for study in studies.values()}
     versions = sorted({str(study.arena["protocol_version"]) for study in studies.values()})
     return [
@@ -152,7 +156,11 @@ def _examined(evidence: Sequence[Evidence]) -> list[str]:
     doctor = evidence[0].doctor or {}
     values = {row: [e.study.arm(row, key) for key in doctor] for e in reversed(evidence) for row in e.rows}
     known = sorted((row for row in values if math.isfinite(values[row][0])), key=lambda row: -values[row][0])
-    rows = [[f"*{row}*" if row == BASELINE else row, *map(number, values[row])] for row in known if row == BASELINE or row in known[:SHOWN]]
+    rows = [
+        [f"*{row}*" if row == BASELINE else row, *map(number, values[row])]
+        for row in known
+        if row == BASELINE or row in known[:SHOWN]
+    ]
     said = f"The baseline and the {min(SHOWN, len(known))} largest, of {len(known)} autoencoders that the doctor could examine:"
     return [said, "", *table(["autoencoder", *doctor.values()], rows)]
 

@@ -30,11 +30,17 @@ class StudyRecord:
     def __post_init__(self) -> None:
         try:
             rows = {row["name"] for row in self.arena["rows"] if row["trials"].keys() >= set(self.probes)}
-            whole = BASELINE in rows and rows >= self.arms.keys() and self.scale and self.arena["conclusive"] is not None
+            whole = (
+                BASELINE in rows and rows >= self.arms.keys() and self.scale and self.arena["conclusive"] is not None
+            )
         except (AttributeError, ConfigError, LookupError, TypeError, ValueError) as error:
-            raise FormatError(f"the record of study {self.name!r} is not whole ({error!r}); run the study again") from None
+            raise FormatError(
+                f"the record of study {self.name!r} is not whole ({error!r}); run the study again"
+            ) from None
         if not whole:
-            raise FormatError(f"the record of study {self.name!r} lacks rows of its own autoencoders; run the study again")
+            raise FormatError(
+                f"the record of study {self.name!r} lacks rows of its own autoencoders; run the study again"
+            )
 
     @property
     def arena(self) -> Mapping[str, Any]:
@@ -77,7 +83,9 @@ class StudyRecord:
 
     def figures(self, distance: str) -> Figures:
         """Distances by row and generator, one a seed; none at all where one is no number: without that seed the row would be flattered."""
-        return {row["name"]: {p: _finals(row["trials"][p], distance) for p in self.probes} for row in self.arena["rows"]}
+        return {
+            row["name"]: {p: _finals(row["trials"][p], distance) for p in self.probes} for row in self.arena["rows"]
+        }
 
     def doubt(self, *rows: str) -> str:
         """Why nothing can be said of these autoencoders, whatever the distances; "" where something can."""
@@ -150,5 +158,7 @@ def read_studies(folder: Path) -> dict[str, StudyRecord]:
     found = {name: StudyRecord(name, read_json(path)) for name, path in paths.items() if path.exists()}
     if not found:
         first = next(iter(STUDIES))
-        raise FormatError(f"{folder} holds no finished study; `vaeworks arena study {first} --data SRC --out {folder}` makes one")
+        raise FormatError(
+            f"{folder} holds no finished study; `vaeworks arena study {first} --data SRC --out {folder}` makes one"
+        )
     return found

@@ -85,11 +85,17 @@ def run_study(
     with begin("reading images") as progress:
         pictures = prepare(images, folder / "pictures", scale.size, 3, classes, progress)
     place = folder / "pictures" / pictures.digest[:16]
-    tasks = [ArmTask(folder, n, c, seed, source, place, images, classes, masks) for seed in range(vae_seeds) for n, c in configs.items()]
+    tasks = [
+        ArmTask(folder, n, c, seed, source, place, images, classes, masks)
+        for seed in range(vae_seeds)
+        for n, c in configs.items()
+    ]
     with begin("training autoencoders") as progress:
         trained = train_arms(tasks, check_jobs(jobs, device or torch.device("cpu")), say, progress)
     arms = {n: [arm for arm in trained if arm.name == n] for n in configs}
-    entrants = [Entrant(n, tuple(SpaceSpec("vae", str(folder / arm.path)) for arm in found)) for n, found in arms.items()]
+    entrants = [
+        Entrant(n, tuple(SpaceSpec("vae", str(folder / arm.path)) for arm in found)) for n, found in arms.items()
+    ]
     outcome = run_arena(
         entrants, images, folder, config, size=scale.size, labels=classes, features=features, weights=weights, jobs=jobs, device=device,
         say=say, begin=begin,

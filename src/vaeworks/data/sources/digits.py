@@ -80,7 +80,9 @@ def _arrays(source: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         return images, None
     labels = _idx(beside, 1)
     if len(labels) != len(images):
-        raise DataError(f"{beside} has {len(labels)} labels, {path} has {len(images)} images; they belong to different sets")
+        raise DataError(
+            f"{beside} has {len(labels)} labels, {path} has {len(images)} images; they belong to different sets"
+        )
     return images, labels
 
 
@@ -96,8 +98,14 @@ def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     except (OSError, EOFError, zlib.error, struct.error, DataError) as error:
         raise DataError(f"{path} cannot be read as IDX: {error}") from None
     if (zero, kind, count) != (0, 8, dimensions):
-        raise DataError(f"{path} is no IDX file of {dimensions} dimensions of bytes; its first bytes are {head[:4].hex()}")
+        raise DataError(
+            f"{path} is no IDX file of {dimensions} dimensions of bytes; its first bytes are {head[:4].hex()}"
+        )
     if len(content) != claimed or not claimed:
-        has = f"has {'more' if len(content) > claimed else len(content)}" if content else f"at most {MOST:,} of {MOST_IMAGES:,} are read"
+        has = (
+            f"has {'more' if len(content) > claimed else len(content)}"
+            if content
+            else f"at most {MOST:,} of {MOST_IMAGES:,} are read"
+        )
         raise DataError(f"{path} says that it has {' x '.join(map(str, shape))} bytes, and {has}; fetch it again")
     return np.frombuffer(content, np.uint8).reshape(shape)

@@ -46,7 +46,9 @@ def find_places(source: str | Path) -> tuple[list[ImageRef], list[tuple[str, str
 
 def _not_looked_at(source: str | Path, error: Exception) -> DataError:
     """What to say of names that are too long, of no home of that user, and of folders in each other by the thousand."""
-    return DataError(f"data source {str(source)[:300]!r} cannot be looked at: {getattr(error, 'strerror', None) or error}")
+    return DataError(
+        f"data source {str(source)[:300]!r} cannot be looked at: {getattr(error, 'strerror', None) or error}"
+    )
 
 
 def _found(source: str | Path) -> tuple[list[ImageRef], list[tuple[str, str]]]:

@@ -20,7 +20,9 @@ def find_images(source: str | Path) -> list[Path]:
         return photos()
     root = Path(source).expanduser()
     if not root.exists():
-        raise DataError(f"data source {str(source)!r} does not exist; give a folder of images, or `photos` for the bundled ones")
+        raise DataError(
+            f"data source {str(source)!r} does not exist; give a folder of images, or `photos` for the bundled ones"
+        )
     if root.is_file():
         return [root]
     if not root.is_dir():

@@ -81,13 +81,17 @@ def dataset_name(source: str) -> DatasetName:
         return DatasetName(LOCAL, path, "", split, column)
     match = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:/([^/:]+))?(?::([\w.]*))?(?::([^:/]+))?", source)
     if match is None:
-        raise DataError(f"{source!r} is no data set; write {HUB}OWNER/NAME, {HUB}OWNER/NAME:SPLIT or {HUB}OWNER/NAME/CONFIG:SPLIT:COLUMN")
+        raise DataError(
+            f"{source!r} is no data set; write {HUB}OWNER/NAME, {HUB}OWNER/NAME:SPLIT or {HUB}OWNER/NAME/CONFIG:SPLIT:COLUMN"
+        )
     return DatasetName(HUB, match[1], *(word or "" for word in match.groups()[1:]))
 
 
 def is_dataset_folder(folder: Path) -> bool:
     """Whether `save_to_disk` of the library has written this folder."""
-    return (folder / "dataset_dict.json").is_file() or ((folder / "state.json").is_file() and (folder / "dataset_info.json").is_file())
+    return (folder / "dataset_dict.json").is_file() or (
+        (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    )
 
 
 def rows(name: DatasetName) -> list[DatasetRow]:
@@ -148,7 +152,9 @@ def encoded(value: Any, reach: Reach = Reach()) -> bytes:  # noqa: B008
     if content is None and isinstance(path, str):
         return reach.content(path)
     if not isinstance(content, bytes):
-        raise DataError(f"a {type(path if content is None else content).__name__} in this row, where the bytes of an image should be")
+        raise DataError(
+            f"a {type(path if content is None else content).__name__} in this row, where the bytes of an image should be"
+        )
     return content
 
 
@@ -161,7 +167,10 @@ def _reach(name: DatasetName) -> Reach:
 
     hub = Path(os.environ.get("HF_HUB_CACHE") or Path(datasets.config.HF_CACHE_HOME, "hub"))
     downloads = Path(datasets.config.HF_DATASETS_CACHE, "downloads")
-    return Reach(tuple(Path(os.path.realpath(p)) for p in (hub / f"datasets--{name.path.replace('/', '--')}", downloads)), hub=True)
+    return Reach(
+        tuple(Path(os.path.realpath(p)) for p in (hub / f"datasets--{name.path.replace('/', '--')}", downloads)),
+        hub=True,
+    )
 
 
 _tables: dict[DatasetName, Any] = {}
@@ -190,7 +199,11 @@ def _opened(name: DatasetName, streaming: bool) -> tuple[DatasetName, Any]:
     except DataError:
         raise
     except Exception as error:  # whatever the library, its readers and the network report
-        remedy = "check the name, the network (HF_HUB_OFFLINE) and, for a private one, 'hf auth login'" if name.kind == HUB else "check it"
+        remedy = (
+            "check the name, the network (HF_HUB_OFFLINE) and, for a private one, 'hf auth login'"
+            if name.kind == HUB
+            else "check it"
+        )
         raise DataError(f"data set {name} cannot be opened: {_line(error.__cause__ or error)}; {remedy}") from None
     column = _image_column(dataset.features or {}, name, split)
     if streaming:
@@ -218,7 +231,9 @@ def _load(datasets: Any, name: DatasetName, streaming: bool) -> tuple[Any, str]:
         builder = datasets.load_dataset_builder(path, config)
         _check_files(builder, name)
         split = _split(list(builder.info.splits or builder.config.data_files or ()), name)
-        if builder.name == "webdataset":  # what else is in its tars stays bytes, and is not given to torch.load, numpy and others
+        if (
+            builder.name == "webdataset"
+        ):  # what else is in its tars stays bytes, and is not given to torch.load, numpy and others
             builder.__class__ = type("Images", (type(builder),), {"DECODERS": {}})
         if streaming:
             return builder.as_streaming_dataset(split=split), split
@@ -247,7 +262,9 @@ def _check_cards(folder: Path) -> None:
             raise DataError(f"{folder / name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
         head = text.partition("\n---")[0] if name.endswith(".md") else "" if name.endswith(".json") else text
         if len(head) > HEAD:
-            raise DataError(f"{folder / name} has {len(head):,} characters of YAML, more than the {HEAD:,} that are read; shorten it")
+            raise DataError(
+                f"{folder / name} has {len(head):,} characters of YAML, more than the {HEAD:,} that are read; shorten it"
+            )
         if re.search(r"[\r\n]{200}", text) or len(re.findall(r"(?m)(?:^|[\s,\[{:-])\*[\w-]", head)) > 50:
             raise DataError(f"{folder / name} has hundreds of empty lines or references; delete it to read the data")
 
@@ -264,13 +281,17 @@ def _check_saved(folder: Path) -> None:
         for part in parts:
             file_content(part / "dataset_info.json", CARD)
             state = json.loads(file_content(part / "state.json", CARD))
-            files = [_plain(file["filename"]) for file in [*state["_data_files"], *(state.get("_indices_data_files") or ())]]
+            files = [
+                _plain(file["filename"]) for file in [*state["_data_files"], *(state.get("_indices_data_files") or ())]
+            ]
             if len(set(files)) < len(files):  # a file of a few KB that is read as often as its name fits into 16 MiB
                 raise DataError("it names a file twice")
             for file in files:
                 reach.check_file(str(Path(os.path.abspath(part), file)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{folder} is not as save_to_disk writes it: {getattr(error, 'strerror', None) or _line(error)}") from None
+        raise DataError(
+            f"{folder} is not as save_to_disk writes it: {getattr(error, 'strerror', None) or _line(error)}"
+        ) from None
 
 
 def _plain(name: Any) -> str:
@@ -302,7 +323,9 @@ def _check_files(builder: Any, name: DatasetName) -> None:
     """Errors: DataError for a reader that is not used, and for files of data that are not the data set's own."""
     allowed = READ if name.kind == LOCAL else (*READ, "webdataset", "cache")
     if builder.name not in allowed:
-        raise DataError(f"data set {name} is of the library's kind {builder.name}; those with images are {', '.join(READ)}, and tars")
+        raise DataError(
+            f"data set {name} is of the library's kind {builder.name}; those with images are {', '.join(READ)}, and tars"
+        )
     for files in (builder.config.data_files or {}).values():
         for file in files:
             _reach(name).check_file(str(file))
@@ -325,7 +348,9 @@ def _split(names: list[str], name: DatasetName) -> str:
 def _image_column(features: dict[str, Any], name: DatasetName, split: str) -> str:
     """The column of images: the one asked for, or the only one whose type is an image, or else the only one of bytes."""
     images = [column for column, kind in features.items() if getattr(kind, "_type", "") == "Image"]
-    return choose_column(images or [column for column, kind in features.items() if _holds_bytes(kind)], list(features), name, split)
+    return choose_column(
+        images or [column for column, kind in features.items() if _holds_bytes(kind)], list(features), name, split
+    )
 
 
 def choose_column(images: list[str], columns: list[str], name: DatasetName, split: str) -> str:
@@ -333,11 +358,15 @@ def choose_column(images: list[str], columns: list[str], name: DatasetName, spli
     if name.column in images:
         return name.column
     if name.column:
-        raise DataError(f"column {name.column!r} of data set {name} holds no images; its columns are {', '.join(columns)}")
+        raise DataError(
+            f"column {name.column!r} of data set {name} holds no images; its columns are {', '.join(columns)}"
+        )
     if not images:
         raise DataError(f"data set {name} has no column of images; its columns are {', '.join(columns) or 'unknown'}")
     if len(images) > 1:
-        raise DataError(f"data set {name} has several columns of images, {', '.join(images)}; choose one: {name}:{split}:{images[0]}")
+        raise DataError(
+            f"data set {name} has several columns of images, {', '.join(images)}; choose one: {name}:{split}:{images[0]}"
+        )
     return images[0]
 
 

@@ -57,13 +57,17 @@ class Reach:
     def file(self, name: str) -> Path:
         """Where a file lies that is named by its path, links resolved. Errors: DataError for one outside."""
         if "://" in name or "::" in name or not self.folders:
-            raise DataError(f"a row names {shown(name)}, and not a file of the data set's own folder; it is not opened{REMEDY}")
+            raise DataError(
+                f"a row names {shown(name)}, and not a file of the data set's own folder; it is not opened{REMEDY}"
+            )
         try:
             path = Path(os.path.realpath(self.folders[0] / name))
         except (ValueError, OSError):  # what no name may hold, links in a circle
             raise DataError(f"no file {shown(name)}") from None
         if not any(path.is_relative_to(folder) for folder in self.folders):
-            raise DataError(f"a row names {shown(name)}, which is outside of the data set's own folder; it is not opened{REMEDY}")
+            raise DataError(
+                f"a row names {shown(name)}, which is outside of the data set's own folder; it is not opened{REMEDY}"
+            )
         return path
 
     def check_pattern(self, pattern: str, base: str) -> None:
@@ -72,7 +76,9 @@ class Reach:
         plain = ":" not in pattern and not os.path.isabs(pattern) and ".." not in Path(pattern.replace("\\", "/")).parts
         if not (within and plain) and not (self.hub and is_hub_address(pattern)):
             where = "" if within else f" in {shown(base)}"
-            raise DataError(f"its card names files by {shown(pattern)}{where}, which may be others than its own; they are not looked for")
+            raise DataError(
+                f"its card names files by {shown(pattern)}{where}, which may be others than its own; they are not looked for"
+            )
 
     def _holds(self, base: str) -> bool:
         """Whether it is one of the folders or within; its name may go through links, as that of a folder on another disk does."""
@@ -94,7 +100,12 @@ class Reach:
 def is_hub_address(name: str) -> bool:
     """Whether a name is hf://datasets/..., or a member of a zip file there."""
     *outer, last = name.split("::")
-    return last.startswith(HUB_ADDRESS) and len(outer) <= 1 and all(hop.startswith(ZIP) for hop in outer) and ".." not in name.split("/")
+    return (
+        last.startswith(HUB_ADDRESS)
+        and len(outer) <= 1
+        and all(hop.startswith(ZIP) for hop in outer)
+        and ".." not in name.split("/")
+    )
 
 
 def folder_reach(folder: str) -> Reach:
@@ -133,7 +144,9 @@ def _member(archive: Path, member: str) -> bytes:
     except KeyError:
         raise DataError(f"no file {shown(member)} in {archive}") from None
     except Exception as error:  # a parser of other people's bytes fails in many ways
-        raise DataError(f"{shown(member)} in {archive}: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise DataError(
+            f"{shown(member)} in {archive}: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from None
 
 
 @lru_cache(maxsize=4)

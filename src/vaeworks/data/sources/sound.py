@@ -201,7 +201,10 @@ def _whole(sound: Sound) -> Tensor:
 def _made(source: str, channels: int) -> list[MadeSound]:
     if not re.fullmatch(rf"{MADE}(:[0-9]{{1,19}}){{0,2}}", source):
         raise DataError(f"{source!r} is no source of made sounds; write {FORM}")
-    count, seed = (int(number) if number else default for number, default in zip((source + ":::").split(":")[1:3], (2000, 0), strict=True))
+    count, seed = (
+        int(number) if number else default
+        for number, default in zip((source + ":::").split(":")[1:3], (2000, 0), strict=True)
+    )
     for name, value, low, high in (("COUNT", count, 1, MOST), ("SEED", seed, 0, 2**63 - 1)):
         if not low <= value <= high:
             raise DataError(f"{name} (={value}) of made sounds must be {low} to {high}; write {FORM}")
@@ -219,7 +222,9 @@ def _wav(path: Path) -> tuple[NDArray[np.float64], int]:
     except OSError as error:
         raise DataError(error.strerror or str(error)) from None
     except Exception as error:  # a torn header ends in whatever it happens to mean
-        raise DataError(f"not a WAV file that scipy reads: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise DataError(
+            f"not a WAV file that scipy reads: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from None
     _check_size(values.size)
     if values.dtype == np.uint8:
         return (values.astype(np.float64) - 128) / 128, rate
@@ -241,12 +246,16 @@ def _any(path: Path) -> tuple[NDArray[np.float64], int]:
     except OSError as error:
         raise DataError(error.strerror or str(error)) from None
     except Exception as error:  # a torn header ends in whatever it happens to mean
-        raise DataError(f"not a sound that soundfile reads: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise DataError(
+            f"not a sound that soundfile reads: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from None
 
 
 def _check_size(samples: int) -> None:
     if samples > MOST_SAMPLES:
-        raise DataError(f"{samples:,} samples of all channels, more than the {MOST_SAMPLES:,} that are read at once; cut it into pieces")
+        raise DataError(
+            f"{samples:,} samples of all channels, more than the {MOST_SAMPLES:,} that are read at once; cut it into pieces"
+        )
 
 
 def _soundfile():  # type: ignore[no-untyped-def]  # a module

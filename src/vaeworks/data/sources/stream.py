@@ -78,7 +78,9 @@ def content_digest(content: bytes | DataError) -> str:
     return "" if isinstance(content, DataError) else hashlib.sha256(content).hexdigest()
 
 
-def _first(source: str, shards: Shards | TarShards, count: int, min_side: int, wanted: Callable[[str], bool]) -> ImageSet:
+def _first(
+    source: str, shards: Shards | TarShards, count: int, min_side: int, wanted: Callable[[str], bool]
+) -> ImageSet:
     found: dict[str, ImageFile] = {}  # by content, because some data sets have one placeholder many times
     for name, content in _rows(shards):
         digest = content_digest(content)

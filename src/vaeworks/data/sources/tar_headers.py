@@ -80,7 +80,9 @@ def read_members(file: BinaryIO, length: int) -> Iterator[Member]:
                 more, place = bool(_read(file, place, BLOCK)[504:505].strip(b"\0")), place + BLOCK
         size = 0 if kind in WITHOUT else extended.size if extended.size is not None else size
         if place + size > length:
-            raise BrokenTarError(f"broken at byte {here:,}: a member of {size:,} bytes, of which the file has {max(0, length - place):,}")
+            raise BrokenTarError(
+                f"broken at byte {here:,}: a member of {size:,} bytes, of which the file has {max(0, length - place):,}"
+            )
         yield Member(extended.name or name, kind, place, size, extended.sparse or kind == SPARSE)
         place, extended = place + _padded(size), _Extended()
     raise BrokenTarError(f"more than {MOST:,} members")

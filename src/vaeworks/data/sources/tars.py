@@ -72,7 +72,9 @@ def tar_files(source: str) -> list[Path] | None:
     else:
         found = [path for name in ([source] if is_file else expand_braces(source)) for path in _matches(name)]
     if packed := [path for path in found if path.name.lower().endswith(COMPRESSED)]:
-        raise DataError(f"{packed[0]} is compressed, so that its images cannot be read in any order; unpack it to a plain .tar")
+        raise DataError(
+            f"{packed[0]} is compressed, so that its images cannot be read in any order; unpack it to a plain .tar"
+        )
     return found or None
 
 
@@ -117,7 +119,9 @@ def expand_braces(text: str) -> list[str]:
     for count, match in enumerate(re.finditer(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", text)):
         middle = _choices(*match.groups())
         if count >= MOST_BRACES or middle is None or len(found) * len(middle) > MOST_NAMES:
-            raise DataError(f"{text[:100]!r} stands for more than {MOST_NAMES:,} names; name a folder, or use a wildcard")
+            raise DataError(
+                f"{text[:100]!r} stands for more than {MOST_NAMES:,} names; name a folder, or use a wildcard"
+            )
         found = [name + text[place : match.start()] + word for name in found for word in middle]
         place = match.end()
     return [name + text[place:] for name in found]
@@ -147,7 +151,11 @@ def tar_members(tar: Path, field: str = "") -> tuple[list[TarMember], list[tuple
     try:
         for member in _members(tar):
             name = member.name.removeprefix("./")
-            if not name.lower().endswith(SUFFIXES) or member.kind == FOLDER or any(part.startswith(".") for part in name.split("/")):
+            if (
+                not name.lower().endswith(SUFFIXES)
+                or member.kind == FOLDER
+                or any(part.startswith(".") for part in name.split("/"))
+            ):
                 continue
             if member.is_plain:
                 found.append(TarMember(tar, name, member.offset, member.size))

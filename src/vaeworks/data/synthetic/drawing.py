@@ -105,7 +105,9 @@ def _surface(
     if kind == textures.NOISE:
         return textures.noise(_lattice(int(_between(deal, 3, 8)), lattice), side)
     if kind == textures.GRAIN:
-        return 0.6 * textures.gradient(x, y, angle, extent) + 0.4 * textures.noise(_lattice(textures.GRAIN_CELLS, lattice), side)
+        return 0.6 * textures.gradient(x, y, angle, extent) + 0.4 * textures.noise(
+            _lattice(textures.GRAIN_CELLS, lattice), side
+        )
     draw = textures.checks if kind == textures.CHECKS else textures.stripes
     return draw(x, y, angle, _between(deal, 0.16, 0.36), 1 / side)
 

@@ -73,7 +73,9 @@ def _harmonics(frequency: float, slope: float, count: int = 64) -> Array:
 
 def tone(deal: Deal, noise: Array) -> Array:
     """A pitch with overtones."""
-    return _harmonics(_pitch(deal, 80, 2000), _between(deal, 0.7, 2.5)) * _envelope(_between(deal, 0, 0.8), 0.02, _between(deal, 0.3, 3))
+    return _harmonics(_pitch(deal, 80, 2000), _between(deal, 0.7, 2.5)) * _envelope(
+        _between(deal, 0, 0.8), 0.02, _between(deal, 0.3, 3)
+    )
 
 
 def chord(deal: Deal, noise: Array) -> Array:

@@ -85,7 +85,9 @@ def look(
     candidate = _in_float32(candidate)
     originals = read_photos(candidate, images)
     own = make(candidate, images)
-    maker, latents = (candidate, own.latents) if made is None else (made.autoencoder, [x.to(own.latents[0]) for x in made.latents])
+    maker, latents = (
+        (candidate, own.latents) if made is None else (made.autoencoder, [x.to(own.latents[0]) for x in made.latents])
+    )
     seen = [_normalized(maker, x, constants) for x in latents]
     std = torch.cat(seen).std().item()
     if made is None and known:

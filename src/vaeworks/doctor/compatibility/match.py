@@ -144,7 +144,9 @@ def _sentences(match: Match) -> Iterator[str]:
         yield f"{candidate.path}: {candidate.verdict}; {'; '.join(candidate.reasons)}"
 
 
-def match(checkpoint: str | Path, vaes: Sequence[str | Path] = (), images: str | Path | Sequence[str | Path] | None = None) -> Match:
+def match(
+    checkpoint: str | Path, vaes: Sequence[str | Path] = (), images: str | Path | Sequence[str | Path] | None = None
+) -> Match:
     """Which of these VAEs fit a checkpoint, and whether its own is there and works.
 
     Candidates decode photographs: those that the checkpoint's own VAE has encoded, if it is fine. images: files, or a folder of
@@ -155,7 +157,11 @@ def match(checkpoint: str | Path, vaes: Sequence[str | Path] = (), images: str |
     chosen = _chosen(images)
     baked, own, made = _judge_baked(seat, chosen)
     judged = [_judge_candidate(path, seat, made, chosen) for path in vaes]
-    views = [(candidate.path, seen, candidate.fog) for candidate, seen in judged if seen is not None and candidate.fog is not None]
+    views = [
+        (candidate.path, seen, candidate.fog)
+        for candidate, seen in judged
+        if seen is not None and candidate.fog is not None
+    ]
     if own is not None and not views:
         views = [(f"{checkpoint}, its own VAE", *own)]
     return Match(
@@ -180,10 +186,16 @@ def _chosen(images: str | Path | Sequence[str | Path] | None) -> Sequence[str | 
     return found[:: math.ceil(len(found) / MOST_IMAGES)]
 
 
-def _judge_baked(seat: VaeSlot, images: Sequence[str | Path] | None) -> tuple[BakedVae, tuple[DecodedPhotos, Fog] | None, ReferenceDecode | None]:
+def _judge_baked(
+    seat: VaeSlot, images: Sequence[str | Path] | None
+) -> tuple[BakedVae, tuple[DecodedPhotos, Fog] | None, ReferenceDecode | None]:
     """The checkpoint's own VAE, what was seen of it, and what it makes of the images if it can be a reference."""
     if seat.old is None:
-        state = BakedVae("incomplete", (seat.problem,)) if seat.taken else BakedVae("missing", (f"no tensor begins with {seat.prefix}",))
+        state = (
+            BakedVae("incomplete", (seat.problem,))
+            if seat.taken
+            else BakedVae("missing", (f"no tensor begins with {seat.prefix}",))
+        )
         return state, None, None
     faults, remarks = _look_at_tensors(seat.old)
     if misfit := misfit_of(seat.old.config, seat):
@@ -220,7 +232,9 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _judge_candidate(path: str | Path, seat: VaeSlot, made: ReferenceDecode | None, images: Sequence[str | Path] | None) -> tuple[Candidate, DecodedPhotos | None]:
+def _judge_candidate(
+    path: str | Path, seat: VaeSlot, made: ReferenceDecode | None, images: Sequence[str | Path] | None
+) -> tuple[Candidate, DecodedPhotos | None]:
     try:
         located = locate(path)
         if isinstance(located.config, TinyConfig):
@@ -257,13 +271,19 @@ def _verdict(
     reasons.append(_scale_reason(located, seat, scaled))
     if isinstance(located.config, TinyConfig):
         reasons.append("it is a TAESD: `vaeworks install` puts it where applications look for one")
-    if fog is not None and (fog.verdict in ("broken", "wrong VAE") or (fog.verdict != "clear" and isinstance(located.config, TinyConfig))):
+    if fog is not None and (
+        fog.verdict in ("broken", "wrong VAE") or (fog.verdict != "clear" and isinstance(located.config, TinyConfig))
+    ):
         return "does not fit", reasons
     if fog is not None and compared:
         if fog.verdict == "clear" and SAME_SCALE[0] <= fog.scale <= SAME_SCALE[1]:
             return "fits", reasons
-        if fog.verdict == "clear":  # its normalization layers undo the scale; its encoder's latents are wrong all the same
-            reasons.append(f"decoded pictures look right, but its own latents are {1 / fog.scale:.2g} times those of the checkpoint's VAE")
+        if (
+            fog.verdict == "clear"
+        ):  # its normalization layers undo the scale; its encoder's latents are wrong all the same
+            reasons.append(
+                f"decoded pictures look right, but its own latents are {1 / fog.scale:.2g} times those of the checkpoint's VAE"
+            )
         return "fits after fold", [*reasons, "`vaeworks fold` moves the difference into its weights"]
     if scaled is False or (fog is not None and fog.verdict == "wrong scale"):
         trained = "if the checkpoint was trained with it: `vaeworks fold` moves the difference into its weights"
@@ -280,7 +300,11 @@ def _scale_reason(located: Located, seat: VaeSlot, scaled: bool | None) -> str:
         return f"{shape}, and its file does not say how they are scaled"
     if scaled:
         return f"{shape}, and scaled alike (from its {located.normalization_source})"
-    theirs = "by channel" if config.normalization == "channel" else f"by {config.scaling_factor:g} after a shift of {config.shift_factor:g}"
+    theirs = (
+        "by channel"
+        if config.normalization == "channel"
+        else f"by {config.scaling_factor:g} after a shift of {config.shift_factor:g}"
+    )
     return f"{shape}, but scaled {theirs} (from its {located.normalization_source})"
 
 

@@ -109,7 +109,10 @@ def judge(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, *, 
     if fault:
         verdict, sentence = "broken", f"broken: {fault}"
     elif clear:
-        verdict, sentence = "clear", f"clear: {figures}{'' if known or seen.correlation is not None else _of_spread(seen)}"
+        verdict, sentence = (
+            "clear",
+            f"clear: {figures}{'' if known or seen.correlation is not None else _of_spread(seen)}",
+        )
     elif seen.correlation is not None and seen.correlation < COUSINS:
         verdict = "wrong VAE"
         sentence = f"wrong VAE: {figures}; its latents are not those that the checkpoint was made for (correlation {seen.correlation:.2f})"
@@ -164,7 +167,9 @@ def lab(pictures: Sequence[Tensor]) -> Lab:
 
 def _shares(pictures: Lab, originals: Lab) -> tuple[float, float]:
     """Contrast and saturation, as shares of the originals'; those without colours have none to lose."""
-    contrast, saturation = (max(figure(pictures), TINY) / max(figure(originals), TINY) for figure in (spread_of_lightness, mean_chroma))
+    contrast, saturation = (
+        max(figure(pictures), TINY) / max(figure(originals), TINY) for figure in (spread_of_lightness, mean_chroma)
+    )
     return contrast, saturation if mean_chroma(originals) > GRAY else 1.0
 
 
@@ -202,7 +207,9 @@ LINE = 26  # height of a line of text, in pixels
 
 def picture_of(seen: DecodedPhotos, verdict: Fog, rows: int = 3) -> Image.Image:
     """Rows of photographs: as they are, decoded with what fits, decoded as an application would, with the verdict below."""
-    pictures = [[x.expand(3, -1, -1) for x in row] for row in zip(seen.originals, seen.fitting, seen.shown, strict=True)][:rows]
+    pictures = [
+        [x.expand(3, -1, -1) for x in row] for row in zip(seen.originals, seen.fitting, seen.shown, strict=True)
+    ][:rows]
     sheet = grid(pictures, gap=4)
     column = (sheet.width + 4) // 3
     font = ImageFont.load_default(15)

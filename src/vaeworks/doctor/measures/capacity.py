@@ -82,7 +82,11 @@ def measure_channels(patient: Subject, seen: bool = False) -> Channels:
     """One pass over all latents. seen: as a diffusion model sees them, normalized, with latents_patch's channels."""
     gathering = Gathering()
     variances, kls, lows, highs = [], [], [], []
-    parts = zip(patient.parts(patient.mean), patient.parts(patient.mean if patient.logvar is None else patient.logvar), strict=True)
+    parts = zip(
+        patient.parts(patient.mean),
+        patient.parts(patient.mean if patient.logvar is None else patient.logvar),
+        strict=True,
+    )
     for mean, logvar in parts:
         posterior = None if patient.is_point else Posterior.of(mean.double(), logvar.double())
         var = torch.zeros_like(mean, dtype=torch.float64) if posterior is None else posterior.var

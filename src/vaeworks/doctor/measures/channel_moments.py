@@ -118,7 +118,9 @@ class Gathering:
         return ChannelMoments.side_by_side(self._sets)
 
 
-def interval(sets: ChannelMoments, statistic: Callable[[ChannelMoments], float], *, seed: int = 0, draws: int = DRAWS) -> Interval:
+def interval(
+    sets: ChannelMoments, statistic: Callable[[ChannelMoments], float], *, seed: int = 0, draws: int = DRAWS
+) -> Interval:
     """A statistic of pooled moments, with the bootstrap's interval over their sets."""
     numbers = np.arange(len(sets.count), dtype=np.float64)
     return bootstrap(numbers, lambda drawn: statistic(sets.pooled(drawn.astype(np.int64))), draws=draws, seed=seed)

@@ -106,7 +106,9 @@ def concentration(energy: Tensor, share: float = 0.01) -> Tensor:
     """Share of the sum of maps n h w that the top 1 % of positions (at least one) hold: n; nan where a sum is 0."""
     flat = energy.flatten(1).double()
     most = max(1, round(share * flat.shape[1]))
-    return flat.topk(most, 1).values.sum(1) / flat.sum(1).where(flat.sum(1) > 0, torch.tensor(float("nan"), dtype=torch.float64))
+    return flat.topk(most, 1).values.sum(1) / flat.sum(1).where(
+        flat.sum(1) > 0, torch.tensor(float("nan"), dtype=torch.float64)
+    )
 
 
 def outlier(maps: Tensor) -> Tensor:

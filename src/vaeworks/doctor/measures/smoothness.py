@@ -45,7 +45,11 @@ def noise_errors(
     eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z) * std.to(z)
     pictures = [decode(z + s * eps) if s else decode(z) for s in levels]
     plain = pictures[0].clamp(-1, 1)
-    return np.array([float(error(p, x)) for p in pictures]), np.array([float(error(p, plain)) for p in pictures]), pictures
+    return (
+        np.array([float(error(p, x)) for p in pictures]),
+        np.array([float(error(p, plain)) for p in pictures]),
+        pictures,
+    )
 
 
 def level_of_loss(errors: Array, loss: float = 3.0, levels: Sequence[float] = LEVELS) -> float:

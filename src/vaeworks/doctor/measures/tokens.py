@@ -38,7 +38,9 @@ def similarity_by_distance(u: Tensor) -> tuple[Tensor, Tensor]:
     h, w = u.shape[-2:]
     size = 2 * h - 1, 2 * w - 1
     ones = torch.ones(1, 1, h, w, dtype=torch.float64)
-    sums, pairs = (torch.fft.irfft2(torch.fft.rfft2(x.double(), size).abs().square().sum(1), size).flatten(1) for x in (u, ones))
+    sums, pairs = (
+        torch.fft.irfft2(torch.fft.rfft2(x.double(), size).abs().square().sum(1), size).flatten(1) for x in (u, ones)
+    )
     dy, dx = (torch.minimum(k, m - k) for k, m in ((torch.arange(m), m) for m in size))
     distance = (dy[:, None] + dx).flatten()
     member = F.one_hot(distance, h + w - 1).double()
@@ -83,10 +85,17 @@ def object_contrast(u: Tensor, mask: Tensor, factor: int) -> float:
     nan where no token of the object has both.
     """
     h, w = u.shape[-2:]
-    tokens, y, x = u.flatten(1).T, *(k.flatten() for k in torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"))
+    tokens, y, x = (
+        u.flatten(1).T,
+        *(k.flatten() for k in torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")),
+    )
     inside = mask.flatten()
     anchors = inside.nonzero().flatten()
-    anchors = anchors[torch.linspace(0, len(anchors) - 1, min(ANCHORS, len(anchors))).round().long()] if len(anchors) else anchors
+    anchors = (
+        anchors[torch.linspace(0, len(anchors) - 1, min(ANCHORS, len(anchors))).round().long()]
+        if len(anchors)
+        else anchors
+    )
     distance = (y[anchors, None] - y).abs() + (x[anchors, None] - x).abs()
     cosine = tokens[anchors] @ tokens.T
     near = (distance == 1) & inside

@@ -50,7 +50,12 @@ def ambiguity(classes: Sequence[Tensor]) -> Ambiguity:
     """VIV of the classes' latents n_i c h w, each with 3 images or more, after standardizing their channels."""
     vivs, variances, errors, others = [], [], [], []
     mean = torch.stack([z.double().mean((0, 2, 3)) for z in classes]).mean(0)[:, None, None]
-    std = torch.stack([(z.double() - mean).square().mean((0, 2, 3)) for z in classes]).mean(0).sqrt().clamp_min(1e-12)[:, None, None]
+    std = (
+        torch.stack([(z.double() - mean).square().mean((0, 2, 3)) for z in classes])
+        .mean(0)
+        .sqrt()
+        .clamp_min(1e-12)[:, None, None]
+    )
     for raw in classes:
         z = (raw - mean) / std
         values, without, variance = viv_dct(z)

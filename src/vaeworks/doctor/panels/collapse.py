@@ -148,7 +148,9 @@ def sample(patient: Subject, channels: Channels, count: int) -> PriorSamples:
     number = max(len(latents), 2)
     like = vae.normalize(latents[:1].to(vae.device))
     noise = torch.randn(number, *like.shape[1:], generator=generator)
-    fitted = colored(torch.randn(number, *latents.shape[1:], generator=generator), channels.total.mean[0], channels.total.covariance)
+    fitted = colored(
+        torch.randn(number, *latents.shape[1:], generator=generator), channels.total.mean[0], channels.total.covariance
+    )
     kinds = latents, vae.denormalize(noise.to(vae.device)).cpu(), fitted
     recon, prior, decoded = (patient.decode(x).cpu() for x in kinds)
     finite = all(bool(torch.isfinite(x).all()) for x in (recon, prior, decoded))
@@ -176,7 +178,9 @@ def relative_diversity(pictures: Tensor, reference: Tensor) -> Interval:
 
 
 def _ratio(own: Array, other: Array) -> float:
-    return _mean_pair(own) / _mean_pair(other) if len(own) > 1 and len(other) > 1 and _mean_pair(other) > 0 else math.nan
+    return (
+        _mean_pair(own) / _mean_pair(other) if len(own) > 1 and len(other) > 1 and _mean_pair(other) > 0 else math.nan
+    )
 
 
 def _mean_pair(distances: Array) -> float:
@@ -203,15 +207,25 @@ def _cropped(patient: Subject, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 def _figures(patient: Subject, channels: Channels, ablation: Ablation, sampled: PriorSamples) -> dict[str, Figure]:
     c = len(channels.dead)
-    figures = {"dead": Figure("channels that carry nothing", int(channels.dead.sum()), limit=f"of {c}; ill if all, watch from 1")}
+    figures = {
+        "dead": Figure(
+            "channels that carry nothing", int(channels.dead.sum()), limit=f"of {c}; ill if all, watch from 1"
+        )
+    }
     if channels.rate is not None:
         active = int((channels.total.std**2 > ACTIVE).sum())
-        figures["active"] = Figure("active channels by Burda: variance of the means above 0.01", active, limit=f"of {c}")
+        figures["active"] = Figure(
+            "active channels by Burda: variance of the means above 0.01", active, limit=f"of {c}"
+        )
         figures["bits"] = Figure("what all latents of an image can carry", _image_bits(patient, channels), unit="bits")
     figures["effective_rank"] = Figure.of(
-        "channels in use, by effective rank", jackknifed(channels.sets, lambda m: effective_rank(m.covariance)), limit=f"of {c}"
+        "channels in use, by effective rank",
+        jackknifed(channels.sets, lambda m: effective_rank(m.covariance)),
+        limit=f"of {c}",
     )
-    figures["worth"] = Figure("what all channels together are worth", ablation.whole, unit="dB", limit=f"ill below {WORTHLESS:g}")
+    figures["worth"] = Figure(
+        "what all channels together are worth", ablation.whole, unit="dB", limit=f"ill below {WORTHLESS:g}"
+    )
     if len(ablation.loss):
         figures["most_worth"] = Figure(
             f"most that one channel is worth, channel {ablation.numbers[int(ablation.loss.argmax())]}",
@@ -261,7 +275,10 @@ def _complaints(channels: Channels, figures: dict[str, Figure], finite: bool) ->
     if not finite:
         yield "ill", "its decoder makes NaN or infinite values"
         return
-    worth, differ = figures["worth"].value, figures["reconstructions"].value if "reconstructions" in figures else math.nan
+    worth, differ = (
+        figures["worth"].value,
+        figures["reconstructions"].value if "reconstructions" in figures else math.nan,
+    )
     if dead < c and differ < IGNORED:
         yield "ill", f"its decoder ignores the latents: reconstructions differ {differ:.0%} as much as the images do"
     elif dead < c and worth < WORTHLESS:
@@ -285,7 +302,9 @@ def _verdict(channels: Channels, figures: dict[str, Figure], finite: bool) -> tu
     c, rank = len(channels.dead), figures["effective_rank"].value
     text = f"all {c} channels carry something, and vary like {rank:.1f} independent ones"
     differ = figures["reconstructions"].value if "reconstructions" in figures else math.nan
-    return "healthy", text + ("" if math.isnan(differ) else f"; reconstructions differ {differ:.0%} as much as the images")
+    return "healthy", text + (
+        "" if math.isnan(differ) else f"; reconstructions differ {differ:.0%} as much as the images"
+    )
 
 
 def _remedy(verdict: Verdict, patient: Subject, figures: dict[str, Figure]) -> str:
@@ -296,7 +315,9 @@ def _remedy(verdict: Verdict, patient: Subject, figures: dict[str, Figure]) -> s
     if figures["dead"].value:
         weaker = "" if patient.is_point else "a weaker KL term (loss.beta), "
         return f"Fewer channels, {weaker}or a recipe that keeps channels' variance: clamped-ae, batchnorm, variance-expansion."
-    return "Train the decoder under noise: recipes noise and denoise; for latent diffusion alone, nothing has to be done."
+    return (
+        "Train the decoder under noise: recipes noise and denoise; for latent diffusion alone, nothing has to be done."
+    )
 
 
 def _picture(sampled: PriorSamples) -> Picture:

@@ -59,13 +59,17 @@ def examine(patient: Subject) -> Finding:
         return found
     cells = crop_cells(patient)
     if cells < LEAST:
-        raise NotExamined(f"needs latents of at least {LEAST} x {LEAST}; examine at a size of {LEAST * patient.factor} px or more")
+        raise NotExamined(
+            f"needs latents of at least {LEAST} x {LEAST}; examine at a size of {LEAST * patient.factor} px or more"
+        )
     alive, _, std = standardization(measure_channels(patient))
     numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
     errors: Rows = {}
     for i in patient.track(numbers):
         images = crop_of(patient, [i], cells)
-        for name, found_error in encoder_errors(lambda x: patient.encode(x)[:, alive] / std.to(x.device), images, patient.factor).items():
+        for name, found_error in encoder_errors(
+            lambda x: patient.encode(x)[:, alive] / std.to(x.device), images, patient.factor
+        ).items():
             errors.setdefault(name, []).append(found_error)
     if not all(math.isfinite(e) for row in errors.values() for e in row):
         return undecodable(float(np.mean([not math.isfinite(e) for row in errors.values() for e in row])))
@@ -152,12 +156,16 @@ def _decoded(patient: Subject, numbers: list[int], cells: int) -> Decoded | floa
             falls.setdefault(name, []).append(before[-1] - psnr(there, wanted))
             own.setdefault(name, []).append(psnr(there, turned[name]))
         if len(rows) < 3:
-            pictures = [patient.uint8(p)[0] for pair in (pairs[n] for n in DECODER[:3] if n in pairs) for p in reversed(pair)]
+            pictures = [
+                patient.uint8(p)[0] for pair in (pairs[n] for n in DECODER[:3] if n in pairs) for p in reversed(pair)
+            ]
             rows.append([patient.uint8(x)[0], *pictures])
     titles = ["image"]
     for name in DECODER[:3]:
         titles += [LABELS[name], "its latents so changed, decoded"]
-    return Decoded(before, falls, own, Picture("pictures transformed, and what transformed latents decode to", sheet(rows, titles)))
+    return Decoded(
+        before, falls, own, Picture("pictures transformed, and what transformed latents decode to", sheet(rows, titles))
+    )
 
 
 def decoder_pairs(decode: Coder, x: Tensor, z: Tensor, f: int) -> dict[str, tuple[Tensor, Tensor]]:
@@ -200,7 +208,9 @@ def _decoder_figures(seen: Decoded) -> dict[str, Figure]:
     figures = {"decoder": Figure.of("PSNR decoded as it is", bootstrap(seen.before), "dB")}
     for name, row in seen.falls.items():
         limit = "0: as good as untransformed"
-        figures[f"decoder_{name}"] = Figure.of(f"PSNR lost where latents are {LABELS[name]}", bootstrap(row), "dB", limit)
+        figures[f"decoder_{name}"] = Figure.of(
+            f"PSNR lost where latents are {LABELS[name]}", bootstrap(row), "dB", limit
+        )
         label = f"PSNR against its own picture, {LABELS[name]}"
         figures[f"decoder_own_{name}"] = Figure.of(label, bootstrap(seen.own[name]), "dB", "100: the same")
     return figures
@@ -219,4 +229,6 @@ def _verdict(figures: dict[str, Figure]) -> tuple[Verdict, str]:
 
 def _curve(figures: dict[str, Figure]) -> Curves:
     line = [(SHIFTS[name], figures[name].value) for name in sorted(SHIFTS, key=SHIFTS.__getitem__) if name in figures]
-    return Curves("error by shift along both sides", {"error": line}, "latents", levels={"no better than the mean": 1.0})
+    return Curves(
+        "error by shift along both sides", {"error": line}, "latents", levels={"no better than the mean": 1.0}
+    )

@@ -53,7 +53,11 @@ def examine(patient: Subject) -> Finding:
     verdict, sentence = _verdict(fog, size)
     rows = (seen.originals, seen.fitting, seen.shown) if made else (seen.originals, seen.own)
     shown = [[x.expand(3, -1, -1) for x in row[:4]] for row in rows]
-    caption = "Originals; decoded with what fits; decoded as they would be" if made else "Originals; decoded from its own latents"
+    caption = (
+        "Originals; decoded with what fits; decoded as they would be"
+        if made
+        else "Originals; decoded from its own latents"
+    )
     pictures = [Picture(caption, grid(shown, gap=4))]
     table = _applications(patient, seen, TRIED_QUICK if patient.quick else TRIED) if made is None else {}
     return Finding(
@@ -72,22 +76,36 @@ def _constants(patient: Subject) -> Constants:
     """Those under which the reference's diffusion model runs."""
     assert patient.reference is not None
     config = patient.reference.config
-    return (config.scaling_factor, config.shift_factor) if takes_constants(patient.reference) and config.normalization == "scalar" else None
+    return (
+        (config.scaling_factor, config.shift_factor)
+        if takes_constants(patient.reference) and config.normalization == "scalar"
+        else None
+    )
 
 
 def _figures(fog: Fog, seen: DecodedPhotos, tint: NDArray[np.floating[Any]]) -> dict[str, Figure]:
     range_ = f"{FADED} to {HARSH} of what fits"
     figures: dict[str, Figure] = {
         "contrast": Figure("contrast, of the original's", fog.contrast, limit=f"{range_}: {fog.fitting_contrast:.2f}"),
-        "saturation": Figure("saturation, of the original's", fog.saturation, limit=f"{range_}: {fog.fitting_saturation:.2f}"),
+        "saturation": Figure(
+            "saturation, of the original's", fog.saturation, limit=f"{range_}: {fog.fitting_saturation:.2f}"
+        ),
         "psnr": Figure("PSNR", fog.psnr, unit="dB"),
         "latents_std": Figure("standard deviation of what the diffusion model sees", fog.latents_std, limit="about 1"),
     }
-    for i, name in enumerate(("lightness", "green to red where it is gray", "blue to yellow where it is gray") if len(tint) else ()):
-        figures["tint_" + "lab"[i]] = Figure.of(f"mean shift in Lab, {name}", bootstrap(tint[:, i]), limit=f"noticeable from {TINT}")
+    for i, name in enumerate(
+        ("lightness", "green to red where it is gray", "blue to yellow where it is gray") if len(tint) else ()
+    ):
+        figures["tint_" + "lab"[i]] = Figure.of(
+            f"mean shift in Lab, {name}", bootstrap(tint[:, i]), limit=f"noticeable from {TINT}"
+        )
     if seen.correlation is not None:
-        figures["correlation"] = Figure("correlation with the reference's latents", seen.correlation, limit="other latents below 0.6")
-        figures["scale"] = Figure("latents it is given, over those it expects", fog.scale, limit="0.87 to 1.15 does not show")
+        figures["correlation"] = Figure(
+            "correlation with the reference's latents", seen.correlation, limit="other latents below 0.6"
+        )
+        figures["scale"] = Figure(
+            "latents it is given, over those it expects", fog.scale, limit="0.87 to 1.15 does not show"
+        )
     return figures
 
 
@@ -112,7 +130,9 @@ def _blocks(pictures: NDArray[np.floating[Any]], block: int) -> NDArray[np.float
     n, height, width, _ = pictures.shape
     block = min(block, height, width)
     rows, columns = height // block, width // block
-    return np.asarray(pictures[:, : rows * block, : columns * block].reshape(n, rows, block, columns, block, 3).mean((2, 4)))
+    return np.asarray(
+        pictures[:, : rows * block, : columns * block].reshape(n, rows, block, columns, block, 3).mean((2, 4))
+    )
 
 
 def _verdict(fog: Fog, tint: float) -> tuple[Verdict, str]:
@@ -149,7 +169,9 @@ def _misfits(table: Mapping[str, list[Any]]) -> tuple[list[str], list[str]]:
     """Applications in which pictures look right, and those in which they do not."""
     good: list[str] = []
     bad: list[str] = []
-    for name, contrast, saturation in zip(*(table.get(k, ()) for k in ("application", "contrast", "saturation")), strict=True):
+    for name, contrast, saturation in zip(
+        *(table.get(k, ()) for k in ("application", "contrast", "saturation")), strict=True
+    ):
         right = FADED <= contrast <= HARSH and FADED <= saturation <= HARSH
         (good if right else bad).append(name)
     return good, bad

@@ -167,9 +167,14 @@ def _surveyed(patient: Subject) -> NoiseSurvey | float:
     middles, sheets = _middles(patient, latents, decoded, mean, std)
     rounds = ROUNDS_QUICK if quick else ROUNDS
     cycled = numbers[: CYCLED_QUICK if quick else CYCLED]
-    cycles = tuple(cycle(patient.encode, patient.decode, crop_of(patient, [i], cells), std, rounds) for i in patient.track(cycled))
+    cycles = tuple(
+        cycle(patient.encode, patient.decode, crop_of(patient, [i], cells), std, rounds) for i in patient.track(cycled)
+    )
     pictures = [
-        Picture("decoded from latents under noise, in standard deviations", sheet(strips, ["image", *(f"noise {s:g}" for s in LEVELS)]))
+        Picture(
+            "decoded from latents under noise, in standard deviations",
+            sheet(strips, ["image", *(f"noise {s:g}" for s in LEVELS)]),
+        )
     ]
     if sheets:
         middle = sheet(sheets, ["one", "middle (lerp)", "middle (slerp)", "other"])
@@ -179,7 +184,9 @@ def _surveyed(patient: Subject) -> NoiseSurvey | float:
         [patient.uint8(crop_of(patient, [i], cells))[0], *(one.pictures[k][0] for k in shown)]
         for i, one in zip(cycled[:3], cycles[:3], strict=True)
     ]
-    pictures.append(Picture("encoded and decoded again and again", sheet(rows, ["image", *(f"round {k + 1}" for k in shown)])))
+    pictures.append(
+        Picture("encoded and decoded again and again", sheet(rows, ["image", *(f"round {k + 1}" for k in shown)]))
+    )
     return NoiseSurvey(
         np.stack(against), np.stack(own), np.array(floor), np.array(again), np.array(touch), middles, cycles,
         tuple(lab_axes(patient.autoencoder.config.in_channels)), tuple(pictures),
@@ -223,7 +230,10 @@ def _figures(survey: NoiseSurvey) -> dict[str, Figure]:
     figures = {
         "psnr": Figure.of("PSNR without noise", bootstrap(psnr(survey.against[:, 0])), "dB"),
         "floor": Figure.of(
-            "PSNR of each image's mean colour", bootstrap(psnr(survey.floor)), "dB", "what a decoder that draws nothing has"
+            "PSNR of each image's mean colour",
+            bootstrap(psnr(survey.floor)),
+            "dB",
+            "what a decoder that draws nothing has",
         ),
         "lost": Figure.of(
             "squared error without noise over that of the mean colour",
@@ -235,13 +245,17 @@ def _figures(survey: NoiseSurvey) -> dict[str, Figure]:
             bootstrap(np.stack([survey.own[:, n], survey.floor], axis=1), _amplification),
             limit=f"1 of an orthonormal transform; watch above {AMPLIFIED:g}",
         ),
-        "three_db": Figure.of("noise at which 3 dB are lost", bootstrap([level_of_loss(row) for row in survey.against]), "sigma"),
+        "three_db": Figure.of(
+            "noise at which 3 dB are lost", bootstrap([level_of_loss(row) for row in survey.against]), "sigma"
+        ),
         "area": Figure.of(f"mean PSNR for noise from 0 to {LEVELS[-1]:g}", bootstrap(psnr(survey.against), area), "dB"),
     }
     for s in (0.1, 0.4):
         row = psnr(survey.own[:, LEVELS.index(s)])
         figures[f"own_{s:g}"] = Figure.of(f"PSNR against the undisturbed picture at noise {s:g}", bootstrap(row), "dB")
-    figures["touch"] = Figure.of("change of latents when pixels get noise of one gray level", bootstrap(survey.touch), "sigma")
+    figures["touch"] = Figure.of(
+        "change of latents when pixels get noise of one gray level", bootstrap(survey.touch), "sigma"
+    )
     figures["again"] = Figure.of("distance of re-encoded latents, real ones", bootstrap(survey.again, _root), "sigma")
     if survey.middles:
         for name in ("slerp", "lerp"):
@@ -262,14 +276,18 @@ def _round_figures(survey: NoiseSurvey) -> dict[str, Figure]:
     gains = [float(np.exp(np.log(one.gain[:SPAN].clip(1e-3)).mean())) for one in survey.cycles]
     figures = {
         "fall": Figure.of("PSNR lost in each of rounds 2 to 4", bootstrap(fall), "dB", f"watch above {FALL:g}"),
-        "drift": Figure.of(f"drift of latents after {SPAN} rounds", bootstrap([one.drift[SPAN - 1] for one in survey.cycles]), "sigma"),
+        "drift": Figure.of(
+            f"drift of latents after {SPAN} rounds", bootstrap([one.drift[SPAN - 1] for one in survey.cycles]), "sigma"
+        ),
     }
     for k, name in enumerate(("L", "a", "b")[: len(survey.lab)]):
         figures[f"colour_{name}"] = Figure.of(f"drift of {name} in each round", bootstrap(colours[:, k]), "Lab")
     limit = f"watch above {COLOUR_WATCH:g}, ill above {COLOUR:g}"
     figures["colour"] = Figure.of("drift of mean colour in each round", bootstrap(colours, _length), "Lab", limit)
     figures["gain"] = Figure.of(
-        "contrast gain of each round", bootstrap(gains), limit=f"watch outside 1 ± {GAIN_WATCH:g}, ill outside 1 ± {GAIN:g}"
+        "contrast gain of each round",
+        bootstrap(gains),
+        limit=f"watch outside 1 ± {GAIN_WATCH:g}, ill outside 1 ± {GAIN:g}",
     )
     return figures
 

@@ -32,7 +32,9 @@ def examine(patient: Subject) -> Finding:
     """Ranges on real images, the first layer to overflow, and each half precision's distance from float32."""
     numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
     images = patient.images(numbers).cpu()
-    ranges = [layer for layer in _measured(patient, numbers) if not layer.name.endswith(".logits")]  # attention keeps those in float32
+    ranges = [
+        layer for layer in _measured(patient, numbers) if not layer.name.endswith(".logits")
+    ]  # attention keeps those in float32
     top = max(ranges, key=lambda layer: -1.0 if math.isnan(layer.max_abs) else layer.max_abs)
     broken = next((layer for layer in ranges if not math.isfinite(layer.max_abs)), None)
     worst = sorted(range(len(numbers)), key=lambda i: i != top.image)[: COMPARED_QUICK if patient.quick else COMPARED]
@@ -42,7 +44,9 @@ def examine(patient: Subject) -> Finding:
     deviations = {name: deviation(reference, actual, "original", name) for name, actual in results.items()}
     room = FLOAT16_MAX / top.max_abs if top.max_abs else math.inf
     figures = {
-        "max_abs": Figure("largest value of any layer", top.max_abs, limit=f"in {top.name}; float16 holds {FLOAT16_MAX:.0f}"),
+        "max_abs": Figure(
+            "largest value of any layer", top.max_abs, limit=f"in {top.name}; float16 holds {FLOAT16_MAX:.0f}"
+        ),
         "headroom": Figure("float16's largest over that", room, limit=f"ill below 1, watch below {HEADROOM:.0f}"),
     }
     for name, found in deviations.items():
@@ -68,7 +72,9 @@ def _measured(patient: Subject, numbers: Sequence[int]) -> Sequence[LayerRange]:
         for layer in activation_ranges(patient.autoencoder, patient.images([number])):
             before = merged.get(layer.name)
             if before is None or not (layer.max_abs <= before.max_abs or math.isnan(before.max_abs)):
-                merged[layer.name] = LayerRange(layer.name, layer.half, layer.scalable, layer.max_abs, layer.p9999, place)
+                merged[layer.name] = LayerRange(
+                    layer.name, layer.half, layer.scalable, layer.max_abs, layer.p9999, place
+                )
     return list(merged.values())
 
 
@@ -86,7 +92,11 @@ def _verdict(
 ) -> tuple[Verdict, str, str]:
     """Verdict, sentence, and the half precision that is safe ("" where none is)."""
     if broken is not None:
-        return "ill", f"it overflows in float32 already: {broken.name} gives values that are no numbers, on 1 of the images at least", ""
+        return (
+            "ill",
+            f"it overflows in float32 already: {broken.name} gives values that are no numbers, on 1 of the images at least",
+            "",
+        )
     half, coarse = found["float16"], found["bfloat16"]
     overflow = first_overflow(ranges)
     enough = half.finite and overflow is None and top.max_abs * HEADROOM <= FLOAT16_MAX
@@ -97,7 +107,11 @@ def _verdict(
             if overflow
             else f"{half.images_broken:.0%} of the pixels are lost"
         )
-        return "ill", f"float16 gives black pictures: {where}; bfloat16 decodes at {coarse.images_psnr:.1f} dB of float32", safe
+        return (
+            "ill",
+            f"float16 gives black pictures: {where}; bfloat16 decodes at {coarse.images_psnr:.1f} dB of float32",
+            safe,
+        )
     figures = f"float16 decodes at {half.images_psnr:.1f} dB of float32 and bfloat16 at {coarse.images_psnr:.1f}"
     room = f"the largest value is {top.max_abs:,.0f}, {FLOAT16_MAX / max(top.max_abs, 1e-9):,.0f} times below float16's limit"
     if half.images_psnr < POOR:
@@ -126,7 +140,11 @@ def _curve(ranges: Sequence[LayerRange]) -> Curves:
         value = layer.max_abs if math.isfinite(layer.max_abs) and layer.max_abs > 0 else None
         halves.setdefault(layer.half, []).append((float(place), value))
     return Curves(
-        "largest absolute value, layer by layer", halves, "layers in order of execution", log=True, levels={"float16 ends": FLOAT16_MAX}
+        "largest absolute value, layer by layer",
+        halves,
+        "layers in order of execution",
+        log=True,
+        levels={"float16 ends": FLOAT16_MAX},
     )
 
 

@@ -17,7 +17,14 @@ from ...pages.heatmap import diverging, enlarged
 from ..compatibility.decode import SCALES
 from ..finding import VERDICTS, Curves, Figure, Finding, Picture, Verdict
 from ..measures.capacity import Channels, bits, measure_channels
-from ..measures.channel_moments import ChannelMoments, condition_number, correlation, effective_rank, interval, jackknifed
+from ..measures.channel_moments import (
+    ChannelMoments,
+    condition_number,
+    correlation,
+    effective_rank,
+    interval,
+    jackknifed,
+)
 from ..measures.gaussianity import floor, sliced_wasserstein
 from ..subject import Subject
 from .nonfinite import broken
@@ -64,7 +71,9 @@ def examine(patient: Subject) -> Finding:
     shape = measure_shape(patient, channels, VECTORS_QUICK if patient.quick else VECTORS)
     scale = measure_scale(patient, channels)
     figures = scale.figures(patient) | _figures(patient, channels, shape)
-    verdict, sentence = _verdict([*scale.complaints(patient), *_complaints(channels, shape, figures)], figures, patient.known)
+    verdict, sentence = _verdict(
+        [*scale.complaints(patient), *_complaints(channels, shape, figures)], figures, patient.known
+    )
     return Finding(
         verdict, sentence, figures,
         meaning=_magic(patient, channels, scale),
@@ -99,9 +108,14 @@ class LatentScale:
         limit = f"should be 1; ill outside {SCALES[0]:g} to {SCALES[1]:g}"
         figures = {"rms": Figure.of("what a diffusion model sees, root mean square", self.rms, limit=limit)}
         if config.normalization == "scalar":
-            own = f"in its configuration {config.scaling_factor:.5g}{known}", f"in its configuration {config.shift_factor:.3g}{known}"
+            own = (
+                f"in its configuration {config.scaling_factor:.5g}{known}",
+                f"in its configuration {config.shift_factor:.3g}{known}",
+            )
         else:
-            own = (f"normalized by {'channel' if config.normalization == 'channel' else 'running statistics'} instead",) * 2
+            own = (
+                f"normalized by {'channel' if config.normalization == 'channel' else 'running statistics'} instead",
+            ) * 2
             figures["channel_std_low"] = Figure(
                 "smallest standard deviation of a normalized channel", float(self.stds.min()), limit="should be 1"
             )
@@ -239,7 +253,10 @@ def _verdict(complaints: list[Complaint], figures: dict[str, Figure], known: boo
     if not complaints:
         rms, far = figures["rms"].value, figures["largest"].value
         guess = "" if known else "; its file does not say its scale, and the one that is assumed fits"
-        return "healthy", f"a diffusion model sees latents of root mean square {rms:.2f}, none beyond {far:.1f} standard deviations{guess}"
+        return (
+            "healthy",
+            f"a diffusion model sees latents of root mean square {rms:.2f}, none beyond {far:.1f} standard deviations{guess}",
+        )
     worst = min((verdict for verdict, _ in complaints), key=VERDICTS.index)
     ordered = sorted(complaints, key=lambda complaint: VERDICTS.index(complaint[0]))
     return worst, "; ".join(text for _, text in ordered)
@@ -285,7 +302,9 @@ def _remedy(patient: Subject, scale: LatentScale, channels: Channels, shape: Sha
                 "trained on."
             )
     if channels.dead.any() or _rank(channels) < LEAST_RANK * len(channels.dead):
-        found.append("Take fewer channels (`vaeworks train small-f8c4`), or keep them alive: recipes clamped-ae and variance-expansion.")
+        found.append(
+            "Take fewer channels (`vaeworks train small-f8c4`), or keep them alive: recipes clamped-ae and variance-expansion."
+        )
     if shape.largest.max() > LONGEST:
         found.append("Recipes that bound latents: rmsnorm, softclamp, tanh; or normalize by channel.")
     return " ".join(found)

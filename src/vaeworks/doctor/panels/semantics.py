@@ -40,7 +40,9 @@ EACH, EACH_QUICK, ALL, MOST_CLASSES = 128, 48, 1024, 40
 
 NEIGHBOURS = 5, 10
 
-REMEDY = "Recipe align (agreement with a frozen network's features); for smooth structure alone, equivariance and spectrum."
+REMEDY = (
+    "Recipe align (agreement with a frozen network's features); for smooth structure alone, equivariance and spectrum."
+)
 
 UNLIKE = 0.05
 """LDS below which near latents are no more alike than far ones: planted white noise has 0.00 +- 0.01."""
@@ -110,17 +112,25 @@ class Tokens:
         known = self.contrast[np.isfinite(self.contrast)]
         figures = {
             "rmsc": Figure.of(
-                "difference of an image's tokens from their mean (RMSC)", bootstrap(self.spread), limit="0 all alike, 1 all different"
+                "difference of an image's tokens from their mean (RMSC)",
+                bootstrap(self.spread),
+                limit="0 all alike, 1 all different",
             )
         }
         if np.isfinite(self.local).all():
             figures["lds"] = Figure.of(
-                "cosine of near tokens minus that of far ones (LDS)", bootstrap(self.local), limit=f"0 of white noise; watch below {UNLIKE}"
+                "cosine of near tokens minus that of far ones (LDS)",
+                bootstrap(self.local),
+                limit=f"0 of white noise; watch below {UNLIKE}",
             )
-        figures["cds"] = Figure.of("fall of the cosine per 16 px (CDS)", bootstrap(self.decay), limit="0 of white noise")
+        figures["cds"] = Figure.of(
+            "fall of the cosine per 16 px (CDS)", bootstrap(self.decay), limit="0 of white noise"
+        )
         if len(known):
             figures["srss"] = Figure.of(
-                "cosine within the object minus to far background (SRSS)", bootstrap(known), limit="0: the object does not stand out"
+                "cosine within the object minus to far background (SRSS)",
+                bootstrap(known),
+                limit="0: the object does not stand out",
             )
         return figures
 
@@ -129,7 +139,11 @@ class Tokens:
         last = min(patient.mean.shape[-2:])
         line = [(float(d * patient.factor), float(y)) for d, y in enumerate(self.similarity[:last])]
         return Curves(
-            "cosine of two latents of an image by their distance", {"latents": line}, "pixels", "cosine", levels={"unrelated": 0.0}
+            "cosine of two latents of an image by their distance",
+            {"latents": line},
+            "pixels",
+            "cosine",
+            levels={"unrelated": 0.0},
         )
 
 
@@ -152,7 +166,12 @@ def _measure(patient: Subject, numbers: Sequence[int], latents: Latents) -> tupl
     local, falls, spreads, similarity, vectors, features, pixels = (
         torch.cat(column).double().numpy() for column in zip(*rows, strict=True)
     )
-    return Tokens(local, falls, spreads, np.array(contrasts, dtype=np.float64), similarity.mean(0)), vectors, features, pixels
+    return (
+        Tokens(local, falls, spreads, np.array(contrasts, dtype=np.float64), similarity.mean(0)),
+        vectors,
+        features,
+        pixels,
+    )
 
 
 def _usable(labels: Sequence[str] | None) -> list[str]:
@@ -164,7 +183,9 @@ def _usable(labels: Sequence[str] | None) -> list[str]:
 def _classes(patient: Subject, usable: Sequence[str], most: int) -> list[list[int]]:
     """Numbers of at most `most` images of every class, evenly spaced; and of MOST_CLASSES classes, evenly spaced."""
     assert patient.labels is not None
-    members = {name: [i for i, label in enumerate(patient.labels) if label == name] for name in _even(usable, MOST_CLASSES)}
+    members = {
+        name: [i for i, label in enumerate(patient.labels) if label == name] for name in _even(usable, MOST_CLASSES)
+    }
     return [_even(numbers, max(CLASS, min(most, ALL // len(members)))) for numbers in members.values()]
 
 
@@ -186,7 +207,9 @@ class _Classes(Sequence[Tensor]):
         return self._latents(self._numbers[place])
 
 
-def _labelled(vectors: Array, features: Array, pixels: Array, labels: Sequence[str], usable: Sequence[str], seed: int) -> dict[str, Figure]:
+def _labelled(
+    vectors: Array, features: Array, pixels: Array, labels: Sequence[str], usable: Sequence[str], seed: int
+) -> dict[str, Figure]:
     """Neighbours and probes, of the images whose class has enough."""
     kept = [i for i, label in enumerate(labels) if label in usable]
     names = [labels[i] for i in kept]
@@ -195,21 +218,31 @@ def _labelled(vectors: Array, features: Array, pixels: Array, labels: Sequence[s
     for k in NEIGHBOURS:
         limit = f"chance {chance:.2f}"
         figures[f"lnc_{k}"] = Figure.of(
-            f"of {k} nearest neighbours, share of the same label (LNC)", bootstrap(same_label(vectors[kept], names, k)), limit=limit
+            f"of {k} nearest neighbours, share of the same label (LNC)",
+            bootstrap(same_label(vectors[kept], names, k)),
+            limit=limit,
         )
     right = {"probe": probe(features[kept], names, seed), "probe_pixels": probe(pixels[kept], names, seed)}
     for name, what in (("probe", "latents"), ("probe_pixels", "pixels, as small as the latents,")):
         figures[name] = Figure.of(
-            f"labels that a linear probe of {what} finds", bootstrap(right[name]), limit=f"most frequent label {most:.2f}"
+            f"labels that a linear probe of {what} finds",
+            bootstrap(right[name]),
+            limit=f"most frequent label {most:.2f}",
         )
     gain = bootstrap(right["probe"] - right["probe_pixels"])
-    figures["probe_gain"] = Figure.of("labels found beyond those found from pixels", gain, limit="watch where it may be 0")
+    figures["probe_gain"] = Figure.of(
+        "labels found beyond those found from pixels", gain, limit="watch where it may be 0"
+    )
     return figures
 
 
 def _ambiguous(found: Ambiguity) -> dict[str, Figure]:
     figures = {
-        "viv": Figure.of("velocity ambiguity (VIV-DCT)", found.viv, limit=f"white noise 1.57; published baseline {BASELINE}, good {GOOD}"),
+        "viv": Figure.of(
+            "velocity ambiguity (VIV-DCT)",
+            found.viv,
+            limit=f"white noise 1.57; published baseline {BASELINE}, good {GOOD}",
+        ),
         "rho": Figure("variance within classes, of all (rho)", found.rho, limit="1: class and place tell nothing"),
         "phi": Figure("evenness of its spectrum (phi)", found.phi, limit=f"1 of white noise; watch from {EVEN}"),
     }
@@ -242,7 +275,9 @@ def _have(labels: Sequence[str] | None) -> str:
     counts = Counter(labels)
     if len(counts) == 1:
         return f"one class of {len(labels)}"
-    return f"{len(counts)} classes, the largest two of " + " and ".join(str(count) for _, count in counts.most_common(2))
+    return f"{len(counts)} classes, the largest two of " + " and ".join(
+        str(count) for _, count in counts.most_common(2)
+    )
 
 
 def _uncertainty(patient: Subject, count: int, usable: Sequence[str]) -> str:
@@ -272,7 +307,10 @@ def _pictures(
         order = nearest(vectors - vectors.mean(0), NEIGHBOURS[0])
         places = [numbers.index(i) for i in shown]
         rows = [
-            [_framed(patient, numbers, j, None if labels is None or j == i else labels[j] == labels[i]) for j in (i, *order[i])]
+            [
+                _framed(patient, numbers, j, None if labels is None or j == i else labels[j] == labels[i])
+                for j in (i, *order[i])
+            ]
             for i in places
         ]
         caption = "an image, and its five nearest neighbours by mean latent" + (
@@ -285,13 +323,22 @@ def _likeness(patient: Subject, number: int, z: Tensor) -> list[Tensor]:
     """The image with a latent marked, and the cosines to it, in pixels: uint8."""
     u, f = directions(z)[0], patient.factor
     h, w = u.shape[-2:]
-    y, x = _anchor(None if patient.masks is None else F.adaptive_avg_pool2d(patient.masks[number][None, None].float(), (h, w))[0, 0], h, w)
+    y, x = _anchor(
+        None
+        if patient.masks is None
+        else F.adaptive_avg_pool2d(patient.masks[number][None, None].float(), (h, w))[0, 0],
+        h,
+        w,
+    )
     image = patient.pixels[number].clone().expand(3, -1, -1).clone()
     for inset, level in ((0, 255), (1, 0)):
         image[:, y * f + inset : (y + 1) * f - inset, x * f + inset : (x + 1) * f - inset] = level
     cosine = torch.einsum("c,chw->hw", u[:, y, x], u)
     side = min(160, image.shape[-1])  # six pictures side by side
-    return [F.adaptive_avg_pool2d(x.float(), side).round().to(torch.uint8) for x in (image, enlarged(heat(cosine, 0.0, 1.0), f))]
+    return [
+        F.adaptive_avg_pool2d(x.float(), side).round().to(torch.uint8)
+        for x in (image, enlarged(heat(cosine, 0.0, 1.0), f))
+    ]
 
 
 def _anchor(mask: Tensor | None, h: int, w: int) -> tuple[int, int]:

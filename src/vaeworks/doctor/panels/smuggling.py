@@ -63,7 +63,9 @@ def examine(patient: Subject) -> Finding:
     if (found := broken(patient)) is not None:
         return found
     if min(patient.mean.shape[-2:]) < LEAST:
-        raise NotExamined(f"needs latents of at least {LEAST} x {LEAST}; examine at a size of {LEAST * patient.factor} px or more")
+        raise NotExamined(
+            f"needs latents of at least {LEAST} x {LEAST}; examine at a size of {LEAST * patient.factor} px or more"
+        )
     survey = _surveyed(patient)
     if isinstance(survey, float):
         return undecodable(survey)
@@ -179,7 +181,9 @@ def _surveyed(patient: Subject) -> SmugglingSurvey | float:
     )  # fmt: skip
 
 
-def _probe(patient: Subject, i: int, cells: int, norm: Tensor, scale: Tensor, probes: int, fields: bool) -> Probed | float:
+def _probe(
+    patient: Subject, i: int, cells: int, norm: Tensor, scale: Tensor, probes: int, fields: bool
+) -> Probed | float:
     """fields: whether receptive fields are measured, which do not differ much from image to image."""
     model, f, seed = patient.autoencoder, patient.factor, patient.protocol.seed + i
     top, left = (
@@ -214,14 +218,18 @@ def _probe(patient: Subject, i: int, cells: int, norm: Tensor, scale: Tensor, pr
     encoder = decoder = (float("nan"), float("nan"))
     if fields:
         encoder = receptive_radius(encoder_gradient(model, crop, middle, seed).cpu(), centre)
-        decoder = receptive_radius(decoder_gradient(model, latents, middle, f, seed).cpu(), (float(middle[0]), float(middle[1])))
+        decoder = receptive_radius(
+            decoder_gradient(model, latents, middle, f, seed).cpu(), (float(middle[0]), float(middle[1]))
+        )
     return Probed(
         i, (top, left), latents.cpu(), decoded[0].cpu(), gain, rows, tuple(influences[len(chosen) :]), tuple(influences[: len(chosen)]),
         influences[worst].cell, changes[worst], encoder, (f * decoder[0], f * decoder[1]),
     )  # fmt: skip
 
 
-def _cells(norm: Tensor, gain: Tensor, counts: tuple[int, int, int], seed: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def _cells(
+    norm: Tensor, gain: Tensor, counts: tuple[int, int, int], seed: int
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Cells of the largest norm and sensitivity; and others at random."""
     w = norm.shape[1]
     chosen: list[int] = []
@@ -242,8 +250,12 @@ def _figures(patient: Subject, survey: SmugglingSurvey) -> dict[str, Figure]:
             limit=f"{gaussian:.2f} of a Gaussian; watch above {NORM_OUTLIER:g}",
         ),
         "norm_largest": Figure("the same, of the worst image", float(survey.outliers.max())),
-        "norm_top": Figure.of("share of energy in the top 1 % of cells", _mean(survey.shares), limit=f"{share:.3f} of a Gaussian"),
-        "norm_fixed": Figure("largest mean norm of a place over the median", survey.fixed, limit="1 where no place is special"),
+        "norm_top": Figure.of(
+            "share of energy in the top 1 % of cells", _mean(survey.shares), limit=f"{share:.3f} of a Gaussian"
+        ),
+        "norm_fixed": Figure(
+            "largest mean norm of a place over the median", survey.fixed, limit="1 where no place is special"
+        ),
     }
     if survey.floor is not None and survey.logvar is not None:
         figures["logvar"] = Figure("median log-variance", survey.logvar)
@@ -251,15 +263,24 @@ def _figures(patient: Subject, survey: SmugglingSurvey) -> dict[str, Figure]:
         rows = np.array([x.rows for x in survey.probed])
         rows = rows[np.isfinite(rows).all(1)]
         if len(rows):
-            figures["logvar_slope"] = Figure.of("slope of log-variance by ln ||J||²", bootstrap(rows, slope), limit="-1 in theory")
-            figures["logvar_explained"] = Figure.of("R² of that line", bootstrap(rows, explained), limit="0: log-variance says nothing")
+            figures["logvar_slope"] = Figure.of(
+                "slope of log-variance by ln ||J||²", bootstrap(rows, slope), limit="-1 in theory"
+            )
+            figures["logvar_explained"] = Figure.of(
+                "R² of that line", bootstrap(rows, explained), limit="0: log-variance says nothing"
+            )
     gains = torch.stack([x.gain for x in survey.probed])
     figures["gain_outlier"] = Figure.of("largest sensitivity of a cell over the median", _mean(outlier(gains).numpy()))
-    figures["gain_top"] = Figure.of("share of squared sensitivity in the top 1 %", _mean(concentration(gains.square()).numpy()))
+    figures["gain_top"] = Figure.of(
+        "share of squared sensitivity in the top 1 %", _mean(concentration(gains.square()).numpy())
+    )
     common = [_median(x.common) for x in survey.probed]
     figures["far_median"] = Figure.of("change far from a cell at random", _mean([x.far for x in common]), "gray levels")
     figures["far_worst"] = Figure.of(
-        "change far from the worst cell", _mean([_worst(x).far for x in survey.probed]), "gray levels", f"watch above {FAR:g}"
+        "change far from the worst cell",
+        _mean([_worst(x).far for x in survey.probed]),
+        "gray levels",
+        f"watch above {FAR:g}",
     )
     figures["nonlocal_median"] = Figure.of(
         "share of its influence that is far away, cell at random", _mean([x.nonlocal_share for x in common])
@@ -271,14 +292,23 @@ def _figures(patient: Subject, survey: SmugglingSurvey) -> dict[str, Figure]:
     )
     figures["influence_ratio"] = Figure.of(
         "influence of the strongest cell over a cell at random",
-        _mean([_ratio(max(y.total for y in (*x.common, *x.chosen)), c.total) for x, c in zip(survey.probed, common, strict=True)]),
+        _mean(
+            [
+                _ratio(max(y.total for y in (*x.common, *x.chosen)), c.total)
+                for x, c in zip(survey.probed, common, strict=True)
+            ]
+        ),
     )
     figures["radius_50"] = Figure.of("radius of half a cell's influence", _mean([x.radius_50 for x in common]), "px")
     figures["radius_95"] = Figure.of("radius of 95 % of it", _mean([x.radius_95 for x in common]), "px")
     for name in ("encoder", "decoder"):
         radius = _mean([getattr(x, name)[1] for x in survey.probed])
         known = bool(np.isfinite(radius.low))
-        label, low, high = f"radius of 95 % of the {name}'s gradient", radius.low if known else None, radius.high if known else None
+        label, low, high = (
+            f"radius of 95 % of the {name}'s gradient",
+            radius.low if known else None,
+            radius.high if known else None,
+        )
         figures[f"{name}_radius"] = Figure(label, radius.value, low, high, "px")
     return figures
 
@@ -304,7 +334,9 @@ def _worst(probed: Probed) -> Influence:
 
 
 def _verdict(figures: dict[str, Figure]) -> tuple[Verdict, str]:
-    norm, far, common, share = (figures[name].value for name in ("norm_outlier", "far_worst", "far_median", "nonlocal_worst"))
+    norm, far, common, share = (
+        figures[name].value for name in ("norm_outlier", "far_worst", "far_median", "nonlocal_worst")
+    )
     gaussian = figures["norm_outlier"].limit.split(" of")[0]
     changes = (
         f"replacing the worst cell by its neighbours changes the picture beyond them by {number(far)} gray levels, {share:.0%} of all "
@@ -335,7 +367,15 @@ def _picture(patient: Subject, survey: SmugglingSurvey) -> Picture:
             difference(decoded, patient.uint8(one.decoded + one.change), 8),
         ]
         rows.append(row)
-    titles = ["image", "decoded", "norm of cells", "log-variance", "sensitivity", "worst cell's influence", "the change, 8-fold"]
+    titles = [
+        "image",
+        "decoded",
+        "norm of cells",
+        "log-variance",
+        "sensitivity",
+        "worst cell's influence",
+        "the change, 8-fold",
+    ]
     if patient.logvar is None:
         titles.remove("log-variance")
     caption = (

@@ -164,17 +164,30 @@ def _figures(seen: Spectra) -> dict[str, Figure]:
     n, h, w = seen.power.shape
     figures = {}
     for rho in RHOS:
-        limit = f"{white_ceiling(h, w, rho):.3f} of white noise" + (f"; watch above {BASELINE:g}, good {GOOD:g}" if rho == RHOS[0] else "")
-        figures[f"sec_{rho:g}"] = Figure.of(f"share of energy above {rho:g} of the highest frequency", _share(seen, rho), limit=limit)
+        limit = f"{white_ceiling(h, w, rho):.3f} of white noise" + (
+            f"; watch above {BASELINE:g}, good {GOOD:g}" if rho == RHOS[0] else ""
+        )
+        figures[f"sec_{rho:g}"] = Figure.of(
+            f"share of energy above {rho:g} of the highest frequency", _share(seen, rho), limit=limit
+        )
     fit = partial(slope, frequencies=seen.frequencies, h=min(h, w))
     picture = fit(seen.pictures)
     figures["slope"] = Figure.of(
-        "slope of the latents' power, log over log", bootstrap(seen.radial, fit), limit=f"{picture:.2f} of the images, 0 of white noise"
+        "slope of the latents' power, log over log",
+        bootstrap(seen.radial, fit),
+        limit=f"{picture:.2f} of the images, 0 of white noise",
     )
-    figures["image_slope"] = Figure.of("slope of the images' power, at the latents' size", bootstrap(seen.pictures, fit))
-    figures["flatness"] = Figure("spectral flatness", flatness(seen.energy, n * len(seen.channels)), limit="1 of white noise")
+    figures["image_slope"] = Figure.of(
+        "slope of the images' power, at the latents' size", bootstrap(seen.pictures, fit)
+    )
+    figures["flatness"] = Figure(
+        "spectral flatness", flatness(seen.energy, n * len(seen.channels)), limit="1 of white noise"
+    )
     figures["divergence"] = Figure.of(
-        "divergence from the images' spectrum, flattened", bootstrap(seen.divergence), unit="nats", limit="0 after matching"
+        "divergence from the images' spectrum, flattened",
+        bootstrap(seen.divergence),
+        unit="nats",
+        limit="0 after matching",
     )
     return figures
 
@@ -193,7 +206,9 @@ def _picture(seen: Spectra) -> Picture:
     level = torch.from_numpy(np.log10(seen.energy.clip(seen.energy.max() * 1e-6))).float()
     factor = max(1, 384 // level.shape[-1])
     caption = "energy by frequency (logarithm), the mean at the upper left, finest detail at the lower right"
-    return Picture(caption, to_pillow(enlarged(heat(level, float(level.min()), float(level.max())), factor)), pixelated=True)
+    return Picture(
+        caption, to_pillow(enlarged(heat(level, float(level.min()), float(level.max())), factor)), pixelated=True
+    )
 
 
 def _curves(seen: Spectra) -> Iterator[Curves]:

@@ -64,8 +64,12 @@ def examine(patient: Subject) -> Finding:
     for name in OVERLAP:
         key = name.lower()
         limit = f"watch above {NOTICEABLE:g}, ill above {VISIBLE:g}"
-        figures[f"{key}_tone"] = Figure(f"{name}: largest shift of a region's tone", float(max(shifts[name])), unit="Delta E", limit=limit)
-        figures[f"{key}_psnr"] = Figure(f"{name}: tiled against whole", min(scores[name]), unit="dB", limit="8-bit rounding alone 59")
+        figures[f"{key}_tone"] = Figure(
+            f"{name}: largest shift of a region's tone", float(max(shifts[name])), unit="Delta E", limit=limit
+        )
+        figures[f"{key}_psnr"] = Figure(
+            f"{name}: tiled against whole", min(scores[name]), unit="dB", limit="8-bit rounding alone 59"
+        )
     verdict, sentence = _verdict(shifts, scores, tile)
     shown = [[exact, *(difference(*rows[name][i], 8) for name in OVERLAP)] for i, exact in enumerate(originals)]
     half = [[_halved(x) for x in row] for row in shown]
@@ -92,7 +96,10 @@ def blended_tiles(decode: Decode, latents: Tensor, tile: int, overlap: int, fact
     """
     step, ramp, kept = tile - overlap, overlap * factor, (tile - overlap) * factor
     height, width = latents.shape[-2:]
-    rows = [[decode(latents[..., y : y + tile, x : x + tile]).clone() for x in range(0, width, step)] for y in range(0, height, step)]
+    rows = [
+        [decode(latents[..., y : y + tile, x : x + tile]).clone() for x in range(0, width, step)]
+        for y in range(0, height, step)
+    ]
     lines = []
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
@@ -109,7 +116,9 @@ def _fade(before: Tensor, image: Tensor, ramp: int, dim: int) -> None:
     ramp = min(ramp, before.shape[dim], image.shape[dim])
     if not ramp:
         return
-    weight = (torch.arange(ramp, dtype=image.dtype, device=image.device) / ramp).unflatten(0, (-1, 1) if dim == -2 else (1, -1))
+    weight = (torch.arange(ramp, dtype=image.dtype, device=image.device) / ramp).unflatten(
+        0, (-1, 1) if dim == -2 else (1, -1)
+    )
     start = image.narrow(dim, 0, ramp)
     start.copy_(before.narrow(dim, before.shape[dim] - ramp, ramp) * (1 - weight) + start * weight)
 
@@ -133,8 +142,14 @@ def _weighted_tiles(decode: Decode, latents: Tensor, shape: tuple[int, int], ove
             if not total.ndim:
                 total = part.new_zeros(*part.shape[:-2], height * factor, width * factor)
                 weight = torch.zeros_like(total)
-            mask = _tent(part.shape[-2], overlap * factor, part)[:, None] * _tent(part.shape[-1], overlap * factor, part)
-            place = (..., slice(y * factor, y * factor + part.shape[-2]), slice(x * factor, x * factor + part.shape[-1]))
+            mask = _tent(part.shape[-2], overlap * factor, part)[:, None] * _tent(
+                part.shape[-1], overlap * factor, part
+            )
+            place = (
+                ...,
+                slice(y * factor, y * factor + part.shape[-2]),
+                slice(x * factor, x * factor + part.shape[-1]),
+            )
             total[place] += part * mask
             weight[place] += mask
     return total / weight
@@ -178,12 +193,12 @@ def large_pictures(patient: Subject, side: int, most: int) -> tuple[list[Tensor]
 def _verdict(shifts: dict[str, list[Any]], scores: dict[str, list[float]], tile: int) -> tuple[Verdict, str]:
     name = max(shifts, key=lambda n: max(shifts[n]))
     worst, score = float(max(shifts[name])), min(min(values) for values in scores.values())
-    figures = (
-        f"in tiles of {tile} px a region's tone shifts by up to {worst:.1f} Delta E ({name}); the worst is at {score:.1f} dB of the whole"
-    )
+    figures = f"in tiles of {tile} px a region's tone shifts by up to {worst:.1f} Delta E ({name}); the worst is at {score:.1f} dB of the whole"
     if worst > VISIBLE:
         return "ill", f"tiles show: {figures}"
-    return ("watch", f"tiles may show: {figures}") if worst > NOTICEABLE else ("healthy", f"tiles do not show: {figures}")
+    return (
+        ("watch", f"tiles may show: {figures}") if worst > NOTICEABLE else ("healthy", f"tiles do not show: {figures}")
+    )
 
 
 def _halved(picture: Tensor) -> Tensor:

@@ -63,10 +63,12 @@ def as_it_is(located: Located) -> OfferedFile:
         config=config,
         layout=located.layout,
         shapes=stored,
-        normalization_known=located.normalization_source in ("config", "metadata", "given") and located.config.normalization_known,
+        normalization_known=located.normalization_source in ("config", "metadata", "given")
+        and located.config.normalization_known,
         name=archive.path.name.removesuffix(".index.json"),
         ending=archive.path.suffix.lower(),
-        pickled=archive.container == "pickle" or (archive.container == "pair" and archive.path.suffix in PICKLE_ENDINGS),
+        pickled=archive.container == "pickle"
+        or (archive.container == "pair" and archive.path.suffix in PICKLE_ENDINGS),
         folder=located.layout == "diffusers" and located.has_config,
         whole=archive.container not in ("shards", "pair"),
         old_names=located.old_names,
@@ -91,7 +93,12 @@ def as_saved(config: AutoencoderConfig | TinyConfig, layout: Layout) -> OfferedF
     """What vaeworks would save in this layout; of a TAESD in its own layout, the pair of files."""
     shapes = shapes_of(config, layout) if isinstance(config, AutoencoderConfig) else {}
     return OfferedFile(
-        config, layout, shapes, normalization_known=config.normalization_known, folder=layout == "diffusers", whole=layout != "taesd"
+        config,
+        layout,
+        shapes,
+        normalization_known=config.normalization_known,
+        folder=layout == "diffusers",
+        whole=layout != "taesd",
     )
 
 

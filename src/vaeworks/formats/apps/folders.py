@@ -46,7 +46,9 @@ def models_folder(root: str | Path, application: Application) -> Path:
     if application in here:
         return models
     if here:
-        raise ConfigError(f"{root} is {TITLES[here[0]]} folder (it holds {CHECKPOINTS[here[0]]}); pass --into {here[0]}")
+        raise ConfigError(
+            f"{root} is {TITLES[here[0]]} folder (it holds {CHECKPOINTS[here[0]]}); pass --into {here[0]}"
+        )
     raise ConfigError(
         f"{root} is not {TITLES[application]} folder: it holds no models/{CHECKPOINTS[application]}; "
         "where models lie elsewhere (extra_model_paths.yaml, --ckpt-dir), give the folder that does"
@@ -95,7 +97,9 @@ def webui_stem(checkpoint: Path) -> str:
 def webui_also_takes(models: Path, dst: Path, checkpoint: Path | None) -> list[Path]:
     """Checkpoints, other than this one, for which A1111 takes `dst` as well, because its name begins with theirs."""
     folder = models / CHECKPOINTS["webui"]
-    files = sorted(p for ending in ("ckpt", "safetensors") for p in folder.rglob(f"*.{ending}") if ".vae." not in p.name)
+    files = sorted(
+        p for ending in ("ckpt", "safetensors") for p in folder.rglob(f"*.{ending}") if ".vae." not in p.name
+    )
     own = None if checkpoint is None else checkpoint.resolve()
     return [p for p in files if dst.name.startswith(webui_stem(p)) and p.resolve() != own]
 
@@ -103,7 +107,9 @@ def webui_also_takes(models: Path, dst: Path, checkpoint: Path | None) -> list[P
 def webui_preference(checkpoint: Path) -> str | None:
     """The VAE that a user has chosen for a checkpoint in A1111's card of it, which comes before names; None for none."""
     try:
-        chosen = json.loads(checkpoint.with_name(webui_stem(checkpoint) + ".json").read_text(encoding="utf-8")).get("vae")
+        chosen = json.loads(checkpoint.with_name(webui_stem(checkpoint) + ".json").read_text(encoding="utf-8")).get(
+            "vae"
+        )
     except (OSError, ValueError, AttributeError):
         return None
     return chosen if isinstance(chosen, str) and chosen not in AUTOMATIC else None

@@ -91,9 +91,15 @@ def install(
     models = models_folder(root, application)
     located = locate(vae, **settings)
     seat = None if checkpoint is None else find_slot(checkpoint)
-    remarks = [remark for remark in located.remarks if remark != located.ambiguity]  # of which is said what becomes of it
+    remarks = [
+        remark for remark in located.remarks if remark != located.ambiguity
+    ]  # of which is said what becomes of it
     job = _Job(located, application, models, seat, name, overwrite, str(vae), remarks)
-    return _install_tiny(job, located.config) if isinstance(located.config, TinyConfig) else _install_kl(job, located.config)
+    return (
+        _install_tiny(job, located.config)
+        if isinstance(located.config, TinyConfig)
+        else _install_kl(job, located.config)
+    )
 
 
 @dataclass(frozen=True)
@@ -148,11 +154,17 @@ def _place(job: _Job) -> tuple[Path, str]:
         dst = job.models / VAES["webui"] / f"{_file_name(job)}.safetensors"
         return dst, f"choose {dst.name} as SD VAE in A1111's settings, in the box VAE / Text Encoder in Forge"
     if job.name is not None:
-        raise ConfigError(f"with a checkpoint the file has the checkpoint's name, not {job.name!r}; leave one of the two out")
+        raise ConfigError(
+            f"with a checkpoint the file has the checkpoint's name, not {job.name!r}; leave one of the two out"
+        )
     checkpoint = job.seat.path
     if (job.models / CHECKPOINTS["webui"]).resolve() not in checkpoint.resolve().parents:
-        job.notes.append(f"{checkpoint.parent} is not in models/{CHECKPOINTS['webui']}: A1111 looks there only with --ckpt-dir")
-    job.notes.append("a Forge that has a box VAE / Text Encoder takes no VAE by name: install it there without --for, and choose it")
+        job.notes.append(
+            f"{checkpoint.parent} is not in models/{CHECKPOINTS['webui']}: A1111 looks there only with --ckpt-dir"
+        )
+    job.notes.append(
+        "a Forge that has a box VAE / Text Encoder takes no VAE by name: install it there without --for, and choose it"
+    )
     dst = checkpoint.with_name(f"{webui_stem(checkpoint)}.vae.safetensors")
     return dst, f"A1111 takes it by itself for {checkpoint.name}, if SD VAE in its settings is Automatic"
 
@@ -161,7 +173,9 @@ def _file_name(job: _Job) -> str:
     """The name that was given, or one that tells which VAE it is."""
     if job.name is None:
         hub = job.source.startswith("hf:")
-        path = Path(job.source.removeprefix("hf:").rstrip("/\\") if hub else os.path.abspath(job.source))  # which names `.`, too
+        path = Path(
+            job.source.removeprefix("hf:").rstrip("/\\") if hub else os.path.abspath(job.source)
+        )  # which names `.`, too
         known = re.sub(r"(\.vae)?\.(safetensors|sft|ckpt|pt|pth|bin|index\.json)$", "", path.name)
         generic = known in ("vae", "model", "diffusion_pytorch_model") and path.parent.name
         return _usable(f"{path.parent.name}-{known}" if generic else known, "pass --name")
@@ -209,7 +223,9 @@ def _fold_target(job: _Job, config: AutoencoderConfig) -> Constants | None:
         if _has_constants(p, config):
             published.setdefault((p.scaling_factor, p.shift_factor), name)
     if not is_certain(job.located):
-        job.notes.append("its file does not say how its latents are scaled; it is right with checkpoints of the family that it is from")
+        job.notes.append(
+            "its file does not say how its latents are scaled; it is right with checkpoints of the family that it is from"
+        )
         return None
     if not published or any(is_scaled_by(job.located, constants) for constants in published):
         return None
@@ -228,12 +244,18 @@ def _has_constants(published: AutoencoderConfig, config: AutoencoderConfig) -> b
 
 
 def _folded(job: _Job, config: AutoencoderConfig, constants: Constants) -> Constants:
-    job.notes.append(f"its {_own_numbers(config)} was folded into the weights, because the application uses {_numbers(constants)}")
+    job.notes.append(
+        f"its {_own_numbers(config)} was folded into the weights, because the application uses {_numbers(constants)}"
+    )
     return constants
 
 
 def _own_numbers(config: AutoencoderConfig) -> str:
-    return "normalization by channel" if config.normalization == "channel" else _numbers((config.scaling_factor, config.shift_factor))
+    return (
+        "normalization by channel"
+        if config.normalization == "channel"
+        else _numbers((config.scaling_factor, config.shift_factor))
+    )
 
 
 def _numbers(constants: Constants) -> str:
@@ -246,7 +268,11 @@ def _check_loads(job: _Job, config: AutoencoderConfig, *, folded: bool) -> None:
     name = NAMES[job.application]
     found = support(dataclasses.replace(job.located, config=_plain(config)), "ldm")[name]
     if found.loads != "yes":
-        after = " after folding its normalization, which needs quant convolutions" if folded and "quant_conv" in found.why else ""
+        after = (
+            " after folding its normalization, which needs quant convolutions"
+            if folded and "quant_conv" in found.why
+            else ""
+        )
         raise ConfigError(f"{name} cannot use this VAE{after}: {found.why}")
     real = support(dataclasses.replace(job.located, config=config, normalization_source="metadata"), "ldm")[name]
     if real.loads == "wrong":
@@ -259,7 +285,9 @@ def _plain(config: AutoencoderConfig) -> AutoencoderConfig:
     plain = dataclasses.replace(config, padding_mode="zeros", norm_eps=1e-6, encoder_scale=1.0, decoder_scale=1.0)
     if known is None or config.normalization == "batchnorm":
         return plain
-    return dataclasses.replace(plain, normalization="scalar", scaling_factor=known.scaling_factor, shift_factor=known.shift_factor)
+    return dataclasses.replace(
+        plain, normalization="scalar", scaling_factor=known.scaling_factor, shift_factor=known.shift_factor
+    )
 
 
 def _check_rivals(job: _Job, dst: Path) -> None:
@@ -267,18 +295,26 @@ def _check_rivals(job: _Job, dst: Path) -> None:
     checkpoint = None if job.seat is None else job.seat.path
     rivals = webui_rivals(job.models, dst, checkpoint)
     if rivals.namesakes:
-        raise ConfigError(f"{rivals.namesakes[0]} has this name too, of which A1111 keeps one; rename or remove it, or pass another --name")
+        raise ConfigError(
+            f"{rivals.namesakes[0]} has this name too, of which A1111 keeps one; rename or remove it, or pass another --name"
+        )
     if checkpoint is not None and rivals.before:
-        raise ConfigError(f"A1111 would take {rivals.before[0]} for {checkpoint.name}, before {dst.name}; rename or remove it first")
+        raise ConfigError(
+            f"A1111 would take {rivals.before[0]} for {checkpoint.name}, before {dst.name}; rename or remove it first"
+        )
     if checkpoint is not None and rivals.beside:
         job.notes.append(
             f"the name of {rivals.beside[0].name} begins with {webui_stem(checkpoint)} too, and A1111 takes the one that the folder lists "
             "first; if that is not this one, choose it in the settings"
         )
     if others := webui_also_takes(job.models, dst, checkpoint):
-        job.notes.append(f"A1111 takes it by itself for {', '.join(p.name for p in others[:3])} as well, with whose name its own begins")
+        job.notes.append(
+            f"A1111 takes it by itself for {', '.join(p.name for p in others[:3])} as well, with whose name its own begins"
+        )
     if checkpoint is not None and (chosen := webui_preference(checkpoint)) not in (None, dst.name):
-        job.notes.append(f"{checkpoint.name} has {chosen} chosen in its card in A1111, which comes first; set that to Automatic")
+        job.notes.append(
+            f"{checkpoint.name} has {chosen} chosen in its card in A1111, which comes first; set that to Automatic"
+        )
 
 
 def _note_more_folders(job: _Job) -> None:
@@ -295,7 +331,10 @@ def _install_tiny(job: _Job, config: TinyConfig) -> Installed:
     kind = _tiny_name(job, config)
     ending = ".pth" if job.application == "webui" else ".safetensors"
     folder = job.models / TINY_VAES[job.application]
-    items = {prefix: [i for i in vae_items(job.located, finite=True) if i.name.startswith(prefix)] for prefix in TAESD_HALVES.values()}
+    items = {
+        prefix: [i for i in vae_items(job.located, finite=True) if i.name.startswith(prefix)]
+        for prefix in TAESD_HALVES.values()
+    }
     files = [
         (folder / f"{kind}{prefix.removeprefix('taesd').rstrip('.')}{ending}", [_bare(item, prefix) for item in half])
         for prefix, half in items.items()
@@ -324,13 +363,23 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
 
     Errors: ConfigError where it can be two, or none.
     """
-    fitting = [name for name, c in _TINY_CHANNELS.items() if c == config.latent_channels and config.mid_pool == (name == "taef2")]
-    widths = TinyConfig(latent_channels=config.latent_channels, latents_patch=config.latents_patch, mid_pool=config.mid_pool)
+    fitting = [
+        name
+        for name, c in _TINY_CHANNELS.items()
+        if c == config.latent_channels and config.mid_pool == (name == "taef2")
+    ]
+    widths = TinyConfig(
+        latent_channels=config.latent_channels, latents_patch=config.latents_patch, mid_pool=config.mid_pool
+    )
     if not fitting or config != widths:
-        raise ConfigError("applications have a network for TAESD, TAESDXL, TAESD3, TAEF1 and TAEF2 only, into which this one does not fit")
+        raise ConfigError(
+            "applications have a network for TAESD, TAESDXL, TAESD3, TAEF1 and TAEF2 only, into which this one does not fit"
+        )
     if job.name is not None:
         if job.name not in fitting:
-            raise ConfigError(f"name (={job.name!r}) must be one of {', '.join(fitting)}, by which applications know a TAESD of this shape")
+            raise ConfigError(
+                f"name (={job.name!r}) must be one of {', '.join(fitting)}, by which applications know a TAESD of this shape"
+            )
         return job.name
     match = re.match(rf"({'|'.join(sorted(fitting, reverse=True))})(?:_|\.|$)", Path(job.source).name)
     said = match[1] if match else None
@@ -346,7 +395,9 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
         job.notes.append(f"for which diffusion model it was made is not in its file: by its name it is {said}")
     if len(fitting) != 1:
         choices = ", ".join(name for name, c in _TINY_CHANNELS.items() if c == config.latent_channels)
-        raise ConfigError(f"its shapes do not tell for which diffusion model it is; pass --name, one of {choices}, or a checkpoint (--for)")
+        raise ConfigError(
+            f"its shapes do not tell for which diffusion model it is; pass --name, one of {choices}, or a checkpoint (--for)"
+        )
     return fitting[0]
 
 
@@ -362,7 +413,9 @@ def _put(files: Sequence[tuple[Path, list[Item]]], metadata: dict[str, str], ove
         return True
     for dst, _ in files:
         if dst.exists() and not overwrite:
-            raise ConfigError(f"{dst} exists and is another VAE; pass --name for another name, or --force (overwrite=True) to replace it")
+            raise ConfigError(
+                f"{dst} exists and is another VAE; pass --name for another name, or --force (overwrite=True) to replace it"
+            )
     with ExitStack() as stack:
         for dst, items in files:
             temporary = stack.enter_context(atomic(dst, overwrite))
@@ -380,7 +433,9 @@ def _write_pth(path: Path, items: list[Item]) -> None:
         data = torch.frombuffer(bytearray(b"".join(item.chunks())), dtype=torch.uint8)
         tensors[item.name] = data.view(TORCH_DTYPES[item.entry.dtype]).reshape(item.entry.shape)
     content = io.BytesIO()
-    torch.save(tensors, content)  # to a path it would keep the temporary name within, and tell of a full disk in its own way
+    torch.save(
+        tensors, content
+    )  # to a path it would keep the temporary name within, and tell of a full disk in its own way
     path.write_bytes(content.getbuffer())
 
 

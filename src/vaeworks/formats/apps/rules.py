@@ -45,10 +45,14 @@ def no_network(network: str, name: str, offer: OfferedFile, config: AutoencoderC
         return Support("no", f"{network}, in which {name} is a convolution; {TO_LDM}")
     own = f" and, in the decoder, {listed(config.decoder_widths)}" if config.decoder_widths != config.widths else ""
     reason = f"into which {name} does not fit" if name else "which does not fit"
-    return Support("no", f"{network}, {reason} (this VAE is {config.name} with widths {listed(config.widths)}{own}), and {NO_MEND}")
+    return Support(
+        "no", f"{network}, {reason} (this VAE is {config.name} with widths {listed(config.widths)}{own}), and {NO_MEND}"
+    )
 
 
-def problems(offer: OfferedFile, config: AutoencoderConfig, *, foldable: bool = True, playground: bool = False) -> list[str]:
+def problems(
+    offer: OfferedFile, config: AutoencoderConfig, *, foldable: bool = True, playground: bool = False
+) -> list[str]:
     """What an application with a network of its own assumes of a VAE whose tensors fit, and what does not hold.
 
     foldable: whether it has quant convolutions, which folding needs; playground: whether it knows Playground's normalization.
@@ -57,7 +61,11 @@ def problems(offer: OfferedFile, config: AutoencoderConfig, *, foldable: bool = 
     if config.norm_groups != SD_GROUPS:
         words.append(f"norm_groups {config.norm_groups} ({SD_GROUPS})")
     found = [f"{unseen(words)}, and {NO_MEND}"] if words else []
-    if offer.normalization_known and not (playground and _is_playground(config)) and (reason := _other_latents(config, offer.family)):
+    if (
+        offer.normalization_known
+        and not (playground and _is_playground(config))
+        and (reason := _other_latents(config, offer.family))
+    ):
         mend = f"`vaeworks fold SRC DST --for {'|'.join(_constants(config))}` adapts the weights"
         found.append(f"{reason}; {mend if foldable else 'folding would add quant convolutions, which it has not'}")
     return found
@@ -65,7 +73,9 @@ def problems(offer: OfferedFile, config: AutoencoderConfig, *, foldable: bool = 
 
 def _is_playground(config: AutoencoderConfig) -> bool:
     mean = config.latents_mean if config.normalization == "channel" else None
-    return mean is not None and all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(mean, PLAYGROUND_MEAN, strict=False))
+    return mean is not None and all(
+        math.isclose(a, b, rel_tol=1e-3) for a, b in zip(mean, PLAYGROUND_MEAN, strict=False)
+    )
 
 
 def _other_latents(config: AutoencoderConfig, family: CheckpointFamily | None) -> str | None:
@@ -80,7 +90,10 @@ def _other_latents(config: AutoencoderConfig, family: CheckpointFamily | None) -
     else:
         own = _numbers(config.scaling_factor, config.shift_factor)
         pairs = constants.values()
-        if any(math.isclose(config.scaling_factor, s, rel_tol=1e-3) and abs(config.shift_factor - t) < 1e-3 for s, t in pairs):
+        if any(
+            math.isclose(config.scaling_factor, s, rel_tol=1e-3) and abs(config.shift_factor - t) < 1e-3
+            for s, t in pairs
+        ):
             return None
     theirs = " or ".join(_numbers(*pair) for pair in constants.values())
     return f"its latents are normalized by {own}, the application takes the diffusion model's {theirs}"
@@ -91,7 +104,9 @@ def _constants(config: AutoencoderConfig) -> dict[str, tuple[float, float]]:
     published = {name: MODELS[name] for name in ("sd1", "sdxl", "sd3", "flux1")}
     latents = (config.latent_channels, config.downsample_factor)
     return {
-        n: (vae.scaling_factor, vae.shift_factor) for n, vae in published.items() if (vae.latent_channels, vae.downsample_factor) == latents
+        n: (vae.scaling_factor, vae.shift_factor)
+        for n, vae in published.items()
+        if (vae.latent_channels, vae.downsample_factor) == latents
     }
 
 
@@ -115,7 +130,9 @@ def is_taesd(config: TinyConfig) -> bool:
     published = TinyConfig(latent_channels=config.latent_channels, mid_pool=config.mid_pool)
     fields = [field.name for field in dataclasses.fields(config) if not field.name.startswith(about_latents)]
     channels = (32,) if config.mid_pool else (4, 16)
-    return config.latent_channels in channels and all(getattr(config, name) == getattr(published, name) for name in fields)
+    return config.latent_channels in channels and all(
+        getattr(config, name) == getattr(published, name) for name in fields
+    )
 
 
 def at_home(offer: OfferedFile) -> bool:

@@ -14,7 +14,20 @@ from ..locate import Layout, Located
 from ..sources import DIFFUSERS_WEIGHTS
 from .candidate import OfferedFile, as_it_is, as_saved, differences, shapes_of, wrong_ending
 from .comfyui import comfyui
-from .rules import EXTRACT, NO_MEND, TO_DIFFUSERS, TO_LDM, Support, at_home, is_taesd, listed, no_network, problems, unless, unseen
+from .rules import (
+    EXTRACT,
+    NO_MEND,
+    TO_DIFFUSERS,
+    TO_LDM,
+    Support,
+    at_home,
+    is_taesd,
+    listed,
+    no_network,
+    problems,
+    unless,
+    unseen,
+)
 
 __all__ = ["COMFYUI", "DIFFUSERS", "WEBUI", "Support", "support"]
 
@@ -84,9 +97,13 @@ def _diffusers_problems(offer: OfferedFile) -> list[str]:
     if words := only_in_metadata(config, "diffusers"):
         found.append(f"{unseen(words)}; in Python, vaeworks.formats.to_diffusers sets it")
     if config.normalization == "scalar" and config.shift_factor and c == 4:
-        found.append("pipelines for 4 latent channels do not look at shift_factor; `vaeworks fold` moves it into the weights")
+        found.append(
+            "pipelines for 4 latent channels do not look at shift_factor; `vaeworks fold` moves it into the weights"
+        )
     if config.normalization == "channel" and c != 4:
-        found.append(f"no pipeline for {c} latent channels looks at latents_mean; `vaeworks fold` moves it into the weights")
+        found.append(
+            f"no pipeline for {c} latent channels looks at latents_mean; `vaeworks fold` moves it into the weights"
+        )
     return found
 
 
@@ -97,7 +114,11 @@ def _webui(offer: OfferedFile) -> Support:
     if offer.layout != "ldm":
         if (converted := _webui(as_saved(config, "ldm"))).loads == "no":
             return converted
-        names = "diffusers' names, which A1111 refuses (Forge translates them)" if offer.layout == "diffusers" else "vaeworks' own names"
+        names = (
+            "diffusers' names, which A1111 refuses (Forge translates them)"
+            if offer.layout == "diffusers"
+            else "vaeworks' own names"
+        )
         return Support("no", f"it has {names}; {TO_LDM}")
     if offer.prefix and not at_home(offer):
         return Support("no", f"its names begin with {offer.prefix}; {EXTRACT}")
@@ -115,10 +136,22 @@ def _webui(offer: OfferedFile) -> Support:
     how = "in models/VAE, chosen as SD VAE, or by itself where its name begins with the checkpoint's"
     if offer.prefix:
         how = "as part of its checkpoint, in models/Stable-diffusion"
-    return unless(how + (" (SD 3 in both, Flux.1 in Forge)" if sixteen else ""), problems(offer, config, foldable=config.post_quant_conv))
+    return unless(
+        how + (" (SD 3 in both, Flux.1 in Forge)" if sixteen else ""),
+        problems(offer, config, foldable=config.post_quant_conv),
+    )
 
 
 def _webui_tiny(offer: OfferedFile, config: TinyConfig) -> Support:
-    if offer.layout == "taesd" and not offer.whole and offer.ending in (".pth", ".pt") and is_taesd(config) and not config.mid_pool:
-        return Support("yes", "for previews only, in models/VAE-taesd under the names that A1111 downloads, such as taesd_decoder.pth")
+    if (
+        offer.layout == "taesd"
+        and not offer.whole
+        and offer.ending in (".pth", ".pt")
+        and is_taesd(config)
+        and not config.mid_pool
+    ):
+        return Support(
+            "yes",
+            "for previews only, in models/VAE-taesd under the names that A1111 downloads, such as taesd_decoder.pth",
+        )
     return Support("no", f"A1111 takes a TAESD for previews only, as the .pth files that it downloads, and {NO_MEND}")

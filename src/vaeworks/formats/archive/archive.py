@@ -71,7 +71,9 @@ class Archive:
         files = {id(place.file): len(place.file) for place in places}
         claimed, there = sum(place.entry.nbytes for place in places), sum(files.values())
         if claimed > there + ROOM:
-            raise FormatError(f"{self.path} claims {claimed} bytes of weights in {there} bytes; it was altered, take another copy")
+            raise FormatError(
+                f"{self.path} claims {claimed} bytes of weights in {there} bytes; it was altered, take another copy"
+            )
 
     def _place(self, name: str) -> ByteLayout:
         if name not in self.places:
@@ -98,7 +100,9 @@ def open_archive(path: str | Path, allowance: Allowance | None = None) -> Archiv
     except TornPickleError:
         if head.startswith((ZIP, PICKLE)):  # what is neither may still have been a pickle of protocol 0, which is text
             raise
-        raise FormatError(f"{path} begins with {head[:8]!r}, which is no model file of a known kind; pass a .safetensors file") from None
+        raise FormatError(
+            f"{path} begins with {head[:8]!r}, which is no model file of a known kind; pass a .safetensors file"
+        ) from None
     return Archive(path, "pickle", places, {}, dropped)
 
 
@@ -118,13 +122,17 @@ def open_shards(index: str | Path) -> Archive:
         shard = open_archive(index.parent / name, allowance)
         for tensor, place in shard.places.items():
             if files.get(tensor) != name:
-                raise FormatError(f"{shard.path} holds tensor '{shown(tensor)}', which {index.name} places elsewhere; download both again")
+                raise FormatError(
+                    f"{shard.path} holds tensor '{shown(tensor)}', which {index.name} places elsewhere; download both again"
+                )
             places[tensor] = place
         metadata.update(shard.metadata)
         dropped.update(dict.fromkeys(shard.dropped))
     if missing := files.keys() - places.keys():
         first = min(missing)
-        raise FormatError(f"{index.parent / files[first]} lacks tensor '{shown(first)}', which {index.name} asks for; download both again")
+        raise FormatError(
+            f"{index.parent / files[first]} lacks tensor '{shown(first)}', which {index.name} asks for; download both again"
+        )
     return Archive(index, "shards", places, metadata, tuple(dropped))
 
 
@@ -132,7 +140,13 @@ def joined(path: Path, halves: Mapping[str, Archive]) -> Archive:
     """One archive of several, such as a TAESD's encoder and decoder, with each one's prefix before the names of its tensors."""
     places = {prefix + name: place for prefix, half in halves.items() for name, place in half.places.items()}
     metadata = {key: value for half in halves.values() for key, value in half.metadata.items()}
-    return Archive(path, "pair", places, metadata, tuple(dict.fromkeys(words for half in halves.values() for words in half.dropped)))
+    return Archive(
+        path,
+        "pair",
+        places,
+        metadata,
+        tuple(dict.fromkeys(words for half in halves.values() for words in half.dropped)),
+    )
 
 
 def _is_safetensors(head: bytes) -> bool:
@@ -147,19 +161,27 @@ def _open_safetensors(path: Path, file: MappedFile, allowance: Allowance) -> Arc
     """Let safetensors check the header, then read it again for what safetensors does not tell: offsets, and keys given twice."""
     (length,) = struct.unpack("<Q", file[:8].ljust(8, b"\0"))
     if length > MAX_HEADER:
-        raise FormatError(f"{path} claims a header of {length} bytes, more than {MAX_HEADER}; it is torn, or no model file")
+        raise FormatError(
+            f"{path} claims a header of {length} bytes, more than {MAX_HEADER}; it is torn, or no model file"
+        )
     if 8 + length > len(file):
-        raise FormatError(f"{path} ends within its header: {len(file)} bytes of {8 + length} or more; download it again")
+        raise FormatError(
+            f"{path} ends within its header: {len(file)} bytes of {8 + length} or more; download it again"
+        )
     allowance.take_header(length, str(path))
     try:
         with safe_open(path, framework="np"):
             pass
     except (SafetensorError, OSError) as error:
-        raise FormatError(f"{path} is not a whole safetensors file: {shown(str(error), 200)}; download it again") from None
+        raise FormatError(
+            f"{path} is not a whole safetensors file: {shown(str(error), 200)}; download it again"
+        ) from None
     header = _json(file[8 : 8 + length], path)
     metadata = header.pop("__metadata__", None) or {}
     if len(metadata) > MAX_METADATA:
-        raise FormatError(f"{path} has {len(metadata)} entries of metadata, more than {MAX_METADATA}; it is no model file")
+        raise FormatError(
+            f"{path} has {len(metadata)} entries of metadata, more than {MAX_METADATA}; it is no model file"
+        )
     check_names(header, str(path))
     places = {name: _safetensors_place(path, file, 8 + length, name, item) for name, item in header.items()}
     return Archive(path, "safetensors", places, metadata)
@@ -188,7 +210,9 @@ def _shard_files(index: Path) -> dict[str, str]:
     check_names(weight_map, str(index))
     for tensor, name in weight_map.items():
         if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\:\0"):
-            raise FormatError(f"{index} places tensor '{shown(tensor)}' in {shown(repr(name))}, which is no file name; mend the index")
+            raise FormatError(
+                f"{index} places tensor '{shown(tensor)}' in {shown(repr(name))}, which is no file name; mend the index"
+            )
     if (count := len(set(weight_map.values()))) > MAX_SHARDS:
         raise FormatError(f"{index} lists {count} files, more than {MAX_SHARDS}; it is no model that holds a VAE")
     return weight_map
@@ -205,7 +229,9 @@ def _json(content: bytes, path: Path) -> dict[str, Any]:
         if len(found) < len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise FormatError(f"{path} has key '{shown(twice)}' twice; which of them counts is anybody's guess, so make the file anew")
+            raise FormatError(
+                f"{path} has key '{shown(twice)}' twice; which of them counts is anybody's guess, so make the file anew"
+            )
         return found
 
     try:

@@ -73,7 +73,9 @@ class ByteLayout:
 
         entry = self.entry
         if entry.dtype not in TORCH_DTYPES:
-            raise FormatError(f"PyTorch has no tensors of dtype {entry.dtype}; convert the file to F16, BF16 or F32 where it was made")
+            raise FormatError(
+                f"PyTorch has no tensors of dtype {entry.dtype}; convert the file to F16, BF16 or F32 where it was made"
+            )
         return self._strided(TORCH_DTYPES[entry.dtype])
 
     def chunks(self) -> Iterator[bytes | memoryview]:

@@ -45,7 +45,9 @@ class Allowance:
         """Errors: FormatError for the header that is too much."""
         self.headers -= length
         if self.headers < 0:
-            raise FormatError(f"{where} and the files before it have headers of more than {MAX_HEADERS} bytes; this is no model")
+            raise FormatError(
+                f"{where} and the files before it have headers of more than {MAX_HEADERS} bytes; this is no model"
+            )
 
 
 def check_names(names: Iterable[str], where: str) -> None:

@@ -38,7 +38,9 @@ def description(head: bytes) -> str:
             return words
     text = head[:HEAD].removeprefix(b"\xef\xbb\xbf").lstrip()
     if text[:100].lower().startswith(WEB_PAGES):
-        return "is a web page, not the file that it links to; download it again by its direct link, logged in if need be"
+        return (
+            "is a web page, not the file that it links to; download it again by its direct link, logged in if need be"
+        )
     if text.startswith((b"{", b"[")) and b"\0" not in text:
         return _json(text)
     if head[257:262] == b"ustar":

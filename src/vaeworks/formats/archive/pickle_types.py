@@ -32,7 +32,14 @@ STORAGES = {
 
 STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
 
-TRAINER_MODULES = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.", "torchmetrics.", "torch.optim.")
+TRAINER_MODULES = (
+    "pytorch_lightning.",
+    "lightning.",
+    "lightning_fabric.",
+    "omegaconf.",
+    "torchmetrics.",
+    "torch.optim.",
+)
 """Packages whose classes trainers leave in checkpoints."""
 
 MODEL_MODULES = (
@@ -45,7 +52,21 @@ PLAIN_TENSORS = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.param
 
 _PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
 _ARRAYS = ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")
-_TYPES = ("int", "long", "float", "complex", "bool", "str", "unicode", "bytes", "bytearray", "object", "slice", "range", "xrange")
+_TYPES = (
+    "int",
+    "long",
+    "float",
+    "complex",
+    "bool",
+    "str",
+    "unicode",
+    "bytes",
+    "bytearray",
+    "object",
+    "slice",
+    "range",
+    "xrange",
+)
 
 INERT = {
     "collections.Counter", "_codecs.encode", "copyreg._reconstructor", "copy_reg._reconstructor", "argparse.Namespace", "typing.Any",
@@ -149,7 +170,9 @@ class BrokenPickleError(ValueError):
 def storage(identifier: Value) -> Storage:
     """The storage that a persistent id of PyTorch's means: ("storage", class, key, location, numel), in old files and a view."""
     match identifier:
-        case ("storage", Global(module, attribute), str(key), _, int(numel), *view) if module in STORAGE_MODULES and attribute in STORAGES:
+        case ("storage", Global(module, attribute), str(key), _, int(numel), *view) if (
+            module in STORAGE_MODULES and attribute in STORAGES
+        ):
             whole = Storage(key, STORAGES[attribute], numel)
         case _:
             raise BrokenPickleError("has a persistent id that is not PyTorch's")
@@ -249,6 +272,10 @@ MAKERS: dict[str, Callable[[tuple], Value]] = {
     "collections.OrderedDict": _table,
     "collections.defaultdict": _table,
     **{f"{module}.dict": _table for module in ("builtins", "__builtin__")},
-    **{f"{module}.{name}": _sequence for module in ("builtins", "__builtin__") for name in ("list", "tuple", "set", "frozenset")},
+    **{
+        f"{module}.{name}": _sequence
+        for module in ("builtins", "__builtin__")
+        for name in ("list", "tuple", "set", "frozenset")
+    },
 }
 """What calls of known names are taken for, given their arguments."""

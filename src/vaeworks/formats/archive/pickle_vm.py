@@ -312,7 +312,8 @@ ACTS: dict[str, Act] = {
         Machine.push,
     ),
     **dict.fromkeys(
-        ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), Machine.push_text
+        ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+        Machine.push_text,
     ),
     **dict.fromkeys(("INT", "LONG", "LONG1", "LONG4"), Machine.push_number),
     "NONE": lambda machine, _: machine.push(None),

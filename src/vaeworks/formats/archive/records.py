@@ -54,7 +54,9 @@ def records(file: MappedFile, where: str) -> dict[str, Record]:
     for entry in sorted(listed, key=lambda entry: entry.header):
         record = _record(file, entry, where)
         if entry.header < free or record.end > directory or entry.name in names:
-            raise FormatError(f"{where} is an altered zip file: its records overlap or share a name; ask for a .safetensors file")
+            raise FormatError(
+                f"{where} is an altered zip file: its records overlap or share a name; ask for a .safetensors file"
+            )
         names[entry.name] = record
         free = record.end
     return names
@@ -102,7 +104,9 @@ def _listed(file: MappedFile, start: int, end: int, where: str) -> tuple[_Listed
     """The directory's entry at byte `start`, and where the next one begins."""
     if start + _ENTRY.size > end or file[start : start + 4] != b"PK\1\2":
         raise _torn(where)
-    _, _, _, flags, method, _, _, _, stored, size, name_length, extra_length, comment, _, _, _, header = _ENTRY.unpack_from(file, start)
+    _, _, _, flags, method, _, _, _, stored, size, name_length, extra_length, comment, _, _, _, header = (
+        _ENTRY.unpack_from(file, start)
+    )
     name_end = start + _ENTRY.size + name_length
     after = name_end + extra_length + comment
     if after > end:

@@ -11,9 +11,19 @@ from .pickle_vm import shown
 WRAPPERS = ("state_dict", "model", "module", "ema", "params", "params_ema", "weights", "vae")
 """Keys under which trainers keep a model's tensors; Lightning's "state_dict" before all others."""
 
-KINDS: dict[type, str] = {Table: "a dict", tuple: "a list", int: "a number", float: "a number", str: "text", type(None): "nothing"}
+KINDS: dict[type, str] = {
+    Table: "a dict",
+    tuple: "a list",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    type(None): "nothing",
+}
 
-OTHERS = {"string_to_param": "a textual inversion embedding, not a VAE", "sd_checkpoint_name": "a hypernetwork, not a VAE"}
+OTHERS = {
+    "string_to_param": "a textual inversion embedding, not a VAE",
+    "sd_checkpoint_name": "a hypernetwork, not a VAE",
+}
 """Dicts that keep their tensors elsewhere, by a key of theirs."""
 
 MAX_DEPTH = 3
@@ -32,7 +42,10 @@ class _Search:
     def look(self, table: Table) -> tuple[dict[str, Value], int]:
         if id(table.pairs) not in self.seen:
             named = table.named()
-            self.seen[id(table.pairs)] = named, sum(isinstance(value, StoredTensor | Unreadable) for value in named.values())
+            self.seen[id(table.pairs)] = (
+                named,
+                sum(isinstance(value, StoredTensor | Unreadable) for value in named.values()),
+            )
         return self.seen[id(table.pairs)]
 
     def best(self, table: Table, depth: int = MAX_DEPTH) -> tuple[int, list[Table]]:
@@ -55,14 +68,20 @@ def state_dict(value: Value, where: str) -> tuple[dict[str, StoredTensor | Unrea
     Errors: FormatError for one without tensors.
     """
     if not isinstance(value, Table):
-        raise FormatError(f"{where} holds {kind(value)}, not a dict of tensors; save the model's state_dict() as a .safetensors file")
+        raise FormatError(
+            f"{where} holds {kind(value)}, not a dict of tensors; save the model's state_dict() as a .safetensors file"
+        )
     count, way = _Search().best(value)
     if not count:
         keys = ", ".join(shown(key, 40) for key in list(value.named())[:5])
         what = next((words for key, words in OTHERS.items() if key in value.named()), "no model file")
         raise FormatError(f"{where} holds a dict without tensors (keys: {keys or 'none'}); it is {what}")
     tensors = {name: item for name, item in way[-1].named().items() if isinstance(item, StoredTensor | Unreadable)}
-    dropped = {described: None for table, inner in zip(way, [*way[1:], None], strict=True) for described in _others(table, inner)}
+    dropped = {
+        described: None
+        for table, inner in zip(way, [*way[1:], None], strict=True)
+        for described in _others(table, inner)
+    }
     return tensors, list(dropped)
 
 

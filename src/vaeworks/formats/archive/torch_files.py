@@ -36,7 +36,9 @@ def read_zip(file: MappedFile, where: str, steps: Iterator[int] | None = None) -
     _check_byteorder(file, names.get(f"{root}/byteorder"), where)
     data = names[f"{root}/data.pkl"]
     if data.end - data.start > MAX_BYTES:
-        raise FormatError(f"{where} has a pickle of {data.end - data.start} bytes, more than {MAX_BYTES}; it is no model file")
+        raise FormatError(
+            f"{where} has a pickle of {data.end - data.start} bytes, more than {MAX_BYTES}; it is no model file"
+        )
     if file[data.start : min(data.end, data.start + 4)] == b"PK\3\4":
         raise FormatError(f"{where} is a zip file within a zip file; unpack it first, or ask for a .safetensors file")
     machine = Machine(where, steps)
@@ -49,21 +51,29 @@ def read_zip(file: MappedFile, where: str, steps: Iterator[int] | None = None) -
 def _root(names: Mapping[str, Record], where: str) -> str:
     """The folder within the zip file that everything lies in; its name is whatever the file was called at first."""
     if any(part in name for name in names for part in ("/code/", "/constants.pkl")):
-        raise FormatError(f"{where} is a TorchScript program, not weights; save the model's state_dict() as a .safetensors file")
+        raise FormatError(
+            f"{where} is a TorchScript program, not weights; save the model's state_dict() as a .safetensors file"
+        )
     for name, record in names.items():
         if record.obstacle:
-            raise FormatError(f"{where} is a zip file with {record.obstacle} records ('{shown(name)}'), not one of PyTorch's; unpack it")
+            raise FormatError(
+                f"{where} is a zip file with {record.obstacle} records ('{shown(name)}'), not one of PyTorch's; unpack it"
+            )
     roots = [name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(roots) != 1:
         first = ", ".join(shown(name, 40) for name in list(names)[:3]) or "nothing"
-        raise FormatError(f"{where} is a zip file, but not one of PyTorch's (it holds {first}); unpack it and pass the model file in it")
+        raise FormatError(
+            f"{where} is a zip file, but not one of PyTorch's (it holds {first}); unpack it and pass the model file in it"
+        )
     return roots[0]
 
 
 def _check_byteorder(file: MappedFile, record: Record | None, where: str) -> None:
     order = file[record.start : min(record.end, record.start + 8)] if record else b"little"
     if order != b"little":
-        raise FormatError(f"{where} is not in little-endian byte order; load it where it was made and save it as a .safetensors file")
+        raise FormatError(
+            f"{where} is not in little-endian byte order; load it where it was made and save it as a .safetensors file"
+        )
 
 
 def read_stream(file: MappedFile, where: str, steps: Iterator[int] | None = None) -> Contents:
@@ -75,7 +85,9 @@ def read_stream(file: MappedFile, where: str, steps: Iterator[int] | None = None
     stream = Stream(file, 0, len(file))
     first = machine.interpret(stream)
     if type(first) is not int or first != MAGIC:
-        raise FormatError(f"{where} is a plain pickle that holds {kind(first)}, not a file of PyTorch's; ask for a .safetensors file")
+        raise FormatError(
+            f"{where} is a plain pickle that holds {kind(first)}, not a file of PyTorch's; ask for a .safetensors file"
+        )
     values = []
     for _ in range(4):
         values.append(machine.interpret(stream))
@@ -83,25 +95,35 @@ def read_stream(file: MappedFile, where: str, steps: Iterator[int] | None = None
     if type(protocol) is not int or protocol != PROTOCOL:
         raise FormatError(f"{where} has an unknown protocol of PyTorch's; load and save it again with a recent PyTorch")
     if type(system) is Table and system.named().get("little_endian") is False:
-        raise FormatError(f"{where} is not in little-endian byte order; load it where it was made and save it as a .safetensors file")
+        raise FormatError(
+            f"{where} is not in little-endian byte order; load it where it was made and save it as a .safetensors file"
+        )
     return _placed(file, value, machine, _streamed(file, stream.position, keys, machine.storages, where), where)
 
 
-def _streamed(file: MappedFile, position: int, keys: Value, storages: Mapping[str, Storage], where: str) -> dict[str, Record]:
+def _streamed(
+    file: MappedFile, position: int, keys: Value, storages: Mapping[str, Storage], where: str
+) -> dict[str, Record]:
     """The records behind the pickles, in the order of `keys`: a number of elements, then their bytes."""
     found: dict[str, Record] = {}
     for key in keys if type(keys) is list else ():
         if type(key) is not str or key not in storages or key in found:
-            raise FormatError(f"{where} is torn or altered: its storages are not those of its tensors; download it again")
+            raise FormatError(
+                f"{where} is torn or altered: its storages are not those of its tensors; download it again"
+            )
         storage = storages[key]
         (numel,) = struct.unpack("<q", file[position : position + 8].ljust(8, b"\0"))
         start = position + 8
         position = start + numel * BITS[storage.dtype] // 8
         if numel != storage.numel or position > len(file):
-            raise FormatError(f"{where} is torn or altered: storage {shown(key)} has another size than its tensors; download it again")
+            raise FormatError(
+                f"{where} is torn or altered: storage {shown(key)} has another size than its tensors; download it again"
+            )
         found[key] = Record(start, position)
     if position != len(file):
-        raise FormatError(f"{where} is torn or altered: {len(file) - position} bytes follow its last tensor; download it again")
+        raise FormatError(
+            f"{where} is torn or altered: {len(file) - position} bytes follow its last tensor; download it again"
+        )
     return found
 
 
@@ -115,7 +137,9 @@ def _placed(file: MappedFile, value: Value, machine: Machine, storages: Mapping[
     return places, (*dropped[:MAX_DROPPED], *more)
 
 
-def _place(file: MappedFile, name: str, tensor: StoredTensor | Unreadable, storages: Mapping[str, Record], where: str) -> ByteLayout:
+def _place(
+    file: MappedFile, name: str, tensor: StoredTensor | Unreadable, storages: Mapping[str, Record], where: str
+) -> ByteLayout:
     def refuse(why: str) -> NoReturn:
         raise FormatError(f"{where}: tensor '{shown(name)}' {why}; ask for a .safetensors file")
 

@@ -10,15 +10,29 @@ from functools import cached_property
 from .families import UNETS, CheckpointFamily, Entries, checkpoint_family, is_denoiser_name
 from .signatures import CLASSES, ENCODERS, HALVES, LORA, LYCORIS, PARTS, VAES, Table
 
-__all__ = ["CheckpointFamily", "checkpoint_family", "foreign_kind", "is_denoiser_name", "unsupported_class", "unsupported_vae"]
+__all__ = [
+    "CheckpointFamily",
+    "checkpoint_family",
+    "foreign_kind",
+    "is_denoiser_name",
+    "unsupported_class",
+    "unsupported_vae",
+]
 
 EMBEDDING_WIDTHS = (768, 1024, 1280, 2048, 4096)
 """Widths of text encoders' tokens."""
 
 SUPPORTED_CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
 
-_CROSS_ATTENTION = re.compile(r"attn2[._](?:processor\.)?to_k(?:_lora)?\.(?:lora_down|lora_A|lora\.down|down)(?:\.default)?\.weight$")
-_UNETS_BY_CONTEXT = {768: "an SD 1 U-Net", 1024: "an SD 2 U-Net", 2048: "an SDXL U-Net", 1280: "the U-Net of SDXL's refiner"}
+_CROSS_ATTENTION = re.compile(
+    r"attn2[._](?:processor\.)?to_k(?:_lora)?\.(?:lora_down|lora_A|lora\.down|down)(?:\.default)?\.weight$"
+)
+_UNETS_BY_CONTEXT = {
+    768: "an SD 1 U-Net",
+    1024: "an SD 2 U-Net",
+    2048: "an SDXL U-Net",
+    1280: "the U-Net of SDXL's refiner",
+}
 FIRST, DOWN = "decoder.conv_in.weight", "encoder.down.0.downsample.conv.weight"
 TIME, TO_QUERY = "time_embedding.linear_1.weight", "transformer_blocks.0.attn1.to_q.weight"
 
@@ -103,7 +117,11 @@ def _vae(names: _Names) -> str | None:
     kind = names.kind(VAES)
     first, down = names.shape(FIRST), names.shape(DOWN)
     if kind is None and len(first) == 5:
-        kind = "the VAE of HunyuanImage's refiner" if first[1] == 32 else "a video VAE (its convolutions have three dimensions)"
+        kind = (
+            "the VAE of HunyuanImage's refiner"
+            if first[1] == 32
+            else "a video VAE (its convolutions have three dimensions)"
+        )
     if kind is None and len(first) == 3:
         kind = "an audio VAE (its convolutions have one dimension)"
     if kind is None and len(down) == 4 and down[0] != down[1]:
@@ -113,12 +131,16 @@ def _vae(names: _Names) -> str | None:
 
 def _adapter(names: _Names) -> str | None:
     """LoRAs, and what else changes a network's weights a little."""
-    methods = {LYCORIS[end] for name in names.entries if (end := name.removesuffix(".weight").rpartition(".")[2]) in LYCORIS}
+    methods = {
+        LYCORIS[end] for name in names.entries if (end := name.removesuffix(".weight").rpartition(".")[2]) in LYCORIS
+    }
     if methods:
         return f"a LyCORIS/{min(methods)} (for {_target(names)})"
     if names.say(*LORA):
         return f"a LoRA (for {_target(names)})"
-    if names.say("lora_unet_") and all(name.endswith((".diff", ".diff_b", ".alpha", ".w_norm", ".b_norm")) for name in names.entries):
+    if names.say("lora_unet_") and all(
+        name.endswith((".diff", ".diff_b", ".alpha", ".w_norm", ".b_norm")) for name in names.entries
+    ):
         return f"a LyCORIS/full difference (for {_target(names)})"
     return None
 

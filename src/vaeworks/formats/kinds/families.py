@@ -14,10 +14,26 @@ ShapeOf = Callable[[str], tuple[int, ...] | None]
 DENOISER_PREFIXES = ("model.diffusion_model.", "", "diffusion_model.", "unet.", "transformer.", "net.", "model.")
 """What stands before a denoiser's names: in LDM and ComfyUI checkpoints, alone, and in what other programs save."""
 
-TEXT_ENCODERS = ("cond_stage_model.", "conditioner.", "text_encoders.", "text_encoder.", "text_encoder_2.", "te.", "embedder.")
+TEXT_ENCODERS = (
+    "cond_stage_model.",
+    "conditioner.",
+    "text_encoders.",
+    "text_encoder.",
+    "text_encoder_2.",
+    "te.",
+    "embedder.",
+)
 """What the names of a checkpoint's text and image encoders begin with."""
 
-OTHER_PARTS = ("control_model.", "model_ema.", "cc_projection.", "optimizer.", "optimizer_states.", "lr_schedulers.", "callbacks.")
+OTHER_PARTS = (
+    "control_model.",
+    "model_ema.",
+    "cc_projection.",
+    "optimizer.",
+    "optimizer_states.",
+    "lr_schedulers.",
+    "callbacks.",
+)
 
 _BESIDE = (*filter(None, DENOISER_PREFIXES), *TEXT_ENCODERS, *OTHER_PARTS)
 """What the names of everything in a checkpoint but its VAE begin with."""
@@ -151,7 +167,13 @@ _CONTEXTS = {768: "sd1", 1024: "sd2", 1280: "sdxl-refiner", 2048: "sdxl"}
 
 _CROSS_ATTENTION = ".transformer_blocks.0.attn2.to_k.weight"
 _UNET_CONTEXTS = {
-    "input_blocks.0.0.weight": ("input_blocks.1.1", "input_blocks.2.1", "input_blocks.4.1", "input_blocks.5.1", "middle_block.1"),
+    "input_blocks.0.0.weight": (
+        "input_blocks.1.1",
+        "input_blocks.2.1",
+        "input_blocks.4.1",
+        "input_blocks.5.1",
+        "middle_block.1",
+    ),
     "conv_in.weight": ("down_blocks.0.attentions.0", "down_blocks.1.attentions.0", "mid_block.attentions.0"),
 }
 """First convolution, and where cross-attention may be found, in LDM's and in diffusers' U-Nets."""
@@ -170,7 +192,12 @@ def checkpoint_family(entries: Entries) -> CheckpointFamily | None:
 
         if name := _unet(shape, "edm_mean" in entries) or _transformer(shape):
             whole = any(other.startswith(TEXT_ENCODERS) for other in entries)
-            return _family(name, "vae." if prefix in ("unet.", "transformer.") else _MODELS[name].vae_prefix, _inpainting(shape), whole)
+            return _family(
+                name,
+                "vae." if prefix in ("unet.", "transformer.") else _MODELS[name].vae_prefix,
+                _inpainting(shape),
+                whole,
+            )
     return None
 
 
@@ -185,7 +212,9 @@ def _family(name: str, vae_prefix: str, inpainting: bool, whole: bool) -> Checkp
 
 def _unet(shape: ShapeOf, edm: bool) -> str | None:
     for first, places in _UNET_CONTEXTS.items():
-        context = next((found[1] for place in places if (found := shape(place + _CROSS_ATTENTION)) and len(found) > 1), None)
+        context = next(
+            (found[1] for place in places if (found := shape(place + _CROSS_ATTENTION)) and len(found) > 1), None
+        )
         conv = shape(first)
         if conv is None or len(conv) != 4 or context not in _CONTEXTS or not _has_output(shape):
             continue

@@ -15,7 +15,10 @@ VIDEO_IN = "decoder.conv_in.conv.weight"
 
 VAES: Table = (
     ("the VAE of Qwen-Image 2.1", (("decoder.up_blocks.0.upsampler.time_conv.weight",),)),
-    ("the video VAE of Wan 2.2", (("decoder.middle.0.residual.0.gamma", "decoder.upsamples.0.upsamples.0.residual.2.weight"),)),
+    (
+        "the video VAE of Wan 2.2",
+        (("decoder.middle.0.residual.0.gamma", "decoder.upsamples.0.upsamples.0.residual.2.weight"),),
+    ),
     (
         "the video VAE of Wan 2.1 or Qwen-Image",
         (
@@ -55,7 +58,10 @@ VAES: Table = (
     ),
     (
         "the video VAE of LTX-Video",
-        (("decoder.up_blocks.0.res_blocks.0.conv1.conv.weight",), ("decoder.mid_block.resnets.0.conv1.conv.weight", VIDEO_IN)),
+        (
+            ("decoder.up_blocks.0.res_blocks.0.conv1.conv.weight",),
+            ("decoder.mid_block.resnets.0.conv1.conv.weight", VIDEO_IN),
+        ),
     ),
     (
         "the video VAE of Mochi",
@@ -89,7 +95,10 @@ VAES: Table = (
         "stage C of Stable Cascade, an image encoder or previewer",
         (("backbone.1.0.block.0.1.num_batches_tracked",), ("blocks.11.num_batches_tracked", "blocks.0.weight")),
     ),
-    ("a VQ autoencoder (VQGAN or MoVQ)", (("quantize.embedding.weight",), ("quantize.embed",), ("quantizer.codebook.weight",))),
+    (
+        "a VQ autoencoder (VQGAN or MoVQ)",
+        (("quantize.embedding.weight",), ("quantize.embed",), ("quantizer.codebook.weight",)),
+    ),
     ("a consistency decoder", (("decoder_unet.conv_in.weight",), ("embed_image.conv.f.weight",))),
     ("an asymmetric VAE with a decoder for inpainting", (("decoder.condition_encoder.layers.0.weight",),)),
     ("a representation autoencoder (RAE)", (("decoder.decoder_embed.weight", "decoder.decoder_pred.weight"),)),
@@ -119,7 +128,10 @@ PARTS: Table = (
     ("an IP-Adapter", (("image_proj.proj.weight",), ("image_proj.latents",), ("ip_adapter.1.to_k_ip.weight",))),
     (
         "a motion module (AnimateDiff)",
-        (("motion_modules.0.temporal_transformer.norm.weight",), ("motion_modules.0.transformer_blocks.0.pos_embed.pe",)),
+        (
+            ("motion_modules.0.temporal_transformer.norm.weight",),
+            ("motion_modules.0.transformer_blocks.0.pos_embed.pe",),
+        ),
     ),
     ("a textual inversion embedding", (("emb_params",), ("string_to_param",), ("clip_g", "clip_l"))),
 )
@@ -149,7 +161,11 @@ ENCODERS: Table = (
     ("the linear layers of LPIPS, an image distance", (("lin0.model.1.weight", "lin4.model.1.weight"),)),
     (
         "an image classifier",
-        (("features.0.weight", "features.5.weight"), ("features.0.weight", "classifier.1.weight"), ("layer1.0.conv1.weight",)),
+        (
+            ("features.0.weight", "features.5.weight"),
+            ("features.0.weight", "classifier.1.weight"),
+            ("layer1.0.conv1.weight",),
+        ),
     ),
 )
 """Other networks that lie beside VAEs."""
@@ -160,7 +176,14 @@ HALVES = (
 )
 """(half, what is missing, ends of names of which it has one)."""
 
-LYCORIS = {"hada_w1_a": "LoHa", "lokr_w1": "LoKr", "lokr_w1_a": "LoKr", "oft_blocks": "OFT", "oft_diag": "OFT", "glora_a": "GLoRA"}
+LYCORIS = {
+    "hada_w1_a": "LoHa",
+    "lokr_w1": "LoKr",
+    "lokr_w1_a": "LoKr",
+    "oft_blocks": "OFT",
+    "oft_diag": "OFT",
+    "glora_a": "GLoRA",
+}
 """Last parts of names, and the method that has them."""
 
 LORA = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.", ".lora_linear_layer.", ".lora_mid.")

@@ -20,7 +20,9 @@ class BlurPool(nn.Module):
         super().__init__()
         line = torch.tensor(taps, dtype=torch.float32) / sum(taps)
         self.channels = channels
-        self.register_buffer("kernel", torch.outer(line, line).expand(channels, 1, -1, -1).contiguous(), persistent=False)
+        self.register_buffer(
+            "kernel", torch.outer(line, line).expand(channels, 1, -1, -1).contiguous(), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """n c h w to n c h/2 w/2; sides of at least 2."""
@@ -40,4 +42,6 @@ def check_size(images: Tensor, least: int, what: str) -> None:
     """Errors: ConfigError for images with a side below `least`."""
     height, width = images.shape[-2:]
     if min(height, width) < least:
-        raise ConfigError(f"crops of {height}x{width} are too small for the {what} discriminator, which needs at least {least}x{least}")
+        raise ConfigError(
+            f"crops of {height}x{width} are too small for the {what} discriminator, which needs at least {least}x{least}"
+        )

@@ -25,7 +25,9 @@ class ProjectedDiscriminator(nn.Module):
     Source: Sauer et al. 2021 (arXiv 2111.01007), 3.2: heads that saw the features themselves would look only at the easiest ones.
     """
 
-    def __init__(self, features: FeatureNet, channels: Sequence[int], width: int = 64, least_size: int = 1, spectral: bool = True):
+    def __init__(
+        self, features: FeatureNet, channels: Sequence[int], width: int = 64, least_size: int = 1, spectral: bool = True
+    ):
         super().__init__()
         if not channels:
             raise ConfigError("channels must name the channels of at least one feature map")
@@ -65,7 +67,9 @@ class ProjectedDiscriminator(nn.Module):
 def _head(width: int, spectral: bool) -> nn.Sequential:
     """GroupNorm makes it independent of the scale of the features (there: BatchNorm)."""
     norm = GroupNorm(width, math.gcd(8, width), eps=1e-5)
-    return nn.Sequential(conv(width, width, spectral=spectral), norm, nn.LeakyReLU(SLOPE), conv(width, 1, spectral=spectral))
+    return nn.Sequential(
+        conv(width, width, spectral=spectral), norm, nn.LeakyReLU(SLOPE), conv(width, 1, spectral=spectral)
+    )
 
 
 class _FixedConv(nn.Module):

@@ -42,7 +42,9 @@ class ResidualDiscriminator(nn.Module):
     ):  # fmt: skip
         super().__init__()
         if channels * expansion % group_size:
-            raise ConfigError(f"channels (={channels}) times expansion (={expansion}) must be a multiple of group_size (={group_size})")
+            raise ConfigError(
+                f"channels (={channels}) times expansion (={expansion}) must be a multiple of group_size (={group_size})"
+            )
         self.least_size = 3 * 2**num_layers + 1  # halvings round up
         widths = [channels * min(2**i, 8) for i in range(num_layers + 1)]
         layers: list[nn.Module] = [nn.Conv2d(in_channels, channels, 1)]

@@ -12,7 +12,9 @@ from torch import Tensor
 from ...models import Autoencoder
 from .ranges import Half
 
-Outputs = tuple[Tensor, Tensor]  # one image's latents 1 c h w; the image decoded from the reference's latents, 1 3 f*h f*w
+Outputs = tuple[
+    Tensor, Tensor
+]  # one image's latents 1 c h w; the image decoded from the reference's latents, 1 3 f*h f*w
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,9 @@ def first_overflow(ranges: Iterable[LayerRange], half: Half | None = None) -> La
     return next((layer for layer in ranges if layer.overflows and half in (None, layer.half)), None)
 
 
-def sample_images(autoencoder: Autoencoder, source: str | Path = "photos", *, size: int = 256, limit: int = 16) -> Tensor:
+def sample_images(
+    autoencoder: Autoencoder, source: str | Path = "photos", *, size: int = 256, limit: int = 16
+) -> Tensor:
     """Images to measure on, their middle squares resized to about size x size: n c size size in [-1,1], n at most `limit`.
 
     source: a folder tree, of which images are taken at equal distances, an image file, or `photos`, the 16 bundled photographs.
@@ -105,7 +107,9 @@ def sample_images(autoencoder: Autoencoder, source: str | Path = "photos", *, si
     """
     channels, f = autoencoder.config.in_channels, autoencoder.downsample_factor
     if channels not in (1, 3):
-        raise ConfigError(f"this model's images have {channels} channels, photographs have 1 or 3; pass images of your own")
+        raise ConfigError(
+            f"this model's images have {channels} channels, photographs have 1 or 3; pass images of your own"
+        )
     side = max(1, round(size / f)) * f
     paths = find_images(source)
     images, reason = [], ""

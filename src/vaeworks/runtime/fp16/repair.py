@@ -25,7 +25,9 @@ SMALLEST_NORMAL = 2.0**-14
 ADVICE = "run this VAE in bfloat16, which has float32's range"
 
 
-def half_safe(autoencoder: Autoencoder, images: Tensor | None = None, *, headroom: float = 4.0, limit: float = 40.0) -> Repair:
+def half_safe(
+    autoencoder: Autoencoder, images: Tensor | None = None, *, headroom: float = 4.0, limit: float = 40.0
+) -> Repair:
     """A copy of a VAE whose activations stay finite in float16, by scaling each half's with a power of two, and its deviations.
 
     images: n c h w in [-1,1] that activations are measured on; None: the bundled photographs (`sample_images`).
@@ -75,7 +77,9 @@ def _check_weights(autoencoder: Autoencoder, scaled: bool) -> None:
     for name, weight in autoencoder.named_parameters():
         largest = weight.detach().abs().max().item()
         if not math.isfinite(largest):
-            raise ConfigError(f"{name} holds values that are not finite; take the file that this one was made from, in float32")
+            raise ConfigError(
+                f"{name} holds values that are not finite; take the file that this one was made from, in float32"
+            )
         if scaled and largest > FLOAT16_MAX:
             raise ConfigError(f"{name} holds {largest:.0f}, above float16's 65504, and no scale reaches it; {ADVICE}")
 
@@ -85,8 +89,12 @@ def _check_reach(ranges: list[LayerRange]) -> None:
     for layer in ranges:
         if not math.isfinite(layer.max_abs):
             raise ConfigError(f"{layer.name} overflows in float32 already; this VAE is broken")
-        if layer.overflows and not layer.scalable and not layer.name.endswith(".logits"):  # attention keeps those in float32
-            raise ConfigError(f"{layer.name} reaches {layer.max_abs:.0f}, above float16's 65504: {_why_fixed(layer)}; {ADVICE}")
+        if (
+            layer.overflows and not layer.scalable and not layer.name.endswith(".logits")
+        ):  # attention keeps those in float32
+            raise ConfigError(
+                f"{layer.name} reaches {layer.max_abs:.0f}, above float16's 65504: {_why_fixed(layer)}; {ADVICE}"
+            )
 
 
 def _why_fixed(layer: LayerRange) -> str:
@@ -106,7 +114,10 @@ def _deviations(original: Autoencoder, repaired: Autoencoder | None, images: Ten
 
     def measure(autoencoder: Autoencoder, weights: str, dtype: torch.dtype) -> Deviation:
         return deviation(
-            reference, outputs(in_precision(autoencoder, dtype), images, reference), weights, str(dtype).removeprefix("torch.")
+            reference,
+            outputs(in_precision(autoencoder, dtype), images, reference),
+            weights,
+            str(dtype).removeprefix("torch."),
         )
 
     yield measure(original, "original", torch.float16)
@@ -116,7 +127,9 @@ def _deviations(original: Autoencoder, repaired: Autoencoder | None, images: Ten
         yield measure(repaired, "repaired", torch.float16)
     foreign = copy.deepcopy(original if repaired is None else repaired)
     config = foreign.config
-    if isinstance(config, AutoencoderConfig) and any(config.norm_eps * s**2 != APPLICATION_EPS for s in _totals(config)):
+    if isinstance(config, AutoencoderConfig) and any(
+        config.norm_eps * s**2 != APPLICATION_EPS for s in _totals(config)
+    ):
         set_eps(foreign, APPLICATION_EPS)
         for dtype in (torch.float32, torch.float16):
             yield measure(foreign, "original, fixed eps" if repaired is None else "repaired, fixed eps", dtype)
@@ -132,7 +145,9 @@ def _precision_lost(original: Autoencoder, scales: dict[Half, float]) -> tuple[f
     for half, scale in scales.items():
         network = getattr(original, half)
         assert isinstance(network, (Encoder, Decoder))
-        for weight in (layer.weight.detach().float().abs() for layer, whole in writers(network) if whole and scale != 1):
+        for weight in (
+            layer.weight.detach().float().abs() for layer, whole in writers(network) if whole and scale != 1
+        ):
             total += weight.numel()
             rough += int(((weight >= SMALLEST_NORMAL) & (weight * scale < SMALLEST_NORMAL)).count_nonzero())
             lost += int(((weight > 0) & ((weight * scale).half() == 0)).count_nonzero())

@@ -88,7 +88,8 @@ def _figures(d: Deviation) -> str:
         return way + "equal, bit for bit"
     parts = (("images", d.images_psnr, d.images_max), ("latents", d.latents_snr, d.latents_max))
     return way + ", ".join(
-        f"{name} {decibels:.1f} dB (at most {most:.2g} off)" if most else f"{name} equal" for name, decibels, most in parts
+        f"{name} {decibels:.1f} dB (at most {most:.2g} off)" if most else f"{name} equal"
+        for name, decibels, most in parts
     )
 
 

@@ -31,7 +31,10 @@ def scale_activations(autoencoder: Autoencoder, encoder: float = 1.0, decoder: f
     scaled.config = config = dataclasses.replace(
         config, encoder_scale=config.encoder_scale * encoder, decoder_scale=config.decoder_scale * decoder
     )
-    for half, factor, total in ((scaled.encoder, encoder, config.encoder_scale), (scaled.decoder, decoder, config.decoder_scale)):
+    for half, factor, total in (
+        (scaled.encoder, encoder, config.encoder_scale),
+        (scaled.decoder, decoder, config.decoder_scale),
+    ):
         assert isinstance(half, (Encoder, Decoder))  # a KL autoencoder's
         _scale(half, factor)
         set_eps(half, config.norm_eps * total**2)

@@ -43,7 +43,9 @@ class Chain:
         for stage, following in zip(stages, [*stages[1:], None], strict=True):
             map_ = stage.measured(source, statistics, self.rows, self.groups)
             stored = Stored(map_.shape)
-            statistics = sweep(map_, self.rows, self.groups if following and following.normalizes else None, into=stored, release=True)
+            statistics = sweep(
+                map_, self.rows, self.groups if following and following.normalizes else None, into=stored, release=True
+            )
             source, numbers[stage] = stored, math.prod(stored.shape)
             if stage in ends:
                 firsts.append(stored.rows(0, stored.shape[2]))
@@ -109,7 +111,9 @@ class _InStrips(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise ConfigError("a gradient through strips cannot be differentiated again (create_graph=True); use the autoencoder itself")
+            raise ConfigError(
+                "a gradient through strips cannot be differentiated again (create_graph=True); use the autoencoder itself"
+            )
         chain = ctx.chain
         firsts = list(ctx.saved_tensors[: len(chain.segments)])
         wants_input, _, *wants = ctx.needs_input_grad

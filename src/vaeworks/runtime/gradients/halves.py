@@ -29,7 +29,12 @@ def decode_with_gradient(autoencoder: Autoencoder, latents: Tensor, rows: int) -
     Sources: recomputation from Chen et al. 2016, arXiv 1604.06174; global statistics as in runtime/strips.py.
     """
     decoder = autoencoder.decoder
-    if not isinstance(decoder, Decoder) or latents.ndim != 4 or latents.shape[1] != autoencoder.latent_channels or not latents.numel():
+    if (
+        not isinstance(decoder, Decoder)
+        or latents.ndim != 4
+        or latents.shape[1] != autoencoder.latent_channels
+        or not latents.numel()
+    ):
         return autoencoder.decode(latents)  # a TAESD, or an error that it explains
     z = autoencoder.post_quant_conv(latents)
     if autoencoder.kl_config.padding_mode != "zeros":

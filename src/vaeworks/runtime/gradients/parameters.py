@@ -44,7 +44,17 @@ class Gradients:
         wants = self._wants(conv)
         if any(wants):
             _, dweight, dbias = torch.ops.aten.convolution_backward(
-                grad, x, conv.weight, [conv.out_channels], list(conv.stride), list(padding), [1, 1], False, [0, 0], 1, wants
+                grad,
+                x,
+                conv.weight,
+                [conv.out_channels],
+                list(conv.stride),
+                list(padding),
+                [1, 1],
+                False,
+                [0, 0],
+                1,
+                wants,
             )
             self._add_both(conv, dweight, dbias)
 

@@ -212,7 +212,9 @@ class Attend(Stage):
             source = x.rows(0, x.shape[2]).detach().requires_grad_()
             y = self.attention(source)
         # source's is always asked for: without it, PyTorch 2.13's backward pass of group_norm in NHWC memory on CPUs crashes
-        dx, *found = torch.autograd.grad(y, [source, *(getattr(layer, name) for layer, name in parameters)], grad.rows(0, x.shape[2]))
+        dx, *found = torch.autograd.grad(
+            y, [source, *(getattr(layer, name) for layer, name in parameters)], grad.rows(0, x.shape[2])
+        )
         for (layer, name), gradient in zip(parameters, found, strict=True):
             gradients.add(layer, name, gradient)
         return held(dx) if wanted else None

@@ -14,7 +14,9 @@ from ..lazy_maps import Map, Statistics
 
 def transposed(conv: nn.Conv2d) -> nn.Conv2d:
     """The convolution that takes gradients back through `conv`, which keeps height and width: its kernel turned around, and no bias."""
-    back = nn.Conv2d(conv.out_channels, conv.in_channels, conv.kernel_size, padding=conv.padding, bias=False, device="meta")  # type: ignore[arg-type]
+    back = nn.Conv2d(
+        conv.out_channels, conv.in_channels, conv.kernel_size, padding=conv.padding, bias=False, device="meta"
+    )  # type: ignore[arg-type]
     back.weight = nn.Parameter(conv.weight.detach().flip(2, 3).transpose(0, 1), requires_grad=False)
     return back
 
@@ -74,7 +76,9 @@ class Denormalized(Map):
         q = -p * mean - of_dz * rstd / count
         a = rstd.repeat_interleave(width, 1) * weight
         wide = torch.promote_types(norm.weight.dtype, torch.float32)
-        self.a, self.p, self.q = (t.to(wide)[:, :, None, None] for t in (a, p.repeat_interleave(width, 1), q.repeat_interleave(width, 1)))
+        self.a, self.p, self.q = (
+            t.to(wide)[:, :, None, None] for t in (a, p.repeat_interleave(width, 1), q.repeat_interleave(width, 1))
+        )
 
     def rows(self, start: int, stop: int) -> Tensor:
         x, dz = self.source.rows(start, stop), self.dz.rows(start, stop)

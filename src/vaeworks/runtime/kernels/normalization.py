@@ -37,7 +37,9 @@ def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return _group_moments(x, groups)
 
 
-def normalized_silu(x: Tensor, norm: nn.GroupNorm, mean: Tensor, var: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def normalized_silu(
+    x: Tensor, norm: nn.GroupNorm, mean: Tensor, var: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
     """SiLU of x, n c h w, normalized with these statistics of its groups, n groups each (they may be of a larger map), as `norm` scales."""
     assert norm.weight is not None and norm.bias is not None  # every known VAE's have them
     if suits(x, norm.weight, norm.bias, mean, var) and x.shape[1] <= WIDEST:
@@ -53,7 +55,9 @@ def _group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return mean, var
 
 
-def _normalized_silu(x: Tensor, norm: nn.GroupNorm, mean: Tensor, var: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def _normalized_silu(
+    x: Tensor, norm: nn.GroupNorm, mean: Tensor, var: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
     width = x.shape[1] // mean.shape[1]
     scale = (var.to(wide) + norm.eps).rsqrt().repeat_interleave(width, 1) * norm.weight.to(wide)

@@ -33,7 +33,9 @@ def _stretches(  # type: ignore[no-untyped-def]
     for start in range(first, last, ROWS):
         row = start + tl.arange(0, ROWS)
         inside = (row < last)[:, None] & (channel < C)[None, :]
-        value = tl.load(source + row.to(tl.int64)[:, None] * C + channel[None, :], mask=inside, other=0.0).to(tl.float32)
+        value = tl.load(source + row.to(tl.int64)[:, None] * C + channel[None, :], mask=inside, other=0.0).to(
+            tl.float32
+        )
         before, more = (start - first) * 1.0, tl.minimum(last - start, ROWS) * 1.0
         own = tl.sum(value, 0) / more
         difference = tl.where(inside, value - own[None, :], 0.0)
@@ -84,13 +86,17 @@ def _normalized(  # type: ignore[no-untyped-def]
     channel = tl.arange(0, WIDE)
     known = channel < C
     group = image * groups + channel // WIDTH
-    scale = tl.load(weight + channel, mask=known, other=0.0).to(tl.float32) / tl.sqrt_rn(tl.load(var + group, mask=known, other=1.0) + eps)
+    scale = tl.load(weight + channel, mask=known, other=0.0).to(tl.float32) / tl.sqrt_rn(
+        tl.load(var + group, mask=known, other=1.0) + eps
+    )
     shift = tl.load(bias + channel, mask=known, other=0.0).to(tl.float32)
     middle = tl.load(mean + group, mask=known, other=0.0)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = (row < pixels)[:, None] & known[None, :]
     place = (image.to(tl.int64) * pixels + row.to(tl.int64))[:, None] * C + channel[None, :]
-    value = (tl.load(x + place, mask=inside, other=0.0).to(tl.float32) - middle[None, :]) * scale[None, :] + shift[None, :]
+    value = (tl.load(x + place, mask=inside, other=0.0).to(tl.float32) - middle[None, :]) * scale[None, :] + shift[
+        None, :
+    ]
     tl.store(y + place, (value * tl.sigmoid(value)).to(y.dtype.element_ty), mask=inside)
 
 
@@ -107,11 +113,15 @@ def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     group = triton.next_power_of_2(width)
     with torch.cuda.device_of(x):
         _stretches[n, parts](x, means, squares, h * w, stretch, C=c, WIDE=wide, ROWS=rows, num_warps=WARPS)
-        _merged[n, groups](means, squares, mean, var, h * w, stretch, parts, C=c, WIDTH=width, WIDE=group, PARTS=max(1, 1024 // group))
+        _merged[n, groups](
+            means, squares, mean, var, h * w, stretch, parts, C=c, WIDTH=width, WIDE=group, PARTS=max(1, 1024 // group)
+        )
     return mean, var
 
 
-def normalized(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+def normalized(
+    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, dtype: torch.dtype
+) -> Tensor:
     """SiLU of the normalized map n c h w in NHWC memory; mean and var: n groups each."""
     n, c, h, w = x.shape
     wide = triton.next_power_of_2(c)

@@ -44,7 +44,9 @@ class Balance:
         except TypeError as error:
             raise ConfigError(f"this is no state of a discriminator's balance: {error}") from None
         if state.plateau.window != config.window:
-            raise ConfigError(f"window (={config.window}) cannot change within a run, whose state has {state.plateau.window}")
+            raise ConfigError(
+                f"window (={config.window}) cannot change within a run, whose state has {state.plateau.window}"
+            )
         return cls(config, state)
 
     @property
@@ -86,7 +88,9 @@ class Balance:
         s.validation = loss
         s.best_validation = loss if s.best_validation is None else min(loss, s.best_validation)
         if s.phase in ("ramp", "adversarial") and loss > s.best_validation * (1 + self.config.collapsed):
-            cause = f"on held-out images the reconstruction is {_percent(loss / s.best_validation - 1)} worse than its best"
+            cause = (
+                f"on held-out images the reconstruction is {_percent(loss / s.best_validation - 1)} worse than its best"
+            )
             return (self._restore(cause),)
         return ()
 
@@ -106,9 +110,13 @@ class Balance:
             self._enter("ramp")
             s.safe_at = s.images_seen  # and here the discriminator is warm
             right = "" if s.accuracy is None else f" and is right in {_percent(s.accuracy)} of cases"
-            message = f"the discriminator has learned for {age:,} images{right}; its weight rises over {c.ramp:,} images"
+            message = (
+                f"the discriminator has learned for {age:,} images{right}; its weight rises over {c.ramp:,} images"
+            )
             if cold:
-                message += ", although it is hardly better than chance: it may be too small, or its learning rate too low"
+                message += (
+                    ", although it is hardly better than chance: it may be too small, or its learning rate too low"
+                )
             return (Event(s.images_seen, message, action="save", alarm=cold),)
         if s.phase == "ramp" and age >= c.ramp:
             self._enter("adversarial")
@@ -122,7 +130,11 @@ class Balance:
         if s.images_seen < c.earliest:
             return ""
         change = s.plateau.change
-        pace = "" if change is None else f"{'falls' if change < 0 else 'rises'} by {_percent(abs(change), 1)} in {c.window:,} images"
+        pace = (
+            ""
+            if change is None
+            else f"{'falls' if change < 0 else 'rises'} by {_percent(abs(change), 1)} in {c.window:,} images"
+        )
         if s.plateau.reached:
             return f"the reconstruction loss has come to rest (it {pace})"
         if s.images_seen < c.latest:
@@ -211,7 +223,9 @@ class Balance:
         clamped = f"the adaptive weight has been at its limit of {c.clamp:g}"
         return (
             _Trouble(s.worse_since, f"the reconstruction has been {_percent(self._worse)} worse than its best"),
-            _Trouble(s.winning_since, f"the discriminator tells real from reconstructed in {right} of cases", ": it wins"),
+            _Trouble(
+                s.winning_since, f"the discriminator tells real from reconstructed in {right} of cases", ": it wins"
+            ),
             _Trouble(s.apart_since, apart, ": the discriminator wins"),
             _Trouble(s.clamped_since, clamped, ": the adversarial gradient has vanished"),
         )
@@ -227,9 +241,16 @@ class Balance:
         s.quiet_until = s.images_seen + c.cooldown
         if halve:
             s.scale /= 2
-            return Event(s.images_seen, message + f"the weight of the discriminator was halved to {s.scale:g}", "halve", alarm=True)
+            return Event(
+                s.images_seen,
+                message + f"the weight of the discriminator was halved to {s.scale:g}",
+                "halve",
+                alarm=True,
+            )
         s.paused_until = s.images_seen + c.pause
-        return Event(s.images_seen, message + f"the discriminator does not learn for {c.pause:,} images", "pause", alarm=True)
+        return Event(
+            s.images_seen, message + f"the discriminator does not learn for {c.pause:,} images", "pause", alarm=True
+        )
 
     def _resume(self) -> tuple[Event, ...]:
         """End a pause when it is over."""
@@ -242,10 +263,21 @@ class Balance:
 
     def _not_finite(self) -> tuple[Event, ...]:
         s = self.state
-        cause = f"{s.nonfinite} steps in a row were not finite" if s.nonfinite else "the loss of held-out images is not finite"
+        cause = (
+            f"{s.nonfinite} steps in a row were not finite"
+            if s.nonfinite
+            else "the loss of held-out images is not finite"
+        )
         s.nonfinite = 0
         if s.phase in ("reconstruction", "off"):
-            return (Event(s.images_seen, f"{cause}, without a discriminator: try a lower learning rate", action="stop", alarm=True),)
+            return (
+                Event(
+                    s.images_seen,
+                    f"{cause}, without a discriminator: try a lower learning rate",
+                    action="stop",
+                    alarm=True,
+                ),
+            )
         return (self._restore(cause),)
 
     def _restore(self, cause: str) -> Event:

@@ -36,7 +36,9 @@ class Adversary:
         """The adversarial loss of a reconstruction, before weighting; no gradient for the discriminator."""
         return generator_objective(self.network, images, recon, self.config.loss)
 
-    def step(self, pairs: Sequence[tuple[Tensor, Tensor]], precision: str, done: float, lr: float | None) -> dict[str, Tensor]:
+    def step(
+        self, pairs: Sequence[tuple[Tensor, Tensor]], precision: str, done: float, lr: float | None
+    ) -> dict[str, Tensor]:
         """One step on (images, reconstructions), n 3 h w each, in parts of a batch; figures by their names in the log, on this process.
 
         done: share of the run, for the penalties' decay. lr: None: the optimizer's own. If loss or gradient are not finite in any
@@ -93,7 +95,9 @@ class Adversary:
         return {"adversarial"} | {name for name, weight in (("r1", c.r1), ("r2", c.r2)) if not weight}
 
 
-def build_discriminator(config: AdversarialConfig, in_channels: int, network: FeatureNet | None, channels: Sequence[int] = ()) -> nn.Module:
+def build_discriminator(
+    config: AdversarialConfig, in_channels: int, network: FeatureNet | None, channels: Sequence[int] = ()
+) -> nn.Module:
     """The discriminator that a configuration names, with random weights.
 
     network: the frozen one of kind "projected", whose maps have these channels.
@@ -101,5 +105,7 @@ def build_discriminator(config: AdversarialConfig, in_channels: int, network: Fe
     if config.discriminator == "projected":
         if network is None:
             raise ConfigError("discriminator 'projected' needs a frozen network")
-        return DISCRIMINATORS["projected"](network, channels, width=config.channels, least_size=getattr(network, "smallest", 1))
+        return DISCRIMINATORS["projected"](
+            network, channels, width=config.channels, least_size=getattr(network, "smallest", 1)
+        )
     return DISCRIMINATORS[config.discriminator](in_channels, config.channels, config.num_layers)

@@ -22,12 +22,18 @@ class Supervisor:
         adversarial = trained.config.adversarial
         # counts are shares of the run's length as it was when it began: a run that is made longer later keeps them
         if saved and not saved.keys() >= {"config", "state"}:
-            raise FormatError("the checkpoint does not hold the state of the discriminator's supervisor; take an earlier one")
+            raise FormatError(
+                "the checkpoint does not hold the state of the discriminator's supervisor; take an earlier one"
+            )
         config = from_dict(BalanceConfig, saved["config"]) if saved else adversarial.balance(trained.config.images)
-        self.balance = Balance.from_dict(config, saved["state"]) if saved else Balance(config, self._first_state(config))
+        self.balance = (
+            Balance.from_dict(config, saved["state"]) if saved else Balance(config, self._first_state(config))
+        )
 
     def _first_state(self, config: BalanceConfig) -> BalanceState:
-        return BalanceState(Plateau(config.window), phase="reconstruction" if self.trained.adversary is not None else "off")
+        return BalanceState(
+            Plateau(config.window), phase="reconstruction" if self.trained.adversary is not None else "off"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON values."""

@@ -55,7 +55,9 @@ def card(run: Path) -> str:
         )
         return front_matter(facts) + "\n" + "\n\n".join(filter(None, told)) + "\n"
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise FormatError(f"the records of {run} are not those that a run leaves ({error!r:.150}), so that no card can be made") from None
+        raise FormatError(
+            f"the records of {run} are not those that a run leaves ({error!r:.150}), so that no card can be made"
+        ) from None
 
 
 def front_matter(facts: Facts) -> str:
@@ -114,7 +116,11 @@ def _bottleneck(m: AutoencoderConfig) -> str:
         kind = "Latents are a diagonal Gaussian posterior"
     else:
         kind = "Latents are points, without a posterior" + (f", bounded by {b.bound}" if b.bound != "none" else "")
-    noise = f"; the decoder was trained on latents with {b.noise} noise of scale {b.noise_scale:g}" if b.noise != "none" else ""
+    noise = (
+        f"; the decoder was trained on latents with {b.noise} noise of scale {b.noise_scale:g}"
+        if b.noise != "none"
+        else ""
+    )
     prefixes = f"; it was trained on the first {', '.join(map(str, b.prefixes))} channels as well" if b.prefixes else ""
     return f"{kind}{noise}{prefixes}."
 
@@ -132,7 +138,15 @@ def _figures(facts: Facts) -> str:
         rows.append(("KL divergence, last training batch", f"{kl:.3g} bits per latent element"))
     table = ["| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     if metrics["psnr"] is None:
-        return "\n".join(["## Figures", "", "No image was held out, so nothing was judged on unseen images.", "", *(table if rows else ())])
+        return "\n".join(
+            [
+                "## Figures",
+                "",
+                "No image was held out, so nothing was judged on unseen images.",
+                "",
+                *(table if rows else ()),
+            ]
+        )
     protocol = (
         f"On {facts.judged} images that were held out, by content hash or as a set of their own: central crops of at most {CROP} px, not "
         f"resized, by the posterior's mode, clamped and rounded to 8 bits; PSNR per image over all channels with peak 255, SSIM as in "
@@ -163,7 +177,11 @@ def _training(facts: Facts) -> str:
     events = [line for line in facts.lines if EVENT in line]
     told = [f"  - {line['images_seen']:,} images: {line[EVENT]}" for line in events]
     if told:
-        points.append("On the way:\n" + "\n".join(told[:30]) + (f"\n  - and {len(told) - 30} more, in log.jsonl" if len(told) > 30 else ""))
+        points.append(
+            "On the way:\n"
+            + "\n".join(told[:30])
+            + (f"\n  - and {len(told) - 30} more, in log.jsonl" if len(told) > 30 else "")
+        )
     return "\n".join(["## Training", "", *(f"- {point}" for point in points)])
 
 
@@ -171,8 +189,14 @@ def _start(config: TrainConfig) -> str:
     f = config.finetune
     teacher = f"; towards the latents of {_short(f.teacher)}, with weight {f.teacher_weight:g}" if f.teacher else ""
     if f.path is None:
-        return {"default": "random weights", "linear": "a linear multi-scale transform (init `linear`)"}[config.init] + teacher
-    part = {"all": "everything was trained", "decoder": "only the decoder was trained", "encoder": "only the encoder was trained"}[f.part]
+        return {"default": "random weights", "linear": "a linear multi-scale transform (init `linear`)"}[
+            config.init
+        ] + teacher
+    part = {
+        "all": "everything was trained",
+        "decoder": "only the decoder was trained",
+        "encoder": "only the encoder was trained",
+    }[f.part]
     return f"fine-tuned from {_short(f.path)}; {part}{teacher}"
 
 
@@ -194,14 +218,20 @@ def _beside_start(facts: Facts) -> str:
         return ""
     same = [half for half in ("encoder", "decoder") if found[f"{half}_unchanged"]]
     rows = [f"- unchanged to the last bit: {' and '.join(same)}" if same else "- both halves have changed"]
-    before, after, moved = (number(found.get(name)) for name in ("old_latents_before", "old_latents_after", "latents_moved"))
+    before, after, moved = (
+        number(found.get(name)) for name in ("old_latents_before", "old_latents_after", "latents_moved")
+    )
     if before is not None and after is not None:
-        rows.append(f"- old latents of {facts.judged} held-out images: {before:.2f} dB by the old decoder, {after:.2f} dB by this one")
+        rows.append(
+            f"- old latents of {facts.judged} held-out images: {before:.2f} dB by the old decoder, {after:.2f} dB by this one"
+        )
     if moved is not None:
         rows.append(f"- latents have moved by {moved:.3g} standard deviations of the old ones (root mean square)")
     stds = [number(found.get(name)) for name in ("std_before", "std_after")]
     if None not in stds:
-        rows.append(f"- their standard deviation on training crops: {written(stds[0], '.4g')} before, {written(stds[1], '.4g')} now")
+        rows.append(
+            f"- their standard deviation on training crops: {written(stds[0], '.4g')} before, {written(stds[1], '.4g')} now"
+        )
     return "\n".join([f"## Beside {_short(found['start'])}, from which it was fine-tuned", "", *rows])
 
 
@@ -218,7 +248,11 @@ def _regularizers(config: RegularizerConfig) -> list[str]:
     """The settings that are on; of alignment also those around it."""
     off = to_dict(RegularizerConfig())
     changed = {name: value for name, value in to_dict(config).items() if value != off[name]}
-    hidden = () if config.alignment > 0 else ("alignment_network", "alignment_path", "alignment_margins", "alignment_adaptive")
+    hidden = (
+        ()
+        if config.alignment > 0
+        else ("alignment_network", "alignment_path", "alignment_margins", "alignment_adaptive")
+    )
     shown = {name: value for name, value in changed.items() if name not in (*hidden, "alignment_path")}
     said = ", ".join(f"{name} {_short(value) if isinstance(value, str) else value}" for name, value in shown.items())
     return [f"Regularizers: {said}"] if said else []
@@ -228,7 +262,9 @@ def _discriminator(facts: Facts) -> str:
     a = facts.config.adversarial
     if not a.on:
         return "none"
-    felt = next((line["images_seen"] for line in facts.lines if (number(line.get("adversarial_weight")) or 0) > 0), None)
+    felt = next(
+        (line["images_seen"] for line in facts.lines if (number(line.get("adversarial_weight")) or 0) > 0), None
+    )
     since = f"felt from {felt:,} images on" if felt is not None else "never felt"
     adaptive = "adaptive " if a.adaptive else ""
     frozen = ", encoder frozen from then on" if a.stage == "decoder" and felt is not None else ""
@@ -243,7 +279,10 @@ def _average(config: TrainConfig) -> str:
 
 def _latents(facts: Facts) -> str:
     m, stats = facts.model, facts.result["latents"]
-    rows = [f"| {i} | {mean:.4f} | {std:.4f} |" for i, (mean, std) in enumerate(zip(stats["mean"], stats["std"], strict=True))]
+    rows = [
+        f"| {i} | {mean:.4f} | {std:.4f} |"
+        for i, (mean, std) in enumerate(zip(stats["mean"], stats["std"], strict=True))
+    ]
     if m.normalization == "batchnorm":
         seen = f"squares of {m.latents_patch}x{m.latents_patch} latents, normalized by the statistics of each channel that the file holds"
     elif m.normalization == "channel":
@@ -270,12 +309,18 @@ def _limits(facts: Facts) -> str:
     elif config.finetune.part == "decoder":
         points.append(f"Its latents are those of {of}: it fits the diffusion models of that VAE, and no others.")
     elif config.finetune.teacher is not None:
-        points.append(f"Its encoder was trained towards the latents of {of}; how near it has come was not measured here.")
+        points.append(
+            f"Its encoder was trained towards the latents of {of}; how near it has come was not measured here."
+        )
     else:
-        points.append(f"Its encoder was trained: latents are not quite those of {of}, see above by how much they have moved.")
+        points.append(
+            f"Its encoder was trained: latents are not quite those of {of}, see above by how much they have moved."
+        )
     if warning := (facts.result.get("finetuned") or {}).get("warning"):
         points.append(f"{warning[0].upper()}{warning[1:]}.")
-    points.append(f"It was trained on {facts.seen}, in crops of {config.data.size} px; how well it does on others was not measured.")
+    points.append(
+        f"It was trained on {facts.seen}, in crops of {config.data.size} px; how well it does on others was not measured."
+    )
     if config.loss.perceptual == "none" and not config.adversarial.on:
         points.append("Only a distance of pixels was minimized: fine texture comes out smooth.")
     points += [f"At the end of the run this was not mended: {line[EVENT]}." for line in open_alarms(facts.lines)]

@@ -29,13 +29,21 @@ def loading(located: Located) -> str:
         "    z = vae.normalize(latents)  # what a diffusion model sees\n"
         "    images = vae.decode(vae.denormalize(z)).clamp(-1, 1)"
     )
-    parts = ["## How to load it", "", f"In the folder of this card, with `pip install vaeworks`:\n\n```python\n{python}\n```", ""]
+    parts = [
+        "## How to load it",
+        "",
+        f"In the folder of this card, with `pip install vaeworks`:\n\n```python\n{python}\n```",
+        "",
+    ]
     parts += ["### diffusers", ""]
     if loads[DIFFUSERS].loads == "no":
         parts += [f"Not by itself: {_named(loads[DIFFUSERS].why)}.", ""]
     else:
         load = f'from diffusers import {kind}\n\nvae = {kind}.from_pretrained("vae-diffusers")'
-        parts += [f"```sh\nvaeworks convert {MODEL} vae-diffusers --layout diffusers\n```\n\n```python\n{load}\n```", ""]
+        parts += [
+            f"```sh\nvaeworks convert {MODEL} vae-diffusers --layout diffusers\n```\n\n```python\n{load}\n```",
+            "",
+        ]
         if loads[DIFFUSERS].loads == "wrong":
             parts += [f"Mind: {_named(loads[DIFFUSERS].why)}.", ""]
     for app, into, folder in ((COMFYUI, "comfyui", "ComfyUI"), (WEBUI, "webui", "stable-diffusion-webui")):

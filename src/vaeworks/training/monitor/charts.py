@@ -21,7 +21,9 @@ PARTS = 150
 MARKS = 30
 """Events that are marked on every curve, the newest."""
 
-RECONSTRUCTION = "Over images seen, like all curves here. Training crops are harder where they show more scene per pixel."
+RECONSTRUCTION = (
+    "Over images seen, like all curves here. Training crops are harder where they show more scene per pixel."
+)
 LOSSES = "As they are logged, before they are weighted; means over equal parts of the run where it is long."
 LATENTS = "Of the posteriors of held-out images, by channel."
 DISCRIMINATOR = "The supervisor lets it in slowly and takes it back where it wins; broken lines are what happened."
@@ -32,7 +34,9 @@ def sections(lines: Lines, config: TrainConfig) -> list[dict[str, Any]]:
     """Groups of curves with a title and a sentence each; those that have something to show."""
     steps, looks = [line for line in lines if STEP in line], [line for line in lines if LOOK in line]
     events = [line for line in lines if EVENT in line][-MARKS:]
-    marks = [(event["images_seen"], f"{event['images_seen']:,}: {textwrap.shorten(event[EVENT], 80)}") for event in events]
+    marks = [
+        (event["images_seen"], f"{event['images_seen']:,}: {textwrap.shorten(event[EVENT], 80)}") for event in events
+    ]
     found = [
         ("Reconstruction", RECONSTRUCTION, _reconstruction(steps, looks, marks)),
         ("Losses", LOSSES, _losses(steps, config, marks)),
@@ -70,7 +74,13 @@ def _latents(steps: Lines, looks: Lines, config: TrainConfig, marks: Marks) -> l
         levels = {"carries nothing": DEAD_NATS} if near else None
         charts.append(chart("what a channel carries, nats per element", told, log=near, levels=levels, marks=marks))
         charts.append(chart("KL, nats per element", _channels(looks, "kl_per_channel"), marks=marks))
-        charts.append(chart("KL of training crops, bits per element", {"all channels": _curve(steps, "bits_per_dimension")}, marks=marks))
+        charts.append(
+            chart(
+                "KL of training crops, bits per element",
+                {"all channels": _curve(steps, "bits_per_dimension")},
+                marks=marks,
+            )
+        )
     charts.append(chart("mean", _channels(looks, "latent_mean"), marks=marks))
     charts.append(chart("largest absolute value", {"held out": _curve(looks, "latent_absmax")}, marks=marks))
     return charts
@@ -84,9 +94,17 @@ def _discriminator(steps: Lines, marks: Marks) -> list[str]:
     weights = {"whole": "adversarial_weight", "adaptive": "adaptive_weight"}
     losses = {"discriminator": "discriminator_loss", "autoencoder": "adversarial"}
     return [
-        chart("share it is right about", {k: _curve(steps, v) for k, v in sides.items()}, levels={"chance": 0.5}, form=".2f", marks=marks),
+        chart(
+            "share it is right about",
+            {k: _curve(steps, v) for k, v in sides.items()},
+            levels={"chance": 0.5},
+            form=".2f",
+            marks=marks,
+        ),
         chart("distance of the logits", {"images - reconstructions": gap}, marks=marks),
-        chart("weight of the adversarial term", {k: _curve(steps, v) for k, v in weights.items()}, log=True, marks=marks),
+        chart(
+            "weight of the adversarial term", {k: _curve(steps, v) for k, v in weights.items()}, log=True, marks=marks
+        ),
         chart("adversarial losses", {k: _curve(steps, v) for k, v in losses.items()}, marks=marks),
         chart("its gradient norm", {"discriminator": _curve(steps, "discriminator_grad_norm")}, log=True, marks=marks),
         *[chart(name, {name: _curve(steps, name)}, marks=marks) for name in ("r1", "r2", "lecam")],
@@ -101,7 +119,10 @@ def _channels(looks: Lines, name: str) -> dict[str, list[tuple[float, float | No
     """A curve for each channel of a figure that is a list."""
     lists = [(look["images_seen"], look[name]) for look in looks if isinstance(look.get(name), list)]
     count = max((len(values) for _, values in lists), default=0)
-    return {f"channel {i}": [(images, number(values[i])) for images, values in lists if i < len(values)] for i in range(count)}
+    return {
+        f"channel {i}": [(images, number(values[i])) for images, values in lists if i < len(values)]
+        for i in range(count)
+    }
 
 
 def _optimizer(steps: Lines, marks: Marks) -> list[str]:

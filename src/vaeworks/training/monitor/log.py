@@ -73,7 +73,9 @@ class RunLog:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is not None:
             state: Literal["stopped", "failed"] = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
             self._write_page(Status(state, self._view.done, reason=str(error) or type(error).__name__))
@@ -98,7 +100,9 @@ class RunLog:
         self._write(images_seen, seen.figures)
         self._tell(images_seen)
 
-    def event(self, images_seen: int, sentence: str, alarm: bool = False, action: str | None = None, kind: str | None = None) -> None:
+    def event(
+        self, images_seen: int, sentence: str, alarm: bool = False, action: str | None = None, kind: str | None = None
+    ) -> None:
         """A sentence for people: a line of JSON, and one in the terminal.
 
         alarm: whether it is about trouble; action: what is done about it; kind: of an alarm, or of the alarm that is over with this.

@@ -40,7 +40,9 @@ def last_look(run: Path, images_seen: int) -> tuple[int | None, float | None, fl
 
 def _lines(run: Path) -> list[tuple[str, dict[str, Any]]]:
     found = []
-    for text in (run / JSONL).read_text(encoding="utf-8", errors="replace").split("\n") if (run / JSONL).is_file() else []:
+    for text in (
+        (run / JSONL).read_text(encoding="utf-8", errors="replace").split("\n") if (run / JSONL).is_file() else []
+    ):
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):
@@ -55,7 +57,11 @@ def _is_line(line: dict[str, Any]) -> bool:
     if type(line.get("images_seen")) is not int or not 0 <= line["images_seen"] < LIMIT:
         return False
     if EVENT in line:
-        return isinstance(line[EVENT], str) and isinstance(line.get("alarm"), bool) and isinstance(line.get("kind", ""), str)
+        return (
+            isinstance(line[EVENT], str)
+            and isinstance(line.get("alarm"), bool)
+            and isinstance(line.get("kind", ""), str)
+        )
     if LOOK in line and isinstance(line[LOOK], (str, list)):
         return False
     return all(_is_figure(value) for value in line.values())

@@ -37,7 +37,9 @@ def regularizers(line: Mapping[str, Any]) -> dict[str, float | None]:
     """What a step line has besides the objective's and the discriminator's figures: the regularizers that are on."""
     if STEP not in line:
         return {}
-    return {name: number(value) for name, value in line.items() if name not in (*OBJECTIVE, *DISCRIMINATOR, "images_seen")}
+    return {
+        name: number(value) for name, value in line.items() if name not in (*OBJECTIVE, *DISCRIMINATOR, "images_seen")
+    }
 
 
 def logit_gap(line: Mapping[str, Any]) -> float | None:
@@ -55,7 +57,9 @@ def carried(look: Mapping[str, Any]) -> list[float]:
     means, posteriors, kls = (finite_list(look.get(name)) for name in ("latent_std", "posterior_std", "kl_per_channel"))
     if not kls or len(means) != len(kls) or len(posteriors) != len(kls):
         return kls
-    return [min(kl, 0.5 * math.log1p((m / max(p, 1e-30)) ** 2)) for m, p, kl in zip(means, posteriors, kls, strict=True)]
+    return [
+        min(kl, 0.5 * math.log1p((m / max(p, 1e-30)) ** 2)) for m, p, kl in zip(means, posteriors, kls, strict=True)
+    ]
 
 
 def finite_list(values: Any) -> list[float]:

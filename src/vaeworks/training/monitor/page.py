@@ -99,7 +99,9 @@ class RunPage:
             "commands": _commands(self._run, record, status),
         }
 
-    def _headlines(self, lines: Sequence[Mapping[str, Any]], looks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    def _headlines(
+        self, lines: Sequence[Mapping[str, Any]], looks: Sequence[Mapping[str, Any]]
+    ) -> list[tuple[str, str]]:
         step: Mapping[str, Any] = next((line for line in reversed(lines) if STEP in line), {})
         psnrs = [value for line in looks if (value := number(line[LOOK])) is not None]
         found = []
@@ -115,7 +117,12 @@ class RunPage:
         result = read_result(self._run)
         if result and lines and result["images_seen"] == lines[-1]["images_seen"]:
             found.append((f"{result['num_parameters']:,}", "parameters"))
-            found.append((duration(result["seconds"]), f"of training, {result['images_per_second']:,.1f} images/s, {result['precision']}"))
+            found.append(
+                (
+                    duration(result["seconds"]),
+                    f"of training, {result['images_per_second']:,.1f} images/s, {result['precision']}",
+                )
+            )
             found.append((written(1 / result["latents"]["scaling_factor"], ".4f"), "standard deviation of the latents"))
         return found
 
@@ -207,7 +214,9 @@ def _changed(name: str, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
 
 def _parts(values: Mapping[str, Any], name: str = "run") -> dict[str, dict[str, Any]]:
     """Settings by the part of the configuration that they belong to."""
-    found: dict[str, dict[str, Any]] = {name: {k: v for k, v in values.items() if not isinstance(v, dict) and v is not None}}
+    found: dict[str, dict[str, Any]] = {
+        name: {k: v for k, v in values.items() if not isinstance(v, dict) and v is not None}
+    }
     for part, inner in values.items():
         if isinstance(inner, dict):
             found |= _parts(inner, part if name == "run" else f"{name}.{part}")

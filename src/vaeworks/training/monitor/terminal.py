@@ -90,7 +90,9 @@ class Curve:
     def __str__(self) -> str:
         values = [total / count for total, count in self._sums]
         if len(values) > SPARK:
-            values = [sum(pair) / len(pair) for pair in zip(values[::2], values[1::2], strict=False)] + values[len(values) // 2 * 2 :]
+            values = [sum(pair) / len(pair) for pair in zip(values[::2], values[1::2], strict=False)] + values[
+                len(values) // 2 * 2 :
+            ]
         low, high = min(values, default=0.0), max(values, default=0.0)
         if len(values) < 3 or not high > low:
             return ""
@@ -165,7 +167,11 @@ class View:
     def _table(self, width: int, plain: bool) -> RenderableType:
         """Figures in two columns where they fit, without their curves where they fit only so, else in one."""
         losses, quality = self._losses(), self._quality()
-        for columns, curves in (((losses, quality), not plain), ((losses, quality), False), (([*losses, *quality],), not plain)):
+        for columns, curves in (
+            ((losses, quality), not plain),
+            ((losses, quality), False),
+            (([*losses, *quality],), not plain),
+        ):
             if _width(columns, curves) <= width:
                 break
         table = Table.grid(padding=(0, 1))
@@ -185,7 +191,9 @@ class View:
             rows.append(("perceptual", written(f.get("perceptual"), ".4g"), ""))
         rows += [(name.replace("_", " "), written(value, ".4g"), "") for name, value in self._regularizers.items()]
         if self._has_kl:
-            rows.append(("KL", f"{written(f.get('bits_per_dimension'))} bits/dim", str(self._curves["bits_per_dimension"])))
+            rows.append(
+                ("KL", f"{written(f.get('bits_per_dimension'))} bits/dim", str(self._curves["bits_per_dimension"]))
+            )
         return rows
 
     def _quality(self) -> list[Row]:
@@ -204,10 +212,16 @@ class View:
     def _discriminator(self) -> Text:
         f, said = self._figures, []
         if self._plan is not None:
-            phase = self._plan.phase if self._plan.train_discriminator or self._plan.phase in ("reconstruction", "off") else "paused"
+            phase = (
+                self._plan.phase
+                if self._plan.train_discriminator or self._plan.phase in ("reconstruction", "off")
+                else "paused"
+            )
             said.append(phase + (f", weight {self._plan.weight:.2g}" if self._plan.weight else ""))
         if "accuracy_real" in f:
-            said.append(f"right on {percent(f.get('accuracy_real'))} of images, {percent(f.get('accuracy_fake'))} of reconstructions")
+            said.append(
+                f"right on {percent(f.get('accuracy_real'))} of images, {percent(f.get('accuracy_fake'))} of reconstructions"
+            )
             said.append(f"logits {written(logit_gap(f), '.2g')} apart")
         if "adaptive_weight" in f:
             said.append(f"adaptive weight {written(f['adaptive_weight'])}")

@@ -76,8 +76,12 @@ class WandB:
         self._library = wandb
         identity = read_json(run / IDENTITY).get("id") if (run / IDENTITY).is_file() else None
         if identity is not None and not (isinstance(identity, str) and re.fullmatch(r"[\w-]{1,128}", identity)):
-            raise FormatError(f"{run / IDENTITY} does not hold the id of a run of Weights & Biases; delete it, and a new one begins")
-        self._run = wandb.init(project=PROJECT, name=run.resolve().name, dir=str(run), config=to_dict(config), id=identity, resume="allow")
+            raise FormatError(
+                f"{run / IDENTITY} does not hold the id of a run of Weights & Biases; delete it, and a new one begins"
+            )
+        self._run = wandb.init(
+            project=PROJECT, name=run.resolve().name, dir=str(run), config=to_dict(config), id=identity, resume="allow"
+        )
         self._run.define_metric("images_seen", hidden=True)
         self._run.define_metric("*", step_metric="images_seen")
         write_text(run / IDENTITY, json.dumps({"id": self._run.id}) + "\n")
@@ -120,7 +124,11 @@ class Trackio:
         self._library.finish()
 
 
-TRACKERS: dict[str, Callable[[Path, TrainConfig, int], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB, "trackio": Trackio}
+TRACKERS: dict[str, Callable[[Path, TrainConfig, int], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WandB,
+    "trackio": Trackio,
+}
 """By the names of their packages, which are also those of the extras that install them."""
 
 
@@ -139,7 +147,9 @@ def check_trackers(names: Sequence[str]) -> None:
 class Trackers:
     """Several trackers as one that never fails. say: where it is told that one is left out."""
 
-    def __init__(self, names: Sequence[str], run: Path, config: TrainConfig, images_seen: int, say: Callable[[str], None]):
+    def __init__(
+        self, names: Sequence[str], run: Path, config: TrainConfig, images_seen: int, say: Callable[[str], None]
+    ):
         self._say = say
         self._open: dict[str, Tracker] = {}
         for name in names:
@@ -153,7 +163,11 @@ class Trackers:
 
     def scalars(self, images_seen: int, values: Mapping[str, Any]) -> None:
         """The numbers among these values: neither lists nor words, nor what is not finite."""
-        found = {name: value for name, item in values.items() if (value := number(item)) is not None and name != "images_seen"}
+        found = {
+            name: value
+            for name, item in values.items()
+            if (value := number(item)) is not None and name != "images_seen"
+        }
         if found:
             self._each(lambda tracker: tracker.scalars(images_seen, found))
 
@@ -181,7 +195,9 @@ class Trackers:
     def _drop(self, name: str, error: Exception) -> None:
         self._open.pop(name, None)
         reason = str(error) if isinstance(error, VaeworksError) else f"{type(error).__name__}: {error}"
-        self._say(f"{name} is left out from now on, because it failed ({' '.join(reason.split())[:200]}); the run goes on")
+        self._say(
+            f"{name} is left out from now on, because it failed ({' '.join(reason.split())[:200]}); the run goes on"
+        )
 
 
 def _stdout_to_stderr() -> contextlib.AbstractContextManager[Any]:

@@ -42,7 +42,9 @@ PATIENCE = 4
 CALM = 0.5
 """Share of a threshold at which a trouble is over."""
 
-ELSEWHERE = "the adversarial term is felt from here on, which changes the course: it is no longer compared with what was before"
+ELSEWHERE = (
+    "the adversarial term is felt from here on, which changes the course: it is no longer compared with what was before"
+)
 
 
 class LearningRate:
@@ -87,7 +89,11 @@ class LearningRate:
             yield Alarm("learning rate", self._message(median, fallen, norm, steep, number(line.get("lr"))))
         elif self._on and fallen < FALLEN * CALM and steep < STEEP * CALM:
             self._on = False
-            yield Alarm("learning rate", "training crops are reconstructed as well as before, and gradients have calmed down", over=True)
+            yield Alarm(
+                "learning rate",
+                "training crops are reconstructed as well as before, and gradients have calmed down",
+                over=True,
+            )
 
     def _message(self, psnr: float, fallen: float, norm: float, steep: float, lr: float | None) -> str:
         if fallen > FALLEN:

@@ -43,14 +43,18 @@ class Collapse:
         if not levels or not 0 < line["images_seen"] >= self._config.optimizer.warmup_images:
             return
         before = self._silent if len(self._silent) == len(levels) else (False,) * len(levels)
-        self._silent = tuple(level < threshold * (ALIVE_AGAIN if was else 1.0) for level, was in zip(levels, before, strict=True))
+        self._silent = tuple(
+            level < threshold * (ALIVE_AGAIN if was else 1.0) for level, was in zip(levels, before, strict=True)
+        )
         count, total = sum(a and b for a, b in zip(self._silent, before, strict=True)), len(levels)
         if self._told and not any(self._silent):
             self._told = 0
             yield Alarm(kind, f"all {total} latent channels carry something again", over=True)
         elif count > self._told and (count >= 2 * self._told or count == total):
             self._told = count
-            yield Alarm(kind, self._posterior(count, total) if kind == "posterior collapse" else self._points(count, total))
+            yield Alarm(
+                kind, self._posterior(count, total) if kind == "posterior collapse" else self._points(count, total)
+            )
 
     @staticmethod
     def _levels(line: Mapping[str, Any]) -> tuple[list[float], float, Kind]:
@@ -90,7 +94,12 @@ class BlowUp:
     def observe(self, line: Mapping[str, Any]) -> Iterator[Alarm]:
         """Take in a line; an alarm when it begins, and when it is over."""
         stds, largest = finite_list(line.get("latent_std")), number(line.get("latent_absmax"))
-        if LOOK not in line or not stds or largest is None or not 0 < line["images_seen"] >= self._config.optimizer.warmup_images:
+        if (
+            LOOK not in line
+            or not stds
+            or largest is None
+            or not 0 < line["images_seen"] >= self._config.optimizer.warmup_images
+        ):
             return
         std = math.sqrt(math.fsum(s**2 for s in stds) / len(stds))
         if self._first is None:

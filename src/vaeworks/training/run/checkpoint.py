@@ -50,13 +50,23 @@ class Position:
 def state_tensors(trained: TrainState) -> dict[str, Tensor]:
     """All that is kept, by the names above; whole tensors, in every process; those that were shards are on the CPU."""
     networks = {"model": trained.autoencoder, "average": trained.average}
-    tensors = {f"{part}.{name}": t for part, network in networks.items() if network is not None for name, t in network.state_dict().items()}
+    tensors = {
+        f"{part}.{name}": t
+        for part, network in networks.items()
+        if network is not None
+        for name, t in network.state_dict().items()
+    }
     tensors |= {f"beside.{name}": p for name, p in trained.learner.beside().items()}
     tensors |= _optimizer_tensors("optimizer", _named(trained), trained.optimizer)
     if (adversary := trained.adversary) is not None:
         tensors |= {f"discriminator.{name}": t for name, t in adversary.network.state_dict().items()}
-        tensors |= {f"lecam.{name}": t for name, t in (adversary.lecam.state_dict() if adversary.lecam is not None else {}).items()}
-        tensors |= _optimizer_tensors("discriminator_optimizer", dict(adversary.network.named_parameters()), adversary.optimizer)
+        tensors |= {
+            f"lecam.{name}": t
+            for name, t in (adversary.lecam.state_dict() if adversary.lecam is not None else {}).items()
+        }
+        tensors |= _optimizer_tensors(
+            "discriminator_optimizer", dict(adversary.network.named_parameters()), adversary.optimizer
+        )
     return {name: t.full_tensor().cpu() if _is_shared_out(t) else t for name, t in tensors.items()}
 
 
@@ -146,7 +156,9 @@ def newest_checkpoint(folder: Path) -> Path | None:
             continue
         return path
     if paths:
-        raise FormatError(f"none of the {len(paths)} checkpoints in {folder} is a whole file; start anew with another --out")
+        raise FormatError(
+            f"none of the {len(paths)} checkpoints in {folder} is a whole file; start anew with another --out"
+        )
     return None
 
 
@@ -167,7 +179,9 @@ def _position_in(text: str) -> Position:
     """The position in a checkpoint's metadata; fields of earlier versions are passed over."""
     known = {f.name for f in fields(Position)}
     found = Position(**{name: value for name, value in json.loads(text).items() if name in known})
-    counted = type(found.images_seen) is int and 0 <= found.images_seen < 10**18  # as many as a checkpoint's name has digits for
+    counted = (
+        type(found.images_seen) is int and 0 <= found.images_seen < 10**18
+    )  # as many as a checkpoint's name has digits for
     counted = counted and type(found.seconds) in (int, float) and 0 <= found.seconds < LONGEST
     if not counted or not isinstance(found.balance, dict) or not isinstance(found.planned, bool):
         raise ValueError("images_seen, seconds, balance and planned are of other kinds, or impossible")
@@ -187,10 +201,14 @@ def _position(path: Path) -> Position | None:
 
 def _named(trained: TrainState) -> dict[str, nn.Parameter]:
     """Trained parameters by name; the autoencoder's as in its files."""
-    return dict(trained.autoencoder.named_parameters()) | {f"beside.{name}": p for name, p in trained.learner.beside().items()}
+    return dict(trained.autoencoder.named_parameters()) | {
+        f"beside.{name}": p for name, p in trained.learner.beside().items()
+    }
 
 
-def _optimizer_tensors(part: str, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(
+    part: str, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
     return {
         f"{part}.{key}.{name}": value if torch.is_tensor(value) else torch.tensor(float(value))
         for name, parameter in parameters.items()
@@ -209,7 +227,9 @@ def _restore(trained: TrainState, tensors: dict[str, Tensor]) -> None:
         adversary.network.load_state_dict(_part(tensors, "discriminator."))
         if adversary.lecam is not None:
             adversary.lecam.load_state_dict(_part(tensors, "lecam."))
-        _restore_optimizer(dict(adversary.network.named_parameters()), adversary.optimizer, _part(tensors, "discriminator_optimizer."))
+        _restore_optimizer(
+            dict(adversary.network.named_parameters()), adversary.optimizer, _part(tensors, "discriminator_optimizer.")
+        )
 
 
 def _load(network: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -238,7 +258,9 @@ def _assign_(target: Any, value: Tensor) -> None:
     target.copy_(value)
 
 
-def _restore_optimizer(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _restore_optimizer(
+    parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
     optimizer.state.clear()
     for full_name, value in tensors.items():
         key, name = full_name.split(".", 1)

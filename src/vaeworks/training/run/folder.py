@@ -75,12 +75,20 @@ def check_folder(out: Path, record: RunRecord, resume: bool) -> None:
     changed = {name: pair for name, pair in differences(stored.config, record.config).items() if _matters(name, *pair)}
     if changed:
         what = ", ".join(f"{name} was {_said(a)}, now {_said(b)}" for name, (a, b) in changed.items())
-        raise ConfigError(f"{out} holds a run of another configuration ({what}); take its settings, or choose another --out")
+        raise ConfigError(
+            f"{out} holds a run of another configuration ({what}); take its settings, or choose another --out"
+        )
 
 
 def _said(value: Any) -> str:
     """A setting for people: texts that are no print, and values without end, are shown as such."""
-    text = value if isinstance(value, str) and value.isprintable() else str(value) if isinstance(value, (int, float)) else repr(value)
+    text = (
+        value
+        if isinstance(value, str) and value.isprintable()
+        else str(value)
+        if isinstance(value, (int, float))
+        else repr(value)
+    )
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
@@ -113,7 +121,9 @@ def read_run(out: Path) -> RunRecord:
     if (text := next(filter(CONTROL.search, _texts(values)), None)) is not None:
         raise FormatError(f"{out / RUN} has control characters in {text[:50]!r}, which no run's record has")
     try:
-        return RunRecord(_text(values["recipe"]), _text(values["source"]), recorded(from_dict(TrainConfig, values["config"])))
+        return RunRecord(
+            _text(values["recipe"]), _text(values["source"]), recorded(from_dict(TrainConfig, values["config"]))
+        )
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise FormatError(f"{out / RUN} is not a run's record: {error}") from None
 
@@ -166,7 +176,9 @@ def read_data(out: Path) -> dict[str, Any]:
         if not isinstance(files := values.get(side), list) or not all(map(_is_file, files)):
             raise FormatError(f"{out / DATA} does not list the images of {side!r} by path, digest, width and height")
     skipped, streamed = values.get("skipped", []), values.get("streamed")
-    if not isinstance(skipped, list) or not all(isinstance(s, list) and [type(t) for t in s] == [str, str] for s in skipped):
+    if not isinstance(skipped, list) or not all(
+        isinstance(s, list) and [type(t) for t in s] == [str, str] for s in skipped
+    ):
         raise FormatError(f"{out / DATA} does not list what was skipped as [path, reason]")
     if streamed is not None and not (isinstance(streamed, dict) and type(streamed.get("val_fraction")) in (int, float)):
         raise FormatError(f"{out / DATA} does not say which share of its stream is held out")
@@ -231,10 +243,16 @@ def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | 
     if config.data.val is not None:
         smallest = config.model.downsample_factor
         streamed = is_stream(config.data.val)
-        given = first_images(config.data.val, config.data.val_images, smallest) if streamed else scan(config.data.val, smallest)
+        given = (
+            first_images(config.data.val, config.data.val_images, smallest)
+            if streamed
+            else scan(config.data.val, smallest)
+        )
     train, val, told = (_split_stream if is_stream(source) else _split_set)(config, source, given)
     if (out / DATA).is_file() and (before := str(read_json(out / DATA).get("train_digest", ""))) != train.digest:
-        raise DataError(f"the images in {source!r} are not those that the run started with (digest {before[:8]}, now {train.digest[:8]})")
+        raise DataError(
+            f"the images in {source!r} are not those that the run started with (digest {before[:8]}, now {train.digest[:8]})"
+        )
     told += [f"skipped {path}: {reason}" for path, reason in train.skipped[:5]]
     if len(train.skipped) > 5:
         told.append(f"skipped {len(train.skipped) - 5} more, listed in {out / DATA}")
@@ -250,18 +268,27 @@ def _split_set(config: TrainConfig, source: str, given: ImageSet | None) -> tupl
         train, val = images.split(config.data.val_fraction)
     else:
         judged = {file.digest for file in given.files}
-        train = ImageSet(source, tuple(f for f in images.files if f.digest not in judged), images.skipped + given.skipped)
+        train = ImageSet(
+            source, tuple(f for f in images.files if f.digest not in judged), images.skipped + given.skipped
+        )
         val = given
         if left_out := len(images.files) - len(train.files):
             told.append(f"{left_out:,} training images left out, because they are validation images as well")
     if not train.files:
-        raise DataError(f"all {len(images.files)} images of {source!r} are held out; lower data.val-fraction (={config.data.val_fraction})")
+        raise DataError(
+            f"all {len(images.files)} images of {source!r} are held out; lower data.val-fraction (={config.data.val_fraction})"
+        )
     for file in (*train.files[:1], *val.files[:1]):
         try:
-            open_place(file.path, config.model.in_channels)  # other channels than the model's are found before a folder is made
+            open_place(
+                file.path, config.model.in_channels
+            )  # other channels than the model's are found before a folder is made
         except DataError as error:
             raise DataError(f"{file.path}: {error}") from None
-    told.append(f"{len(train.files):,} training images, {len(val.files):,} held out" + (" by content hash" if given is None else ""))
+    told.append(
+        f"{len(train.files):,} training images, {len(val.files):,} held out"
+        + (" by content hash" if given is None else "")
+    )
     return train, val, told
 
 

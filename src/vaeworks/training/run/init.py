@@ -80,7 +80,9 @@ def _of_start(config: TrainConfig, path: str) -> tuple[AutoencoderConfig, list[s
         told.append("it was repaired for float16, which is undone for training; repair the result anew")
         found = dataclasses.replace(found, encoder_scale=1.0, decoder_scale=1.0)
     wished = config.model.bottleneck
-    bottleneck = dataclasses.replace(found.bottleneck, noise=wished.noise, noise_scale=wished.noise_scale, prefixes=wished.prefixes)
+    bottleneck = dataclasses.replace(
+        found.bottleneck, noise=wished.noise, noise_scale=wished.noise_scale, prefixes=wished.prefixes
+    )
     network = {name: getattr(found, name) for name in NETWORK}  # guessed or not, the result is trained with these
     return found.told(bottleneck=bottleneck, **network), told
 
@@ -98,8 +100,13 @@ def _as_expected(found: AutoencoderConfig, located: Located, expects: str) -> tu
     if located.ambiguity:
         found = found.told(**_normalization(published))
         return found, [f"it does not say how its latents are scaled: taken for {expects}'s {published.scaling_factor}"]
-    if found.normalization == "scalar" and (found.scaling_factor, found.shift_factor) != (published.scaling_factor, published.shift_factor):
-        return found, [f"its scaling_factor is {found.scaling_factor:g}, not {expects}'s {published.scaling_factor}; it keeps its own"]
+    if found.normalization == "scalar" and (found.scaling_factor, found.shift_factor) != (
+        published.scaling_factor,
+        published.shift_factor,
+    ):
+        return found, [
+            f"its scaling_factor is {found.scaling_factor:g}, not {expects}'s {published.scaling_factor}; it keeps its own"
+        ]
     return found, []
 
 
@@ -118,7 +125,10 @@ def _for_teacher(model: AutoencoderConfig, teacher: str, has_scale: bool) -> tup
     model = model.told(**_normalization(found))
     if not found.normalization_known:
         model = model.guessing(["scaling_factor"])
-    return model, [f"its latents shall be those of {teacher}, and are normalized as there", *filter(None, [located.ambiguity])]
+    return model, [
+        f"its latents shall be those of {teacher}, and are normalized as there",
+        *filter(None, [located.ambiguity]),
+    ]
 
 
 def _normalization(config: Any) -> dict[str, Any]:
@@ -211,13 +221,19 @@ def load_frozen(config: TrainConfig, device: torch.device, say: Say | None = Non
     if regularizers.alignment > 0:
         own = features if features is not None else regularizers.alignment_network
         if own is None:
-            raise ConfigError("alignment needs regularizers.alignment-network: the frozen network whose features are agreed with")
+            raise ConfigError(
+                "alignment needs regularizers.alignment-network: the frozen network whose features are agreed with"
+            )
         backbone = load_backbone(own, regularizers.alignment_path, f, say).to(device)
         found = dataclasses.replace(found, features=backbone, feature_channels=backbone.channels(size, c, device)[-1])
     if adversarial.discriminator == "projected":
-        found = dataclasses.replace(found, judge=load_backbone(adversarial.network, adversarial.network_path, f, say).to(device))
+        found = dataclasses.replace(
+            found, judge=load_backbone(adversarial.network, adversarial.network_path, f, say).to(device)
+        )
     if config.finetune.teacher is not None:
-        found = dataclasses.replace(found, teacher=start_autoencoder(config.finetune.teacher).to(device).requires_grad_(False).eval())
+        found = dataclasses.replace(
+            found, teacher=start_autoencoder(config.finetune.teacher).to(device).requires_grad_(False).eval()
+        )
     return found
 
 
