@@ -1,11 +1,13 @@
-"""Anomalies on magnetic-tile and mvtec-screw: small VAEs trained on the normal images, the detector, and its baselines, in one table each.
+"""Anomalies on magnetic-tile and mvtec-screw: small VAEs trained on the normal images, the detector, and its baselines,
+in one table each.
 
-    python benchmarks/anomaly.py --data FOLDER --out FOLDER [--recipes small-f8c16 small-f8c4] [--minutes 5] [--json OUT.json]
-        [--pictures docs/images]
+    python benchmarks/anomaly.py --data FOLDER --out FOLDER [--recipes small-f8c16 small-f8c4] [--minutes 5] [--json
+        OUT.json] [--pictures docs/images]
 
---data holds magnetic-tile/ and mvtec-screw/ with train/good, test/CLASS and, of the tiles, test_masks/. Everything is gray. A VAE is
-trained for so many minutes on train/good, which is why figures depend on the machine; one that is in --out already is taken as it is.
-Detectors are fitted on the same train/good with a false-alarm rate of 5 %, with Gaussians by position and with a shared one.
+--data holds magnetic-tile/ and mvtec-screw/ with train/good, test/CLASS and, of the tiles, test_masks/. Everything is
+gray. A VAE is trained for so many minutes on train/good, which is why figures depend on the machine; one that is in
+--out already is taken as it is. Detectors are fitted on the same train/good with a false-alarm rate of 5 %, with
+Gaussians by position and with a shared one.
 """
 
 from __future__ import annotations
@@ -34,9 +36,12 @@ def main() -> None:
     found = {f"{name} {recipe}": measured(options, name, recipe) for recipe in options.recipes for name in DATA_SETS}
     packages = {name: version(name) for name in ("torch", "scikit-learn", "scipy")}
     document = {
-        "minutes": options.minutes, "machine": platform.platform(), "cores": len(os.sched_getaffinity(0)), "versions": packages,
+        "minutes": options.minutes,
+        "machine": platform.platform(),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": packages,
         "runs": found,
-    }  # fmt: skip
+    }
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))
@@ -77,7 +82,8 @@ def measured(options: argparse.Namespace, name: str, recipe: str) -> dict:
 
 
 def halves(folder: Path, out: Path) -> tuple[Path, Path]:
-    """Normal images that the VAE is trained on, and others for the detector: its threshold is for images that neither has learned from."""
+    """Normal images that the VAE is trained on, and others for the detector: its threshold is for images that neither
+    has learned from."""
     for number, path in enumerate(sorted(p for p in folder.iterdir() if p.is_file())):
         link = out / ("vae", "detector")[number % 2] / path.name
         link.parent.mkdir(parents=True, exist_ok=True)

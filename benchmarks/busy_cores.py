@@ -1,11 +1,14 @@
-"""How OpenMP's threads wait: decoding and training where nothing else runs, and beside a busy process, with and without GOMP_SPINCOUNT.
+"""How OpenMP's threads wait: decoding and training where nothing else runs, and beside a busy process, with and without
+GOMP_SPINCOUNT.
 
-    python benchmarks/busy_cores.py [--threads 2] [--rounds 3] [--model sd1] [--side 256] [--spins 1000] [--out results/busy_cores.json]
+    python benchmarks/busy_cores.py [--threads 2] [--rounds 3] [--model sd1] [--side 256] [--spins 1000] [--out
+    results/busy_cores.json]
 
-Every figure is of a process of its own, because OpenMP reads its environment once: the median of some calls after one that does not count.
-Rounds are interleaved, so that a change of the machine's speed meets all alike; medians over rounds are printed. "unset": neither
-GOMP_SPINCOUNT nor OMP_WAIT_POLICY. decode: `Codec`, random weights. train: a step of small-f8c16, 8 squares of 64 pixels: L1 and KL,
-backward pass, Adam. busy: one process that counts, on whatever core it gets. The load average is that of the machine, from its start on.
+Every figure is of a process of its own, because OpenMP reads its environment once: the median of some calls after one
+that does not count. Rounds are interleaved, so that a change of the machine's speed meets all alike; medians over
+rounds are printed. "unset": neither GOMP_SPINCOUNT nor OMP_WAIT_POLICY. decode: `Codec`, random weights. train: a step
+of small-f8c16, 8 squares of 64 pixels: L1 and KL, backward pass, Adam. busy: one process that counts, on whatever core
+it gets. The load average is that of the machine, from its start on.
 """
 
 from __future__ import annotations
@@ -67,11 +70,13 @@ def main() -> None:
                     with busy(beside == "busy"):
                         found.setdefault((work, beside, spins), []).append(in_process(work, spins, options))
                     print(
-                        f"{work}, {beside}, {spins}: {found[work, beside, spins][-1]:.3f} s, load {os.getloadavg()[0]:.1f}",
+                        f"{work}, {beside}, {spins}: {found[work, beside, spins][-1]:.3f} s, load "
+                        f"{os.getloadavg()[0]:.1f}",
                         flush=True,
                     )
     print(
-        f"load average at the end {os.getloadavg()}\n\n| work | beside | GOMP_SPINCOUNT | seconds | all |\n|---|---|---|---|---|"
+        f"load average at the end {os.getloadavg()}\n\n| work | beside | GOMP_SPINCOUNT | seconds | all "
+        "|\n|---|---|---|---|---|"
     )
     for key, seconds in found.items():
         print(f"| {' | '.join(key)} | {statistics.median(seconds):.3f} | {' '.join(f'{s:.3f}' for s in seconds)} |")

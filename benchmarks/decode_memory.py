@@ -1,7 +1,8 @@
 """Peak memory, time and error of decoding large pictures: diffusers whole and tiled, ours in strips within budgets.
 
-Every variant runs in a process of its own, one after the other, round by round; peak memory is that of the process above what it held
-before the decode (Linux: VmHWM). The error is against ours in float32 without a budget, on outputs scaled to a range of 2. Weights are
+Every variant runs in a process of its own, one after the other, round by round; peak memory is that of the process
+above what it held before the decode (Linux: VmHWM). The error is against ours in float32 without a budget, on outputs
+scaled to a range of 2. Weights are
 random: SD 1's network.
 
     python benchmarks/decode_memory.py --sides 512 1024 --rounds 3
@@ -131,14 +132,16 @@ def measured(side: int, options: argparse.Namespace) -> list[dict]:
                     results[name].append(found)
     rows = []
     print(
-        f"\n{side} px\n| variant | seconds | peak GiB | of the process | max error | mean error |\n|---|---|---|---|---|---|"
+        f"\n{side} px\n| variant | seconds | peak GiB | of the process | max error | mean error "
+        "|\n|---|---|---|---|---|---|"
     )
     for name, found in ((name, found) for name, found in results.items() if found):
         row = {key: statistics.median(r[key] for r in found) for key in found[0]}
         rows.append({"side": side, "variant": name, **row, "all": found})
         errors = f"{row['max_error']:.1e} | {row['mean_error']:.1e}" if "max_error" in row else "|"
         print(
-            f"| {name} | {row['seconds']:.2f} | {row['bytes'] / 2**30:.2f} | {row['of process'] / 2**30:.2f} | {errors} |",
+            f"| {name} | {row['seconds']:.2f} | {row['bytes'] / 2**30:.2f} | {row['of process'] / 2**30:.2f} | "
+            f"{errors} |",
             flush=True,
         )
     return rows

@@ -1,10 +1,13 @@
-"""Decode and encode: ours against diffusers' AutoencoderKL as it comes and at its best, and against its convolutions alone.
+"""Decode and encode: ours against diffusers' AutoencoderKL as it comes and at its best, and against its convolutions
+alone.
 
-    python benchmarks/decode_speed.py --sides 256 512 --rounds 5 [--compile] [--encode] [--out results/decode_speed.json]
+    python benchmarks/decode_speed.py --sides 256 512 --rounds 5 [--compile] [--encode] [--out
+    results/decode_speed.json]
 
-Variants are run one after the other, round by round, in one process, after one round that does not count; medians are printed.
-"conv-only": the same convolutions on tensors of the same shapes in NHWC memory, and nothing else, which is what a runtime that leaves
-convolutions to PyTorch can reach. Weights are random: time does not depend on them. Errors are of range 2, against diffusers in float32.
+Variants are run one after the other, round by round, in one process, after one round that does not count; medians are
+printed. "conv-only": the same convolutions on tensors of the same shapes in NHWC memory, and nothing else, which is
+what a runtime that leaves convolutions to PyTorch can reach. Weights are random: time does not depend on them. Errors
+are of range 2, against diffusers in float32.
 """
 
 from __future__ import annotations
@@ -71,9 +74,12 @@ def convolutions(vae: vw.Autoencoder, x: Tensor, dtype: torch.dtype, encode: boo
         if isinstance(m, nn.Conv2d)
     ]
     hooks += [
-        m.register_forward_pre_hook(lambda m, args: seen.append((m.conv, (*args[0].shape[:2], *(2 * s for s in args[0].shape[2:])))))
-        for m in half.modules() if isinstance(m, Upsample)
-    ]  # fmt: skip
+        m.register_forward_pre_hook(
+            lambda m, args: seen.append((m.conv, (*args[0].shape[:2], *(2 * s for s in args[0].shape[2:]))))
+        )
+        for m in half.modules()
+        if isinstance(m, Upsample)
+    ]
     with torch.inference_mode():
         half(x)
     for hook in hooks:
@@ -138,7 +144,8 @@ def main() -> None:
         found = measured(variants(options.model, side, options.encode, options.compile), options.rounds)
         slow = found["diffusers, fp32"]["seconds"]
         print(
-            f"\n{side} px\n| variant | seconds | against diffusers, fp32 | largest error | mean error |\n|---|---|---|---|---|"
+            f"\n{side} px\n| variant | seconds | against diffusers, fp32 | largest error | mean error "
+            "|\n|---|---|---|---|---|"
         )
         for name, row in found.items():
             errors = "| |" if row["errors"] is None else "| {:.1e} | {:.1e}".format(*row["errors"])

@@ -1,14 +1,16 @@
-"""A folder of JPEGs to latents, in images per second: `vaeworks encode` against the network alone, and against a plain diffusers loop.
+"""A folder of JPEGs to latents, in images per second: `vaeworks encode` against the network alone, and against a plain
+diffusers loop.
 
-    python benchmarks/encode_folder.py --data FOLDER [--model small-f8c16 sd1] [--images 64] [--size 256] [--batch 8] [--rounds 5]
-        [--threads 2] [--workers 2] [--json OUT.json]
+    python benchmarks/encode_folder.py --data FOLDER [--model small-f8c16 sd1] [--images 64] [--size 256] [--batch 8]
+        [--rounds 5] [--threads 2] [--workers 2] [--json OUT.json]
 
-forward    the encoder on squares that are in memory already, in batches: what no pipeline can beat
-ours       `encode_dataset`: listing and hashing files, decoding, resizing, encoding, checking, writing shards, statistics
-diffusers  Pillow opens and resizes a batch, `AutoencoderKL.encode` encodes it, one after the other; torch.save at the end
+forward    the encoder on squares that are in memory already, in batches: what no pipeline can beat ours
+`encode_dataset`: listing and hashing files, decoding, resizing, encoding, checking, writing shards, statistics
+diffusers  Pillow opens and resizes a batch, `AutoencoderKL.encode` encodes it, one after the other; torch.save at the
+end
 
-The same weights (random), squares, batches and precision (fp32) on all sides. Rounds are interleaved; medians are told with the
-fastest and the slowest round. Files are in the page cache. The last line of stdout is one JSON document.
+The same weights (random), squares, batches and precision (fp32) on all sides. Rounds are interleaved; medians are told
+with the fastest and the slowest round. Files are in the page cache. The last line of stdout is one JSON document.
 """
 
 from __future__ import annotations
@@ -119,7 +121,8 @@ def measured(name: str, options: argparse.Namespace) -> dict:
     for side, values in rates.items():
         print(f"  {side:10}{medians[side]:9.2f} images/s   ({min(values):.2f} to {max(values):.2f})")
     print(
-        f"  ours is {share:.1%} of forward, {gain:.2f} times diffusers; latents differ by at most {off:.1e} standard deviations"
+        f"  ours is {share:.1%} of forward, {gain:.2f} times diffusers; latents differ by at most {off:.1e} standard "
+        "deviations"
     )
     return {
         "images_per_second": rates,

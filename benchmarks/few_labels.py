@@ -1,11 +1,13 @@
-"""Few labels on digits, MNIST and three breeds of pets: what small VAEs' latents are worth, and whether their variants help a classifier.
+"""Few labels on digits, MNIST and three breeds of pets: what small VAEs' latents are worth, and whether their variants
+help a classifier.
 
-    python benchmarks/few_labels.py --data FOLDER --out FOLDER [--only digits mnist pets] [--minutes 4] [--json OUT.json]
-        [--charts docs/images]
+    python benchmarks/few_labels.py --data FOLDER --out FOLDER [--only digits mnist pets] [--minutes 4] [--json
+        OUT.json] [--charts docs/images]
 
---data holds mnist/ (IDX), oxford-pets-dogs/ and oxford-pets-cats/ (breeds in file names), and weights/mobilenetv2-keras-features beside it
-(../weights); scikit-learn's digits are on every machine. A VAE is trained for so many minutes on all images of a set, without labels, which
-is why figures depend on the machine; one that is in --out already is taken as it is, and so is every study.
+--data holds mnist/ (IDX), oxford-pets-dogs/ and oxford-pets-cats/ (breeds in file names), and
+weights/mobilenetv2-keras-features beside it (../weights); scikit-learn's digits are on every machine. A VAE is trained
+for so many minutes on all images of a set, without labels, which is why figures depend on the machine; one that is in
+--out already is taken as it is, and so is every study.
 """
 
 from __future__ import annotations
@@ -44,12 +46,19 @@ class DataSet:
 
 SETS = {
     "digits": DataSet(
-        "folders", 8, 8, (2, 5, 20), False, False,
+        "folders",
+        8,
+        8,
+        (2, 5, 20),
+        False,
+        False,
         {"digits-vae": (), "digits-ae": (), "small-f4c4": (*GRAY, *WHOLE, "--data.size", "8", "--batch", "32")},
     ),
-    "mnist": DataSet("folders", 28, 28, (5, 20), False, False, {"small-f4c4": (*GRAY, *WHOLE, "--data.size", "28", "--batch", "16")}),
+    "mnist": DataSet(
+        "folders", 28, 28, (5, 20), False, False, {"small-f4c4": (*GRAY, *WHOLE, "--data.size", "28", "--batch", "16")}
+    ),
     "pets": DataSet("names", 128, 48, (20,), True, True, {"small-f8c16": ()}),
-}  # fmt: skip
+}
 
 
 def main() -> None:
@@ -66,9 +75,12 @@ def main() -> None:
     }
     packages = {name: version(name) for name in ("torch", "scikit-learn", "scipy")}
     document = {
-        "minutes": options.minutes, "machine": platform.platform(), "cores": len(os.sched_getaffinity(0)), "versions": packages,
+        "minutes": options.minutes,
+        "machine": platform.platform(),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": packages,
         "runs": found,
-    }  # fmt: skip
+    }
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document))

@@ -1,9 +1,9 @@
 """Peak memory and time of the decoder's forward and backward pass: autograd, checkpointing by block, and strips.
 
-Every variant runs in a process of its own, one after the other, round by round; peak memory is that of the process above what it held
-before (Linux: VmHWM), gradients of parameters included. The loss is the mean squared error against noise, the gradient that of latents and,
-unless `--frozen` is given, of all the decoder's parameters; the error is that of the latents' gradient against autograd's, relative to its
-norm. Weights are random.
+Every variant runs in a process of its own, one after the other, round by round; peak memory is that of the process
+above what it held before (Linux: VmHWM), gradients of parameters included. The loss is the mean squared error against
+noise, the gradient that of latents and, unless `--frozen` is given, of all the decoder's parameters; the error is that
+of the latents' gradient against autograd's, relative to its norm. Weights are random.
 
     python benchmarks/gradient_memory.py --model sd1 --side 512 --rounds 3
 """
@@ -112,8 +112,8 @@ def measured(options: argparse.Namespace) -> list[dict]:
         row = {key: statistics.median(r[key] for r in found) for key in found[0]}
         rows.append({"variant": name, **row, "all": found})
         print(
-            f"| {name} | {row['seconds']:.2f} | {row['forward_seconds']:.2f} | {row['bytes'] / 2**30:.2f} "
-            f"| {row['forward_bytes'] / 2**30:.2f} | {row['error']:.1e} |",
+            f"| {name} | {row['seconds']:.2f} | {row['forward_seconds']:.2f} | {row['bytes'] / 2**30:.2f} | "
+            f"{row['forward_bytes'] / 2**30:.2f} | {row['error']:.1e} |",
             flush=True,
         )
     return rows

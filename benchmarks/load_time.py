@@ -1,14 +1,16 @@
-"""Time and memory of loading an SD-sized VAE: `vaeworks.load` against diffusers' `from_pretrained` and `from_single_file`.
+"""Time and memory of loading an SD-sized VAE: `vaeworks.load` against diffusers' `from_pretrained` and
+`from_single_file`.
 
     python benchmarks/load_time.py [--rounds 7] [--threads 2]
 
-One VAE with SD's shapes and random weights (335 MB in fp32) is written in every layout. Each measurement is a process of its
-own: imports first, then load, then one pass over every weight (its sum), so that reading that a mapped file defers is counted.
-Rounds are interleaved; medians are printed, and the last line of stdout is one JSON document. "peak" is how far the process's
-largest resident set rises above what it was before loading; "private" is the part of it that no file backs and that other
-processes cannot share. Files are in the page cache, as after a first use. diffusers runs with its defaults
-(low_cpu_mem_usage) and with dtype given, which is what its documentation recommends; from_single_file gets the config folder,
-without which it asks the network.
+One VAE with SD's shapes and random weights (335 MB in fp32) is written in every layout. Each measurement is a process
+of its
+own: imports first, then load, then one pass over every weight (its sum), so that reading that a mapped file defers is
+counted. Rounds are interleaved; medians are printed, and the last line of stdout is one JSON document. "peak" is how
+far the process's largest resident set rises above what it was before loading; "private" is the part of it that no file
+backs and that other processes cannot share. Files are in the page cache, as after a first use. diffusers runs with its
+defaults (low_cpu_mem_usage) and with dtype given, which is what its documentation recommends; from_single_file gets the
+config folder, without which it asks the network.
 """
 
 from __future__ import annotations
@@ -87,9 +89,14 @@ def main() -> None:
         print(json.dumps(measure(arguments.measure[0], Path(arguments.measure[1]), arguments.threads)))
         return
     cases = [
-        "vaeworks diffusers", "diffusers diffusers", "vaeworks ldm.safetensors", "diffusers ldm.safetensors",
-        "vaeworks native.safetensors", "vaeworks ldm.ckpt", "diffusers ldm.ckpt",
-    ]  # fmt: skip
+        "vaeworks diffusers",
+        "diffusers diffusers",
+        "vaeworks ldm.safetensors",
+        "diffusers ldm.safetensors",
+        "vaeworks native.safetensors",
+        "vaeworks ldm.ckpt",
+        "diffusers ldm.ckpt",
+    ]
     found: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder))

@@ -1,10 +1,12 @@
 """Decode and encode on a CPU: onnxruntime with exported files against PyTorch.
 
-    python benchmarks/onnx_runtime.py --model sd1 --side 256 --rounds 5 [--encode] [--aot] [--out results/onnx_runtime.json]
+    python benchmarks/onnx_runtime.py --model sd1 --side 256 --rounds 5 [--encode] [--aot] [--out
+    results/onnx_runtime.json]
 
-Variants are run one after the other, round by round, in one process, with as many threads each; medians are printed, and each
-result's largest difference from PyTorch's as it comes, as a share of the range. --aot adds the same half compiled ahead of time by
-AOTInductor for this size, which needs a C++ compiler, and how long that took. Weights are random: time does not depend on them.
+Variants are run one after the other, round by round, in one process, with as many threads each; medians are printed,
+and each result's largest difference from PyTorch's as it comes, as a share of the range. --aot adds the same half
+compiled ahead of time by AOTInductor for this size, which needs a C++ compiler, and how long that took. Weights are
+random: time does not depend on them.
 """
 
 from __future__ import annotations
@@ -109,10 +111,16 @@ def main() -> None:
     for name, value in seconds.items():
         print(f"{name:40}{value:9.1f} s to make")
     record = {
-        "model": a.model, "side": a.side, "encode": a.encode, "threads": a.threads, "rounds": a.rounds,
-        "medians": rows, "seconds_to_make": seconds,
-        "machine": platform.platform(), "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript")},
-    }  # fmt: skip
+        "model": a.model,
+        "side": a.side,
+        "encode": a.encode,
+        "threads": a.threads,
+        "rounds": a.rounds,
+        "medians": rows,
+        "seconds_to_make": seconds,
+        "machine": platform.platform(),
+        "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript")},
+    }
     if a.out is not None:
         a.out.write_text(json.dumps(record, indent=2) + "\n")
 

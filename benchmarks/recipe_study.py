@@ -2,16 +2,17 @@
 
     python benchmarks/recipe_study.py --data DIR --out out/study [--images 4000] [RECIPE ...]
 
-Every recipe is trained for the same number of images from the same seed, on the same crops in the same order, and judged on the same
-held-out photographs. Results are kept in OUT/RECIPE/study.json, so that the study can be interrupted and run in parts; the table of all
-that is there comes at the end, and the last line of stdout is one JSON document. One seed each: differences below some tenths of a
-decibel mean nothing.
+Every recipe is trained for the same number of images from the same seed, on the same crops in the same order, and
+judged on the same held-out photographs. Results are kept in OUT/RECIPE/study.json, so that the study can be interrupted
+and run in parts; the table of all that is there comes at the end, and the last line of stdout is one JSON document. One
+seed each: differences below some tenths of a decibel mean nothing.
 
-Columns. psnr, ssim: of 8-bit reconstructions from the posterior's mode. vgg: squared distance of VGG16's first features, uncalibrated
-(--features FILE; left out without). structure: 1/2 (1 - MS-SSIM) + Haar L1. bits: KL in bits per latent number. Of the latents: std over
-all, largest |z| / std, kurtosis (3 is normal), rank: effective number of channels (sum of covariance's eigenvalues squared over sum of
-their squares), high: share of power in the upper half of frequencies (DCT, u + v > half; white noise has 0.45 to 0.5), noise: decibels
-lost when latents get noise of 0.2 std, eq: error of encoding half-size images against half-size latents, as a share of their variance.
+Columns. psnr, ssim: of 8-bit reconstructions from the posterior's mode. vgg: squared distance of VGG16's first
+features, uncalibrated (--features FILE; left out without). structure: 1/2 (1 - MS-SSIM) + Haar L1. bits: KL in bits per
+latent number. Of the latents: std over all, largest |z| / std, kurtosis (3 is normal), rank: effective number of
+channels (sum of covariance's eigenvalues squared over sum of their squares), high: share of power in the upper half of
+frequencies (DCT, u + v > half; white noise has 0.45 to 0.5), noise: decibels lost when latents get noise of 0.2 std,
+eq: error of encoding half-size images against half-size latents, as a share of their variance.
 """
 
 from __future__ import annotations
@@ -70,10 +71,15 @@ def study(name: str, options: argparse.Namespace) -> dict[str, float]:
             config, adversarial=dataclasses.replace(config.adversarial, network_path=options.features)
         )
     config = dataclasses.replace(
-        config, images=options.images, val_every=options.images, save_every=options.images, seed=options.seed, trackers=(),
+        config,
+        images=options.images,
+        val_every=options.images,
+        save_every=options.images,
+        seed=options.seed,
+        trackers=(),
         stats_images=64,  # the figures below are of held-out photographs
         data=dataclasses.replace(config.data, workers=0, val_images=8),
-    )  # fmt: skip
+    )
     result = train(
         config, options.data, out / "run", recipe=name, show=False, resume=(out / "run" / "run.json").exists()
     )
@@ -104,12 +110,17 @@ def judged(vae: vw.Autoencoder, run: Path, options: argparse.Namespace) -> dict[
     scores = [(psnr(a, b), ssim(a, b)) for a, b in zip(images, from_model_range(recon), strict=True)]
     quality = statistics.fmean(p for p, _ in scores)
     row = {
-        "psnr": quality, "ssim": statistics.fmean(s for _, s in scores), "structure": distance_without_weights(recon, x).item(),
-        "bits": statistics.fmean(p.bits_per_dimension().item() for p in parts) if not parts[0].is_point else float("inf"),
+        "psnr": quality,
+        "ssim": statistics.fmean(s for _, s in scores),
+        "structure": distance_without_weights(recon, x).item(),
+        "bits": statistics.fmean(p.bits_per_dimension().item() for p in parts)
+        if not parts[0].is_point
+        else float("inf"),
         **latent_figures(mean),
-        "noise": quality - statistics.fmean(psnr(a, b) for a, b in zip(images, from_model_range(disturbed), strict=True)),
+        "noise": quality
+        - statistics.fmean(psnr(a, b) for a, b in zip(images, from_model_range(disturbed), strict=True)),
         "eq": ((small - F.interpolate(mean, scale_factor=0.5, mode="bilinear")).square().mean() / mean.var()).item(),
-    }  # fmt: skip
+    }
     if options.features:
         distance = load_feature_distance(path=options.features)
         row["vgg"] = statistics.fmean(distance(a, b).item() for a, b in zip(recon.split(4), x.split(4), strict=True))
@@ -127,15 +138,29 @@ def latent_figures(z: Tensor) -> dict[str, float]:
     h, w = power.shape
     high = np.add.outer(np.arange(h), np.arange(w)) > 0.5 * (h + w - 2)
     return {
-        "std": z.std().item(), "largest": (z.abs().max() / z.std()).item(), "kurtosis": normal.pow(4).mean().item(),
-        "rank": (eigenvalues.sum().square() / eigenvalues.square().sum()).item(), "high": float(power[high].sum() / power.sum()),
-    }  # fmt: skip
+        "std": z.std().item(),
+        "largest": (z.abs().max() / z.std()).item(),
+        "kurtosis": normal.pow(4).mean().item(),
+        "rank": (eigenvalues.sum().square() / eigenvalues.square().sum()).item(),
+        "high": float(power[high].sum() / power.sum()),
+    }
 
 
 COLUMNS = {
-    "psnr": ".2f", "ssim": ".4f", "vgg": ".3f", "structure": ".4f", "bits": ".2f", "std": ".2f", "largest": ".1f", "kurtosis": ".1f",
-    "rank": ".1f", "high": ".3f", "noise": ".2f", "eq": ".3f", "images_per_second": ".1f",
-}  # fmt: skip
+    "psnr": ".2f",
+    "ssim": ".4f",
+    "vgg": ".3f",
+    "structure": ".4f",
+    "bits": ".2f",
+    "std": ".2f",
+    "largest": ".1f",
+    "kurtosis": ".1f",
+    "rank": ".1f",
+    "high": ".3f",
+    "noise": ".2f",
+    "eq": ".3f",
+    "images_per_second": ".1f",
+}
 
 
 def main() -> None:

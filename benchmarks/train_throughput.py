@@ -1,19 +1,24 @@
-"""Images per second and peak memory of one training step: ours against the same step in plain PyTorch with diffusers' AutoencoderKL.
+"""Images per second and peak memory of one training step: ours against the same step in plain PyTorch with diffusers'
+AutoencoderKL.
 
-    python benchmarks/train_throughput.py [--model small|middle|sd1] [--rounds 15] [--threads 2] [--published] [--memory]
+    python benchmarks/train_throughput.py [--model small|middle|sd1] [--rounds 15] [--threads 2] [--published]
+    [--memory]
 
-plain: L1 + KL. lpips: and LPIPS of VGG16 (random weights: the time is the same). gan: and latent diffusion's PatchGAN (hinge, 64
-channels, 3 layers, BatchNorm) with adaptive weight, and the discriminator's own step. All with gradient clipping and fused Adam; LPIPS's
-network has bf16 weights where the step is in bf16. Same weights at the start, same images, same noise, same threads.
+plain: L1 + KL. lpips: and LPIPS of VGG16 (random weights: the time is the same). gan: and latent diffusion's PatchGAN
+(hinge, 64 channels, 3 layers, BatchNorm) with adaptive weight, and the discriminator's own step. All with gradient
+clipping and fused Adam; LPIPS's network has bf16 weights where the step is in bf16. Same weights at the start, same
+images, same noise, same threads.
 
-The peer, in both memory layouts: as a good engineer writes it, with the reconstruction used again for the discriminator's step
-("diffusers"); and as latent diffusion published it, where the autoencoder runs once for each optimizer ("published"). Before the clock
-starts, losses, adaptive weight and gradients of the first step are compared, with what the peer's two layouts differ by beside it: a
-maximum or a ReLU that falls on the other side by rounding changes a gradient by far more than rounding.
+The peer, in both memory layouts: as a good engineer writes it, with the reconstruction used again for the
+discriminator's step ("diffusers"); and as latent diffusion published it, where the autoencoder runs once for each
+optimizer ("published"). Before the clock starts, losses, adaptive weight and gradients of the first step are compared,
+with what the peer's two layouts differ by beside it: a maximum or a ReLU that falls on the other side by rounding
+changes a gradient by far more than rounding.
 
-Rounds are interleaved, so that a change of the machine's speed meets all alike; medians are printed, ratios are medians of pairs, and the
-last line of stdout is one JSON document. "kept": what the autoencoder's forward pass keeps for its backward pass, without the weights.
-"peak", with --memory: the most memory of a process that takes two steps, less what it had before them.
+Rounds are interleaved, so that a change of the machine's speed meets all alike; medians are printed, ratios are medians
+of pairs, and the last line of stdout is one JSON document. "kept": what the autoencoder's forward pass keeps for its
+backward pass, without the weights. "peak", with --memory: the most memory of a process that takes two steps, less what
+it had before them.
 """
 
 from __future__ import annotations
@@ -89,9 +94,14 @@ class Setting:
         kind = "patch" if self.loss == "gan" else "none"
         adversarial = AdversarialConfig(discriminator=kind, weight=DISC_WEIGHT, optimizer=theirs)
         return vw.TrainConfig(
-            model=self.network, batch=MODEL_SIZES[self.model][1], loss=loss, optimizer=optimizer, adversarial=adversarial, ema_halflife=0,
+            model=self.network,
+            batch=MODEL_SIZES[self.model][1],
+            loss=loss,
+            optimizer=optimizer,
+            adversarial=adversarial,
+            ema_halflife=0,
             precision=self.precision,
-        )  # fmt: skip
+        )
 
     def batch(self) -> Tensor:
         """Photographs' format, uint8 n 3 h w."""
@@ -170,7 +180,8 @@ class Ours:
 
 
 class Peer:
-    """The step of latent diffusion with diffusers' class. published: the autoencoder runs again for the discriminator's step."""
+    """The step of latent diffusion with diffusers' class. published: the autoencoder runs again for the discriminator's
+    step."""
 
     def __init__(self, setting: Setting, layout: torch.memory_format, published: bool = False, compiled: bool = False):
         self.setting, self.layout, self.published = setting, layout, published
@@ -317,7 +328,8 @@ def sides(setting: Setting, published: bool, compiled: bool) -> dict[str, Callab
 
 
 def kept_bytes(side: Ours | Peer) -> int:
-    """Bytes of distinct storages that autograd keeps of the autoencoder's forward pass, without the weights themselves."""
+    """Bytes of distinct storages that autograd keeps of the autoencoder's forward pass, without the weights
+    themselves."""
     weights = {p.untyped_storage().data_ptr() for p in side.model.parameters()}
     kept: dict[int, int] = {}
 
@@ -443,7 +455,8 @@ def table(
     """Prints a row for each side; the same as numbers."""
     count = MODEL_SIZES[setting.model][1]
     print(
-        f"{'':18}{'img/s':>8}{'min':>8}{'max':>8}{'kept MiB':>10}{'peak MiB':>10}  vaeworks' speed over it, pair by pair"
+        f"{'':18}{'img/s':>8}{'min':>8}{'max':>8}{'kept MiB':>10}{'peak MiB':>10}  vaeworks' speed over it, pair by "
+        "pair"
     )
     rows = []
     for name, times in seconds.items():

@@ -1,6 +1,7 @@
 """Scratches on a woven texture: fit on sound pieces, find the others, and show where.
 
-python examples/anomaly.py [MODEL]      MODEL: any VAE for gray or RGB images; without one, principal components stand in
+python examples/anomaly.py [MODEL]      MODEL: any VAE for gray or RGB images; without one, principal components stand
+in
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def main() -> None:
     heat = detector.heat_maps(bad)
     where = localization(heat, masks)
     print(
-        f"images: AUROC {told.value:.3f} ({told.low:.3f} to {told.high:.3f}); pixels: AUROC {where.pixel_auroc:.3f}, PRO {where.pro:.3f}"
+        f"images: AUROC {told.value:.3f} ({told.low:.3f} to {told.high:.3f}); pixels: AUROC {where.pixel_auroc:.3f}, "
+        f"PRO {where.pro:.3f}"
     )
     print(f"false alarms {(detector.predict(good) == -1).mean():.0%}, found {(detector.predict(bad) == -1).mean():.0%}")
     write_picture(

@@ -1,4 +1,5 @@
-"""A sound through an autoencoder, and a sound halfway between two: mixed in latent space, which is no mixture of sounds.
+"""A sound through an autoencoder, and a sound halfway between two: mixed in latent space, which is no mixture of
+sounds.
 
     python examples/audio.py MODEL [SOUND SOUND] --out sounds
 
@@ -41,7 +42,8 @@ def main() -> None:
         write(args.out / f"{number}-reconstruction.wav", each.recon)
         sheet(each.image, each.recon_image).save(args.out / f"{number}.png")
         print(
-            f"{places[number]}: {each.figures.log_mel:.2f} dB lost by the VAE, {each.figures.log_mel_ceiling:.2f} dB by the way back"
+            f"{places[number]}: {each.figures.log_mel:.2f} dB lost by the VAE, {each.figures.log_mel_ceiling:.2f} dB "
+            "by the way back"
         )
 
     columns = min(each.image.shape[-1] for each in heard)

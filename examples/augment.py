@@ -1,7 +1,7 @@
 """New training images from a few labelled ones, each made again from its row of provenance.
 
-python examples/augment.py [MODEL [FOLDER]]      FOLDER: images in a folder for each class; without any, drawn discs and squares.
-Without a MODEL weights are random, and the images show nothing; the rows are true all the same.
+python examples/augment.py [MODEL [FOLDER]]      FOLDER: images in a folder for each class; without any, drawn discs and
+squares. Without a MODEL weights are random, and the images show nothing; the rows are true all the same.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def main() -> None:
             to_uint8(open_image(work / method / row["file"], codec.autoencoder.config.in_channels)),
         )
         print(
-            f"{len(variants)} images in {work / method}; {row['file']} is {row['label']}, made again from its row: {same}"
+            f"{len(variants)} images in {work / method}; {row['file']} is {row['label']}, made again from its row: "
+            f"{same}"
         )
 
 

@@ -2,7 +2,8 @@
 
     python examples/edit.py MODEL WITH WITHOUT PHOTO OUT.png
 
-MODEL: anything that `vaeworks.load` takes. OUT.png shows the photograph, three strengths of the direction, and both contrasts.
+MODEL: anything that `vaeworks.load` takes. OUT.png shows the photograph, three strengths of the direction, and both
+contrasts.
 """
 
 import sys

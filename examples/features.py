@@ -1,6 +1,7 @@
 """Latents as features in a scikit-learn pipeline: handwritten digits with five labels of each class.
 
-python examples/features.py [MODEL]      MODEL: any VAE for gray or RGB images; without one, principal components stand in
+python examples/features.py [MODEL]      MODEL: any VAE for gray or RGB images; without one, principal components stand
+in
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def main() -> None:
 
     whole = make_pipeline(LatentFeatures(model, image_shape=(8, 8)), StandardScaler(), LogisticRegression())
     print(
-        f"one pipeline, fitted on the labelled images alone: {whole.fit(rows[known], classes[known]).score(rows[test], classes[test]):.1%}"
+        "one pipeline, fitted on the labelled images alone: "
+        f"{whole.fit(rows[known], classes[known]).score(rows[test], classes[test]):.1%}"
     )
 
 

@@ -44,8 +44,9 @@ def main() -> None:
         grid(rows).save(args.out / f"{path}.png")
         middle = found.frames[args.steps // 2]
         print(
-            f"{path:9}  halfway: norm {middle.norm:.2f}, E(D(z)) - z {middle.recon:.2f} std (fade {middle.recon_fade:.2f}), "
-            f"contrast {middle.contrast:.2f} (fade {middle.contrast_fade:.2f}), ghost {middle.ghost:.2f}"
+            f"{path:9}  halfway: norm {middle.norm:.2f}, E(D(z)) - z {middle.recon:.2f} std (fade "
+            f"{middle.recon_fade:.2f}), contrast {middle.contrast:.2f} (fade {middle.contrast_fade:.2f}), ghost "
+            f"{middle.ghost:.2f}"
         )
 
 

@@ -1,4 +1,5 @@
-"""Why a VAE varies: samples of a standard normal prior, decoded by an AE and by a VAE with two latent numbers, beside their maps.
+"""Why a VAE varies: samples of a standard normal prior, decoded by an AE and by a VAE with two latent numbers, beside
+their maps.
 
     python examples/sample_digits.py [--images 60000] --out digits
 

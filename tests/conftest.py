@@ -17,8 +17,8 @@ import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from hypothesis.configuration import set_hypothesis_home_dir  # noqa: E402
 
-# Networks here are tiny, and threads that wait for each other on a busy machine cost many times more. Processes that tests
-# start have as many, because sums are rounded otherwise with more.
+# Networks here are tiny, and threads that wait for each other on a busy machine cost many times more. Processes that
+# tests start have as many, because sums are rounded otherwise with more.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -1,6 +1,7 @@
 """What Triton's interpreter computes in tests. As a program, with TRITON_INTERPRET=1: prints deviations as JSON.
 
-In a process of its own, because Triton looks at that variable once, when it is imported, which torch.compile does as well.
+In a process of its own, because Triton looks at that variable once, when it is imported, which torch.compile does as
+well.
 """
 
 from __future__ import annotations

@@ -37,9 +37,14 @@ def photos_patient(
 
 
 def patient(
-    mean: Tensor, logvar: Tensor | None = None, vae: vw.Autoencoder | None = None, pixels: Tensor | None = None,
-    labels: Sequence[str] | None = None, masks: Tensor | None = None, quick: bool = True,
-) -> Subject:  # fmt: skip
+    mean: Tensor,
+    logvar: Tensor | None = None,
+    vae: vw.Autoencoder | None = None,
+    pixels: Tensor | None = None,
+    labels: Sequence[str] | None = None,
+    masks: Tensor | None = None,
+    quick: bool = True,
+) -> Subject:
     """A patient whose latents n c h w are given: for statistics with a known answer."""
     n, c, h, w = mean.shape
     model = vae or vw.build("small-f8c4", latent_channels=c).eval().requires_grad_(False)

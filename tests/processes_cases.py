@@ -1,4 +1,5 @@
-"""What two processes compute in tests, and one alone to compare it with: steps of training in many configurations, and whole runs.
+"""What two processes compute in tests, and one alone to compare it with: steps of training in many configurations, and
+whole runs.
 
 As a program, it is one of the two: it does every task, and leaves what came out in a folder.
 """
@@ -82,14 +83,16 @@ STEPS: dict[str, TrainConfig] = {
     "variance floor": dataclasses.replace(PLAIN, model=POINT, regularizers=RegularizerConfig(variance_floor=1.0)),
     "learned variance": dataclasses.replace(with_judge(), loss=LossConfig(reconstruction="gaussian", beta=0.1)),
     "equivariance": dataclasses.replace(PLAIN, regularizers=RegularizerConfig(equivariance=0.75, lowpass=0.25)),
-    "scale equivariance, spectrum": dataclasses.replace(PLAIN, regularizers=RegularizerConfig(scale_equivariance=0.25, spectrum=0.01)),
+    "scale equivariance, spectrum": dataclasses.replace(
+        PLAIN, regularizers=RegularizerConfig(scale_equivariance=0.25, spectrum=0.01)
+    ),
     "alignment, learned variance": dataclasses.replace(
         PLAIN, loss=LossConfig(reconstruction="gaussian", beta=0.1), regularizers=ALIGNED
     ),
     "recomputed": dataclasses.replace(PLAIN, gradient_checkpointing=True, model=ATTENTIVE),
     "half frozen": with_judge(),
     "compiled": dataclasses.replace(PLAIN, compile=True, model=FLAT),
-}  # fmt: skip
+}
 SHARED_OUT = (
     "clipped",
     "micro-batches",
@@ -126,7 +129,8 @@ def share(step: int) -> tuple[Tensor, list[int]]:
 
 
 def steps(name: str, parallel: str = "ddp") -> dict[str, Tensor]:
-    """Some steps of a case, in as many processes as there are: weights, averages, momenta, gradients of the last step, and figures."""
+    """Some steps of a case, in as many processes as there are: weights, averages, momenta, gradients of the last step,
+    and figures."""
     t = prepared(name, parallel)
     wrap_ddp_(t)
     figures = {}
@@ -145,7 +149,8 @@ def steps(name: str, parallel: str = "ddp") -> dict[str, Tensor]:
 
 
 def lame() -> dict[str, Tensor]:
-    """A step in which the last process alone has a loss that is infinite, with a finite gradient: what it leaves, and what it says."""
+    """A step in which the last process alone has a loss that is infinite, with a finite gradient: what it leaves, and
+    what it says."""
     t = prepared("modern, LeCam, adaptive", "ddp")
     wrap_ddp_(t)
     extra = float("inf") if rank() == world_size() - 1 else 0.0

@@ -50,7 +50,8 @@ def start_run(root: Path, config: TrainConfig = CONFIG, recipe: str = "custom") 
 def go_on(
     run: Path, log: RunLog, config: TrainConfig, looks: int = 4, more: Any = lambda t: {}, psnr: Any = None
 ) -> None:
-    """Steps and looks at an untrained model, whose figures are made up in part. more: further figures of a step at a share of the run."""
+    """Steps and looks at an untrained model, whose figures are made up in part. more: further figures of a step at a
+    share of the run."""
     rng = random.Random(0)
     torch.manual_seed(0)
     vae = build(config.model)
@@ -85,7 +86,16 @@ def finish_run(run: Path, config: TrainConfig = CONFIG, **more: Any) -> None:
     vae.config = stats.applied_to(vae.config)
     save(vae, run / "model.safetensors", overwrite=True)
     result = {
-        "run": str(run), "images_seen": 4000, "seconds": 5400.0, "images_per_second": 0.74, "val_psnr": 10.0, "best_psnr": 25.5,
-        "num_parameters": vae.num_parameters, "precision": "fp32", "device": "cpu", "latents": dataclasses.asdict(stats), **more,
-    }  # fmt: skip
+        "run": str(run),
+        "images_seen": 4000,
+        "seconds": 5400.0,
+        "images_per_second": 0.74,
+        "val_psnr": 10.0,
+        "best_psnr": 25.5,
+        "num_parameters": vae.num_parameters,
+        "precision": "fp32",
+        "device": "cpu",
+        "latents": dataclasses.asdict(stats),
+        **more,
+    }
     write_text(run / "result.json", dumps({**result, "config": to_dict(config)}) + "\n")

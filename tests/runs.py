@@ -1,4 +1,5 @@
-"""Small runs that several tests train: configurations, images, and what two runs must have in common to be the same run."""
+"""Small runs that several tests train: configurations, images, and what two runs must have in common to be the same
+run."""
 
 from __future__ import annotations
 
@@ -19,9 +20,18 @@ from vaeworks.training.state import TrainState
 
 MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 SHORT = TrainConfig(
-    model=MODEL, data=DataConfig(size=32, val_fraction=0.3, workers=0, val_images=2), images=96, batch=8, precision="fp32",
-    optimizer=OptimizerConfig(lr=1e-3, warmup_images=16), val_every=32, save_every=32, log_every=8, stats_images=16, keep_checkpoints=2,
-)  # fmt: skip
+    model=MODEL,
+    data=DataConfig(size=32, val_fraction=0.3, workers=0, val_images=2),
+    images=96,
+    batch=8,
+    precision="fp32",
+    optimizer=OptimizerConfig(lr=1e-3, warmup_images=16),
+    val_every=32,
+    save_every=32,
+    log_every=8,
+    stats_images=16,
+    keep_checkpoints=2,
+)
 """12 steps without a discriminator."""
 
 PLAIN_ADAM = OptimizerConfig(kind="adam", lr=1e-2, betas=(0.5, 0.9), warmup_images=0, final_lr=1.0, clip_norm=0.0)

@@ -106,7 +106,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 @pytest.mark.filterwarnings("ignore:diffusers cannot save")
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_shares_every_parameter(name: str) -> None:
-    """Parameters are the same objects, configurations agree, and so do results; what only modules know is taken over."""
+    """Parameters are the same objects, configurations agree, and so do results; what only modules know is taken
+    over."""
     config = random_vae(**ARCHITECTURES[name]).config
     vae = to_diffusers(random_vae(**ARCHITECTURES[name]))
     ours = from_diffusers(vae)
@@ -218,7 +219,8 @@ def test_tiling_has_no_seams(kind: str) -> None:
 
 
 def test_changed_weights_are_seen(calls: list[str]) -> None:
-    """Fused LoRAs change `.data` in place, which leaves no trace in version counters; whole weights may be loaded or replaced."""
+    """Fused LoRAs change `.data` in place, which leaves no trace in version counters; whole weights may be loaded or
+    replaced."""
     pipe, reference = accelerate(pipeline("tiny")), pipeline("tiny")
     z = latents(pipe.vae)
     before = decoded(pipe.vae, z)

@@ -1,4 +1,5 @@
-"""Adversarial losses: values, who gets which gradient, penalties, LeCam, the adaptive weight; the known wrong ways have to fail."""
+"""Adversarial losses: values, who gets which gradient, penalties, LeCam, the adaptive weight; the known wrong ways have
+to fail."""
 
 from __future__ import annotations
 
@@ -218,7 +219,8 @@ def test_real_and_reconstructed_go_in_separately() -> None:
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5])
 def test_micro_batches_add_up(gamma: float) -> None:
-    """Loss, figures and gradient of a batch are the mean of those of its halves (where images are judged one by one)."""
+    """Loss, figures and gradient of a batch are the mean of those of its halves (where images are judged one by
+    one)."""
     x, recon = images(4, dtype=torch.float64), images(4, seed=2, dtype=torch.float64)
     lecam = LeCam()
     lecam.update_(torch.tensor(0.3), torch.tensor(-0.2))
@@ -281,7 +283,8 @@ DOUBLE_BACKWARD: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.mark.parametrize("name", DOUBLE_BACKWARD)
 def test_penalties_against_finite_differences(name: str) -> None:
-    """Along a random direction of the parameters, the penalty changes as its gradient says, for each kind of discriminator."""
+    """Along a random direction of the parameters, the penalty changes as its gradient says, for each kind of
+    discriminator."""
     torch.manual_seed(0)
     discriminator = DOUBLE_BACKWARD[name]().double().eval()
     # Fixup's zeros would hide half of it
@@ -430,8 +433,10 @@ def test_pixel_gradients_are_the_short_way() -> None:
     autoencoder = Little()
     recon = autoencoder(x)
     leaf = recon.detach().requires_grad_()
-    pixels = [torch.autograd.grad(loss, leaf)[0] for loss in (
-        (leaf - x).abs().mean(), generator_objective(discriminator, x, leaf, "hinge"))]  # fmt: skip
+    pixels = [
+        torch.autograd.grad(loss, leaf)[0]
+        for loss in ((leaf - x).abs().mean(), generator_objective(discriminator, x, leaf, "hinge"))
+    ]
     short = adaptive_weight(*(pulled_back(recon, autoencoder.out.weight, g) for g in pixels))
     recon.backward(pixels[0] + 0.5 * short * pixels[1])
     torch.testing.assert_close(short, weight)
@@ -482,7 +487,8 @@ def steps_across_the_start(autoencoder: nn.Module, last: Tensor) -> list[Tensor]
 
 
 def test_compiled_across_the_start() -> None:
-    """With the last layer outside of what is compiled, the first adversarial step is as any other; inside, it crashes."""
+    """With the last layer outside of what is compiled, the first adversarial step is as any other; inside, it
+    crashes."""
     plain = Little()
     expected = steps_across_the_start(plain, plain.out.weight)
     autoencoder = Little()
@@ -526,7 +532,8 @@ def process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
-    """Two processes with half a batch each: the same adaptive weight, gradients of both networks, and anchors as one process."""
+    """Two processes with half a batch each: the same adaptive weight, gradients of both networks, and anchors as one
+    process."""
     torch.multiprocessing.spawn(process, (str(tmp_path),), nprocs=2)
     inner, judge_inside = Little(), judge()
     expected = one_step(inner, judge_inside, images(), inner, judge_inside)

@@ -1,4 +1,5 @@
-"""Alarms: planted troubles are told once, with what to do; healthy runs are left in peace; nothing but the log counts."""
+"""Alarms: planted troubles are told once, with what to do; healthy runs are left in peace; nothing but the log
+counts."""
 
 from __future__ import annotations
 
@@ -15,18 +16,25 @@ from vaeworks.training.monitor.alarm import Alarm
 from vaeworks.training.monitor.alarms import Alarms
 
 CONFIG = TrainConfig(
-    model=AutoencoderConfig(channels=8, channel_mult=(1, 2), norm_groups=4), loss=LossConfig(beta=0.5),
+    model=AutoencoderConfig(channels=8, channel_mult=(1, 2), norm_groups=4),
+    loss=LossConfig(beta=0.5),
     optimizer=OptimizerConfig(lr=0.01, warmup_images=1000),
-)  # fmt: skip
+)
 POINTS = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, bottleneck=BottleneckConfig(kind="point")))
 C = 4
 
 
 def look(images: int, psnr: float = 25.0, **more: Any) -> dict[str, Any]:
     return {
-        "images_seen": images, "val_psnr": psnr, "val_ssim": 0.8, "latent_mean": [0.0] * C, "latent_std": [1.0] * C, "latent_absmax": 5.0,
-        "kl_per_channel": [3.0] * C, **more,
-    }  # fmt: skip
+        "images_seen": images,
+        "val_psnr": psnr,
+        "val_ssim": 0.8,
+        "latent_mean": [0.0] * C,
+        "latent_std": [1.0] * C,
+        "latent_absmax": 5.0,
+        "kl_per_channel": [3.0] * C,
+        **more,
+    }
 
 
 def points(images: int, std: list[float]) -> dict[str, Any]:
@@ -61,23 +69,28 @@ def course(
 
 
 def healthy(seed: int, lines: int = 3000) -> Iterator[dict[str, Any]]:
-    """A run as they go: a fast start, a slow rise, scattered batches, spikes of the gradient, latents that find their scale."""
+    """A run as they go: a fast start, a slow rise, scattered batches, spikes of the gradient, latents that find their
+    scale."""
     rng = random.Random(seed)
     for i in range(lines):
         t, images = i / lines, i * 200
         if i % 50 == 0:
             scale = 0.3 + 2 * t
             yield look(
-                images, 12 + 16 * min(1, 20 * t) + 3 * t + rng.gauss(0, 0.1), latent_std=[scale * (1 + 0.2 * c) for c in range(C)],
-                latent_absmax=scale * 12, kl_per_channel=[3 * min(1, 30 * t) + 0.02 * c for c in range(C)],
-            )  # fmt: skip
+                images,
+                12 + 16 * min(1, 20 * t) + 3 * t + rng.gauss(0, 0.1),
+                latent_std=[scale * (1 + 0.2 * c) for c in range(C)],
+                latent_absmax=scale * 12,
+                kl_per_channel=[3 * min(1, 30 * t) + 0.02 * c for c in range(C)],
+            )
         spike = 40 if rng.random() < 0.02 else 1
         yield step(images, 12 + 14 * min(1, 20 * t) + 3 * t + rng.gauss(0, 1.5), spike * math.exp(rng.gauss(0, 0.6)))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_healthy_run_raises_nothing(seed: int) -> None:
-    """3,000 lines with the scatter of small batches, an untrained and silent start, and single gradients 40 times as large."""
+    """3,000 lines with the scatter of small batches, an untrained and silent start, and single gradients 40 times as
+    large."""
     assert raised(list(healthy(seed))) == []
 
 
@@ -96,7 +109,8 @@ def test_a_discriminator_may_cost_decibels() -> None:
 
 
 def test_posterior_collapse_counts_channels_and_names_the_weight() -> None:
-    """Channels below 0.01 nats in two looks in a row: once, again when they are twice as many or all, and when all are back."""
+    """Channels below 0.01 nats in two looks in a row: once, again when they are twice as many or all, and when all are
+    back."""
     kls = [[3.0] * 4, [3, 3, 3, 0.001], [3, 3, 3, 0.001], [3, 3, 3, 0.001], [3, 3, 0.002, 0.001], [3, 3, 0.002, 0.001]]
     kls += [[0.001] * 4] * 3 + [[3.0] * 4] * 2
     found = raised([look(10_000 * (i + 1), kl_per_channel=kl) for i, kl in enumerate(kls)])
@@ -114,13 +128,14 @@ def test_posterior_collapse_counts_channels_and_names_the_weight() -> None:
 
 
 def test_an_idle_posterior_has_collapsed_whatever_its_kl() -> None:
-    """Means that do not vary under a posterior of a width of its own: 0.7 nats of KL, nothing about the image (seen at beta 0.3)."""
+    """Means that do not vary under a posterior of a width of its own: 0.7 nats of KL, nothing about the image (seen at
+    beta 0.3)."""
     idle = {
         "latent_std": [1.2, 0.5, 0.04, 0.04],
         "posterior_std": [0.42] * C,
         "kl_per_channel": [1.07, 0.6, 0.67, 0.67],
     }
-    (_, alarm), = raised([look(1000 * i, **idle) for i in range(5)])  # fmt: skip
+    ((_, alarm),) = raised([look(1000 * i, **idle) for i in range(5)])
     assert "2 of 4 latent channels" in alarm.message
     narrow = {
         "latent_std": [0.05] * C,
@@ -157,24 +172,26 @@ def test_a_level_at_the_threshold_does_not_flicker() -> None:
 
 
 def test_dead_channels_of_points() -> None:
-    """Without a posterior, a variance below a thousandth of the mean one counts; above it, a spectrum that falls is fine."""
+    """Without a posterior, a variance below a thousandth of the mean one counts; above it, a spectrum that falls is
+    fine."""
     assert raised([points(1000 * i, [2.0, 1.0, 0.5, 0.1]) for i in range(6)], POINTS) == []
     found = raised([points(1000 * i, [1.0, 1.0, 1.0, 0.01]) for i in range(6)], POINTS)
     assert [(images, alarm.kind) for images, alarm in found] == [(2000, "dead channels")]
     assert "1 of 4 latent channels carries less than 0.1%" in found[0][1].message
     assert "variance-floor" in found[0][1].message
-    (_, alarm), = raised([points(1000 * i, [0.0] * C) for i in range(4)], POINTS)  # fmt: skip
+    ((_, alarm),) = raised([points(1000 * i, [0.0] * C) for i in range(4)], POINTS)
     assert "the latents of all images are the same" in alarm.message
 
 
 def test_latents_that_blow_up() -> None:
-    """Tenfold growth over the first look after the warm-up, or a value beyond 200; the remedy is the bottleneck's; calm is told."""
+    """Tenfold growth over the first look after the warm-up, or a value beyond 200; the remedy is the bottleneck's; calm
+    is told."""
     grown = [look(1000 * (i + 1), latent_std=[0.5 * 2**i] * C) for i in range(6)]
-    (images, alarm), = raised(grown)  # fmt: skip
+    ((images, alarm),) = raised(grown)
     assert (images, alarm.kind) == (5000, "latent blow-up")
     assert "16 times that of the first look" in alarm.message
     assert "raise loss.beta (=0.5)" in alarm.message
-    (_, alarm), = raised([{k: v for k, v in line.items() if k != "kl_per_channel"} for line in grown], POINTS)  # fmt: skip
+    ((_, alarm),) = raised([{k: v for k, v in line.items() if k != "kl_per_channel"} for line in grown], POINTS)
     assert "model.bottleneck.bound" in alarm.message
     far = raised(
         [look(1000), look(2000, latent_absmax=250.0), look(3000, latent_absmax=150.0), look(4000, latent_absmax=50.0)]
@@ -197,7 +214,7 @@ def test_a_learning_rate_that_is_too_high() -> None:
 
 def test_gradients_that_grow() -> None:
     """A gradient norm of 20 times what it was, in most steps; single spikes of a thousand times are none."""
-    (_, alarm), = raised(course([26.0] * 200, [0.3] * 100 + [6.0] * 100))  # fmt: skip
+    ((_, alarm),) = raised(course([26.0] * 200, [0.3] * 100 + [6.0] * 100))
     assert alarm.kind == "learning rate"
     assert "gradient norm" in alarm.message
     assert raised(course([26.0] * 200, [0.3 if i % 6 else 300.0 for i in range(200)])) == []
@@ -210,10 +227,11 @@ def test_a_run_that_is_lost_at_once() -> None:
 
 
 def test_overfitting() -> None:
-    """Held-out images get worse while training crops improve: best.safetensors is pointed to. Both getting worse is none."""
+    """Held-out images get worse while training crops improve: best.safetensors is pointed to. Both getting worse is
+    none."""
     rising = course([24.0 + 0.05 * i for i in range(120)])
     falling = [look(2000 * i, 26.0 - 0.4 * abs(i - 2)) for i in range(1, 7)]
-    (images, alarm), = raised(sorted([*rising, *falling], key=lambda line: line["images_seen"]))  # fmt: skip
+    ((images, alarm),) = raised(sorted([*rising, *falling], key=lambda line: line["images_seen"]))
     assert alarm.kind == "overfitting"
     assert images == 10_000
     assert "best.safetensors" in alarm.message
@@ -257,8 +275,11 @@ def test_alarms_are_a_function_of_the_log(seed: int) -> None:
 def test_odd_lines_are_passed_over() -> None:
     """Events, missing figures, nulls and lists that hold some: no alarm and no error."""
     lines = [
-        {"images_seen": 5000, "event": "something", "alarm": True, "action": None}, {"images_seen": 5000, "val_psnr": None},
-        look(6000, kl_per_channel=[None] * C, latent_std=[None] * C, latent_absmax=None), {"images_seen": 7000, "loss": None, "psnr": None},
-        look(8000, math.nan), {"images_seen": 9000},
-    ]  # fmt: skip
+        {"images_seen": 5000, "event": "something", "alarm": True, "action": None},
+        {"images_seen": 5000, "val_psnr": None},
+        look(6000, kl_per_channel=[None] * C, latent_std=[None] * C, latent_absmax=None),
+        {"images_seen": 7000, "loss": None, "psnr": None},
+        look(8000, math.nan),
+        {"images_seen": 9000},
+    ]
     assert raised(lines) == []

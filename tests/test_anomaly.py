@@ -119,7 +119,8 @@ def test_each_evidence(vae: vw.Autoencoder, name: str) -> None:
 
 
 def test_layouts(vae: vw.Autoencoder, fitted: AnomalyDetector) -> None:
-    """n h w, n h w c and n c h w are the same images; batches and order play no part; sizes need not be multiples of f."""
+    """n h w, n h w c and n c h w are the same images; batches and order play no part; sizes need not be multiples of
+    f."""
     images = textures(9, seed=3)
     expected = fitted.score_samples(images)
     for x in (images[..., None], images[:, None], torch.from_numpy(images), images.astype(float)):
@@ -136,7 +137,8 @@ def test_layouts(vae: vw.Autoencoder, fitted: AnomalyDetector) -> None:
 
 
 def test_false_alarms() -> None:
-    """Of fresh normals, as many are called anomalous as the threshold's distribution allows, and on average no more than stated."""
+    """Of fresh normals, as many are called anomalous as the threshold's distribution allows, and on average no more
+    than stated."""
     rng = np.random.default_rng(0)
     shares = []
     for seed in range(40):
@@ -278,7 +280,8 @@ def test_auroc() -> None:
 
 
 def test_localization() -> None:
-    """Pixel AUROC is scikit-learn's; PRO is what counting by hand gives, and a small region weighs as much as a large one."""
+    """Pixel AUROC is scikit-learn's; PRO is what counting by hand gives, and a small region weighs as much as a large
+    one."""
     rng = np.random.default_rng(0)
     masks = rng.random((4, 12, 12)) > 0.8
     maps = np.round(rng.random((4, 12, 12)) + 0.5 * masks, 1)
@@ -289,7 +292,8 @@ def test_localization() -> None:
     masks[0, 9, 9] = masks[1, 5, 5] = masks[1, 6, 6] = True  # the last two hang together
     maps[0, :4, :4] = 1.0
     assert localization(masks.astype(float), masks).pro == pytest.approx(1)
-    # at no false positive 1 of 3 regions; the rest comes with all other pixels, at a rate of 1: 1/3 + 2/3 x, mean up to 0.3
+    # at no false positive 1 of 3 regions; the rest comes with all other pixels, at a rate of 1: 1/3 + 2/3 x, mean up to
+    # 0.3
     assert localization(maps, masks).pro == pytest.approx(1 / 3 + 2 / 3 * 0.15)
     thirds = maps.copy()
     thirds[1, 6, 6] = 2.0  # half of the third region
@@ -349,8 +353,11 @@ def test_comparison(fitted: AnomalyDetector) -> None:
         if row.places is not None:
             assert row.places.pixel_auroc > 0.85, row
     assert [row.method for row in rows if row.places is None] == [
-        "reconstruction alone", "features alone", "density alone", "nearest images, 32 px",
-    ]  # fmt: skip
+        "reconstruction alone",
+        "features alone",
+        "density alone",
+        "nearest images, 32 px",
+    ]
     cropped = Truth(
         np.ones(20, dtype=bool), np.zeros_like(masks), np.ones(20, dtype=bool)
     )  # no defect is left in what is seen
@@ -388,7 +395,8 @@ def place(vae: vw.Autoencoder, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_masks(tmp_path: Path) -> None:
-    """Masks of equal names are told apart by their class; 1 is as good as 255; who has none is known; sizes follow the images."""
+    """Masks of equal names are told apart by their class; 1 is as good as 255; who has none is known; sizes follow the
+    images."""
     for folder in ("test/good", "test/a", "test/b", "test/c", "masks/a", "masks/b"):
         (tmp_path / folder).mkdir(parents=True)
     for label in ("good", "a", "b", "c"):
@@ -471,7 +479,8 @@ def test_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> 
 
 
 def test_masks_tell_what_is_anomalous(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """In one folder of images, those whose mask marks something are anomalous; masks of 0 and 1 are as good, black ones mark nothing."""
+    """In one folder of images, those whose mask marks something are anomalous; masks of 0 and 1 are as good, black ones
+    mark nothing."""
     for kind in ("good", "blotch"):
         for path in (place / "test" / kind).iterdir():
             (tmp_path / "test").mkdir(exist_ok=True)

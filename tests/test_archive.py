@@ -1,4 +1,5 @@
-"""Tensors of files of every container: equal to what PyTorch and safetensors read, bit for bit, and known before they are read."""
+"""Tensors of files of every container: equal to what PyTorch and safetensors read, bit for bit, and known before they
+are read."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def save_torch(content: object, path: Path, new: bool = True, protocol: int = 2)
 
 
 def assert_same(archive: Archive, tensors: Mapping[str, Tensor]) -> None:
-    """The archive holds exactly these tensors: names in order, dtypes, shapes, strides, and bytes in both ways of reading."""
+    """The archive holds exactly these tensors: names in order, dtypes, shapes, strides, and bytes in both ways of
+    reading."""
     assert list(archive.entries) == list(tensors)
     for name, tensor in tensors.items():
         ours, entry = archive.read(name), archive.entries[name]
@@ -66,7 +68,8 @@ def assert_same(archive: Archive, tensors: Mapping[str, Tensor]) -> None:
 
 
 def assert_like_torch(path: Path, saved: Mapping[str, Tensor] | None = None) -> Archive:
-    """The archive equals what was saved, and what torch.load makes of it: where it can, which it cannot with protocols 4 and 5."""
+    """The archive equals what was saved, and what torch.load makes of it: where it can, which it cannot with protocols
+    4 and 5."""
     archive = open_archive(path)
     if saved is not None:
         assert_same(archive, saved)
@@ -92,7 +95,8 @@ def test_every_dtype(tmp_path: Path, new: bool, protocol: int) -> None:
 
 @pytest.mark.parametrize(("new", "protocol"), FORMATS)
 def test_every_arrangement(tmp_path: Path, new: bool, protocol: int) -> None:
-    """Views, shared storages, expanded, empty and zero-dimensional tensors, parameters and state_dicts with their metadata."""
+    """Views, shared storages, expanded, empty and zero-dimensional tensors, parameters and state_dicts with their
+    metadata."""
     whole = torch.randn(6, 8)
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     content = OrderedDict(
@@ -236,9 +240,19 @@ def test_lightning_checkpoint(tmp_path: Path, lightning: type, new: bool, protoc
     assert_same(archive, dict(model.state_dict()))
     name = "class pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
     assert archive.dropped == (
-        "epoch", "global_step", "pytorch-lightning_version", "callbacks", "optimizer_states", "lr_schedulers", "hyper_parameters", "model",
-        "key 5", name, "a key that is a list", "_extra_state",
-    )  # fmt: skip
+        "epoch",
+        "global_step",
+        "pytorch-lightning_version",
+        "callbacks",
+        "optimizer_states",
+        "lr_schedulers",
+        "hyper_parameters",
+        "model",
+        "key 5",
+        name,
+        "a key that is a list",
+        "_extra_state",
+    )
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model", "module", "ema", "params", "params_ema", "weights", "vae"])

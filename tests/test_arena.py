@@ -119,7 +119,8 @@ class TestSpaces:
     def test_images_of_tokens_are_reconstructions(
         self, encoded: Encoded, vae: tuple[Autoencoder, str], pictures: ArenaImages
     ) -> None:
-        """What a perfect generator would make is what the VAE makes of its own latents, through standardizing and scrambling alike."""
+        """What a perfect generator would make is what the VAE makes of its own latents, through standardizing and
+        scrambling alike."""
         mean = torch.from_numpy(encoded.mean[:4].copy())
         expected = encoded.decode(mean)
         for space in (encoded.space, Scrambled(Latents(vae[0]), 0)):
@@ -185,7 +186,8 @@ class TestGenerator:
         assert distances.min() > 0.1
 
     def test_euler_finds_a_single_image(self) -> None:
-        """Where all data are one point, the true velocity is (x - z) / t, and Euler's method ends there, whatever the shift."""
+        """Where all data are one point, the true velocity is (x - z) / t, and Euler's method ends there, whatever the
+        shift."""
         z = torch.randn(1, 16, 4)
         for alpha in (1.0, 0.25, 3.0):
             made = euler(
@@ -249,7 +251,8 @@ class TestTrial:
         return run_trial(folder, trial, encoded, recon, judge, SMALL, torch.device("cpu"), wanted)
 
     def test_interrupted_at_any_step_it_is_the_same(self, encoded: Encoded, judge: Scorer, tmp_path: Path) -> None:
-        """Stopped after every step and begun again, a trial ends with the same figures and features, to the last bit."""
+        """Stopped after every step and begun again, a trial ends with the same figures and features, to the last
+        bit."""
         whole = self.run(tmp_path / "whole", encoded, judge)
         assert whole is not None
         parts = None
@@ -384,7 +387,8 @@ class TestVerdict:
         assert compare(found, "row", "base", ("xs", "s")).verdict == "undecided"
 
     def test_intervals_hold_the_truth(self) -> None:
-        """Of simulated arenas of six equal rows with two seeds each, a row is called better or worse in at most one of twenty."""
+        """Of simulated arenas of six equal rows with two seeds each, a row is called better or worse in at most one of
+        twenty."""
         random = np.random.default_rng(1)
         wrong = held = 0
         for _ in range(400):

@@ -1,4 +1,5 @@
-"""Six claims: planted distances give the verdict that they must, what is missing or doubtful gives none, and the page holds it all."""
+"""Six claims: planted distances give the verdict that they must, what is missing or doubtful gives none, and the page
+holds it all."""
 
 from __future__ import annotations
 
@@ -32,11 +33,21 @@ JITTER = (1.0, 1.02)
 
 
 def record(
-    name: str, *, real: dict[str, float] | None = None, recon: dict[str, float] | None = None, psnr: dict[str, float] | None = None,
-    doctor: dict[str, dict[str, float]] | None = None, arms: list[str] | None = None, seeds: int = 2, vae_seeds: int = 2,
-    jitter: tuple[float, ...] = JITTER, probes: tuple[str, ...] = ("xs", "s"), failures: tuple[str, ...] = (),
-) -> dict[str, Any]:  # fmt: skip
-    """A study's record. real, recon: distances over the baseline's (10 and 5), of rows that differ; psnr: dB, by default 30."""
+    name: str,
+    *,
+    real: dict[str, float] | None = None,
+    recon: dict[str, float] | None = None,
+    psnr: dict[str, float] | None = None,
+    doctor: dict[str, dict[str, float]] | None = None,
+    arms: list[str] | None = None,
+    seeds: int = 2,
+    vae_seeds: int = 2,
+    jitter: tuple[float, ...] = JITTER,
+    probes: tuple[str, ...] = ("xs", "s"),
+    failures: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """A study's record. real, recon: distances over the baseline's (10 and 5), of rows that differ; psnr: dB, by
+    default 30."""
     names = [BASELINE, *(arms if arms is not None else [n for n in STUDIES[name].arms(StudyScale()) if n != BASELINE])]
     config = asdict(ArenaConfig(probes=probes, seeds=tuple(range(seeds))))
 
@@ -47,11 +58,12 @@ def record(
         }
         return [
             {
-                "trial": {"space": f"{row}{s}", "probe": probe, "shift": "none", "seed": s}, "seconds": 60.0,
+                "trial": {"space": f"{row}{s}", "probe": probe, "shift": "none", "seed": s},
+                "seconds": 60.0,
                 "looks": [{"images": 1, "score": {k: v * jitter[s % len(jitter)] for k, v in score.items()}}],
             }
             for s in range(seeds)
-        ]  # fmt: skip
+        ]
 
     rows = []
     for row in (*names, *CHECKED):
@@ -59,27 +71,47 @@ def record(
         last = {d: by[probes[-1]][0]["looks"][0]["score"][d] for d in ("fd_real", "fd_recon")}
         figures = {d: {p: {"value": v, "low": v * 0.9, "high": v * 1.1} for p in probes} for d, v in last.items()}
         rows.append({"name": row, "latents": [4, 8, 8], "floor": 3.0, "figures": figures, "trials": by})
-    sound = {"scale.largest": 9.0, "smuggling.norm_outlier": 2.5, "smuggling.far_worst": 0.5, "smuggling.far_median": 0.3,
-             "smuggling.nonlocal_worst": 0.05}  # fmt: skip
+    sound = {
+        "scale.largest": 9.0,
+        "smuggling.norm_outlier": 2.5,
+        "smuggling.far_worst": 0.5,
+        "smuggling.far_median": 0.3,
+        "smuggling.nonlocal_worst": 0.05,
+    }
     ranks = {"spectrum.high": 0.9, "noise.loss": -0.5, "scale.kurtosis": 0.3 if name == "kl" else -0.3}
     return {
-        "study": name, "question": STUDIES[name].question, "scale": asdict(StudyScale()), "seconds": 1.0,
+        "study": name,
+        "question": STUDIES[name].question,
+        "scale": asdict(StudyScale()),
+        "seconds": 1.0,
         "arms": {
             row: [
                 {
-                    "name": row, "seed": s, "path": f"arms/{row}/seed-{s}", "psnr": (psnr or {}).get(row, 30.0) + 0.1 * s, "bits": 7.0,
-                    "std": 0.9, "doctor": sound | (doctor or {}).get(row, {}), "seconds": 600.0,
+                    "name": row,
+                    "seed": s,
+                    "path": f"arms/{row}/seed-{s}",
+                    "psnr": (psnr or {}).get(row, 30.0) + 0.1 * s,
+                    "bits": 7.0,
+                    "std": 0.9,
+                    "doctor": sound | (doctor or {}).get(row, {}),
+                    "seconds": 600.0,
                 }
                 for s in range(vae_seeds)
             ]
             for row in names
         },
         "arena": {
-            "config": config, "protocol": "p", "protocol_version": 1, "features": "a classifier", "conclusive": not failures,
-            "data": {"source": "procedural:4096:32", "images": 4096, "size": 32, "classes": 8}, "failures": list(failures), "rows": rows,
+            "config": config,
+            "protocol": "p",
+            "protocol_version": 1,
+            "features": "a classifier",
+            "conclusive": not failures,
+            "data": {"source": "procedural:4096:32", "images": 4096, "size": 32, "classes": 8},
+            "failures": list(failures),
+            "rows": rows,
         },
         "correlations": [{"figure": k, "rank": v, "rank_real": v, "p": 0.1, "arms": 6} for k, v in ranks.items()],
-    }  # fmt: skip
+    }
 
 
 def studies(*records: dict[str, Any]) -> Studies:
@@ -104,7 +136,11 @@ PLANTED: dict[str, tuple[int, list[dict[str, Any]], str]] = {
     "one of them was, and is better": (WEAK, [record("kl", arms=["kl-0.01"], real={"kl-0.01": 0.7})], "supported"),
     "no stronger KL weight was run": (WEAK, [record("kl", arms=["no-kl"])], "not run"),
     "channels cost nothing": (FREE, [record("channels", psnr=MORE)], "supported"),
-    "channels cost less than the factor": (FREE, [record("channels", psnr=MORE, real={"f4c32": 1.1}, jitter=(1.0, 1.001))], "supported"),
+    "channels cost less than the factor": (
+        FREE,
+        [record("channels", psnr=MORE, real={"f4c32": 1.1}, jitter=(1.0, 1.001))],
+        "supported",
+    ),
     "channels bring nothing": (FREE, [record("channels")], "undecided"),
     "the most channels cost": (FREE, [record("channels", psnr=MORE, real={"f4c32": 1.8})], "contradicted"),
     "channels are learned worse only": (FREE, [record("channels", psnr=MORE, recon={"f4c32": 1.8})], "undecided"),
@@ -114,9 +150,15 @@ PLANTED: dict[str, tuple[int, list[dict[str, Any]], str]] = {
     "a discriminator is better": (OLD, [record("discriminator", psnr=DISTINCT, real={"r3gan": 0.6})], "supported"),
     "all discriminators are alike": (OLD, [record("discriminator", psnr=DISTINCT)], "contradicted"),
     "all beat none, as PatchGAN does": (
-        OLD, [record("discriminator", psnr=DISTINCT, real={BASELINE: 3.0, "perceptual": 3.0})], "contradicted",
+        OLD,
+        [record("discriminator", psnr=DISTINCT, real={BASELINE: 3.0, "perceptual": 3.0})],
+        "contradicted",
     ),
-    "only the stage differs": (OLD, [record("discriminator", psnr=DISTINCT, real={"decoder-gan": 0.6})], "contradicted"),
+    "only the stage differs": (
+        OLD,
+        [record("discriminator", psnr=DISTINCT, real={"decoder-gan": 0.6})],
+        "contradicted",
+    ),
     "discriminators never acted": (OLD, [record("discriminator")], "undecided"),
     "PatchGAN was left out": (OLD, [record("discriminator", psnr=DISTINCT, arms=["r3gan"])], "not run"),
     "clamped-ae is better": (WITHOUT, [record("bottleneck", real={"clamped-ae": 0.6})], "supported"),
@@ -124,33 +166,58 @@ PLANTED: dict[str, tuple[int, list[dict[str, Any]], str]] = {
     "clamped-ae is worse": (WITHOUT, [record("bottleneck", real={"clamped-ae": 2.0})], "contradicted"),
     "another is better": (WITHOUT, [record("bottleneck", real={"tanh": 0.6})], "contradicted"),
     "a KL weight is better still": (
-        WITHOUT, [record("bottleneck", real={"clamped-ae": 0.6}), record("kl", real={"kl-0.01": 0.4})], "contradicted",
+        WITHOUT,
+        [record("bottleneck", real={"clamped-ae": 0.6}), record("kl", real={"kl-0.01": 0.4})],
+        "contradicted",
     ),
     "clamped-ae was left out": (WITHOUT, [record("bottleneck", arms=["tanh"])], "not run"),
     "both extremes hurt": (
-        MUCH, [record("kl", recon={"kl-0.1": 2.0}, real={"kl-0.1": 2.0}), record("channels", recon={"f4c32": 2.0}, real={"f4c32": 1.4})],
+        MUCH,
+        [
+            record("kl", recon={"kl-0.1": 2.0}, real={"kl-0.1": 2.0}),
+            record("channels", recon={"f4c32": 2.0}, real={"f4c32": 1.4}),
+        ],
         "supported",
     ),
     "one does not": (MUCH, [record("kl"), record("channels", recon={"f4c32": 2.0})], "contradicted"),
     "the autoencoder is to blame": (
-        MUCH, [record("kl", recon={"kl-0.1": 0.5}, real={"kl-0.1": 2.0}), record("channels", recon={"f4c32": 2.0}, real={"f4c32": 2.0})],
+        MUCH,
+        [
+            record("kl", recon={"kl-0.1": 0.5}, real={"kl-0.1": 2.0}),
+            record("channels", recon={"f4c32": 2.0}, real={"f4c32": 2.0}),
+        ],
         "undecided",
     ),
     "learned worse, and better in the end": (
-        MUCH, [record("kl", recon={"kl-0.1": 2.0}, real={"kl-0.1": 2.0}), record("channels", recon={"f4c32": 2.0}, real={"f4c32": 0.5})],
+        MUCH,
+        [
+            record("kl", recon={"kl-0.1": 2.0}, real={"kl-0.1": 2.0}),
+            record("channels", recon={"f4c32": 2.0}, real={"f4c32": 0.5}),
+        ],
         "undecided",
     ),
     "learned worse, and as good in the end": (
-        MUCH, [record("kl", recon={"kl-0.1": 2.0}, real={"kl-0.1": 2.0}), record("channels", recon={"f4c32": 2.0})], "undecided",
+        MUCH,
+        [record("kl", recon={"kl-0.1": 2.0}, real={"kl-0.1": 2.0}), record("channels", recon={"f4c32": 2.0})],
+        "undecided",
     ),
-    "the strongest was not run": (MUCH, [record("kl", arms=["kl-0.01"]), record("channels", arms=["f4c8"])], "undecided"),
-    "a middle one hurts": (MUCH, [record("kl", recon={"kl-0.01": 2.0}), record("channels", recon={"f4c8": 2.0})], "contradicted"),
+    "the strongest was not run": (
+        MUCH,
+        [record("kl", arms=["kl-0.01"]), record("channels", arms=["f4c8"])],
+        "undecided",
+    ),
+    "a middle one hurts": (
+        MUCH,
+        [record("kl", recon={"kl-0.01": 2.0}), record("channels", recon={"f4c8": 2.0})],
+        "contradicted",
+    ),
     "nothing acts far": (SMUGGLING, [record("kl")], "contradicted"),
-}  # fmt: skip
+}
 
 
 def test_generators_narrower_than_a_token_are_named() -> None:
-    """Where a token has more numbers than a generator is wide, its verdict on channels says so; where it has as many, it does not."""
+    """Where a token has more numbers than a generator is wide, its verdict on channels says so; where it has as many,
+    it does not."""
     given = record("channels", psnr=MORE, real={"f4c32": 1.8})
     assert "wide" not in found(FREE, given).why
     for row in given["arena"]["rows"]:
@@ -226,7 +293,8 @@ SPOILS: list[Callable[[dict[str, Any]], None]] = [
 @pytest.mark.parametrize("spoil", SPOILS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("case", [case for case in DECIDED if PLANTED[case][0] != SMUGGLING])
 def test_doubt_decides_nothing(case: str, spoil: Callable[[dict[str, Any]], None]) -> None:
-    """What is decided with two seeds, autoencoders and generators and checks that hold, is undecided without any of them."""
+    """What is decided with two seeds, autoencoders and generators and checks that hold, is undecided without any of
+    them."""
     number, records, _ = PLANTED[case]
     records = copy.deepcopy(records)
     for values in records:
@@ -254,8 +322,11 @@ def test_unlike_studies_are_not_joined() -> None:
 
 
 SPOT = {
-    "smuggling.norm_outlier": 6.0, "smuggling.far_worst": 12.0, "smuggling.far_median": 0.5, "smuggling.nonlocal_worst": 0.4,
-}  # fmt: skip
+    "smuggling.norm_outlier": 6.0,
+    "smuggling.far_worst": 12.0,
+    "smuggling.far_median": 0.5,
+    "smuggling.nonlocal_worst": 0.4,
+}
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def saved(path: Path, channels: int = 3, seed: int = 0, latent_channels: int = 4
     """A small f4 that reconstructs, in a file."""
     config = dataclasses.replace(
         base(StudyScale(channels=8), latent_channels=latent_channels).model, in_channels=channels, out_channels=channels
-    )  # fmt: skip
+    )
     model = Autoencoder(config).eval()
     linear_init_(model, torch.Generator().manual_seed(seed))
     vw.save(model, path, layout="native", overwrite=True)
@@ -62,9 +62,16 @@ def enter_here(entrants: list[Entrant], folder: Path, jobs: int, with_checks: bo
     """An arena on procedural images."""
     images = scan(SOURCE)
     return run_arena(
-        entrants, images, folder / f"kept{jobs}", TINY, size=32, labels=find_labels(images.files), features="statistics", jobs=jobs,
+        entrants,
+        images,
+        folder / f"kept{jobs}",
+        TINY,
+        size=32,
+        labels=find_labels(images.files),
+        features="statistics",
+        jobs=jobs,
         with_checks=with_checks,
-    )  # fmt: skip
+    )
 
 
 def test_everything_is_in_the_outcome(held: tuple[Outcome, Path]) -> None:
@@ -143,15 +150,20 @@ def planted(name: str, value: float, config: ArenaConfig) -> dict[str, list[Resu
             Result(
                 Trial(name, p, "none", s),
                 tuple(
-                    ScoredSnapshot(round(share * config.images), SampleSetScore(value * factor / share, value * factor / share, 0.0, 0.5))
+                    ScoredSnapshot(
+                        round(share * config.images),
+                        SampleSetScore(value * factor / share, value * factor / share, 0.0, 0.5),
+                    )
                     for share in config.looks
                 ),
-                0.0, 1.0, 1,
+                0.0,
+                1.0,
+                1,
             )
             for s, factor in ((0, 1.0), (1, 1.02))
         ]
         for p in config.probes
-    }  # fmt: skip
+    }
 
 
 class TestConclusions:
@@ -169,9 +181,18 @@ class TestConclusions:
         results = {e.name: planted(e.name, given[e.name], TINY) for e in entrants}
         floors = {e.name: Floor(1.0, (4, 8, 8)) for e in entrants}
         return conclude(
-            entrants, Held(results, {name: {"none": by["xs"][0]} for name, by in results.items()}), floors, TINY, "base",
-            protocol="p", features="f", images=100, size=32, classes=8, source="s",
-        )  # fmt: skip
+            entrants,
+            Held(results, {name: {"none": by["xs"][0]} for name, by in results.items()}),
+            floors,
+            TINY,
+            "base",
+            protocol="p",
+            features="f",
+            images=100,
+            size=32,
+            classes=8,
+            source="s",
+        )
 
     def test_a_ranked_row(self) -> None:
         """With all checks in order, half the distance is better, and takes half the images."""
@@ -277,15 +298,33 @@ class TestCommand:
         )
 
     def test_interrupted_and_taken_up(self, tmp_path: Path) -> None:
-        """SIGINT to the process alone ends it with 130; the same command then goes on to the end, with the same figures."""
+        """SIGINT to the process alone ends it with 130; the same command then goes on to the end, with the same
+        figures."""
         path = saved(tmp_path / "a.safetensors")
         words = [
-            "arena", path, "--data", SOURCE, "--features", "statistics", "--shifts", "none",
-            "--budget", "3200", "--samples", "16", "--probes", "xs", "--seeds", "1", "--no-checks",
-        ]  # fmt: skip
+            "arena",
+            path,
+            "--data",
+            SOURCE,
+            "--features",
+            "statistics",
+            "--shifts",
+            "none",
+            "--budget",
+            "3200",
+            "--samples",
+            "16",
+            "--probes",
+            "xs",
+            "--seeds",
+            "1",
+            "--no-checks",
+        ]
         process = subprocess.Popen(
-            [sys.executable, "-m", "vaeworks", *words, "--jobs", "2", "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
-        )  # fmt: skip
+            [sys.executable, "-m", "vaeworks", *words, "--jobs", "2", "--out", str(tmp_path / "out")],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         try:
             end = time.monotonic() + 120
             while (
@@ -399,13 +438,32 @@ class TestStudies:
 
     def test_a_study_from_the_command_line(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Two arms, two seeds each, the doctor, an arena, a page with the plot; studies share what they share."""
         monkeypatch.setattr("vaeworks.arena.study.autoencoders.EXAMINED", 16)
         words = [
-            "--data", SOURCE, "--out", str(tmp_path), "--channels", "8", "--images", "32", "--budget", "128", "--samples", "16",
-            "--features", "statistics", "--jobs", "1", "--shifts", "none", "--probes", "xs", "--json",
-        ]  # fmt: skip
+            "--data",
+            SOURCE,
+            "--out",
+            str(tmp_path),
+            "--channels",
+            "8",
+            "--images",
+            "32",
+            "--budget",
+            "128",
+            "--samples",
+            "16",
+            "--features",
+            "statistics",
+            "--jobs",
+            "1",
+            "--shifts",
+            "none",
+            "--probes",
+            "xs",
+            "--json",
+        ]
         assert main(["arena", "study", "kl", "--arms", "kl-0.1", *words]) == 0
         record = json.loads(capsys.readouterr().out)
         assert set(record["arms"]) == {BASELINE, "kl-0.1"}

@@ -148,7 +148,8 @@ def test_a_chord_comes_back() -> None:
 
 
 def test_bands_come_back() -> None:
-    """The spectrum that is found has the bands that were asked for: as good as scipy's non-negative least squares, in power."""
+    """The spectrum that is found has the bands that were asked for: as good as scipy's non-negative least squares, in
+    power."""
     wanted = levels(sound(2, 0))[:, 40:60]
     found = filters() @ magnitudes(wanted).double().square()
     loud = wanted > wanted.max() - 40
@@ -190,7 +191,8 @@ def test_figures() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    """Folders are labels; stereo is mixed, other rates are resampled, short ones filled with silence; scan names the broken."""
+    """Folders are labels; stereo is mixed, other rates are resampled, short ones filled with silence; scan names the
+    broken."""
     for name in ("high", "low"):
         (tmp_path / name).mkdir()
     rate = 44_100
@@ -204,8 +206,11 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "low" / "g.wav").write_text("no sound")
     images = scan(f"sound:{tmp_path}")
     assert [(file.path.stem, file.width, file.height) for file in images.files] == [
-        ("a", 128, 128), ("b", columns_of(40_000), 128), ("c", 128, 128), ("e", 128, 128),
-    ]  # fmt: skip
+        ("a", 128, 128),
+        ("b", columns_of(40_000), 128),
+        ("c", 128, 128),
+        ("e", 128, 128),
+    ]
     assert find_labels(images.files) == ("high", "high", "low", "low")
     assert {Path(name).stem: reason for name, reason in images.skipped}.keys() == {"d", "f", "g"}
     assert all("\n" not in reason for _, reason in images.skipped)
@@ -295,7 +300,8 @@ def test_crops_keep_pitch_and_time(tmp_path: Path) -> None:
 
 
 def test_listen(codec: vw.Codec) -> None:
-    """Any length; the ceiling is the way back alone; a perfect reconstruction would have distance 0 and sound like the ceiling."""
+    """Any length; the ceiling is the way back alone; a perfect reconstruction would have distance 0 and sound like the
+    ceiling."""
     samples = sound(7, 0)[:9000]
     heard = listen(codec, samples, iterations=4)
     assert heard.image.shape == heard.recon_image.shape == (1, 128, columns_of(9000))
@@ -387,7 +393,8 @@ def test_stereo_keeps_both_sides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("index", range(8))
 def test_panning_survives(index: int) -> None:
-    """The difference in level between both sides is the panning law's, in every band that either side has above the floor."""
+    """The difference in level between both sides is the panning law's, in every band that either side has above the
+    floor."""
     (file,) = scan(f"stereo:made:{index + 1}:3").files[index:]
     image = to_uint8(open_place(file.path, 2))
     at = position(index, 3)
@@ -425,7 +432,8 @@ def test_two_channels_are_told_from_others(tmp_path: Path) -> None:
 
 
 def test_stereo_crops() -> None:
-    """Crops are both channels' columns, as they are: neither weighs the other, even where one is silent; shrunk ones are each shrunk."""
+    """Crops are both channels' columns, as they are: neither weighs the other, even where one is silent; shrunk ones
+    are each shrunk."""
     files = scan("stereo:made:2:1").files
     pictures = {file.path.stem: to_uint8(open_place(file.path, 2)) for file in files}
     crops = Crops(files, recipe("audio-mel").data, seed=0, channels=2)

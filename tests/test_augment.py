@@ -1,4 +1,5 @@
-"""Augmentation: labels follow what images are made of, provenance is the image, and a judgement can come out either way."""
+"""Augmentation: labels follow what images are made of, provenance is the image, and a judgement can come out either
+way."""
 
 from __future__ import annotations
 
@@ -89,7 +90,8 @@ def test_soft_labels(place: Path, method: str) -> None:
 
 
 def test_partners_and_weights_vary() -> None:
-    """Partners are drawn evenly, weights from their distributions: interpolation evenly up to a half, mixup near the ends."""
+    """Partners are drawn evenly, weights from their distributions: interpolation evenly up to a half, mixup near the
+    ends."""
     labels = ["a"] * 5 + ["b"] * 5
     for method, mean in (("interpolate", 0.25), ("mixup", 0.158)):  # E min(x, 1-x) of Beta(0.4, 0.4), by integration
         found = blends(method, labels, list(range(10)), 400, 0)  # type: ignore[arg-type]
@@ -153,7 +155,8 @@ def test_provenance_is_the_image(place: Path, tmp_path: Path, method: str) -> No
 
 
 def test_the_latents_are_what_is_told(place: Path) -> None:
-    """Without noise a variant is the reconstruction; halfway between two images of one size, the mean of their latents, decoded."""
+    """Without noise a variant is the reconstruction; halfway between two images of one size, the mean of their latents,
+    decoded."""
     codec = vw.Codec(built(KL))
     render = Renderer(codec)
     base = planned(place, "noise")[0]
@@ -183,7 +186,8 @@ def test_other_sources(place: Path, tmp_path: Path) -> None:
 
 
 def test_places_by_name(place: Path, tmp_path: Path) -> None:
-    """Digits, images of IDX files and members of tars are found by what a row calls them; of others the error says what to pass."""
+    """Digits, images of IDX files and members of tars are found by what a row calls them; of others the error says what
+    to pass."""
     (tmp_path / "idx").mkdir()
     values = np.random.default_rng(0).integers(0, 255, (9, 8, 8)).astype(np.uint8)
     (tmp_path / "idx/t-images-idx3-ubyte").write_bytes(idx(values))
@@ -213,7 +217,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_interrupted(place: Path, tmp_path: Path) -> None:
-    """What was made before an interruption is whole and stays; the same call makes the rest, and the folder is an undisturbed one's."""
+    """What was made before an interruption is whole and stays; the same call makes the rest, and the folder is an
+    undisturbed one's."""
     variants, codec = planned(place, "mixup"), vw.Codec(built(KL))
     render = Renderer(codec)
     made: list[str] = []
@@ -240,7 +245,8 @@ def test_interrupted(place: Path, tmp_path: Path) -> None:
 
 
 def test_overwritten(place: Path, tmp_path: Path) -> None:
-    """Another set takes the place of the old one whole: no image stays without provenance, and what is not ours stays."""
+    """Another set takes the place of the old one whole: no image stays without provenance, and what is not ours
+    stays."""
     render, out = Renderer(vw.Codec(built(KL))), tmp_path / "out"
     write_folder(out, planned(place, "mixup", 3), render, {})
     (out / "ant/mine.png").write_bytes(b"mine")
@@ -263,7 +269,8 @@ def test_foreign_image_is_kept(place: Path, tmp_path: Path) -> None:
 
 
 class Brightness(nn.Module):
-    """Latents: the image, and a number of which the mean is brightness. What an autoencoder could know of a nuisance, or get wrong."""
+    """Latents: the image, and a number of which the mean is brightness. What an autoencoder could know of a nuisance,
+    or get wrong."""
 
     device, dtype, downsample_factor = torch.device("cpu"), torch.float32, 1
 
@@ -276,7 +283,8 @@ class Brightness(nn.Module):
 
 
 def slopes(count: int, seed: int = 0) -> Codes:
-    """Two classes, brighter to the left or to the right, each image of a brightness of its own, and codes of `Brightness`."""
+    """Two classes, brighter to the left or to the right, each image of a brightness of its own, and codes of
+    `Brightness`."""
     rng = np.random.default_rng(seed)
     side = np.where(np.arange(count) % 2, 1, -1)[:, None, None] * np.linspace(-0.12, 0.12, 8)
     x = side + rng.normal(0, 0.05, (count, 8, 8)) + rng.uniform(-0.8, 0.8, (count, 1, 1))
@@ -289,7 +297,8 @@ def slopes(count: int, seed: int = 0) -> Codes:
 
 @pytest.mark.parametrize(("sign", "helps"), [(1.0, True), (-1.0, False)], ids=["helps", "harms"])
 def test_planted(monkeypatch: pytest.MonkeyPatch, sign: float, helps: bool) -> None:
-    """Variants that show what is beside the point help beyond chance; those that show the other class harm, and it is said so."""
+    """Variants that show what is beside the point help beyond chance; those that show the other class harm, and it is
+    said so."""
     monkeypatch.setattr(judging, "SEEN", 960)
     codes = slopes(120)
     draws = draw_labels(codes.pixels, codes.labels, (3,), 5)
@@ -309,7 +318,8 @@ def test_planted(monkeypatch: pytest.MonkeyPatch, sign: float, helps: bool) -> N
 
 
 def test_training_sets() -> None:
-    """Every arm begins with the same labelled images; mixtures have the mixture's target, in pixels and in latents alike."""
+    """Every arm begins with the same labelled images; mixtures have the mixture's target, in pixels and in latents
+    alike."""
     known = slopes(6)
     targets = torch.eye(2, dtype=torch.float64)[[i % 2 for i in range(6)]]
     noise = Noise(temperature=1.0)
@@ -362,7 +372,8 @@ def test_soft_targets() -> None:
 
 
 def test_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Images in folders by class, with a record; a second call is refused; what has no std of its own is disturbed, and told."""
+    """Images in folders by class, with a record; a second call is refused; what has no std of its own is disturbed, and
+    told."""
     for model, says in (("kl", "gray levels"), ("point", "latents are points")):
         out = tmp_path / model
         words = [
@@ -437,7 +448,8 @@ def test_command_judges(
 def test_command_judges_one_label(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, counts: tuple
 ) -> None:
-    """One image of a class has no other to go to: that arm is missing where it would be, and said so; all others are there."""
+    """One image of a class has no other to go to: that arm is missing where it would be, and said so; all others are
+    there."""
     monkeypatch.setattr(judging, "SEEN", 64)
     words = [
         "augment",

@@ -1,4 +1,5 @@
-"""Frozen networks by name, from a transformers folder, or anybody's own: what they return, where, and what is said when they fail."""
+"""Frozen networks by name, from a transformers folder, or anybody's own: what they return, where, and what is said when
+they fail."""
 
 from __future__ import annotations
 
@@ -24,9 +25,13 @@ WIDTH, PATCH, BLOCKS = 24, 6, 5
 
 def vision_options() -> dict[str, Any]:
     return {
-        "hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 4 * PATCH,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": BLOCKS,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 4 * PATCH,
         "patch_size": PATCH,
-    }  # fmt: skip
+    }
 
 
 def dinov2(**options: Any) -> nn.Module:
@@ -98,7 +103,8 @@ def pictures(*size: int, count: int = 2, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("kind", TRANSFORMERS)
 def test_tokens_lie_where_their_patches_are(kind: str, folders: dict[str, Path]) -> None:
-    """One token for each latent at any size, square or not; what is changed in one place of the picture changes its token most."""
+    """One token for each latent at any size, square or not; what is changed in one place of the picture changes its
+    token most."""
     network = load_backbone(str(folders[kind]), None, 8)
     images = pictures(3 * 8, 5 * 8, count=1)
     before = network(images)
@@ -113,7 +119,8 @@ def test_tokens_lie_where_their_patches_are(kind: str, folders: dict[str, Path])
 
 @pytest.mark.parametrize("kind", ["dinov2", "vit", "siglip"])
 def test_the_deepest_map_is_the_networks_output(kind: str, folders: dict[str, Path]) -> None:
-    """As the library computes it: after the last normalization, whose input has outliers of its own; of ImageNet's colours."""
+    """As the library computes it: after the last normalization, whose input has outliers of its own; of ImageNet's
+    colours."""
     from transformers import AutoModel
 
     images = pictures(4 * PATCH, 4 * PATCH)
@@ -149,7 +156,8 @@ def test_colours_are_those_of_its_training(folders: dict[str, Path], tmp_path: P
 
 
 def test_what_cannot_be_loaded_is_one_line(folders: dict[str, Path], tmp_path: Path) -> None:
-    """No weights, torn weights, half of the weights, another kind of folder, a convolutional network, a hub that is not reached."""
+    """No weights, torn weights, half of the weights, another kind of folder, a convolutional network, a hub that is not
+    reached."""
     from safetensors.torch import load_file, save_file
 
     def variant(name: str) -> Path:
@@ -164,9 +172,12 @@ def test_what_cannot_be_loaded_is_one_line(folders: dict[str, Path], tmp_path: P
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
     for where, words in {
-        str(none): "cannot be loaded", str(torn): "cannot be loaded", str(half): "lacks .* of its network's tensors",
-        str(tmp_path / "vae"): "cannot be loaded", "hf:nobody/nothing": "cannot be loaded",
-    }.items():  # fmt: skip
+        str(none): "cannot be loaded",
+        str(torn): "cannot be loaded",
+        str(half): "lacks .* of its network's tensors",
+        str(tmp_path / "vae"): "cannot be loaded",
+        "hf:nobody/nothing": "cannot be loaded",
+    }.items():
         with pytest.raises(FormatError, match=rf"^[^\n]*{words}[^\n]*$"):
             load_backbone(where, None, 8)
 
@@ -192,7 +203,8 @@ class Spied(nn.Module):
 
 
 def test_a_network_stays_as_it_is() -> None:
-    """Put into training mode, called and gone through backwards: no statistic moves, nothing is dropped, no weight has a gradient."""
+    """Put into training mode, called and gone through backwards: no statistic moves, nothing is dropped, no weight has
+    a gradient."""
     network = Spied()
     backbone = load_backbone(network, None, 8).train()
     before = {name: t.clone() for name, t in network.state_dict().items()}

@@ -61,7 +61,8 @@ def ldm_tensors(
 
 
 def denoiser(context: int = 768) -> dict[str, Tensor]:
-    """As little of an SD 1 (768) or SDXL (2048) checkpoint as tells which it is, with every dtype that is met in the wild."""
+    """As little of an SD 1 (768) or SDXL (2048) checkpoint as tells which it is, with every dtype that is met in the
+    wild."""
     unet = "model.diffusion_model."
     generator = torch.Generator().manual_seed(7)
     return {
@@ -186,7 +187,8 @@ def test_room_is_looked_for_before_anything_is_written(tmp_path: Path, monkeypat
 
 
 def test_extract_is_the_vae_byte_for_byte(tmp_path: Path) -> None:
-    """Names without the prefix, nothing of the rest, training's leftovers behind, and the scale that the checkpoint tells."""
+    """Names without the prefix, nothing of the rest, training's leftovers behind, and the scale that the checkpoint
+    tells."""
     inside = ldm_tensors()
     full = checkpoint(
         tmp_path / "full.safetensors", inside | {"loss.logvar": torch.zeros(()), "model_ema.decay": torch.zeros(())}
@@ -205,7 +207,8 @@ def test_extract_is_the_vae_byte_for_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_attention_becomes_a_convolution(tmp_path: Path, dimensions: int) -> None:
-    """Some checkpoints store attention's matrices as such; A1111's strict loader wants 1x1 convolutions. The bytes are the same."""
+    """Some checkpoints store attention's matrices as such; A1111's strict loader wants 1x1 convolutions. The bytes are
+    the same."""
     inside = ldm_tensors()
     flat = {
         name: t.reshape(t.shape[:dimensions]) if ".attn_1." in name and t.ndim == 4 else t for name, t in inside.items()
@@ -302,8 +305,15 @@ def test_baking_what_was_extracted_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", ["native", "diffusers", "ldm"])
 def test_bake_replaces_the_vae_and_nothing_else(tmp_path: Path, layout: str) -> None:
     """A VAE of another shape, in any layout, in the dtype of the old one, which leaves no tensor behind."""
-    config = AutoencoderConfig(channels=8, channel_mult=(1, 1, 1, 2), num_res_blocks=2, norm_groups=4, scaling_factor=0.18215,
-                               quant_conv=False, post_quant_conv=False)  # fmt: skip
+    config = AutoencoderConfig(
+        channels=8,
+        channel_mult=(1, 1, 1, 2),
+        num_res_blocks=2,
+        norm_groups=4,
+        scaling_factor=0.18215,
+        quant_conv=False,
+        post_quant_conv=False,
+    )
     vae = saved(tmp_path / ("vae" if layout == "diffusers" else "vae.safetensors"), config, layout, seed=3)
     full = checkpoint(tmp_path / "full.safetensors", ldm_tensors() | {"loss.logvar": torch.zeros(())})
     done = bake(vae, full, tmp_path / "new.safetensors")
@@ -531,7 +541,8 @@ def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
     before = full.read_bytes()
     code = (
         "import os, sys\nfrom vaeworks.formats.bake import bake\n"
-        "bake(*sys.argv[1:], overwrite=True, progress=lambda done, total: done > total // 2 and os.kill(os.getpid(), 9))"
+        "bake(*sys.argv[1:], overwrite=True, progress=lambda done, total: done > total // 2 and os.kill(os.getpid(), "
+        "9))"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(vae), str(full), str(full)], check=False)
     assert killed.returncode == -signal.SIGKILL

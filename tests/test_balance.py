@@ -1,4 +1,5 @@
-"""The supervised discriminator start: when it begins, what it does about trouble, and that a resumed run decides the same."""
+"""The supervised discriminator start: when it begins, what it does about trouble, and that a resumed run decides the
+same."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from vaeworks.training.gan.plateau import Plateau
 
 CONFIG = BalanceConfig(
     start_images=1_000, window=2_000, warmup=500, ramp=1_000, smoothing=100, patience=400, cooldown=1_000, pause=400
-)  # fmt: skip
+)
 FULL = 2_600  # images at which CONFIG has been at full weight for a while
 BATCH = 10
 
@@ -61,9 +62,10 @@ def at_full_weight(config: BalanceConfig = CONFIG) -> Balance:
 def flat_from(a: float, b: float, tau: float, window: int, flat: float) -> int:
     """First image count at which a + b exp(-n/tau) falls by less than `flat` in the window that follows."""
     return next(
-        n for n in range(0, 10**7, 50)
+        n
+        for n in range(0, 10**7, 50)
         if b * (math.exp(-n / tau) - math.exp(-(n + window) / tau)) < flat * (a + b * math.exp(-(n + window / 2) / tau))
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -132,8 +134,13 @@ def test_phases() -> None:
     assert {n for n, p in plans.items() if p.train_discriminator} == set(range(1_000, 3_001, BATCH))
     assert all(p.weight == pytest.approx(min(max(0, (n - 1_500) / 1_000), 1)) for n, p in plans.items())
     assert [plans[n].phase for n in (990, 1_000, 1_490, 1_500, 2_490, 2_500)] == [
-        "reconstruction", "warmup", "warmup", "ramp", "ramp", "adversarial",
-    ]  # fmt: skip
+        "reconstruction",
+        "warmup",
+        "warmup",
+        "ramp",
+        "ramp",
+        "adversarial",
+    ]
     assert saves == [1_000, 1_500]  # so that there is always a state to come back to
 
 
@@ -152,7 +159,8 @@ def test_cold_discriminator_gets_more_time() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_healthy_runs_are_silent(seed: int) -> None:
-    """Noise, a discriminator that always wins until it is felt, and the usual price of a tenth: three changes of phase, no alarm."""
+    """Noise, a discriminator that always wins until it is felt, and the usual price of a tenth: three changes of phase,
+    no alarm."""
     balance = Balance(BalanceConfig.for_run(200_000))
     base = steps(
         0, 200_000, loss=lambda n: 0.08 + 0.4 * math.exp(-n / 15_000), noise=0.2, batch=20, seed=seed, logit_gap=3.0
@@ -161,9 +169,12 @@ def test_healthy_runs_are_silent(seed: int) -> None:
     for figures in base:
         felt = balance.plan.weight
         figures = dataclasses.replace(
-            figures, reconstruction=figures.reconstruction * (1 + 0.1 * felt), accuracy_real=1.0 - 0.1 * felt, accuracy_fake=0.99,
+            figures,
+            reconstruction=figures.reconstruction * (1 + 0.1 * felt),
+            accuracy_real=1.0 - 0.1 * felt,
+            accuracy_fake=0.99,
             adaptive_weight=1e4 if figures.images_seen % 1_000 == 0 else 20.0,
-        )  # fmt: skip
+        )
         events += balance.observe(figures)
     assert [(e.action, e.alarm) for e in events] == [("save", False), ("save", False), (None, False)]
     assert 40_000 <= events[0].images_seen <= 120_000
@@ -171,13 +182,14 @@ def test_healthy_runs_are_silent(seed: int) -> None:
 
 
 def test_winning_discriminator_is_held_back() -> None:
-    """Halved after `patience`, paused at the next strike after `cooldown`, learning again after `pause`, halved again."""
+    """Halved after `patience`, paused at the next strike after `cooldown`, learning again after `pause`, halved
+    again."""
     balance = at_full_weight()
     events = drive(balance, steps(FULL, FULL + 5_000, accuracy_real=0.998, accuracy_fake=0.99))
     assert [e.action for e in events] == ["halve", "pause", "resume", "halve", "pause", "resume"]
     assert events[0].message == (
-        "the discriminator tells real from reconstructed in 99 % of cases for 400 images: it wins; "
-        "the weight of the discriminator was halved to 0.5"
+        "the discriminator tells real from reconstructed in 99 % of cases for 400 images: it wins; the weight of the "
+        "discriminator was halved to 0.5"
     )
     at = [e.images_seen for e in events]
     assert FULL + 400 <= at[0] <= FULL + 1_100
@@ -223,7 +235,8 @@ def test_other_imbalances(values: dict, words: str) -> None:
 
 
 def test_trouble_has_to_last_and_to_end() -> None:
-    """Hysteresis: a short win is no alarm; falling a little below the threshold does not end a long one; falling far does."""
+    """Hysteresis: a short win is no alarm; falling a little below the threshold does not end a long one; falling far
+    does."""
     short = at_full_weight()
     blink = steps(FULL, 8_000, accuracy_real=lambda n: 1.0 if n % 1_000 < 250 else 0.5)
     assert drive(short, blink) == []
@@ -374,8 +387,12 @@ def stormy(seed: int, stop: int = 12_000) -> list[StepFigures]:
     mood = {"loss": 0.1, "accuracy": 0.8, "gap": 1.0, "weight": 5.0}
     for n in range(25, stop + 1, 25):
         if rng.random() < 0.02:
-            mood = {"loss": rng.choice([0.1, 0.1, 0.14, 0.5]), "accuracy": rng.choice([0.5, 0.8, 0.97, 1.0]),
-                    "gap": rng.choice([1.0, 90.0]), "weight": rng.choice([5.0, 1e4])}  # fmt: skip
+            mood = {
+                "loss": rng.choice([0.1, 0.1, 0.14, 0.5]),
+                "accuracy": rng.choice([0.5, 0.8, 0.97, 1.0]),
+                "gap": rng.choice([1.0, 90.0]),
+                "weight": rng.choice([5.0, 1e4]),
+            }
         loss = math.nan if rng.random() < 0.02 else mood["loss"] * math.exp(rng.gauss(0, 0.2))
         accuracy = None if rng.random() < 0.1 else mood["accuracy"]
         found.append(
@@ -451,11 +468,20 @@ def test_states_of_other_runs_are_refused() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"latest": 0}, {"window": 0}, {"warmup": -1}, {"start_images": -1}, {"winning": 0.9}, {"warm": 0.3}, {"worse": 2.0},
-        {"flat": 0.0}, {"clamp": math.inf}, {"lowest": 0.0}, {"restores": -1},
+        {"latest": 0},
+        {"window": 0},
+        {"warmup": -1},
+        {"start_images": -1},
+        {"winning": 0.9},
+        {"warm": 0.3},
+        {"worse": 2.0},
+        {"flat": 0.0},
+        {"clamp": math.inf},
+        {"lowest": 0.0},
+        {"restores": -1},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_impossible_settings_are_refused(change: dict) -> None:
     """In one line, at once."""
     with pytest.raises(vw.ConfigError) as error:

@@ -1,4 +1,5 @@
-"""Latents that are no Gaussian's samples: bounds, noise in training, channel prefixes; their files and what cannot hold them."""
+"""Latents that are no Gaussian's samples: bounds, noise in training, channel prefixes; their files and what cannot hold
+them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The card of a trained model: only facts of its run, in a form that Hugging Face reads, with commands that work as they stand."""
+"""The card of a trained model: only facts of its run, in a form that Hugging Face reads, with commands that work as
+they stand."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from vaeworks.config import (
     LossConfig,
     RegularizerConfig,
     TrainConfig,
-)  # fmt: skip
+)
 from vaeworks.errors import VaeworksError
 from vaeworks.training.monitor.card import write_card
 from vaeworks.training.monitor.card_loading import loading
@@ -78,11 +79,25 @@ def test_the_card_says_what_the_files_say(run: Path) -> None:
     text = (run / "README.md").read_text()
     data, result = (json.loads((run / name).read_text()) for name in ("data.json", "result.json"))
     for fact in (
-        f"{result['num_parameters']:,} parameters", f"{len(data['train'])} images of dogs", f"{len(data['val'])} more are held out",
-        "1 file could not be used", data["train_digest"], "4,000 crops of 16 px", "Recipe `custom`", "l1 of pixels", "1e-06 x KL",
-        "scaling_factor 0.50000", "shift_factor 0.25000", "| 3 | 0.2500 | 2.0000 |", "2.9 bits per latent element", "25.50 dB",
-        "f2c4", "fine texture comes out smooth", "Discriminator: none", "fp32",
-    ):  # fmt: skip
+        f"{result['num_parameters']:,} parameters",
+        f"{len(data['train'])} images of dogs",
+        f"{len(data['val'])} more are held out",
+        "1 file could not be used",
+        data["train_digest"],
+        "4,000 crops of 16 px",
+        "Recipe `custom`",
+        "l1 of pixels",
+        "1e-06 x KL",
+        "scaling_factor 0.50000",
+        "shift_factor 0.25000",
+        "| 3 | 0.2500 | 2.0000 |",
+        "2.9 bits per latent element",
+        "25.50 dB",
+        "f2c4",
+        "fine texture comes out smooth",
+        "Discriminator: none",
+        "fp32",
+    ):
         assert fact in text, fact
     assert str(run.parent) not in text
     assert "None" not in text
@@ -90,7 +105,8 @@ def test_the_card_says_what_the_files_say(run: Path) -> None:
 
 
 def test_its_python_runs_as_it_stands(run: Path, monkeypatch, capsys) -> None:
-    """Every shell command and every snippet, in the order of the card, in the folder of the card, with nothing but what it says."""
+    """Every shell command and every snippet, in the order of the card, in the folder of the card, with nothing but what
+    it says."""
     text = (run / "README.md").read_text()
     monkeypatch.chdir(run)
     for command in blocks(text, "sh"):
@@ -111,12 +127,15 @@ def test_its_python_runs_as_it_stands(run: Path, monkeypatch, capsys) -> None:
 
 
 def test_what_was_on_is_told(tmp_path: Path) -> None:
-    """Perceptual term, regularizers, discriminator and since when it was felt, events, alarms that stayed open, the licence."""
+    """Perceptual term, regularizers, discriminator and since when it was felt, events, alarms that stayed open, the
+    licence."""
     config = dataclasses.replace(
-        CONFIG, license="cc-by-4.0", loss=LossConfig(reconstruction="mse", perceptual="without-weights", perceptual_weight=0.3),
+        CONFIG,
+        license="cc-by-4.0",
+        loss=LossConfig(reconstruction="mse", perceptual="without-weights", perceptual_weight=0.3),
         adversarial=AdversarialConfig(discriminator="unet", loss="relativistic", stage="decoder"),
         regularizers=RegularizerConfig(scale_equivariance=0.25),
-    )  # fmt: skip
+    )
     run = start_run(tmp_path, config)
     with RunLog(run, config, show=False) as log:
         go_on(run, log, config, more=lambda t: {"adversarial_weight": 0.1} if t > 0.5 else {})
@@ -143,9 +162,17 @@ def test_a_fine_tuned_decoder_fits_the_diffusion_models_of_its_start(tmp_path: P
     config = dataclasses.replace(
         CONFIG, finetune=FinetuneConfig(path="/home/someone/secret/sd-vae.safetensors", part="decoder")
     )
-    changed = {"start": "/home/someone/secret/sd-vae.safetensors", "encoder_unchanged": True, "decoder_unchanged": False,
-               "old_latents_before": 30.123, "old_latents_after": 31.456, "latents_moved": 0.0, "std_before": 5.5, "std_after": 5.5,
-               "warning": "the latents have drifted"}  # fmt: skip
+    changed = {
+        "start": "/home/someone/secret/sd-vae.safetensors",
+        "encoder_unchanged": True,
+        "decoder_unchanged": False,
+        "old_latents_before": 30.123,
+        "old_latents_after": 31.456,
+        "latents_moved": 0.0,
+        "std_before": 5.5,
+        "std_after": 5.5,
+        "warning": "the latents have drifted",
+    }
     text = (made(tmp_path, config, finetuned=changed) / "README.md").read_text()
     assert "unchanged to the last bit: encoder" in text
     assert "30.12 dB by the old decoder, 31.46 dB by this one" in text
@@ -167,7 +194,8 @@ def test_an_encoder_that_was_taught(tmp_path: Path) -> None:
 
 
 def test_points_and_streams(tmp_path: Path) -> None:
-    """A bottleneck that diffusers cannot express is said to be so, with a way in Python; a stream of the hub is named as a data set."""
+    """A bottleneck that diffusers cannot express is said to be so, with a way in Python; a stream of the hub is named
+    as a data set."""
     model = dataclasses.replace(MODEL, bottleneck=BottleneckConfig(kind="point", bound="tanh", noise="additive"))
     run = made(tmp_path, dataclasses.replace(CONFIG, model=model))
     text = (run / "README.md").read_text()
@@ -197,7 +225,8 @@ def test_nothing_held_out_no_metrics(tmp_path: Path) -> None:
 
 
 def test_applications_get_commands_only_where_they_load_it(tmp_path: Path) -> None:
-    """Stable Diffusion's network: install commands at its scale; at another scale, the fold that adapts it; a small one: the reason."""
+    """Stable Diffusion's network: install commands at its scale; at another scale, the fold that adapts it; a small
+    one: the reason."""
     same, other, small = (
         loading(SimpleNamespace(config=config))  # type: ignore[arg-type]
         for config in (MODELS["sd1"], dataclasses.replace(MODELS["sd1"], scaling_factor=0.7), MODELS["small-f8c16"])

@@ -1,4 +1,5 @@
-"""What a file does not tell: it is said, it stays a guess on every way, it is never written as a fact, and it can be told."""
+"""What a file does not tell: it is said, it stays a guess on every way, it is never written as a fact, and it can be
+told."""
 
 from __future__ import annotations
 
@@ -144,11 +145,17 @@ def by_both(source: Path, dst: Path) -> Path:
 
 
 WAYS = {
-    "save native": by_python("native"), "save ldm": by_python("ldm"), "save diffusers": by_python("diffusers"),
-    "convert native": by_command("convert", "--layout", "native"), "convert ldm": by_command("convert", "--layout", "ldm"),
-    "convert diffusers": by_command("convert", "--layout", "diffusers"), "repair": by_command("repair"),
-    "repair diffusers": by_command("repair", "--layout", "diffusers"), "diffusers": by_diffusers, "both": by_both,
-}  # fmt: skip
+    "save native": by_python("native"),
+    "save ldm": by_python("ldm"),
+    "save diffusers": by_python("diffusers"),
+    "convert native": by_command("convert", "--layout", "native"),
+    "convert ldm": by_command("convert", "--layout", "ldm"),
+    "convert diffusers": by_command("convert", "--layout", "diffusers"),
+    "repair": by_command("repair"),
+    "repair diffusers": by_command("repair", "--layout", "diffusers"),
+    "diffusers": by_diffusers,
+    "both": by_both,
+}
 
 
 @pytest.mark.parametrize("channels", [4, 16])
@@ -156,7 +163,8 @@ WAYS = {
 def test_a_guessed_scale_stays_a_guess(
     way: str, channels: int, networks: dict[int, vw.Autoencoder], tmp_path: Path
 ) -> None:
-    """Written again and read again, the file is as ambiguous as it was, in the same words; and nothing wrote the guess as a fact."""
+    """Written again and read again, the file is as ambiguous as it was, in the same words; and nothing wrote the guess
+    as a fact."""
     source = bare(tmp_path / "bare.safetensors", networks[channels])
     before = locate(source)
     assert "may be " + ("sdxl (0.13025)" if channels == 4 else "flux1 (0.3611)") in before.ambiguity
@@ -282,7 +290,8 @@ def test_a_guess_makes_no_other_model(networks: dict[int, vw.Autoencoder], tmp_p
 
 
 def test_installed_for_its_checkpoint_nothing_is_folded(tmp_path: Path) -> None:
-    """SDXL's published file, converted, then installed for SDXL: the weights are those of the file, as they were before the guess."""
+    """SDXL's published file, converted, then installed for SDXL: the weights are those of the file, as they were before
+    the guess."""
     publish(FULL_SIZE)  # applications have SD's network in full size only
     vae = vw.build(MODELS["sd1"]).half()
     with torch.no_grad():
@@ -306,7 +315,8 @@ def test_installed_for_its_checkpoint_nothing_is_folded(tmp_path: Path) -> None:
 
 
 def test_baked_and_extracted(networks: dict[int, vw.Autoencoder], tmp_path: Path) -> None:
-    """A checkpoint's constants are taken for a VAE whose file tells none, and said; for one that is told, they are compared."""
+    """A checkpoint's constants are taken for a VAE whose file tells none, and said; for one that is told, they are
+    compared."""
     source = bare(tmp_path / "bare.safetensors", networks[4])
     by_command("repair")(source, tmp_path / "repaired.safetensors")
     full = checkpoint(tmp_path / "xl.safetensors", 2048)
@@ -320,7 +330,8 @@ def test_baked_and_extracted(networks: dict[int, vw.Autoencoder], tmp_path: Path
 
 
 def test_a_checkpoint_of_other_latents_tells_no_scale(networks: dict[int, vw.Autoencoder], tmp_path: Path) -> None:
-    """Playground's VAE has SD's shapes, and is normalized by channel: what comes out of its checkpoint is not SD's by writing it down."""
+    """Playground's VAE has SD's shapes, and is normalized by channel: what comes out of its checkpoint is not SD's by
+    writing it down."""
     tensors = {name: t.detach() for name, t in stored_tensors(networks[4], "ldm").items()}
     checkpoint(tmp_path / "playground.safetensors", 2048, tensors)
     save_file(
@@ -356,7 +367,8 @@ def test_a_pipelines_own_scale_is_taken(networks: dict[int, vw.Autoencoder], tmp
 
 
 def test_whose_taesd_it_is(tmp_path: Path) -> None:
-    """TAESD and TAESDXL have the same shapes: what decides, a name or a checkpoint, is said, and where they disagree as well."""
+    """TAESD and TAESDXL have the same shapes: what decides, a name or a checkpoint, is said, and where they disagree as
+    well."""
     for folder in ("vae_approx", "checkpoints"):
         (tmp_path / "comfyui" / "models" / folder).mkdir(parents=True)
     vw.save(vw.build("taesd"), tmp_path / "taesd.safetensors", "taesd")
@@ -399,7 +411,8 @@ def test_records_hold_no_guess(networks: dict[int, vw.Autoencoder], tmp_path: Pa
 
 
 def test_training_keeps_a_guess(networks: dict[int, vw.Autoencoder], tmp_path: Path) -> None:
-    """A run that starts from an ambiguous file, or has such a teacher, has its guess; a recipe that names the VAE tells it."""
+    """A run that starts from an ambiguous file, or has such a teacher, has its guess; a recipe that names the VAE tells
+    it."""
     source = bare(tmp_path / "bare.safetensors", networks[4])
     config = recipe("finetune-decoder-tiny")
     started, told = with_start(
@@ -414,7 +427,8 @@ def test_training_keeps_a_guess(networks: dict[int, vw.Autoencoder], tmp_path: P
 
 
 def test_a_run_from_a_guess_ends_in_one(tmp_path: Path) -> None:
-    """Trained from a file that does not say its scale, a run's model does not either: nor its metadata, its card, its record."""
+    """Trained from a file that does not say its scale, a run's model does not either: nor its metadata, its card, its
+    record."""
     source = tmp_path / "sd.pth"
     torch.save(vw.build(recipe("small-f8c4-tiny").model).state_dict(), source)
     words = [
@@ -448,7 +462,8 @@ def trained(name: str) -> vw.Autoencoder:
     "name", ["small-f8c16", "small-f8c4", "small-f4c4", "small-f16c32", "small-f8c16-tiny", "digits-vae", "audio-mel"]
 )
 def test_a_state_dict_keeps_its_recipes_groups(name: str, tmp_path: Path) -> None:
-    """torch.save(vae.state_dict()), and an LDM file that lost its metadata: the recipe's own groups, equal pictures, and a warning."""
+    """torch.save(vae.state_dict()), and an LDM file that lost its metadata: the recipe's own groups, equal pictures,
+    and a warning."""
     vae = trained(name)
     images = torch.rand(1, vae.config.in_channels, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     torch.save(vae.state_dict(), tmp_path / "sd.pth")
@@ -564,9 +579,11 @@ def test_settings_of_other_kinds_are_refused(tmp_path: Path) -> None:
 
 COMMANDS = {
     "inspect": ["inspect", "{}"],
-    "reconstruct": ["reconstruct", "{}", "picture.png", "--out", "out"], "encode": ["encode", "{}", "picture.png", "--out", "out"],
-    "eval": ["eval", "{}", "--data", "."], "repair": ["repair", "{}", "x.safetensors"],
-}  # fmt: skip
+    "reconstruct": ["reconstruct", "{}", "picture.png", "--out", "out"],
+    "encode": ["encode", "{}", "picture.png", "--out", "out"],
+    "eval": ["eval", "{}", "--data", "."],
+    "repair": ["repair", "{}", "x.safetensors"],
+}
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,15 @@ def test_help_imports_no_torch(words: list[str]) -> None:
     assert "vaeworks" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("theirs", "expected"), [
-    ({}, ("1000", None)), ({"GOMP_SPINCOUNT": "7"}, ("7", None)), ({"OMP_WAIT_POLICY": "active"}, (None, "active")),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("theirs", "expected"),
+    [
+        ({}, ("1000", None)),
+        ({"GOMP_SPINCOUNT": "7"}, ("7", None)),
+        ({"OMP_WAIT_POLICY": "active"}, (None, "active")),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(
     "start",
     [
@@ -102,7 +108,8 @@ def test_help_imports_no_torch(words: list[str]) -> None:
 def test_threads_wait_as_the_user_wants_before_torch_is_there(
     start: str, theirs: dict, expected: tuple, tmp_path: Path
 ) -> None:
-    """The console script and `python -m`: what OpenMP reads is set when torch begins to be imported, and in a process of its own."""
+    """The console script and `python -m`: what OpenMP reads is set when torch begins to be imported, and in a process
+    of its own."""
     code = f"""
 import os, subprocess, sys
 class Watch:
@@ -122,7 +129,10 @@ sys.argv = ["vaeworks", "reconstruct", {str(tmp_path / "none")!r}, "a.png", "--o
 
 def test_importing_the_package_imports_no_torch() -> None:
     """Names are resolved when first used, all of them exist, and a wrong one is an AttributeError."""
-    code = "import sys, vaeworks as vw; assert 'torch' not in sys.modules; [getattr(vw, n) for n in vw.__all__]; assert 'torch' in sys.modules"
+    code = (
+        "import sys, vaeworks as vw; assert 'torch' not in sys.modules; [getattr(vw, n) for n in vw.__all__]; assert "
+        "'torch' in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = vw.nonsense
@@ -226,7 +236,8 @@ def test_reconstruct_encode_decode_agree(place: Path, tmp_path: Path, capsys) ->
 
 
 def test_decode_within_memory_with_a_certificate_and_of_shards(place: Path, tmp_path: Path, capsys) -> None:
-    """The plan and the certificate are told, a budget that is too small says the least that works, shards become numbered pictures."""
+    """The plan and the certificate are told, a budget that is too small says the least that works, shards become
+    numbered pictures."""
     model, photos = str(place / "vae.safetensors"), place / "photos"
     main(["encode", model, str(photos / "p0.png"), "--out", str(tmp_path / "one")])
     words = ["decode", model, str(tmp_path / "one"), "--out", str(tmp_path / "p")]
@@ -305,7 +316,8 @@ def test_no_input(place: Path, tmp_path: Path, capsys, words: list[str]) -> None
 
 
 def test_folders_files_and_names_that_do_not_fit(place: Path, tmp_path: Path, capsys) -> None:
-    """A folder is never replaced by a picture, a file never by a folder; unknown kinds and devices are told before the work."""
+    """A folder is never replaced by a picture, a file never by a folder; unknown kinds and devices are told before the
+    work."""
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "a.txt").write_text("x")
     generate = ["generate", "tiny", "a dog", "--vae", place / "vae.safetensors"]

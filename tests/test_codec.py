@@ -1,4 +1,5 @@
-"""Strips: equal to the whole picture within rounding, for any size, any strip and any budget; and the budget is kept."""
+"""Strips: equal to the whole picture within rounding, for any size, any strip and any budget; and the budget is
+kept."""
 
 from __future__ import annotations
 
@@ -103,7 +104,8 @@ def test_large_means_do_not_cost_digits() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("groups", [8, 2])
 def test_statistics_of_flat_maps(groups: int, dtype: torch.dtype) -> None:
-    """Where epsilon alone is below the root, a mean counts to its last digit: flat maps, one odd pixel at any place, halves, a slope.
+    """Where epsilon alone is below the root, a mean counts to its last digit: flat maps, one odd pixel at any place,
+    halves, a slope.
 
     Expected: errors of what float32 can hold of the values, and 1e-6 of the spread, whatever a part begins with.
     """
@@ -162,12 +164,23 @@ def test_strips_are_the_whole_picture(height: int, width: int, rows: int, budget
         torch.testing.assert_close(encoded, model.encoder(x), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("overrides", [
-    {"channel_mult": (1, 2)}, {"channel_mult": (1, 1, 2, 2, 2)}, {"mid_attention": False}, {"attention_factors": (1, 4)},
-    {"padding_mode": "reflect"},
-    {"padding_mode": "circular"}, {"num_heads": 2}, {"quant_conv": False, "post_quant_conv": False}, {"latent_channels": 16},
-    {"decoder_channels": 16}, {"num_res_blocks": 2},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"channel_mult": (1, 2)},
+        {"channel_mult": (1, 1, 2, 2, 2)},
+        {"mid_attention": False},
+        {"attention_factors": (1, 4)},
+        {"padding_mode": "reflect"},
+        {"padding_mode": "circular"},
+        {"num_heads": 2},
+        {"quant_conv": False, "post_quant_conv": False},
+        {"latent_channels": 16},
+        {"decoder_channels": 16},
+        {"num_res_blocks": 2},
+    ],
+    ids=str,
+)
 def test_every_kind_of_network(overrides: dict[str, object]) -> None:
     """f2 to f16, with and without attention at any level, other frames, widths and blocks; batches of two."""
     model = vae(**overrides)
@@ -224,7 +237,8 @@ FLAT = [
 @pytest.mark.parametrize("overrides", FLAT, ids=["a group a channel", "filtered", "narrow"])
 @pytest.mark.parametrize("tile", [None, 8])
 def test_flat_pictures_are_as_exact_as_others(overrides: dict[str, object], tile: int | None) -> None:
-    """Both halves, against float64: at most a few times what the plain network in float32 is off, down to one latent."""
+    """Both halves, against float64: at most a few times what the plain network in float32 is off, down to one
+    latent."""
     torch.manual_seed(0)
     model = vw.build("small-f8c4", num_res_blocks=1, **overrides).eval().requires_grad_(False)
     exact, codec = copy.deepcopy(model).double(), Codec(model, tile=tile)
@@ -268,7 +282,8 @@ def test_weights_are_prepared_once_where_there_is_room() -> None:
 
 
 def test_weights_that_change_are_prepared_again() -> None:
-    """An optimizer's step; another tensor in its place, also at its address; weights that are computed; and what inference mode made."""
+    """An optimizer's step; another tensor in its place, also at its address; weights that are computed; and what
+    inference mode made."""
     model = vae(channels=32, channel_mult=(1, 1))
     z, codec = random(1, 4, 8, 8), Codec(model)
     before = codec.decode(z)
@@ -304,7 +319,8 @@ def test_weights_that_change_are_prepared_again() -> None:
 
 
 def test_results_can_be_trained_on_and_plans_come_in_any_order() -> None:
-    """A model whose weights want gradients, as `build` makes it: results without a graph, free to be changed and to be trained on."""
+    """A model whose weights want gradients, as `build` makes it: results without a graph, free to be changed and to be
+    trained on."""
     torch.manual_seed(0)
     model = vw.build("small-f8c4", channels=64, channel_mult=(1, 1), num_res_blocks=1)
     codec = Codec(model)
@@ -344,7 +360,8 @@ def test_kept_weights_make_room_for_the_other_half() -> None:
 
 
 def test_a_plan_counts_multiplications() -> None:
-    """Where nothing is computed again, exactly those of the convolutions, whatever the strips; those of a shape are planned once."""
+    """Where nothing is computed again, exactly those of the convolutions, whatever the strips; those of a shape are
+    planned once."""
     model, done = vae(), []
 
     def count(module: nn.Module, _: object, y: Tensor) -> None:
@@ -464,7 +481,8 @@ def test_taesd_runs_whole() -> None:
 
 
 def test_narrow_networks_and_compiled_ones_run_whole_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strips pay for wide layers; what is compiled is the network as it is; a tile or a small budget has strips all the same."""
+    """Strips pay for wide layers; what is compiled is the network as it is; a tile or a small budget has strips all the
+    same."""
     narrow = vae()
     wide = vw.build("small-f8c4", channels=64, channel_mult=(1, 1), num_res_blocks=1).eval()
     assert Codec(narrow).plan_decode(1, 4, 6, 7).whole and Codec(narrow).plan_encode(1, 3, 48, 56).whole
@@ -580,7 +598,8 @@ def test_a_copy_without_values() -> None:
 
 
 def test_a_gradient_through_strips() -> None:
-    """A step of fine-tuning at latents and weights is the whole network's; a copy's gradients, which go nowhere, are refused."""
+    """A step of fine-tuning at latents and weights is the whole network's; a copy's gradients, which go nowhere, are
+    refused."""
     model = vae().train().requires_grad_(True)
     z, x = random(1, 4, 5, 6).requires_grad_(), random(1, 3, 40, 48).clamp(-1, 1)
     codec = Codec(model, tile=8)

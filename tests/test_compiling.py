@@ -1,4 +1,5 @@
-"""When a network is compiled: one trace for all sizes, the faster way wins, and plain computing where compiling cannot be."""
+"""When a network is compiled: one trace for all sizes, the faster way wins, and plain computing where compiling cannot
+be."""
 
 from __future__ import annotations
 
@@ -101,7 +102,8 @@ def test_auto_leaves_cpus_alone(vae: vw.Autoencoder) -> None:
 def test_auto_waits_and_keeps_the_faster(
     vae: vw.Autoencoder, monkeypatch: pytest.MonkeyPatch, seconds: float, outcome: str
 ) -> None:
-    """Where "auto" may compile, it begins after PATIENCE seconds, and stays with whichever way was faster, also as sizes change."""
+    """Where "auto" may compile, it begins after PATIENCE seconds, and stays with whichever way was faster, also as
+    sizes change."""
     monkeypatch.setattr(compiling, "AUTOMATIC", ("cpu",))
     monkeypatch.setattr(compiling, "PATIENCE", 4.0)
     slow(seconds, monkeypatch)
@@ -182,7 +184,8 @@ def test_graphs_elsewhere(vae: vw.Autoencoder) -> None:
 
 @torch.inference_mode()
 def test_graphs_keep_the_sizes_used_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first picture of a size is plain, the second captured, others replayed; the size used longest ago goes. On a pretended GPU."""
+    """The first picture of a size is plain, the second captured, others replayed; the size used longest ago goes. On a
+    pretended GPU."""
 
     class Pretended:
         def __init__(self, function: compiling.MapFunction, x: Tensor, pool: object):
@@ -226,7 +229,8 @@ def test_graphs_keep_the_sizes_used_last(monkeypatch: pytest.MonkeyPatch) -> Non
 @on_cuda
 @torch.inference_mode()
 def test_graphs_on_cuda(vae: vw.Autoencoder) -> None:
-    """Replays of several sizes in any order give the network's results, in tensors of their own, and see weights change in place."""
+    """Replays of several sizes in any order give the network's results, in tensors of their own, and see weights change
+    in place."""
     vae = copy.deepcopy(vae).cuda()
     graphs = Graphs(vae.decode, vae, most=2)
     some = [latents(1, h, w).cuda() for h, w in SIZES[:3]]

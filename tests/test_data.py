@@ -1,4 +1,5 @@
-"""Which files are used, on which side of the split, in which order, cropped how: all of it fixed by content and counters."""
+"""Which files are used, on which side of the split, in which order, cropped how: all of it fixed by content and
+counters."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def names(images: ImageSet, root: Path) -> list[str]:
 
 
 def test_scan_finds_images_in_a_tree(tmp_path: Path) -> None:
-    """Images of all subfolders and odd names are found in a fixed order with their facts; other and hidden files are not."""
+    """Images of all subfolders and odd names are found in a fixed order with their facts; other and hidden files are
+    not."""
     for name in ("b.png", "a/ß 猫 🐈.png", "a/deep/er/UPPER.PNG", "with space/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         picture(len(name)).save(tmp_path / name)
@@ -234,7 +236,8 @@ def test_duplicates_are_on_one_side(tmp_path: Path) -> None:
 
 
 def test_photos_are_sixteen_readable_files() -> None:
-    """There are 16 distinct photographs, 10 in colour and 6 gray, with sides as documented, on both sides of the split."""
+    """There are 16 distinct photographs, 10 in colour and 6 gray, with sides as documented, on both sides of the
+    split."""
     found = scan("photos")
     assert [f.path for f in found.files] == photos()
     assert found.skipped == ()
@@ -282,7 +285,8 @@ def test_first_places_are_uniform() -> None:
 
 
 def test_random_streams_do_not_overlap() -> None:
-    """Other seeds, streams and counters give other words, however many are drawn; uniforms lie in [0,1) and are spread evenly."""
+    """Other seeds, streams and counters give other words, however many are drawn; uniforms lie in [0,1) and are spread
+    evenly."""
     words = [
         random_words(seed, stream, k, 64) for seed in (0, 1) for stream in (ORDER, CROP, NOISE, INIT) for k in range(50)
     ]
@@ -438,7 +442,8 @@ def test_batches_are_the_crops_of_the_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_starting_in_the_middle_gives_the_tail(tmp_path: Path, workers: int) -> None:
-    """A stream from counter 7 on equals the whole stream from there, at another batch size too, and leaves out a smaller last batch."""
+    """A stream from counter 7 on equals the whole stream from there, at another batch size too, and leaves out a
+    smaller last batch."""
     write_pictures(tmp_path, 5)
     whole, _ = everything(batches(crops(tmp_path), 0, 20, 4, workers=0))
     tail, counters = everything(batches(crops(tmp_path), 7, 20, 3, workers=workers))
@@ -471,7 +476,8 @@ def test_cached_images_need_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("damage", ["deleted", "replaced", "shrunk"])
 def test_a_file_lost_during_training_is_named(tmp_path: Path, workers: int, damage: str) -> None:
-    """A file that went away, broke or shrank after the scan is a DataError in one line that names it, from workers too."""
+    """A file that went away, broke or shrank after the scan is a DataError in one line that names it, from workers
+    too."""
     write_pictures(tmp_path, 3)
     stream = crops(tmp_path)
     if damage == "deleted":
@@ -487,7 +493,8 @@ def test_a_file_lost_during_training_is_named(tmp_path: Path, workers: int, dama
 
 @pytest.mark.parametrize("ending", ["error", "early"])
 def test_workers_end_with_the_stream(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an error, and where a run stops early, the workers are gone without PyTorch's waiting for each: 5 seconds, here 150."""
+    """After an error, and where a run stops early, the workers are gone without PyTorch's waiting for each: 5 seconds,
+    here 150."""
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 150.0)
     write_pictures(tmp_path, 3)
     stream = crops(tmp_path)
@@ -506,7 +513,8 @@ def test_workers_end_with_the_stream(tmp_path: Path, ending: str, monkeypatch: p
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
 def test_no_more_workers_than_cores_allowed(tmp_path: Path) -> None:
-    """Bound to one core of several, as in containers and under taskset, loading works without PyTorch's warning of too many workers."""
+    """Bound to one core of several, as in containers and under taskset, loading works without PyTorch's warning of too
+    many workers."""
     write_pictures(tmp_path, 4)
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})

@@ -76,7 +76,8 @@ def parameters(module: nn.Module) -> int:
 def test_patchgan_has_its_published_size() -> None:
     """4x4 kernels 3-64-128-256-512-1, a bias at both ends, scale and shift of BatchNorm between: 2,765,633 numbers.
 
-    The 2,764,737 that pix2pix and CycleGAN print are of InstanceNorm, whose convolutions have biases and whose norms nothing.
+    The 2,764,737 that pix2pix and CycleGAN print are of InstanceNorm, whose convolutions have biases and whose norms
+    nothing.
     """
     kernels = 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512)
     ends, norms = 64 + 1, 2 * (128 + 256 + 512)
@@ -88,12 +89,20 @@ def test_patchgan_has_its_published_layers() -> None:
     """Numbers and shapes of the layers are those of the files that latent diffusion's training leaves behind."""
     found = {name: tuple(p.shape) for name, p in PatchDiscriminator().named_parameters()}
     assert found == {
-        "layers.0.weight": (64, 3, 4, 4), "layers.0.bias": (64,),
-        "layers.2.weight": (128, 64, 4, 4), "layers.3.weight": (128,), "layers.3.bias": (128,),
-        "layers.5.weight": (256, 128, 4, 4), "layers.6.weight": (256,), "layers.6.bias": (256,),
-        "layers.8.weight": (512, 256, 4, 4), "layers.9.weight": (512,), "layers.9.bias": (512,),
-        "layers.11.weight": (1, 512, 4, 4), "layers.11.bias": (1,),
-    }  # fmt: skip
+        "layers.0.weight": (64, 3, 4, 4),
+        "layers.0.bias": (64,),
+        "layers.2.weight": (128, 64, 4, 4),
+        "layers.3.weight": (128,),
+        "layers.3.bias": (128,),
+        "layers.5.weight": (256, 128, 4, 4),
+        "layers.6.weight": (256,),
+        "layers.6.bias": (256,),
+        "layers.8.weight": (512, 256, 4, 4),
+        "layers.9.weight": (512,),
+        "layers.9.bias": (512,),
+        "layers.11.weight": (1, 512, 4, 4),
+        "layers.11.bias": (1,),
+    }
     assert PatchDiscriminator()(images(1, 256)).shape == (1, 1, 30, 30)
 
 
@@ -156,7 +165,8 @@ def test_sizes(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_least_size_is_the_least(name: str) -> None:
-    """Not larger than it has to be: below it, the network could not compute (the projected one takes the caller's word)."""
+    """Not larger than it has to be: below it, the network could not compute (the projected one takes the caller's
+    word)."""
     if name == "projected":
         return
     discriminator = small(name).train()
@@ -196,7 +206,8 @@ def test_half_precision_and_nhwc(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_it_can_learn(name: str) -> None:
-    """Forty steps are enough to tell noise from the same noise made smooth; weights and nothing else are what learned."""
+    """Forty steps are enough to tell noise from the same noise made smooth; weights and nothing else are what
+    learned."""
     discriminator = small(name).train()
     lr = 1e-2 if name == "projected" else 2e-3  # random features tell less
     optimizer = torch.optim.Adam([p for p in discriminator.parameters() if p.requires_grad], lr=lr, betas=(0.5, 0.9))
@@ -228,7 +239,8 @@ def test_saved_and_loaded_it_judges_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 2, 1)])
 def test_halving_does_not_alias(taps: tuple[int, ...]) -> None:
-    """Constants stay, the finest stripes vanish; taking every other pixel keeps them, as a constant that was not there."""
+    """Constants stay, the finest stripes vanish; taking every other pixel keeps them, as a constant that was not
+    there."""
     pool = BlurPool(2, taps)
     stripes = torch.tensor([1.0, -1.0]).repeat(8).expand(1, 2, 16, 16)
     torch.testing.assert_close(pool(torch.ones(1, 2, 16, 16)), torch.ones(1, 2, 8, 8))
@@ -340,7 +352,8 @@ def test_the_features_follow_to_device_and_type() -> None:
 
 
 def test_every_map_knows_of_the_smaller_ones() -> None:
-    """Scales are mixed from the smallest map upwards: zeroing it changes all logits, zeroing the largest only its own."""
+    """Scales are mixed from the smallest map upwards: zeroing it changes all logits, zeroing the largest only its
+    own."""
     torch.manual_seed(0)
     features = [torch.randn(1, 4, 8, 8), torch.randn(1, 4, 4, 4)]
     chosen = list(features)

@@ -1,4 +1,5 @@
-"""Several processes are one: the same gradients, weights, figures and files, in any number; and none waits for the dead."""
+"""Several processes are one: the same gradients, weights, figures and files, in any number; and none waits for the
+dead."""
 
 from __future__ import annotations
 
@@ -144,7 +145,8 @@ def assert_close(
 
 @pytest.mark.parametrize("name", [*cases.STEPS, *(f"{name}, fsdp" for name in cases.SHARED_OUT)])
 def test_two_processes_take_the_steps_of_one(name: str, pair: Pair) -> None:
-    """Gradients, weights, momenta, average, discriminator, its statistics and every figure, after some steps; the same bytes in both."""
+    """Gradients, weights, momenta, average, discriminator, its statistics and every figure, after some steps; the same
+    bytes in both."""
     expected = cases.steps(name.removesuffix(", fsdp"))
     found = pair.tensors(name)
     assert_close(found, expected)
@@ -162,20 +164,28 @@ def test_no_process_takes_a_step_that_another_cannot(pair: Pair) -> None:
 
 
 def test_batch_norm_of_one_process_is_pytorchs() -> None:
-    """To the last bit, in value, gradient and running statistics; and the discriminator's tensors have the names that they had."""
+    """To the last bit, in value, gradient and running statistics; and the discriminator's tensors have the names that
+    they had."""
     ours, theirs = BatchNorm(6), torch.nn.BatchNorm2d(6)
     for norm in (ours, theirs):
         x = random_batch(4, 16)[:, [0, 1, 2, 0, 1, 2]].float().requires_grad_()
         norm(x).square().sum().backward()
     assert all(torch.equal(t, theirs.state_dict()[name]) for name, t in ours.state_dict().items())
     assert torch.equal(ours.weight.grad, theirs.weight.grad)
-    assert {name.split(".")[-1] for name in PatchDiscriminator(num_layers=1).state_dict() if name.startswith("layers.3.")} == {
-        "weight", "bias", "running_mean", "running_var", "num_batches_tracked",
-    }  # fmt: skip
+    assert {
+        name.split(".")[-1] for name in PatchDiscriminator(num_layers=1).state_dict() if name.startswith("layers.3.")
+    } == {
+        "weight",
+        "bias",
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
 
 
 def test_mixed_precision_keeps_fp32() -> None:
-    """After steps in bf16: weights, averages, gradients and moments of both networks are fp32, and weights have more digits than bf16."""
+    """After steps in bf16: weights, averages, gradients and moments of both networks are fp32, and weights have more
+    digits than bf16."""
     t = started(dataclasses.replace(WITH_DISCRIMINATOR, precision="bf16"))
     for step in range(2):
         training_step(t, *cases.share(step), cases.FELT)
@@ -204,7 +214,8 @@ def assert_same_learning(run: Path, other: Path) -> None:
 
 
 def test_a_run_of_two_is_the_run_of_one(pair: Pair, alone: Path) -> None:
-    """Through the discriminator's start and the freezing of the encoder: log, weights, average, discriminator, optimizers, model."""
+    """Through the discriminator's start and the freezing of the encoder: log, weights, average, discriminator,
+    optimizers, model."""
     pair.check("run.0.said")
     assert_same_learning(pair.folder / "run", alone)
 
@@ -227,7 +238,8 @@ def test_going_on_in_other_numbers(name: str, pair: Pair, alone: Path, images: P
 
 
 def test_an_error_of_one_is_an_error_of_all(pair: Pair) -> None:
-    """An image that process 1 cannot read: both are told, and where to go on; a full disk of process 0, too. Then both worked on."""
+    """An image that process 1 cannot read: both are told, and where to go on; a full disk of process 0, too. Then both
+    worked on."""
     for rank in (0, 1):
         said = pair.said("unreadable", rank)
         assert "07.png cannot be read; saved" in said and "0000000016.safetensors" in said
@@ -236,7 +248,8 @@ def test_an_error_of_one_is_an_error_of_all(pair: Pair) -> None:
 
 
 def test_a_dead_process_is_noticed(pair: Pair) -> None:
-    """Process 1 was killed in the middle of a step: process 0 did not wait for it, and ended with an error in a line."""
+    """Process 1 was killed in the middle of a step: process 0 did not wait for it, and ended with an error in a
+    line."""
     pair.said("full disk")
     assert pair.codes == (1, -9)
     assert (pair.folder / "dying.said").read_text().startswith("TrainingError: another process of this run has ended")

@@ -39,8 +39,16 @@ def finding(verdict: str = "watch", value: float = 0.5, **more: object) -> Findi
 
 
 def examination(**findings: Finding) -> Examination:
-    facts = {"name": "f8c4", "digest": "a" * 64, "parameters": 10, "dtype": "float32", "normalization": "scalar", "scaling_factor": 1.0,
-             "shift_factor": 0.0, "scaling_known": True}  # fmt: skip
+    facts = {
+        "name": "f8c4",
+        "digest": "a" * 64,
+        "parameters": 10,
+        "dtype": "float32",
+        "normalization": "scalar",
+        "scaling_factor": 1.0,
+        "shift_factor": 0.0,
+        "scaling_known": True,
+    }
     return Examination("model", facts, DoctorProtocol("0" * 64, 4, 64), findings, dict.fromkeys(findings, 1.0))
 
 
@@ -77,9 +85,16 @@ def test_latents_are_on_disk_and_leave_no_trace(tmp_path: Path, monkeypatch: pyt
     assert not list(tmp_path.glob(".vaeworks-*"))
 
 
-@pytest.mark.parametrize(("count", "limit", "quick", "taken"), [
-    (500, None, False, 500), (500, None, True, QUICK_IMAGES), (500, 10, True, 10), (3, 10, False, 3), (3, None, True, 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "limit", "quick", "taken"),
+    [
+        (500, None, False, 500),
+        (500, None, True, QUICK_IMAGES),
+        (500, 10, True, 10),
+        (3, 10, False, 3),
+        (3, None, True, 3),
+    ],
+)
 def test_images_are_chosen_evenly(count: int, limit: int | None, quick: bool, taken: int) -> None:
     chosen = choose(files()[:1] * count, limit, quick)
     assert len(chosen) == len(set(chosen)) == taken
@@ -134,9 +149,18 @@ def test_a_bootstrap_is_reproducible_and_takes_any_statistic() -> None:
     assert one.value == 3 and math.isnan(one.low) and math.isnan(one.high)
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (3.0, "3"), (0.12345, "0.123"), (12.345, "12.3"), (1234.5, "1234"), (1e-5, "1.00e-5"), (math.nan, "nan"), (math.inf, "inf"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3.0, "3"),
+        (0.12345, "0.123"),
+        (12.345, "12.3"),
+        (1234.5, "1234"),
+        (1e-5, "1.00e-5"),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+    ],
+)
 def test_numbers_as_people_read_them(value: float, text: str) -> None:
     assert number(value) == text
 
@@ -157,8 +181,13 @@ def test_no_verdict_without_a_figure() -> None:
 
 def test_a_finding_survives_its_file(tmp_path: Path) -> None:
     picture = Picture("a map", Image.new("RGB", (4, 3), "red"), pixelated=True)
-    found = finding(value=math.inf, pictures=(picture,), curves=(Curves("c", {"a": [(0.0, 1.0), (1.0, None)]}, "x", levels={"l": 2.0}),),
-                    tables={"t": {"layer": ["a"], "value": [1.0]}}, images=3)  # fmt: skip
+    found = finding(
+        value=math.inf,
+        pictures=(picture,),
+        curves=(Curves("c", {"a": [(0.0, 1.0), (1.0, None)]}, "x", levels={"l": 2.0}),),
+        tables={"t": {"layer": ["a"], "value": [1.0]}},
+        images=3,
+    )
     write_finding(tmp_path / "f", found, 1.5)
     kept = read_finding(tmp_path / "f")
     assert kept is not None
@@ -171,7 +200,8 @@ def test_a_finding_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_findings_are_kept_by_model_and_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second time nothing is computed; another model, size, seed or image is another examination; and --no-cache keeps nothing."""
+    """The second time nothing is computed; another model, size, seed or image is another examination; and --no-cache
+    keeps nothing."""
     calls: list[str] = []
 
     def fake(name: str):
@@ -188,9 +218,15 @@ def test_findings_are_kept_by_model_and_protocol(monkeypatch: pytest.MonkeyPatch
     assert calls == ["scale", "noise", "fog"]
     assert to_dict(again.findings["noise"]) == to_dict(first.findings["noise"]) and again.findings["scale"].images == 3
     for model, images, other in (
-        (linear("small-f8c4", norm_eps=1e-5), 3, {}), (vae, 2, {}), (vae, 3, {"seed": 1}), (vae, 3, {"quick": False}),
-        (vae, 3, {"size": 72}), (vae, 3, {"labels": ["a", "b", "c"]}), (vae, 3, {"known": False}), (vae, 3, {"reference": linear()}),
-    ):  # fmt: skip
+        (linear("small-f8c4", norm_eps=1e-5), 3, {}),
+        (vae, 2, {}),
+        (vae, 3, {"seed": 1}),
+        (vae, 3, {"quick": False}),
+        (vae, 3, {"size": 72}),
+        (vae, 3, {"labels": ["a", "b", "c"]}),
+        (vae, 3, {"known": False}),
+        (vae, 3, {"reference": linear()}),
+    ):
         calls.clear()
         examine(model, files()[:images], panels=["scale"], **{**options, **other})
         assert calls == ["scale"], other
@@ -335,8 +371,13 @@ def test_report_and_record(tmp_path: Path) -> None:
         "semantics",
     ]
     assert record["findings"]["fog"]["figures"]["share"] == {
-        "label": "a share", "value": None, "low": 0.4, "high": 0.6, "unit": "", "limit": "",
-    }  # fmt: skip
+        "label": "a share",
+        "value": None,
+        "low": 0.4,
+        "high": 0.6,
+        "unit": "",
+        "limit": "",
+    }
     page = (tmp_path / "report.html").read_text()
     assert page.index('id="fog"') < page.index('id="noise"') < page.index('id="semantics"')
     assert (

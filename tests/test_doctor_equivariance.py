@@ -22,7 +22,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 class Pooled(vw.Autoencoder):
-    """The mean of each 8 x 8 square, which commutes with turns, mirrors, sizes and shifts by 8; places: noise that stays in its place."""
+    """The mean of each 8 x 8 square, which commutes with turns, mirrors, sizes and shifts by 8; places: noise that
+    stays in its place."""
 
     def __init__(self, places: float = 0.0) -> None:
         super().__init__(vw.build("small-f8c4", latent_channels=3).config)

@@ -56,7 +56,8 @@ def gray(size: int = 64) -> Tensor:
 
 
 def test_errors_under_noise_in_closed_form() -> None:
-    """Of a linear decoder with gain g: (s g)^2 times the variance of the latents' noise, on top of what decoding loses anyway."""
+    """Of a linear decoder with gain g: (s g)^2 times the variance of the latents' noise, on top of what decoding loses
+    anyway."""
     codec, x = Shuffled(gain=0.8), gray()
     z, std = codec.encode(x).mean, torch.full((192, 1, 1), 0.2)
     against, own, pictures = noise_errors(codec.decode, z, x, std, 0)
@@ -78,7 +79,8 @@ def test_levels_areas_and_decibels() -> None:
 
 
 def test_middles() -> None:
-    """On the sphere the middle is as long as the ends; on the line it is shorter by sqrt 2; scales of channels make no difference."""
+    """On the sphere the middle is as long as the ends; on the line it is shorter by sqrt 2; scales of channels make no
+    difference."""
     a, b = normal(1, 4, 16, 16), normal(1, 4, 16, 16, seed=1)
     zero, one = torch.zeros(4, 1, 1), torch.ones(4, 1, 1)
     assert float(slerp(a, b, zero, one).norm()) == pytest.approx(float((a.norm() + b.norm()) / 2), rel=1e-5)
@@ -120,10 +122,13 @@ def test_rounds_add_casts_and_multiply_gains() -> None:
 @pytest.mark.parametrize(
     ("codec", "verdict", "word"),
     [
-        (Shuffled(), "healthy", "colour"), (Shuffled(cast=(9, 9, 9)), "ill", "colour"), (Shuffled(cast=(4, 4, 4)), "watch", "colour"),
-        (Shuffled(gain=0.75), "ill", "contrast"), (Shuffled(gain=-1), "ill", "mean colour"),
+        (Shuffled(), "healthy", "colour"),
+        (Shuffled(cast=(9, 9, 9)), "ill", "colour"),
+        (Shuffled(cast=(4, 4, 4)), "watch", "colour"),
+        (Shuffled(gain=0.75), "ill", "contrast"),
+        (Shuffled(gain=-1), "ill", "mean colour"),
     ],
-)  # fmt: skip
+)
 def test_casts_and_gains_flip_the_verdict(codec: vw.Autoencoder, verdict: str, word: str) -> None:
     found = examine(photos_patient(codec, count=3))
     assert found.verdict == verdict and word in found.sentence, found.sentence

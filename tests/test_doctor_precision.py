@@ -21,7 +21,8 @@ def test_a_sound_vae_is_cleared() -> None:
 
 
 def test_a_planted_overflow_is_found_in_its_half() -> None:
-    """The same function with the decoder's activations at 2^18 times their size: float32 does not notice, float16 breaks."""
+    """The same function with the decoder's activations at 2^18 times their size: float32 does not notice, float16
+    breaks."""
     found = examine(photos_patient(scale_activations(linear(), decoder=2.0**18), count=2))
     assert found.verdict == "ill"
     assert "decoder.conv_in" in found.sentence and "bfloat16" in found.remedy

@@ -101,7 +101,8 @@ def test_sliced_wasserstein_of_shifted_and_scaled_normals() -> None:
 
 
 def test_the_scaling_factor_is_one_over_the_standard_deviation_of_samples() -> None:
-    """Stable Diffusion's: a standard deviation of 5.49, part of it the posterior's own, gives 0.182; the interval has the truth."""
+    """Stable Diffusion's: a standard deviation of 5.49, part of it the posterior's own, gives 0.182; the interval has
+    the truth."""
     mean = 0.5 + 4.49 * normal(48, 4, 8, 8)
     logvar = torch.full_like(mean, 2 * math.log(math.sqrt(5.49**2 - 4.49**2)))
     found = examine(patient(mean, logvar, scaled(0.18215, 0.5)))
@@ -209,7 +210,8 @@ def test_channels_that_repeat_others_are_counted_once() -> None:
 
 
 def test_what_channels_carry_is_shannons_capacity_and_kl() -> None:
-    """Variance 15 under noise of variance 1 is 2 bits; a posterior that is the prior carries nothing, and neither does a constant."""
+    """Variance 15 under noise of variance 1 is 2 bits; a posterior that is the prior carries nothing, and neither does
+    a constant."""
     mean = normal(64, 3, 8, 8) * torch.tensor([math.sqrt(15), 0.0, 1.0])[:, None, None]
     logvar = torch.tensor([0.0, 0.0, -6.0])[:, None, None].expand(64, 3, 8, 8)
     found = measure_channels(patient(mean, logvar))

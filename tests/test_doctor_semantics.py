@@ -75,7 +75,8 @@ def test_mixed_channels_have_the_viv_of_their_principal_components() -> None:
 
 
 def test_flip_flop_agrees_where_it_may_be_asked_and_only_there() -> None:
-    """With ten times as many images and channels as positions; with a quarter of the positions it is wrong by a third."""
+    """With ten times as many images and channels as positions; with a quarter of the positions it is wrong by a
+    third."""
     z, truth = autoregressive(ENOUGH * 64 // 4, 4, 8, 0.8)
     assert viv_flip_flop(z) == pytest.approx(truth, rel=0.05)
     assert ambiguity([z, z + 1]).flip_flop is not None and ambiguity([z[:100], z]).flip_flop is None

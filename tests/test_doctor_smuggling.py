@@ -1,4 +1,5 @@
-"""Smuggling: sensitivities with a known Jacobian, cells with a known influence, and spikes that are planted in a real network."""
+"""Smuggling: sensitivities with a known Jacobian, cells with a known influence, and spikes that are planted in a real
+network."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 import vaeworks as vw
 from vaeworks.doctor.finding import NotExamined
-from vaeworks.doctor.measures.occlusion import (  # fmt: skip
+from vaeworks.doctor.measures.occlusion import (
     concentration,
     decoder_gradient,
     encoder_gradient,
@@ -52,7 +53,8 @@ def test_sensitivity_of_a_linear_decoder_in_closed_form() -> None:
 
 
 def test_the_slope_is_free_of_the_probes_noise() -> None:
-    """Where log-variance is -ln ||J||^2 exactly, three probes a half give -1 and R^2 1; regression on their mean would be too flat."""
+    """Where log-variance is -ln ||J||^2 exactly, three probes a half give -1 and R^2 1; regression on their mean would
+    be too flat."""
     truth = normal(16, 32, 32)
     halves = truth.exp() * torch.stack([normal(3, 16, 32, 32, seed=i).square().mean(0) for i in (1, 2)])
     rows = np.array([covariances(-truth, halves)])

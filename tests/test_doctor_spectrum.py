@@ -58,7 +58,8 @@ def test_the_ceiling_is_that_of_white_noise(side: int, quarter: float, half: flo
 
 
 def test_shares_of_constants_and_checkerboards() -> None:
-    """A constant has all its energy in the mean, a checkerboard nearly all at the highest frequency; nothing has none."""
+    """A constant has all its energy in the mean, a checkerboard nearly all at the highest frequency; nothing has
+    none."""
     board = torch.ones(16, 16)
     board[::2, ::2], board[1::2, 1::2] = -1, -1
     energies = [dct2(x.double()).square().numpy() for x in (torch.ones(16, 16), board, torch.zeros(16, 16))]

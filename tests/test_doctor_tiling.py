@@ -41,7 +41,8 @@ def test_blended_tiles_are_diffusers_own(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(16, 16), (23, 40), (5, 9)])
 def test_a_local_decoder_does_not_care_for_tiles(size: tuple[int, int]) -> None:
-    """What sees one latent at a time is equal in tiles and whole: weights sum to 1 everywhere, and nothing is left out."""
+    """What sees one latent at a time is equal in tiles and whole: weights sum to 1 everywhere, and nothing is left
+    out."""
     z = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(blended_tiles(local, z, 8, 2, 8), local(z))
     torch.testing.assert_close(averaged_tiles(local, z, 8, 2, 8), local(z))

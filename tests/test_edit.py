@@ -30,7 +30,7 @@ from vaeworks.apps.editing import (
     parse_expression,
     save_direction,
     transferred,
-)  # fmt: skip
+)
 from vaeworks.cli import main
 from vaeworks.cli.editing import split_sources
 from vaeworks.errors import ConfigError, DataError, FormatError
@@ -53,7 +53,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def linear() -> vw.Autoencoder:
-    """An autoencoder of f4 whose halves are linear, and whose latents carry the colours of f x f pixels, and then some."""
+    """An autoencoder of f4 whose halves are linear, and whose latents carry the colours of f x f pixels, and then
+    some."""
     vae = vw.build(CONFIG)
     mix = torch.linalg.qr(random(C, C, seed=3))[0]
     to, back = nn.Conv2d(3, 2 * C, F, F), nn.ConvTranspose2d(C, 3, F, F)
@@ -71,7 +72,8 @@ def photo(height: int = 32, width: int = 40) -> Tensor:
 
 
 def test_planted_direction() -> None:
-    """The mean finds what was planted, beside a channel that disturbs; the logistic normal tells apart what the mean cannot."""
+    """The mean finds what was planted, beside a channel that disturbs; the logistic normal tells apart what the mean
+    cannot."""
     planted = torch.tensor([1.0, 0, 0, 0, 0])
     disturbing = (
         3 * random(400, 1, 1, 1, seed=1) * torch.tensor([1.0, 1.0, 0, 0, 0])[:, None, None]
@@ -104,7 +106,8 @@ def test_map_direction() -> None:
 
 
 def test_held_out_pictures_are_no_copies() -> None:
-    """Every picture twice, side by side, without an attribute: copies are in one half, so nothing is told apart; order is no matter."""
+    """Every picture twice, side by side, without an attribute: copies are in one half, so nothing is told apart; order
+    is no matter."""
     having, lacking = (random(20, C, 4, 4, seed=seed).repeat_interleave(2, 0) for seed in (7, 8))
     found = fit_direction(having, lacking, "map")
     assert 0.2 < found.separation < 0.8
@@ -178,7 +181,7 @@ def linear_free() -> vw.Autoencoder:
         ("- a.png + 0.5*b-2.png", [(-1, "a.png"), (0.5, "b-2.png")]),
         ("'my cat.png' + 2*'x y'", [(1, "my cat.png"), (2, "x y")]),
     ],
-)  # fmt: skip
+)
 def test_expressions(text: str, terms: list[tuple[float, str]]) -> None:
     assert parse_expression(text) == terms
 
@@ -253,7 +256,8 @@ def test_channels() -> None:
 
 
 def test_statistics() -> None:
-    """Means and deviations, or the whole covariance, become the other picture's; one's own change nothing; dead channels stay finite."""
+    """Means and deviations, or the whole covariance, become the other picture's; one's own change nothing; dead
+    channels stay finite."""
     mix = random(C, C, seed=4)
     z, other = random(C, 9, 9), torch.einsum("ij,jhw->ihw", mix, random(C, 7, 8, seed=1)) + 3
     for how in ("channel", "full"):
@@ -268,7 +272,8 @@ def test_statistics() -> None:
 
 
 def test_mask() -> None:
-    """Outside of the mask not a bit changes, well inside it is the whole edit, and latents have the share that a mask holds."""
+    """Outside of the mask not a bit changes, well inside it is the whole edit, and latents have the share that a mask
+    holds."""
     codec = vw.Codec(linear())
     image = photo(30, 37)
     mask = torch.zeros(30, 37, dtype=torch.bool)
@@ -350,7 +355,8 @@ def test_command(place: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_over_unasked(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every result is looked for before the work: each strength's picture, and the strips; and no two results share a place."""
+    """Every result is looked for before the work: each strength's picture, and the strips; and no two results share a
+    place."""
     picture, words = place / "dark" / "d0.png", ("--direction", f"{place / 'light'}:{place / 'dark'}", "--size", 32)
     for name, more in (("d0-1.png", ("--strength", "1", "2")), ("strips/d0.png", ())):
         out = tmp_path / name.replace("/", "-")
@@ -398,7 +404,7 @@ def test_command_arithmetic(place: Path, tmp_path: Path) -> None:
         (["--contrast", "2", "--mask", "BLACK"], "d0.png: the mask marks nothing"),
         (["--contrast", "2", "--strength", "1", "2"], "several --strength"),
     ],
-)  # fmt: skip
+)
 def test_errors(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
     """One line, before anything is written."""
     named = [str(place / f"{word.lower()}.png") if word in ("MASK", "BLACK") else word for word in words]

@@ -73,7 +73,8 @@ def test_colour_bias_is_signed_and_in_lab() -> None:
 
 
 def test_ms_ssim_is_torchmetrics_but_for_the_border() -> None:
-    """Equal where its weights are made to sum to 1 (the paper's sum to 1.0001), and the coarsest scale's mirrored border is left out."""
+    """Equal where its weights are made to sum to 1 (the paper's sum to 1.0001), and the coarsest scale's mirrored
+    border is left out."""
     image = to_uint8(open_image(next(p for p in photos() if p.stem == "chelsea")))[:, :192, :208]
     noise = torch.randint(-25, 26, image.shape, generator=torch.Generator().manual_seed(0))
     recon = (image.int() + noise).clamp(0, 255).to(torch.uint8)
@@ -87,7 +88,8 @@ def test_ms_ssim_is_torchmetrics_but_for_the_border() -> None:
 
 
 def test_bias_and_baselines_of_a_known_model(folder: Path) -> None:
-    """An offset of 4 gray levels is the bias of every channel, with an interval of no width; the transparent image is told of."""
+    """An offset of 4 gray levels is the bias of every channel, with an interval of no width; the transparent image is
+    told of."""
     model = Shifted(SMALL)
     model.by = 4.0
     result = evaluate(model, scan(folder).files)
@@ -134,9 +136,12 @@ def test_the_protocol_names_all_that_figures_depend_on(folder: Path) -> None:
     model = vw.build(SMALL)
     first = evaluate(model, files).protocol
     others = {
-        "crop": {"limit": 40}, "resize": {"resize": 48}, "posterior": {"seed": 1}, "features": {"features": load_features()},
+        "crop": {"limit": 40},
+        "resize": {"resize": 48},
+        "posterior": {"seed": 1},
+        "features": {"features": load_features()},
         "lpips": {"lpips": LPIPS(alexnet(), [torch.ones(c) for c in (64, 192, 384, 256, 256)])},
-    }  # fmt: skip
+    }
     assert evaluate(model, files).protocol.digest == first.digest
     for field, options in others.items():
         other = evaluate(model, files, **options).protocol
@@ -177,7 +182,8 @@ def test_a_sample_is_a_function_of_the_seed_and_the_images_place(folder: Path) -
 
 
 def test_paired_differences(folder: Path) -> None:
-    """The second model is worse on every image by a known amount; against itself it is a tie; unlike protocols are refused in one line."""
+    """The second model is worse on every image by a known amount; against itself it is a tie; unlike protocols are
+    refused in one line."""
     files = scan(folder).files
     model = Shifted(SMALL)
     found = []
@@ -222,7 +228,8 @@ def test_gallery_picks_each_image_once(folder: Path) -> None:
 
 
 def test_throughput_and_memory() -> None:
-    """Rates are positive; memory is at least what the largest activation takes, or there is a reason; sizes are checked."""
+    """Rates are positive; memory is at least what the largest activation takes, or there is a reason; sizes are
+    checked."""
     model = vw.build(SMALL)
     speed = throughput(model, 128, 2, repeats=2)
     assert (
@@ -253,7 +260,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 
 def test_command_compares_models_of_any_factor(models: tuple[Path, ...], folder: Path, tmp_path: Path, capsys) -> None:
-    """Side by side on the same pixels, one JSON document, a page; a saved result joins if it was measured alike, and else does not."""
+    """Side by side on the same pixels, one JSON document, a page; a saved result joins if it was measured alike, and
+    else does not."""
     one, two, gray = map(str, models)
     data = ["--data", str(folder), "--no-legibility", "--lpips", "off"]
     assert main(["eval", one, two, *data, "--out", str(tmp_path / "both"), "--json"]) == 0
@@ -292,7 +300,8 @@ def test_command_compares_models_of_any_factor(models: tuple[Path, ...], folder:
 def test_command_says_what_it_did_not_measure(
     models: tuple[Path, ...], folder: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
-    """LPIPS without weights is a line, or an error where it was asked for; text and speed are in the record; gray models are judged too."""
+    """LPIPS without weights is a line, or an error where it was asked for; text and speed are in the record; gray
+    models are judged too."""
     monkeypatch.setenv("VAEWORKS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("vaeworks.metrics.legibility.SIDE", 64)

@@ -1,4 +1,5 @@
-"""Latents as features: the transformer is scikit-learn's kind of one, and a planted class is found where it is, and only there."""
+"""Latents as features: the transformer is scikit-learn's kind of one, and a planted class is found where it is, and
+only there."""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ def test_means_of_posteriors(place: Path) -> None:
 
 
 def test_copies_and_processes(place: Path, tmp_path: Path) -> None:
-    """Clones and pickles give the same features; a pickle holds a name instead of a network, and notices another one behind it."""
+    """Clones and pickles give the same features; a pickle holds a name instead of a network, and notices another one
+    behind it."""
     x = images()
     path = tmp_path / "model.safetensors"
     path.write_bytes((place / "model.safetensors").read_bytes())
@@ -171,7 +173,8 @@ def test_refused(place: Path) -> None:
 
 
 def test_standardized_in_parts() -> None:
-    """Moments over parts are those of all of them; a channel that does not vary counts as 1, also where its mean is rounded."""
+    """Moments over parts are those of all of them; a channel that does not vary counts as 1, also where its mean is
+    rounded."""
     z = np.random.default_rng(0).normal(5, 3, (11, 3, 4, 5)).astype(np.float32)
     z[:, 1] = np.float32(0.1)
     mean, std = _moments(iter((z[:2], z[2:3], z[3:])))
@@ -213,7 +216,8 @@ def test_planted(there: str) -> None:
 
 
 def test_identical_labels_for_all() -> None:
-    """Equal rows under two names have equal accuracies, label for label: nothing else differs between representations."""
+    """Equal rows under two names have equal accuracies, label for label: nothing else differs between
+    representations."""
     classes = np.arange(160) % 4
     one = planted(PIXELS, 0.7, classes, 0)
     rows = few_labels([one, Representation(LATENTS, "", one.rows)], drawn(classes.tolist(), (1, 5), 2))
@@ -224,7 +228,8 @@ def test_identical_labels_for_all() -> None:
 
 
 def test_draws() -> None:
-    """Halves do not overlap, larger counts contain smaller ones, counts are per class, and order and copies play no part."""
+    """Halves do not overlap, larger counts contain smaller ones, counts are per class, and order and copies play no
+    part."""
     rng = np.random.default_rng(3)
     pixels = torch.from_numpy(rng.integers(0, 256, (90, 1, 4, 4), dtype=np.uint8))
     pixels[60:] = pixels[30:60]  # every image of the second third twice
@@ -263,7 +268,8 @@ def test_labels_that_do_not_suffice(labels: list[str] | None, counts: tuple[int,
 
 @pytest.mark.parametrize("count", [4, 8])
 def test_the_probe_is_scikit_learns(count: int) -> None:
-    """In the space of the labelled rows logistic regression has the classes that it has in the whole one, at the C that is told."""
+    """In the space of the labelled rows logistic regression has the classes that it has in the whole one, at the C that
+    is told."""
     rng = np.random.default_rng(0)
     y = np.arange(count * 3) % 3
     x, test = (normalized(rng.normal(size=(n, 120)) + 0.8 * np.eye(3, 120)[np.arange(n) % 3]) for n in (len(y), 60))
@@ -296,7 +302,8 @@ def test_student() -> None:
 
 
 def test_normalized() -> None:
-    """Every representation is centred and of mean squared length 1, so that one C means the same; nothing else changes."""
+    """Every representation is centred and of mean squared length 1, so that one C means the same; nothing else
+    changes."""
     x = np.random.default_rng(0).normal(3, 7, (40, 5))
     rows = normalized(x)
     assert np.allclose(rows.mean(0), 0, atol=1e-6) and np.isclose(np.square(rows).sum(1).mean(), 1)

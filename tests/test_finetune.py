@@ -1,4 +1,5 @@
-"""Fine-tuning: from every file that `load` takes, what is frozen and stays, what is told, and how such a run goes on."""
+"""Fine-tuning: from every file that `load` takes, what is frozen and stays, what is told, and how such a run goes
+on."""
 
 from __future__ import annotations
 
@@ -54,9 +55,14 @@ BARE = dataclasses.replace(VAE, channel_mult=(1, 1, 1, 2), scaling_factor=SCALE,
 """Of which shapes tell everything, except the scale."""
 
 RUN = dataclasses.replace(
-    SHORT, data=dataclasses.replace(SHORT.data, size=16), images=32, save_every=16, val_every=16, channels_last=False,
+    SHORT,
+    data=dataclasses.replace(SHORT.data, size=16),
+    images=32,
+    save_every=16,
+    val_every=16,
+    channels_last=False,
     optimizer=OptimizerConfig(lr=1e-3, warmup_images=0),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def good_vae(config: AutoencoderConfig = VAE, seed: int = 0) -> vw.Autoencoder:
-    """One that has something to lose: a linear transform, with noise on its weights, and zeros of both signs among them."""
+    """One that has something to lose: a linear transform, with noise on its weights, and zeros of both signs among
+    them."""
     vae = vw.build(config).eval()
     generator = torch.Generator().manual_seed(seed)
     linear_init_(vae, generator)
@@ -152,16 +159,21 @@ def run_folder(root: Path, folder: Path) -> Path:
 
 
 KINDS: dict[str, tuple[Callable[[Path, Path], Path], float | None]] = {
-    "native": (native, SCALE), "diffusers": (diffusers, SCALE), "ldm": (ldm, 1.0), "pickled": (pickled, 1.0), "baked": (baked, SCALE),
+    "native": (native, SCALE),
+    "diffusers": (diffusers, SCALE),
+    "ldm": (ldm, 1.0),
+    "pickled": (pickled, 1.0),
+    "baked": (baked, SCALE),
     "run": (run_folder, None),
-}  # fmt: skip
+}
 """And the scale that is known of each; None: as measured."""
 
 
 @pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
 @pytest.mark.parametrize("kind", KINDS)
 def test_from_every_kind_of_file(kind: str, folder: Path, tmp_path: Path) -> None:
-    """A run begins with the file's weights, architecture and scale, whatever the recipe says, and its model keeps the scale."""
+    """A run begins with the file's weights, architecture and scale, whatever the recipe says, and its model keeps the
+    scale."""
     make, scale = KINDS[kind]
     path = make(tmp_path, folder)
     config = tuning(path)
@@ -212,7 +224,8 @@ PRESETS = ["sd1", "sd2", "sdxl", "sd3", "flux1", "flux2"]
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_know_their_file(name: str, tmp_path: Path) -> None:
-    """A bare file of full size, which does not say whose it is, gets the preset's scale; without the preset, that is told."""
+    """A bare file of full size, which does not say whose it is, gets the preset's scale; without the preset, that is
+    told."""
     path = sparse(tmp_path / "vae.safetensors", MODELS[name])
     found, told = with_start(tuning(path, expects=name))
     assert found.model == MODELS[name]
@@ -378,7 +391,8 @@ def decoder_run(vae_file: Path, folder: Path, tmp_path_factory: pytest.TempPathF
 
 
 def test_the_encoder_keeps_every_byte(decoder_run: Path, vae_file: Path) -> None:
-    """In weights, average, model and best model, after adversarial steps, to the sign of zeros; the decoder has learned."""
+    """In weights, average, model and best model, after adversarial steps, to the sign of zeros; the decoder has
+    learned."""
     assert any("adversarial" in line for line in read_log(decoder_run))
     start = load_file(vae_file)
     state = load_file(newest_checkpoint(decoder_run / "checkpoints"))
@@ -398,7 +412,8 @@ def test_no_optimizer_knows_the_encoder(decoder_run: Path) -> None:
 
 
 def test_old_latents_are_reported(decoder_run: Path, vae_file: Path, folder: Path) -> None:
-    """result.json: the encoder unchanged, and old latents decoded before and after, as computed here; the scale is the old one."""
+    """result.json: the encoder unchanged, and old latents decoded before and after, as computed here; the scale is the
+    old one."""
     told = result_of(decoder_run)["finetuned"]
     start, model = vw.load(vae_file), vw.load(decoder_run)
     assert model.config == start.config == VAE
@@ -463,7 +478,8 @@ def test_averaging_leaves_what_is_frozen_alone(half: Any, still: tuple[str, ...]
 def test_latents_that_have_drifted_are_told(
     vae_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All weights trained, latents pressed together: the scale stays the old one, and people are told what that means."""
+    """All weights trained, latents pressed together: the scale stays the old one, and people are told what that
+    means."""
     config = dataclasses.replace(RUN, images=160, regularizers=RegularizerConfig(envelope=3.0), val_every=160)
     result = train(tuning(vae_file, config), folder, tmp_path / "run")
     told = result.finetuned
@@ -508,7 +524,8 @@ def perturbed_encoder(path: Path) -> Path:
 
 
 def test_an_encoder_reaches_its_teachers_latents(vae_file: Path, folder: Path, tmp_path: Path) -> None:
-    """Latents come nearer to the teacher's, the log says by how much, the decoder keeps every byte, the scale is the teacher's."""
+    """Latents come nearer to the teacher's, the log says by how much, the decoder keeps every byte, the scale is the
+    teacher's."""
     start = perturbed_encoder(vae_file)
     config = tuning(
         start,
@@ -534,7 +551,8 @@ def test_an_encoder_reaches_its_teachers_latents(vae_file: Path, folder: Path, t
 
 
 def test_the_distance_is_in_the_teachers_units(tmp_path: Path) -> None:
-    """Of a teacher normalized by channels, every channel counts by its own standard deviation, and the weight is a factor."""
+    """Of a teacher normalized by channels, every channel counts by its own standard deviation, and the weight is a
+    factor."""
     channel = dataclasses.replace(
         VAE,
         normalization="channel",
@@ -567,7 +585,8 @@ def test_the_distance_is_in_the_teachers_units(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("teacher", [VAE, FLUX2])
 def test_a_new_vae_for_given_latents(teacher: AutoencoderConfig, folder: Path, tmp_path: Path) -> None:
-    """From random weights with a teacher, the model is normalized as the teacher is, not as measured; and the run resumes."""
+    """From random weights with a teacher, the model is normalized as the teacher is, not as measured; and the run
+    resumes."""
     vw.save(good_vae(teacher), tmp_path / "teacher.safetensors")
     config = tuning(None, teacher=str(tmp_path / "teacher.safetensors"))
     train(dataclasses.replace(config, images=16), folder, tmp_path / "run", show=False)
@@ -597,7 +616,8 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_run_goes_on_without_its_start(gone: bool, vae_file: Path, folder: Path, tmp_path: Path) -> None:
-    """Killed and continued, also where the VAE that it began with has moved away: the same bytes; only the comparison is missing then."""
+    """Killed and continued, also where the VAE that it began with has moved away: the same bytes; only the comparison
+    is missing then."""
     start = Path(shutil.copy(vae_file, tmp_path / "start.safetensors"))
     config = dataclasses.replace(tuning(start), images=48)
     train(config, folder, tmp_path / "whole", show=False)
@@ -642,7 +662,8 @@ def test_a_run_that_has_not_begun_needs_its_start(vae_file: Path, folder: Path, 
 
 
 def fine_tuned_as_the_card_says(loss: LossConfig, folder: Path, tmp_path: Path) -> None:
-    """The decoder alone of a VAE whose decoder was disturbed, squared error + 0.1 perceptual, averaged: old latents look better."""
+    """The decoder alone of a VAE whose decoder was disturbed, squared error + 0.1 perceptual, averaged: old latents
+    look better."""
     vae = good_vae()
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
@@ -650,9 +671,14 @@ def fine_tuned_as_the_card_says(loss: LossConfig, folder: Path, tmp_path: Path) 
             p.add_(torch.randn(p.shape, generator=generator) * 0.04)
     vw.save(vae, tmp_path / "vae.safetensors")
     config = dataclasses.replace(
-        RUN, images=320, val_every=320, save_every=320, loss=loss, ema_halflife=64,
+        RUN,
+        images=320,
+        val_every=320,
+        save_every=320,
+        loss=loss,
+        ema_halflife=64,
         optimizer=OptimizerConfig(kind="adam", lr=2e-3, betas=(0.5, 0.9), warmup_images=0, final_lr=1.0),
-    )  # fmt: skip
+    )
     result = train(tuning(tmp_path / "vae.safetensors", config, part="decoder"), folder, tmp_path / "run", show=False)
     assert result.finetuned.old_latents_after > result.finetuned.old_latents_before + 1
     assert result.finetuned.encoder_unchanged

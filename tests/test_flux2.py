@@ -61,7 +61,8 @@ def pipeline_denormalize(vae: AutoencoderKLFlux2, z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("config", [SMALL, SMALL_DECODER])
 def test_parity_with_diffusers(config: AutoencoderConfig) -> None:
-    """Moments, pictures and normalization equal AutoencoderKLFlux2's in fp64, and so do latents that the pipeline makes of them."""
+    """Moments, pictures and normalization equal AutoencoderKLFlux2's in fp64, and so do latents that the pipeline makes
+    of them."""
     vae = random_flux2(config).double()
     theirs = vw.to_diffusers(vae)
     assert isinstance(theirs, AutoencoderKLFlux2)
@@ -119,8 +120,10 @@ def test_the_ldm_layout_is_black_forest_labs(tmp_path: Path) -> None:
     assert stored["decoder.post_quant_conv.weight"].shape == (8, 8, 1, 1)
     assert stored["decoder.mid.attn_1.q.weight"].ndim == 4
     assert {name for name in stored if name.startswith(("bn.", "quant", "post"))} == {
-        "bn.running_mean", "bn.running_var", "bn.num_batches_tracked",
-    }  # fmt: skip
+        "bn.running_mean",
+        "bn.running_var",
+        "bn.num_batches_tracked",
+    }
     del stored["bn.num_batches_tracked"]  # some files leave it out
     save_file(stored, tmp_path / "less.safetensors")
     located = locate(tmp_path / "less.safetensors")
@@ -167,15 +170,19 @@ VAES = {
     "flux2": lambda: random_flux2(dataclasses.replace(SMALL, latent_channels=4)),
     "scale and shift": lambda: other_vae(scaling_factor=0.4, shift_factor=0.7),
     "channel": lambda: other_vae(
-        normalization="channel", latents_mean=(0.5, -1.0, 2.0, 0.1), latents_std=(0.5, 2.0, 1.0, 1.5), scaling_factor=0.8
+        normalization="channel",
+        latents_mean=(0.5, -1.0, 2.0, 0.1),
+        latents_std=(0.5, 2.0, 1.0, 1.5),
+        scaling_factor=0.8,
     ),
     "taef2": lambda: vw.build(dataclasses.replace(TINY_MODELS["taef2"], latent_channels=4)).eval(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", VAES)
 def test_pipelines_normalize_as_the_vae_says(name: str) -> None:
-    """Whatever normalization a VAE has, the latents that the pipeline makes become the picture that `denormalize` and `decode` make."""
+    """Whatever normalization a VAE has, the latents that the pipeline makes become the picture that `denormalize` and
+    `decode` make."""
     vae = VAES[name]()
     pipe = load("tiny-flux2", vae)
     options = {"height": 64, "width": 48, "num_inference_steps": 2, "guidance_scale": 1.0}
@@ -199,7 +206,8 @@ def pipeline_patches(pipe: DiffusionPipeline, latents: Tensor) -> Tensor:
 
 
 def test_saved_pipelines_and_swaps(tmp_path: Path) -> None:
-    """diffusers loads what it saved; our VAE takes the place of another, in memory and from a folder; wrong ones are refused."""
+    """diffusers loads what it saved; our VAE takes the place of another, in memory and from a folder; wrong ones are
+    refused."""
     vae = VAES["flux2"]()
     pipe = load("tiny-flux2", vae)
     painted = pixels(paint(pipe, "a cat", size=64, steps=2))

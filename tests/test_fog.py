@@ -302,8 +302,12 @@ def test_a_sound_checkpoint_and_its_candidates(tmp_path: Path, vae: vw.Autoencod
     assert found.baked.state == "fine"
     verdicts = dict(zip(files, (c.verdict for c in found.candidates), strict=True))
     assert verdicts == {
-        "same": "fits", "xl": "fits after fold", "other": "does not fit", "deep": "does not fit", "junk": "does not fit",
-    }  # fmt: skip
+        "same": "fits",
+        "xl": "fits after fold",
+        "other": "does not fit",
+        "deep": "does not fit",
+        "junk": "does not fit",
+    }
     told = dict(zip(files, found.candidates, strict=True))
     assert told["xl"].fog is not None and told["xl"].fog.scale == pytest.approx(0.13025 / SD, rel=1e-3)
     assert told["xl"].scaling_factor == 0.13025

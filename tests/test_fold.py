@@ -16,10 +16,13 @@ NORMALIZATIONS = {
     "scalar": {"scaling_factor": 0.4, "shift_factor": 0.3},
     "negative": {"scaling_factor": -0.4, "shift_factor": -2.0},
     "channel": {
-        "normalization": "channel", "latents_mean": (0.5, -1.0, 2.0, 0.1), "latents_std": (0.5, 2.0, 1.0, 1.5), "scaling_factor": 0.8,
+        "normalization": "channel",
+        "latents_mean": (0.5, -1.0, 2.0, 0.1),
+        "latents_std": (0.5, 2.0, 1.0, 1.5),
+        "scaling_factor": 0.8,
     },
     "measured": {"scaling_factor": 0.4, "latents_mean": (0.5, -1.0, 2.0, 0.1), "latents_std": (0.5, 2.0, 1.0, 1.5)},
-}  # fmt: skip
+}
 CONVOLUTIONS = {"both": (True, True), "neither": (False, False), "quant": (True, False), "post": (False, True)}
 
 
@@ -36,7 +39,8 @@ def random_vae(config: AutoencoderConfig, dtype: torch.dtype) -> vw.Autoencoder:
 @pytest.mark.parametrize("convolutions", CONVOLUTIONS)
 @pytest.mark.parametrize("name", NORMALIZATIONS)
 def test_a_diffusion_model_sees_the_same(name: str, convolutions: str, target: tuple[float, float]) -> None:
-    """Mean, spread and pictures, borders included, to 1e-12 of their size; the statistics in the configuration move along."""
+    """Mean, spread and pictures, borders included, to 1e-12 of their size; the statistics in the configuration move
+    along."""
     quant, post = CONVOLUTIONS[convolutions]
     config = dataclasses.replace(SMALL, quant_conv=quant, post_quant_conv=post, **NORMALIZATIONS[name])  # type: ignore[arg-type]
     vae = random_vae(config, torch.float64)

@@ -1,4 +1,5 @@
-"""Model files: every layout there and back, by other people's names and readers, and whatever can be wrong with a file."""
+"""Model files: every layout there and back, by other people's names and readers, and whatever can be wrong with a
+file."""
 
 from __future__ import annotations
 
@@ -108,7 +109,8 @@ def assert_same(loaded: vw.Autoencoder, vae: vw.Autoencoder) -> None:
 
 
 def ldm_shapes(config: AutoencoderConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of CompVis' AutoencoderKL, written from its network's construction and independently of the code under test."""
+    """Names and shapes of CompVis' AutoencoderKL, written from its network's construction and independently of the code
+    under test."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def conv(name: str, c_in: int, c_out: int, k: int) -> None:
@@ -172,7 +174,8 @@ def ldm_shapes(config: AutoencoderConfig) -> dict[str, tuple[int, ...]]:
 
 
 def diffusers_rule(name: str, levels: int) -> str:
-    """The rule table of LDM and diffusers names, facts/interop.md section 2, written independently of the code under test."""
+    """The rule table of LDM and diffusers names, facts/interop.md section 2, written independently of the code under
+    test."""
     rules: list[tuple[str, str | Callable[[re.Match], str]]] = [
         (r"\.norm_out\.", ".conv_norm_out."),
         (r"\.nin_shortcut\.", ".conv_shortcut."),
@@ -196,7 +199,8 @@ def diffusers_rule(name: str, levels: int) -> str:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", CARRIED)
 def test_every_layout_gives_everything_back(name: str, layout: str, tmp_path: Path) -> None:
-    """Saved and loaded, the configuration is equal and the weights are bit-equal, under a file name that says nothing."""
+    """Saved and loaded, the configuration is equal and the weights are bit-equal, under a file name that says
+    nothing."""
     vae, path = saved(tmp_path, CARRIED[name], layout)
     assert_same(vw.load(path), vae)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -228,7 +232,8 @@ def test_what_diffusers_cannot_carry_is_refused(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", METADATA_ONLY)
 def test_what_a_layout_has_no_place_for_is_said_and_kept(name: str, layout: str, tmp_path: Path) -> None:
-    """Padding, epsilon and activation scales survive every layout in our metadata; foreign ones are written with a warning."""
+    """Padding, epsilon and activation scales survive every layout in our metadata; foreign ones are written with a
+    warning."""
     config, words = METADATA_ONLY[name]
     said = nullcontext() if layout == "native" else pytest.warns(UserWarning, match=words)
     with said:
@@ -350,12 +355,18 @@ FOREIGN = {
     "groups-32": AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1),
     "attention": AutoencoderConfig(channels=32, channel_mult=(1, 1, 2), num_res_blocks=2, attention_factors=(2, 4)),
     "no-attention": AutoencoderConfig(channels=32, channel_mult=(1,), num_res_blocks=1, mid_attention=False),
-    "no-quant": AutoencoderConfig(channels=32, channel_mult=(1, 3), num_res_blocks=1, quant_conv=False, post_quant_conv=False),
+    "no-quant": AutoencoderConfig(
+        channels=32, channel_mult=(1, 3), num_res_blocks=1, quant_conv=False, post_quant_conv=False
+    ),
     "post-quant-only": AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1, quant_conv=False),
-    "decoder": AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1, decoder_channels=64, decoder_channel_mult=(1, 1.5)),
-    "channels": AutoencoderConfig(channels=32, channel_mult=(2, 3), num_res_blocks=3, in_channels=1, out_channels=4, latent_channels=3),
+    "decoder": AutoencoderConfig(
+        channels=32, channel_mult=(1, 2), num_res_blocks=1, decoder_channels=64, decoder_channel_mult=(1, 1.5)
+    ),
+    "channels": AutoencoderConfig(
+        channels=32, channel_mult=(2, 3), num_res_blocks=3, in_channels=1, out_channels=4, latent_channels=3
+    ),
     "fewer-groups": AutoencoderConfig(channels=48, channel_mult=(1, 2), num_res_blocks=1, norm_groups=16),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
@@ -401,10 +412,20 @@ def test_a_folder_that_diffusers_wrote(tmp_path: Path) -> None:
     reference.save_pretrained(tmp_path)
     vae = vw.load(tmp_path)
     assert vae.config == AutoencoderConfig(
-        channels=16, channel_mult=(1, 2, 2), attention_factors=(2,), num_res_blocks=2, latent_channels=3, norm_groups=8, in_channels=1,
-        out_channels=4, scaling_factor=0.5, latents_mean=(0.1, 0.2, 0.3), latents_std=(1.1, 1.2, 1.3), normalization="channel",
+        channels=16,
+        channel_mult=(1, 2, 2),
+        attention_factors=(2,),
+        num_res_blocks=2,
+        latent_channels=3,
+        norm_groups=8,
+        in_channels=1,
+        out_channels=4,
+        scaling_factor=0.5,
+        latents_mean=(0.1, 0.2, 0.3),
+        latents_std=(1.1, 1.2, 1.3),
+        normalization="channel",
         quant_conv=False,
-    )  # fmt: skip
+    )
     images = torch.rand(1, 1, 16, 24) * 2 - 1
     with torch.no_grad():
         expected = reference.encode(images).latent_dist.mode()
@@ -414,7 +435,8 @@ def test_a_folder_that_diffusers_wrote(tmp_path: Path) -> None:
 
 
 def test_old_diffusers_attention_names(tmp_path: Path) -> None:
-    """Weights written before diffusers 0.18, sd-vae-ft-mse among them, call attention query, key, value and proj_attn."""
+    """Weights written before diffusers 0.18, sd-vae-ft-mse among them, call attention query, key, value and
+    proj_attn."""
     reference = AutoencoderKL(block_out_channels=[16], norm_num_groups=8)
     reference.save_pretrained(tmp_path)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -501,7 +523,8 @@ def test_diffusers_would_have_warned(tmp_path: Path, diffusers_warnings: list[st
 
 
 def test_to_diffusers_is_a_copy(tmp_path: Path) -> None:
-    """It is diffusers' own class with copied, frozen weights in eval mode, and loads here again after its own save_pretrained."""
+    """It is diffusers' own class with copied, frozen weights in eval mode, and loads here again after its own
+    save_pretrained."""
     vae = random_vae(CARRIED["flux"]).to(torch.bfloat16)
     theirs = vw.to_diffusers(vae)
     assert type(theirs) is AutoencoderKL
@@ -543,7 +566,8 @@ def content(path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_existing_paths_are_refused_unless_told(layout: str, tmp_path: Path) -> None:
-    """save does not touch what exists and says what would; told to overwrite, it puts the new model there and leaves nothing else."""
+    """save does not touch what exists and says what would; told to overwrite, it puts the new model there and leaves
+    nothing else."""
     _, path = saved(tmp_path, TINY, layout)
     before, newer = content(path), random_vae(TINY, seed=1)
     for other in LAYOUTS:
@@ -601,7 +625,8 @@ for layout in ("native", "ldm", "diffusers"):
 
 
 def test_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
-    """Where a file cannot be written whole: an error of one line, the previous model intact, nothing under a new name, no leftovers."""
+    """Where a file cannot be written whole: an error of one line, the previous model intact, nothing under a new name,
+    no leftovers."""
     pytest.importorskip("resource")
     for layout in LAYOUTS:
         vw.save(random_vae(TINY), tmp_path / f"old-{layout}", layout)
@@ -684,7 +709,8 @@ def empty(t: Tensor) -> Tensor:
 def test_wrong_shapes_are_named(
     layout: str, metadata: bool, where: str, change: Callable[[Tensor], Tensor], tmp_path: Path
 ) -> None:
-    """A tensor of another shape is a FormatError in one line about the file, never a crash or a model that computes nonsense."""
+    """A tensor of another shape is a FormatError in one line about the file, never a crash or a model that computes
+    nonsense."""
     _, path = saved(tmp_path, FOREIGN["groups-32"], layout)
     name = next(name for name in sorted(load_file(weights_file(path))) if name.endswith(where))
     tamper(path, lambda tensors: tensors.update({name: change(tensors[name]).contiguous()}), metadata)
@@ -695,7 +721,8 @@ def test_wrong_shapes_are_named(
 
 
 def test_unknown_files_are_refused(tmp_path: Path) -> None:
-    """A missing path, a text file, a pickle, other tensors, an empty folder and a foreign class are FormatErrors in one line."""
+    """A missing path, a text file, a pickle, other tensors, an empty folder and a foreign class are FormatErrors in one
+    line."""
     (tmp_path / "text").write_text("hello")
     torch.save({"a": torch.zeros(2)}, tmp_path / "pickle.ckpt")
     save_file({"unet.weight": torch.zeros(2)}, tmp_path / "other")
@@ -704,10 +731,14 @@ def test_unknown_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "weightless").mkdir()
     (tmp_path / "weightless" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
     for name, words in {
-        "missing": "does not exist", "text": "no model file of a known kind", "pickle.ckpt": "first tensors are a",
-        "other": "unet.weight", "nothing": "without tensors", "folder": "neither",
+        "missing": "does not exist",
+        "text": "no model file of a known kind",
+        "pickle.ckpt": "first tensors are a",
+        "other": "unet.weight",
+        "nothing": "without tensors",
+        "folder": "neither",
         "weightless": "diffusion_pytorch_model.safetensors is missing",
-    }.items():  # fmt: skip
+    }.items():
         with pytest.raises(vw.FormatError, match=rf"^[^\n]*{name}[^\n]*{words}[^\n]*$"):
             vw.load(tmp_path / name)
 

@@ -106,7 +106,8 @@ def test_encoding_has_the_whole_pictures_gradients(network: str, rows: int) -> N
 
 
 def test_float32_is_as_exact_as_training() -> None:
-    """Against float64, on average within twice of what autograd in training mode is, which filters large maps as well; and within 1e-5."""
+    """Against float64, on average within twice of what autograd in training mode is, which filters large maps as well;
+    and within 1e-5."""
     v = vae(channels=64, channel_mult=(1, 2), num_res_blocks=1)
     exact = gradients(v.decode, random(1, 4, 16, 12), v.decoder)
     v, z = v.float().to(memory_format=torch.channels_last), random(1, 4, 16, 12, dtype=torch.float32)
@@ -215,7 +216,8 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 
 def test_memory() -> None:
-    """The forward pass keeps less than a fifth of what checkpointing by block does, the backward pass less than 0.55 of it."""
+    """The forward pass keeps less than a fifth of what checkpointing by block does, the backward pass less than 0.55 of
+    it."""
     v, z = (
         vae(channels=16, channel_mult=(1, 2, 2), num_res_blocks=2, mid_attention=False).float(),
         random(1, 4, 48, 48, dtype=torch.float32),

@@ -118,8 +118,18 @@ def test_every_activation_that_is_not_normalized_is_scaled() -> None:
     assert scaled_ranges(before, {"encoder": 2.0**-5, "decoder": 2.0**3}) == after
     fixed = {layer.name.split(".")[-1] for layer in before if not layer.scalable}
     assert fixed == {
-        "norm", "norm1", "norm2", "norm_out", "query", "key", "value", "logits", "conv_out", "quant_conv", "post_quant_conv"
-    }  # fmt: skip
+        "norm",
+        "norm1",
+        "norm2",
+        "norm_out",
+        "query",
+        "key",
+        "value",
+        "logits",
+        "conv_out",
+        "quant_conv",
+        "post_quant_conv",
+    }
 
 
 def test_other_factors_hold_to_rounding() -> None:
@@ -239,8 +249,11 @@ def test_sample_images_of_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["attentive", "taesd"])
 def test_emulated_arithmetic_is_as_far_off_as_pytorchs_own(name: str, dtype: torch.dtype) -> None:
     """Against PyTorch's CPU kernels: errors of one size, and closer to each other than that would be by chance."""
-    vae = random_vae(ATTENTIVE if name == "attentive" else TinyConfig(encoder_widths=(8,) * 2, encoder_blocks=(1, 1),
-                                                                      decoder_widths=(8,) * 2, decoder_blocks=(1, 1)))  # fmt: skip
+    vae = random_vae(
+        ATTENTIVE
+        if name == "attentive"
+        else TinyConfig(encoder_widths=(8,) * 2, encoder_blocks=(1, 1), decoder_widths=(8,) * 2, decoder_blocks=(1, 1))
+    )
     images = photographs(vae, 2, 32)
     reference = outputs(vae, images)
     own = deviation(reference, outputs(copy.deepcopy(vae).to(dtype), images, reference), "original", "float16")
@@ -372,7 +385,8 @@ def test_repairing_twice_changes_nothing() -> None:
 
 
 def test_a_repair_undoes_an_inflation() -> None:
-    """Scales multiply: of a VAE that fits with the headroom exactly, the inflated one's repair gives the very weights."""
+    """Scales multiply: of a VAE that fits with the headroom exactly, the inflated one's repair gives the very
+    weights."""
     vae = half_safe(inflated(codec()), photographs(codec())).autoencoder  # as large as the headroom allows
     again = half_safe(scale_activations(vae, 8.0, 32.0), photographs(codec()))
     assert again.scales == {"encoder": 1 / 8, "decoder": 1 / 32}
@@ -562,7 +576,11 @@ def test_the_report_is_plain() -> None:
     assert values["before"][0]["name"] == "encoder.conv_in" and len(values["deviations"]) == 6
     text = "\n".join(repair.sentences())
     for piece in (
-        "overflows first at encoder.conv_in", f"1/{1 / repair.scales['decoder']:.0f} as large", "repaired, float32: equal, bit for bit",
-        "original, float16: 100.0% of pixels", "diffusers, A1111, ComfyUI", "bfloat16",
-    ):  # fmt: skip
+        "overflows first at encoder.conv_in",
+        f"1/{1 / repair.scales['decoder']:.0f} as large",
+        "repaired, float32: equal, bit for bit",
+        "original, float16: 100.0% of pixels",
+        "diffusers, A1111, ComfyUI",
+        "bfloat16",
+    ):
         assert piece in text

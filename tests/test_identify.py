@@ -1,4 +1,5 @@
-"""What is said of a VAE's file: who can load it, held against the applications; its content, recognized in other files; the report."""
+"""What is said of a VAE's file: who can load it, held against the applications; its content, recognized in other files;
+the report."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | 
 def sparse(
     path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: dict[str, str] | None = None, odd: int = 4
 ) -> Path:
-    """A safetensors file of zeros that takes no room on the disk; its tensors begin `odd` bytes off a multiple of four."""
+    """A safetensors file of zeros that takes no room on the disk; its tensors begin `odd` bytes off a multiple of
+    four."""
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name, shape in shapes.items():
@@ -90,7 +92,8 @@ def verdict(path: Path, application: str) -> Support:
 
 
 def comfyui_names(shapes: Shapes) -> Shapes:
-    """ComfyUI's translation of diffusers' names, which knows four levels of up to two blocks, and three in the decoder."""
+    """ComfyUI's translation of diffusers' names, which knows four levels of up to two blocks, and three in the
+    decoder."""
     table = [
         ("nin_shortcut", "conv_shortcut"),
         ("norm_out", "conv_norm_out"),
@@ -130,10 +133,14 @@ def sd_network(mult: tuple[int, ...], c: int, quantized: bool, decoder_channels:
         n = len(mult)
         with torch.device("meta"):
             vae = AutoencoderKL(
-                block_out_channels=tuple(channels * m for m in mult), layers_per_block=2, latent_channels=c,
-                down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n,
-                use_quant_conv=quantized, use_post_quant_conv=quantized,
-            )  # fmt: skip
+                block_out_channels=tuple(channels * m for m in mult),
+                layers_per_block=2,
+                latent_channels=c,
+                down_block_types=("DownEncoderBlock2D",) * n,
+                up_block_types=("UpDecoderBlock2D",) * n,
+                use_quant_conv=quantized,
+                use_post_quant_conv=quantized,
+            )
         named = comfyui_names(
             {name: tuple(t.shape) for name, t in vae.state_dict().items() if name.startswith(prefixes)}
         )
@@ -291,11 +298,15 @@ def test_what_applications_assume(case: str, tmp_path: Path) -> None:
 
 
 def test_normalization_that_applications_share(tmp_path: Path) -> None:
-    """The published constants, Playground's for ComfyUI, statistics that are no normalization, and a file that says nothing, are right."""
+    """The published constants, Playground's for ComfyUI, statistics that are no normalization, and a file that says
+    nothing, are right."""
     playground = dataclasses.replace(
-        SD1, normalization="channel", scaling_factor=0.5,
-        latents_mean=(-1.6574, 1.886, -1.383, 2.5155), latents_std=(8.4927, 5.9022, 6.5498, 5.2299),
-    )  # fmt: skip
+        SD1,
+        normalization="channel",
+        scaling_factor=0.5,
+        latents_mean=(-1.6574, 1.886, -1.383, 2.5155),
+        latents_std=(8.4927, 5.9022, 6.5498, 5.2299),
+    )
     measured = dataclasses.replace(SD1, latents_mean=(0.1, 0.2, 0.3, 0.4), latents_std=(1.0, 2.0, 3.0, 4.0))
     for i, config in enumerate((SD1, MODELS["sdxl"], MODELS["sd3"], MODELS["flux1"], measured, playground)):
         path = sparse(tmp_path / f"{i}.safetensors", stored_shapes(config, "ldm"), config_metadata(config))
@@ -306,7 +317,8 @@ def test_normalization_that_applications_share(tmp_path: Path) -> None:
 
 
 def test_folding_mends_the_scale(tmp_path: Path) -> None:
-    """What `fold` is recommended for, it mends; where it would add convolutions that A1111 refuses, it is not recommended."""
+    """What `fold` is recommended for, it mends; where it would add convolutions that A1111 refuses, it is not
+    recommended."""
     config = dataclasses.replace(TINY, scaling_factor=0.7, shift_factor=0.2)
     folded = fold_to(random_vae(config), 0.13025).config
     full = dataclasses.replace(SD1, scaling_factor=folded.scaling_factor, shift_factor=folded.shift_factor)
@@ -334,7 +346,8 @@ def test_what_conversion_would_bring(tmp_path: Path) -> None:
 
 
 def test_no_conversion_is_recommended_that_does_not_help(tmp_path: Path) -> None:
-    """Where the network itself is another, every layout's answer says so, and converting is recommended where it mends."""
+    """Where the network itself is another, every layout's answer says so, and converting is recommended where it
+    mends."""
     for name in ("small", "own-widths", "rgba", "c64", "no-middle", "one-block"):
         for layout in ("native", "ldm", "diffusers"):
             found = support(
@@ -394,7 +407,8 @@ def quiet_diffusers() -> None:
 @pytest.mark.parametrize("name", DIFFUSERS_CONFIGS)
 @pytest.mark.usefixtures("quiet_diffusers")
 def test_diffusers_single_files_and_folders(name: str, tmp_path: Path) -> None:
-    """Our verdict on folders and single files, of present and old names, with prefixes, is what diffusers does with them."""
+    """Our verdict on folders and single files, of present and old names, with prefixes, is what diffusers does with
+    them."""
     config = DIFFUSERS_CONFIGS[name]
     vae, kind = random_vae(config), diffusers_class(DIFFUSERS_CONFIGS[name])
     folder = tmp_path / "folder"
@@ -480,7 +494,8 @@ def test_pipelines_that_do_not_look_at_shift_and_mean(tmp_path: Path) -> None:
     [("taesd", "yes", "yes"), ("taesd3", "yes", "yes"), ("taef2", "no", "yes"), ("taesana", "no", "no")],
 )
 def test_taesd(name: str, diffusers: str, comfyui: str, tmp_path: Path) -> None:
-    """ComfyUI takes a pair, whose name tells it the scale; diffusers its own folder, where its class has the architecture."""
+    """ComfyUI takes a pair, whose name tells it the scale; diffusers its own folder, where its class has the
+    architecture."""
     vae = random_vae(vw.build(name).config)
     vw.save(vae, tmp_path / "pair", "taesd")
     vw.save(vae, tmp_path / "both.safetensors", "taesd")
@@ -528,7 +543,8 @@ def everywhere(vae: vw.Autoencoder, folder: Path) -> dict[str, Path]:
 
 
 def test_the_same_weights_have_one_hash(tmp_path: Path) -> None:
-    """Layout, container, prefix, order, leftovers, wider storage and transposed strides change neither hash nor fingerprint."""
+    """Layout, container, prefix, order, leftovers, wider storage and transposed strides change neither hash nor
+    fingerprint."""
     files = everywhere(random_vae(), tmp_path)
     located = {name: locate(path) for name, path in files.items()}
     assert len(located) == 9
@@ -552,7 +568,8 @@ def test_taesd_has_one_hash_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_rounding_changes_the_hash_and_is_recognized(dtype: torch.dtype, tmp_path: Path) -> None:
-    """A half-precision copy has another hash, as its values differ, and the same as its own copy in float32; the fingerprint knows it."""
+    """A half-precision copy has another hash, as its values differ, and the same as its own copy in float32; the
+    fingerprint knows it."""
     vae = random_vae()
     vw.save(vae, tmp_path / "full.safetensors")
     vw.save(vae, tmp_path / "half.safetensors", dtype=dtype)
@@ -586,7 +603,8 @@ def test_fine_tunes_are_related_and_no_copies(amount: float, tmp_path: Path) -> 
 
 
 def test_other_weights_are_different(tmp_path: Path) -> None:
-    """Two random VAEs, also of one initialization with all norms equal, and VAEs of other architecture have nothing in common."""
+    """Two random VAEs, also of one initialization with all norms equal, and VAEs of other architecture have nothing in
+    common."""
     torch.manual_seed(0)
     vaes = [
         random_vae(seed=1),
@@ -643,13 +661,36 @@ def test_identity_of_a_plain_file(tmp_path: Path) -> None:
     """Every fact of an SD-sized LDM file."""
     found = identify(sparse(tmp_path / "vae.safetensors", stored_shapes(SD1, "ldm") | {"loss.logvar": (1,)}))
     expected = {
-        "container": "safetensors", "layout": "ldm", "old_names": False, "family": "SD 1 / SD 2 / SDXL (same shapes)", "checkpoint": None,
-        "baked": False, "prefix": "", "downsample_factor": 8, "in_channels": 3, "out_channels": 3, "latent_channels": 4,
-        "encoder_widths": (128, 256, 512, 512), "decoder_widths": (128, 256, 512, 512), "encoder_blocks": (2, 2, 2, 2),
-        "decoder_blocks": (3, 3, 3, 3), "mid_attention": True, "attention_factors": (), "quant_conv": True, "post_quant_conv": True,
-        "dtypes": ("F32",), "parameters": 83_653_863, "tensors": 248, "bytes": 4 * 83_653_863, "normalization": "scalar",
-        "scaling_factor": 0.18215, "normalization_source": "family", "ignored": ("loss.logvar",), "dropped": (), "settings": (),
-    }  # fmt: skip
+        "container": "safetensors",
+        "layout": "ldm",
+        "old_names": False,
+        "family": "SD 1 / SD 2 / SDXL (same shapes)",
+        "checkpoint": None,
+        "baked": False,
+        "prefix": "",
+        "downsample_factor": 8,
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "encoder_widths": (128, 256, 512, 512),
+        "decoder_widths": (128, 256, 512, 512),
+        "encoder_blocks": (2, 2, 2, 2),
+        "decoder_blocks": (3, 3, 3, 3),
+        "mid_attention": True,
+        "attention_factors": (),
+        "quant_conv": True,
+        "post_quant_conv": True,
+        "dtypes": ("F32",),
+        "parameters": 83_653_863,
+        "tensors": 248,
+        "bytes": 4 * 83_653_863,
+        "normalization": "scalar",
+        "scaling_factor": 0.18215,
+        "normalization_source": "family",
+        "ignored": ("loss.logvar",),
+        "dropped": (),
+        "settings": (),
+    }
     assert {name: getattr(found, name) for name in expected} == expected
     assert [s.loads for s in found.support.values()] == ["yes", "yes", "yes"]
     assert any("0.13025" in note for note in found.notes)  # SDXL has the same shapes
@@ -658,7 +699,8 @@ def test_identity_of_a_plain_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_families_in_words(name: str) -> None:
-    """Every published architecture has words, whatever its normalization; changing a width or the latents loses them."""
+    """Every published architecture has words, whatever its normalization; changing a width or the latents loses
+    them."""
     words = FAMILIES.get(name) or FAMILIES[{"sd2": "sd1", "sdxl": "sd1", "ldm-f8": "sd1", "flux1": "sd3"}[name]]
     config = MODELS[name]
     assert family_in_words(config) == words
@@ -672,14 +714,18 @@ def test_families_in_words(name: str) -> None:
 def test_families_of_the_rest() -> None:
     """TAESD's, and Flux.2's small decoder."""
     assert {family_in_words(vw.build(name).config) for name in ("taesd", "taesd3", "taef1", "taef2", "taesana")} == {
-        "TAESD / TAESDXL (same shapes)", "TAESD3 / TAEF1 (same shapes)", "TAEF2", "TAESana",
-    }  # fmt: skip
+        "TAESD / TAESDXL (same shapes)",
+        "TAESD3 / TAEF1 (same shapes)",
+        "TAEF2",
+        "TAESana",
+    }
     assert family_in_words(TinyConfig(latent_channels=5)) == "TAESD family f8c5, own widths"
     assert family_in_words(CONFIGS["flux2-small-decoder"]) == "Flux.2 with a decoder of other widths"
 
 
 def test_a_checkpoint_of_seven_gigabytes_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the VAE's tensors are touched, and of each no more than a sample: the file takes no room, and nothing is made of it."""
+    """Only the VAE's tensors are touched, and of each no more than a sample: the file takes no room, and nothing is
+    made of it."""
     vae = {f"first_stage_model.{name}": shape for name, shape in stored_shapes(SD1, "ldm").items()}
     path = sparse(tmp_path / "sd.safetensors", DENOISER | {"model.diffusion_model.huge": (1700, 2**20)} | vae, odd=5)
     assert path.stat().st_size > 7e9
@@ -742,9 +788,22 @@ def test_identity_for_people(tmp_path: Path) -> None:
 def test_identities_of_every_layout_agree(tmp_path: Path) -> None:
     """What does not depend on the file is the same for all files of one VAE."""
     names = (
-        "family", "downsample_factor", "in_channels", "latent_channels", "encoder_widths", "decoder_widths", "encoder_blocks",
-        "decoder_blocks", "mid_attention", "attention_factors", "quant_conv", "post_quant_conv", "parameters", "tensors", "content_hash",
-    )  # fmt: skip
+        "family",
+        "downsample_factor",
+        "in_channels",
+        "latent_channels",
+        "encoder_widths",
+        "decoder_widths",
+        "encoder_blocks",
+        "decoder_blocks",
+        "mid_attention",
+        "attention_factors",
+        "quant_conv",
+        "post_quant_conv",
+        "parameters",
+        "tensors",
+        "content_hash",
+    )
     found = [identify(path) for path in everywhere(random_vae(), tmp_path).values()]
     for name in names:
         assert len({getattr(identity, name) for identity in found}) == 1, name

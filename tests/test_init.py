@@ -96,7 +96,8 @@ def test_more_latent_channels_keep_more() -> None:
 
 
 def test_start_is_linear_between_images() -> None:
-    """The network at its start is nearly affine: the middle of two images goes to the middle of their reconstructions."""
+    """The network at its start is nearly affine: the middle of two images goes to the middle of their
+    reconstructions."""
     vae = started(SMALL).eval()
     a, b = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).sub(0.5).mul(0.5)
     with torch.no_grad():

@@ -1,4 +1,5 @@
-"""VAEs into applications' folders: what A1111 and ComfyUI find there, by their own rules, and what they could not load."""
+"""VAEs into applications' folders: what A1111 and ComfyUI find there, by their own rules, and what they could not
+load."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def a1111_files(models: Path) -> dict[str, Path]:
 
 
 def a1111_takes(models: Path, checkpoint: Path) -> Path | None:
-    """What A1111 loads with a checkpoint where SD VAE is Automatic: the first file whose name begins with the checkpoint's."""
+    """What A1111 loads with a checkpoint where SD VAE is Automatic: the first file whose name begins with the
+    checkpoint's."""
     stem = checkpoint.name.rsplit(".", 1)[0]
     return next((path for name, path in a1111_files(models).items() if name.startswith(stem)), None)
 

@@ -1,4 +1,5 @@
-"""Kernels between convolutions: the plain formulas, and Triton's kernels against them, by its interpreter; compiled for GPUs, too."""
+"""Kernels between convolutions: the plain formulas, and Triton's kernels against them, by its interpreter; compiled for
+GPUs, too."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def interpreted() -> dict[str, dict[str, float]]:
 
 @with_triton
 def test_triton_normalizes_as_float64_does(interpreted: dict[str, dict[str, float]]) -> None:
-    """For every shape and type: float32 within 8 units in the last place, half precision within one, because it is rounded once."""
+    """For every shape and type: float32 within 8 units in the last place, half precision within one, because it is
+    rounded once."""
     for case, units in interpreted["norm"].items():
         assert units <= (1.01 if case.endswith("16") else 8), case
     assert len(interpreted["norm"]) == len(SHAPES) + 6
@@ -65,7 +67,8 @@ def test_triton_doubles_bit_for_bit(interpreted: dict[str, dict[str, float]]) ->
 
 @with_triton
 def test_kernels_compile_for_gpus(tmp_path: Path) -> None:
-    """Triton makes machine code of every kernel, type and width, though no GPU is here: the interpreter takes what it would not."""
+    """Triton makes machine code of every kernel, type and width, though no GPU is here: the interpreter takes what it
+    would not."""
     sizes = cases("compile", TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
     assert sizes.keys() == {"stretches", "merged", "normalized", "doubled"} and all(
         min(found) > 1000 for found in sizes.values()

@@ -1,4 +1,5 @@
-"""What a file is that holds no VAE of ours: told by real names, those of diffusers' and transformers' own classes where there are any."""
+"""What a file is that holds no VAE of ours: told by real names, those of diffusers' and transformers' own classes where
+there are any."""
 
 from __future__ import annotations
 
@@ -49,8 +50,13 @@ VAE_CLASSES: dict[str, tuple[str, dict[str, object]]] = {
     "AutoencoderKLHunyuanImage": (
         "HunyuanImage 2.1",
         {
-            "in_channels": 3, "out_channels": 3, "latent_channels": 64, "block_out_channels": (128, 256, 512, 512, 1024, 1024),
-            "layers_per_block": 2, "spatial_compression_ratio": 32, "sample_size": 384,
+            "in_channels": 3,
+            "out_channels": 3,
+            "latent_channels": 64,
+            "block_out_channels": (128, 256, 512, 512, 1024, 1024),
+            "layers_per_block": 2,
+            "spatial_compression_ratio": 32,
+            "sample_size": 384,
         },
     ),
     "AutoencoderKLLTXVideo": ("LTX-Video", {}),
@@ -66,13 +72,14 @@ VAE_CLASSES: dict[str, tuple[str, dict[str, object]]] = {
     "AutoencoderOobleck": ("Oobleck", {}),
     "VQModel": ("VQ autoencoder", {}),
     "ConsistencyDecoderVAE": ("consistency decoder", {}),
-}  # fmt: skip
+}
 """VAEs of diffusers' that are not ours: a word of the answer, and constructor arguments."""
 
 
 @pytest.mark.parametrize("name", [name for name in VAE_CLASSES if hasattr(diffusers, name)])
 def test_vaes_that_are_not_supported_have_a_name(name: str) -> None:
-    """By its tensors, bare or within a checkpoint, and by its class, each VAE of diffusers' that is not ours is called what it is."""
+    """By its tensors, bare or within a checkpoint, and by its class, each VAE of diffusers' that is not ours is called
+    what it is."""
     word, arguments = VAE_CLASSES[name]
     shapes = of_class(name, **arguments)
     for prefix in ("", "vae.", "first_stage_model."):

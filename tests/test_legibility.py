@@ -83,7 +83,8 @@ def test_wilsons_interval() -> None:
 @pytest.mark.parametrize("upright", [True, False])
 @pytest.mark.parametrize("contrast", CONTRASTS)
 def test_edges_rise_as_gaussians_do(upright: bool, contrast: int) -> None:
-    """A step blurred with sigma rises in 2.563 sigma, the pixel's own width in quadrature; contrast and direction do not matter."""
+    """A step blurred with sigma rises in 2.563 sigma, the pixel's own width in quadrature; contrast and direction do
+    not matter."""
     picture = edge_picture(contrast, 128, upright)
     sharp = rise(np.asarray(picture), upright)
     assert 0.7 < sharp < 1.0

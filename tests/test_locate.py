@@ -1,4 +1,5 @@
-"""Where people's VAEs are: in checkpoints, shards, pickles, folders of many kinds and on the hub; and what is wrong with them."""
+"""Where people's VAEs are: in checkpoints, shards, pickles, folders of many kinds and on the hub; and what is wrong
+with them."""
 
 from __future__ import annotations
 
@@ -106,13 +107,17 @@ def test_what_training_leaves_behind(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
 @pytest.mark.parametrize("legacy", [False, True])
 def test_lightning_checkpoints(legacy: bool, tmp_path: Path) -> None:
-    """A training checkpoint with optimizer, counters and classes as keys gives its VAE; nothing of the rest is built."""
+    """A training checkpoint with optimizer, counters and classes as keys gives its VAE; nothing of the rest is
+    built."""
     vae = random_vae()
     content = {
-        "state_dict": OrderedDict(ldm(vae)), "epoch": 3, "global_step": 12,
+        "state_dict": OrderedDict(ldm(vae)),
+        "epoch": 3,
+        "global_step": 12,
         "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}}],
-        "callbacks": {OrderedDict: {"best": 1.0}}, "pytorch-lightning_version": "1.4.2",
-    }  # fmt: skip
+        "callbacks": {OrderedDict: {"best": 1.0}},
+        "pytorch-lightning_version": "1.4.2",
+    }
     torch.save(content, tmp_path / "model.ckpt", _use_new_zipfile_serialization=not legacy)
     assert_same(vw.load(tmp_path / "model.ckpt"), vae)
 
@@ -154,7 +159,8 @@ def with_old_names(folder: Path) -> None:
 
 @pytest.mark.parametrize("change", [as_bin, as_variant, as_shards, with_old_names])
 def test_folders_of_diffusers(change: Callable[[Path], None], tmp_path: Path) -> None:
-    """Pickled weights, fp16 variants, shards and attention's old names load as the usual folder does, alone and in a pipeline."""
+    """Pickled weights, fp16 variants, shards and attention's old names load as the usual folder does, alone and in a
+    pipeline."""
     vae = random_vae()
     vw.save(vae, tmp_path / "vae", "diffusers")
     change(tmp_path / "vae")
@@ -166,7 +172,8 @@ def test_folders_of_diffusers(change: Callable[[Path], None], tmp_path: Path) ->
 
 
 def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """hf:OWNER/NAME takes the VAE's files alone, from the cache of an earlier download; what is not there is one line."""
+    """hf:OWNER/NAME takes the VAE's files alone, from the cache of an earlier download; what is not there is one
+    line."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     vae = random_vae()
@@ -207,7 +214,8 @@ def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_which_normalization_counts(values: dict, expected: dict) -> None:
-    """Statistics by channel come before scale and shift; with a shift beside them, scale and shift say the same again."""
+    """Statistics by channel come before scale and shift; with a shift beside them, scale and shift say the same
+    again."""
     config = config_from_diffusers({"_class_name": "AutoencoderKL", **values}, "config.json")
     assert {name: getattr(config, name) for name in expected} == expected
     if config.normalization == "channel":
@@ -232,16 +240,34 @@ def test_mixed_precision_becomes_the_widest(tmp_path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Tensor]], None], str]] = {
-    "nan": (lambda t: t["decoder.conv_in.weight"].view(-1)[3:5].fill_(float("nan")), r"'decoder.conv_in.weight' has 2 values"),
-    "inf": (lambda t: t["encoder.norm_out.bias"].view(-1)[0:1].fill_(float("inf")), r"'encoder.norm_out.bias' has 1 values"),
-    "int8": (lambda t: t.update({"decoder.conv_in.weight": t["decoder.conv_in.weight"].to(torch.int8)}), "dtype I8.*not quantized"),
-    "fp8": (lambda t: t.update({"quant_conv.weight": t["quant_conv.weight"].to(torch.float8_e4m3fn)}), "dtype F8_E4M3.*not quantized"),
-    "missing": (lambda t: t.__delitem__("decoder.mid.block_1.conv1.bias"), r"no tensor 'decoder.mid.block_1.conv1.bias'"),
-    "shape": (lambda t: t.update({"decoder.mid.block_1.conv1.bias": torch.zeros(3)}), r"block_1.conv1.bias' has shape \(3,\).*\(64,\)"),
+    "nan": (
+        lambda t: t["decoder.conv_in.weight"].view(-1)[3:5].fill_(float("nan")),
+        r"'decoder.conv_in.weight' has 2 values",
+    ),
+    "inf": (
+        lambda t: t["encoder.norm_out.bias"].view(-1)[0:1].fill_(float("inf")),
+        r"'encoder.norm_out.bias' has 1 values",
+    ),
+    "int8": (
+        lambda t: t.update({"decoder.conv_in.weight": t["decoder.conv_in.weight"].to(torch.int8)}),
+        "dtype I8.*not quantized",
+    ),
+    "fp8": (
+        lambda t: t.update({"quant_conv.weight": t["quant_conv.weight"].to(torch.float8_e4m3fn)}),
+        "dtype F8_E4M3.*not quantized",
+    ),
+    "missing": (
+        lambda t: t.__delitem__("decoder.mid.block_1.conv1.bias"),
+        r"no tensor 'decoder.mid.block_1.conv1.bias'",
+    ),
+    "shape": (
+        lambda t: t.update({"decoder.mid.block_1.conv1.bias": torch.zeros(3)}),
+        r"block_1.conv1.bias' has shape \(3,\).*\(64,\)",
+    ),
     "surplus": (lambda t: t.update({"decoder.mid.block_9.x": torch.zeros(3)}), "1 tensors that no VAE"),
     "no encoder": (lambda t: [t.pop(n) for n in list(t) if n.startswith("encoder")] and None, "not a whole VAE"),
     "widths": (lambda t: t.update({"encoder.conv_in.weight": torch.zeros(31, 3, 3, 3)}), "make no VAE|has shape"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("pickled", [False, True])

@@ -1,4 +1,5 @@
-"""A run's log: lines that depend on nothing but the run, what people see of them, and trackers that never stop a run."""
+"""A run's log: lines that depend on nothing but the run, what people see of them, and trackers that never stop a
+run."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ def happen(log: RunLog, since: int, until: int) -> None:
 
 
 def test_a_resumed_log_is_the_undisturbed_one(tmp_path: Path) -> None:
-    """Wherever a run is killed and from whichever checkpoint it goes on, its log ends up the same, byte for byte, alarms included."""
+    """Wherever a run is killed and from whichever checkpoint it goes on, its log ends up the same, byte for byte,
+    alarms included."""
     whole = tmp_path / "whole"
     whole.mkdir()
     with RunLog(whole, CONFIG, show=False) as log:
@@ -145,7 +147,8 @@ with t.RunLog(Path(sys.argv[2]), t.CONFIG) as log:
 
 
 def test_on_a_terminal_the_view_is_redrawn_and_cleaned_up(tmp_path: Path) -> None:
-    """A pseudo-terminal: the view and its last state are there, drawn a few times only, and the cursor is back after an interruption."""
+    """A pseudo-terminal: the view and its last state are there, drawn a few times only, and the cursor is back after an
+    interruption."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": "80", "LINES": "40", "TERM": "xterm-256color"}
     command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(tmp_path)]
@@ -210,11 +213,24 @@ def test_the_view_fits_any_terminal_and_any_figure(width: int) -> None:
 
 
 def test_the_view_shows_what_the_log_says() -> None:
-    """Figures, regularizers by name, the discriminator while it learns, the last events; the plain line says the same."""
+    """Figures, regularizers by name, the discriminator while it learns, the last events; the plain line says the
+    same."""
     view = View(SUPERVISED)
     view.step(1234, 0.3, StepPlan("adversarial", False, 0.5))
-    view.take({"images_seen": 1200, "loss": 0.1234, "psnr": 23.456, "bits_per_dimension": 1.5, "scale_equivariance": 0.02,
-               "accuracy_real": 0.7, "accuracy_fake": 0.6, "logit_real": 1.0, "logit_fake": -0.5, "adversarial_weight": 0.2})  # fmt: skip
+    view.take(
+        {
+            "images_seen": 1200,
+            "loss": 0.1234,
+            "psnr": 23.456,
+            "bits_per_dimension": 1.5,
+            "scale_equivariance": 0.02,
+            "accuracy_real": 0.7,
+            "accuracy_fake": 0.6,
+            "logit_real": 1.0,
+            "logit_fake": -0.5,
+            "adversarial_weight": 0.2,
+        }
+    )
     view.take({"images_seen": 1200, "val_psnr": 25.0, "val_ssim": 0.9})
     view.take({"images_seen": 1234, "val_psnr": 24.0, "val_ssim": 0.88})
     for i in range(9):
@@ -222,8 +238,23 @@ def test_the_view_shows_what_the_log_says() -> None:
     console = Console(file=io.StringIO(), width=140, color_system=None, force_terminal=True)
     console.print(view)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    for word in ("30 %", "1,234 of 4,000", "0.1234", "23.46 dB", "1.5 bits/dim", "scale equivariance", "24.00 dB", "25.00 dB", "0.8800",
-                 "paused, weight 0.5", "70 %", "60 %", "logits 1.5 apart", "event 8", "event 5"):  # fmt: skip
+    for word in (
+        "30 %",
+        "1,234 of 4,000",
+        "0.1234",
+        "23.46 dB",
+        "1.5 bits/dim",
+        "scale equivariance",
+        "24.00 dB",
+        "25.00 dB",
+        "0.8800",
+        "paused, weight 0.5",
+        "70 %",
+        "60 %",
+        "logits 1.5 apart",
+        "event 8",
+        "event 5",
+    ):
         assert word in text, word
     assert "event 4" not in text
     assert "24.00 dB, SSIM 0.8800 on held-out images; loss 0.1234, 23.46 dB, 1.5 bits/dim in training" in view.line()
@@ -232,7 +263,8 @@ def test_the_view_shows_what_the_log_says() -> None:
 
 
 def test_pace_is_that_of_the_last_minute() -> None:
-    """100 images/s for long and then 10: soon 10, and the time left follows; a run by the clock is told right as well."""
+    """100 images/s for long and then 10: soon 10, and the time left follows; a run by the clock is told right as
+    well."""
     now = 0.0
     pace = Pace(lambda: now)
     assert pace.rate is None
@@ -251,7 +283,8 @@ def test_pace_is_that_of_the_last_minute() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 11, 12, 13, 24, 25, 100, 10_001])
 def test_small_curves_show_the_whole_run(count: int) -> None:
-    """At most eight characters, from the lowest at the start to the highest at the end of a rise, however long it is."""
+    """At most eight characters, from the lowest at the start to the highest at the end of a rise, however long it
+    is."""
     curve = Curve()
     for i in range(count):
         curve.add(float(i))
@@ -315,7 +348,8 @@ def tracked(run: Path, name: str, images_seen: int = 0) -> None:
 
 
 def test_wandb_gets_numbers_by_images_and_goes_on_under_the_same_id(tmp_path: Path, monkeypatch, capsys) -> None:
-    """Scalars alone, x axis images seen, alarms as alerts, pictures; a resumed run has the id that is kept in the run folder."""
+    """Scalars alone, x axis images seen, alarms as alerts, pictures; a resumed run has the id that is kept in the run
+    folder."""
     wandb = Recorder("wandb")
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     run = tmp_path / "dogs"
@@ -382,7 +416,8 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(tmp_path: Path, mo
 
 
 def test_what_is_not_installed_is_said_before_any_work(tmp_path: Path, monkeypatch) -> None:
-    """wandb and trackio were asked for, so their absence is an error that names the extra; TensorBoard's is only told."""
+    """wandb and trackio were asked for, so their absence is an error that names the extra; TensorBoard's is only
+    told."""
     monkeypatch.setattr(trackers_module.importlib.util, "find_spec", lambda name: None)
     for name in ("wandb", "trackio"):
         with pytest.raises(MissingExtraError, match=rf"vaeworks\[{name}\]"):
@@ -400,7 +435,8 @@ def test_what_is_not_installed_is_said_before_any_work(tmp_path: Path, monkeypat
 
 
 def test_a_page_that_cannot_be_written_does_not_stop_a_run(tmp_path: Path, monkeypatch, capsys) -> None:
-    """Without jinja2 that is said once; a full disk is said each time, because the next time may be better; a bug of ours likewise."""
+    """Without jinja2 that is said once; a full disk is said each time, because the next time may be better; a bug of
+    ours likewise."""
     from vaeworks.training.monitor import log as log_module
 
     errors: list[Exception] = [MissingExtraError("jinja2", "report", "the page")]

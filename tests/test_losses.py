@@ -130,7 +130,8 @@ def test_ms_ssim_is_scikit_images_at_every_scale(size: tuple[int, int], count: i
 
 
 def test_ms_ssim_teaches_where_details_are_opposite() -> None:
-    """A negative similarity has no power; the formula would be 0 or nan there, the loss keeps the other scales and their gradient."""
+    """A negative similarity has no power; the formula would be 0 or nan there, the loss keeps the other scales and
+    their gradient."""
     images = blocks((1, 3, 64, 64), 16).float().clamp(-1, 1)
     details = ramp(images.shape).float() * 0.3
     recon, images = images - details, images + details
@@ -170,7 +171,8 @@ def test_haar_is_an_orthonormal_basis() -> None:
 
 
 def test_laplacian_pyramid_is_the_papers() -> None:
-    """A constant is nothing but the rest; blurring and filling in are each other's transpose inside; (1 4 6 4 1)/16 is the filter."""
+    """A constant is nothing but the rest; blurring and filling in are each other's transpose inside; (1 4 6 4 1)/16 is
+    the filter."""
     zero = torch.zeros(1, 1, 16, 24, dtype=torch.float64)
     assert pyramids.laplacian_l1(zero + 0.3, zero).item() == pytest.approx(0.3 / 4)
     point = zero.clone()
@@ -249,7 +251,8 @@ def nearest(latents: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_equivariance_of_averages(turns: int) -> None:
-    """The codec of 4x4 averages is equivariant to turns, and to halving where nothing is lost by it; one that stores positions is not."""
+    """The codec of 4x4 averages is equivariant to turns, and to halving where nothing is lost by it; one that stores
+    positions is not."""
     latents = ramp((2, 3, 4, 6))
     images = nearest(latents)
     assert avg_pool2d(images, 4).allclose(latents)
@@ -284,7 +287,8 @@ def test_equivariance_refuses_other_peoples_images() -> None:
 
 
 def test_eq_vae_draws() -> None:
-    """Half of the steps transform latents, an eighth are of small pictures; scales 8/32 to 31/32, one to three turns."""
+    """Half of the steps transform latents, an eighth are of small pictures; scales 8/32 to 31/32, one to three
+    turns."""
     draws = [eq.draw(tuple(u)) for u in torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)).tolist()]  # type: ignore[arg-type]
     share = {where: sum(w == where for w, _ in draws) / len(draws) for where in ("latents", "images", "nowhere")}
     assert share["latents"] == pytest.approx(0.5, abs=0.03) and share["images"] == pytest.approx(0.125, abs=0.02)
@@ -325,7 +329,8 @@ def test_small_latents_have_a_spectrum(size: tuple[int, int]) -> None:
 
 
 def test_encoding_spectrum_matching_is_a_divergence() -> None:
-    """0 for the small images themselves at delta 0, whatever their scale; larger the further from the target; images get no gradient."""
+    """0 for the small images themselves at delta 0, whatever their scale; larger the further from the target; images
+    get no gradient."""
     images = pair((64, 64))[1].requires_grad_()
     small = interpolate(spectrum._blurred(images.detach()), size=(16, 16), mode="bicubic", align_corners=False)
     assert spectrum.encoding_spectrum_matching(5 * small + 1, images, delta=0.0).item() == pytest.approx(0, abs=1e-9)
@@ -352,7 +357,8 @@ def test_lowpass_is_the_block_dcts(cut: int) -> None:
 
 
 def test_decoding_spectrum_matching_knows_a_linear_codec() -> None:
-    """Decoding by repetition turns latents without high frequencies into pictures that have them; the identity does not."""
+    """Decoding by repetition turns latents without high frequencies into pictures that have them; the identity does
+    not."""
     images = pair((32, 32))[1]
     assert spectrum.decoding_spectrum_matching(lambda z: z, images, images, 10).item() == 0
     latents = avg_pool2d(images, 4)
@@ -395,7 +401,8 @@ def test_variance_terms() -> None:
 
 
 def test_alignment_of_equal_directions() -> None:
-    """Features that point the same way cost nothing at any length; places compare whatever the channels; margins forgive."""
+    """Features that point the same way cost nothing at any length; places compare whatever the channels; margins
+    forgive."""
     features = ramp((2, 8, 4, 4))
     assert regularize.cosine_alignment(3 * features, features, margin=0.0).item() == pytest.approx(0, abs=1e-6)
     assert regularize.cosine_alignment(-features, features, margin=0.5).item() == pytest.approx(1.5)

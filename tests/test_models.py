@@ -145,7 +145,8 @@ def test_full_width_has_diffusers_shapes(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_parity_in_double_precision(name: str) -> None:
-    """Values and gradients in training equal diffusers' to 1e-10 of their scale in fp64, for every model of the family."""
+    """Values and gradients in training equal diffusers' to 1e-10 of their scale in fp64, for every model of the
+    family."""
     vae = random_vae(FAMILY[name], torch.float64).train()
     assert_parity(vae, vw.to_diffusers(vae), 64, 96 if vae.downsample_factor < 32 else 32, 1e-10)
 
@@ -168,13 +169,15 @@ def test_parity_in_single_precision(name: str, height: int, width: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_parity_of_variants(name: str, dtype: torch.dtype, training: bool, height: int, width: int) -> None:
-    """Values and gradients equal diffusers' for other channels, widths, depths and places of attention, trained or not."""
+    """Values and gradients equal diffusers' for other channels, widths, depths and places of attention, trained or
+    not."""
     vae = random_vae(VARIANTS[name], dtype).train(training)
     assert_parity(vae, vw.to_diffusers(vae), height, width, 1e-10 if dtype == torch.float64 else 1e-5)
 
 
 def test_parity_at_full_width() -> None:
-    """Values and the input's gradient equal diffusers' for the whole Stable Diffusion VAE with default weights at 64x64."""
+    """Values and the input's gradient equal diffusers' for the whole Stable Diffusion VAE with default weights at
+    64x64."""
     vae = vw.build("sd1").requires_grad_(False)
     reference = vw.to_diffusers(vae)
     images = random_images(vae.config, 64, 64, torch.float32, n=1)
@@ -286,7 +289,8 @@ def test_attention_heads_are_used_by_the_autoencoder() -> None:
 @pytest.mark.parametrize("row", range(3))
 @pytest.mark.parametrize("column", range(3))
 def test_downsample_pads_bottom_and_right_only(row: int, column: int) -> None:
-    """A kernel that is 1 at one place picks every second pixel from there on, and zeros beyond the bottom and right border."""
+    """A kernel that is 1 at one place picks every second pixel from there on, and zeros beyond the bottom and right
+    border."""
     down = Downsample(2)
     with torch.no_grad():
         down.conv.weight.zero_()
@@ -322,7 +326,8 @@ def test_group_norm_by_hand() -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("frozen", [(), ("weight", "bias"), ("x",), ("x", "weight")])
 def test_training_norm_equals_evaluation(frozen: tuple[str, ...], layout: torch.memory_format) -> None:
-    """Training's memory-saving norm with SiLU has the values and gradients of the plain one in NCHW, whatever needs no gradient."""
+    """Training's memory-saving norm with SiLU has the values and gradients of the plain one in NCHW, whatever needs no
+    gradient."""
     norm = scramble_(GroupNorm(8, 2)).double().train()
 
     def plain(x: Tensor) -> Tensor:
@@ -354,7 +359,8 @@ def test_norm_gradient_is_that_of_differences(training: bool) -> None:
 @pytest.mark.parametrize("groups", [8, 2])
 @pytest.mark.parametrize("mode", ["evaluation", "evaluation with a gradient", "training"])
 def test_norm_is_exact_whatever_the_mean(mode: str, groups: int) -> None:
-    """In NHWC memory, too, where PyTorch's own group norm is off by a hundredth and more: value and gradient against float64.
+    """In NHWC memory, too, where PyTorch's own group norm is off by a hundredth and more: value and gradient against
+    float64.
 
     Maps: flat, flat but for a spot, a large mean, half and half, and a small one.
     """
@@ -476,7 +482,8 @@ def test_kl_equals_torch_distributions() -> None:
 
 
 def test_sample_is_determined_by_generator_or_noise() -> None:
-    """Equal generators give equal samples and another seed others; noise zero gives the mode, noise one a standard deviation more."""
+    """Equal generators give equal samples and another seed others; noise zero gives the mode, noise one a standard
+    deviation more."""
     p = posterior()
     first, again, other = (p.sample(torch.Generator().manual_seed(seed)) for seed in (7, 7, 8))
     assert torch.equal(first, again)
@@ -525,7 +532,8 @@ def test_wrong_latent_shapes_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_pad_repeats_the_border() -> None:
-    """encode(pad=True) equals encoding the image with its last row and column repeated, and changes nothing where not needed."""
+    """encode(pad=True) equals encoding the image with its last row and column repeated, and changes nothing where not
+    needed."""
     vae = random_vae(TINY)
     images = random_images(TINY, 7, 9, torch.float32)
     repeated = torch.cat([images, images[..., -1:, :]], 2)
@@ -535,7 +543,8 @@ def test_pad_repeats_the_border() -> None:
 
 
 def test_reconstruct_takes_any_size() -> None:
-    """Every size from 1x1 to f+1 x f+1 comes back at its own size, within [-1,1], as the padded reconstruction cropped."""
+    """Every size from 1x1 to f+1 x f+1 comes back at its own size, within [-1,1], as the padded reconstruction
+    cropped."""
     vae = random_vae(dataclasses.replace(TINY, channel_mult=(1, 1, 1)))
     with torch.no_grad():
         vae.decoder.conv_out.weight.mul_(10)  # so that the clamp has something to do
@@ -552,9 +561,13 @@ def test_reconstruct_takes_any_size() -> None:
 
 SCALAR = dataclasses.replace(TINY, scaling_factor=0.3611, shift_factor=0.1159)
 CHANNEL = dataclasses.replace(
-    TINY, normalization="channel", scaling_factor=0.5, shift_factor=9.0, latents_mean=(-1.6574, 1.886, -1.383, 2.5155),
+    TINY,
+    normalization="channel",
+    scaling_factor=0.5,
+    shift_factor=9.0,
+    latents_mean=(-1.6574, 1.886, -1.383, 2.5155),
     latents_std=(8.4927, 5.9022, 6.5498, 5.2299),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -562,7 +575,8 @@ CHANNEL = dataclasses.replace(
     "config", [SCALAR, CHANNEL, dataclasses.replace(SCALAR, latents_mean=(9.0,) * 4, latents_std=(9.0,) * 4)]
 )
 def test_normalization_formulas(config: AutoencoderConfig, dtype: torch.dtype) -> None:
-    """normalize is (x - shift) * scale, or (x - mean) / std * scale per channel only where so configured; denormalize undoes it."""
+    """normalize is (x - shift) * scale, or (x - mean) / std * scale per channel only where so configured; denormalize
+    undoes it."""
     vae = meta(config)
     latents = weights_like(torch.empty(2, 4, 3, 5, dtype=dtype), 7) * 5
     if config.normalization == "scalar":
@@ -598,7 +612,8 @@ def gradients_and_kept_bytes(vae: vw.Autoencoder, images: Tensor) -> tuple[list[
 
 
 def test_gradient_checkpointing_changes_memory_only() -> None:
-    """Recomputation gives bit-equal gradients and keeps less than half of the activations; in eval mode it does nothing."""
+    """Recomputation gives bit-equal gradients and keeps less than half of the activations; in eval mode it does
+    nothing."""
     vae = random_vae(dataclasses.replace(TINY, num_res_blocks=2, attention_factors=(2,))).train()
     images = random_images(TINY, 16, 24, torch.float32)
     plain, plain_bytes = gradients_and_kept_bytes(vae, images)
@@ -733,7 +748,8 @@ def test_any_configuration_works_and_survives_a_file(config: AutoencoderConfig, 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("training", [False, True])
 def test_a_group_of_one_number_is_its_bias(memory_format: torch.memory_format, training: bool) -> None:
-    """The smallest picture of a network with a group for each channel, which PyTorch's function refuses; what is left is rounding."""
+    """The smallest picture of a network with a group for each channel, which PyTorch's function refuses; what is left
+    is rounding."""
     norm = GroupNorm(8, 8).train(training)
     with torch.no_grad():
         norm.bias.copy_(torch.arange(8.0))

@@ -1,4 +1,5 @@
-"""What is no number is told of, and never written: every command that makes pictures or latents, with VAEs that overflow."""
+"""What is no number is told of, and never written: every command that makes pictures or latents, with VAEs that
+overflow."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ MODEL = {"channels": 8, "norm_groups": 4, "num_res_blocks": 1}
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """VAEs whose decoder overflows in float16, whose decoder does in float32, and whose encoder does; pictures and latents."""
+    """VAEs whose decoder overflows in float16, whose decoder does in float32, and whose encoder does; pictures and
+    latents."""
     root = tmp_path_factory.mktemp("overflow")
     torch.manual_seed(0)
     sound = vw.build("small-f8c4", **MODEL)

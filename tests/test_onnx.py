@@ -110,7 +110,8 @@ def test_what_the_file_says(plain: tuple[vw.Autoencoder, Path, exporting.OnnxExp
 
 
 def test_names_that_optimum_expects(tmp_path: Path) -> None:
-    """Layout optimum: its folders, names and config.json; parameters are what diffusers makes a posterior of. In float16."""
+    """Layout optimum: its folders, names and config.json; parameters are what diffusers makes a posterior of. In
+    float16."""
     vae = random_vae(dataclasses.replace(LEAST, mid_attention=True)).eval()
     (tmp_path / "out").mkdir()  # an empty folder is as good as none
     export_onnx(vae, tmp_path / "out", layout="optimum", dtype=torch.float16)
@@ -136,7 +137,8 @@ def test_names_that_optimum_expects(tmp_path: Path) -> None:
 
 
 def test_normalized(tmp_path: Path) -> None:
-    """normalized: mean, variance and decoder belong to latents as a diffusion model sees them, with squares become channels."""
+    """normalized: mean, variance and decoder belong to latents as a diffusion model sees them, with squares become
+    channels."""
     vae = random_vae(FLUX2_LIKE).eval()
     export_onnx(vae, tmp_path / "out", normalized=True)
     images, z, noise = torch.rand(2, 3, 8, 12) * 2 - 1, torch.randn(1, 8, 3, 2), torch.randn(2, 2, 4, 6)
@@ -154,7 +156,8 @@ def test_normalized(tmp_path: Path) -> None:
 def test_command_and_weights_beside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`export` prints what it measured; weights too large for one file go beside it, by a name that survives moving the folder."""
+    """`export` prints what it measured; weights too large for one file go beside it, by a name that survives moving the
+    folder."""
     vae = random_vae(POINT).eval()
     vw.save(vae, tmp_path / "vae.safetensors")
     monkeypatch.setattr(onnx_graphs, "LARGEST", 100)
@@ -202,7 +205,8 @@ def copy_of(vae: vw.Autoencoder) -> vw.Autoencoder:
 
 
 def test_float16_that_would_be_black(tmp_path: Path) -> None:
-    """Activations beyond float16 are found before anything is written, although onnxruntime's CPU would not overflow."""
+    """Activations beyond float16 are found before anything is written, although onnxruntime's CPU would not
+    overflow."""
     vae = random_vae(LEAST)
     with torch.no_grad():
         vae.decoder.conv_in.weight.mul_(1e7)

@@ -118,7 +118,8 @@ def heads_like(network: FeatureNet, n: int = 1) -> list[Tensor]:
 
 
 def restated_lpips(network: FeatureNet, heads: list[Tensor], recon: Tensor, images: Tensor) -> Tensor:
-    """Zhang et al. 2018, equation 1, in fp64 and in loops: n. The epsilon stands beside the root, as in the authors' code."""
+    """Zhang et al. 2018, equation 1, in fp64 and in loops: n. The epsilon stands beside the root, as in the authors'
+    code."""
     taps = zip(network(recon), network(images), heads, strict=True)
     total = torch.zeros(len(recon), dtype=torch.float64)
     for a, b, head in taps:
@@ -156,7 +157,8 @@ def test_lpips_is_a_weighted_feature_distance() -> None:
 
 @pytest.mark.parametrize("kind", ["lpips", "features"])
 def test_perceptual_loss_teaches_the_reconstruction(kind: str) -> None:
-    """Its gradient is that which differences show, so it is there at all; the backbone gets none; and a decoder learns by it."""
+    """Its gradient is that which differences show, so it is there at all; the backbone gets none; and a decoder learns
+    by it."""
     network = random_net()
     distance = LPIPS(network, heads_like(network)) if kind == "lpips" else FeatureDistance(network)
     recon, images = random_pair(n=1)
@@ -343,7 +345,8 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_weights_are_fetched_once(site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said in one line, checked by hash, kept; then no network is asked. The run's random numbers are as if nothing had been loaded."""
+    """Said in one line, checked by hash, kept; then no network is asked. The run's random numbers are as if nothing had
+    been loaded."""
     monkeypatch.setitem(fw.BACKBONES, "squeezenet1_1", site.published)
     said: list[str] = []
     state = torch.get_rng_state()
@@ -462,7 +465,8 @@ def test_a_download_stays_with_https(target: str) -> None:
 
 
 def test_lpips_of_a_folder(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backbone and heads in one folder, as the authors' package lays heads out; an old file's heads are not taken for new ones."""
+    """Backbone and heads in one folder, as the authors' package lays heads out; an old file's heads are not taken for
+    new ones."""
     content = state_bytes()
     published = fw.Published("net.pth", hashlib.sha256(content).hexdigest())
     monkeypatch.setitem(fw.BACKBONES, "squeezenet1_1", published)
@@ -490,7 +494,8 @@ def test_unknown_names_are_refused() -> None:
 
 
 def test_published_files_carry_their_hashes() -> None:
-    """Whole ones, whose beginnings are in the names of torchvision's and pytorch-fid's files; and addresses are https."""
+    """Whole ones, whose beginnings are in the names of torchvision's and pytorch-fid's files; and addresses are
+    https."""
     inception = fw.SET_NETS["inception"][1]
     for published in (*(fw.BACKBONES[name] for name in ("vgg16", "alexnet", "squeezenet1_1")), inception):
         assert published.file.endswith(f"-{published.sha256[:8]}.pth") and published.url.endswith(published.file)

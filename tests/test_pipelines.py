@@ -1,4 +1,5 @@
-"""A VAE of ours inside the pipelines of SD, SDXL, SD3 and Flux: it is the one that paints, and what cannot be right is refused."""
+"""A VAE of ours inside the pipelines of SD, SDXL, SD3 and Flux: it is the one that paints, and what cannot be right is
+refused."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def tiny(kind: str, vae: vw.Autoencoder, dtype: torch.dtype = torch.float32) -> 
 
 
 def aligned(pipe: diffusers.DiffusionPipeline) -> diffusers.DiffusionPipeline:
-    """With weights at addresses as PyTorch chooses them. In a mapped file they lie elsewhere, and sums round otherwise."""
+    """With weights at addresses as PyTorch chooses them. In a mapped file they lie elsewhere, and sums round
+    otherwise."""
     for part in pipe.components.values():
         for p in part.parameters() if isinstance(part, nn.Module) else ():
             p.data = p.data.clone()
@@ -142,7 +144,8 @@ def test_gray_images(kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision_is_near(kind: str, dtype: torch.dtype) -> None:
-    """SDXL in float16 goes back to float32 for its VAE, and asks post_quant_conv, which this one lacks, for the dtype."""
+    """SDXL in float16 goes back to float32 for its VAE, and asks post_quant_conv, which this one lacks, for the
+    dtype."""
     vae = random_vae(4, quant_conv=False, post_quant_conv=False)
     exact = pixels(paint(tiny(kind, vae), "a cat", image=PHOTO, steps=2, guidance=1))
     near = pixels(paint(tiny(kind, vae, dtype), "a cat", image=PHOTO, steps=2, guidance=1))
@@ -422,7 +425,8 @@ def test_inject_where_there_was_none_follows_the_new_factor(kind: str) -> None:
 
 
 def test_inject_into_other_denoisers() -> None:
-    """Inpainting's U-Net takes a mask and a masked image besides the latents; AutoencoderTiny has no scale of latents to keep."""
+    """Inpainting's U-Net takes a mask and a masked image besides the latents; AutoencoderTiny has no scale of latents
+    to keep."""
     vae = random_vae(4)
     pipe = tiny("tiny", vae)
     unet = diffusers.UNet2DConditionModel.from_config({**pipe.unet.config, "in_channels": 9})
@@ -503,7 +507,8 @@ def test_without_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 def test_sdxls_own_channel_statistics() -> None:
-    """diffusers' SDXL pipeline applies latents_mean, latents_std and scaling_factor of its VAE as `denormalize` does (Playground)."""
+    """diffusers' SDXL pipeline applies latents_mean, latents_std and scaling_factor of its VAE as `denormalize` does
+    (Playground)."""
     vae = random_vae(4, **NORMALIZATIONS["channel"])
     pipe = tiny("tiny-sdxl", vae)
     pipe.vae = vw.to_diffusers(vae)  # not folded

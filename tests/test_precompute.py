@@ -1,4 +1,5 @@
-"""A data set to latents: what comes out is each image's own, whole or not there, and the same however often the work was cut off."""
+"""A data set to latents: what comes out is each image's own, whole or not there, and the same however often the work
+was cut off."""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ def undisturbed(vae: vw.Autoencoder, photos: Path, tmp_path_factory: pytest.Temp
 
 
 def test_latents_are_each_image_s_own(vae: vw.Autoencoder, photos: Path, undisturbed: Path) -> None:
-    """Row i is encode(image i).mode(), in the order of the paths, whatever batch and shard it was in; so are name and hash."""
+    """Row i is encode(image i).mode(), in the order of the paths, whatever batch and shard it was in; so are name and
+    hash."""
     found = LatentSet(undisturbed)
     files = scan(photos).files
     assert len(found) == len(files) == IMAGES
@@ -134,7 +136,8 @@ def test_computation_in_bf16_is_close_and_told(
 
 
 def test_moments_flips_and_labels(vae: vw.Autoencoder, photos: Path, tmp_path: Path) -> None:
-    """Log-variances stand beside means; mirrored images are encoded, not mirrored latents; classes are numbered by the alphabet."""
+    """Log-variances stand beside means; mirrored images are encoded, not mirrored latents; classes are numbered by the
+    alphabet."""
     images = scan(photos)
     labels = [Path(str(file.path)).parent.name for file in images.files]
     encode_dataset(
@@ -159,7 +162,8 @@ def test_moments_flips_and_labels(vae: vw.Autoencoder, photos: Path, tmp_path: P
 
 
 def test_samples_depend_on_seed_and_number_alone(vae: vw.Autoencoder, photos: Path, tmp_path: Path) -> None:
-    """A sample's noise is keyed by the image's number: neither batch, shards nor workers change it; mirror images have their own."""
+    """A sample's noise is keyed by the image's number: neither batch, shards nor workers change it; mirror images have
+    their own."""
     settings = dataclasses.replace(SETTINGS, posterior="sample", seed=3, flip=True)
     encode(vae, photos, tmp_path / "a", settings)
     encode(vae, photos, tmp_path / "b", dataclasses.replace(settings, shard_size=5), batch=5, workers=2)
@@ -233,7 +237,8 @@ def test_a_dead_channel_can_be_divided_by(dead: int, vae: vw.Autoencoder, photos
 
 
 def test_every_file_says_what_it_is(vae: vw.Autoencoder, photos: Path, undisturbed: Path) -> None:
-    """Hash of the VAE, normalization (of which nothing is applied), preprocessing, first and last image: in each shard and the index."""
+    """Hash of the VAE, normalization (of which nothing is applied), preprocessing, first and last image: in each shard
+    and the index."""
     index = json.loads((undisturbed / INDEX).read_text())
     assert index["complete"] and index["skipped"] == []
     assert [(s["first"], s["last"], s["rows"]) for s in index["shards"]] == [(0, 3, 4), (4, 7, 4), (8, 10, 3)]
@@ -274,7 +279,8 @@ def test_a_tar_gives_what_its_folder_gives(
 
 
 def test_two_processes_are_one(vae: vw.Autoencoder, photos: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """Each rank writes its own run of images; the folder is complete with the last of them, and reads as one process's does."""
+    """Each rank writes its own run of images; the folder is complete with the last of them, and reads as one process's
+    does."""
     first = encode(vae, photos, tmp_path, rank=1, world=2)
     assert not first.complete and first.images == 6  # type: ignore[attr-defined]
     with pytest.raises(DataError, match="not complete"):
@@ -310,7 +316,8 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 def test_a_full_disk_leaves_what_is_done(
     vae: vw.Autoencoder, photos: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line; the first shard stays, no half of the second; a second call does only the rest, and all is as if nothing had happened."""
+    """One line; the first shard stays, no half of the second; a second call does only the rest, and all is as if
+    nothing had happened."""
     with monkeypatch.context() as broken:
         full_disk(broken, at=1)
         with pytest.raises(VaeworksError, match=r"shard001.*No space left.*1 of 3 shards are whole") as error:
@@ -367,9 +374,8 @@ def test_ctrl_c(model: Path, photos: Path, undisturbed: Path, tmp_path: Path) ->
     """SIGINT in the middle: code 130, one line, whole shards alone; the same command does the rest, byte for byte."""
     out = tmp_path / "out"
     slow = (  # a shard takes longer than it takes to notice the first
-        "import sys, time; from vaeworks.latents import shards; write = shards.write_tensors;"
-        "shards.write_tensors = lambda *a: (write(*a), time.sleep(0.5));"
-        "from vaeworks.cli import main; sys.exit(main(sys.argv[1:]))"
+        "import sys, time; from vaeworks.latents import shards; write = shards.write_tensors;shards.write_tensors = "
+        "lambda *a: (write(*a), time.sleep(0.5));from vaeworks.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     words = ["encode", str(model), str(photos), "--out", str(out), "--size", "32", "--shard-size", "4", "--batch", "3"]
     words += ["--workers", "1", "--labels", "none"]
@@ -391,7 +397,8 @@ def test_ctrl_c(model: Path, photos: Path, undisturbed: Path, tmp_path: Path) ->
 
 
 def test_other_latents_are_refused(vae: vw.Autoencoder, photos: Path, tmp_path: Path) -> None:
-    """Another model, image, class or option in the same folder is named, and nothing is touched; --overwrite replaces."""
+    """Another model, image, class or option in the same folder is named, and nothing is touched; --overwrite
+    replaces."""
     encode(vae, photos, tmp_path)
     before = contents(tmp_path)
     torch.manual_seed(1)

@@ -46,10 +46,32 @@ from vaeworks.errors import DataError
 from vaeworks.images import open_image, to_uint8
 
 TRAIN = [
-    "--model.channels", "8", "--model.channel-mult", "1", "2", "--model.norm-groups", "4", "--data.size", "16", "--data.workers", "0",
-    "--images", "32", "--batch", "8",
-    "--val-every", "32", "--save-every", "32", "--stats-images", "8", "--data.val-fraction", "0.3", "--precision", "fp32",
-]  # fmt: skip
+    "--model.channels",
+    "8",
+    "--model.channel-mult",
+    "1",
+    "2",
+    "--model.norm-groups",
+    "4",
+    "--data.size",
+    "16",
+    "--data.workers",
+    "0",
+    "--images",
+    "32",
+    "--batch",
+    "8",
+    "--val-every",
+    "32",
+    "--save-every",
+    "32",
+    "--stats-images",
+    "8",
+    "--data.val-fraction",
+    "0.3",
+    "--precision",
+    "fp32",
+]
 """A tiny run of four steps."""
 
 
@@ -155,7 +177,8 @@ def test_colours_keep_their_distance() -> None:
 
 
 def features(place: Drawn) -> list[float]:
-    """Of a mask: how far from its middle its points are, in its own size, and its outline's length; and of its colours: their spread."""
+    """Of a mask: how far from its middle its points are, in its own size, and its outline's length; and of its colours:
+    their spread."""
     inside = place.mask.image()[0] > 0
     y, x = inside.nonzero().double().unbind(1)
     area = len(x)
@@ -167,7 +190,8 @@ def features(place: Drawn) -> list[float]:
 
 
 def test_classes_can_be_told_apart() -> None:
-    """A linear classifier of a few features of the masks, and of the spread of colours within, knows unseen images' classes."""
+    """A linear classifier of a few features of the masks, and of the spread of colours within, knows unseen images'
+    classes."""
     seen, unseen = procedural(480, 64), procedural(240, 64, seed=1)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     model.fit([features(place) for place in seen], [place.label for place in seen])
@@ -188,9 +212,13 @@ def test_shapes_have_their_areas_and_fill_their_circles() -> None:
     x = ((np.arange(n) + 0.5) / n - 0.5)[None]
     arm, length = CROSS_ARM, math.sqrt(1 - CROSS_ARM**2)
     areas = {
-        disc: math.pi, ring: math.pi * (1 - RING_HOLE**2), square: 2.0, triangle: 0.75 * math.sqrt(3),
-        cross: 8 * arm * length - 4 * arm * arm, star: 5 * STAR_WAIST * math.sin(math.pi / 5),
-    }  # fmt: skip
+        disc: math.pi,
+        ring: math.pi * (1 - RING_HOLE**2),
+        square: 2.0,
+        triangle: 0.75 * math.sqrt(3),
+        cross: 8 * arm * length - 4 * arm * arm,
+        star: 5 * STAR_WAIST * math.sin(math.pi / 5),
+    }
     for shape, area in areas.items():
         inside = shape(x, x.T, r) < 0
         assert inside.mean() == pytest.approx(area * r * r, rel=0.01), shape.__name__
@@ -209,7 +237,8 @@ def test_outlines_are_distances() -> None:
 
 
 def test_a_picture_gives_its_distances() -> None:
-    """Of an antialiased disc: those of the circle, to a quarter of a pixel, a twentieth on average, and no side is preferred."""
+    """Of an antialiased disc: those of the circle, to a quarter of a pixel, a twentieth on average, and no side is
+    preferred."""
     x = np.arange(40.0)[None]
     true = np.hypot(x - 19.3, x.T - 20.1) - 12
     error = signed_distance((0.5 - true).clip(0, 1) - 0.5) - true
@@ -227,7 +256,8 @@ def test_letters_are_whole_and_apart() -> None:
 
 
 def test_textures_are_averages_over_pixels() -> None:
-    """Halved, a fine field is the coarse one: exactly for noise where nothing is clipped, else to its edges; halves are even."""
+    """Halved, a fine field is the coarse one: exactly for noise where nothing is clipped, else to its edges; halves are
+    even."""
     x = ((np.arange(64) + 0.5) / 64)[None]
     lattice = 0.4 + 0.2 * np.random.default_rng(0).random((9, 9))
     fine, coarse = noise(lattice, 64), noise(lattice, 32)
@@ -275,9 +305,14 @@ def test_wrong_syntax_is_said_with_the_right_form(source: str) -> None:
 
 @pytest.mark.parametrize(
     ("source", "said"),
-    [("procedural:0", "COUNT (=0)"), ("procedural:9:7", "SIZE (=7)"), ("procedural:9:1025", "8 to 1024"),
-     ("procedural:9999999", "1 to 1000000"), ("procedural:9:32:99999999999999999999", "SEED")],
-)  # fmt: skip
+    [
+        ("procedural:0", "COUNT (=0)"),
+        ("procedural:9:7", "SIZE (=7)"),
+        ("procedural:9:1025", "8 to 1024"),
+        ("procedural:9999999", "1 to 1000000"),
+        ("procedural:9:32:99999999999999999999", "SEED"),
+    ],
+)
 def test_numbers_out_of_range_are_refused(source: str, said: str) -> None:
     with pytest.raises(DataError) as caught:
         scan(source)
@@ -285,7 +320,8 @@ def test_numbers_out_of_range_are_refused(source: str, said: str) -> None:
 
 
 def test_labels_and_masks_are_found_without_being_told() -> None:
-    """Classes from names, masks from places; a folder of files has no masks of its own, and a mask that is none is named."""
+    """Classes from names, masks from places; a folder of files has no masks of its own, and a mask that is none is
+    named."""
     files = scan("procedural:32:32").files
     assert find_labels(files) == tuple(CLASSES[i % 8] for i in range(32))
     masks = find_masks(files)

@@ -1,4 +1,5 @@
-"""Recipes: each says what it is for, is one change to its control, and takes steps on a network that trains in seconds."""
+"""Recipes: each says what it is for, is one change to its control, and takes steps on a network that trains in
+seconds."""
 
 from __future__ import annotations
 
@@ -50,9 +51,13 @@ def test_every_tiny_recipe_takes_steps(name: str, weights: Path) -> None:
     config = dataclasses.replace(config, precision="fp32")
     frozen = load_frozen(config, torch.device("cpu"))
     trained = TrainState.of(
-        initial_model(config), config, discriminator=initial_discriminator(config, frozen.judge), perceptual=frozen.perceptual,
-        features=frozen.features, feature_channels=frozen.feature_channels,
-    )  # fmt: skip
+        initial_model(config),
+        config,
+        discriminator=initial_discriminator(config, frozen.judge),
+        perceptual=frozen.perceptual,
+        features=frozen.features,
+        feature_channels=frozen.feature_channels,
+    )
     before = {n: p.detach().clone() for n, p in trained.learner.named_parameters()}
     batch = random_batch(4, config.data.size)[:, : config.model.in_channels]
     plan = StepPlan("adversarial", train_discriminator=True, weight=1.0)
@@ -79,9 +84,11 @@ def test_every_recipe_says_what_it_is(name: str) -> None:
 def test_comparisons_change_one_thing(group: str) -> None:
     """Recipes of a comparison differ from their control in what they are about, and in nothing else."""
     about = {
-        "bottlenecks": ("model.", "loss.", "regularizers."), "regularizers": ("regularizers.", "loss.beta"), "losses": ("loss.",),
+        "bottlenecks": ("model.", "loss.", "regularizers."),
+        "regularizers": ("regularizers.", "loss.beta"),
+        "losses": ("loss.",),
         "discriminators": ("adversarial.",),
-    }[group]  # fmt: skip
+    }[group]
     control = recipe("perceptual" if group == "discriminators" else "small-f8c16")
     for name, make in GROUPS[group].items():
         changed = differences(control, make())

@@ -1,4 +1,5 @@
-"""The trainer's regularizers, alignment, learned variances and normalizations: what they are in the loss, and what they do."""
+"""The trainer's regularizers, alignment, learned variances and normalizations: what they are in the loss, and what they
+do."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from vaeworks.config import (
     OptimizerConfig,
     RegularizerConfig,
     TrainConfig,
-)  # fmt: skip
+)
 from vaeworks.data import Crops, scan
 from vaeworks.features.backbones import load_backbone
 from vaeworks.images import to_model_range
@@ -60,9 +61,13 @@ MODEL = AutoencoderConfig(
     post_quant_conv=False,
 )
 PLAIN = dataclasses.replace(
-    SHORT, model=MODEL, data=dataclasses.replace(SHORT.data, size=16), channels_last=False, ema_halflife=0,
+    SHORT,
+    model=MODEL,
+    data=dataclasses.replace(SHORT.data, size=16),
+    channels_last=False,
+    ema_halflife=0,
     optimizer=OptimizerConfig(lr=4e-3, warmup_images=0, final_lr=1.0, clip_norm=0.0),
-)  # fmt: skip
+)
 FELT = StepPlan("adversarial", train_discriminator=True, weight=1.0)
 
 
@@ -167,10 +172,13 @@ def naive_loss(
         distance = distance + config.loss.perceptual_weight * t.perceptual(recon, target)
     features = t.features(images)[-1]
     terms = {
-        "kl": posterior.kl().mean(), "spectrum": encoding_spectrum_matching(z, images), "envelope": envelope(z),
-        "variance_expansion": variance_expansion(posterior.var), "variance_floor": variance_floor(posterior.mean),
+        "kl": posterior.kl().mean(),
+        "spectrum": encoding_spectrum_matching(z, images),
+        "envelope": envelope(z),
+        "variance_expansion": variance_expansion(posterior.var),
+        "variance_floor": variance_floor(posterior.mean),
         "alignment": cosine_alignment(t.learner.projection(z), features, 0.1) + distance_alignment(z, features, 0.05),
-    }  # fmt: skip
+    }
     if draw.shrink:
         small = t.autoencoder.decode(resized(z, 1 / draw.shrink, 1))
         terms["scale_equivariance"] = (small - resized(images, 1 / draw.shrink, f)).abs().mean()
@@ -186,7 +194,8 @@ def naive_loss(
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("perceptual", [False, True])
 def test_the_step_is_that_of_the_definition(name: str, perceptual: bool) -> None:
-    """Terms, loss and every weight's gradient, against the loss written down at once; the frozen network has no part in it."""
+    """Terms, loss and every weight's gradient, against the loss written down at once; the frozen network has no part in
+    it."""
     case = CASES[name]
     loss = LossConfig(beta=0.01, perceptual="without-weights" if perceptual else "none", perceptual_weight=0.6)
     config = dataclasses.replace(case.config, loss=loss)
@@ -236,7 +245,8 @@ def test_the_projection_is_a_function_of_the_seed() -> None:
 
 @pytest.mark.parametrize("change", [{"gradient_checkpointing": True}, {"precision": "bf16"}, {"channels_last": True}])
 def test_all_of_it_in_other_ways_of_computing(change: dict[str, Any]) -> None:
-    """Recomputed activations give the same gradients, half precision about the same loss; a second pass back goes through both."""
+    """Recomputed activations give the same gradients, half precision about the same loss; a second pass back goes
+    through both."""
     case = using(equivariance=0.5, **EVERYTHING)
     plain, other = (still(aligned(config)) for config in (case, dataclasses.replace(case, **change)))
     first = first_with(case, lambda d: d.where == "latents")
@@ -264,7 +274,8 @@ MICRO = {
 
 @pytest.mark.parametrize("name", MICRO)
 def test_micro_batches_are_one_batch(name: str) -> None:
-    """In parts of 2 of 8, with a discriminator: all figures and gradients are those of the whole batch, drawn once for all of it."""
+    """In parts of 2 of 8, with a discriminator: all figures and gradients are those of the whole batch, drawn once for
+    all of it."""
     found = []
     for micro in (None, 2):
         config = dataclasses.replace(MICRO[name], micro_batch=micro, adversarial=dataclasses.replace(MODERN, lecam=0.0))
@@ -314,7 +325,8 @@ def test_what_needs_the_whole_batch_is_refused_in_parts() -> None:
 
 
 def test_shares_of_steps() -> None:
-    """Of many steps as many are transformed as asked for, scales and turns alike often, and the rest is shrunk by its own share."""
+    """Of many steps as many are transformed as asked for, scales and turns alike often, and the rest is shrunk by its
+    own share."""
     config, n = RegularizerConfig(equivariance=0.4, equivariance_prior=0.3, lowpass=0.2, scale_equivariance=1.0), 4000
     draws = [draw_augmentation(config, 7, k * 8, 64, 8, 8) for k in range(n)]
 
@@ -385,7 +397,8 @@ NEEDY = {
 
 @pytest.mark.parametrize("name", NEEDY)
 def test_the_smallest_pictures_are_large_enough(name: str) -> None:
-    """The most that is ever shrunk, with what needs the most pixels: the step goes through, and no smaller than it has to be."""
+    """The most that is ever shrunk, with what needs the most pixels: the step goes through, and no smaller than it has
+    to be."""
     config = NEEDY[name]
     config = dataclasses.replace(
         config, regularizers=dataclasses.replace(config.regularizers, equivariance=0.5, equivariance_prior=1.0)
@@ -531,7 +544,8 @@ def test_the_envelope_bounds_latents() -> None:
 
 @pytest.mark.parametrize("kind", ["point", "kl"])
 def test_the_variance_floor_revives_channels(kind: Any) -> None:
-    """Two channels that encoder and decoder have lost stay lost without it and come back with it; the noise of a posterior is no life."""
+    """Two channels that encoder and decoder have lost stay lost without it and come back with it; the noise of a
+    posterior is no life."""
     slow = dataclasses.replace(PLAIN.optimizer, lr=1e-3)
     config = dataclasses.replace(
         NO_KL, model=dataclasses.replace(MODEL, bottleneck=BottleneckConfig(kind=kind)), optimizer=slow
@@ -553,7 +567,8 @@ def test_the_variance_floor_revives_channels(kind: Any) -> None:
 
 
 def test_latents_come_to_agree_with_features() -> None:
-    """Cosines of projected latents and features on held-out images rise, also those of relations between places; the network stays."""
+    """Cosines of projected latents and features on held-out images rise, also those of relations between places; the
+    network stays."""
     before, after = (trained_for(steps, using(NO_KL, alignment=1.0)) for steps in (0, 100))
     network = load_backbone(Colours(), None, 2)
     assert all(
@@ -575,7 +590,8 @@ def test_latents_come_to_agree_with_features() -> None:
 
 
 def test_a_callable_is_aligned_with(folder: Path, tmp_path: Path) -> None:
-    """train(features=...) with a plain function, recorded in the log; without any network, or for nothing, it is one line."""
+    """train(features=...) with a plain function, recorded in the log; without any network, or for nothing, it is one
+    line."""
     config = dataclasses.replace(using(alignment=0.1), images=16)
     train(config, folder, tmp_path / "run", show=False, features=lambda images: F.avg_pool2d(images, 4))
     assert all(line["alignment"] > 0 for line in read_log(tmp_path / "run") if "loss" in line)
@@ -603,7 +619,8 @@ def dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_transformer_is_aligned_with_and_judges(dinov2: Path, folder: Path, tmp_path: Path) -> None:
-    """DINOv2 of a folder, as alignment and under a projected discriminator at once: a run, killed and resumed to the same bytes."""
+    """DINOv2 of a folder, as alignment and under a projected discriminator at once: a run, killed and resumed to the
+    same bytes."""
     adversarial = AdversarialConfig(
         discriminator="projected",
         network=str(dinov2),
@@ -653,7 +670,8 @@ def test_a_judge_of_too_small_crops_is_one_line() -> None:
 
 @pytest.mark.parametrize("kind", ["gaussian", "optimal-gaussian"])
 def test_the_loss_is_the_elbo(kind: Any) -> None:
-    """With beta = latents / pixels: the negative log-likelihood of all pixels plus all KL, by torch's distributions, over the pixels."""
+    """With beta = latents / pixels: the negative log-likelihood of all pixels plus all KL, by torch's distributions,
+    over the pixels."""
     config = dataclasses.replace(PLAIN, loss=LossConfig(reconstruction=kind, beta=4 * 8 * 8 / (3 * 16 * 16)))
     t = still(started(config))
     naive = copy.deepcopy(t.autoencoder)
@@ -708,7 +726,8 @@ def normalized(vae: Autoencoder, crops: Crops, count: int) -> Tensor:
 
 @pytest.mark.parametrize("name", NORMALIZED)
 def test_latents_come_out_normalized(name: str, folder: Path, tmp_path: Path) -> None:
-    """After a run the training crops' latents have mean 0 and standard deviation 1, of each channel where that is the kind, in the file."""
+    """After a run the training crops' latents have mean 0 and standard deviation 1, of each channel where that is the
+    kind, in the file."""
     config = dataclasses.replace(PLAIN, model=NORMALIZED[name], images=32, stats_images=32, val_every=1000)
     result = train(config, folder, tmp_path / "run", show=False)
     vae = vw.load(tmp_path / "run")
@@ -728,7 +747,8 @@ def test_latents_come_out_normalized(name: str, folder: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("scale", [1.0, 0.1])
 @pytest.mark.parametrize("name", ["channel", "batchnorm of squares"])
 def test_dead_channels_and_small_latents_can_be_normalized(name: str, scale: float, folder: Path) -> None:
-    """A run does not end with an error because a channel says nothing; its normalized latents are finite, the others' well scaled."""
+    """A run does not end with an error because a channel says nothing; its normalized latents are finite, the others'
+    well scaled."""
     model = dataclasses.replace(NORMALIZED[name], bottleneck=BottleneckConfig(kind="point"))
     vae = started(dataclasses.replace(PLAIN, model=model)).autoencoder.eval()
     with torch.no_grad():

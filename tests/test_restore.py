@@ -29,13 +29,20 @@ F, C = 4, 6
 
 
 def linear() -> vw.Autoencoder:
-    """An autoencoder of f4 whose decoder is linear, with orthogonal columns; its encoder is the decoder's inverse on what it makes."""
+    """An autoencoder of f4 whose decoder is linear, with orthogonal columns; its encoder is the decoder's inverse on
+    what it makes."""
     vae = vw.build(
         vw.AutoencoderConfig(
-            channels=8, channel_mult=(1, 1, 1), norm_groups=4, num_res_blocks=1, latent_channels=C, quant_conv=False, post_quant_conv=False,
+            channels=8,
+            channel_mult=(1, 1, 1),
+            norm_groups=4,
+            num_res_blocks=1,
+            latent_channels=C,
+            quant_conv=False,
+            post_quant_conv=False,
             bottleneck=BottleneckConfig(kind="point"),
         )
-    )  # fmt: skip
+    )
     basis = torch.linalg.qr(torch.randn(3 * F * F, C, generator=torch.Generator().manual_seed(0)))[0].T.reshape(
         C, 3, F, F
     )
@@ -71,7 +78,8 @@ def model() -> tuple[vw.Codec, SpectralPrior]:
 
 
 def test_closed_form(model: tuple[vw.Codec, SpectralPrior], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a linear decoder the optimum is ridge regression on the known pixels, with the weight that noise and error give."""
+    """Of a linear decoder the optimum is ridge regression on the known pixels, with the weight that noise and error
+    give."""
     codec, prior = model
     monkeypatch.setattr(restore, "HELD_OUT", 0.0)
     truth = from_model_range(codec.decode(field(1, 5, seed=9)))[0, :, :18, :19]  # not divisible by 4: padded
@@ -109,7 +117,8 @@ def test_wins_where_its_prior_is_true(model: tuple[vw.Codec, SpectralPrior]) -> 
 
 
 def test_seam(model: tuple[vw.Codec, SpectralPrior]) -> None:
-    """What the decoder misses at the border of a hole is missed on neither side: a picture that it cannot make at all stays smooth."""
+    """What the decoder misses at the border of a hole is missed on neither side: a picture that it cannot make at all
+    stays smooth."""
     codec, prior = model
     image = photo()
     damage = Damage(image, torch.zeros(48, 56, dtype=torch.bool))
@@ -142,7 +151,8 @@ def test_strips() -> None:
 
 
 def test_prior_whitens(model: tuple[vw.Codec, SpectralPrior]) -> None:
-    """Coordinates of other latents of the same kind are standard normal, also at another size; and lead back to the latents."""
+    """Coordinates of other latents of the same kind are standard normal, also at another size; and lead back to the
+    latents."""
     _, prior = model
     for side in (12, 16):
         z = field(30, side, seed=7)
@@ -231,7 +241,8 @@ def test_planted_damage() -> None:
 
 
 def test_figures() -> None:
-    """Errors outside the damaged region count in the whole alone; the best method and the paired gain are what they are."""
+    """Errors outside the damaged region count in the whole alone; the best method and the paired gain are what they
+    are."""
     truth = photo()
     region = torch.zeros(48, 56, dtype=torch.bool)
     region[:12] = True
@@ -274,7 +285,8 @@ def run(place: Path, out: Path, *words: object) -> int:
 
 
 def test_command(place: Path, tmp_path: Path) -> None:
-    """A folder with planted damage: pictures, strips, and figures for every method; the same again from the same seed."""
+    """A folder with planted damage: pictures, strips, and figures for every method; the same again from the same
+    seed."""
     records = []
     for name in ("one", "two"):
         assert run(place, tmp_path / name, place / "in", "--plant", "text+noise:20") == 0
@@ -312,7 +324,7 @@ def test_command_with_masks(place: Path, tmp_path: Path) -> None:
         (["--mask", "MASKS"], "b.png has no mask in"),
         (["--mask", "BLACK"], "a.png: the mask marks nothing"),
     ],
-)  # fmt: skip
+)
 def test_errors(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
     """One line, before anything is written."""
     names = {"MASK": str(place / "mask.png"), "MASKS": str(place / "masks"), "BLACK": str(place / "black.png")}

@@ -1,4 +1,5 @@
-"""The page of a run: everything inside it, right figures, readable in any state of the run, small and quick for long runs."""
+"""The page of a run: everything inside it, right figures, readable in any state of the run, small and quick for long
+runs."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def titles(text: str) -> list[str]:
 
 
 def test_the_page_is_self_contained_and_whole(run: Path) -> None:
-    """No address of anything outside, pictures inside with alternative texts, names of files and sentences escaped, every tag closed."""
+    """No address of anything outside, pictures inside with alternative texts, names of files and sentences escaped,
+    every tag closed."""
     text = page(run, Status("training", 0.75, 123.4, 3723.0))
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", text)
     assert "@import" not in text
@@ -99,9 +101,16 @@ def test_the_page_has_the_logs_figures(run: Path) -> None:
     assert f"{len(data['train'])} images of" in text
     assert f"{len(data['val'])} are held out" in text
     drawn = {
-        "PSNR, dB", "objective and its terms", "scale equivariance", "standard deviation", "what a channel carries, nats per element",
-        "share it is right about", "distance of the logits", "weight of the adversarial term", "learning rate",
-    }  # fmt: skip
+        "PSNR, dB",
+        "objective and its terms",
+        "scale equivariance",
+        "standard deviation",
+        "what a channel carries, nats per element",
+        "share it is right about",
+        "distance of the logits",
+        "weight of the adversarial term",
+        "learning rate",
+    }
     assert drawn <= set(titles(text))
     assert "0.71" in text
     assert "training, 75 % done" in text
@@ -126,7 +135,8 @@ def test_alarms_stand_at_the_top_until_they_are_over(run: Path) -> None:
 
 
 def test_states(run: Path) -> None:
-    """An interrupted run says so and why, and does not load itself again; one that trains does; one that failed gives the error."""
+    """An interrupted run says so and why, and does not load itself again; one that trains does; one that failed gives
+    the error."""
     with pytest.raises(ZeroDivisionError), RunLog(run, SUPERVISED, images_seen=3000, show=False):
         raise ZeroDivisionError("the loss was <nan>")
     failed = (run / "report.html").read_text()
@@ -146,7 +156,8 @@ def test_states(run: Path) -> None:
 
 
 def test_a_finished_run(tmp_path: Path) -> None:
-    """Figures of result.json, no bar, no resuming, the finished model; an alarm that is open at the end stays at the top."""
+    """Figures of result.json, no bar, no resuming, the finished model; an alarm that is open at the end stays at the
+    top."""
     folder = start_run(tmp_path)
     with RunLog(folder, CONFIG, show=False) as log:
         go_on(folder, log, CONFIG)
@@ -182,18 +193,40 @@ def test_a_streamed_source(tmp_path: Path) -> None:
 
 
 def test_long_runs_have_small_pages_quickly(tmp_path: Path) -> None:
-    """20,000 steps and 1,000 looks with 64 channels, all terms on: below 2 MB, and a second or two on a busy machine."""
+    """20,000 steps and 1,000 looks with 64 channels, all terms on: below 2 MB, and a second or two on a busy
+    machine."""
     model = dataclasses.replace(CONFIG.model, latent_channels=64)
     config = dataclasses.replace(SUPERVISED, model=model)
     folder = start_run(tmp_path, config)
     lines: list[dict[str, Any]] = []
     for i in range(20_000):
-        lines.append({"images_seen": 100 * i, "loss": 0.1 + math.sin(i), "reconstruction": 0.1, "psnr": 20 + math.sin(i), "kl": 1.0,
-                      "bits_per_dimension": 1.4, "grad_norm": 0.3, "lr": 1e-4, **discriminator(1.0)})  # fmt: skip
+        lines.append(
+            {
+                "images_seen": 100 * i,
+                "loss": 0.1 + math.sin(i),
+                "reconstruction": 0.1,
+                "psnr": 20 + math.sin(i),
+                "kl": 1.0,
+                "bits_per_dimension": 1.4,
+                "grad_norm": 0.3,
+                "lr": 1e-4,
+                **discriminator(1.0),
+            }
+        )
         if i % 20 == 0:
             channels = [1 + 0.01 * c + 0.1 * math.sin(i + c) for c in range(64)]
-            lines.append({"images_seen": 100 * i, "val_psnr": 20.0, "val_ssim": 0.8, "latent_mean": channels, "latent_std": channels,
-                          "latent_absmax": 5.0, "posterior_std": channels, "kl_per_channel": channels})  # fmt: skip
+            lines.append(
+                {
+                    "images_seen": 100 * i,
+                    "val_psnr": 20.0,
+                    "val_ssim": 0.8,
+                    "latent_mean": channels,
+                    "latent_std": channels,
+                    "latent_absmax": 5.0,
+                    "posterior_std": channels,
+                    "kl_per_channel": channels,
+                }
+            )
         if i % 100 == 0:
             lines.append(
                 {"images_seen": 100 * i, "event": f"event {i} " + "words " * 20, "alarm": i % 200 == 0, "action": None}
@@ -234,7 +267,8 @@ figures = st.floats(min_value=-1e30, max_value=1e30) | st.floats(min_value=1e-12
 
 @given(st.lists(figures, max_size=30), st.booleans(), st.integers(0, 10**9))
 def test_any_figures_can_be_drawn(values: list[float | None], log: bool, step: int) -> None:
-    """Constant, huge, tiny, negative, one, none: every point and every rule lies within the picture, or there is none."""
+    """Constant, huge, tiny, negative, one, none: every point and every rule lies within the picture, or there is
+    none."""
     svg = chart("title", {"a": [(i * step, value) for i, value in enumerate(values)]}, log=log, levels={"level": 1.0})
     if all(value is None for value in values):
         assert svg == ""

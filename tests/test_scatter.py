@@ -58,7 +58,8 @@ def test_places_are_right() -> None:
 
 
 def test_intervals_are_bars() -> None:
-    """An interval without an upper end is cut at the field's edge, not left out: it is the one that is least certain."""
+    """An interval without an upper end is cut at the field's edge, not left out: it is the one that is least
+    certain."""
     root = drawn(
         {"a": Point(1, 1, None, (0.5, math.inf)), "b": Point(2, 2, (1.5, 2.5), (math.nan, math.nan)), "c": Point(3, 1)}
     )

@@ -111,7 +111,8 @@ def test_interval_of_the_frechet_distance(random: np.random.Generator) -> None:
 
 
 def test_kernel_distance_is_torchmetrics_but_for_pairs(random: np.random.Generator) -> None:
-    """poly_mmd, whose cross term holds each image's own reconstruction, without those; identical sets are exactly 0 apart."""
+    """poly_mmd, whose cross term holds each image's own reconstruction, without those; identical sets are exactly 0
+    apart."""
     x = random.normal(size=(30, 5))
     y = x + 0.3 + 0.2 * random.normal(size=x.shape)
     n = len(x)
@@ -152,7 +153,8 @@ def test_kernel_distance_in_blocks(random: np.random.Generator) -> None:
 
 
 def test_wavelet_statistics_see_their_band() -> None:
-    """A checkerboard's energy is in the finest diagonal band alone; gray means are means; noise is Gaussian, lines are not."""
+    """A checkerboard's energy is in the finest diagonal band alone; gray means are means; noise is Gaussian, lines are
+    not."""
     board = ((torch.arange(64)[:, None] + torch.arange(64)) % 2 * 100 + 50).to(torch.uint8).expand(3, -1, -1)
     seen = wavelet_statistics(board)
     assert seen.shape == (DIMENSIONS,)

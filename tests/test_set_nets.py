@@ -28,13 +28,20 @@ def test_inception_has_the_published_files_tensors() -> None:
     assert sum(p.numel() for p in net.parameters()) == 21_768_352 + 17_216
     assert sum("conv" in name for name in shapes) == 94
     expected = {
-        "Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3), "Conv2d_1a_3x3.bn.running_var": (32,), "Conv2d_3b_1x1.conv.weight": (80, 64, 1, 1),
-        "Mixed_5b.branch_pool.conv.weight": (32, 192, 1, 1), "Mixed_5c.branch5x5_2.conv.weight": (64, 48, 5, 5),
-        "Mixed_6a.branch3x3dbl_3.conv.weight": (96, 96, 3, 3), "Mixed_6b.branch7x7_2.conv.weight": (128, 128, 1, 7),
-        "Mixed_6c.branch7x7dbl_4.conv.weight": (160, 160, 7, 1), "Mixed_6e.branch7x7dbl_5.conv.weight": (192, 192, 1, 7),
-        "Mixed_7a.branch7x7x3_4.conv.weight": (192, 192, 3, 3), "Mixed_7b.branch3x3dbl_1.conv.weight": (448, 1280, 1, 1),
-        "Mixed_7c.branch3x3_2b.conv.weight": (384, 384, 3, 1), "Mixed_7c.branch_pool.bn.bias": (192,),
-    }  # fmt: skip
+        "Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3),
+        "Conv2d_1a_3x3.bn.running_var": (32,),
+        "Conv2d_3b_1x1.conv.weight": (80, 64, 1, 1),
+        "Mixed_5b.branch_pool.conv.weight": (32, 192, 1, 1),
+        "Mixed_5c.branch5x5_2.conv.weight": (64, 48, 5, 5),
+        "Mixed_6a.branch3x3dbl_3.conv.weight": (96, 96, 3, 3),
+        "Mixed_6b.branch7x7_2.conv.weight": (128, 128, 1, 7),
+        "Mixed_6c.branch7x7dbl_4.conv.weight": (160, 160, 7, 1),
+        "Mixed_6e.branch7x7dbl_5.conv.weight": (192, 192, 1, 7),
+        "Mixed_7a.branch7x7x3_4.conv.weight": (192, 192, 3, 3),
+        "Mixed_7b.branch3x3dbl_1.conv.weight": (448, 1280, 1, 1),
+        "Mixed_7c.branch3x3_2b.conv.weight": (384, 384, 3, 1),
+        "Mixed_7c.branch_pool.bn.bias": (192,),
+    }
     assert {name: shapes.get(name) for name in expected} == expected
 
 
@@ -56,7 +63,8 @@ def test_inceptions_pools_are_fids() -> None:
 
 
 def test_resizing_is_tensorflow_1s() -> None:
-    """Output i lies at input i·h/299: doubling keeps every pixel at even places, with means between and the last one repeated."""
+    """Output i lies at input i·h/299: doubling keeps every pixel at even places, with means between and the last one
+    repeated."""
     x = torch.tensor([[0.0, 10.0, 30.0]]).view(1, 1, 1, 3)
     assert resized_like_tensorflow(x, 1, 6).flatten().tolist() == [0, 5, 10, 20, 30, 30]
     shrunk = resized_like_tensorflow(torch.arange(12.0).view(1, 1, 1, 12), 1, 4)
@@ -65,7 +73,8 @@ def test_resizing_is_tensorflow_1s() -> None:
 
 
 def test_inception_runs_and_is_read_from_a_file(tmp_path: Path) -> None:
-    """A file of its names loads, whatever its classifier; one that lacks a tensor is refused by that name; 2048 features, called FID."""
+    """A file of its names loads, whatever its classifier; one that lacks a tensor is refused by that name; 2048
+    features, called FID."""
     torch.manual_seed(0)
     net = InceptionV3()
     weights = {k: v for k, v in net.state_dict().items() if "tracked" not in k} | {"fc.weight": torch.zeros(1008, 2048)}
@@ -85,7 +94,8 @@ def test_inception_runs_and_is_read_from_a_file(tmp_path: Path) -> None:
 
 
 def test_mobilenet_is_keras(test_data: Path) -> None:
-    """Equal to the definition that stands beside the weights, for sides that padding treats unequally; weights by their hash."""
+    """Equal to the definition that stands beside the weights, for sides that padding treats unequally; weights by their
+    hash."""
     spec = importlib.util.spec_from_file_location("reference_nets", test_data / "weights" / "reference_nets.py")
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
@@ -125,7 +135,8 @@ def test_mobilenet_needs_no_weights_to_be_built() -> None:
 def test_other_networks_give_their_last_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody's network by MODULE:FUNCTION, its last map's mean over places; originals are looked at once."""
     (tmp_path / "my_net.py").write_text(
-        "calls = []\ndef make():\n    def look(x):\n        calls.append(1)\n        return [x[:, :1], x * 2]\n    return look\n"
+        "calls = []\ndef make():\n    def look(x):\n        calls.append(1)\n        return [x[:, :1], x * 2]\n    "
+        "return look\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     features = load_features("my_net:make")

@@ -1,4 +1,5 @@
-"""Tars, Hugging Face data sets and streams: the same images, splits and crops as a folder's, whatever breaks on the way."""
+"""Tars, Hugging Face data sets and streams: the same images, splits and crops as a folder's, whatever breaks on the
+way."""
 
 from __future__ import annotations
 
@@ -159,7 +160,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     "kind", ["tars", "braces", "wildcard", "parquet", "named parquet", "saved", "named saved", "saved splits"]
 )
 def test_every_source_is_as_good_as_a_folder(sources: dict[str, str], kind: str) -> None:
-    """Contents, sizes, sides of the split and crops of every counter are those of a folder with the same images in the same order."""
+    """Contents, sizes, sides of the split and crops of every counter are those of a folder with the same images in the
+    same order."""
     reference, found = scan(sources["folder"]), scan(sources[kind])
     facts = [(f.digest, f.width, f.height) for f in found.files]
     assert facts == [(f.digest, f.width, f.height) for f in reference.files]
@@ -189,7 +191,8 @@ def same(a: tuple[Tensor, list[int]], b: tuple[Tensor, list[int]]) -> bool:
 
 
 def test_images_have_names_that_people_can_find(sources: dict[str, str]) -> None:
-    """A member is named by its tar and its name, a row by its data set, split and number; both survive pickling, and can be read again."""
+    """A member is named by its tar and its name, a row by its data set, split and number; both survive pickling, and
+    can be read again."""
     member, row = scan(sources["tars"]).files[9], scan(sources["named parquet"]).files[9]
     assert str(member.path) == f"{sources['tars']}/shard-009.tar/0009.png"
     assert str(row.path) == sources["named parquet"].replace(":train:image", ":train#9")
@@ -202,11 +205,23 @@ def test_images_have_names_that_people_can_find(sources: dict[str, str]) -> None
 
 
 def test_which_members_are_images(tmp_path: Path) -> None:
-    """A sample's image is its member with a plain image field; masks beside it are named as skipped, other and hidden files are not."""
+    """A sample's image is its member with a plain image field; masks beside it are named as skipped, other and hidden
+    files are not."""
     members = [
-        "./a/0001.JPG", "./a/0001.txt", "./a/0001.seg.png", "a/0002.png", "a/0002.jpg", "b/0002.png",
-        "x.2024.01.png", "x.2024.02.png", "._0003.png", ".cache/0004.png", "notes.md", "in.image.png", "in.target.png",
-    ]  # fmt: skip
+        "./a/0001.JPG",
+        "./a/0001.txt",
+        "./a/0001.seg.png",
+        "a/0002.png",
+        "a/0002.jpg",
+        "b/0002.png",
+        "x.2024.01.png",
+        "x.2024.02.png",
+        "._0003.png",
+        ".cache/0004.png",
+        "notes.md",
+        "in.image.png",
+        "in.target.png",
+    ]
     tar = write_tar(tmp_path / "t.tar", [(name, png(i)) for i, name in enumerate(members)])
     found = scan(tar)
     names = [str(f.path).removeprefix(f"{tar}/") for f in found.files]
@@ -220,12 +235,14 @@ def test_which_members_are_images(tmp_path: Path) -> None:
         "in.target.png",
     ]
     assert [(name.removeprefix(f"{tar}/"), reason) for name, reason in found.skipped] == [
-        ("a/0001.seg.png", "another image of sample a/0001"), ("a/0002.jpg", "another image of sample a/0002"),
-    ]  # fmt: skip
+        ("a/0001.seg.png", "another image of sample a/0001"),
+        ("a/0002.jpg", "another image of sample a/0002"),
+    ]
 
 
 def test_members_are_read_where_they_lie(tmp_path: Path) -> None:
-    """Long names and PAX headers in front of a member do not shift its bytes; links are skipped; nothing is written anywhere."""
+    """Long names and PAX headers in front of a member do not shift its bytes; links are skipped; nothing is written
+    anywhere."""
     tar = tmp_path / "t.tar"
     with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as archive:
         for name, kind in (
@@ -247,7 +264,8 @@ def test_members_are_read_where_they_lie(tmp_path: Path) -> None:
     "damage", ["member cut", "header cut", "header broken", "joined", "broken image", "no end mark"]
 )
 def test_broken_tars_lose_what_is_broken_and_say_so(tmp_path: Path, damage: str) -> None:
-    """What is in front of the damage is used, and what is lost is named; a tar that merely lacks its end mark is whole."""
+    """What is in front of the damage is used, and what is lost is named; a tar that merely lacks its end mark is
+    whole."""
     tar = write_tar(
         tmp_path / "t.tar",
         [(f"{i}.png", CONTENTS[i] if (i, damage) != (1, "broken image") else b"hello") for i in range(4)],
@@ -276,9 +294,12 @@ def test_broken_tars_lose_what_is_broken_and_say_so(tmp_path: Path, damage: str)
     else:
         assert str(tar) in found.skipped[0][0]
         reason = {
-            "member cut": "", "header cut": "broken at byte", "header broken": "broken at byte", "joined": "follows its end mark",
+            "member cut": "",
+            "header cut": "broken at byte",
+            "header broken": "broken at byte",
+            "joined": "follows its end mark",
             "broken image": "not an image",
-        }[damage]  # fmt: skip
+        }[damage]
         assert reason in found.skipped[0][1]
         assert all("\n" not in text for pair in found.skipped for text in pair)
 
@@ -376,7 +397,8 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch, sources: dict[str,
 
 
 def test_columns_and_splits_are_chosen_by_name(tmp_path: Path) -> None:
-    """The only column of images is found; several, none, an unknown one or an unknown split are a line that lists what there is."""
+    """The only column of images is found; several, none, an unknown one or an unknown split are a line that lists what
+    there is."""
     image, text = datasets.Image(), datasets.Value("string")
     cells = [{"bytes": c, "path": None} for c in CONTENTS[:3]]
 
@@ -423,7 +445,8 @@ def test_rows_that_cannot_be_used_are_skipped_and_named(tmp_path: Path) -> None:
 
 
 def test_rows_that_are_files(sources: dict[str, str], tmp_path: Path) -> None:
-    """A folder of images as a data set has paths in its rows: the files are read, and one that is gone is named when it is needed."""
+    """A folder of images as a data set has paths in its rows: the files are read, and one that is gone is named when it
+    is needed."""
     shutil.copytree(sources["folder"], tmp_path / "set")
     found = scan(f"dataset:{tmp_path / 'set'}")
     assert [f.digest for f in found.files] == DIGESTS
@@ -436,7 +459,8 @@ def test_rows_that_are_files(sources: dict[str, str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["hf://datasets/a/b@main/{}.png", "zip://{}.png::hf://datasets/a/b@main/x.zip"])
 def test_images_behind_addresses(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """A cell with an address of the hub, as its streams have, is fetched through fsspec; one without a file is no image."""
+    """A cell with an address of the hub, as its streams have, is fetched through fsspec; one without a file is no
+    image."""
     import fsspec
 
     def fetch(asked: str, mode: str) -> io.BytesIO:
@@ -460,7 +484,8 @@ def test_images_behind_addresses(monkeypatch: pytest.MonkeyPatch, address: str) 
 def test_processes_together_see_what_one_sees(
     sources: dict[str, str], kind: str, world: int, small_blocks: None
 ) -> None:
-    """Each global batch is the concatenation of the processes' parts, contiguous and in order; a smaller last batch is left out by all."""
+    """Each global batch is the concatenation of the processes' parts, contiguous and in order; a smaller last batch is
+    left out by all."""
 
     def crops() -> Crops | StreamedCrops:
         images = scan(sources["folder"]) if kind == "set" else open_stream(f"stream:{sources['parquet']}", FRACTION)
@@ -478,7 +503,8 @@ def test_processes_together_see_what_one_sees(
 @pytest.mark.parametrize("kind", ["set", "stream"])
 @pytest.mark.parametrize("victims", [1, 2])
 def test_killed_workers_change_nothing(sources: dict[str, str], kind: str, victims: int, small_blocks: None) -> None:
-    """Workers killed again and again at random moments are replaced, which is said; every batch is that of an undisturbed stream."""
+    """Workers killed again and again at random moments are replaced, which is said; every batch is that of an
+    undisturbed stream."""
 
     def crops() -> Crops | StreamedCrops:
         images = scan(sources["folder"]) if kind == "set" else open_stream(f"stream:{sources['parquet']}", FRACTION)
@@ -502,7 +528,8 @@ def test_killed_workers_change_nothing(sources: dict[str, str], kind: str, victi
 
 
 def test_workers_killed_at_the_end(sources: dict[str, str]) -> None:
-    """A worker that dies while it waits for work holds the lock of the queue; the stream ends all the same, exhausted or left early."""
+    """A worker that dies while it waits for work holds the lock of the queue; the stream ends all the same, exhausted
+    or left early."""
     images = scan(sources["folder"])
     for victim, leave in itertools.product((0, 1), (True, False)):
         stream = batches(Crops(images.files, CONFIG, 1), 0, 8, 4, 2)
@@ -551,7 +578,8 @@ class Deadly(Crops):
 
 
 def test_workers_that_keep_dying_end_the_stream(sources: dict[str, str]) -> None:
-    """What always kills its worker is given up after three new starts; everything before it is delivered, and the error says what to do."""
+    """What always kills its worker is given up after three new starts; everything before it is delivered, and the error
+    says what to do."""
     told: list[str] = []
     found: list = []
     with pytest.raises(
@@ -566,7 +594,8 @@ def test_workers_that_keep_dying_end_the_stream(sources: dict[str, str]) -> None
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("kind", ["folder", "tars", "saved"])
 def test_an_image_that_breaks_in_mid_epoch(sources: dict[str, str], tmp_path: Path, kind: str, workers: int) -> None:
-    """The error names the image and comes exactly in its batch's place: all batches before it are delivered, in order and unchanged."""
+    """The error names the image and comes exactly in its batch's place: all batches before it are delivered, in order
+    and unchanged."""
     shutil.copytree(sources[kind], tmp_path / "copy")
     images = scan(tmp_path / "copy")
     expected = list(batches(Crops(images.files, CONFIG, 1), 0, 20, 4, 0))
@@ -654,7 +683,8 @@ def streams(sources: dict[str, str]) -> dict[str, str]:
 def test_streams_are_what_their_definition_says(
     streams: dict[str, str], kind: str, workers: int, small_blocks: None
 ) -> None:
-    """Over three epochs: shards in an order from (seed, epoch), blocks shuffled by (seed, epoch, block), crops keyed by the counter."""
+    """Over three epochs: shards in an order from (seed, epoch), blocks shuffled by (seed, epoch, block), crops keyed by
+    the counter."""
     sizes = SIZES if kind in ("tars", "braces", "parquet", "named parquet") else (COUNT,)
     expected = reference(in_shards(CONTENTS, sizes), 7, 3)
     assert len(expected) == 3 * EPOCH
@@ -697,7 +727,8 @@ def test_streams_start_anywhere(streams: dict[str, str], small_blocks: None, sta
 
 
 def test_bookmarks_save_reading_and_change_nothing(streams: dict[str, str], tmp_path: Path, small_blocks: None) -> None:
-    """A continued stream with bookmarks gives the same crops from every counter and reads a block, not all before it."""
+    """A continued stream with bookmarks gives the same crops from every counter and reads a block, not all before
+    it."""
     path = tmp_path / "stream.jsonl"
     whole, _ = everything(
         batches(training_crops(open_stream(streams["tars"], FRACTION), CONFIG, 1, bookmarks=path), 0, 96, 4, 0)
@@ -716,7 +747,8 @@ def test_bookmarks_save_reading_and_change_nothing(streams: dict[str, str], tmp_
 def test_bookmarks_of_something_else_count_for_nothing(
     streams: dict[str, str], tmp_path: Path, change: str, small_blocks: None
 ) -> None:
-    """Half a line, or lines of another seed, size, split or source, mislead nobody; nor does a place where none can be kept."""
+    """Half a line, or lines of another seed, size, split or source, mislead nobody; nor does a place where none can be
+    kept."""
     path = tmp_path / "stream.jsonl"
     everything(
         batches(training_crops(open_stream(streams["parquet"], FRACTION), CONFIG, 1, bookmarks=path), 0, 64, 4, 0)
@@ -745,7 +777,8 @@ def test_bookmarks_of_something_else_count_for_nothing(
 
 
 def test_what_a_stream_holds_out(streams: dict[str, str], sources: dict[str, str]) -> None:
-    """Its validation images are the first that a folder would hold out, no image twice; without a fraction there are none."""
+    """Its validation images are the first that a folder would hold out, no image twice; without a fraction there are
+    none."""
     stream = open_stream(streams["parquet"], FRACTION)
     _, val = scan(sources["folder"]).split(FRACTION)
     assert [f.digest for f in stream.held_out(100, 8).files] == [f.digest for f in val.files]
@@ -779,7 +812,8 @@ def test_streams_skip_and_count(tmp_path: Path, small_blocks: None) -> None:
 def test_broken_pixels_give_way_to_the_next_of_their_block(
     tmp_path: Path, workers: int, broken: tuple[int, ...], small_blocks: None
 ) -> None:
-    """An image with a good header and broken pixels is replaced by the next one in its block, for all processes alike; other crops stay.
+    """An image with a good header and broken pixels is replaced by the next one in its block, for all processes alike;
+    other crops stay.
 
     An epoch's last block is without it.
     """
@@ -822,7 +856,8 @@ def test_broken_pixels_give_way_to_the_next_of_their_block(
 
 
 def test_a_stream_of_nothing_usable(tmp_path: Path, small_blocks: None) -> None:
-    """All held out, all broken in their headers, or all in their pixels: an error in one line instead of reading for ever."""
+    """All held out, all broken in their headers, or all in their pixels: an error in one line instead of reading for
+    ever."""
     cut = [content[:-300] for content in CONTENTS]
     for name, contents, fraction, message in (
         ("held", CONTENTS[:5], 0.9999999, "no image of .* can be trained on"),
@@ -897,7 +932,8 @@ def claimed(
 
 @pytest.mark.parametrize("kind", ["folder", "tars", "saved"])
 def test_a_run_writes_down_its_images(sources: dict[str, str], tmp_path: Path, kind: str) -> None:
-    """data.json names every image by where it is, with the keys that earlier runs have, and a changed source is noticed."""
+    """data.json names every image by where it is, with the keys that earlier runs have, and a changed source is
+    noticed."""
     images, val, told = claimed(sources[kind], tmp_path / "run")
     values = json.loads((tmp_path / "run" / "data.json").read_text())
     assert [f["path"] for f in values["train"] + values["val"]] == [str(f.path) for f in (*images.files, *val.files)]
@@ -916,7 +952,8 @@ def test_a_run_writes_down_its_images(sources: dict[str, str], tmp_path: Path, k
 def test_a_streamed_run_writes_down_what_it_can(
     streams: dict[str, str], sources: dict[str, str], tmp_path: Path
 ) -> None:
-    """The validated images and the rule of the split; all that it does not hold out counts as trained on; a changed source is noticed."""
+    """The validated images and the rule of the split; all that it does not hold out counts as trained on; a changed
+    source is noticed."""
     images, val, told = claimed(streams["parquet"], tmp_path / "run")
     assert isinstance(images, ImageStream)
     values = json.loads((tmp_path / "run" / "data.json").read_text())
@@ -961,12 +998,21 @@ def test_a_stream_with_validation_images_of_its_own(
 def test_runs_on_other_sources_are_continued_exactly(
     sources: dict[str, str], streams: dict[str, str], tmp_path: Path, kind: str, small_blocks
 ) -> None:
-    """A run on tars or on a stream, stopped in mid-epoch and continued with other workers, ends with the weights of one that was not."""
+    """A run on tars or on a stream, stopped in mid-epoch and continued with other workers, ends with the weights of one
+    that was not."""
     source = streams["parquet"] if kind == "stream" else sources["tars"]
     config = dataclasses.replace(
-        TRAINING, images=80, batch=4, precision="fp32", val_every=40, save_every=1000, log_every=40, stats_images=8,
-        optimizer=OptimizerConfig(lr=1e-3, warmup_images=8, final_lr=1.0), data=dataclasses.replace(TRAINING.data, workers=0),
-    )  # fmt: skip
+        TRAINING,
+        images=80,
+        batch=4,
+        precision="fp32",
+        val_every=40,
+        save_every=1000,
+        log_every=40,
+        stats_images=8,
+        optimizer=OptimizerConfig(lr=1e-3, warmup_images=8, final_lr=1.0),
+        data=dataclasses.replace(TRAINING.data, workers=0),
+    )
     train(config, source, tmp_path / "whole", show=False)
     train(dataclasses.replace(config, images=44), source, tmp_path / "parts", show=False)
     train(

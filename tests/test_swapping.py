@@ -1,4 +1,5 @@
-"""inspect, convert, extract, bake, install, match, fold, repair from the command line: what is said, written, refused."""
+"""inspect, convert, extract, bake, install, match, fold, repair from the command line: what is said, written,
+refused."""
 
 from __future__ import annotations
 
@@ -185,11 +186,15 @@ def test_bad_input(command: str, place: Path, tmp_path: Path, capsys: pytest.Cap
     for name, words in cases.items():
         given = tmp_path / name
         rest: list[object] = {
-            "inspect": [], "convert": [tmp_path / "out", "--layout", "native"], "extract": [tmp_path / "out.safetensors"],
-            "fold": [tmp_path / "out", "--scaling-factor", "1"], "repair": [tmp_path / "out.safetensors"],
-            "install": ["--into", "comfyui", tmp_path], "bake": [place / "model.safetensors", tmp_path / "out.safetensors"],
+            "inspect": [],
+            "convert": [tmp_path / "out", "--layout", "native"],
+            "extract": [tmp_path / "out.safetensors"],
+            "fold": [tmp_path / "out", "--scaling-factor", "1"],
+            "repair": [tmp_path / "out.safetensors"],
+            "install": ["--into", "comfyui", tmp_path],
+            "bake": [place / "model.safetensors", tmp_path / "out.safetensors"],
             "match": [],
-        }[command]  # fmt: skip
+        }[command]
         if (command, name) == ("match", "unet.safetensors"):
             continue  # a checkpoint without a VAE is what match is for
         said = error(capsys, command, given, *rest)
@@ -295,8 +300,10 @@ def test_loading_half_precision_takes_no_more_than_its_weights(tmp_path: Path) -
     """The check for values that are no numbers makes no copy in float32."""
     vw.save(vw.build(MODELS["sd1"]).half(), tmp_path / "half.safetensors")
     code = (
-        "import pathlib, torch, vaeworks as vw; torch.set_num_threads(1); vw.build('small-f8c4'); import vaeworks.formats.io\n"
-        "def peak(field): return int(next(line for line in open('/proc/self/status') if line.startswith(field)).split()[1])\n"
+        "import pathlib, torch, vaeworks as vw; torch.set_num_threads(1); vw.build('small-f8c4'); import "
+        "vaeworks.formats.io\n"
+        "def peak(field): return int(next(line for line in open('/proc/self/status') if "
+        "line.startswith(field)).split()[1])\n"
         "pathlib.Path('/proc/self/clear_refs').write_text('5'); before = peak('VmRSS')\n"
         f"vw.load({str(tmp_path / 'half.safetensors')!r}); print(peak('VmHWM') - before)"
     )

@@ -66,10 +66,14 @@ def test_parity_with_diffusers(name: str, tmp_path: Path) -> None:
     config = VARIANTS[name]
     torch.manual_seed(0)
     theirs = AutoencoderTiny(
-        in_channels=config.in_channels, out_channels=config.out_channels, latent_channels=config.latent_channels,
-        encoder_block_out_channels=config.encoder_widths, num_encoder_blocks=config.encoder_blocks,
-        decoder_block_out_channels=config.decoder_widths[::-1], num_decoder_blocks=config.decoder_blocks[::-1],
-    ).double()  # fmt: skip
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        latent_channels=config.latent_channels,
+        encoder_block_out_channels=config.encoder_widths,
+        num_encoder_blocks=config.encoder_blocks,
+        decoder_block_out_channels=config.decoder_widths[::-1],
+        num_decoder_blocks=config.decoder_blocks[::-1],
+    ).double()
     theirs.save_pretrained(tmp_path / "theirs")
     vae = vw.load(tmp_path / "theirs")
     assert vae.config == config
@@ -111,7 +115,8 @@ def test_taesana_is_as_published() -> None:
 @pytest.mark.parametrize("layout", ["native", "taesd", "taesd-pair", "diffusers"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_layout_gives_everything_back(name: str, layout: str, tmp_path: Path) -> None:
-    """Configuration and every bit come back, with and without our metadata; what AutoencoderTiny lacks is refused there."""
+    """Configuration and every bit come back, with and without our metadata; what AutoencoderTiny lacks is refused
+    there."""
     vae, path = random_tiny(VARIANTS[name]), tmp_path / ("pair" if layout == "taesd-pair" else "model.safetensors")
     if layout == "diffusers" and name not in LIKE_DIFFUSERS:
         with pytest.raises(vw.ConfigError, match="layout 'taesd'"):

@@ -36,9 +36,18 @@ from vaeworks.training.step import training_step
 
 MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 SHORT = TrainConfig(
-    model=MODEL, data=DataConfig(size=16, val_fraction=0.3, workers=0, val_images=2), images=96, batch=8, precision="fp32",
-    optimizer=OptimizerConfig(lr=1e-3, warmup_images=16), val_every=32, save_every=32, log_every=8, stats_images=16, keep_checkpoints=2,
-)  # fmt: skip
+    model=MODEL,
+    data=DataConfig(size=16, val_fraction=0.3, workers=0, val_images=2),
+    images=96,
+    batch=8,
+    precision="fp32",
+    optimizer=OptimizerConfig(lr=1e-3, warmup_images=16),
+    val_every=32,
+    save_every=32,
+    log_every=8,
+    stats_images=16,
+    keep_checkpoints=2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -580,11 +589,16 @@ def test_validation_images_are_never_trained_on(folder: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "change",
     [
-        {"seed": -1}, {"ema_halflife": -5}, {"batch": 0}, {"max_minutes": 0.0}, {"micro_batch": 3},
-        {"model": dataclasses.replace(MODEL, out_channels=1)}, {"model": dataclasses.replace(MODEL, in_channels=4, out_channels=4)},
+        {"seed": -1},
+        {"ema_halflife": -5},
+        {"batch": 0},
+        {"max_minutes": 0.0},
+        {"micro_batch": 3},
+        {"model": dataclasses.replace(MODEL, out_channels=1)},
+        {"model": dataclasses.replace(MODEL, in_channels=4, out_channels=4)},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_impossible_runs_are_refused(change: dict) -> None:
     """Settings that would crash later, or compute something else than asked, are a ConfigError at once."""
     with pytest.raises(vw.ConfigError):

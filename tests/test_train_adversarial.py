@@ -1,4 +1,5 @@
-"""The trainer with a discriminator: who learns from whom, when it starts, what is equal to what, and how a run goes on after anything."""
+"""The trainer with a discriminator: who learns from whom, when it starts, what is equal to what, and how a run goes on
+after anything."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def moved(module: torch.nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
 
 
 def test_the_discriminators_step_moves_no_weight_of_the_autoencoder() -> None:
-    """Unfelt, the autoencoder's step is that of a run without discriminator, to the last bit; the discriminator has learned."""
+    """Unfelt, the autoencoder's step is that of a run without discriminator, to the last bit; the discriminator has
+    learned."""
     alone, watched = started(SHORT), started(WITH_DISCRIMINATOR)
     before = copied(watched.adversary.network)
     a = training_step(alone, random_batch(), list(range(8)))
@@ -70,7 +72,8 @@ def test_the_discriminators_step_moves_no_weight_of_the_autoencoder() -> None:
 
 
 def test_the_generators_step_moves_no_weight_of_the_discriminator() -> None:
-    """Felt but paused, the discriminator stays as it is, without gradients, and the autoencoder learns something else than alone."""
+    """Felt but paused, the discriminator stays as it is, without gradients, and the autoencoder learns something else
+    than alone."""
     alone, watched = started(SHORT), started(WITH_DISCRIMINATOR)
     before = copied(watched.adversary.network)
     training_step(alone, random_batch(), list(range(8)))
@@ -156,7 +159,8 @@ def test_every_discriminator_learns_and_is_felt(kind: str) -> None:
     ("micro", "kind"), [(2, "modern"), (4, "modern"), (2, "unet, vanilla"), (2, "residual, R1 and R2")]
 )
 def test_micro_batches_are_one_batch(micro: int, kind: str) -> None:
-    """Both steps of a batch of 8 in parts: gradients, adaptive weight and every figure are those of the batch; with spectral norms, too."""
+    """Both steps of a batch of 8 in parts: gradients, adaptive weight and every figure are those of the batch; with
+    spectral norms, too."""
     found = []
     for size in (None, micro):
         plain = OptimizerConfig(clip_norm=0.0)
@@ -176,7 +180,8 @@ def test_micro_batches_are_one_batch(micro: int, kind: str) -> None:
 
 
 def test_penalties_decay_over_the_run() -> None:
-    """gamma at the end is penalty_final of what it was: the same weights have a lower loss by just the penalties' share."""
+    """gamma at the end is penalty_final of what it was: the same weights have a lower loss by just the penalties'
+    share."""
     config = dataclasses.replace(WITH_DISCRIMINATOR, adversarial=KINDS["residual, R1 and R2"])
     losses = []
     for done in (0.0, 1.0):
@@ -190,7 +195,8 @@ def test_penalties_decay_over_the_run() -> None:
 
 
 def test_what_disturbs_is_independent_of_the_posteriors_noise() -> None:
-    """Variances add: a decoder that sees (1 - t) z + t s noise of a posterior of width σ sees a variance of ((1 - t) σ)² + (t s)²."""
+    """Variances add: a decoder that sees (1 - t) z + t s noise of a posterior of width σ sees a variance of ((1 - t)
+    σ)² + (t s)²."""
     bottleneck = BottleneckConfig(noise="interpolative", noise_scale=3.0)
     t = started(dataclasses.replace(SHORT, model=dataclasses.replace(SHORT.model, bottleneck=bottleneck)))
     seen: list[torch.Tensor] = []
@@ -265,7 +271,8 @@ def test_runs_that_would_do_nothing_are_refused(change: dict, words: str) -> Non
 
 
 def test_starts_cannot_appear_in_a_run(folder: Path, tmp_path: Path) -> None:
-    """A run that began with random weights cannot be continued as a fine-tuning of something else; nor can fine-tuning go without a VAE."""
+    """A run that began with random weights cannot be continued as a fine-tuning of something else; nor can fine-tuning
+    go without a VAE."""
     train(SHORT, folder, tmp_path / "run", show=False)
     late = dataclasses.replace(SHORT, finetune=FinetuneConfig(path=str(tmp_path / "run")))
     with pytest.raises(vw.ConfigError, match=r"finetune\.path was None"):
@@ -291,7 +298,8 @@ def test_crops_too_small_for_a_loss_leave_nothing(folder: Path, tmp_path: Path) 
 
 
 def test_phases_of_a_run(undisturbed: Path) -> None:
-    """Nothing before the start, unfelt in the warm-up, rising in the ramp, full after it; the log says so, in plain words."""
+    """Nothing before the start, unfelt in the warm-up, rising in the ramp, full after it; the log says so, in plain
+    words."""
     lines = read_log(undisturbed)
     steps = {line["images_seen"]: line for line in lines if "loss" in line}
     assert not any("discriminator_loss" in line for n, line in steps.items() if n <= 24)
@@ -310,7 +318,8 @@ def test_phases_of_a_run(undisturbed: Path) -> None:
 
 
 def test_decoder_stage_freezes_the_encoder(folder: Path, tmp_path: Path) -> None:
-    """From when the adversarial term is felt, no byte of the encoder moves; before, it does; the decoder always does."""
+    """From when the adversarial term is felt, no byte of the encoder moves; before, it does; the decoder always
+    does."""
     adversarial = dataclasses.replace(MODERN, stage="decoder")
     config = dataclasses.replace(WITH_DISCRIMINATOR, adversarial=adversarial, save_every=8, keep_checkpoints=99)
     train(config, folder, tmp_path / "run", show=False)
@@ -327,7 +336,8 @@ def test_decoder_stage_freezes_the_encoder(folder: Path, tmp_path: Path) -> None
 
 
 def test_a_collapse_is_restored(folder: Path, tmp_path: Path) -> None:
-    """Weights are wrecked in the middle: the last good state comes back, half as strong, said in plain words; the run ends well."""
+    """Weights are wrecked in the middle: the last good state comes back, half as strong, said in plain words; the run
+    ends well."""
     config = dataclasses.replace(WITH_DISCRIMINATOR, images=640, save_every=64)
     original, steps = loop.training_step, 0
 
@@ -382,7 +392,8 @@ def killed_and_resumed(config: TrainConfig, folder: Path, out: Path, kills: list
 
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_again_and_again(seed: int, folder: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """Killed at random steps, before, in and after the discriminator's start: the same bytes in the end, and the same log."""
+    """Killed at random steps, before, in and after the discriminator's start: the same bytes in the end, and the same
+    log."""
     rng = random.Random(seed)
     killed_and_resumed(WITH_DISCRIMINATOR, folder, tmp_path / "run", [rng.randrange(1, 9) for _ in range(5)])
     assert_same_run(undisturbed, tmp_path / "run")
@@ -436,7 +447,8 @@ def test_every_kind_resumes_exactly(change: dict, folder: Path, tmp_path: Path) 
 
 
 def test_killed_while_a_collapse_is_mended(folder: Path, tmp_path: Path) -> None:
-    """A run that restores an earlier state, killed just before and just after, restores the same state and ends with the same bytes."""
+    """A run that restores an earlier state, killed just before and just after, restores the same state and ends with
+    the same bytes."""
     config = dataclasses.replace(WITH_DISCRIMINATOR, images=480, save_every=40, log_every=16)
 
     def wrecking(kills: list[int], out: Path) -> None:
@@ -519,7 +531,8 @@ def test_a_longer_run_keeps_its_discriminators_start(folder: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("micro", [None, 4])
 def test_compiled_across_the_start(micro: int | None, folder: Path, tmp_path: Path) -> None:
-    """torch.compile, with buffers that it gives away after one backward pass: the run crosses the start and agrees with the plain one."""
+    """torch.compile, with buffers that it gives away after one backward pass: the run crosses the start and agrees with
+    the plain one."""
     config = dataclasses.replace(WITH_DISCRIMINATOR, images=64, micro_batch=micro)
     train(config, folder, tmp_path / "plain", show=False)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,5 @@
-"""The trainer with every reconstruction, perceptual distance and bottleneck: it runs, learns, resumes exactly, and fails early."""
+"""The trainer with every reconstruction, perceptual distance and bottleneck: it runs, learns, resumes exactly, and
+fails early."""
 
 from __future__ import annotations
 
@@ -24,9 +25,16 @@ from vaeworks.training.step import StepResult, training_step
 
 SHORT = TrainConfig(
     model=AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False),
-    data=DataConfig(size=32, val_fraction=0.3, workers=0, val_images=2), images=64, batch=8, precision="fp32",
-    optimizer=OptimizerConfig(lr=1e-3, warmup_images=16), val_every=32, save_every=32, log_every=8, stats_images=16,
-)  # fmt: skip
+    data=DataConfig(size=32, val_fraction=0.3, workers=0, val_images=2),
+    images=64,
+    batch=8,
+    precision="fp32",
+    optimizer=OptimizerConfig(lr=1e-3, warmup_images=16),
+    val_every=32,
+    save_every=32,
+    log_every=8,
+    stats_images=16,
+)
 POINT = BottleneckConfig(kind="point", bound="softclamp", noise="interpolative", prefixes=(2, 4))
 
 
@@ -104,7 +112,8 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_resume_exactly(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped in the middle and continued, a run ends with the bytes of an undisturbed one; its model loads and knows its bottleneck."""
+    """Stopped in the middle and continued, a run ends with the bytes of an undisturbed one; its model loads and knows
+    its bottleneck."""
     config = RUNS[name]
     train(config, folder, tmp_path / "whole", show=False)
     from vaeworks.training import loop
@@ -134,7 +143,8 @@ def test_runs_resume_exactly(name: str, folder: Path, tmp_path: Path, monkeypatc
 def test_missing_weights_are_told_before_the_run_begins(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Offline and without a file, LPIPS is one line with the remedy, and no run folder is left: nothing takes its place."""
+    """Offline and without a file, LPIPS is one line with the remedy, and no run folder is left: nothing takes its
+    place."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("VAEWORKS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

@@ -45,15 +45,24 @@ def test_latents_are_pooled_over_images_of_all_sizes() -> None:
     seen = validate(vae, shown)
     with torch.inference_mode():
         posteriors = [vae.encode(to_model_range(image[None])) for image in shown]
-    mean, var, kl = (torch.cat([x.flatten(2)[0] for x in row], dim=1).double() for row in zip(*[(p.mean, p.var, p.kl()) for p in posteriors], strict=True))  # fmt: skip  # noqa: E501
+    mean, var, kl = (
+        torch.cat([x.flatten(2)[0] for x in row], dim=1).double()
+        for row in zip(*[(p.mean, p.var, p.kl()) for p in posteriors], strict=True)
+    )
     torch.testing.assert_close(torch.tensor(seen.latent_mean).double(), mean.mean(1), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(torch.tensor(seen.latent_std).double(), mean.std(1, correction=0), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(torch.tensor(seen.posterior_std).double(), var.mean(1).sqrt(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(torch.tensor(seen.kl_per_channel).double(), kl.mean(1), rtol=1e-5, atol=1e-6)
     assert seen.latent_absmax == pytest.approx(mean.abs().max().item())
     assert seen.figures.keys() == {
-        "val_psnr", "val_ssim", "latent_mean", "latent_std", "latent_absmax", "posterior_std", "kl_per_channel"
-    }  # fmt: skip
+        "val_psnr",
+        "val_ssim",
+        "latent_mean",
+        "latent_std",
+        "latent_absmax",
+        "posterior_std",
+        "kl_per_channel",
+    }
 
 
 def test_points_have_no_posterior() -> None:
@@ -65,7 +74,8 @@ def test_points_have_no_posterior() -> None:
 
 
 def test_an_exact_image_counts_as_100_and_no_number_is_no_figure(monkeypatch) -> None:
-    """An image that is hit exactly does not make the mean infinite; a decoder that gives nan has no PSNR, though 8 bits would hide it."""
+    """An image that is hit exactly does not make the mean infinite; a decoder that gives nan has no PSNR, though 8 bits
+    would hide it."""
     vae = model()
     gray = [torch.full((3, 16, 16), 255, dtype=torch.uint8)]
     monkeypatch.setattr(Autoencoder, "decode", lambda self, latents: torch.full((1, 3, 16, 16), 1.5))

@@ -39,13 +39,24 @@ KL = AutoencoderConfig(
     channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, mid_attention=False
 )
 POINT = AutoencoderConfig(
-    channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, mid_attention=False,
-    bottleneck=BottleneckConfig(kind="point"),
-)  # fmt: skip
-PLANE = AutoencoderConfig(
-    in_channels=1, out_channels=1, channels=8, channel_mult=(1, 1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=2,
+    channels=8,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    norm_groups=4,
+    latent_channels=4,
     mid_attention=False,
-)  # fmt: skip
+    bottleneck=BottleneckConfig(kind="point"),
+)
+PLANE = AutoencoderConfig(
+    in_channels=1,
+    out_channels=1,
+    channels=8,
+    channel_mult=(1, 1, 2, 2),
+    num_res_blocks=1,
+    norm_groups=4,
+    latent_channels=2,
+    mid_attention=False,
+)
 
 
 def built(config: AutoencoderConfig, seed: int = 0) -> vw.Autoencoder:
@@ -55,7 +66,8 @@ def built(config: AutoencoderConfig, seed: int = 0) -> vw.Autoencoder:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images, 400 digits, and files of a KL model, of one whose latents are points, and of one with two latent numbers."""
+    """Images, 400 digits, and files of a KL model, of one whose latents are points, and of one with two latent
+    numbers."""
     root = tmp_path_factory.mktemp("variety")
     make_images(root / "images", 4, 21)
     (root / "digits").mkdir()
@@ -94,7 +106,8 @@ def test_spherical_goes_evenly_around() -> None:
 
 
 def test_spherical_where_it_has_no_plane() -> None:
-    """Parallel codes and those of length 0 go straight; opposite ones go around at full length, also where all elements are equal."""
+    """Parallel codes and those of length 0 go straight; opposite ones go around at full length, also where all elements
+    are equal."""
     a = code([1.0, 2.0, -1.0])
     torch.testing.assert_close(spherical(code([1.0]), code([-1.0]), 0.3), linear(code([1.0]), code([-1.0]), 0.3))
     for b in (code([2.0, 4.0, -2.0]), code([0.0, 0.0, 0.0]), code([1.0, 2.0, -1.00001])):
@@ -108,7 +121,8 @@ def test_spherical_where_it_has_no_plane() -> None:
 
 
 def test_posterior_path_minimizes_both_divergences() -> None:
-    """The mean is where (1-t) KL(q|a) + t KL(q|b) has no gradient, q's std being free; with equal stds it is the straight line."""
+    """The mean is where (1-t) KL(q|a) + t KL(q|b) has no gradient, q's std being free; with equal stds it is the
+    straight line."""
     a, b = code([0.0, 1.0], [0.1, 2.0]), code([1.0, -1.0], [0.4, 0.5])
     t = 0.3
     mean = posterior(a, b, t).requires_grad_()
@@ -162,7 +176,8 @@ def test_a_model_that_copies_pixels_only_fades() -> None:
 
 
 def test_a_path_that_leaves_the_fade_is_seen() -> None:
-    """On the great circle the same model's norm stays 1, where the straight line falls to what independent codes have."""
+    """On the great circle the same model's norm stays 1, where the straight line falls to what independent codes
+    have."""
     images = random_batch(2, 16)
     around = interpolate(Direct(), images, 2, "spherical").frames[1]  # type: ignore[arg-type]
     straight = interpolate(Direct(), images, 2).frames[1]  # type: ignore[arg-type]
@@ -191,7 +206,8 @@ def test_interpolation_refuses() -> None:
 
 
 def test_variants_have_the_posteriors_spread() -> None:
-    """Of a model that copies pixels, pixels vary by exactly the noise that was added; and sample k is the same whatever the count."""
+    """Of a model that copies pixels, pixels vary by exactly the noise that was added; and sample k is the same whatever
+    the count."""
     image = torch.full((3, 24, 24), 128, dtype=torch.uint8)
     known = Code(image / 127.5 - 1, torch.full((3, 24, 24), 0.1), 24, 24)
     pictures, variety = variants(Direct(), known, 30, temperature=0.5)  # type: ignore[arg-type]
@@ -255,7 +271,8 @@ def planted(count: int = 600) -> torch.Tensor:
 
 
 def test_a_gaussian_has_the_latents_moments_and_a_mixture_their_clusters() -> None:
-    """Samples of a Gaussian have mean and covariance; its middle, where nobody is, is as likely as any; a mixture's is not."""
+    """Samples of a Gaussian have mean and covariance; its middle, where nobody is, is as likely as any; a mixture's is
+    not."""
     latents = planted()
     one, two = Mixture(1).fit(latents), Mixture(2).fit(latents)
     x, y = latents.flatten(1), one.sample(4000).flatten(1)
@@ -284,7 +301,8 @@ def test_log_densities_are_the_libraries() -> None:
 
 
 def test_a_flow_finds_the_clusters() -> None:
-    """After a short training most samples lie at either cluster, about as many at each; the k-th does not depend on the count."""
+    """After a short training most samples lie at either cluster, about as many at each; the k-th does not depend on the
+    count."""
     latents = planted()
     flow = Flow(images=128 * 120).fit(latents)
     drawn, x = flow.sample(200), latents.flatten(1)
@@ -314,7 +332,8 @@ def test_densities_refuse() -> None:
 
 
 def test_equal_sets_have_the_expected_figures() -> None:
-    """Density and coverage of two samples of one distribution: Naeem et al.'s expectations, 1 and 1 - Π (n - i) / (2n - i)."""
+    """Density and coverage of two samples of one distribution: Naeem et al.'s expectations, 1 and 1 - Π (n - i) / (2n -
+    i)."""
     rng = np.random.default_rng(0)
     real, same = (torch.from_numpy(rng.integers(0, 256, (400, 1, 2, 2), dtype=np.uint8)) for _ in range(2))
     found = PixelFeatures(real).judge(same)
@@ -326,7 +345,8 @@ def test_equal_sets_have_the_expected_figures() -> None:
 
 
 def test_faults_are_seen() -> None:
-    """Copies are near-copies; one picture again and again covers nothing; gray ones are no digits; classes that are missing count."""
+    """Copies are near-copies; one picture again and again covers nothing; gray ones are no digits; classes that are
+    missing count."""
     digits = scan("digits")
     pixels, labels = [], find_labels(digits.files)
     for file in digits.files[:600]:
@@ -424,7 +444,8 @@ def run(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict, 
 
 
 def test_interpolate_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Odd sizes are padded and cropped back, others brought to the first one's, and the same frames come out as in Python."""
+    """Odd sizes are padded and cropped back, others brought to the first one's, and the same frames come out as in
+    Python."""
     Image.new("RGB", (30, 17), "red").save(tmp_path / "other.png")
     words = [
         "interpolate",
@@ -488,7 +509,8 @@ def test_vary_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_sample_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Figures, pictures and the map of a plane; the prior alone needs no data; what does not fit is refused before anything is written."""
+    """Figures, pictures and the map of a plane; the prior alone needs no data; what does not fit is refused before
+    anything is written."""
     model = place / "plane.safetensors"
     words = [
         "sample",

@@ -81,7 +81,8 @@ def test_filtering_can_be_differentiated_twice(filtering: Filtering) -> None:
 
 
 def test_filtering_rounds_as_a_convolution_does() -> None:
-    """In fp32, F(4,3) has at most three times the error of the direct convolution; with the usual points 0, 1, 2 it has six times."""
+    """In fp32, F(4,3) has at most three times the error of the direct convolution; with the usual points 0, 1, 2 it has
+    six times."""
     x, weight, bias = operands(64, 64, 32, 32)
     truth = plain(x, weight, bias, F4())
     small = [t.detach().float() for t in (x, weight, bias)]
@@ -91,7 +92,8 @@ def test_filtering_rounds_as_a_convolution_does() -> None:
 
 @pytest.mark.parametrize(("filtering", "factor"), [(DoubledConv(), 3), (F2(), 4)], ids=["Doubled", "F2"])
 def test_filtering_rounds_little_more_in_bf16(filtering: Filtering, factor: float) -> None:
-    """Products are rounded before they are added: a few times the error of the direct convolution, where F(4,3) would have 7 times."""
+    """Products are rounded before they are added: a few times the error of the direct convolution, where F(4,3) would
+    have 7 times."""
     x, weight, bias = operands(64, 64, 16, 16)
     half = [t.detach().bfloat16() for t in (x, weight, bias)]
     truth = plain(*(t.double() for t in half), filtering)
@@ -111,7 +113,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_where_filtering_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In training with a gradient, NHWC memory, zeros around, enough channels and tiles; elsewhere PyTorch's own, bit for bit."""
+    """In training with a gradient, NHWC memory, zeros around, enough channels and tiles; elsewhere PyTorch's own, bit
+    for bit."""
     names = taken(monkeypatch)
     layer, x = Conv3x3(64, 64), torch.randn(1, 64, 32, 32).to(memory_format=LAST)
     layer(x)
@@ -131,7 +134,8 @@ def test_where_filtering_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_filtering_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """bf16 inside, fp32 weights with fp32 gradients outside; fewer multiplications are saved, because more would round too much."""
+    """bf16 inside, fp32 weights with fp32 gradients outside; fewer multiplications are saved, because more would round
+    too much."""
     names = taken(monkeypatch)
     layer, x = Conv3x3(128, 128), torch.randn(1, 128, 32, 32).to(memory_format=LAST)
     with torch.autocast("cpu", torch.bfloat16):
@@ -157,7 +161,8 @@ def test_names_of_weights_stay() -> None:
 def test_normalization_in_nhwc(
     shape: tuple[int, ...], dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gradients of silu(group_norm(x)) at x, scales and shifts are the plain formula's in fp64, however rows and chunks fall."""
+    """Gradients of silu(group_norm(x)) at x, scales and shifts are the plain formula's in fp64, however rows and chunks
+    fall."""
     monkeypatch.setattr(norm_module, "LEAST_IN_PLACE", 0)
     monkeypatch.setattr(norm_module, "CHUNK", 300)
     torch.manual_seed(0)
@@ -174,7 +179,8 @@ def test_normalization_in_nhwc(
 
 
 def test_an_autoencoder_in_training_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it together, in fp64: the image and every gradient are those of evaluation mode, which computes as PyTorch does."""
+    """All of it together, in fp64: the image and every gradient are those of evaluation mode, which computes as PyTorch
+    does."""
     names = taken(monkeypatch)
     torch.manual_seed(0)
     model = vw.build("sd1", channels=64, channel_mult=(1, 2), num_res_blocks=1).double().to(memory_format=LAST)
@@ -217,7 +223,8 @@ def test_a_feature_network_in_training_is_the_plain_one(monkeypatch: pytest.Monk
 def test_rows_of_a_map_without_a_gradient(
     filtering: Filtering, height: int, width: int, above: int, below: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of any size, with rows that are only seen instead of the frame's; inside inference mode, and training goes on after it."""
+    """Of any size, with rows that are only seen instead of the frame's; inside inference mode, and training goes on
+    after it."""
     monkeypatch.setattr(winograd, "WORKSPACE", 3_000)
     x, weight, bias = operands(5, 7, height, width)
     with torch.inference_mode():

@@ -56,10 +56,32 @@ _HOME = {
 
 __version__ = "0.1.0"
 __all__ = [
-    "Autoencoder", "AutoencoderConfig", "Codec", "ConfigError", "DataConfig", "DataError", "FormatError", "LossConfig",
-    "MissingExtraError", "OptimizerConfig", "Posterior", "TrainConfig", "TrainingError", "VaeworksError",
-    "accelerate", "build", "decelerate", "evaluate", "export_onnx", "from_diffusers", "load", "recipe", "save", "to_diffusers", "train",
-]  # fmt: skip
+    "Autoencoder",
+    "AutoencoderConfig",
+    "Codec",
+    "ConfigError",
+    "DataConfig",
+    "DataError",
+    "FormatError",
+    "LossConfig",
+    "MissingExtraError",
+    "OptimizerConfig",
+    "Posterior",
+    "TrainConfig",
+    "TrainingError",
+    "VaeworksError",
+    "accelerate",
+    "build",
+    "decelerate",
+    "evaluate",
+    "export_onnx",
+    "from_diffusers",
+    "load",
+    "recipe",
+    "save",
+    "to_diffusers",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

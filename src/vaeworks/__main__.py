@@ -1,4 +1,5 @@
-"""`python -m vaeworks`, and what the installed command calls: Ctrl-C ends both with one line, whatever is being done, imports as well."""
+"""`python -m vaeworks`, and what the installed command calls: Ctrl-C ends both with one line, whatever is being done,
+imports as well."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ _code = 0
 def _last() -> None:
     """The exit code is settled, and Python takes itself to pieces: nothing is left to interrupt.
 
-    After an interrupt it leaves at once. Python would kill itself by SIGINT where one came while it executed a text, such as the
-    methods that a dataclass writes for itself.
+    After an interrupt it leaves at once. Python would kill itself by SIGINT where one came while it executed a text,
+    such as the methods that a dataclass writes for itself.
     """
     _deaf()
     if _code == 130:

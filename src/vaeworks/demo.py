@@ -54,7 +54,8 @@ PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillo
 def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Train, evaluate, examine, export, reload with diffusers, paint; returns what report.json holds.
 
-    Leaves run/, doctor/, vae-diffusers/, vae-ldm.safetensors, painted.png, repainted.png, report.json and report.html in `out`.
+    Leaves run/, doctor/, vae-diffusers/, vae-ldm.safetensors, painted.png, repainted.png, report.json and report.html
+    in `out`.
     Errors: ConfigError for an `out` that holds anything, unless it is an earlier demo and `overwrite` is on.
     """
     with _earlier_aside(out, overwrite):
@@ -226,7 +227,9 @@ def page_values(
         "images_seen": result.images_seen,
         "crop": report["recipe"]["data"]["size"],
         "diffusers_error": report["largest_difference_to_diffusers"],
-        "scores": [{**dataclasses.asdict(s), "name": Path(s.path).stem, "down_up": s.baselines[DOWN_UP]} for s in judged.scores],
+        "scores": [
+            {**dataclasses.asdict(s), "name": Path(s.path).stem, "down_up": s.baselines[DOWN_UP]} for s in judged.scores
+        ],
         "rows": [_row(vae, s) for s in judged.worst(len(judged.scores))],
         "steps": _steps(out / "run" / "samples", looks, read_crop(first.path, vae, CROP)),
         "psnr_chart": line_chart(
@@ -234,10 +237,15 @@ def page_values(
                 "validation, weight average": ([x["images_seen"] for x in looks], [x["val_psnr"] for x in looks]),
                 "training crops": ([x["images_seen"] for x in steps], smooth([x["psnr"] for x in steps])),
             },
-            "images seen", "PSNR, dB", levels={"bicubic down-up, validation": down_up_psnr(vae, held_out)},
+            "images seen",
+            "PSNR, dB",
+            levels={"bicubic down-up, validation": down_up_psnr(vae, held_out)},
         ),
         "loss_chart": line_chart(
-            {"loss": ([x["images_seen"] for x in steps], smooth([x["loss"] for x in steps]))}, "images seen", "loss (smoothed)", log=True
+            {"loss": ([x["images_seen"] for x in steps], smooth([x["loss"] for x in steps]))},
+            "images seen",
+            "loss (smoothed)",
+            log=True,
         ),
         "protocol": judged.protocol,
         "latent_name": first.path.stem,
@@ -254,7 +262,7 @@ def page_values(
         "details": dumps({k: report[k] for k in ("recipe", "environment")}),
         "total_seconds": report["seconds"],
         "train_seconds": result.seconds,
-    }  # fmt: skip
+    }
 
 
 def _row(vae: Autoencoder, score: ImageScore) -> dict[str, Any]:

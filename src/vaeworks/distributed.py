@@ -22,7 +22,8 @@ from .launcher import is_shared, place, shared
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=6)
-"""How long processes wait for each other: while process 0 looks at a large data set, hours. One that has died is noticed at once."""
+"""How long processes wait for each other: while process 0 looks at a large data set, hours. One that has died is
+noticed at once."""
 
 
 def world_size() -> int:
@@ -49,7 +50,8 @@ def process_mean(value: Tensor) -> Tensor:
 
 
 def process_average(value: Tensor) -> Tensor:
-    """`process_mean` with a gradient, of any order: a loss of it has in each process what a mean over processes makes the gradient."""
+    """`process_mean` with a gradient, of any order: a loss of it has in each process what a mean over processes makes
+    the gradient."""
     return _Average.apply(value) if world_size() > 1 else value
 
 
@@ -117,7 +119,8 @@ def on_all_ranks(work: Callable[[], T]) -> T:
 
 
 def agree(error: Exception | None) -> None:
-    """Errors: the first error of any process, in all of them: one that stopped alone would leave the others waiting for it."""
+    """Errors: the first error of any process, in all of them: one that stopped alone would leave the others waiting for
+    it."""
     if world_size() == 1:
         if error is not None:
             raise error
@@ -160,7 +163,8 @@ def _device() -> torch.device:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Processes that are started here hear no Ctrl-C, which reaches all of a terminal, from their first moment on; their parent does."""
+    """Processes that are started here hear no Ctrl-C, which reaches all of a terminal, from their first moment on;
+    their parent does."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -185,9 +189,12 @@ def joined(device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(device)
     os.environ.setdefault("MASTER_PORT", "29500")  # as torchrun and accelerate have it
     dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", rank=here.rank, world_size=here.size, timeout=PATIENCE,
+        "nccl" if device.type == "cuda" else "gloo",
+        rank=here.rank,
+        world_size=here.size,
+        timeout=PATIENCE,
         device_id=device if device.type == "cuda" else None,
-    )  # fmt: skip
+    )
     try:
         yield
     except BaseException as error:

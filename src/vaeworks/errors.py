@@ -59,7 +59,8 @@ class NotFiniteError(ConfigError, DataError):
 
 
 _SHORTAGES = {
-    "no space left on device": "no room is left where processes exchange data, often /dev/shm; make room there, or take fewer workers",
+    "no space left on device": "no room is left where processes exchange data, often /dev/shm; make room there, or "
+    "take fewer workers",
     "shared memory": "shared memory (/dev/shm) ran out; make room there, or take fewer workers",
     "can't start new thread": "the system allows no more threads, or has no memory for them; close other programs",
     "out of memory": "memory ran out",
@@ -68,12 +69,13 @@ _SHORTAGES = {
     "unable to allocate": "memory ran out",
     "bad_alloc": "memory ran out",
     "could not create a memory": "memory ran out",
-}  # fmt: skip
+}
 """What libraries say when something has run out, in small letters, and what it means."""
 
 
 def shortage(error: BaseException) -> str | None:
-    """What has run out, in a sentence, for an error that tells of it: a MemoryError, or a library's RuntimeError; None for any other."""
+    """What has run out, in a sentence, for an error that tells of it: a MemoryError, or a library's RuntimeError; None
+    for any other."""
     said = one_line(str(error), 300)
     meant = next((meant for words, meant in _SHORTAGES.items() if words in said.lower()), None)
     if isinstance(error, MemoryError):

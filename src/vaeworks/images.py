@@ -32,13 +32,23 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """File name endings that count as images."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow's names of what is decoded, whatever a file is called: the formats of SUFFIXES (a telephone's MPO is a JPEG to Pillow), and GIF,
-which rows of data sets hold. Pillow would try 40 others, and hands PostScript to Ghostscript, which is a program that a file may write."""
+"""Pillow's names of what is decoded, whatever a file is called: the formats of SUFFIXES (a telephone's MPO is a JPEG to
+Pillow), and GIF, which rows of data sets hold. Pillow would try 40 others, and hands PostScript to Ghostscript, which
+is a program that a file may write."""
 
 OTHERS = {
-    b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript", b"8BPS": "PSD", b"DDS ": "DDS", b"\0\0\1\0": "ICO", b"icns": "ICNS",
-    b"SIMPLE": "FITS", b"\xd7\xcd\xc6\x9a": "WMF", b"\0\0\0\x0cjP": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000", b"%PDF": "PDF",
-}  # fmt: skip
+    b"%!PS": "PostScript",
+    b"\xc5\xd0\xd3\xc6": "PostScript",
+    b"8BPS": "PSD",
+    b"DDS ": "DDS",
+    b"\0\0\1\0": "ICO",
+    b"icns": "ICNS",
+    b"SIMPLE": "FITS",
+    b"\xd7\xcd\xc6\x9a": "WMF",
+    b"\0\0\0\x0cjP": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"%PDF": "PDF",
+}
 """Beginnings of files that other programs call images."""
 
 LARGEST_FILE = 2**29
@@ -72,7 +82,8 @@ def open_image(source: str | Path | bytes, channels: int = 3) -> Image.Image:
 
 
 def image_size(content: bytes) -> tuple[int, int]:
-    """Width and height in pixels that an encoded image claims to have, before EXIF orientation: only its header is read.
+    """Width and height in pixels that an encoded image claims to have, before EXIF orientation: only its header is
+    read.
 
     Errors: DataError, with the reason in a few words, for what is no image.
     """
@@ -97,7 +108,8 @@ def image_file(source: str | Path | bytes) -> Iterator[Image.Image]:
     """A file's or its content's image as Pillow opens it: its header read, its pixels when they are asked for.
 
     The only place where Pillow opens anything, so that nothing but FORMATS is decoded.
-    Errors: DataError, with the reason in a few words, for what cannot be read, by whoever reads pixels within the block as well.
+    Errors: DataError, with the reason in a few words, for what cannot be read, by whoever reads pixels within the block
+    as well.
     """
     try:
         content = source if isinstance(source, bytes) else file_content(source)
@@ -143,11 +155,13 @@ def file_content(path: str | Path, most: int = LARGEST_FILE) -> bytes:
 
 
 PIECES = 2**21
-"""Reads of a file: PNG and JPEG in pieces of 8 KiB come to 300,000 at 512 MiB. Each takes Pillow a microsecond and up to 100 bytes."""
+"""Reads of a file: PNG and JPEG in pieces of 8 KiB come to 300,000 at 512 MiB. Each takes Pillow a microsecond and up
+to 100 bytes."""
 
 
 class _Pieces(io.BytesIO):
-    """A file's content, of which no more than PIECES pieces are read: files of millions of empty chunks keep Pillow busy for minutes."""
+    """A file's content, of which no more than PIECES pieces are read: files of millions of empty chunks keep Pillow
+    busy for minutes."""
 
     _left = PIECES
 
@@ -202,7 +216,8 @@ def _turn(file: Image.Image) -> AbstractContextManager[object]:
     needed = _bytes_on_the_way(file, scans)
     if needed > MEMORY:
         raise DataError(
-            f"{file.width}x{file.height} pixels of {file.format}, {file.mode}, take {needed / 2**30:.1f} GiB; make it smaller"
+            f"{file.width}x{file.height} pixels of {file.format}, {file.mode}, take {needed / 2**30:.1f} GiB; make it "
+            "smaller"
         )
     return _large if pixels > LARGE else nullcontext()
 
@@ -238,12 +253,13 @@ START_OF_SCAN = b"\xff\xda"
 """What each of a JPEG's passes begins with, and nothing else that is coded."""
 
 SCANS, WORK = 32, 2**30
-"""Passes that no JPEG is refused for, and pixels times passes of one that has more: a pass may be a few bytes that visit every pixel."""
+"""Passes that no JPEG is refused for, and pixels times passes of one that has more: a pass may be a few bytes that
+visit every pixel."""
 
 
 class _Quiet:
-    """A context without warnings: Pillow warns of odd metadata, but the pixels decide. For any number of threads at once,
-    whose last one to leave restores the filters, which belong to the whole process."""
+    """A context without warnings: Pillow warns of odd metadata, but the pixels decide. For any number of threads at
+    once, whose last one to leave restores the filters, which belong to the whole process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -332,7 +348,8 @@ def to_uint8(image: Image.Image) -> Tensor:
 
 
 def marked(mask: Image.Image) -> Tensor:
-    """What a mask in mode L marks: bool h w. Lighter than 127 where anything is so light; else all but 0, as in masks of 0 and 1."""
+    """What a mask in mode L marks: bool h w. Lighter than 127 where anything is so light; else all but 0, as in masks
+    of 0 and 1."""
     values = to_uint8(mask)[0]
     return values > (127 if int(values.max()) > 127 else 0)
 
@@ -381,7 +398,10 @@ def check_finite(values: Tensor, what: str) -> Tensor:
         count, kind = int((~values.isfinite()).sum()), str(values.dtype).removeprefix("torch.")
         remedy = "`vaeworks repair` makes a VAE fit into it, and bfloat16 and float32 reach further"
         if values.dtype != torch.float16:
-            remedy = "take another copy of the model, or of what it was given: `vaeworks repair` mends what overflows in float16 alone"
+            remedy = (
+                "take another copy of the model, or of what it was given: `vaeworks repair` mends what overflows in "
+                "float16 alone"
+            )
         raise NotFiniteError(
             f"{what} hold {count:,} values that are no numbers in {kind}, so something has overflowed; {remedy}"
         )
@@ -393,8 +413,8 @@ def check_divisible(height: int, width: int, factor: int) -> None:
     for name, value in (("height", height), ("width", width)):
         if value % factor or value == 0:
             raise ConfigError(
-                f"{name} (={value}) must be divisible by downsample_factor (={factor}); "
-                f"pass pad=True to repeat the border up to {max(1, math.ceil(value / factor)) * factor}, or crop"
+                f"{name} (={value}) must be divisible by downsample_factor (={factor}); pass pad=True to repeat the "
+                f"border up to {max(1, math.ceil(value / factor)) * factor}, or crop"
             )
 
 

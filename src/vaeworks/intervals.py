@@ -38,8 +38,8 @@ def bootstrap(
 ) -> Interval:
     """A statistic of n images, with the percentile interval of resampled sets of n.
 
-    sample: n ..., one row per image, whatever the statistic needs of it; so that sets, too, can have a statistic that is no mean.
-    One image has no interval: its ends are nan. Source: Efron & Tibshirani 1993, chapter 13.
+    sample: n ..., one row per image, whatever the statistic needs of it; so that sets, too, can have a statistic that
+    is no mean. One image has no interval: its ends are nan. Source: Efron & Tibshirani 1993, chapter 13.
     """
     value, low, high = intervals(sample, statistic, draws=draws, seed=seed)
     return Interval(float(value), float(low), float(high))
@@ -64,7 +64,8 @@ NORMAL_95 = 1.96
 
 
 def jackknife(value: float, without: ArrayLike) -> Interval:
-    """A figure with its 95 % interval, value +- 1.96 standard errors, from the figures that leave one image (or set of images) out.
+    """A figure with its 95 % interval, value +- 1.96 standard errors, from the figures that leave one image (or set of
+    images) out.
 
     without: n. Two are needed; else the ends are nan. Source: Efron & Tibshirani 1993, chapter 11.
     """
@@ -79,7 +80,8 @@ def jackknife(value: float, without: ArrayLike) -> Interval:
 def student(values: ArrayLike) -> Interval:
     """Mean over choices, with Student's 95 % interval; of one choice its ends are nan.
 
-    It says how much the choice of labels (and the seed of training) changes the mean; the test images are the same in all of them.
+    It says how much the choice of labels (and the seed of training) changes the mean; the test images are the same in
+    all of them.
     """
     from scipy.stats import t
 

@@ -1,4 +1,5 @@
-"""What a process is told in its environment: its place among those started together, and how its threads wait. No torch."""
+"""What a process is told in its environment: its place among those started together, and how its threads wait. No
+torch."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ SPIN_COUNT, WAIT_POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
 """What GNU's OpenMP, which PyTorch's wheels bring, reads once, when it is loaded."""
 
 SPINS = "1000"
-"""Turns that a thread waits at a barrier before it sleeps; GNU's own are 300,000 or, where OMP_WAIT_POLICY is active, without end.
+"""Turns that a thread waits at a barrier before it sleeps; GNU's own are 300,000 or, where OMP_WAIT_POLICY is active,
+without end.
 
-On two cores with one other busy process, the thread that works waits for a core on which one that waits spins. Stable Diffusion's
-decoder at 192 px takes 1.7 s there with 1,000 turns and 2.6 without; alone it takes 7 % longer (benchmarks/busy_cores.py).
+On two cores with one other busy process, the thread that works waits for a core on which one that waits spins. Stable
+Diffusion's decoder at 192 px takes 1.7 s there with 1,000 turns and 2.6 without; alone it takes 7 % longer
+(benchmarks/busy_cores.py).
 """
 
 
@@ -45,7 +48,8 @@ class ProcessPlace(NamedTuple):
 
 
 def place() -> ProcessPlace | None:
-    """This process's place; None where it is alone. Who has started several also says where they meet, in MASTER_ADDR."""
+    """This process's place; None where it is alone. Who has started several also says where they meet, in
+    MASTER_ADDR."""
     for rank, size, local in NAMES:
         if rank in os.environ and int(os.environ.get(size, "1")) > 1 and "MASTER_ADDR" in os.environ:
             return ProcessPlace(int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local, "0")))

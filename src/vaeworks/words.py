@@ -1,4 +1,5 @@
-"""Words that were not chosen here (names, metadata, what libraries say) as they may stand before a reader: seen whole, never acted upon."""
+"""Words that were not chosen here (names, metadata, what libraries say) as they may stand before a reader: seen whole,
+never acted upon."""
 
 from __future__ import annotations
 
@@ -6,11 +7,13 @@ import re
 import sys
 
 MOST = 4_000
-"""Characters of one message; of a longer one the beginning and the end are kept, where the rule and the remedy stand."""
+"""Characters of one message; of a longer one the beginning and the end are kept, where the rule and the remedy
+stand."""
 
 
 def printable(text: str) -> str:
-    """The text with all that a terminal would act upon or not show as escapes: controls, line ends, changes of direction."""
+    """The text with all that a terminal would act upon or not show as escapes: controls, line ends, changes of
+    direction."""
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 

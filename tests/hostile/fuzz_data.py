@@ -75,15 +75,46 @@ def altered(content: bytes, chance: random.Random) -> bytes:
 # ---------------------------------------------------------------- images
 
 WRITTEN = (
-    ("JPEG", "RGB", {}), ("JPEG", "L", {}), ("JPEG", "CMYK", {}), ("JPEG", "RGB", {"progressive": True}),
-    ("PNG", "RGB", {}), ("PNG", "RGBA", {}), ("PNG", "P", {}), ("PNG", "1", {}), ("PNG", "I;16", {}), ("PNG", "LA", {}),
-    ("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True}), ("BMP", "RGB", {}), ("BMP", "P", {}), ("BMP", "1", {}),
-    ("TIFF", "RGB", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}), ("TIFF", "L", {"compression": "jpeg"}), ("TIFF", "I;16", {}),
-    ("TIFF", "F", {}), ("TIFF", "1", {"compression": "group4"}), ("TIFF", "CMYK", {"compression": "tiff_adobe_deflate"}), ("GIF", "P", {}),
-    ("PPM", "RGB", {}), ("TGA", "RGB", {}), ("PCX", "RGB", {}), ("ICO", "RGB", {}), ("SGI", "RGB", {}), ("JPEG2000", "RGB", {}),
-    ("AVIF", "RGB", {}), ("EPS", "RGB", {}), ("PDF", "RGB", {}), ("DDS", "RGB", {}), ("ICNS", "RGBA", {}), ("IM", "RGB", {}),
-    ("SPIDER", "F", {}), ("XBM", "1", {}), ("MSP", "1", {}), ("BLP", "P", {}),
-)  # fmt: skip
+    ("JPEG", "RGB", {}),
+    ("JPEG", "L", {}),
+    ("JPEG", "CMYK", {}),
+    ("JPEG", "RGB", {"progressive": True}),
+    ("PNG", "RGB", {}),
+    ("PNG", "RGBA", {}),
+    ("PNG", "P", {}),
+    ("PNG", "1", {}),
+    ("PNG", "I;16", {}),
+    ("PNG", "LA", {}),
+    ("WEBP", "RGB", {}),
+    ("WEBP", "RGBA", {"lossless": True}),
+    ("BMP", "RGB", {}),
+    ("BMP", "P", {}),
+    ("BMP", "1", {}),
+    ("TIFF", "RGB", {}),
+    ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+    ("TIFF", "L", {"compression": "jpeg"}),
+    ("TIFF", "I;16", {}),
+    ("TIFF", "F", {}),
+    ("TIFF", "1", {"compression": "group4"}),
+    ("TIFF", "CMYK", {"compression": "tiff_adobe_deflate"}),
+    ("GIF", "P", {}),
+    ("PPM", "RGB", {}),
+    ("TGA", "RGB", {}),
+    ("PCX", "RGB", {}),
+    ("ICO", "RGB", {}),
+    ("SGI", "RGB", {}),
+    ("JPEG2000", "RGB", {}),
+    ("AVIF", "RGB", {}),
+    ("EPS", "RGB", {}),
+    ("PDF", "RGB", {}),
+    ("DDS", "RGB", {}),
+    ("ICNS", "RGBA", {}),
+    ("IM", "RGB", {}),
+    ("SPIDER", "F", {}),
+    ("XBM", "1", {}),
+    ("MSP", "1", {}),
+    ("BLP", "P", {}),
+)
 """Formats that are read, and others, which a file may be in whatever it is called."""
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(canary) (w) file closefile\n{} loop\nshowpage\n"
@@ -217,14 +248,24 @@ def size_field(size: int, chance: random.Random) -> bytes:
         (
             (value % 2**96).to_bytes(12, "big"),
             bytes([0x80]) + (value % 2**88).to_bytes(11, "big"),
-            b"-0000000777\0", b"99999999999\0", b"0x1ff\0", b" " * 12, chance.randbytes(12),
+            b"-0000000777\0",
+            b"99999999999\0",
+            b"0x1ff\0",
+            b" " * 12,
+            chance.randbytes(12),
         )
-    )  # fmt: skip
+    )
 
 
 EXTENDED = (
-    b"18 size=-00000512\n", b"20 path=abc/def.png\n", b"9" * 30 + b" a=b\n", b"11 size=1e\n", b"\0" * 9, b"0 a=b\n", b"5 a=\n" * 999,
-)  # fmt: skip
+    b"18 size=-00000512\n",
+    b"20 path=abc/def.png\n",
+    b"9" * 30 + b" a=b\n",
+    b"11 size=1e\n",
+    b"\0" * 9,
+    b"0 a=b\n",
+    b"5 a=\n" * 999,
+)
 
 
 def make_tar(chance: random.Random, folder: Path) -> Input:
@@ -246,7 +287,7 @@ def make_tar(chance: random.Random, folder: Path) -> Input:
         content = {
             b"L": b"long/" * chance.choice((1, 50, 300_000)) + b"name.png\0",
             b"x": chance.choice(EXTENDED),
-        }.get(kind, picture(4 + number))  # fmt: skip
+        }.get(kind, picture(4 + number))
         found.append(
             header(name, size_field(len(content), chance), kind, chance) + content + bytes(-len(content) % 512)
         )
@@ -286,23 +327,71 @@ def hostile_paths(folder: Path) -> list[str | None]:
     image = folder / "own.png"
     secret = folder.parent / "secret" / "image.png"
     return [
-        str(image), "own.png", "./own.png", "missing.png", None, "", ".", "..", str(folder), str(secret), "../secret/image.png", "link.png",
-        "pipe.png", "/etc/passwd", "/dev/zero", "/dev/stdin", "/proc/self/environ", f"file://{image}", f"file://{secret}", f"local://{secret}",
-        "http://127.0.0.1:9/x.png", "https://example.org/x.png", "ftp://127.0.0.1/x", "hf://datasets/a/b/x.png", "memory://x.png",
-        f"reference://a::{folder}/template.json", f"zip://a.png::{folder}/own.zip", f"zip://a.png::{secret}", f"zip://../a::{folder}/own.zip",
-        f"simplecache::file://{secret}", f"filecache::{image}", f"tar://x::{image}", "ssh://127.0.0.1/x", "sftp://127.0.0.1/x", "git://x",
-        "data:image/png;base64,AAAA", f"dir://::{secret}", "github://a:b@main/x", "libarchive://x::y", "a\0b.png", "x" * 5000 + ".png",
-        "\x1b[31m\n.png", "::::", "://", "zip://", "zip://::", "hf://", "~/x.png", "~nobody/x", "$HOME/x", "a" * 300, "../" * 2000,
-    ]  # fmt: skip
+        str(image),
+        "own.png",
+        "./own.png",
+        "missing.png",
+        None,
+        "",
+        ".",
+        "..",
+        str(folder),
+        str(secret),
+        "../secret/image.png",
+        "link.png",
+        "pipe.png",
+        "/etc/passwd",
+        "/dev/zero",
+        "/dev/stdin",
+        "/proc/self/environ",
+        f"file://{image}",
+        f"file://{secret}",
+        f"local://{secret}",
+        "http://127.0.0.1:9/x.png",
+        "https://example.org/x.png",
+        "ftp://127.0.0.1/x",
+        "hf://datasets/a/b/x.png",
+        "memory://x.png",
+        f"reference://a::{folder}/template.json",
+        f"zip://a.png::{folder}/own.zip",
+        f"zip://a.png::{secret}",
+        f"zip://../a::{folder}/own.zip",
+        f"simplecache::file://{secret}",
+        f"filecache::{image}",
+        f"tar://x::{image}",
+        "ssh://127.0.0.1/x",
+        "sftp://127.0.0.1/x",
+        "git://x",
+        "data:image/png;base64,AAAA",
+        f"dir://::{secret}",
+        "github://a:b@main/x",
+        "libarchive://x::y",
+        "a\0b.png",
+        "x" * 5000 + ".png",
+        "\x1b[31m\n.png",
+        "::::",
+        "://",
+        "zip://",
+        "zip://::",
+        "hf://",
+        "~/x.png",
+        "~nobody/x",
+        "$HOME/x",
+        "a" * 300,
+        "../" * 2000,
+    ]
 
 
 CARDS = (
     "configs:\n- config_name: default\n  data_files: {0}\n",
     "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {0}\n",
     "configs:\n- config_name: default\n  data_dir: {0}\n",
-    "configs: {0}\n", "dataset_info:\n  features:\n  - name: image\n    dtype: {0}\n", "- [{0}]\n", "a: &a [x]\nb: [*a, {0}]\n",
+    "configs: {0}\n",
+    "dataset_info:\n  features:\n  - name: image\n    dtype: {0}\n",
+    "- [{0}]\n",
+    "a: &a [x]\nb: [*a, {0}]\n",
     "configs:\n- config_name: {0}\n  data_files: data.parquet\n  storage_options: {{fo: {0}}}\n",
-)  # fmt: skip
+)
 
 
 def make_data_set(chance: random.Random, folder: Path) -> Input:
@@ -346,11 +435,17 @@ def make_data_set(chance: random.Random, folder: Path) -> Input:
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 ODD = (
-    pa.table({"image": [1, 2, None]}), pa.table({"image": [[1, 2], [3]]}), pa.table({"image": [b"", None, picture(0)]}),
-    pa.table({"image": ["/etc/passwd", "own.png"]}), pa.table({"image": [{"path": 5, "bytes": None}]}),
+    pa.table({"image": [1, 2, None]}),
+    pa.table({"image": [[1, 2], [3]]}),
+    pa.table({"image": [b"", None, picture(0)]}),
+    pa.table({"image": ["/etc/passwd", "own.png"]}),
+    pa.table({"image": [{"path": 5, "bytes": None}]}),
     pa.table({"image": [{"a": {"b": 1}}]}),
-    pa.table({"image": [{"bytes": [1, 2], "path": None}]}), pa.table({}), pa.table({"": [b"x"]}), pa.table({"a": [b"x"], "b": [b"y"]}),
-)  # fmt: skip
+    pa.table({"image": [{"bytes": [1, 2], "path": None}]}),
+    pa.table({}),
+    pa.table({"": [b"x"]}),
+    pa.table({"a": [b"x"], "b": [b"y"]}),
+)
 """Columns of other types."""
 
 

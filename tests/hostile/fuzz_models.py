@@ -181,12 +181,77 @@ PARTS = (
 """Parts of names of all layouts, and of none."""
 
 VALUES: tuple[Any, ...] = (
-    *(None, True, False, 0, 1, -1, 2, 3, 16, 17, 64, 1000, 2**31, 2**63 - 1, 2**63, 2**64, 10**30, 10**4000, 10**400, -(10**4000)),
-    *(0.0, -0.5, 1e-320, 1e308, float("inf"), float("nan"), 0.18215, "", "a", "a" * 3000, "\x1b]0;x\x07", "é", "\ud800", "silu", "scalar"),
-    *("channel", "batchnorm", "kl", "point", "tanh", "reflect", "AutoencoderKL", "AutoencoderTiny", "AutoencoderKLFlux2", "VQModel"),
-    *([], {}, [1], [1, 2], [8, 16], [1.5], [0], [-1], [None], ["a"], [[8]], {"a": 1}, [2**70], [1] * 20, [8] * 20_000, [2] * 3),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2,
+        3,
+        16,
+        17,
+        64,
+        1000,
+        2**31,
+        2**63 - 1,
+        2**63,
+        2**64,
+        10**30,
+        10**4000,
+        10**400,
+        -(10**4000),
+    ),
+    *(
+        0.0,
+        -0.5,
+        1e-320,
+        1e308,
+        float("inf"),
+        float("nan"),
+        0.18215,
+        "",
+        "a",
+        "a" * 3000,
+        "\x1b]0;x\x07",
+        "é",
+        "\ud800",
+        "silu",
+        "scalar",
+    ),
+    *(
+        "channel",
+        "batchnorm",
+        "kl",
+        "point",
+        "tanh",
+        "reflect",
+        "AutoencoderKL",
+        "AutoencoderTiny",
+        "AutoencoderKLFlux2",
+        "VQModel",
+    ),
+    *(
+        [],
+        {},
+        [1],
+        [1, 2],
+        [8, 16],
+        [1.5],
+        [0],
+        [-1],
+        [None],
+        ["a"],
+        [[8]],
+        {"a": 1},
+        [2**70],
+        [1] * 20,
+        [8] * 20_000,
+        [2] * 3,
+    ),
     *(["DownEncoderBlock2D"] * 2, ["AttnDownEncoderBlock2D"] * 40, ["X" * 2000]),
-)  # fmt: skip
+)
 """What may stand anywhere in a description, and should not."""
 
 SHAPES = (
@@ -272,7 +337,8 @@ def other_entry(random: random.Random, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def other_header(random: random.Random, header: Header) -> Header:
-    """A header with a few tensors renamed, of other shapes, gone, or there again under another name without any bytes."""
+    """A header with a few tensors renamed, of other shapes, gone, or there again under another name without any
+    bytes."""
     header = dict(header)
     for _ in range(random.choice((0, 1, 1, 2, 5))):
         chosen = random.choice([n for n in header if n != "__metadata__"])
@@ -337,7 +403,8 @@ def as_json(random: random.Random, values: Any) -> bytes:
 
 
 def model(random: random.Random, folder: Path, number: int | None = None) -> Path:
-    """A safetensors file whose header is altered, of a sound length mostly, and its config.json beside it now and then."""
+    """A safetensors file whose header is altered, of a sound length mostly, and its config.json beside it now and
+    then."""
     number = random.randrange(len(BASES)) if number is None else number
     text, content = packed(number)
     header = json.loads(text)
@@ -413,7 +480,8 @@ def number_of(random: random.Random) -> bytes:
 
 
 def pieces(random: random.Random, folder: Path) -> Path:
-    """A model in shards with an index, in a pair of files, in a pipeline's or a run's folder; one file of it may be altered."""
+    """A model in shards with an index, in a pair of files, in a pipeline's or a run's folder; one file of it may be
+    altered."""
     match random.randrange(4):
         case 0:
             return shards(random, folder)
@@ -476,9 +544,12 @@ def pair(random: random.Random, folder: Path) -> Path:
 
 EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 SIGNS = (
-    "decoder.levels.0.blocks.0.norm1.weight", "decoder.up.0.block.0.norm1.weight", "decoder.up_blocks.0.resnets.0.norm1.weight",
-    "decoder.layers.0.weight", "taesd_decoder.1.weight",
-)  # fmt: skip
+    "decoder.levels.0.blocks.0.norm1.weight",
+    "decoder.up.0.block.0.norm1.weight",
+    "decoder.up_blocks.0.resnets.0.norm1.weight",
+    "decoder.layers.0.weight",
+    "taesd_decoder.1.weight",
+)
 """Of each layout one name."""
 
 

@@ -1,6 +1,7 @@
 """Mutated folders of runs, latents, pipelines, arenas and the doctor, and what reads them.
 
-Each input is a sound folder with one or a few of its files altered: as JSON, with values that no writer leaves, or as bytes.
+Each input is a sound folder with one or a few of its files altered: as JSON, with values that no writer leaves, or as
+bytes.
 """
 
 from __future__ import annotations
@@ -59,11 +60,48 @@ from vaeworks.training.run.init import initial_model
 Alteration = Callable[[Path, random.Random], None]
 
 NASTY: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2**31, 10**18, 2**70, 10**400, -(10**30), 0.5, -0.0, 1e308, float("nan"), float("inf"), "", "x" * 300,
-    "evil:go", "os:getcwd", "hf:owner/name", "stream:hf:owner/name", "../../../etc/passwd", "/dev/zero", "/etc/passwd", "\x1b[31m",
-    "\ud800", "procedural:1000000000000", "file:///etc/passwd", "wandb", "vgg16", [], {}, [[]], [None], [1] * 300, {"a": 1},
-    [["evil", "Go"]], ["evil", "Go"], ["os", "system"], {"__class__": "x"},
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2**31,
+    10**18,
+    2**70,
+    10**400,
+    -(10**30),
+    0.5,
+    -0.0,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x" * 300,
+    "evil:go",
+    "os:getcwd",
+    "hf:owner/name",
+    "stream:hf:owner/name",
+    "../../../etc/passwd",
+    "/dev/zero",
+    "/etc/passwd",
+    "\x1b[31m",
+    "\ud800",
+    "procedural:1000000000000",
+    "file:///etc/passwd",
+    "wandb",
+    "vgg16",
+    [],
+    {},
+    [[]],
+    [None],
+    [1] * 300,
+    {"a": 1},
+    [["evil", "Go"]],
+    ["evil", "Go"],
+    ["os", "system"],
+    {"__class__": "x"},
+)
 """Values that no writer leaves."""
 
 

@@ -1,9 +1,11 @@
-"""Inputs by the thousand, each in a process that may be lost: no foreign error, no hang, no flood of memory, and no code.
+"""Inputs by the thousand, each in a process that may be lost: no foreign error, no hang, no flood of memory, and no
+code.
 
-    python tests/hostile/fuzzing.py --inputs 20000 --seed 1        what `make fuzz` runs
-    python tests/hostile/fuzzing.py --only NAME --first 123 --inputs 1 --keep FOLDER    one input again, which stays in the folder
+    python tests/hostile/fuzzing.py --inputs 20000 --seed 1        what `make fuzz` runs python tests/hostile/fuzzing.py
+    --only NAME --first 123 --inputs 1 --keep FOLDER    one input again, which stays in the folder
 
-An input is a function of its target's name, the seed and its number, so that a failure's line is all that is needed to see it again.
+An input is a function of its target's name, the seed and its number, so that a failure's line is all that is needed to
+see it again.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ MEMORY = 2**30
 """Bytes by which a process may grow while it answers."""
 
 ADDRESSES = 8 * 2**30
-"""Address space beyond what the process has: a larger claim is refused by the system, so that this machine stays usable."""
+"""Address space beyond what the process has: a larger claim is refused by the system, so that this machine stays
+usable."""
 
 LONGEST_MESSAGE = MOST + 100
 """Characters of an error's message: those that are kept of a longer one, and how many are left out."""
@@ -193,10 +196,22 @@ class _Guard:
     """An audit hook that sees programs, sockets, pickles, and files outside the input's folder, while it is on."""
 
     FORBIDDEN = (
-        "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "subprocess.Popen", "pty.spawn", "socket.connect",
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.startfile",
+        "subprocess.Popen",
+        "pty.spawn",
+        "socket.connect",
         "socket.bind",
-        "socket.getaddrinfo", "socket.gethostbyname", "pickle.find_class", "webbrowser.open", "urllib.Request", "ftplib.connect",
-    )  # fmt: skip
+        "socket.getaddrinfo",
+        "socket.gethostbyname",
+        "pickle.find_class",
+        "webbrowser.open",
+        "urllib.Request",
+        "ftplib.connect",
+    )
     CHANGES = (
         "os.remove",
         "os.rename",

@@ -1,4 +1,5 @@
-"""Small sound folders, as writers leave them, to be altered: runs, checkpoints, latents, a pipeline, an arena, a study, a finding."""
+"""Small sound folders, as writers leave them, to be altered: runs, checkpoints, latents, a pipeline, an arena, a study,
+a finding."""
 
 from __future__ import annotations
 
@@ -43,13 +44,23 @@ def run_folder(folder: Path) -> None:
         dumps({"version": 1, "recipe": "small-f8c16", "source": "/x", "config": to_dict(CONFIG)})
     )
     step = {
-        "loss": 0.1, "reconstruction": 0.1, "perceptual": 0.0, "kl": 2.0, "psnr": 20.0, "bits_per_dimension": 2.9, "grad_norm": 0.3,
+        "loss": 0.1,
+        "reconstruction": 0.1,
+        "perceptual": 0.0,
+        "kl": 2.0,
+        "psnr": 20.0,
+        "bits_per_dimension": 2.9,
+        "grad_norm": 0.3,
         "lr": 1e-4,
-    }  # fmt: skip
+    }
     look = {
-        "val_psnr": 21.0, "val_ssim": 0.8, "latent_std": [1.0, 1.1], "posterior_std": [0.1, 0.1], "kl_per_channel": [2.0, 2.0],
+        "val_psnr": 21.0,
+        "val_ssim": 0.8,
+        "latent_std": [1.0, 1.1],
+        "posterior_std": [0.1, 0.1],
+        "kl_per_channel": [2.0, 2.0],
         "latent_mean": [0.0, 0.0],
-    }  # fmt: skip
+    }
     lines: list[dict[str, Any]] = [{"images_seen": 100 * i, **step} for i in range(1, 40)]
     lines += [{"images_seen": 1000, **look}, {"images_seen": 2000, **look, "val_psnr": 18.0}]
     lines += [{"images_seen": 2000, "event": "worse", "alarm": True, "action": None, "kind": "overfitted"}]
@@ -67,11 +78,28 @@ def finished_run(folder: Path) -> None:
     save(build(MODEL), folder / "model.safetensors")
     latents = {"num_images": 16, "mean": [0.1, 0.2], "std": [1.0, 1.1], "scaling_factor": 0.5, "shift_factor": 0.1}
     result = {
-        "run": "run", "images_seen": 3900, "seconds": 60.0, "images_per_second": 65.0, "val_psnr": 18.0, "best_psnr": 21.0,
-        "num_parameters": 5000, "precision": "fp32", "device": "cpu", "latents": latents,
-        "finetuned": {"start": "x", "encoder_unchanged": True, "decoder_unchanged": False, "old_latents_before": 20.0,
-                      "old_latents_after": 21.0, "latents_moved": 0.0, "std_before": 1.0, "std_after": 1.1, "warning": "drifted"},
-    }  # fmt: skip
+        "run": "run",
+        "images_seen": 3900,
+        "seconds": 60.0,
+        "images_per_second": 65.0,
+        "val_psnr": 18.0,
+        "best_psnr": 21.0,
+        "num_parameters": 5000,
+        "precision": "fp32",
+        "device": "cpu",
+        "latents": latents,
+        "finetuned": {
+            "start": "x",
+            "encoder_unchanged": True,
+            "decoder_unchanged": False,
+            "old_latents_before": 20.0,
+            "old_latents_after": 21.0,
+            "latents_moved": 0.0,
+            "std_before": 1.0,
+            "std_after": 1.1,
+            "warning": "drifted",
+        },
+    }
     (folder / "result.json").write_text(dumps(result))
 
 
@@ -101,19 +129,32 @@ def latents(folder: Path) -> None:
         (folder / shard.names).write_text(json.dumps({"images": rows, "skipped": []}))
     save_file({"mean": torch.zeros(1, 2, 1, 1), "std": torch.ones(1, 2, 1, 1)}, folder / STATISTICS)
     index = {
-        "version": 1, "complete": True, "plan": to_dict(plan), "facts": {"model": "f8c2"}, "classes": None, "skipped": [],
-        "shards": [{"file": s.file, "names": s.names, "first": s.start, "last": s.stop - 1, "rows": len(s)} for s in shards],
-    }  # fmt: skip
+        "version": 1,
+        "complete": True,
+        "plan": to_dict(plan),
+        "facts": {"model": "f8c2"},
+        "classes": None,
+        "skipped": [],
+        "shards": [
+            {"file": s.file, "names": s.names, "first": s.start, "last": s.stop - 1, "rows": len(s)} for s in shards
+        ],
+    }
     (folder / INDEX).write_text(json.dumps(index))
 
 
 def pipeline(folder: Path) -> None:
     """The configurations of a pipeline, without weights."""
     index = {
-        "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.0", "unet": ["diffusers", "UNet2DConditionModel"],
-        "scheduler": ["diffusers", "DDIMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"], "safety_checker": [None, None],
-        "tokenizer": ["transformers", "CLIPTokenizer"], "vae": ["diffusers", "AutoencoderKL"], "requires_safety_checker": False,
-    }  # fmt: skip
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.0",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "safety_checker": [None, None],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "requires_safety_checker": False,
+    }
     (folder / "model_index.json").write_text(json.dumps(index))
     for part in ("unet", "text_encoder", "vae"):
         (folder / part).mkdir()
@@ -130,9 +171,15 @@ def arena(folder: Path) -> None:
     result = {"trial": trial, "looks": [{"images": 10, "score": score}], "loss": 0.5, "seconds": 2.0, "parameters": 10}
     (folder / "trial" / "result.json").write_text(json.dumps(result))
     arm = {
-        "name": "kl", "seed": 0, "path": "arms/kl/model.safetensors", "psnr": 20.0, "bits": None, "std": 1.0, "doctor": {"fog.x": 1.0},
+        "name": "kl",
+        "seed": 0,
+        "path": "arms/kl/model.safetensors",
+        "psnr": 20.0,
+        "bits": None,
+        "std": 1.0,
+        "doctor": {"fog.x": 1.0},
         "seconds": 3.0,
-    }  # fmt: skip
+    }
     (folder / "arm.json").write_text(json.dumps(arm))
     (folder / "pictures").mkdir()
     np.save(folder / "pictures" / "pixels.npy", np.zeros((4, 3, 8, 8), np.uint8))
@@ -165,13 +212,27 @@ def study(folder: Path) -> None:
     doctor = {"scale.largest": 3.0, "smuggling.far": 1.0}
     arm = {"seed": 0, "path": "x", "psnr": 20.0, "bits": 1.0, "std": 1.0, "seconds": 1.0, "doctor": doctor}
     values = {
-        "scale": {}, "correlations": [{"figure": "psnr", "rank": 0.5}], "arms": {n: [arm, arm] for n in names},
+        "scale": {},
+        "correlations": [{"figure": "psnr", "rank": 0.5}],
+        "arms": {n: [arm, arm] for n in names},
         "arena": {
-            "rows": rows, "conclusive": True, "failures": [], "features": "statistics", "protocol_version": 1, "protocol": "p",
+            "rows": rows,
+            "conclusive": True,
+            "failures": [],
+            "features": "statistics",
+            "protocol_version": 1,
+            "protocol": "p",
             "data": {"images": 100, "size": 32, "classes": 2, "source": "/x"},
-            "config": {"probes": ["small", "large"], "seeds": [0, 1], "shifts": ["none"], "tokens": 16, "images": 100, "samples": 10},
+            "config": {
+                "probes": ["small", "large"],
+                "seeds": [0, 1],
+                "shifts": ["none"],
+                "tokens": 16,
+                "images": 100,
+                "samples": 10,
+            },
         },
-    }  # fmt: skip
+    }
     (folder / "kl").mkdir()
     (folder / "kl" / "study.json").write_text(json.dumps(values))
 
@@ -179,9 +240,14 @@ def study(folder: Path) -> None:
 def finding(folder: Path) -> None:
     """A finding of the doctor, with a picture."""
     finding = Finding(
-        "healthy", "all is well", {"x": Figure("x", 1.0)}, pictures=(Picture("p", Image.new("RGB", (4, 4))),),
-        curves=(Curves("c", {"a": ((0.0, 1.0), (1.0, 2.0))}, "x"),), tables={"t": {"a": (1.0, "b")}}, images=3,
-    )  # fmt: skip
+        "healthy",
+        "all is well",
+        {"x": Figure("x", 1.0)},
+        pictures=(Picture("p", Image.new("RGB", (4, 4))),),
+        curves=(Curves("c", {"a": ((0.0, 1.0), (1.0, 2.0))}, "x"),),
+        tables={"t": {"a": (1.0, "b")}},
+        images=3,
+    )
     write_finding(folder / "finding", finding, 1.0)
 
 

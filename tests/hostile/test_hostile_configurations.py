@@ -58,10 +58,13 @@ def test_huge_claims_in_config_json(change: dict[str, Any], folder: Path) -> Non
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        ("AutoencoderKL", "block_out_channels"), ("AutoencoderKLFlux2", "decoder_block_out_channels"), ("AutoencoderKLFlux2", "patch_size"),
-        ("AutoencoderTiny", "encoder_block_out_channels"), ("AutoencoderTiny", "num_decoder_blocks"),
+        ("AutoencoderKL", "block_out_channels"),
+        ("AutoencoderKLFlux2", "decoder_block_out_channels"),
+        ("AutoencoderKLFlux2", "patch_size"),
+        ("AutoencoderTiny", "encoder_block_out_channels"),
+        ("AutoencoderTiny", "num_decoder_blocks"),
     ],
-)  # fmt: skip
+)
 def test_lists_that_are_none(kind: str, name: str, value: Any) -> None:
     """The rule and the value, and not what Python says of it."""
     with pytest.raises(vw.FormatError, match=rf"{name} \(=.*\) must be a list of whole numbers of at least [01]$"):

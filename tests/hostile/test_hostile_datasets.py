@@ -1,4 +1,5 @@
-"""Data sets whose rows, cards and states name other files than their own, or programs: none is opened, run or waited for."""
+"""Data sets whose rows, cards and states name other files than their own, or programs: none is opened, run or waited
+for."""
 
 from __future__ import annotations
 
@@ -87,18 +88,59 @@ def folder(tmp_path: Path) -> Path:
 def hostile(folder: Path) -> list[str]:
     secret = folder.parent / "secret.png"
     return [
-        str(secret), "../secret.png", f"{folder}/../secret.png", f"{folder}-twin/a.png", "link.png", f"{folder}/link.png",
+        str(secret),
+        "../secret.png",
+        f"{folder}/../secret.png",
+        f"{folder}-twin/a.png",
+        "link.png",
+        f"{folder}/link.png",
         "linked/secret.png",
-        "circle.png", "pipe.png", str(folder / "pipe.png"), "zero.png", "/dev/zero", "/dev/stdin", "/etc/passwd", "/proc/self/environ",
-        "", ".",
-        str(folder), f"file://{secret}", f"file://{folder}/sub/own.png", f"local://{secret}", "http://127.0.0.1:9/a.png", "https://example.org/a",
-        "ftp://127.0.0.1/x", "memory://a.png", f"reference://a::{folder}/template.json", f"reference://::file://{folder}/template.json",
-        f"simplecache::file://{secret}", f"filecache::{secret}", "ssh://127.0.0.1/x", "git://x", "data:,x", "github://a:b@main/x",
-        f"zip://a.png::{secret}", f"zip://none.png::{folder}/own.zip", f"zip://a.png::{folder}/bomb.zip", f"zip://a.png::file://{folder}/own.zip",
-        f"tar://a::{folder}/own.zip", f"zip://a.png::zip://b.zip::{folder}/own.zip", f"zip://a.png::{folder}/pipe.png",
-        "hf://datasets/a/b/x.png", "zip://a.png::hf://datasets/a/b/x.zip", "a\0b.png", "x" * 5000, "../" * 3000, "::::", "://", "zip://::",
-        "hf://", "~/x.png", "missing.png", "\x1b[31mred.png",
-    ]  # fmt: skip
+        "circle.png",
+        "pipe.png",
+        str(folder / "pipe.png"),
+        "zero.png",
+        "/dev/zero",
+        "/dev/stdin",
+        "/etc/passwd",
+        "/proc/self/environ",
+        "",
+        ".",
+        str(folder),
+        f"file://{secret}",
+        f"file://{folder}/sub/own.png",
+        f"local://{secret}",
+        "http://127.0.0.1:9/a.png",
+        "https://example.org/a",
+        "ftp://127.0.0.1/x",
+        "memory://a.png",
+        f"reference://a::{folder}/template.json",
+        f"reference://::file://{folder}/template.json",
+        f"simplecache::file://{secret}",
+        f"filecache::{secret}",
+        "ssh://127.0.0.1/x",
+        "git://x",
+        "data:,x",
+        "github://a:b@main/x",
+        f"zip://a.png::{secret}",
+        f"zip://none.png::{folder}/own.zip",
+        f"zip://a.png::{folder}/bomb.zip",
+        f"zip://a.png::file://{folder}/own.zip",
+        f"tar://a::{folder}/own.zip",
+        f"zip://a.png::zip://b.zip::{folder}/own.zip",
+        f"zip://a.png::{folder}/pipe.png",
+        "hf://datasets/a/b/x.png",
+        "zip://a.png::hf://datasets/a/b/x.zip",
+        "a\0b.png",
+        "x" * 5000,
+        "../" * 3000,
+        "::::",
+        "://",
+        "zip://::",
+        "hf://",
+        "~/x.png",
+        "missing.png",
+        "\x1b[31mred.png",
+    ]
 
 
 def test_rows_name_files_of_their_own_folder_only(
@@ -165,8 +207,25 @@ def test_a_parquet_file_with_such_rows(folder: Path, kind: str, watched: list[st
     assert not (folder.parent / "canary").exists()
 
 
-@pytest.mark.parametrize("value", [5, 2**40, "text", [1, 2], {"a": 1}, {"bytes": 10**12, "path": None}, {"bytes": [1], "path": None},
-                                   {"bytes": None, "path": 5}, {"bytes": None, "path": ["x"]}, None, {}, True, 1.5], ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [
+        5,
+        2**40,
+        "text",
+        [1, 2],
+        {"a": 1},
+        {"bytes": 10**12, "path": None},
+        {"bytes": [1], "path": None},
+        {"bytes": None, "path": 5},
+        {"bytes": None, "path": ["x"]},
+        None,
+        {},
+        True,
+        1.5,
+    ],
+    ids=repr,
+)
 def test_cells_of_other_types(value: object) -> None:
     """`bytes(10**12)` would be a terabyte of zeros."""
     with pytest.raises(vw.DataError, match=r"in this row|it is not opened"):
@@ -184,10 +243,18 @@ def test_what_a_hub_data_set_may_name(monkeypatch: pytest.MonkeyPatch, tmp_path:
         assert encoded({"bytes": None, "path": address}, reach) == OWN
     assert len(asked) == 2
     for address in (
-        "http://x/y", "zip://a::http://x/y.zip", "simplecache::hf://datasets/a/b/x", "reference://x::hf://datasets/a/b/x.json", "file:///etc/passwd",
-        "zip://a::zip://b::hf://datasets/a/b/x", "hf://spaces/a/b/x", "hf://datasets/a/b/x::file:///etc/passwd", "/etc/passwd", "../x.png",
+        "http://x/y",
+        "zip://a::http://x/y.zip",
+        "simplecache::hf://datasets/a/b/x",
+        "reference://x::hf://datasets/a/b/x.json",
+        "file:///etc/passwd",
+        "zip://a::zip://b::hf://datasets/a/b/x",
+        "hf://spaces/a/b/x",
+        "hf://datasets/a/b/x::file:///etc/passwd",
+        "/etc/passwd",
+        "../x.png",
         "hf://datasets/../../x",
-    ):  # fmt: skip
+    ):
         with pytest.raises(vw.DataError):
             encoded({"bytes": None, "path": address}, reach)
     assert len(asked) == 2
@@ -213,13 +280,17 @@ CARDS = {
     "zip": lambda home: card("zip://*::https://127.0.0.1:9/a.zip"),
     "folder above": lambda home: card("**/*.parquet", data_dir="../elsewhere"),
     "absolute folder": lambda home: card("**/*.parquet", data_dir=f"{home.parent}/elsewhere"),
-    "default folder": lambda home: "---\n" + json.dumps({"configs": [{"config_name": "default", "data_dir": "../elsewhere"}]}) + "\n---\n",
+    "default folder": lambda home: (
+        "---\n" + json.dumps({"configs": [{"config_name": "default", "data_dir": "../elsewhere"}]}) + "\n---\n"
+    ),
     "linked": lambda home: card("linked/elsewhere/a.parquet"),
     "lines": lambda home: "---\n" + "\n" * 100_000 + "x",
-    "laughs": lambda home: "---\nb0: &b0 [x]\n" + "".join(f"b{i + 1}: &b{i + 1} [*b{i}, *b{i}]\n" for i in range(60)) + "---\n",
+    "laughs": lambda home: (
+        "---\nb0: &b0 [x]\n" + "".join(f"b{i + 1}: &b{i + 1} [*b{i}, *b{i}]\n" for i in range(60)) + "---\n"
+    ),
     "large": lambda home: "---\n" + "x" * 2**25,
     "much YAML": lambda home: "---\na: [" + "[a,b]," * 10**5 + "]\n---\n",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("prefix", ["", "stream:"])

@@ -1,4 +1,5 @@
-"""Disks that are full, processes that are killed, and two writers at once: what was there stays, and nothing is half there."""
+"""Disks that are full, processes that are killed, and two writers at once: what was there stays, and nothing is half
+there."""
 
 from __future__ import annotations
 

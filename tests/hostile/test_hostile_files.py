@@ -1,4 +1,5 @@
-"""Containers that are torn, altered, absurd, or something else altogether: one line that says what, and no memory spent on claims."""
+"""Containers that are torn, altered, absurd, or something else altogether: one line that says what, and no memory spent
+on claims."""
 
 from __future__ import annotations
 
@@ -126,7 +127,10 @@ def of(dtype: str = "F32", shape: object = (1,), offsets: object = (0, 4), **mor
         (safetensors({"__metadata__": {"a": 1}}), "not a whole safetensors file"),
         (safetensors({"__metadata__": of()}, b"1234"), "not a whole safetensors file"),
         (safetensors(b'{"x":%b,"x":%b}' % (2 * (json.dumps(of()).encode(),)), b"1234"), "key 'x' twice"),
-        (safetensors(b'{"x":{"dtype":"F32","shape":[1],"shape":[1],"data_offsets":[0,4]}}', b"1234"), "not a whole safetensors file"),
+        (
+            safetensors(b'{"x":{"dtype":"F32","shape":[1],"shape":[1],"data_offsets":[0,4]}}', b"1234"),
+            "not a whole safetensors file",
+        ),
         (safetensors(b'{"__metadata__":{"a":"b","a":"c"}}'), "key 'a' twice"),
         (safetensors(b"{not json"), "not a whole safetensors file"),
         (safetensors(b"\xff\xfe{}"), "not a whole safetensors file"),
@@ -143,7 +147,7 @@ def of(dtype: str = "F32", shape: object = (1,), offsets: object = (0, 4), **mor
         (struct.pack("<Q", 700)[:5], "no model file of a known kind"),
     ],
     ids=lambda value: repr(value[-30:]),
-)  # fmt: skip
+)
 def test_safetensors(tmp_path: Path, content: bytes, said: str) -> None:
     assert said in refusal(written(tmp_path, content))
 
@@ -245,10 +249,12 @@ def test_views_of_storages(tmp_path: Path) -> None:
         name("builtins", "range") + items(number(2**40)) + b"R",
         name("builtins", "list") + items(name("builtins", "range") + items(number(2**40)) + b"R") + b"R",
         name("_codecs", "encode") + items(text("a" * 1000), text("utf-16")) + b"R",
-        name("numpy.core.multiarray", "_reconstruct") + items(name("numpy", "ndarray"), items(number(HUGE)), b"N") + b"R",
+        name("numpy.core.multiarray", "_reconstruct")
+        + items(name("numpy", "ndarray"), items(number(HUGE)), b"N")
+        + b"R",
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_lengths_that_are_not_there(tmp_path: Path, body: bytes, container: str) -> None:
     refusal(written(tmp_path, contained(program(body), container)))
 
@@ -332,7 +338,10 @@ def test_the_root_may_have_any_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (zipped({"m/data.pkl": GOOD, "m/data/0": bytes(16)}, zipfile.ZIP_DEFLATED), "compressed records ('m/data.pkl')"),
+        (
+            zipped({"m/data.pkl": GOOD, "m/data/0": bytes(16)}, zipfile.ZIP_DEFLATED),
+            "compressed records ('m/data.pkl')",
+        ),
         (zipped({"m/data.pkl": GOOD, "m/data/0": bytes(16)}, zipfile.ZIP_BZIP2), "compressed records"),
         (zipped({"m/data.pkl": bytes(10**9)}, zipfile.ZIP_DEFLATED), "compressed records"),
         (torch_zip(GOOD, byteorder=b"big"), "not in little-endian byte order"),
@@ -355,7 +364,7 @@ def test_the_root_may_have_any_name(tmp_path: Path) -> None:
         (torch_zip(GOOD)[:4], "zip file that is torn or altered"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
-)  # fmt: skip
+)
 def test_zips(tmp_path: Path, content: bytes, said: str) -> None:
     assert said in refusal(written(tmp_path, content))
 

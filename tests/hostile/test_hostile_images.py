@@ -1,4 +1,5 @@
-"""Files that are called images: no program is reached, no format is decoded that nobody asked for, and none takes the machine."""
+"""Files that are called images: no program is reached, no format is decoded that nobody asked for, and none takes the
+machine."""
 
 from __future__ import annotations
 
@@ -108,7 +109,7 @@ def test_other_formats_are_closed(tmp_path: Path, kind: str) -> None:
         "FLI": struct.pack("<IHHHHHHI", 500, 0xAF11, 1, 8, 8, 8, 0, 100) + bytes(500),
         "FITS": b"".join(c.ljust(80) for c in (b"SIMPLE  = T", b"BITPIX  = 8", b"NAXIS   = 0", b"END")).ljust(2880 * 2),
         "WMF": b"\xd7\xcd\xc6\x9a" + bytes(500),
-    }  # fmt: skip
+    }
     buffer = io.BytesIO(crafted.get(kind, b""))
     if kind not in crafted:
         Image.new("RGB", (16, 16), "red").save(buffer, kind)
@@ -156,7 +157,8 @@ def png_of(width: int, height: int, kind: int, *chunks: tuple[bytes, bytes]) -> 
 
 
 def test_bombs_are_refused_before_they_are_unpacked(modest: None) -> None:
-    """By what their headers say: pixels beyond Pillow's limit, or that would take a gigabyte on the way; texts that grow."""
+    """By what their headers say: pixels beyond Pillow's limit, or that would take a gigabyte on the way; texts that
+    grow."""
     packed = zlib.compress(bytes(2 * 10**7), 1)
     progressive, webp = io.BytesIO(), io.BytesIO()
     Image.new("RGB", (64, 64)).save(progressive, "JPEG", progressive=True)

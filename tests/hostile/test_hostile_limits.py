@@ -1,4 +1,5 @@
-"""Small files that would take minutes or gigabytes to understand, errors that nobody thought of, and files that change while in use."""
+"""Small files that would take minutes or gigabytes to understand, errors that nobody thought of, and files that change
+while in use."""
 
 from __future__ import annotations
 
@@ -49,8 +50,10 @@ SMALL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, nor
 TINY = TinyConfig(encoder_widths=(8, 8), encoder_blocks=(0, 1), decoder_widths=(8, 8), decoder_blocks=(0, 1))
 EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 LDM, OURS, DIFFUSERS = (
-    "decoder.up.0.block.0.norm1.weight", "decoder.levels.0.blocks.0.norm1.weight", "decoder.up_blocks.0.resnets.0.norm1.weight",
-)  # fmt: skip
+    "decoder.up.0.block.0.norm1.weight",
+    "decoder.levels.0.blocks.0.norm1.weight",
+    "decoder.up_blocks.0.resnets.0.norm1.weight",
+)
 MANY = 30_000
 """Names of which the quadratic readers of before would have needed many minutes."""
 

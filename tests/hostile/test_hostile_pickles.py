@@ -223,7 +223,9 @@ def test_opcodes_that_pytorch_never_writes(tmp_path: Path, opcode: bytes, contai
         name("torch._utils", "_rebuild_tensor_v2") + items(b"N", b"N", b"N", b"N") + b"R",
         name("torch._utils", "_rebuild_tensor_v2") + items(storage(), text("0"), b")", b")") + b"R",
         name("torch._utils", "_rebuild_parameter") + items(b"N", b"N", b"N") + b"R",
-        name("torch._tensor", "_rebuild_from_type_v2") + items(name("torch", "Tensor"), name("torch", "Tensor"), b")", b"N") + b"R",
+        name("torch._tensor", "_rebuild_from_type_v2")
+        + items(name("torch", "Tensor"), name("torch", "Tensor"), b")", b"N")
+        + b"R",
         text("storage") + b"Q",
         items(text("module"), name("torch", "FloatStorage"), text("0"), text("cpu"), number(4)) + b"Q",
         items(text("storage"), text("torch.FloatStorage"), text("0"), text("cpu"), number(4)) + b"Q",
@@ -254,7 +256,7 @@ def test_opcodes_that_pytorch_never_writes(tmp_path: Path, opcode: bytes, contai
         b"\xff",
     ],
     ids=repr,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("container", ["zip", "stream"])
 def test_nonsense(tmp_path: Path, body: bytes, container: str) -> None:
     assert "is torn or altered: its pickle" in refusal(written(tmp_path, contained(program(body), container)))

@@ -1,4 +1,5 @@
-"""Folders from elsewhere: what a record, a pipeline's index or a file of statistics names is neither imported, fetched nor unpickled."""
+"""Folders from elsewhere: what a record, a pipeline's index or a file of statistics names is neither imported, fetched
+nor unpickled."""
 
 from __future__ import annotations
 
@@ -110,7 +111,8 @@ ASKS: dict[str, tuple[TrainConfig, list[str]]] = {
 def test_a_record_alone_runs_nothing(
     name: str, tmp_path: Path, images: Path, evil: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line that names the setting, the value, and the option to give again; nothing is imported, asked for or changed."""
+    """One line that names the setting, the value, and the option to give again; nothing is imported, asked for or
+    changed."""
     config, option = ASKS[name]
     run = a_run(tmp_path / "run", config)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -190,7 +192,8 @@ def test_files_that_are_only_read_need_no_word(config: TrainConfig) -> None:
 def test_a_run_with_a_network_of_ones_own_goes_on_once_it_is_named(
     tmp_path: Path, images: Path, evil: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Begun on the command line; refused without the option; with it, it ends. What it tells to type is what it takes."""
+    """Begun on the command line; refused without the option; with it, it ends. What it tells to type is what it
+    takes."""
     words = ["train", "small-f4c4", "--data", str(images), "--out", "run"]
     size = [
         "--model.channels",
@@ -245,13 +248,26 @@ def test_the_loader_of_networks_refuses_a_recorded_name(evil: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        (("config",), []), (("config",), "x"), (("config",), None), (("recipe",), 1), (("source",), ["x"]), (("config", "batch"), 10**400),
-        (("config", "data", "workers"), 10**9), (("config", "data", "size"), 10**12), (("config", "optimizer", "betas"), [0.9]),
-        (("config", "loss", "beta"), 10**400), (("config", "adversarial", "num_layers"), 10**9), (("config", "trackers"), ["evil"]),
-        (("recipe",), "\x1b]0;x\x07"), (("config", "license"), "\x1b[2J"), (("config", "finetune", "path"), "\x9b31m"),
-        (("config", "model", "channels"), 0), (("config", "finetune", "path"), 3), (("config", "batch"), 10**18),
+        (("config",), []),
+        (("config",), "x"),
+        (("config",), None),
+        (("recipe",), 1),
+        (("source",), ["x"]),
+        (("config", "batch"), 10**400),
+        (("config", "data", "workers"), 10**9),
+        (("config", "data", "size"), 10**12),
+        (("config", "optimizer", "betas"), [0.9]),
+        (("config", "loss", "beta"), 10**400),
+        (("config", "adversarial", "num_layers"), 10**9),
+        (("config", "trackers"), ["evil"]),
+        (("recipe",), "\x1b]0;x\x07"),
+        (("config", "license"), "\x1b[2J"),
+        (("config", "finetune", "path"), "\x9b31m"),
+        (("config", "model", "channels"), 0),
+        (("config", "finetune", "path"), 3),
+        (("config", "batch"), 10**18),
     ],
-)  # fmt: skip
+)
 def test_records_that_say_what_none_says(place: tuple[str, ...], value: object, tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", CONFIG)
     values = json.loads((run / "run.json").read_text())
@@ -356,7 +372,8 @@ def latents(tmp_path: Path) -> Path:
 
 
 def test_statistics_are_never_unpickled(latents: Path, watched: list[str]) -> None:
-    """They are safetensors; those of earlier versions, which are a pickle, are interpreted, and one that would run something refused."""
+    """They are safetensors; those of earlier versions, which are a pickle, are interpreted, and one that would run
+    something refused."""
     mean, std = LatentSet(latents).statistics()
     assert mean.shape == std.shape == (1, 2, 1, 1) and float(std[0, 0]) == 1
     torch.save({"mean": torch.full((1, 2, 1, 1), 3.0), "std": torch.full((1, 2, 1, 1), 4.0)}, latents / STATS)
@@ -377,10 +394,18 @@ def test_statistics_are_never_unpickled(latents: Path, watched: list[str]) -> No
 @pytest.mark.parametrize(
     "change",
     [
-        {"plan": {"count": 10**18}}, {"plan": {"count": -1}}, {"plan": {"processes": 10**18}}, {"plan": {"settings": {"shard_size": 0}}},
-        {"shards": [{"rows": 10**18}]}, {"shards": []}, {"shards": None}, {"facts": 1}, {"plan": None}, {"plan": {"count": 10**400}},
+        {"plan": {"count": 10**18}},
+        {"plan": {"count": -1}},
+        {"plan": {"processes": 10**18}},
+        {"plan": {"settings": {"shard_size": 0}}},
+        {"shards": [{"rows": 10**18}]},
+        {"shards": []},
+        {"shards": None},
+        {"facts": 1},
+        {"plan": None},
+        {"plan": {"count": 10**400}},
     ],
-)  # fmt: skip
+)
 def test_an_index_that_claims_what_is_not_there(change: dict[str, Any], latents: Path) -> None:
     """Neither a list of 10^18 shards, nor rows that no file has."""
     values = json.loads((latents / INDEX).read_text())
@@ -448,9 +473,20 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [["evil", "Go"], ["os", "system"], ["transformers", "RagRetriever"], ["diffusers", "OnnxRuntimeModel"], ["evil", None],
-              ["pipeline_utils", "importlib"], ["diffusers", "logging"], ["evil"], ["diffusers", "DDIMScheduler", "evil"], [["evil"], "Go"]]
-)  # fmt: skip
+    "entry",
+    [
+        ["evil", "Go"],
+        ["os", "system"],
+        ["transformers", "RagRetriever"],
+        ["diffusers", "OnnxRuntimeModel"],
+        ["evil", None],
+        ["pipeline_utils", "importlib"],
+        ["diffusers", "logging"],
+        ["evil"],
+        ["diffusers", "DDIMScheduler", "evil"],
+        [["evil"], "Go"],
+    ],
+)
 def test_an_index_imports_no_module(
     entry: list[Any], pipeline: tuple[Path, vw.Autoencoder], tmp_path: Path, evil: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -496,11 +532,14 @@ def test_a_sound_pipeline_loads_and_its_pickles_do_not(pipeline: tuple[Path, vw.
 @pytest.mark.parametrize(
     "values",
     [
-        {"auto_map": {"AutoModel": "evil--x.Model"}}, {"vision_config": {"auto_map": {"AutoModel": "evil.Model"}}},
-        {"quantization_config": {"quant_method": "evil"}}, {"_attn_implementation": "evil/kernels"},
-        {"attn_implementation": "evil/kernels"}, {"text_config": {"a": [{"_attn_implementation": "evil/kernels:x"}]}},
+        {"auto_map": {"AutoModel": "evil--x.Model"}},
+        {"vision_config": {"auto_map": {"AutoModel": "evil.Model"}}},
+        {"quantization_config": {"quant_method": "evil"}},
+        {"_attn_implementation": "evil/kernels"},
+        {"attn_implementation": "evil/kernels"},
+        {"text_config": {"a": [{"_attn_implementation": "evil/kernels:x"}]}},
     ],
-)  # fmt: skip
+)
 def test_configurations_that_ask_for_code(
     values: dict[str, Any], pipeline: tuple[Path, vw.Autoencoder], tmp_path: Path
 ) -> None:
@@ -528,10 +567,11 @@ def test_adapters_fetch_no_other_network(tmp_path: Path) -> None:
 def test_usual_pipelines_have_parts_that_are_known() -> None:
     """Those of published text-to-image pipelines."""
     known = {
-        "diffusers": "UNet2DConditionModel SD3Transformer2DModel FluxTransformer2DModel Flux2Transformer2DModel PNDMScheduler "
-        "AutoencoderKL FlowMatchEulerDiscreteScheduler AutoencoderKLFlux2",
-        "transformers": "CLIPTextModel CLIPTextModelWithProjection T5EncoderModel T5TokenizerFast CLIPTokenizer CLIPImageProcessor "
-        "CLIPFeatureExtractor Mistral3ForConditionalGeneration Qwen3ForCausalLM PixtralProcessor CLIPVisionModelWithProjection",
+        "diffusers": "UNet2DConditionModel SD3Transformer2DModel FluxTransformer2DModel Flux2Transformer2DModel "
+        "PNDMScheduler AutoencoderKL FlowMatchEulerDiscreteScheduler AutoencoderKLFlux2",
+        "transformers": "CLIPTextModel CLIPTextModelWithProjection T5EncoderModel T5TokenizerFast CLIPTokenizer "
+        "CLIPImageProcessor CLIPFeatureExtractor Mistral3ForConditionalGeneration Qwen3ForCausalLM PixtralProcessor "
+        "CLIPVisionModelWithProjection",
         "stable_diffusion": "StableDiffusionSafetyChecker",
     }
     parts: dict[str, Any] = {kind: [library, kind] for library, kinds in known.items() for kind in kinds.split()}
@@ -563,7 +603,8 @@ def keyword(call: ast.Call, name: str) -> object:
 
 @pytest.mark.parametrize("path", sorted(SRC.rglob("*.py")), ids=lambda p: str(p.relative_to(SRC)))
 def test_the_source_unpickles_nothing(path: Path) -> None:
-    """No torch.load, no pickle, no eval; arrays without pickles; other libraries' weights as safetensors, without code of repositories."""
+    """No torch.load, no pickle, no eval; arrays without pickles; other libraries' weights as safetensors, without code
+    of repositories."""
     for name, call in calls(path):
         last = name.rsplit(".", 1)[-1]
         where = f"{path.relative_to(SRC)}:{call.lineno} calls {name}"

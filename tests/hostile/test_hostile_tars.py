@@ -61,7 +61,8 @@ SIZES = {
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_that_lead_nowhere(tmp_path: Path, size: str) -> None:
-    """A member of size -512 leads back to its own header; what is in front of such a one is used, and the place is named."""
+    """A member of size -512 leads back to its own header; what is in front of such a one is used, and the place is
+    named."""
     tar = tmp_path / "a.tar"
     tar.write_bytes(member("0.png", png(0)) + block(b"1.png", SIZES[size]) + member("2.png", png(2)) + bytes(1024))
     found = scan(tar)
@@ -89,7 +90,8 @@ def test_extended_headers_lie_as_well(tmp_path: Path, records: list[tuple[str, s
 
 
 def test_extended_headers_are_short_and_quickly_read(tmp_path: Path, modest: None) -> None:
-    """A name of gigabytes is refused before it is read; thousands in a row cost no stack; nonsense in them is an end."""
+    """A name of gigabytes is refused before it is read; thousands in a row cost no stack; nonsense in them is an
+    end."""
     tar = tmp_path / "a.tar"
     first = member("0.png", png(0))
     for kind in (b"L", b"K", b"x", b"g"):
@@ -192,7 +194,8 @@ def test_a_stream_of_a_tar_that_breaks(tmp_path: Path) -> None:
 
 
 def test_streamed_tars_run_nothing_and_know_their_fields(tmp_path: Path, watched: list[str]) -> None:
-    """Other fields of a sample stay bytes: none is given to torch.load, numpy or json; a field is chosen by name; twins are told."""
+    """Other fields of a sample stay bytes: none is given to torch.load, numpy or json; a field is chosen by name; twins
+    are told."""
     tar = tmp_path / "a.tar"
     evil = [
         ("0.pth", b"\x80\x02cos\nsystem\n(U\x0ctouch canarytR."),
@@ -222,9 +225,17 @@ def test_streamed_tars_run_nothing_and_know_their_fields(tmp_path: Path, watched
 
 @pytest.mark.parametrize(
     "text",
-    ["{0..9999999999}", "{0..9}" * 6, "{a,b}" * 40, "{" + ",x" * 5000, "{0.." + "9" * 4000 + "}", "{{{{" * 1000 + ",", "{9999999999..0}"],
+    [
+        "{0..9999999999}",
+        "{0..9}" * 6,
+        "{a,b}" * 40,
+        "{" + ",x" * 5000,
+        "{0.." + "9" * 4000 + "}",
+        "{{{{" * 1000 + ",",
+        "{9999999999..0}",
+    ],
     ids=lambda text: text[:20],
-)  # fmt: skip
+)
 def test_braces_that_stand_for_too_much(text: str, modest: None) -> None:
     """A refusal in a line, or the text as it is."""
     with suppress(vw.DataError):
@@ -262,7 +273,8 @@ def test_members_that_grow_beyond_an_image(tmp_path: Path, modest: None) -> None
 )
 @pytest.mark.parametrize("packed", [False, True])
 def test_idx_headers_that_claim_more(tmp_path: Path, shape: tuple[int, ...], packed: bool, modest: None) -> None:
-    """Terabytes, products that are zero in 64 bits, and bombs: nothing is unpacked that is not claimed, nor claimed that is not read."""
+    """Terabytes, products that are zero in 64 bits, and bombs: nothing is unpacked that is not claimed, nor claimed
+    that is not read."""
     import gzip
 
     path = tmp_path / f"x-images-idx3-ubyte{'.gz' if packed else ''}"

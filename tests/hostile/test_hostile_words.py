@@ -37,7 +37,10 @@ from vaeworks.models import Autoencoder
 from vaeworks.terminal import Terminal
 from vaeworks.words import MOST, cut, one_line, printable
 
-EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\u2066\r\nvaeworks: all is well\u2028\x00\x7f[bold red]:smile:[link=file:///etc]"
+EVIL = (
+    "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\u2066\r\nvaeworks: all is well\u2028\x00\x7f[bold "
+    "red]:smile:[link=file:///etc]"
+)
 """A title, a cleared screen, an 8-bit sequence, text from right to left, a line of its own, markup."""
 
 NAME = EVIL.replace("\x00", "").replace("/", "_")
@@ -138,8 +141,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     save_file(tensors, folder / f"folder{NAME}" / "diffusion_pytorch_model.safetensors")
     Image.new("RGB", (32, 32)).save(folder / f"{NAME}.png")
     (folder / f"broken{NAME}.png").write_bytes(b"no image")
-    return {p.stem if p.suffix == ".safetensors" and p.stem != NAME else ("model" if p.suffix == ".safetensors" else p.name): p
-            for p in folder.iterdir()}  # fmt: skip
+    return {
+        p.stem
+        if p.suffix == ".safetensors" and p.stem != NAME
+        else ("model" if p.suffix == ".safetensors" else p.name): p
+        for p in folder.iterdir()
+    }
 
 
 def commands(files: dict[str, Path], out: Path) -> list[list[Any]]:
@@ -147,21 +154,38 @@ def commands(files: dict[str, Path], out: Path) -> list[list[Any]]:
     folder, picture, broken = files[f"folder{NAME}"], files[f"{NAME}.png"], files[f"broken{NAME}.png"]
     return [
         *(["inspect", one] for one in (model, names, long, files["checkpoint"], folder, picture, out / NAME)),
-        *(["convert", one, out / f"{n}{NAME}.safetensors", "--layout", "native"] for n, one in enumerate((model, names, long, folder))),
+        *(
+            ["convert", one, out / f"{n}{NAME}.safetensors", "--layout", "native"]
+            for n, one in enumerate((model, names, long, folder))
+        ),
         ["convert", model, out / NAME, "--layout", "diffusers"],
         ["extract", files["checkpoint"], out / "v.safetensors"],
         ["bake", model, names, out / f"b{NAME}.safetensors"],
         ["match", files["checkpoint"], model],
         ["reconstruct", model, picture, broken, "--out", out / "r"],
         ["encode", model, picture, broken, "--out", out / "e", "--into", "files"],
-        ["encode", model, picture.parent, "--out", out / f"s{NAME}", "--into", "shards", "--size", "16", "--workers", "0"],
+        [
+            "encode",
+            model,
+            picture.parent,
+            "--out",
+            out / f"s{NAME}",
+            "--into",
+            "shards",
+            "--size",
+            "16",
+            "--workers",
+            "0",
+        ],
         ["vary", model, picture, "--out", out / "v", "--count", "2"],
         ["install", model, "--into", "comfyui", out],
         ["eval", model, "--data", broken],
         ["train", "digits-vae", "--data", broken, "--out", out / f"t{NAME}"],
         ["decode", model, names, "--out", out / "d"],
-        [EVIL], ["inspect", f"--{EVIL}"], ["train", EVIL],
-    ]  # fmt: skip
+        [EVIL],
+        ["inspect", f"--{EVIL}"],
+        ["train", EVIL],
+    ]
 
 
 @pytest.mark.parametrize("text", [EVIL, "\u202egnp.\u2066 owned"], ids=["controls", "directions"])
@@ -262,9 +286,13 @@ def test_a_vae_is_installed_from_the_working_folder(tmp_path: Path, monkeypatch:
     """`.` has a name as well."""
     (tmp_path / "my-model" / "vae").mkdir(parents=True)
     for folder, source, name in (
-        ("my-model", ".", "my-model"), ("my-model/vae", "..", "my-model"), ("my-model/vae", ".", "my-model-vae"),
-        ("my-model", "./vae/", "my-model-vae"), (".", "a/b.vae.safetensors", "b"), (".", "hf:owner/name", "name"),
-    ):  # fmt: skip
+        ("my-model", ".", "my-model"),
+        ("my-model/vae", "..", "my-model"),
+        ("my-model/vae", ".", "my-model-vae"),
+        ("my-model", "./vae/", "my-model-vae"),
+        (".", "a/b.vae.safetensors", "b"),
+        (".", "hf:owner/name", "name"),
+    ):
         monkeypatch.chdir(tmp_path / folder)
         assert _file_name(SimpleNamespace(name=None, source=source)) == name  # type: ignore[arg-type]
     monkeypatch.chdir("/")

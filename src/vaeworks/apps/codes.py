@@ -83,15 +83,19 @@ class Codes:
         """Some of them, in this order."""
         rows = list(rows)
         return Codes(
-            self.pixels[rows], self.mean[rows], self.std[rows], tuple(self.names[i] for i in rows),
+            self.pixels[rows],
+            self.mean[rows],
+            self.std[rows],
+            tuple(self.names[i] for i in rows),
             None if self.labels is None else tuple(self.labels[i] for i in rows),
-        )  # fmt: skip
+        )
 
 
 def read_squares(
     images: ImageSet, size: int, channels: int, labels: Sequence[str] | None = None, track: Track = iter
 ) -> tuple[Tensor, tuple[str, ...], tuple[str, ...] | None, tuple[tuple[str, str], ...]]:
-    """The middle square of every image, resized to `size` by Lanczos: uint8 n c size size; names, labels, and what was skipped.
+    """The middle square of every image, resized to `size` by Lanczos: uint8 n c size size; names, labels, and what was
+    skipped.
 
     Errors: DataError where none can be read.
     """

@@ -30,16 +30,29 @@ def silently(what: str) -> AbstractContextManager[Progress]:
 
 
 def run_arena(
-    entrants: Sequence[Entrant], images: ImageSet, folder: Path, config: ArenaConfig, *, size: int, labels: Sequence[str] | None = None,
-    baseline: str | None = None, features: str = "auto", weights: Path | None = None, with_checks: bool = True, jobs: int | None = None,
-    device: torch.device | None = None, say: Callable[[str], None] = lambda line: None, begin: Begin = silently,
-) -> Outcome:  # fmt: skip
+    entrants: Sequence[Entrant],
+    images: ImageSet,
+    folder: Path,
+    config: ArenaConfig,
+    *,
+    size: int,
+    labels: Sequence[str] | None = None,
+    baseline: str | None = None,
+    features: str = "auto",
+    weights: Path | None = None,
+    with_checks: bool = True,
+    jobs: int | None = None,
+    device: torch.device | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    begin: Begin = silently,
+) -> Outcome:
     """Hold an arena, and keep everything in a folder, from which the same call goes on after an interruption.
 
-    size: side of the square images, in pixels; labels: a class per image; baseline: an entrant's name, by default the first;
+    size: side of the square images, in pixels; labels: a class per image; baseline: an entrant's name, by default the
+    first;
     features: as `open_judge`; with_checks: without them nothing is concluded. jobs: trials at once.
-    Errors: ConfigError for models of unlike images, or latents that do not give `config.tokens`; DataError for too few images;
-    KeyboardInterrupt after Ctrl-C, with everything kept.
+    Errors: ConfigError for models of unlike images, or latents that do not give `config.tokens`; DataError for too few
+    images; KeyboardInterrupt after Ctrl-C, with everything kept.
     """
     device = device or torch.device("cpu")
     at_once = check_jobs(jobs, device)
@@ -67,9 +80,18 @@ def run_arena(
     with begin("training generators") as progress:
         held = run_trials(ground, everyone, digests, at_once, say, progress)
     return conclude(
-        everyone, held, floors, config, base.name, protocol=protocol_key(config, judge), features=judge.stated, images=pictures.count,
-        size=size, classes=len(pictures.classes), source=pictures.source,
-    )  # fmt: skip
+        everyone,
+        held,
+        floors,
+        config,
+        base.name,
+        protocol=protocol_key(config, judge),
+        features=judge.stated,
+        images=pictures.count,
+        size=size,
+        classes=len(pictures.classes),
+        source=pictures.source,
+    )
 
 
 def _baseline(entrants: Sequence[Entrant], name: str | None) -> Entrant:

@@ -16,7 +16,8 @@ CHECKS: dict[Check, tuple[str, str]] = {
     "patches": ("squares of 4 x 4 pixels, turned by one orthogonal matrix: perfect reconstructions, no order", "worse"),
     "pixels": ("pixels themselves", "worse"),
 }
-"""Rows of every arena: what they are, and how they must come out against the baseline, by the distance to reconstructions."""
+"""Rows of every arena: what they are, and how they must come out against the baseline, by the distance to
+reconstructions."""
 
 AGAIN = 1000
 """What the seeds of "again" have more than the baseline's."""

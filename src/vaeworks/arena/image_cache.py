@@ -65,7 +65,8 @@ def prepare(
     labels: Sequence[str] | None,
     progress: Progress | None = None,
 ) -> ArenaImages:
-    """Read every image once, as the middle square of `size` pixels, into a folder; what is there of the same images is taken.
+    """Read every image once, as the middle square of `size` pixels, into a folder; what is there of the same images is
+    taken.
 
     labels: a class per image. Errors: DataError where fewer than two can be read; VaeworksError where the disk is full.
     """
@@ -129,9 +130,13 @@ def open_pictures(place: Path) -> ArenaImages:
     try:
         count, labels = facts["count"], torch.tensor(facts["labels"], dtype=torch.int64)
         found = ArenaImages(
-            pixels[:count], labels, tuple(facts["classes"]), facts["digest"], facts["source"],
+            pixels[:count],
+            labels,
+            tuple(facts["classes"]),
+            facts["digest"],
+            facts["source"],
             tuple((name, reason) for name, reason in facts["skipped"]),
-        )  # fmt: skip
+        )
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise FormatError(
             f"{place / FACTS} does not describe pictures ({error}); delete {place}, and they are read again"
@@ -148,6 +153,7 @@ def open_pictures(place: Path) -> ArenaImages:
         )
     if labels.min() < 0 or labels.max() >= max(1, len(found.classes)):
         raise FormatError(
-            f"{place / FACTS} has labels beyond its {len(found.classes)} classes; delete {place}, and they are read again"
+            f"{place / FACTS} has labels beyond its {len(found.classes)} classes; delete {place}, and they are read "
+            "again"
         )
     return found

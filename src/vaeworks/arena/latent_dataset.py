@@ -98,8 +98,8 @@ def patch_for(shape: tuple[int, int, int], tokens: int, name: str) -> int:
     if shape[1] % side or shape[1] < side:
         fitting = [n**2 for n in range(1, shape[1] + 1) if shape[1] % n == 0]
         raise ConfigError(
-            f"the latents of {name} are {shape[1]}x{shape[2]}, which cannot be cut into {side}x{side} tokens (tokens (={tokens})); "
-            f"{', '.join(map(str, fitting))} are possible, or larger images"
+            f"the latents of {name} are {shape[1]}x{shape[2]}, which cannot be cut into {side}x{side} tokens (tokens "
+            f"(={tokens})); {', '.join(map(str, fitting))} are possible, or larger images"
         )
     return shape[1] // side
 
@@ -114,13 +114,13 @@ def encode(
 ) -> Encoded:
     """Encode all pictures once, into a folder; what is there of the same space and pictures is taken.
 
-    Errors: ConfigError for a space of other images or latents that do not give so many tokens; DataError for latents that are not finite,
-    or constant; VaeworksError where the disk is full.
+    Errors: ConfigError for a space of other images or latents that do not give so many tokens; DataError for latents
+    that are not finite, or constant; VaeworksError where the disk is full.
     """
     if space.channels != pictures.pixels.shape[1]:
         raise ConfigError(
-            f"{name} is of images with {space.channels} channels, the arena's have {pictures.pixels.shape[1]}; "
-            "put models of one kind into an arena"
+            f"{name} is of images with {space.channels} channels, the arena's have {pictures.pixels.shape[1]}; put "
+            "models of one kind into an arena"
         )
     patch_for(space.shape(pictures.size), tokens, name)
     place = place_of(space, pictures, folder)

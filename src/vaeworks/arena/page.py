@@ -41,9 +41,10 @@ def write_study(folder: Path, result: StudyResult) -> None:
     write_text(folder / STUDY_RECORD, dumps(result.to_dict()) + "\n")
     values = _values(result.outcome, result.question, STUDY_RECORD, result.seconds)
     values |= {
-        "scatters": [s for s in (plot(result, d) for d in DISTANCES) if s], "arms": len(result.arms),
+        "scatters": [s for s in (plot(result, d) for d in DISTANCES) if s],
+        "arms": len(result.arms),
         "correlations": [asdict(c) for c in result.correlations],
-    }  # fmt: skip
+    }
     write_page(folder / REPORT, "arena.html", values)
 
 
@@ -80,24 +81,41 @@ def sheets(outcome: Outcome) -> dict[str, Path]:
 def _values(outcome: Outcome, heading: str, record: str, cost: float) -> dict[str, Any]:
     config = outcome.config
     return {
-        "version": __version__, "title": outcome.baseline, "heading": heading, "images": outcome.images, "size": outcome.size,
-        "classes": outcome.classes, "source": outcome.source, "probes": config.probes, "budget": config.images, "seeds": len(config.seeds),
-        "baseline": outcome.baseline, "failures": outcome.failures, "notes": outcome.notes, "scatters": [], "correlations": [], "arms": 0,
-        "distances": [_distance(outcome, d) for d in DISTANCES], "rows": [_row(outcome, row) for row in outcome.rows],
+        "version": __version__,
+        "title": outcome.baseline,
+        "heading": heading,
+        "images": outcome.images,
+        "size": outcome.size,
+        "classes": outcome.classes,
+        "source": outcome.source,
+        "probes": config.probes,
+        "budget": config.images,
+        "seeds": len(config.seeds),
+        "baseline": outcome.baseline,
+        "failures": outcome.failures,
+        "notes": outcome.notes,
+        "scatters": [],
+        "correlations": [],
+        "arms": 0,
+        "distances": [_distance(outcome, d) for d in DISTANCES],
+        "rows": [_row(outcome, row) for row in outcome.rows],
         "recognized": any(v is not None for row in outcome.rows for v in row.recognized.values()),
         "charts": [c for p in config.probes for c in _charts(outcome, p)],
         "sheets": [(name, data_uri(open_image(path))) for name, path in sheets(outcome).items()],
-        "protocol": asdict(config), "features": outcome.features, "record": record,
+        "protocol": asdict(config),
+        "features": outcome.features,
+        "record": record,
         "cost": f"{cost / 3600:.1f} hours of one process for all trials",
-    }  # fmt: skip
+    }
 
 
 def _distance(outcome: Outcome, distance: Distance) -> dict[str, Any]:
     meaning = DISTANCES[distance]
     return {
-        "title": TITLES[distance], "meaning": meaning[0].upper() + meaning[1:],
+        "title": TITLES[distance],
+        "meaning": meaning[0].upper() + meaning[1:],
         "rows": [_compared(outcome, row, distance) for row in outcome.rows],
-    }  # fmt: skip
+    }
 
 
 def _compared(outcome: Outcome, row: EntrantRow, distance: Distance) -> dict[str, Any]:
@@ -108,25 +126,34 @@ def _compared(outcome: Outcome, row: EntrantRow, distance: Distance) -> dict[str
         ratio = comparison.ratios.get(probe) if comparison else None
         cells.append(
             {
-                "value": number(value.value), "interval": between(value),
-                "ratio": "" if ratio is None else f"{ratio.value:.2f}", "ratio_interval": "" if ratio is None else between(ratio),
+                "value": number(value.value),
+                "interval": between(value),
+                "ratio": "" if ratio is None else f"{ratio.value:.2f}",
+                "ratio_interval": "" if ratio is None else between(ratio),
             }
-        )  # fmt: skip
+        )
     return {
-        "name": row.entrant.name, "check": row.entrant.check, "what": CHECKS[row.entrant.check][0] if row.entrant.check else "",
-        "latents": " × ".join(map(str, row.floor.shape)), "cells": cells, "verdict": comparison.verdict if comparison else "baseline",
+        "name": row.entrant.name,
+        "check": row.entrant.check,
+        "what": CHECKS[row.entrant.check][0] if row.entrant.check else "",
+        "latents": " × ".join(map(str, row.floor.shape)),
+        "cells": cells,
+        "verdict": comparison.verdict if comparison else "baseline",
         "why": comparison.why if comparison else "",
-    }  # fmt: skip
+    }
 
 
 def _row(outcome: Outcome, row: EntrantRow) -> dict[str, Any]:
     first = outcome.config.looks[-1] / outcome.config.looks[0]
     return {
-        "name": row.entrant.name, "check": row.entrant.check, "speedups": [times(row.speedup[p], first) for p in outcome.config.probes],
-        "shift": row.shift, "tried": ", ".join(f"{shift} {number(v)}" for shift, v in row.tried.items()) if len(row.tried) > 1 else "",
+        "name": row.entrant.name,
+        "check": row.entrant.check,
+        "speedups": [times(row.speedup[p], first) for p in outcome.config.probes],
+        "shift": row.shift,
+        "tried": ", ".join(f"{shift} {number(v)}" for shift, v in row.tried.items()) if len(row.tried) > 1 else "",
         "floor": number(row.floor.fd_real),
         "recognized": ["–" if (v := row.recognized[p]) is None else f"{v:.0%}" for p in outcome.config.probes],
-    }  # fmt: skip
+    }
 
 
 def times(speedup: float, most: float) -> str:

@@ -1,4 +1,5 @@
-"""Pieces of work that take minutes, in as many processes as there are cores; each keeps what it makes, so that any can be stopped."""
+"""Pieces of work that take minutes, in as many processes as there are cores; each keeps what it makes, so that any can
+be stopped."""
 
 from __future__ import annotations
 
@@ -30,18 +31,25 @@ class Work(Protocol[Task, Result]):
     """A function of a module's top level, which other processes can find."""
 
     def __call__(self, task: Task, wanted: Callable[[], bool], tell: Callable[[int], None]) -> Result | None:
-        """Do a task, from where it was left. wanted: whether to stop soon, and return None; tell: is told images seen."""
+        """Do a task, from where it was left. wanted: whether to stop soon, and return None; tell: is told images
+        seen."""
         ...
 
 
 def run_all(
-    work: Work[Any, Any], tasks: Mapping[Key, Any], jobs: int, *, told: Callable[[Any, Any], None],
+    work: Work[Any, Any],
+    tasks: Mapping[Key, Any],
+    jobs: int,
+    *,
+    told: Callable[[Any, Any], None],
     progress: Callable[[int], None] = lambda images: None,
-) -> dict[Key, Any]:  # fmt: skip
+) -> dict[Key, Any]:
     """Every task's result.
 
-    jobs: processes; 1: this one. told: is given every task that ends, and its result. progress: is told the images seen by all.
-    Errors: KeyboardInterrupt after Ctrl-C or SIGTERM, with everything kept; TrainingError where a process was killed; those of `work`.
+    jobs: processes; 1: this one. told: is given every task that ends, and its result. progress: is told the images seen
+    by all.
+    Errors: KeyboardInterrupt after Ctrl-C or SIGTERM, with everything kept; TrainingError where a process was killed;
+    those of `work`.
     """
     with Interrupt() as interrupt:
         run = _here if jobs == 1 or len(tasks) < 2 else partial(_in_processes, jobs=jobs)
@@ -52,9 +60,12 @@ def run_all(
 
 
 def _here(
-    work: Work[Any, Any], tasks: Mapping[Key, Any], told: Callable[[Any, Any], None], progress: Callable[[int], None],
+    work: Work[Any, Any],
+    tasks: Mapping[Key, Any],
+    told: Callable[[Any, Any], None],
+    progress: Callable[[int], None],
     wanted: Callable[[], bool],
-) -> dict[Key, Any]:  # fmt: skip
+) -> dict[Key, Any]:
     made: dict[Key, Any] = {}
     before = seen = 0
 
@@ -78,7 +89,8 @@ _shared: dict[str, Any] = {}
 
 
 def _begin(stop: Event, seen: Any, threads: int, parent: int) -> None:
-    """A worker process is not interrupted itself: it is told to stop, at the end of a step; and it ends when its parent has gone."""
+    """A worker process is not interrupted itself: it is told to stop, at the end of a step; and it ends when its parent
+    has gone."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
@@ -94,7 +106,8 @@ def _in_worker(work: Work[Any, Any], number: int, task: Any) -> Any:
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """In a worker process, a wish to stop reaches what listens to signals alone, such as `train`; elsewhere signals come by themselves."""
+    """In a worker process, a wish to stop reaches what listens to signals alone, such as `train`; elsewhere signals
+    come by themselves."""
     done = threading.Event()
 
     def listen() -> None:
@@ -114,9 +127,13 @@ def heard() -> Iterator[None]:
 
 
 def _in_processes(
-    work: Work[Any, Any], tasks: Mapping[Key, Any], told: Callable[[Any, Any], None], progress: Callable[[int], None],
-    wanted: Callable[[], bool], jobs: int,
-) -> dict[Key, Any]:  # fmt: skip
+    work: Work[Any, Any],
+    tasks: Mapping[Key, Any],
+    told: Callable[[Any, Any], None],
+    progress: Callable[[int], None],
+    wanted: Callable[[], bool],
+    jobs: int,
+) -> dict[Key, Any]:
     made: dict[Key, Any] = {}
     share_cores()
     context = multiprocessing.get_context("spawn")
@@ -130,8 +147,8 @@ def _in_processes(
                 result = future.result()
             except BrokenProcessPool:
                 raise TrainingError(
-                    "a process was killed, perhaps for want of memory; what is done is kept, and the same command goes on from there: "
-                    "try fewer --jobs"
+                    "a process was killed, perhaps for want of memory; what is done is kept, and the same command goes "
+                    "on from there: try fewer --jobs"
                 ) from None
             if result is not None:
                 made[key] = result

@@ -1,4 +1,5 @@
-"""One generator, trained on one latent space by the protocol and judged on the way: everything is keyed, kept, and taken up again."""
+"""One generator, trained on one latent space by the protocol and judged on the way: everything is keyed, kept, and
+taken up again."""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ class Result:
 
 
 def protocol_key(config: ArenaConfig, judge: Scorer) -> str:
-    """What every trial of one protocol shares besides the space, as one text; which probes, shifts and seeds there are is no part of it."""
+    """What every trial of one protocol shares besides the space, as one text; which probes, shifts and seeds there are
+    is no part of it."""
     shared = {k: v for k, v in asdict(config).items() if k not in ("probes", "shifts", "seeds")}
     return json.dumps(
         {"version": ARENA_VERSION, **shared, "pictures": judge.pictures.digest, "features": judge.stated},
@@ -104,12 +106,21 @@ def protocol_key(config: ArenaConfig, judge: Scorer) -> str:
 
 
 def run_trial(
-    folder: Path, trial: Trial, encoded: Encoded, recon: FeatureMoments, judge: Scorer, config: ArenaConfig, device: torch.device,
-    wanted: Callable[[], bool] = lambda: False, progress: Callable[[int], None] | None = None,
-) -> Result | None:  # fmt: skip
-    """Train and judge, in a folder of the trial's own; a folder that holds the result is read, one that holds a part goes on from there.
+    folder: Path,
+    trial: Trial,
+    encoded: Encoded,
+    recon: FeatureMoments,
+    judge: Scorer,
+    config: ArenaConfig,
+    device: torch.device,
+    wanted: Callable[[], bool] = lambda: False,
+    progress: Callable[[int], None] | None = None,
+) -> Result | None:
+    """Train and judge, in a folder of the trial's own; a folder that holds the result is read, one that holds a part
+    goes on from there.
 
-    wanted: whether to stop after the step; then what is done is kept, and None is returned. progress: is told the images seen.
+    wanted: whether to stop after the step; then what is done is kept, and None is returned. progress: is told the
+    images seen.
     Errors: TrainingError for a loss that is not finite.
     """
     if (folder / RESULT).exists():

@@ -20,7 +20,8 @@ SCHEMA = 1
 Distance = Literal["fd_recon", "fd_real"]
 
 DISTANCES: dict[Distance, str] = {
-    "fd_recon": "how well the generator has learned the latents: Fréchet distance of samples to the VAE's own reconstructions",
+    "fd_recon": "how well the generator has learned the latents: Fréchet distance of samples to the VAE's own "
+    "reconstructions",
     "fd_real": "how good the pictures are in the end: Fréchet distance of samples to real images",
 }
 """What is compared, each with a verdict of its own. The first is what checks are judged by."""
@@ -48,7 +49,8 @@ class EntrantRow:
     tried: Mapping[str, float]
     """by shift: the smaller generator's distance to reconstructions, of the first seed, by which it was chosen"""
     speedup: Mapping[str, float]
-    """by generator: how many times fewer images than the baseline it needs for the baseline's final distance to reconstructions"""
+    """by generator: how many times fewer images than the baseline it needs for the baseline's final distance to
+    reconstructions"""
     comparisons: Mapping[str, BaselineComparison]
     """by distance; () for the baseline"""
 
@@ -83,29 +85,52 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """JSON values: what arena.json holds."""
         return {
-            "schema": SCHEMA, "vaeworks": __version__, "protocol_version": ARENA_VERSION, "protocol": self.protocol,
+            "schema": SCHEMA,
+            "vaeworks": __version__,
+            "protocol_version": ARENA_VERSION,
+            "protocol": self.protocol,
             "config": asdict(self.config),
             "data": {"source": self.source, "images": self.images, "size": self.size, "classes": self.classes},
-            "features": self.features, "baseline": self.baseline, "conclusive": self.conclusive, "failures": list(self.failures),
-            "notes": list(self.notes), "rows": [_row_dict(row, self.results[row.entrant.name]) for row in self.rows],
-        }  # fmt: skip
+            "features": self.features,
+            "baseline": self.baseline,
+            "conclusive": self.conclusive,
+            "failures": list(self.failures),
+            "notes": list(self.notes),
+            "rows": [_row_dict(row, self.results[row.entrant.name]) for row in self.rows],
+        }
 
 
 def _row_dict(row: EntrantRow, results: Mapping[str, Sequence[Result]]) -> dict[str, Any]:
     return {
-        "name": row.entrant.name, "check": row.entrant.check, "spaces": [asdict(spec) for spec in row.entrant.spaces],
-        "latents": list(row.floor.shape), "floor": row.floor.fd_real,
+        "name": row.entrant.name,
+        "check": row.entrant.check,
+        "spaces": [asdict(spec) for spec in row.entrant.spaces],
+        "latents": list(row.floor.shape),
+        "floor": row.floor.fd_real,
         "figures": {d: {p: asdict(i) for p, i in by.items()} for d, by in row.figures.items()},
-        "recognized": dict(row.recognized), "shift": row.shift, "shifts_tried": dict(row.tried), "speedup": dict(row.speedup),
+        "recognized": dict(row.recognized),
+        "shift": row.shift,
+        "shifts_tried": dict(row.tried),
+        "speedup": dict(row.speedup),
         "comparisons": {d: asdict(c) for d, c in row.comparisons.items()},
         "trials": {p: [r.to_dict() for r in by] for p, by in results.items()},
-    }  # fmt: skip
+    }
 
 
 def conclude(
-    entrants: Sequence[Entrant], held: Held, floors: Mapping[str, Floor], config: ArenaConfig, baseline: str, *, protocol: str,
-    features: str, images: int, size: int, classes: int, source: str,
-) -> Outcome:  # fmt: skip
+    entrants: Sequence[Entrant],
+    held: Held,
+    floors: Mapping[str, Floor],
+    config: ArenaConfig,
+    baseline: str,
+    *,
+    protocol: str,
+    features: str,
+    images: int,
+    size: int,
+    classes: int,
+    source: str,
+) -> Outcome:
     """Figures and verdicts of an arena whose trials are all there."""
     names, results = [e.name for e in entrants], held.results
     figures = {d: _figures(names, results, d, config.probes) for d in DISTANCES}
@@ -118,8 +143,12 @@ def conclude(
     curves = {n: {p: mean_curve([_curve(r) for r in results[n][p]]) for p in config.probes} for n in names}
     rows = tuple(
         EntrantRow(
-            e, floors[e.name],
-            {d: {p: interval_of(figures[d][e.name][p], seed_noise(figures[d], p)) for p in config.probes} for d in DISTANCES},
+            e,
+            floors[e.name],
+            {
+                d: {p: interval_of(figures[d][e.name][p], seed_noise(figures[d], p)) for p in config.probes}
+                for d in DISTANCES
+            },
             {p: _recognized(results[e.name][p]) for p in config.probes},
             results[e.name][config.probes[0]][0].trial.shift,
             {shift: tried.last.fd_recon for shift, tried in held.tried[e.name].items()},
@@ -127,7 +156,7 @@ def conclude(
             {d: compared[d][e.name] for d in DISTANCES if e.name != baseline},
         )
         for e in entrants
-    )  # fmt: skip
+    )
     notes = _notes(config, images)
     return Outcome(config, baseline, rows, results, failures, notes, protocol, features, images, size, classes, source)
 
@@ -166,7 +195,7 @@ def _notes(config: ArenaConfig, images: int) -> tuple[str, ...]:
     said = []
     if config.images > MEMORIZED * images:
         said.append(
-            f"each generator saw every one of the {images:,} images {config.images / images:.0f} times, and may have learned them "
-            "by heart; take more images or a smaller budget"
+            f"each generator saw every one of the {images:,} images {config.images / images:.0f} times, and may have "
+            "learned them by heart; take more images or a smaller budget"
         )
     return tuple(said)

@@ -131,13 +131,18 @@ class Held:
 
 
 def run_trials(
-    ground: ArenaContext, entrants: Sequence[Entrant], digests: dict[SpaceSpec, str], jobs: int,
-    say: Callable[[str], None] = lambda line: None, progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Held:  # fmt: skip
+    ground: ArenaContext,
+    entrants: Sequence[Entrant],
+    digests: dict[SpaceSpec, str],
+    jobs: int,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Held:
     """Run what is missing of all trials.
 
-    digests: of every entrant's spaces, which `prepare_arm` has encoded. jobs: processes. say: is told of every trial that ends.
-    The first generator's first seed is trained with every shift; the one that ends nearest to the reconstructions is the entrant's.
+    digests: of every entrant's spaces, which `prepare_arm` has encoded. jobs: processes. say: is told of every trial
+    that ends. The first generator's first seed is trained with every shift; the one that ends nearest to the
+    reconstructions is the entrant's.
     Errors: KeyboardInterrupt after Ctrl-C or SIGTERM, with everything kept.
     """
     config = ground.config
@@ -201,7 +206,10 @@ def _run(
 
 def _told(task: Task, result: Result) -> str:
     last = result.last
-    return f"{task.name}, {task.trial.title}: {last.fd_recon:.2f} from reconstructions, {last.fd_real:.2f} from real images"
+    return (
+        f"{task.name}, {task.trial.title}: {last.fd_recon:.2f} from reconstructions, {last.fd_real:.2f} from real "
+        "images"
+    )
 
 
 def work(task: Task, wanted: Callable[[], bool], tell: Callable[[int], None] | None) -> Result | None:

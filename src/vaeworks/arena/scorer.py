@@ -123,9 +123,11 @@ def open_scorer(
     device: torch.device,
     progress: Progress | None = None,
 ) -> Scorer:
-    """The judge of these pictures. name: classifier, or what `load_features` takes; auto: the classifier where classes are large enough.
+    """The judge of these pictures. name: classifier, or what `load_features` takes; auto: the classifier where classes
+    are large enough.
 
-    folder: where the classifier is kept. Errors: DataError for too few images, saying how many are needed; those of `load_features`.
+    folder: where the classifier is kept. Errors: DataError for too few images, saying how many are needed; those of
+    `load_features`.
     """
     if pictures.count < LEAST:
         raise DataError(
@@ -138,12 +140,13 @@ def open_scorer(
     if name == SELF:
         if weights is not None:
             raise ConfigError(
-                f"features {SELF!r} are trained on the images themselves, so features-weights (={weights}) must not be given"
+                f"features {SELF!r} are trained on the images themselves, so features-weights (={weights}) must not be "
+                "given"
             )
         space, accuracy = trained(pictures, folder, device, progress)
         stated = (
-            f"classifier {CLASSIFIER_VERSION} trained on these images (noise up to {NOISE}), {accuracy:.1%} right on held-out ones, "
-            f"means of its last two levels, {weights_digest(space)}"
+            f"classifier {CLASSIFIER_VERSION} trained on these images (noise up to {NOISE}), {accuracy:.1%} right on "
+            f"held-out ones, means of its last two levels, {weights_digest(space)}"
         )
     else:
         space = load_features(name, weights, device)
@@ -151,7 +154,7 @@ def open_scorer(
     judge = Scorer(pictures, space, name, stated, folder, device)
     if pictures.count < TIMES * judge.dimensions:
         raise DataError(
-            f"{pictures.count} images of {pictures.source!r} are too few for the {judge.dimensions} dimensions of features {name!r}; "
-            f"give at least {TIMES * judge.dimensions}, or --features statistics"
+            f"{pictures.count} images of {pictures.source!r} are too few for the {judge.dimensions} dimensions of "
+            f"features {name!r}; give at least {TIMES * judge.dimensions}, or --features statistics"
         )
     return judge

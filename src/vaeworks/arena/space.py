@@ -1,4 +1,5 @@
-"""What a diffusion model learns in place of pixels: the latents of a VAE, and the spaces that the arena is checked with."""
+"""What a diffusion model learns in place of pixels: the latents of a VAE, and the spaces that the arena is checked
+with."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from ..models import Autoencoder, Posterior
 from ..models.digest import model_digest
 
 ROUNDS = 2
-"""Of permuting, changing signs and transforming: after two, every number of a scrambled latent depends on every one of the original."""
+"""Of permuting, changing signs and transforming: after two, every number of a scrambled latent depends on every one of
+the original."""
 
 PATCH = 4
 """Side of the squares of pixels that become the channels of the space "patches", in pixels."""
@@ -117,7 +119,8 @@ class Latents:
 
 
 class Patches:
-    """Squares of pixels, turned by one orthogonal matrix: nothing is lost, nothing is put in order. A square of one pixel is that pixel."""
+    """Squares of pixels, turned by one orthogonal matrix: nothing is lost, nothing is put in order. A square of one
+    pixel is that pixel."""
 
     def __init__(self, patch: int, channels: int, seed: int | None):
         self.patch, self.channels, self.device = patch, channels, torch.device("cpu")
@@ -159,8 +162,8 @@ def _turned(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 class Scrambled:
-    """A VAE's latents, of which the generator sees one fixed orthogonal mixture of all numbers of an image: the same reconstructions, the
-    same information, and nothing left of places and channels."""
+    """A VAE's latents, of which the generator sees one fixed orthogonal mixture of all numbers of an image: the same
+    reconstructions, the same information, and nothing left of places and channels."""
 
     def __init__(self, space: Latents, seed: int):
         self.space, self.seed = space, seed
@@ -181,7 +184,8 @@ class Scrambled:
         return self.space.decode(latents)
 
     def seen(self, latents: Tensor) -> Tensor:
-        """A mixture of all numbers of each image, by permutations, signs and cosine transforms: orthogonal, and fast for any size."""
+        """A mixture of all numbers of each image, by permutations, signs and cosine transforms: orthogonal, and fast
+        for any size."""
         x = latents.flatten(1).cpu().double().numpy()
         for places, signs in self._plan(x.shape[1]):
             x = dct(x[:, places] * signs, axis=1, norm="ortho")

@@ -1,4 +1,5 @@
-"""Whether one latent space is better than another, by figures that have noise: intervals first, ranks only where they hold."""
+"""Whether one latent space is better than another, by figures that have noise: intervals first, ranks only where they
+hold."""
 
 from __future__ import annotations
 
@@ -65,8 +66,8 @@ def seed_noise(figures: Figures, probe: str) -> SeedNoise | None:
 def compare(figures: Figures, row: str, baseline: str, probes: Sequence[str]) -> BaselineComparison:
     """The verdict on a row: "better" or "worse" only where the interval of every generator is on that side of 1.
 
-    "tie": every interval is within a factor `TIE` of 1. "undecided": fewer than two generators or two seeds, intervals that are too wide,
-    or generators that disagree.
+    "tie": every interval is within a factor `TIE` of 1. "undecided": fewer than two generators or two seeds, intervals
+    that are too wide, or generators that disagree.
     """
     ratios: dict[str, Interval] = {}
     for probe in probes:
@@ -131,7 +132,8 @@ Curve = Sequence[tuple[float, float]]
 
 
 def images_to_reach(curve: Curve, target: float) -> float:
-    """Training images after which a distance has fallen to `target` for the first time, by interpolation of both logarithms; inf if never.
+    """Training images after which a distance has fallen to `target` for the first time, by interpolation of both
+    logarithms; inf if never.
 
     At the first look already: that look's images, which is an upper bound.
     """
@@ -153,8 +155,8 @@ def mean_curve(curves: Sequence[Curve]) -> list[tuple[float, float]]:
 
 
 def speedup(row: Curve, baseline: Curve) -> float:
-    """How many times fewer training images a row needs for what the baseline has at the end of its training; below 1: how much of that
-    training the baseline needs for what the row has at the end of its own.
+    """How many times fewer training images a row needs for what the baseline has at the end of its training; below 1:
+    how much of that training the baseline needs for what the row has at the end of its own.
 
     Between the first look and the last, whose ratio is the most that it can be.
     """

@@ -34,7 +34,8 @@ Budget = Annotated[
 Tokens = Annotated[
     int,
     arg(
-        help="that generators see of an image, whatever the latents' size: 16 fits 32 px and f8, 64 or 256 fit larger images"
+        help="that generators see of an image, whatever the latents' size: 16 fits 32 px and f8, 64 or 256 fit larger "
+        "images"
     ),
 ]
 Probes = Annotated[tuple[str, ...], arg(metavar="SIZE", help="of the generators: xs and s for CPUs, b and l for GPUs")]
@@ -47,7 +48,8 @@ Samples = Annotated[int, arg(metavar="N", help="pictures of each generator that 
 FeatureSpace = Annotated[
     str,
     arg(
-        help="of distances: classifier (trained on the same images), statistics, inception, mobilenetv2, a transformers folder"
+        help="of distances: classifier (trained on the same images), statistics, inception, mobilenetv2, a "
+        "transformers folder"
     ),
 ]
 Weights = Annotated[
@@ -63,7 +65,8 @@ Data = Annotated[
     str,
     arg(
         metavar="SRC",
-        help="folder of images (class subfolders are labels), procedural[:COUNT[:SIZE]], hf:OWNER/NAME, ... (docs/data.md)",
+        help="folder of images (class subfolders are labels), procedural[:COUNT[:SIZE]], hf:OWNER/NAME, ... "
+        "(docs/data.md)",
     ),
 ]
 
@@ -94,7 +97,8 @@ def arena(
     jobs: Jobs = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Which latent space does a diffusion model learn best? Small generators on each, with intervals. See also: arena study."""
+    """Which latent space does a diffusion model learn best? Small generators on each, with intervals. See also: arena
+    study."""
     from ..arena.api import run_arena
     from ..arena.entries import models
     from ..arena.page import RECORD, REPORT, write_outcome
@@ -116,10 +120,21 @@ def arena(
     device = resolve_device("auto")
     images = scan(data_source(data))
     outcome = run_arena(
-        models(names, model), images, out / "kept", config, size=size or (64 if device.type == "cuda" else 32),
-        labels=find_labels(images.files, labels), baseline=first, features=features, weights=features_weights, with_checks=checks,
-        jobs=jobs, device=device, say=_say, begin=_begin,
-    )  # fmt: skip
+        models(names, model),
+        images,
+        out / "kept",
+        config,
+        size=size or (64 if device.type == "cuda" else 32),
+        labels=find_labels(images.files, labels),
+        baseline=first,
+        features=features,
+        weights=features_weights,
+        with_checks=checks,
+        jobs=jobs,
+        device=device,
+        say=_say,
+        begin=_begin,
+    )
     write_outcome(out, outcome, overwrite)
     _print(outcome)
     console().print(f"{out / REPORT} shows it; {out / RECORD} has every figure")
@@ -146,7 +161,8 @@ def arena_study(
     labels: Labels = None,
     jobs: Jobs = None,
 ) -> dict[str, Any]:
-    """Train autoencoders that differ in one thing, examine them, and hold an arena: kl, channels, bottleneck, ... It can be interrupted."""
+    """Train autoencoders that differ in one thing, examine them, and hold an arena: kl, channels, bottleneck, ... It
+    can be interrupted."""
     from ..arena.page import REPORT, STUDY_RECORD, write_study
     from ..arena.study.run import run_study
     from ..devices import resolve_device
@@ -158,9 +174,22 @@ def arena_study(
         raise ConfigError(f"--vae-seeds {vae_seeds} trains nothing; give at least 1")
     make_folder(out)
     result = run_study(
-        name, chosen, data_source(data), out, scale, config, only=arms, vae_seeds=vae_seeds, features=features, weights=features_weights,
-        labels=labels, jobs=jobs, device=resolve_device("auto"), say=_say, begin=_begin,
-    )  # fmt: skip
+        name,
+        chosen,
+        data_source(data),
+        out,
+        scale,
+        config,
+        only=arms,
+        vae_seeds=vae_seeds,
+        features=features,
+        weights=features_weights,
+        labels=labels,
+        jobs=jobs,
+        device=resolve_device("auto"),
+        say=_say,
+        begin=_begin,
+    )
     make_folder(out / name)
     write_study(out / name, result)
     _print(result.outcome)
@@ -225,9 +254,18 @@ def _print(outcome: Outcome) -> None:
         ("fd_real", "distance to real images"),
     ):
         table = Table(
-            "", *(f"{p}, interval" for p in probes), *(f"{p}, times baseline" for p in probes), "verdict", "", box=None, header_style="dim",
-            pad_edge=False, title=what, title_justify="left", title_style="bold",
-        )  # fmt: skip
+            "",
+            *(f"{p}, interval" for p in probes),
+            *(f"{p}, times baseline" for p in probes),
+            "verdict",
+            "",
+            box=None,
+            header_style="dim",
+            pad_edge=False,
+            title=what,
+            title_justify="left",
+            title_style="bold",
+        )
         for row in outcome.rows:
             found = row.comparisons.get(distance)
             figures = row.figures[distance]

@@ -196,8 +196,8 @@ def _say_trained(model: Path, known: Sequence[ImageFile]) -> None:
     seen = trained_on(model)
     if count := sum(file.digest in seen for file in known):
         console().print(
-            f"{count} of {len(known)} normal images are among those that the model was trained on, which look more normal to it than new "
-            "ones will: the false-alarm rate is not kept; train it on others",
+            f"{count} of {len(known)} normal images are among those that the model was trained on, which look more "
+            "normal to it than new ones will: the false-alarm rate is not kept; train it on others",
             style="yellow",
         )
 
@@ -235,9 +235,13 @@ def _facts(detector: AnomalyDetector) -> dict[str, Any]:
     normals = {"fit": len(split.fit), "scale": len(split.scale), "threshold": len(split.threshold)}
     low, high = alarm_range(normals["threshold"], detector.false_alarms_)
     return {
-        "evidence": list(detector.evidence_), "density": detector.density, "normals": normals, "threshold": -detector.offset_,
-        "false_alarms": detector.false_alarms_, "false_alarms_range": [low, high],
-    }  # fmt: skip
+        "evidence": list(detector.evidence_),
+        "density": detector.density,
+        "normals": normals,
+        "threshold": -detector.offset_,
+        "false_alarms": detector.false_alarms_,
+        "false_alarms_range": [low, high],
+    }
 
 
 def _sentence(detector: AnomalyDetector) -> str:
@@ -245,8 +249,9 @@ def _sentence(detector: AnomalyDetector) -> str:
     low, high = facts["false_alarms_range"]
     fit, scale, threshold = facts["normals"].values()
     return (
-        f"{', '.join(detector.evidence_)}; fitted on {fit} normals, standardized on {scale}, threshold {facts['threshold']:.2f} from "
-        f"{threshold}: false alarms {detector.false_alarms_:.1%} on average, by chance of these {threshold} {low:.1%} to {high:.1%}"
+        f"{', '.join(detector.evidence_)}; fitted on {fit} normals, standardized on {scale}, threshold "
+        f"{facts['threshold']:.2f} from {threshold}: false alarms {detector.false_alarms_:.1%} on average, by chance "
+        f"of these {threshold} {low:.1%} to {high:.1%}"
     )
 
 
@@ -341,7 +346,7 @@ def _write_scores(
 
 def _write_sheets(
     out: Path, detector: AnomalyDetector, readings: Readings, pictures: TestImages, alarms: Any, overwrite: bool
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Pictures beside their heat: the worst, the most normal, what was missed, what was called anomalous wrongly."""
     from ..apps.anomaly.heat import sheet
     from ..files.atomic import write_picture

@@ -73,7 +73,8 @@ def edit(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Attributes, colours and statistics of pictures, changed in latent space, everywhere or within a mask (docs/edit.md)."""
+    """Attributes, colours and statistics of pictures, changed in latent space, everywhere or within a mask
+    (docs/edit.md)."""
     from ..apps.editing import Adjustment, adjusted_pixels, edit_picture, parse_channel
     from ..apps.editing.region import check_mask
     from ..files.atomic import write_picture
@@ -117,9 +118,12 @@ def edit(
             place = version_place(target, number, versions)
             write_picture(place, to_pillow(each.image), overwrite)
             rows[str(place)] = {
-                "source": str(path), "inside": each.inside, "outside": each.outside, "reconstruction_psnr": each.reconstruction,
+                "source": str(path),
+                "inside": each.inside,
+                "outside": each.outside,
+                "reconstruction_psnr": each.reconstruction,
                 "strength": strength[number] if moves else None,
-            }  # fmt: skip
+            }
             plain = (
                 adjusted_pixels(image, adjustment)
                 if adjustment and one is None and not (moves or statistic or fixed)
@@ -142,7 +146,8 @@ def edit(
 
 
 def _pair(text: str, save: Path | None, overwrite: bool) -> tuple[str, str] | None:
-    """The two sources of a direction; None for a file of one. Everything is checked that can be without reading pictures."""
+    """The two sources of a direction; None for a file of one. Everything is checked that can be without reading
+    pictures."""
     from ..files.atomic import check_ending
 
     if text.endswith(".safetensors"):
@@ -157,7 +162,8 @@ def _pair(text: str, save: Path | None, overwrite: bool) -> tuple[str, str] | No
 
 
 def split_sources(text: str) -> tuple[str, str]:
-    """WITH and WITHOUT of --direction: sources have colons of their own, so that the one colon counts that has a source on either side.
+    """WITH and WITHOUT of --direction: sources have colons of their own, so that the one colon counts that has a source
+    on either side.
 
     Errors: ConfigError where there is no such colon, or more than one.
     """
@@ -180,8 +186,14 @@ def split_sources(text: str) -> tuple[str, str]:
 
 
 def _direction(
-    autoencoder: Autoencoder, text: str, pair: tuple[str, str] | None, kind: Any, size: int | None, save: Path | None, overwrite: bool
-) -> Direction:  # fmt: skip
+    autoencoder: Autoencoder,
+    text: str,
+    pair: tuple[str, str] | None,
+    kind: Any,
+    size: int | None,
+    save: Path | None,
+    overwrite: bool,
+) -> Direction:
     """From a file, or fitted to a pair of sources."""
     from ..apps.codes import pixel_digests
     from ..apps.editing import fit_direction, load_direction, save_direction
@@ -194,7 +206,8 @@ def _direction(
         codes[0].mean, codes[1].mean, kind, (pixel_digests(codes[0].pixels), pixel_digests(codes[1].pixels))
     )
     console().print(
-        f"direction of {having} against {lacking}: tells held-out pictures apart with an AUROC of {found.separation:.3f}"
+        f"direction of {having} against {lacking}: tells held-out pictures apart with an AUROC of "
+        f"{found.separation:.3f}"
     )
     if save is not None:
         save_direction(save, found, autoencoder, overwrite=overwrite)

@@ -60,17 +60,23 @@ def encode(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Images to latents, unnormalized: a file each, or a data set's in shards (docs/latents.md), where a second call does the rest."""
+    """Images to latents, unnormalized: a file each, or a data set's in shards (docs/latents.md), where a second call
+    does the rest."""
     if not inputs:
         raise ConfigError("no IN is given: vaeworks encode MODEL IN --out DIR")
     if into is None:
         into = "files" if all(_is_image_file(name) for name in inputs) else "shards"
     if into == "files":
         given = {
-            "--size": size is not None, "--flip": flip, "--labels": labels is not None, "--dtype": dtype != "fp32",
-            "--posterior moments": posterior == "moments", "--shard-size": shard_size != SHARD, "--batch": batch != BATCH,
+            "--size": size is not None,
+            "--flip": flip,
+            "--labels": labels is not None,
+            "--dtype": dtype != "fp32",
+            "--posterior moments": posterior == "moments",
+            "--shard-size": shard_size != SHARD,
+            "--batch": batch != BATCH,
             "--workers": workers != WORKERS,
-        }  # fmt: skip
+        }
         if wrong := [name for name, is_given in given.items() if is_given]:
             raise ConfigError(f"{', '.join(wrong)}: only for shards; pass --into shards, or leave it away")
         return _files(codec(model, memory, precision, told), inputs, out, posterior, seed, overwrite)
@@ -82,9 +88,14 @@ def encode(
 
     autoencoder = load(model, **settings_of(told)).to(resolve_device("auto"))
     settings = Settings(
-        size=default_size(autoencoder.config) if size is None else size, posterior=posterior, dtype=dtype, precision=precision or "fp32",
-        flip=flip, shard_size=shard_size, seed=seed,
-    )  # fmt: skip
+        size=default_size(autoencoder.config) if size is None else size,
+        posterior=posterior,
+        dtype=dtype,
+        precision=precision or "fp32",
+        flip=flip,
+        shard_size=shard_size,
+        seed=seed,
+    )
     options = {"batch": batch, "workers": workers, "memory": memory, "overwrite": overwrite}
     return _shards(autoencoder, inputs, out, settings, labels, options)
 
@@ -133,9 +144,17 @@ def _shards(
     began = time.perf_counter()
     with _image_bar("encoding") as progress:
         done = encode_dataset(
-            autoencoder, images, out, settings, labels=classes, rank=0 if here is None else here.rank,
-            world=1 if here is None else here.size, say=lambda text: console().print(text, style="yellow"), progress=progress, **options,
-        )  # fmt: skip
+            autoencoder,
+            images,
+            out,
+            settings,
+            labels=classes,
+            rank=0 if here is None else here.rank,
+            world=1 if here is None else here.size,
+            say=lambda text: console().print(text, style="yellow"),
+            progress=progress,
+            **options,
+        )
     seconds = time.perf_counter() - began
     rate = done.images / seconds if done.images else None
     for name, reason in done.skipped:
@@ -145,13 +164,20 @@ def _shards(
         console().print(f"{smaller} images are smaller than {settings.size} px and were enlarged", style="yellow")
     speed = f", {rate:.2f} images/s" if rate else ""
     console().print(
-        f"{out}  {done.images:,} images encoded{speed}" + (f"; {done.kept:,} were there" if done.kept else "")
+        f"{out}  {done.images:,} images encoded{speed}"
+        + (f"; {done.kept:,} were there" if done.kept else "")
         + ("" if done.complete else "; the other processes' are not complete yet")
-    )  # fmt: skip
+    )
     return {
-        "out": str(out), "images": done.images, "kept": done.kept, "complete": done.complete, "classes": len(set(classes or ())),
-        "skipped": [list(entry) for entry in done.skipped], "enlarged": smaller, "images_per_second": rate,
-    }  # fmt: skip
+        "out": str(out),
+        "images": done.images,
+        "kept": done.kept,
+        "complete": done.complete,
+        "classes": len(set(classes or ())),
+        "skipped": [list(entry) for entry in done.skipped],
+        "enlarged": smaller,
+        "images_per_second": rate,
+    }
 
 
 def _scanned(inputs: tuple[str, ...]) -> ImageSet:

@@ -50,7 +50,8 @@ def doctor(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """The diseases of a VAE, worst first, with figures, pictures and remedies. Several models: each, and a comparison."""
+    """The diseases of a VAE, worst first, with figures, pictures and remedies. Several models: each, and a
+    comparison."""
     from ..data import scan
     from ..data.labels import find_labels, find_masks
     from ..doctor.examination import check_panels, check_rules, default_size, failing
@@ -84,9 +85,16 @@ def doctor(
     if size is None:  # one for all of them, so that they compare
         size = default_size(*(locate(name, **said).config for name in model))
     options: dict[str, Any] = {
-        "panels": wanted, "size": size, "limit": images, "quick": quick, "seed": seed,
-        "labels": classes, "masks": shapes, "reference": None if reference is None else _loaded(reference, {})[0], "keep": cache,
-    }  # fmt: skip
+        "panels": wanted,
+        "size": size,
+        "limit": images,
+        "quick": quick,
+        "seed": seed,
+        "labels": classes,
+        "masks": shapes,
+        "reference": None if reference is None else _loaded(reference, {})[0],
+        "keep": cache,
+    }
     found = []
     for name, place in zip(model, places, strict=True):
         found.append(_examined(name, said, source.files, options))

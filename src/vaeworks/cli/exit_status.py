@@ -7,7 +7,8 @@ from typing import Any
 
 
 class FailOnTriggered(Exception):  # noqa: N818 - it is no error
-    """The result is there, and breaks a rule of --fail-on: it is printed, the sentences are told, and the exit code is 1."""
+    """The result is there, and breaks a rule of --fail-on: it is printed, the sentences are told, and the exit code is
+    1."""
 
     def __init__(self, result: Any, sentences: Sequence[str]):
         super().__init__("; ".join(sentences))

@@ -17,7 +17,8 @@ def export(
     layout: Annotated[
         Literal["plain", "optimum"],
         arg(
-            help="plain: encoder.onnx, decoder.onnx; optimum: vae_encoder/model.onnx, vae_decoder/model.onnx with Optimum's names"
+            help="plain: encoder.onnx, decoder.onnx; optimum: vae_encoder/model.onnx, vae_decoder/model.onnx with "
+            "Optimum's names"
         ),
     ] = "plain",
     dtype: Annotated[Literal["fp32", "fp16"], arg(help="of weights, inputs and outputs")] = "fp32",
@@ -28,7 +29,8 @@ def export(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Encoder and decoder as ONNX files for any batch and size, checked by onnxruntime against PyTorch (docs/onnx.md)."""
+    """Encoder and decoder as ONNX files for any batch and size, checked by onnxruntime against PyTorch
+    (docs/onnx.md)."""
     import torch
 
     from ..exports.onnx import export_onnx
@@ -42,7 +44,7 @@ def export(
         )
     for file in result.files:
         console().print(
-            f"{folder / file.path}  {file.bytes / 1e6:,.1f} MB; onnxruntime differs from PyTorch by {file.difference:.1e} "
-            "of the outputs' range at most"
+            f"{folder / file.path}  {file.bytes / 1e6:,.1f} MB; onnxruntime differs from PyTorch by "
+            f"{file.difference:.1e} of the outputs' range at most"
         )
     return result.to_dict()

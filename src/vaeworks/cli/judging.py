@@ -49,7 +49,8 @@ def evaluate(
     features: Annotated[
         str,
         arg(
-            help="for distances of sets: statistics (no network), inception (FID), mobilenetv2, a transformers folder, hf:OWNER/NAME, off"
+            help="for distances of sets: statistics (no network), inception (FID), mobilenetv2, a transformers folder, "
+            "hf:OWNER/NAME, off"
         ),
     ] = "statistics",
     features_weights: Annotated[
@@ -89,9 +90,15 @@ def evaluate(
     space = None if features == "off" else load_features(features, features_weights, vaes[0].device, _say)
     distance, why = _lpips(lpips)
     options: dict[str, Any] = {
-        "limit": limit, "multiple": crop_multiple, "resize": resize, "kernel": kernel, "seed": sample, "features": space,
-        "lpips": distance and distance.to(vaes[0].device), "no_lpips": why,
-    }  # fmt: skip
+        "limit": limit,
+        "multiple": crop_multiple,
+        "resize": resize,
+        "kernel": kernel,
+        "seed": sample,
+        "features": space,
+        "lpips": distance and distance.to(vaes[0].device),
+        "no_lpips": why,
+    }
     found = []
     for name, vae in zip(_names(models), vaes, strict=True):
         found.append(
@@ -127,9 +134,14 @@ def _check_alike(evaluations: Sequence[Evaluation]) -> None:
 
 
 def _shown(
-    out: Path | None, found: Sequence[Evaluation], everything: Sequence[Evaluation], vaes: Sequence[Autoencoder],
-    files: tuple[ImageFile, ...], options: dict[str, Any], overwrite: bool,
-) -> dict[str, Any]:  # fmt: skip
+    out: Path | None,
+    found: Sequence[Evaluation],
+    everything: Sequence[Evaluation],
+    vaes: Sequence[Autoencoder],
+    files: tuple[ImageFile, ...],
+    options: dict[str, Any],
+    overwrite: bool,
+) -> dict[str, Any]:
     """Print, and write where a folder is given; everything: with what was measured earlier."""
     from ..metrics import compare
 
@@ -182,8 +194,8 @@ def _multiple(models: Sequence[str], vaes: Sequence[Autoencoder], asked: int | N
     channels = [vae.config.in_channels for vae in vaes]
     if odd := next((i for i, c in enumerate(channels) if c != channels[0]), None):
         raise ConfigError(
-            f"{models[0]} takes images of {channels[0]} channels and {models[odd]} of {channels[odd]}, so no image suits both; "
-            "judge each alone"
+            f"{models[0]} takes images of {channels[0]} channels and {models[odd]} of {channels[odd]}, so no image "
+            "suits both; judge each alone"
         )
     common = math.lcm(*(vae.downsample_factor for vae in vaes))
     if asked is not None and asked % common:
@@ -224,7 +236,8 @@ def _unseen(
         raise DataError(f"no file of {data!r} is {why}")
     if left_out := len(images.files) - len(files):
         console().print(
-            f"{left_out:,} images left out, because this run was (if streamed: may have been) trained on them; see --include-training"
+            f"{left_out:,} images left out, because this run was (if streamed: may have been) trained on them; see "
+            "--include-training"
         )
     return files
 
@@ -241,7 +254,8 @@ def _lpips(how: str) -> tuple[LPIPS | None, str]:
     if how == "auto" and not is_here("alexnet"):
         return (
             None,
-            "LPIPS: not measured, because AlexNet's weights and LPIPS's heads are not in the cache; --lpips fetch, or a folder",
+            "LPIPS: not measured, because AlexNet's weights and LPIPS's heads are not in the cache; --lpips fetch, or "
+            "a folder",
         )
     if how in ("auto", "fetch"):
         return load_lpips("alexnet", say=_say), ""
@@ -253,9 +267,14 @@ def _lpips(how: str) -> tuple[LPIPS | None, str]:
 
 
 def _judged(
-    name: str, vae: Autoencoder, files: tuple[ImageFile, ...], images: ImageSet, options: dict[str, Any], text: bool,
+    name: str,
+    vae: Autoencoder,
+    files: tuple[ImageFile, ...],
+    images: ImageSet,
+    options: dict[str, Any],
+    text: bool,
     speed: tuple[int, int] | None,
-) -> Evaluation:  # fmt: skip
+) -> Evaluation:
     from ..metrics import evaluate as judge
     from ..metrics.legibility import legibility
     from ..metrics.throughput import throughput
@@ -278,9 +297,16 @@ def _values(everything: Sequence[Evaluation], comparisons: Sequence[Any]) -> dic
 
 
 def _write(
-    out: Path, values: dict[str, Any], found: Sequence[Evaluation], everything: Sequence[Evaluation], comparisons: Sequence[Any],
-    vaes: Sequence[Autoencoder], files: tuple[ImageFile, ...], options: dict[str, Any], overwrite: bool,
-) -> None:  # fmt: skip
+    out: Path,
+    values: dict[str, Any],
+    found: Sequence[Evaluation],
+    everything: Sequence[Evaluation],
+    comparisons: Sequence[Any],
+    vaes: Sequence[Autoencoder],
+    files: tuple[ImageFile, ...],
+    options: dict[str, Any],
+    overwrite: bool,
+) -> None:
     from ..files.atomic import write_picture, write_text
     from ..metrics.crop import Crop
     from ..metrics.gallery import chosen, gallery, sheet

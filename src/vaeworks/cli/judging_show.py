@@ -111,7 +111,10 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
 def _stated(result: Evaluation) -> str:
     protocol = result.protocol
     resized = "" if protocol.resize == "none" else f"; {protocol.resize}"
-    return f"{len(result.scores):,} images; {protocol.crop}{resized}; posterior {protocol.posterior}; 8-bit; protocol {protocol.digest[:12]}"
+    return (
+        f"{len(result.scores):,} images; {protocol.crop}{resized}; posterior {protocol.posterior}; 8-bit; protocol "
+        f"{protocol.digest[:12]}"
+    )
 
 
 def _legible(result: Evaluation) -> str:
@@ -159,6 +162,6 @@ def _print_speed(speed: Speed | None, before: str = "") -> None:
     ):
         parts.append(f"{what} {rate:.3g} images/s" + ("" if memory is None else f", {memory / 2**20:.0f} MiB"))
     console().print(
-        f"{before}{'; '.join(parts)}; {speed.size} px, batch {speed.batch}, {speed.dtype}, {speed.device}, {speed.threads} threads; "
-        f"median of {speed.repeats}; memory: {speed.memory}"
+        f"{before}{'; '.join(parts)}; {speed.size} px, batch {speed.batch}, {speed.dtype}, {speed.device}, "
+        f"{speed.threads} threads; median of {speed.repeats}; memory: {speed.memory}"
     )

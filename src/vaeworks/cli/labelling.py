@@ -1,4 +1,5 @@
-"""Commands for classes: features, what latents are worth where few labels are known; augment, new images for training."""
+"""Commands for classes: features, what latents are worth where few labels are known; augment, new images for
+training."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def features(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """What latents are worth as features where few labels are known: beside pixels and PCA, with intervals over the choice of labels."""
+    """What latents are worth as features where few labels are known: beside pixels and PCA, with intervals over the
+    choice of labels."""
     from ..apps.codes import encode_squares
     from ..apps.features.few_labels import charts, check_features, few_labels, representations
     from ..apps.features.label_splits import check_labels, draw_labels
@@ -100,10 +102,19 @@ def features(
     rows = few_labels(kinds, draws, seed, bar("classifiers"))
     make_folder(out)
     result: dict[str, Any] = {
-        "model": model, "data": data, "size": side, "pool": pool, "seed": seed, "images": len(codes), "tested": len(draws.test),
-        "classes": list(draws.classes), "chance": draws.chance, "choices": choices,
-        "representations": {kind.name: kind.stated for kind in kinds}, "rows": [asdict(row) for row in rows],
-    }  # fmt: skip
+        "model": model,
+        "data": data,
+        "size": side,
+        "pool": pool,
+        "seed": seed,
+        "images": len(codes),
+        "tested": len(draws.test),
+        "classes": list(draws.classes),
+        "chance": draws.chance,
+        "choices": choices,
+        "representations": {kind.name: kind.stated for kind in kinds},
+        "rows": [asdict(row) for row in rows],
+    }
     if write is not None:
         _write_features(out, codes, pool, write, overwrite)
         result["features"] = str(out / stored[0])
@@ -126,7 +137,8 @@ def augment(
     how: Annotated[
         Literal["noise", "interpolate", "mixup"],
         arg(
-            help="a sample of the posterior; towards an image of its class; towards one of another class, with a soft label"
+            help="a sample of the posterior; towards an image of its class; towards one of another class, with a soft "
+            "label"
         ),
     ] = "noise",
     labels: Labels = None,
@@ -155,7 +167,8 @@ def augment(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """New training images from labelled ones, with soft labels and provenance; or with --judge, whether a classifier gains by them."""
+    """New training images from labelled ones, with soft labels and provenance; or with --judge, whether a classifier
+    gains by them."""
     from ..apps.augmentation.plan import check_settings
 
     _check(seed, size)
@@ -193,10 +206,18 @@ def augment(
         _say_level(level, noise)
         _say_spread(spread)
     facts = {
-        "model": model, "data": data, "method": how, "per_image": per_image, "seed": seed, "images": len(images.files),
-        "variants": len(variants), "alpha": alpha if how == "mixup" else None, "noise": level,
-        "temperature": None if used is None else temperature, "pixel_std": spread,
-    }  # fmt: skip
+        "model": model,
+        "data": data,
+        "method": how,
+        "per_image": per_image,
+        "seed": seed,
+        "images": len(images.files),
+        "variants": len(variants),
+        "alpha": alpha if how == "mixup" else None,
+        "noise": level,
+        "temperature": None if used is None else temperature,
+        "pixel_std": spread,
+    }
     make_folder(out)
     kept = write_folder(out, variants, render, facts, overwrite, bar("images"))
     went_on = f", {kept} of them were there already" if kept else ""
@@ -262,9 +283,20 @@ def _write_features(out: Path, codes: Codes, pool: Any, kind: str, overwrite: bo
 
 
 def _judged(
-    model: str, data: str, labels: str | None, counts: tuple[int, ...], choices: int, size: int | None, per_image: int, temperature: float,
-    noise: float | None, alpha: float, flip: bool, seed: int, told: tuple[str, ...],
-) -> dict[str, Any]:  # fmt: skip
+    model: str,
+    data: str,
+    labels: str | None,
+    counts: tuple[int, ...],
+    choices: int,
+    size: int | None,
+    per_image: int,
+    temperature: float,
+    noise: float | None,
+    alpha: float,
+    flip: bool,
+    seed: int,
+    told: tuple[str, ...],
+) -> dict[str, Any]:
     from ..apps.augmentation.judgement import SEEN, judge
     from ..apps.codes import encode_squares
     from ..apps.features.label_splits import check_labels, draw_labels
@@ -291,10 +323,22 @@ def _judged(
     )
     _print_arms(arms, draws)
     return {
-        "model": model, "data": data, "size": side, "per_image": per_image, "seed": seed, "images": len(codes), "choices": choices,
-        "classes": list(draws.classes), "chance": draws.chance, "noise": level, "temperature": temperature,
-        "alpha": alpha, "flip": flip, "classifier": f"a small CNN, {SEEN} images seen", "rows": [asdict(arm) for arm in arms],
-    }  # fmt: skip
+        "model": model,
+        "data": data,
+        "size": side,
+        "per_image": per_image,
+        "seed": seed,
+        "images": len(codes),
+        "choices": choices,
+        "classes": list(draws.classes),
+        "chance": draws.chance,
+        "noise": level,
+        "temperature": temperature,
+        "alpha": alpha,
+        "flip": flip,
+        "classifier": f"a small CNN, {SEEN} images seen",
+        "rows": [asdict(arm) for arm in arms],
+    }
 
 
 def _noise(
@@ -355,7 +399,8 @@ def _print_rows(rows: Sequence[RepresentationRow], draws: Draws) -> None:
     from rich.table import Table
 
     console().print(
-        f"{len(draws.classes)} classes, {len(draws.test)} test images; always naming the most common one: {draws.chance:.1%}"
+        f"{len(draws.classes)} classes, {len(draws.test)} test images; always naming the most common one: "
+        f"{draws.chance:.1%}"
     )
     table = Table("", "", "d", box=None, header_style="dim", pad_edge=False)
     for count in rows[0].accuracy:
@@ -389,7 +434,8 @@ def _print_arms(arms: Sequence[TrainingArm], draws: Draws) -> None:
         table.add_row(one.name, *(cell for pair in cells for cell in pair))
     console().print(table)
     console().print(
-        f"accuracy of a small CNN, mean of {len(draws.labelled)} choices of labels and seeds, ± half of Student's 95 % interval; {tested}",
+        f"accuracy of a small CNN, mean of {len(draws.labelled)} choices of labels and seeds, ± half of Student's 95 % "
+        f"interval; {tested}",
         style="dim",
     )
     if 1 in arms[0].accuracy:

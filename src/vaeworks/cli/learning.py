@@ -82,6 +82,7 @@ def train(
     stats = result.latents
     console().print(f"{out / 'model.safetensors'}: {result.images_seen:,} images in {result.seconds:.0f} s{val}")
     console().print(
-        f"latents measured on {stats.num_images:,} crops: scaling_factor {stats.scaling_factor:.5f}, shift_factor {stats.shift_factor:.5f}"
+        f"latents measured on {stats.num_images:,} crops: scaling_factor {stats.scaling_factor:.5f}, shift_factor "
+        f"{stats.shift_factor:.5f}"
     )
     return dataclasses.asdict(result)

@@ -85,8 +85,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return the exit code: 0 done, 1 a finding that --fail-on asked for or values that are no numbers, 2 a user's
-    error, 130 interrupted."""
+    """Run one command and return the exit code: 0 done, 1 a finding that --fail-on asked for or values that are no
+    numbers, 2 a user's error, 130 interrupted."""
     share_cores()
     words = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = (_take(words, flag) for flag in ("--json", "--debug"))
@@ -231,7 +231,8 @@ def _bound(words: list[str]) -> Callable[[], Any]:
 
 
 def _options() -> ConstructorRegistry:
-    """How the parser reads classes: all fields are options but a model's `guessed`, which says how sure the others are."""
+    """How the parser reads classes: all fields are options but a model's `guessed`, which says how sure the others
+    are."""
     registry = ConstructorRegistry()
     asked: list[StructTypeInfo] = []
 
@@ -310,5 +311,6 @@ def _print_help() -> None:
         table.add_row(name, summary(command))
     out.print(table)
     out.print(
-        "\nvaeworks COMMAND --help tells a command's options. Everywhere: --json (one JSON document on stdout), --debug (tracebacks)"
+        "\nvaeworks COMMAND --help tells a command's options. Everywhere: --json (one JSON document on stdout), "
+        "--debug (tracebacks)"
     )

@@ -23,7 +23,8 @@ Told = Annotated[
     arg(
         name="set",
         metavar="NAME=VALUE",
-        help="of MODEL, what its file does not tell: norm_groups=4, padding_mode=reflect, scale_of=sdxl (docs/files.md); may be repeated",
+        help="of MODEL, what its file does not tell: norm_groups=4, padding_mode=reflect, scale_of=sdxl "
+        "(docs/files.md); may be repeated",
     ),
 ]
 Inputs = Annotated[Positional[tuple[str, ...]], arg(metavar="IN", help="files or folders")]
@@ -31,7 +32,8 @@ Data = Annotated[
     str,
     arg(
         metavar="SRC",
-        help="folder of images, tars, hf:OWNER/NAME, dataset:PATH, stream:SRC (docs/data.md), `photos`, `procedural`, `digits`, sound:SRC",
+        help="folder of images, tars, hf:OWNER/NAME, dataset:PATH, stream:SRC (docs/data.md), `photos`, `procedural`, "
+        "`digits`, sound:SRC",
     ),
 ]
 Out = Annotated[Path, arg(metavar="DIR", help="output folder")]
@@ -52,7 +54,8 @@ Overwrite = Annotated[bool, arg(aliases=("--force",), help="replace files that e
 
 
 def settings_of(told: tuple[str, ...], **more: Any) -> dict[str, Any]:
-    """What --set says of a model, by name, and what other options say that were given; numbers as such, all else as text.
+    """What --set says of a model, by name, and what other options say that were given; numbers as such, all else as
+    text.
 
     Errors: ConfigError for what is no NAME=VALUE, and for a name that is given twice.
     """

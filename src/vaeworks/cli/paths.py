@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def loaded(model: str, told: tuple[str, ...] = ()) -> Autoencoder:
-    """The model to compute with on a CPU: float16 becomes float32, because convolutions in it are up to hundreds of times slower there.
+    """The model to compute with on a CPU: float16 becomes float32, because convolutions in it are up to hundreds of
+    times slower there.
 
     told: what --set says of it.
     """
@@ -40,7 +41,8 @@ def placed(model: str, told: tuple[str, ...] = ()) -> Autoencoder:
 def codec(model: str, memory: str | None, precision: str | None, told: tuple[str, ...] = ()) -> Codec:
     """The model within a memory budget, on a GPU where there is one.
 
-    precision: fp32, bf16 or fp16; None: the weights' own, but fp32 for fp16 on a CPU. told: what --set says of the model.
+    precision: fp32, bf16 or fp16; None: the weights' own, but fp32 for fp16 on a CPU. told: what --set says of the
+    model.
     """
     import torch
 
@@ -68,7 +70,8 @@ def data_source(data: str, built_in: Iterable[str] = BUILT_IN) -> str:
 
 
 def image_files(inputs: tuple[str, ...]) -> list[tuple[Path, Path]]:
-    """(image file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where there is no image."""
+    """(image file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where
+    there is no image."""
     from ..data.sources.folder import find_images
 
     _check_given(inputs)
@@ -80,7 +83,8 @@ def image_files(inputs: tuple[str, ...]) -> list[tuple[Path, Path]]:
 
 
 def files_ending(inputs: tuple[str, ...], suffix: str) -> list[tuple[Path, Path]]:
-    """(file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where there is no such file."""
+    """(file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where there is
+    no such file."""
     _check_given(inputs)
     found: list[tuple[Path, Path]] = []
     for source in map(Path, inputs):
@@ -138,7 +142,8 @@ def check_apart(folders: Iterable[Path], places: Iterable[Path]) -> None:
     for place in places:
         if inside := next((parent for parent in place.parents if parent in whole), None):
             raise ConfigError(
-                f"{place} would lie in {inside}, which another input's results fill; give them in two calls with two --out"
+                f"{place} would lie in {inside}, which another input's results fill; give them in two calls with two "
+                "--out"
             )
 
 
@@ -173,7 +178,8 @@ def make_folder(out: Path) -> None:
 
 
 def readable_images(pairs: list[tuple[Path, Path]], channels: int) -> Iterator[tuple[Path, Path, Image.Image]]:
-    """(source, target, image) of every file that can be read; the others are named, and are an error if there is no image at all."""
+    """(source, target, image) of every file that can be read; the others are named, and are an error if there is no
+    image at all."""
     errors = []
     for source, target in pairs:
         try:

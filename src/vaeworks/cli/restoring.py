@@ -54,7 +54,8 @@ def restore(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Missing and noisy pixels from the known ones, by a search in latent space; with figures against baselines (docs/restore.md)."""
+    """Missing and noisy pixels from the known ones, by a search in latent space; with figures against baselines
+    (docs/restore.md)."""
     from ..apps.restoration import restore_picture
     from ..apps.restoration.baselines import baselines
     from ..apps.restoration.damage import parse_plant
@@ -93,9 +94,16 @@ def restore(
         write_picture(target, to_pillow(found.image), overwrite)
         write_picture(strip_place(out, target), grid([strip(damage, methods, OURS, truth)]), overwrite)
         rows[str(target)] = {
-            "source": str(path), "missing": float(damage.missing.float().mean()), "noise": damage.noise, "evaluations": found.evaluations,
-            "held_out_rms": {"start": found.held_out[0], "best": min(found.held_out), "taken": found.held_out[found.taken]},
-        }  # fmt: skip
+            "source": str(path),
+            "missing": float(damage.missing.float().mean()),
+            "noise": damage.noise,
+            "evaluations": found.evaluations,
+            "held_out_rms": {
+                "start": found.held_out[0],
+                "best": min(found.held_out),
+                "taken": found.held_out[found.taken],
+            },
+        }
         if truth is not None:
             scores.append({name: score(truth, image, damage.region) for name, image in methods.items()})
             rows[str(target)] |= {
@@ -116,7 +124,7 @@ def restore(
 
 def _damaged(
     path: Path, mask: Path | None, noise: str | None, plant: str | None, seed: int, channels: int
-) -> tuple[Damage, Tensor | None]:  # fmt: skip
+) -> tuple[Damage, Tensor | None]:
     """What is known of a picture, and the truth where the damage is planted. Errors name the picture."""
     import torch
 
@@ -145,7 +153,8 @@ def _prior(autoencoder: Autoencoder, source: str, limit: int, size: int | None) 
         raise ConfigError(f"--prior-images {limit} leaves no prior; give at least 1")
     found = fit_prior(autoencoder, squares(autoencoder, source, size, limit), bar("decode"))
     console().print(
-        f"prior of {found.images} images of {source}, which the model reconstructs with an error of {found.error:.1f} gray levels"
+        f"prior of {found.images} images of {source}, which the model reconstructs with an error of {found.error:.1f} "
+        "gray levels"
     )
     return found
 

@@ -34,7 +34,8 @@ def differentiable(model: str, memory: str | None = None, told: tuple[str, ...] 
 def places(
     inputs: tuple[str, ...], out: Path, overwrite: bool, record: str, codec: Codec, versions: int = 1
 ) -> tuple[list[tuple[Path, Path]], Path]:
-    """Pairs of files that can be read and targets, and the record's place; everything is checked before anything is written.
+    """Pairs of files that can be read and targets, and the record's place; everything is checked before anything is
+    written.
 
     versions: pictures that are made of each.
     """
@@ -73,7 +74,8 @@ def recorded(place: Path, result: dict[str, Any], overwrite: bool) -> dict[str, 
 
 
 def mask_files(paths: list[Path], mask: Path | None) -> list[Path | None]:
-    """The file of every picture's mask: one for all of them, or from a folder by name. Errors: DataError for a picture without one."""
+    """The file of every picture's mask: one for all of them, or from a folder by name. Errors: DataError for a picture
+    without one."""
     from ..data.image_ref import ImageFile
     from ..data.labels import find_masks
 

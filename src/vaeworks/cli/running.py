@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 
 
 def reconstruct(
-    model: Model, inputs: Inputs, out: Out, memory: Memory = None, precision: Precision = None, told: Told = (),
+    model: Model,
+    inputs: Inputs,
+    out: Out,
+    memory: Memory = None,
+    precision: Precision = None,
+    told: Told = (),
     overwrite: Overwrite = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Images through the VAE and back, as PNG files of the same size."""
     from ..files.atomic import write_picture
     from ..images import from_model_range, to_model_range, to_pillow, to_uint8
@@ -42,10 +47,15 @@ def reconstruct(
 
 
 def decode(
-    model: Model, inputs: Inputs, out: Out, memory: Memory = None, precision: Precision = None, verify: Verify = False,
+    model: Model,
+    inputs: Inputs,
+    out: Out,
+    memory: Memory = None,
+    precision: Precision = None,
+    verify: Verify = False,
     told: Told = (),
     overwrite: Overwrite = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Latents from `encode`, files or shards, to PNG files; of any size within a memory budget (docs/runtime.md)."""
     from ..files.atomic import write_picture
     from ..images import crop_to, from_model_range, to_pillow
@@ -106,7 +116,8 @@ def generate(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Paint from a prompt with this VAE inside a Stable Diffusion pipeline. `tiny` is built offline with random weights."""
+    """Paint from a prompt with this VAE inside a Stable Diffusion pipeline. `tiny` is built offline with random
+    weights."""
     import torch
 
     from ..devices import resolve_device

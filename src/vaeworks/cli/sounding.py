@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 RECORD = "listen.json"
 COLUMNS = {
-    "log_mel": "log-mel dB: VAE", "log_mel_down_up": "down-up", "log_mel_ceiling": "Griffin-Lim", "log_mel_heard": "VAE + Griffin-Lim",
-    "convergence_ceiling": "convergence: Griffin-Lim", "convergence_heard": "VAE + Griffin-Lim",
-}  # fmt: skip
+    "log_mel": "log-mel dB: VAE",
+    "log_mel_down_up": "down-up",
+    "log_mel_ceiling": "Griffin-Lim",
+    "log_mel_heard": "VAE + Griffin-Lim",
+    "convergence_ceiling": "convergence: Griffin-Lim",
+    "convergence_heard": "VAE + Griffin-Lim",
+}
 """Figures as the table calls them."""
 
 
@@ -39,7 +43,8 @@ def listen(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Sound through a VAE of spectrograms: as WAV files beside the best that the way back can do, as pictures, and in figures."""
+    """Sound through a VAE of spectrograms: as WAV files beside the best that the way back can do, as pictures, and in
+    figures."""
     from ..apps.audio import listen as through
     from ..config import dumps
     from ..data.spectrogram import MEL
@@ -77,9 +82,14 @@ def listen(
     if not rows:
         raise DataError(errors[0])
     result: dict[str, Any] = {
-        "model": model, "iterations": iterations, "seed": seed, "transform": dataclasses.asdict(MEL), "classes": _means(rows),
-        "skipped": errors, "sounds": rows,
-    }  # fmt: skip
+        "model": model,
+        "iterations": iterations,
+        "seed": seed,
+        "transform": dataclasses.asdict(MEL),
+        "classes": _means(rows),
+        "skipped": errors,
+        "sounds": rows,
+    }
     write_text(out / RECORD, dumps(result) + "\n", overwrite)
     _print(result["classes"])
     console().print(
@@ -125,7 +135,8 @@ def _write(folder: Path, heard: Heard, overwrite: bool) -> None:
 
 
 def _means(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Mean figures of every class (the folder that a sound is in), where there are several, and of all with their intervals."""
+    """Mean figures of every class (the folder that a sound is in), where there are several, and of all with their
+    intervals."""
     import numpy as np
 
     from ..intervals import bootstrap

@@ -34,7 +34,8 @@ DType = Annotated[DTypeName, arg(help="of the stored weights")]
 
 
 def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
-    """What is in a file: family, f, c, layout, dtype, baked or not, scale, who can load it. Several files are compared."""
+    """What is in a file: family, f, c, layout, dtype, baked or not, scale, who can load it. Several files are
+    compared."""
     from ..formats.fingerprint import relation
     from ..formats.identify import identify
 
@@ -64,7 +65,8 @@ def convert(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Any VAE into another layout, without loss; what the layout has no place for is said, and kept in the file's metadata."""
+    """Any VAE into another layout, without loss; what the layout has no place for is said, and kept in the file's
+    metadata."""
     from ..files.atomic import check_ending
     from ..formats.apps import support
     from ..formats.diffusers_config import normalization_elsewhere, only_in_metadata
@@ -99,9 +101,13 @@ def convert(
     for application, verdict in loaders.items():
         console().print(f"  {application}: {verdict.why}")
     return {
-        "out": str(dst), "layout": layout, "content_hash": hashes[1], "same_content": same, "notes": notes,
+        "out": str(dst),
+        "layout": layout,
+        "content_hash": hashes[1],
+        "same_content": same,
+        "notes": notes,
         "support": {name: dataclasses.asdict(verdict) for name, verdict in loaders.items()},
-    }  # fmt: skip
+    }
 
 
 def extract(checkpoint: Checkpoint, dst: Target, told: Told = (), overwrite: Overwrite = False) -> dict[str, Any]:
@@ -124,15 +130,16 @@ def bake(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """A copy of a full checkpoint with this VAE inside; every other tensor keeps its bytes, and nothing of it is loaded."""
+    """A copy of a full checkpoint with this VAE inside; every other tensor keeps its bytes, and nothing of it is
+    loaded."""
     from ..formats.bake import bake as put_in
 
     with byte_bar("baking") as progress:
         settings = settings_of(told, scale_of=scale_of)
         result = put_in(vae, checkpoint, dst, overwrite=overwrite, dtype=_dtype(dtype), progress=progress, **settings)
     console().print(
-        f"{result.dst}  {result.tensors} tensors of the VAE under {result.prefix} in {result.dtype} in place of {result.replaced}, "
-        f"{result.kept} others as they were, {result.bytes / 1e6:,.0f} MB"
+        f"{result.dst}  {result.tensors} tensors of the VAE under {result.prefix} in {result.dtype} in place of "
+        f"{result.replaced}, {result.kept} others as they were, {result.bytes / 1e6:,.0f} MB"
     )
     _print_notes(result.notes)
     return dataclasses.asdict(result)
@@ -264,7 +271,8 @@ def repair(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """A VAE that gives black pictures in float16, rescaled so that it does not, without training; the error is measured."""
+    """A VAE that gives black pictures in float16, rescaled so that it does not, without training; the error is
+    measured."""
     from ..files.atomic import check_ending
     from ..formats.io import read, save
     from ..formats.locate import locate

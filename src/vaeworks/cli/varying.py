@@ -43,7 +43,8 @@ LEVEL = 0.2
 """Of noise for latents that are points, where none is given."""
 
 LARGEST, SMALLEST = 256, 64
-"""Side in pixels of samples by default: the images' own, up to the first; about the second where there are no images."""
+"""Side in pixels of samples by default: the images' own, up to the first; about the second where there are no
+images."""
 
 
 def interpolate(
@@ -63,7 +64,8 @@ def interpolate(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Pictures between two images or more, as a strip, frames and a video; and how natural the way is beside a cross-fade."""
+    """Pictures between two images or more, as a strip, frames and a video; and how natural the way is beside a
+    cross-fade."""
     from ..apps.generation.animation import find_ffmpeg, there_and_back, write_gif, write_mp4
     from ..apps.generation.interpolate import interpolate as between
     from ..files.atomic import write_picture, write_text
@@ -84,9 +86,13 @@ def interpolate(
     write_picture(out / "strip.png", grid([frames, [frame.fade for frame in found.frames]]), overwrite)
     (write_gif if video == "gif" else write_mp4)(film, there_and_back(frames), overwrite=overwrite)
     result = {
-        "images": names, "path": path, "steps": steps, "length": list(found.length), "largest_step": list(found.largest),
+        "images": names,
+        "path": path,
+        "steps": steps,
+        "length": list(found.length),
+        "largest_step": list(found.largest),
         "frames": [frame.figures() for frame in found.frames],
-    }  # fmt: skip
+    }
     write_text(out / "path.json", dumps(result) + "\n", overwrite)
     if find_spec("matplotlib") is not None:
         write_text(out / "path.svg", found.chart(), overwrite)
@@ -146,7 +152,8 @@ def vary(
             code = disturbed(code, latent_scale(through.autoencoder, [code.mean]), level)
         if level is not None and noise is None and not rows:
             console().print(
-                f"latents are points, without a posterior to sample: noise of {level} stds of each channel instead (--noise)"
+                f"latents are points, without a posterior to sample: noise of {level} stds of each channel instead "
+                "(--noise)"
             )
         if walk:
             pictures = around(through, code, steps, temperature, seed, bar(target.name))
@@ -186,7 +193,8 @@ def sample(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """New pictures from the prior, or from a density fitted to a data set's latents; with --data beside held-out images in figures."""
+    """New pictures from the prior, or from a density fitted to a data set's latents; with --data beside held-out images
+    in figures."""
     from ..apps.generation.density import density
     from ..files.atomic import write_picture, write_text
     from ..images import grid
@@ -238,9 +246,10 @@ def sample(
     _print_sampled(found.stated, found.features, found.figures)
     if source == "prior" and found.latents_std is not None and abs(found.latents_std - 1) > 0.5:
         console().print(
-            f"latents of these images have a std of {found.latents_std:.3g}, a standard normal prior has 1: this decoder was not trained "
-            "on samples like these; try --from gaussian, mixture or flow", style="yellow",
-        )  # fmt: skip
+            f"latents of these images have a std of {found.latents_std:.3g}, a standard normal prior has 1: this "
+            "decoder was not trained on samples like these; try --from gaussian, mixture or flow",
+            style="yellow",
+        )
     console().print(
         f"{out / 'samples.png'}: {len(found.pixels)} pictures of {side} px" + (f"; {out / 'map.png'}" if map else "")
     )
@@ -316,8 +325,8 @@ def _print_path(found: Interpolation, steps: int) -> None:
     console().print(table)
     for number, (length, largest) in enumerate(zip(found.length, found.largest, strict=True)):
         console().print(
-            f"from image {number + 1} to {number + 2}: {length:.2f} times the straight way of a cross-fade; the largest step is "
-            f"{largest:.0%} of it, even ones have {1 / steps:.0%}"
+            f"from image {number + 1} to {number + 2}: {length:.2f} times the straight way of a cross-fade; the "
+            f"largest step is {largest:.0%} of it, even ones have {1 / steps:.0%}"
         )
 
 
@@ -330,9 +339,13 @@ def _print_sampled(stated: str, features: str | None, figures: dict[str, Likenes
         return
     table = Table("", *figures, box=None, header_style="dim")
     rows = {
-        "Fréchet distance": ("frechet", ".4g"), "density (fidelity)": ("density", ".3f"), "coverage (diversity)": ("coverage", ".3f"),
-        "near-copies": ("copies", ".1%"), "recognized": ("recognized", ".1%"), "classes in effect": ("classes", ".2f"),
-    }  # fmt: skip
+        "Fréchet distance": ("frechet", ".4g"),
+        "density (fidelity)": ("density", ".3f"),
+        "coverage (diversity)": ("coverage", ".3f"),
+        "near-copies": ("copies", ".1%"),
+        "recognized": ("recognized", ".1%"),
+        "classes in effect": ("classes", ".2f"),
+    }
     for name, (field, form) in rows.items():
         values = [getattr(likeness, field) for likeness in figures.values()]
         if None not in values:

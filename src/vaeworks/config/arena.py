@@ -25,7 +25,8 @@ class DiTConfig:
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads) < 1 or self.width % 4 or self.width % self.heads:
             raise ConfigError(
-                f"width (={self.width}) must be a multiple of 4 and of heads (={self.heads}), depth (={self.depth}) at least 1"
+                f"width (={self.width}) must be a multiple of 4 and of heads (={self.heads}), depth (={self.depth}) at "
+                "least 1"
             )
 
 
@@ -51,7 +52,8 @@ class ArenaConfig:
     seeds: tuple[int, ...] = (0, 1)
     """of the generator's weights, order, times, noise and samples: equal ones for every latent space"""
     shifts: tuple[Shift, ...] = ("none", "dimension")
-    """of times: none, and by the latents' dimension (RAE); with both, each space keeps what suits the first generator's first seed"""
+    """of times: none, and by the latents' dimension (RAE); with both, each space keeps what suits the first generator's
+    first seed"""
     images: int = 32_768
     """training images for each generator"""
     batch: int = 128

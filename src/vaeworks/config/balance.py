@@ -23,7 +23,8 @@ class BalanceConfig:
     flat: float = 0.02
     """relative change of the reconstruction loss per window that counts as none"""
     warmup: int = 5_000
-    """the discriminator learns alone so long; up to four times as long while it is right in less than `warm` of the cases"""
+    """the discriminator learns alone so long; up to four times as long while it is right in less than `warm` of the
+    cases"""
     warm: float = 0.6
     """accuracy at which the discriminator is warm"""
     ramp: int = 10_000
@@ -68,8 +69,8 @@ class BalanceConfig:
             raise ConfigError(f"latest (={self.latest}) must not be before earliest (={self.earliest})")
         if not 0.5 <= self.warm <= self.recovered < self.winning <= 1:
             raise ConfigError(
-                f"warm (={self.warm}), recovered (={self.recovered}), winning (={self.winning}) must be accuracies from 0.5 to 1 "
-                f"that rise in this order"
+                f"warm (={self.warm}), recovered (={self.recovered}), winning (={self.winning}) must be accuracies "
+                "from 0.5 to 1 that rise in this order"
             )
         if not 0 < self.worse < self.collapsed < math.inf:
             raise ConfigError(f"worse (={self.worse}) must be positive and less than collapsed (={self.collapsed})")
@@ -81,15 +82,29 @@ class BalanceConfig:
 
     @classmethod
     def for_run(
-        cls, images: int, *, start_images: int | None = None, earliest: float = 0.2, latest: float = 0.6, warmup: float = 0.025,
+        cls,
+        images: int,
+        *,
+        start_images: int | None = None,
+        earliest: float = 0.2,
+        latest: float = 0.6,
+        warmup: float = 0.025,
         ramp: float = 0.05,
-    ) -> BalanceConfig:  # fmt: skip
+    ) -> BalanceConfig:
         """Counts in proportion to the length of a run: a start between 20 and 60 % of it, felt in full 7.5 % later."""
 
         def share(of: float, least: int = 1) -> int:
             return max(round(images * of), least)
 
         return cls(
-            start_images=start_images, earliest=share(earliest, 0), latest=share(latest, 0), window=share(0.1), warmup=share(warmup, 0),
-            ramp=share(ramp), smoothing=share(0.005), patience=share(0.02), cooldown=share(0.05, 0), pause=share(0.02, 0),
-        )  # fmt: skip
+            start_images=start_images,
+            earliest=share(earliest, 0),
+            latest=share(latest, 0),
+            window=share(0.1),
+            warmup=share(warmup, 0),
+            ramp=share(ramp),
+            smoothing=share(0.005),
+            patience=share(0.02),
+            cooldown=share(0.05, 0),
+            pause=share(0.02, 0),
+        )

@@ -22,8 +22,8 @@ OPEN = ("scaling_factor", "norm_groups", "norm_eps", "padding_mode", "num_heads"
 class LatentConfig:
     """What every kind of autoencoder has: channels of images and latents, and the normalization of the latents.
 
-    `normalization` says which numbers make the z that a diffusion model sees; the others are facts that are not applied.
-    Where a foreign config carries several, the order is batchnorm, channel, scalar (`formats/diffusers.py`).
+    `normalization` says which numbers make the z that a diffusion model sees; the others are facts that are not
+    applied. Where a foreign config carries several, the order is batchnorm, channel, scalar (`formats/diffusers.py`).
     """
 
     in_channels: int = 3
@@ -41,14 +41,16 @@ class LatentConfig:
     latents_std: tuple[float, ...] | None = None
     """standard deviation of every latent channel, where it was measured"""
     normalization: Literal["scalar", "channel", "batchnorm"] = "scalar"
-    """channel: z = (latents - latents_mean) / latents_std * scaling_factor (Playground, Wan); batchnorm: statistics of the
-    channels after latents_patch, which are among the weights (Flux.2)"""
+    """channel: z = (latents - latents_mean) / latents_std * scaling_factor (Playground, Wan); batchnorm: statistics of
+    the channels after latents_patch, which are among the weights (Flux.2)"""
     latents_patch: int = 1
-    """side of the squares of latents that a diffusion model sees as one latent of side * side * c channels (Flux.2: 2)"""
+    """side of the squares of latents that a diffusion model sees as one latent of side * side * c channels (Flux.2:
+    2)"""
     latents_norm_eps: float = 1e-4
     """epsilon of normalization "batchnorm" """
     guessed: tuple[str, ...] = field(default=(), compare=False)
-    """settings that no file and nobody has told, as NAME=VALUE: guesses as long as they have this value, and never written as facts"""
+    """settings that no file and nobody has told, as NAME=VALUE: guesses as long as they have this value, and never
+    written as facts"""
 
     def __post_init__(self) -> None:
         possible = _guesses(self, OPEN) if self.guessed else ()
@@ -114,7 +116,8 @@ def setting(config: LatentConfig, name: str) -> Any:
 
 
 def _guesses(config: LatentConfig, names: Iterable[str]) -> tuple[str, ...]:
-    """NAME=VALUE for those of the settings that this kind of configuration has; a scale that does not count is no guess."""
+    """NAME=VALUE for those of the settings that this kind of configuration has; a scale that does not count is no
+    guess."""
     values = {name: setting(config, name) for name in names}
     if config.normalization != "scalar":
         values.pop("scaling_factor", None)
@@ -228,11 +231,13 @@ class AutoencoderConfig(LatentConfig):
                     )
         if max(self.bottleneck.prefixes, default=0) > self.latent_channels:
             raise ConfigError(
-                f"prefixes (={abridged(self.bottleneck.prefixes)}) must be at most latent_channels (={self.latent_channels})"
+                f"prefixes (={abridged(self.bottleneck.prefixes)}) must be at most latent_channels "
+                f"(={self.latent_channels})"
             )
         if len(self.attention_factors) > len(self.channel_mult):
             raise ConfigError(
-                f"attention_factors has {len(self.attention_factors)} entries; a model of {len(self.channel_mult)} levels has fewer"
+                f"attention_factors has {len(self.attention_factors)} entries; a model of {len(self.channel_mult)} "
+                "levels has fewer"
             )
         possible = {2**level for level in range(len(self.channel_mult))}
         if unknown := set(self.attention_factors) - possible:
@@ -273,7 +278,8 @@ def _widths(channels: int, mult: tuple[float, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class TinyConfig(LatentConfig):
-    """The TAESD family (Bohan): small distilled autoencoders that see latents as the diffusion model does, hence no scaling.
+    """The TAESD family (Bohan): small distilled autoencoders that see latents as the diffusion model does, hence no
+    scaling.
 
     Widths and blocks are given by level, largest image first. The defaults are TAESD's.
     """

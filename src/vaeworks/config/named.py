@@ -7,9 +7,15 @@ import dataclasses
 from .model import AutoencoderConfig, TinyConfig
 
 _small = AutoencoderConfig(
-    latent_channels=16, channels=16, channel_mult=(1, 2, 4, 8), num_res_blocks=1, norm_groups=4,
-    mid_attention=False, quant_conv=False, post_quant_conv=False,
-)  # fmt: skip
+    latent_channels=16,
+    channels=16,
+    channel_mult=(1, 2, 4, 8),
+    num_res_blocks=1,
+    norm_groups=4,
+    mid_attention=False,
+    quant_conv=False,
+    post_quant_conv=False,
+)
 _f16 = AutoencoderConfig(latent_channels=16, channel_mult=(1, 1, 2, 2, 4), attention_factors=(16,))
 
 MODELS: dict[str, AutoencoderConfig] = {

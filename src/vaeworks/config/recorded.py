@@ -1,8 +1,9 @@
-"""What a file may only ask for: code to run, and what is fetched from a network or told to it. A user has to name it as well.
+"""What a file may only ask for: code to run, and what is fetched from a network or told to it. A user has to name it as
+well.
 
-A run's record is a file, and files come from anywhere. Its names of such things are kept in types of their own, which are equal to the
-same text from a user and yet told from it. The command line's defaults are a record's values, so that an option that is given in a call
-replaces the one by the other.
+A run's record is a file, and files come from anywhere. Its names of such things are kept in types of their own, which
+are equal to the same text from a user and yet told from it. The command line's defaults are a record's values, so that
+an option that is given in a call replaces the one by the other.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def recorded(config: TrainConfig) -> TrainConfig:
 
 
 def check_asked(config: TrainConfig, known: Collection[str]) -> None:
-    """Check that whatever a configuration would run, or reach a network for, was named by a user and not by a file alone.
+    """Check that whatever a configuration would run, or reach a network for, was named by a user and not by a file
+    alone.
 
     known: networks that may be named anywhere, because they are this package's own.
     Errors: ConfigError, which names the first such setting and how to allow it.
@@ -61,8 +63,8 @@ def check_asked(config: TrainConfig, known: Collection[str]) -> None:
         if isinstance(_get(config, setting), (Recorded, RecordedNames)):
             does = "sends figures and pictures away" if setting == "trackers" else "can run code or reach a network"
             raise ConfigError(
-                f"the run's record asks for {setting} {shlex.join(words)}, which {does}, and a file alone may not; "
-                f"if you trust it, give {shlex.join([_option(setting), *words])} again"
+                f"the run's record asks for {setting} {shlex.join(words)}, which {does}, and a file alone may not; if "
+                f"you trust it, give {shlex.join([_option(setting), *words])} again"
             )
 
 

@@ -51,7 +51,8 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """The objective: reconstruction + perceptual_weight * perceptual + beta * KL, each a mean (over pixels, images, latents)."""
+    """The objective: reconstruction + perceptual_weight * perceptual + beta * KL, each a mean (over pixels, images,
+    latents)."""
 
     reconstruction: Literal[
         "l1",
@@ -65,19 +66,21 @@ class LossConfig:
         "gaussian",
         "optimal-gaussian",
     ] = "l1"
-    """distance of pixels in [-1,1] (losses/reconstruction.py). gaussian: negative log-likelihood with one learned variance;
-    optimal-gaussian: with the variance that suits each image best (sigma-VAE); with both, beta = latents / pixels is the true ELBO"""
+    """distance of pixels in [-1,1] (losses/reconstruction.py). gaussian: negative log-likelihood with one learned
+    variance; optimal-gaussian: with the variance that suits each image best (sigma-VAE); with both, beta = latents /
+    pixels is the true ELBO"""
     perceptual: Literal[
         "none", "lpips-vgg16", "lpips-alexnet", "lpips-squeezenet", "vgg16-conv1to3", "without-weights"
     ] = "none"
-    """distance of what a frozen network sees: LPIPS, whose weights are fetched once; an uncalibrated one on weights of yours;
-    without-weights: 1/2 (1 - MS-SSIM) + L1 of Haar wavelets, for machines without a network"""
+    """distance of what a frozen network sees: LPIPS, whose weights are fetched once; an uncalibrated one on weights of
+    yours; without-weights: 1/2 (1 - MS-SSIM) + L1 of Haar wavelets, for machines without a network"""
     perceptual_weight: float = 1.0
     """LDM has 1"""
     perceptual_path: str | None = None
     """file or folder with the network's weights; None: cache, or download"""
     beta: float = 1e-6
-    """weight of the KL term in mean/mean units; LDM's kl_weight w (sum/sum) is w * latents / pixels: 1e-6 is 2.08e-8 at f8c4"""
+    """weight of the KL term in mean/mean units; LDM's kl_weight w (sum/sum) is w * latents / pixels: 1e-6 is 2.08e-8 at
+    f8c4"""
 
     def __post_init__(self) -> None:
         _not_negative(self, "beta", "perceptual_weight")
@@ -85,18 +88,22 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegularizerConfig:
-    """What latents are asked for besides, for the sake of a diffusion model. Weights and probabilities; 0: not at all."""
+    """What latents are asked for besides, for the sake of a diffusion model. Weights and probabilities; 0: not at
+    all."""
 
     equivariance: float = 0.0
-    """share of steps in which latents and images are resized and turned alike (EQ-VAE: 0.5); then nothing else is reconstructed"""
+    """share of steps in which latents and images are resized and turned alike (EQ-VAE: 0.5); then nothing else is
+    reconstructed"""
     equivariance_prior: float = 0.25
     """share of the other steps in which images are shrunk before they are encoded, so that small pictures stay known"""
     lowpass: float = 0.0
-    """share of steps in which latents and images alike lose their high frequencies (decoding spectrum matching: 0.75)"""
+    """share of steps in which latents and images alike lose their high frequencies (decoding spectrum matching:
+    0.75)"""
     scale_equivariance: float = 0.0
     """weight of the distance of decoded small latents and small images, 1/2 or 1/4 (0.25)"""
     spectrum: float = 0.0
-    """weight of the divergence of the latents' spectrum from the images' (encoding spectrum matching: 0.01, without a KL term)"""
+    """weight of the divergence of the latents' spectrum from the images' (encoding spectrum matching: 0.01, without a
+    KL term)"""
     variance_expansion: float = 0.0
     """weight of 1 / variance of the posterior, which widens it (0.1, without a KL term, with `envelope`)"""
     envelope: float = 0.0
@@ -106,26 +113,37 @@ class RegularizerConfig:
     alignment: float = 0.0
     """weight of the agreement with a frozen network's features (VA-VAE: 0.5, then 0.1 with margins)"""
     alignment_network: str | None = None
-    """that network: a name of features/nets.py, a folder or hub id of a transformers model (hf:OWNER/NAME), or MODULE:FUNCTION
-    without arguments that returns it; in Python it may be given to `train` instead"""
+    """that network: a name of features/nets.py, a folder or hub id of a transformers model (hf:OWNER/NAME), or
+    MODULE:FUNCTION without arguments that returns it; in Python it may be given to `train` instead"""
     alignment_path: str | None = None
     """file or folder with the weights of a named network; None: cache, or download"""
     alignment_margins: tuple[float, float] = (0.0, 0.0)
-    """what agreement is not asked for: of cosines with the features, and of cosines between places (VA-VAE's last stage: 0.5 0.25)"""
+    """what agreement is not asked for: of cosines with the features, and of cosines between places (VA-VAE's last
+    stage: 0.5 0.25)"""
     alignment_adaptive: bool = True
-    """the weight is relative to the strength of the reconstruction, as VA-VAE has it; it costs a second backward pass of the decoder"""
+    """the weight is relative to the strength of the reconstruction, as VA-VAE has it; it costs a second backward pass
+    of the decoder"""
 
     def __post_init__(self) -> None:
         _not_negative(
-            self, "scale_equivariance", "spectrum", "variance_expansion", "envelope", "variance_floor", "alignment",
-            "equivariance", "equivariance_prior", "lowpass",
-        )  # fmt: skip
+            self,
+            "scale_equivariance",
+            "spectrum",
+            "variance_expansion",
+            "envelope",
+            "variance_floor",
+            "alignment",
+            "equivariance",
+            "equivariance_prior",
+            "lowpass",
+        )
         for name in ("equivariance", "equivariance_prior", "lowpass"):
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name} (={getattr(self, name)}) is a share of steps and must be at most 1")
         if self.equivariance + self.lowpass > 1:
             raise ConfigError(
-                f"equivariance (={self.equivariance}) and lowpass (={self.lowpass}) are shares of steps, at most 1 together"
+                f"equivariance (={self.equivariance}) and lowpass (={self.lowpass}) are shares of steps, at most 1 "
+                "together"
             )
         if len(self.alignment_margins) != 2 or not all(margin >= 0 for margin in self.alignment_margins):
             raise ConfigError(f"alignment_margins (={self.alignment_margins}) must be two numbers of at least 0")
@@ -165,7 +183,8 @@ class AdversarialConfig:
     """The discriminator: which, how strong, and when. The watch over it has its thresholds in config/balance.py."""
 
     discriminator: Literal["none", "patch", "modern", "residual", "unet", "projected"] = "none"
-    """patch: latent diffusion's PatchGAN with BatchNorm; modern: anti-aliased, GroupNorm; residual: R3GAN's, unnormalized;
+    """patch: latent diffusion's PatchGAN with BatchNorm; modern: anti-aliased, GroupNorm; residual: R3GAN's,
+    unnormalized;
     unet: judges every pixel; projected: heads on a frozen network's features"""
     loss: Literal["hinge", "vanilla", "least-squares", "relativistic"] = "hinge"
     """relativistic pairs an image with its own reconstruction (R3GAN)"""
@@ -198,7 +217,8 @@ class AdversarialConfig:
     )
     """of the discriminator"""
     start_images: int | None = None
-    """it starts at this count of images; None: when the reconstruction has come to rest, between `earliest` and `latest`"""
+    """it starts at this count of images; None: when the reconstruction has come to rest, between `earliest` and
+    `latest`"""
     earliest: float = 0.2
     """no start before this share of the run"""
     latest: float = 0.6
@@ -257,7 +277,8 @@ class FinetuneConfig:
     part: Literal["all", "decoder", "encoder"] = "all"
     """decoder: the latents stay what they are, to the last bit; encoder: a new one for the same latents and decoder"""
     expects: str | None = None
-    """the published VAE that `path` must have the architecture of (config/named.py); its scale is taken where the file has none"""
+    """the published VAE that `path` must have the architecture of (config/named.py); its scale is taken where the file
+    has none"""
     required: bool = False
     """there is nothing to train without `path`"""
     teacher: str | None = None
@@ -293,7 +314,8 @@ class TrainConfig:
     max_minutes: float | None = None
     """end early, with the schedule completed, after so many minutes of training"""
     init: Literal["default", "linear"] = "default"
-    """default: PyTorch's and LDM's; linear: starts as a linear multi-scale transform (models/init.py), converges faster"""
+    """default: PyTorch's and LDM's; linear: starts as a linear multi-scale transform (models/init.py), converges
+    faster"""
     ema_halflife: int = 1000
     """half-life of the weight average that is saved as the model, in images; 0: none"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -305,7 +327,8 @@ class TrainConfig:
     compile: bool = False
     """torch.compile for the autoencoder's forward and backward pass: some minutes before the first step"""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """with several processes (torchrun): ddp: each has the whole model; fsdp: each has a shard of weights, averages and moments"""
+    """with several processes (torchrun): ddp: each has the whole model; fsdp: each has a shard of weights, averages and
+    moments"""
     val_every: int = 5_000
     """images between validations, each with a reconstruction grid"""
     save_every: int = 10_000
@@ -343,7 +366,8 @@ class TrainConfig:
             raise ConfigError(f"batch (={self.batch}) must be a multiple of micro_batch (={self.micro_batch})")
         if self.data.size % self.model.downsample_factor:
             raise ConfigError(
-                f"data.size (={self.data.size}) must be divisible by the model's downsample_factor (={self.model.downsample_factor})"
+                f"data.size (={self.data.size}) must be divisible by the model's downsample_factor "
+                f"(={self.model.downsample_factor})"
             )
         if self.seed >= 2**64:
             raise ConfigError(f"seed (={self.seed}) must be less than 2**64")
@@ -365,11 +389,13 @@ class TrainConfig:
             raise ConfigError("regularizers.variance-floor looks at the whole batch at once; leave micro-batch away")
         if parts and regularizers.alignment > 0 and regularizers.alignment_adaptive:
             raise ConfigError(
-                "the adaptive weight of alignment looks at the whole batch at once; leave micro-batch away, or switch it off"
+                "the adaptive weight of alignment looks at the whole batch at once; leave micro-batch away, or switch "
+                "it off"
             )
         if self.compile and regularizers.equivariance > 0:
             raise ConfigError(
-                "equivariance changes sizes from step to step, for which compile would start anew each time; leave one away"
+                "equivariance changes sizes from step to step, for which compile would start anew each time; leave one "
+                "away"
             )
         start = self.adversarial.start_images
         if self.adversarial.on and start is not None and start >= self.images:
@@ -384,7 +410,8 @@ class TrainConfig:
             for name in ("spectrum", "variance_expansion", "envelope", "variance_floor", "alignment"):
                 if getattr(regularizers, name) > 0:
                     raise ConfigError(
-                        f"regularizers.{name} shapes latents, which finetune.part 'decoder' leaves as they are; set it to 0"
+                        f"regularizers.{name} shapes latents, which finetune.part 'decoder' leaves as they are; set it "
+                        "to 0"
                     )
         patch = self.model.downsample_factor * self.model.latents_patch
         if self.data.size % patch:

@@ -11,7 +11,19 @@ from .streamed_crops import StreamedCrops, training_crops
 from .synthetic.procedural import procedural
 
 __all__ = [
-    "CropSource", "Crops", "ImageFile", "ImageSet", "ImageStream", "StreamedCrops", "batches", "first_images",
-    "is_held_out", "is_stream", "open_stream", "photos", "procedural", "scan",
+    "CropSource",
+    "Crops",
+    "ImageFile",
+    "ImageSet",
+    "ImageStream",
+    "StreamedCrops",
+    "batches",
+    "first_images",
+    "is_held_out",
+    "is_stream",
+    "open_stream",
+    "photos",
+    "procedural",
+    "scan",
     "training_crops",
-]  # fmt: skip
+]

@@ -81,7 +81,8 @@ class Crops(Dataset[tuple[Tensor, int]]):
             raise DataError(f"{file.path} could be read when the run started and cannot now: {error}") from None
         if image.size != (file.width, file.height):
             raise DataError(
-                f"{file.path} had {file.width}x{file.height} pixels when the run started and has {image.width}x{image.height} now"
+                f"{file.path} had {file.width}x{file.height} pixels when the run started and has "
+                f"{image.width}x{image.height} now"
             )
         size = image.size[0] * image.size[1] * self.channels
         if self._cached_bytes + size <= self.config.cache_mib * 2**20:

@@ -13,7 +13,8 @@ from ..images import file_content, open_image
 
 
 class ImageRef(Protocol):
-    """A place that holds an encoded image and can be read at any time: a `Path`, a tar's member, a data set's row, an image that is drawn.
+    """A place that holds an encoded image and can be read at any time: a `Path`, a tar's member, a data set's row, an
+    image that is drawn.
 
     Its `str` is the name by which people find it.
     """

@@ -55,8 +55,8 @@ def scan(
     """Every image of a source, read whole once, so that no broken one interrupts a training run later.
 
     source: as sources.py says, but no stream. min_side: images with a shorter side, in pixels, are left out.
-    progress: wraps the places, told their number. decode: False hashes files and looks at their headers alone, which is many times
-    faster; broken pixels then show when they are read, and sides are those before EXIF orientation.
+    progress: wraps the places, told their number. decode: False hashes files and looks at their headers alone, which is
+    many times faster; broken pixels then show when they are read, and sides are those before EXIF orientation.
     Errors: DataError for a missing or empty source, or where no image is usable.
     """
     places, unusable = find_places(source)
@@ -71,7 +71,8 @@ def scan(
                 skipped.append((str(place), result))
     if not files:
         raise DataError(
-            f"none of the {len(skipped)} images in {str(source)!r} can be used; the first: {skipped[0][0]}: {skipped[0][1]}"
+            f"none of the {len(skipped)} images in {str(source)!r} can be used; the first: {skipped[0][0]}: "
+            f"{skipped[0][1]}"
         )
     return ImageSet(str(source), tuple(files), tuple(skipped))
 

@@ -25,8 +25,9 @@ NUMBER = re.compile(r"[\s_\-.]*\d+$")
 def find_labels(files: Sequence[ImageFile], how: str | None = None) -> tuple[str, ...] | None:
     """A class per image.
 
-    how: "folders", the name of the folder that an image lies in; "names", file names up to their last number ("beagle_12.jpg" is a
-    beagle); a CSV file whose rows begin with a file name and a class; "none". None: folders, if two or more hold two images each.
+    how: "folders", the name of the folder that an image lies in; "names", file names up to their last number
+    ("beagle_12.jpg" is a beagle); a CSV file whose rows begin with a file name and a class; "none". None: folders, if
+    two or more hold two images each.
     Errors: DataError for a table that cannot be read or lacks an image.
     """
     if how == "none":
@@ -65,7 +66,8 @@ def find_masks(files: Sequence[ImageFile], folder: str | Path | None = None) -> 
 
     Where several have that name, it is the one in a folder that is called as the image's.
 
-    Without a folder it is the mask that the image's place knows, as that of a drawn image does; None if no place knows one.
+    Without a folder it is the mask that the image's place knows, as that of a drawn image does; None if no place knows
+    one.
 
     Errors: DataError where there is no folder, no mask of any image, or more than one of an image.
     """
@@ -81,7 +83,8 @@ def find_masks(files: Sequence[ImageFile], folder: str | Path | None = None) -> 
     found = tuple(_mask_of(Path(str(file.path)), known) for file in files)
     if not any(found):
         raise DataError(
-            f"no image has a mask in {str(folder)!r}; they must have the images' names, such as {Path(str(files[0].path)).stem}.png"
+            f"no image has a mask in {str(folder)!r}; they must have the images' names, such as "
+            f"{Path(str(files[0].path)).stem}.png"
         )
     return found
 
@@ -93,6 +96,7 @@ def _mask_of(image: Path, known: Mapping[str, Sequence[Path]]) -> Path | None:
         found = [path for path in found if path.parent.name == image.parent.name] or found
     if len(found) > 1:
         raise DataError(
-            f"{image} has {len(found)} masks, {found[0]} and {found[1]}; put them into folders that are called as the images'"
+            f"{image} has {len(found)} masks, {found[0]} and {found[1]}; put them into folders that are called as the "
+            "images'"
         )
     return found[0] if found else None

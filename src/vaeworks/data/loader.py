@@ -43,12 +43,14 @@ def batches(
     world: int = 1,
     say: Say | None = None,
 ) -> Generator[tuple[Tensor, list[int]]]:
-    """Crops start..stop of a run in batches: uint8 n c size size, and their counters. A last, smaller batch is left out.
+    """Crops start..stop of a run in batches: uint8 n c size size, and their counters. A last, smaller batch is left
+    out.
 
-    batch: images of all `world` data-parallel processes together, a multiple of `world`; process `rank` gets its part of each, so
-    that all together see what one alone sees. workers: processes that prepare crops. Those that die are replaced, which changes
-    no crop; `say` is told of it.
-    Errors: DataError naming the image that cannot be read any more, after all batches before it; DataError where workers keep dying.
+    batch: images of all `world` data-parallel processes together, a multiple of `world`; process `rank` gets its part
+    of each, so that all together see what one alone sees. workers: processes that prepare crops. Those that die are
+    replaced, which changes no crop; `say` is told of it.
+    Errors: DataError naming the image that cannot be read any more, after all batches before it; DataError where
+    workers keep dying.
     """
     say = say or _silent
     workers = min(workers, cores())
@@ -94,8 +96,8 @@ def _by_workers(
             first = waiting[0].counters[0]
             if deaths > DEATHS:
                 raise DataError(
-                    f"the processes that prepare images died {deaths} times in a row at image {first:,}; if memory ran out, "
-                    "lower data.workers (0: none) or data.cache-mib, or in a container raise its shared memory"
+                    f"the processes that prepare images died {deaths} times in a row at image {first:,}; if memory ran "
+                    "out, lower data.workers (0: none) or data.cache-mib, or in a container raise its shared memory"
                 ) from None
             say(f"a process that prepares images died, perhaps for lack of memory; new ones go on at image {first:,}")
             continue
@@ -109,7 +111,8 @@ def _by_workers(
 
 
 def _next(parts: Iterator[BatchShare], ending: list[DataError]) -> BatchShare | None:
-    """The next part; None at the end, which may be an error that waits in `ending` until all parts before it are through."""
+    """The next part; None at the end, which may be an error that waits in `ending` until all parts before it are
+    through."""
     try:
         return next(parts, None)
     except DataError as error:
@@ -119,7 +122,8 @@ def _next(parts: Iterator[BatchShare], ending: list[DataError]) -> BatchShare | 
 
 @contextmanager
 def _processes(load: Load, workers: int) -> Iterator[Callable[[list[Any]], Future[Any]]]:
-    """Worker processes; gives the function that hands them work; `Sent` comes back, on GPU machines `Loaded` in page-locked memory.
+    """Worker processes; gives the function that hands them work; `Sent` comes back, on GPU machines `Loaded` in
+    page-locked memory.
 
     Errors: _NoProcessesError.
     """
@@ -139,7 +143,8 @@ def _processes(load: Load, workers: int) -> Iterator[Callable[[list[Any]], Futur
     try:
         yield submit
     finally:
-        # a pool waits until its workers have ended in order, which they cannot where a dead one had the lock of their queue
+        # a pool waits until its workers have ended in order, which they cannot where a dead one had the lock of their
+        # queue
         tells_end.send_bytes(b"end")
         pool.shutdown(cancel_futures=True)
         if pinning:
@@ -169,7 +174,8 @@ def _start(load: Load, hears_end: Connection) -> None:
 
 
 def _wait_for_end(hears_end: Connection) -> None:
-    """End this worker process when it is told to, which nobody reads so that all hear it, or when the training process is gone."""
+    """End this worker process when it is told to, which nobody reads so that all hear it, or when the training process
+    is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel, hears_end])

@@ -17,7 +17,8 @@ from .synthetic.procedural import is_procedural, procedural_source
 
 
 def is_source(text: str) -> bool:
-    """Whether a text is a source, as far as its form and the names of files tell: no image is read, nothing is fetched."""
+    """Whether a text is a source, as far as its form and the names of files tell: no image is read, nothing is
+    fetched."""
     try:
         if text in ("photos", DIGITS) or (text and Path(text).expanduser().exists()):
             return True
@@ -32,9 +33,11 @@ def is_source(text: str) -> bool:
 
 
 def place_named(name: str) -> ImageRef:
-    """The place whose `str` a name is: a file, a member of a tar, an image of an IDX file, one of scikit-learn's digits.
+    """The place whose `str` a name is: a file, a member of a tar, an image of an IDX file, one of scikit-learn's
+    digits.
 
-    Errors: DataError where there is none, or the name does not tell it: that of a data set's row, of what is drawn or made.
+    Errors: DataError where there is none, or the name does not tell it: that of a data set's row, of what is drawn or
+    made.
     """
     path = Path(name)
     if "\0" in name or len(name) > 4096:

@@ -1,12 +1,14 @@
-"""Sound as pictures, gray for each of its channels: mel spectrograms of 8 bits, a column every 16 ms, low frequencies at the bottom.
+"""Sound as pictures, gray for each of its channels: mel spectrograms of 8 bits, a column every 16 ms, low frequencies
+at the bottom.
 
 Level L of band m in column t, in dB:
 
-    L = 10 log10(sum_k F[m, k] |X[k, t]|^2)        X: STFT with a Hann window, scaled so that a sine of amplitude 1 peaks at 1
-    pixel = round((L - FLOOR) / STEP), 0..255
+    L = 10 log10(sum_k F[m, k] |X[k, t]|^2)        X: STFT with a Hann window, scaled so that a sine of amplitude 1
+    peaks at 1 pixel = round((L - FLOOR) / STEP), 0..255
 
-Bands are spaced on Slaney's mel scale (linear up to 1 kHz, logarithmic above), F are triangles of area 1 (in Hz), as librosa has
-them by default: Slaney 1998, "Auditory Toolbox". With them noise of one density has one level in all bands. The phase is not kept.
+Bands are spaced on Slaney's mel scale (linear up to 1 kHz, logarithmic above), F are triangles of area 1 (in Hz), as
+librosa has them by default: Slaney 1998, "Auditory Toolbox". With them noise of one density has one level in all bands.
+The phase is not kept.
 """
 
 from __future__ import annotations
@@ -46,8 +48,9 @@ class Mel:
     floor: float = -108.0
     """dB; what is quieter becomes pixel 0, which is read as silence"""
     step: float = 0.4
-    """dB from one gray level to the next, so that rounding errs by 0.2 dB at most. Differences in level are heard from about 0.5 to 1 dB on
-    (Zwicker & Fastl 1999, chapter 7). 255 steps end at -6 dB; samples within [-1,1] stay below -9 dB, where low square waves come"""
+    """dB from one gray level to the next, so that rounding errs by 0.2 dB at most. Differences in level are heard from
+    about 0.5 to 1 dB on (Zwicker & Fastl 1999, chapter 7). 255 steps end at -6 dB; samples within [-1,1] stay below -9
+    dB, where low square waves come"""
 
     @property
     def note(self) -> str:
@@ -89,7 +92,8 @@ def filters(mel: Mel = MEL) -> Tensor:
 
 
 def stft(samples: Tensor, mel: Mel = MEL) -> Tensor:
-    """The spectrum, complex bins columns, of samples n: column t is centred on sample t * hop, and beyond the ends is silence."""
+    """The spectrum, complex bins columns, of samples n: column t is centred on sample t * hop, and beyond the ends is
+    silence."""
     window = hann(mel, samples)
     return torch.stft(
         samples, mel.window, mel.hop, window=window, center=True, pad_mode="constant", return_complex=True
@@ -120,7 +124,8 @@ def columns_of(length: int, mel: Mel = MEL) -> int:
 def levels(samples: NDArray[np.float64], mel: Mel = MEL) -> Tensor:
     """Levels in dB, float64 bands columns, lowest band first, of samples n in [-1,1]; at least the floor.
 
-    In float64, so that hardly any pixel depends on the machine: images' hashes decide on which side of a split they are.
+    In float64, so that hardly any pixel depends on the machine: images' hashes decide on which side of a split they
+    are.
     """
     power = filters(mel) @ stft(torch.from_numpy(samples), mel).abs().square()
     return 10 * power.clamp_min(10 ** (mel.floor / 10)).log10()
@@ -132,7 +137,8 @@ def to_pixels(levels: Tensor, mel: Mel = MEL) -> Tensor:
 
 
 def from_pixels(image: Tensor, mel: Mel = MEL) -> Tensor:
-    """The inverse of `to_pixels`: levels, float64 bands columns, of a picture uint8 c bands columns, the mean of its channels."""
+    """The inverse of `to_pixels`: levels, float64 bands columns, of a picture uint8 c bands columns, the mean of its
+    channels."""
     return image.double().mean(0).flip(0) * mel.step + mel.floor
 
 

@@ -1,9 +1,9 @@
 """Crops of a stream: which image is number k is a function of the source, the seed and k, found by reading up to it.
 
-An epoch takes the shards in an order from (seed, epoch) and their rows as they are stored. Rows that are held out or unusable are
-left out; every `BLOCK` of the others are shuffled by (seed, epoch, block). An image whose header is fine and whose pixels turn out
-to be broken gives its place to the next of its block: so all processes agree without a word, though each decodes its own share.
-From an epoch's last, smaller block it is left out.
+An epoch takes the shards in an order from (seed, epoch) and their rows as they are stored. Rows that are held out or
+unusable are left out; every `BLOCK` of the others are shuffled by (seed, epoch, block). An image whose header is fine
+and whose pixels turn out to be broken gives its place to the next of its block: so all processes agree without a word,
+though each decodes its own share. From an epoch's last, smaller block it is left out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ SAID = 5
 """Skipped rows that are named."""
 
 BLOCK = 1000
-"""Images that are shuffled among each other, and kept in memory, encoded, at a time; twice as many while the next are read."""
+"""Images that are shuffled among each other, and kept in memory, encoded, at a time; twice as many while the next are
+read."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class StreamedCrops:
     def __init__(
         self, stream: ImageStream, config: DataConfig, seed: int, channels: int = 3, bookmarks: Path | None = None
     ):
-        """bookmarks: a file that keeps where blocks begin, so that a continued run need not read all again; None: no such file."""
+        """bookmarks: a file that keeps where blocks begin, so that a continued run need not read all again; None: no
+        such file."""
         self.stream = stream
         self.load = Cut(config, seed, channels)
         self.bookmarks = Bookmarks(
@@ -116,7 +118,8 @@ class StreamedCrops:
         """of these, rows that cannot be used"""
 
     def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[BatchShare]:
-        """This process's parts of the whole batches of crops start..stop. Errors: DataError where the stream cannot be read on."""
+        """This process's parts of the whole batches of crops start..stop. Errors: DataError where the stream cannot be
+        read on."""
         share = batch // world
         mark = self.bookmarks.before(start)
         stopped = threading.Event()
@@ -170,7 +173,8 @@ class StreamedCrops:
                         mark = Bookmark(mark.counter + BLOCK, mark.epoch, mark.block + 1, shard, row + 1)
                         self.bookmarks.add(mark, keep)
                         images = []
-            # the last block may be small, and without an image to stand in: what is broken in it leaves before it is counted
+            # the last block may be small, and without an image to stand in: what is broken in it leaves before it is
+            # counted
             images = [
                 (name, content)
                 for name, content in images
@@ -233,7 +237,8 @@ class Bookmarks:
     """Where blocks begin, as far as it is known; in a file, if there is one to keep them for a continued run."""
 
     def __init__(self, path: Path | None, of: list[Any]):
-        """of: everything that places of blocks depend on, as JSON values; bookmarks of anything else count for nothing."""
+        """of: everything that places of blocks depend on, as JSON values; bookmarks of anything else count for
+        nothing."""
         self.path = path
         self.of = hashlib.sha256(json.dumps(of).encode()).hexdigest()
         self.known = [Bookmark(0)]

@@ -6,7 +6,8 @@ import numpy as np
 
 
 def some(count: int, most: int) -> np.ndarray:
-    """Numbers of at most so many of `count` images, in order, chosen at random and always alike: even spacing may meet one class alone."""
+    """Numbers of at most so many of `count` images, in order, chosen at random and always alike: even spacing may meet
+    one class alone."""
     chosen = np.random.Generator(np.random.Philox(count)).permutation(count)[:most]
     return np.sort(chosen)
 

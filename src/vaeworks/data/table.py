@@ -1,7 +1,7 @@
 """Tables of comma-separated values: the only place where they are written, so that no cell of them is a formula.
 
-Programs that show tables compute what begins like a formula, and a file or a class may be called `=HYPERLINK(...)`. Such text gets an
-apostrophe in front, as OWASP advises ("CSV Injection"); numbers stay as they are.
+Programs that show tables compute what begins like a formula, and a file or a class may be called `=HYPERLINK(...)`.
+Such text gets an apostrophe in front, as OWASP advises ("CSV Injection"); numbers stay as they are.
 """
 
 from __future__ import annotations

@@ -57,9 +57,14 @@ class Examination:
             for name, found in self.findings.items()
         }
         return {
-            "schema": SCHEMA, "vaeworks": __version__, "model": {"path": self.model, **self.facts}, "protocol": asdict(self.protocol),
-            "verdicts": self.counts, "findings": findings, "seconds": dict(self.seconds),
-        }  # fmt: skip
+            "schema": SCHEMA,
+            "vaeworks": __version__,
+            "model": {"path": self.model, **self.facts},
+            "protocol": asdict(self.protocol),
+            "verdicts": self.counts,
+            "findings": findings,
+            "seconds": dict(self.seconds),
+        }
 
 
 def examine(
@@ -81,8 +86,10 @@ def examine(
 ) -> Examination:
     """Examine a model on images.
 
-    model: its name on the page; panels: names of `TITLES`, None for all; size: as `default_size`; limit, quick, labels, masks, known,
-    reference: as in `encode_subject`; keep: whether findings are taken from, and put into, the cache (`doctor_cache`), by model and protocol;
+    model: its name on the page; panels: names of `TITLES`, None for all; size: as `default_size`; limit, quick, labels,
+    masks, known,
+    reference: as in `encode_subject`; keep: whether findings are taken from, and put into, the cache (`doctor_cache`),
+    by model and protocol;
     begin: for progress.
     Errors: ConfigError for an unknown panel; and those of `encode_subject`.
     """
@@ -106,9 +113,18 @@ def examine(
     if missing:
         started = time.perf_counter()
         patient = encode_subject(
-            autoencoder, chosen, size=size, limit=len(chosen), quick=quick, seed=seed, labels=marks, masks=places, known=known,
-            reference=reference, track=begin("encoding"),
-        )  # fmt: skip
+            autoencoder,
+            chosen,
+            size=size,
+            limit=len(chosen),
+            quick=quick,
+            seed=seed,
+            labels=marks,
+            masks=places,
+            known=known,
+            reference=reference,
+            track=begin("encoding"),
+        )
         seconds["encoding"] = time.perf_counter() - started
         for name in missing:
             patient.track = begin(name)
@@ -208,8 +224,8 @@ def check_rules(rules: Iterable[str], panels: Iterable[str] | None) -> None:
 def failing(examination: Examination, rules: Iterable[str]) -> list[str]:
     """Sentences on findings that a user asked to be judged.
 
-    rules: "ill" (any panel that is), "watch" (that or worse), a panel's name (ill), or PANEL:watch. What could not be examined does not
-    fail.
+    rules: "ill" (any panel that is), "watch" (that or worse), a panel's name (ill), or PANEL:watch. What could not be
+    examined does not fail.
     Errors: ConfigError for what is no rule.
     """
     found: dict[str, str] = {}

@@ -13,7 +13,8 @@ from ..errors import DataError
 from ..intervals import Interval
 
 Verdict = Literal["ill", "watch", "healthy", "not examined"]
-"""ill: what is made with this VAE suffers; watch: it may, or science disputes it; not examined: it could not be measured."""
+"""ill: what is made with this VAE suffers; watch: it may, or science disputes it; not examined: it could not be
+measured."""
 
 VERDICTS: tuple[Verdict, ...] = ("ill", "watch", "healthy", "not examined")
 """Worst first."""
@@ -34,7 +35,8 @@ class Figure:
     """what it is, in a few words"""
     value: float
     low: float | None = None
-    """95 % interval, resampling images (or what `Finding.uncertainty` names); None where it has none, being exact or a maximum"""
+    """95 % interval, resampling images (or what `Finding.uncertainty` names); None where it has none, being exact or a
+    maximum"""
     high: float | None = None
     unit: str = ""
     """"dB", "%", "sigma", "px" ...; a share in 0..1 has none"""

@@ -66,15 +66,20 @@ def _panel(name: str, finding: Finding) -> dict[str, Any]:
         "pictures": [
             {
                 "uri": data_uri(p.image, None if p.pixelated or p.image.width * p.image.height < JPEG_FROM else 88),
-                "caption": p.caption, "pixelated": p.pixelated, "width": p.image.width, "height": p.image.height,
+                "caption": p.caption,
+                "pixelated": p.pixelated,
+                "width": p.image.width,
+                "height": p.image.height,
             }
             for p in finding.pictures
         ],
         "charts": [
-            chart(_titled(c.title, c.y), c.lines, log=c.log, levels=c.levels, x_label=c.x, newest=False) for c in finding.curves if c.lines
+            chart(_titled(c.title, c.y), c.lines, log=c.log, levels=c.levels, x_label=c.x, newest=False)
+            for c in finding.curves
+            if c.lines
         ],
         "tables": {title: _rows(table) for title, table in finding.tables.items() if table},
-    }  # fmt: skip
+    }
 
 
 def _titled(title: str, y: str) -> str:
@@ -93,7 +98,8 @@ def _rows(table: Mapping[str, Sequence[float | str]]) -> dict[str, Any]:
 def write_comparison(
     folder: Path, examinations: Sequence[Examination], places: Sequence[str], overwrite: bool = True
 ) -> None:
-    """Write compare.html and compare.json: every figure of several models, whose reports lie at `places` below the folder.
+    """Write compare.html and compare.json: every figure of several models, whose reports lie at `places` below the
+    folder.
 
     Errors: ConfigError where they were examined by unlike protocols, naming what differs.
     """
@@ -110,10 +116,17 @@ def write_comparison(
         for name, e in zip(names, examinations, strict=True)
     ]
     write_page(
-        folder / COMPARE, "compare.html",
-        {"version": __version__, "models": models, "panels": rows, "protocol": examinations[0].protocol, "verdicts": VERDICTS},
+        folder / COMPARE,
+        "compare.html",
+        {
+            "version": __version__,
+            "models": models,
+            "panels": rows,
+            "protocol": examinations[0].protocol,
+            "verdicts": VERDICTS,
+        },
         overwrite,
-    )  # fmt: skip
+    )
 
 
 def comparison(examinations: Sequence[Examination]) -> list[dict[str, Any]]:
@@ -146,14 +159,16 @@ def comparison(examinations: Sequence[Examination]) -> list[dict[str, Any]]:
 
 
 def check_alike(examinations: Sequence[Examination]) -> None:
-    """Errors: ConfigError for examinations by unlike protocols; the model's reference VAE may differ in nothing either."""
+    """Errors: ConfigError for examinations by unlike protocols; the model's reference VAE may differ in nothing
+    either."""
     first = examinations[0]
     for other in examinations[1:]:
         found = differences(first.protocol, other.protocol)
         differing = [f"{name} ({_short(a)} and {_short(b)})" for name, (a, b) in found.items()]
         if differing:
             raise ConfigError(
-                f"{first.model} and {other.model} were not examined alike: {', '.join(differing)} differ; examine both in one call"
+                f"{first.model} and {other.model} were not examined alike: {', '.join(differing)} differ; examine both "
+                "in one call"
             )
 
 

@@ -44,7 +44,8 @@ class DoctorProtocol:
     """SHA-256 over the examined files' contents in order"""
     count: int
     size: int
-    """side of the squares that images become, in pixels: the middle of the image, its shorter side resized to it by Lanczos"""
+    """side of the squares that images become, in pixels: the middle of the image, its shorter side resized to it by
+    Lanczos"""
     quick: bool = False
     """fewer images and probes in every panel"""
     seed: int = 0
@@ -67,7 +68,8 @@ class DoctorProtocol:
 class Subject:
     """An autoencoder with images that went through its encoder.
 
-    Panels read `pixels`, `mean` and `logvar` in parts (`parts`), because all of them may be larger than memory: they are on disk.
+    Panels read `pixels`, `mean` and `logvar` in parts (`parts`), because all of them may be larger than memory: they
+    are on disk.
     """
 
     autoencoder: Autoencoder
@@ -158,9 +160,15 @@ def choose(files: Sequence[ImageFile], limit: int | None = None, quick: bool = F
 
 
 def protocol_of(
-    files: Sequence[ImageFile], size: int, quick: bool = False, seed: int = 0, labels: Sequence[str] | None = None,
-    masks: Sequence[ImageRef | None] | None = None, reference: Autoencoder | None = None, channels: int = 3,
-) -> DoctorProtocol:  # fmt: skip
+    files: Sequence[ImageFile],
+    size: int,
+    quick: bool = False,
+    seed: int = 0,
+    labels: Sequence[str] | None = None,
+    masks: Sequence[ImageRef | None] | None = None,
+    reference: Autoencoder | None = None,
+    channels: int = 3,
+) -> DoctorProtocol:
     """What an examination of exactly these files would depend on; known before anything is encoded."""
     digest = ImageSet("", tuple(files)).digest
     marks = "" if labels is None and masks is None else _labels_digest(labels, masks)
@@ -194,11 +202,11 @@ def encode_subject(
 ) -> Subject:
     """Encode images, once for all panels.
 
-    size: as in `DoctorProtocol`; limit, quick: as in `choose`; labels, masks: one per file; known: whether the scaling factor
-    is a fact, None: what the configuration says of it; reference: the VAE that the diffusion model was made for. Latents are kept in
-    a temporary file, which goes with the patient.
-    Errors: DataError for no images or one that cannot be read; ConfigError for a size that is no multiple of f, for images that are neither
-    gray nor RGB, and for a reference with other latents.
+    size: as in `DoctorProtocol`; limit, quick: as in `choose`; labels, masks: one per file; known: whether the scaling
+    factor is a fact, None: what the configuration says of it; reference: the VAE that the diffusion model was made for.
+    Latents are kept in a temporary file, which goes with the patient.
+    Errors: DataError for no images or one that cannot be read; ConfigError for a size that is no multiple of f, for
+    images that are neither gray nor RGB, and for a reference with other latents.
     """
     check_examinable(autoencoder, size, reference)
     taken = choose(files, limit, quick)
@@ -219,9 +227,19 @@ def encode_subject(
     protocol = protocol_of(files, size, quick, seed, names, places, reference, autoencoder.config.in_channels)
     known = autoencoder.config.normalization_known if known is None else known
     patient = Subject(
-        model, protocol, tuple(files), pixels, mean, logvar, names, drawn,
-        original=autoencoder, known=known, reference=reference, track=track,
-    )  # fmt: skip
+        model,
+        protocol,
+        tuple(files),
+        pixels,
+        mean,
+        logvar,
+        names,
+        drawn,
+        original=autoencoder,
+        known=known,
+        reference=reference,
+        track=track,
+    )
     weakref.finalize(patient, ending.close)
     return patient
 
@@ -232,13 +250,15 @@ def check_examinable(autoencoder: Autoencoder, size: int, reference: Autoencoder
     factor = autoencoder.downsample_factor * config.latents_patch
     if size < 1 or size % factor:
         raise ConfigError(
-            f"size (={size}) must be a multiple of {factor} for this model, such as {max(1, round(size / factor)) * factor}"
+            f"size (={size}) must be a multiple of {factor} for this model, such as "
+            f"{max(1, round(size / factor)) * factor}"
         )
     if config.in_channels not in (1, 3):
         raise ConfigError(f"this model's images have {config.in_channels} channels; folders hold images of 1 or 3")
     if config.out_channels != config.in_channels:
         raise ConfigError(
-            f"this model takes {config.in_channels} channels and gives {config.out_channels}; only equal ones can be compared"
+            f"this model takes {config.in_channels} channels and gives {config.out_channels}; only equal ones can be "
+            "compared"
         )
     if reference is not None and (reference.config.name, reference.config.in_channels) != (
         config.name,

@@ -61,18 +61,27 @@ class OnnxExport:
 
 
 def export_onnx(
-    autoencoder: Autoencoder, folder: str | Path, *, layout: OnnxLayout = "plain", dtype: torch.dtype = torch.float32,
-    normalized: bool = False, opset: int = OPSET, overwrite: bool = False,
-) -> OnnxExport:  # fmt: skip
-    """Write encoder and decoder as ONNX files of free batch, height and width, once onnxruntime has been seen to agree with PyTorch.
+    autoencoder: Autoencoder,
+    folder: str | Path,
+    *,
+    layout: OnnxLayout = "plain",
+    dtype: torch.dtype = torch.float32,
+    normalized: bool = False,
+    opset: int = OPSET,
+    overwrite: bool = False,
+) -> OnnxExport:
+    """Write encoder and decoder as ONNX files of free batch, height and width, once onnxruntime has been seen to agree
+    with PyTorch.
 
-    Layout "plain": encoder.onnx, images n 3 h w in [-1,1] to mean and logvar n c h/f w/f (to latents, where the encoder has no
-    posterior), h and w multiples of f; decoder.onnx, latents n c h w to images n 3 f*h f*w, not clamped. "optimum":
-    vae_encoder/model.onnx, sample to latent_parameters n 2c h/f w/f, vae_decoder/model.onnx, latent_sample to sample, with config.json.
-    dtype: float32 or float16, of weights, inputs and outputs. normalized: latents as a diffusion model sees them, instead of
-    as the decoder takes them. The model's facts are in the files' metadata.
-    Errors: ConfigError for a setting that breaks a rule, a path that exists, an architecture that the layout cannot tell of, and
-    activations that float16 cannot hold; VaeworksError where onnxruntime's result is another; MissingExtraError without the extra.
+    Layout "plain": encoder.onnx, images n 3 h w in [-1,1] to mean and logvar n c h/f w/f (to latents, where the encoder
+    has no posterior), h and w multiples of f; decoder.onnx, latents n c h w to images n 3 f*h f*w, not clamped.
+    "optimum": vae_encoder/model.onnx, sample to latent_parameters n 2c h/f w/f, vae_decoder/model.onnx, latent_sample
+    to sample, with config.json.
+    dtype: float32 or float16, of weights, inputs and outputs. normalized: latents as a diffusion model sees them,
+    instead of as the decoder takes them. The model's facts are in the files' metadata.
+    Errors: ConfigError for a setting that breaks a rule, a path that exists, an architecture that the layout cannot
+    tell of, and activations that float16 cannot hold; VaeworksError where onnxruntime's result is another;
+    MissingExtraError without the extra.
     """
     folder = Path(folder)
     if not isinstance(autoencoder, Autoencoder):
@@ -102,8 +111,8 @@ def export_onnx(
             difference = largest_difference(graph, original.module, path, dtype)
             if not difference <= LIMITS[dtype]:
                 raise VaeworksError(
-                    f"onnxruntime's {graph.half} differs from PyTorch's by {difference:.1e} of its outputs' range, more than "
-                    f"{LIMITS[dtype]:g}; nothing was written. Try another opset, or float32"
+                    f"onnxruntime's {graph.half} differs from PyTorch's by {difference:.1e} of its outputs' range, "
+                    f"more than {LIMITS[dtype]:g}; nothing was written. Try another opset, or float32"
                 )
             if description is not None:
                 (path.parent / "config.json").write_text(description, encoding="utf-8")
@@ -119,17 +128,27 @@ def graphs(autoencoder: Autoencoder, layout: OnnxLayout, normalized: bool) -> tu
     point = not isinstance(config, AutoencoderConfig) or config.bottleneck.kind == "point"
     optimum = layout == "optimum"
     encoder = OnnxGraph(
-        "encoder", EncoderGraph(autoencoder, normalized, joined=optimum).eval(), "vae_encoder/model.onnx" if optimum else "encoder.onnx",
-        "sample" if optimum else "images", _encoder_outputs(optimum, point),
+        "encoder",
+        EncoderGraph(autoencoder, normalized, joined=optimum).eval(),
+        "vae_encoder/model.onnx" if optimum else "encoder.onnx",
+        "sample" if optimum else "images",
+        _encoder_outputs(optimum, point),
         ("batch_size", "sample_height", "sample_width") if optimum else ("n", "height", "width"),
-        config.in_channels, f * patch, f" / {f * patch}",
-    )  # fmt: skip
+        config.in_channels,
+        f * patch,
+        f" / {f * patch}",
+    )
     decoder = OnnxGraph(
-        "decoder", DecoderGraph(autoencoder, normalized).eval(), "vae_decoder/model.onnx" if optimum else "decoder.onnx",
-        "latent_sample" if optimum else "latents", ("sample" if optimum else "images",),
+        "decoder",
+        DecoderGraph(autoencoder, normalized).eval(),
+        "vae_decoder/model.onnx" if optimum else "decoder.onnx",
+        "latent_sample" if optimum else "latents",
+        ("sample" if optimum else "images",),
         ("batch_size", "latent_height", "latent_width") if optimum else ("n", "height", "width"),
-        config.latent_channels * patch**2, 1, f" * {f * patch}",
-    )  # fmt: skip
+        config.latent_channels * patch**2,
+        1,
+        f" * {f * patch}",
+    )
     return encoder, decoder
 
 
@@ -164,7 +183,8 @@ def _check_settings(layout: str, dtype: torch.dtype, normalized: bool, opset: in
         raise ConfigError(f"opset (={opset}) must be in {min(IR_VERSIONS)}..{max(IR_VERSIONS)}")
     if normalized and layout == "optimum":
         raise ConfigError(
-            "normalized is for layout 'plain': pipelines of Optimum apply scaling_factor themselves, and would apply it twice"
+            "normalized is for layout 'plain': pipelines of Optimum apply scaling_factor themselves, and would apply "
+            "it twice"
         )
 
 
@@ -172,8 +192,8 @@ def _check_scale(config: LatentConfig) -> None:
     """Errors: ConfigError for a scale that is a guess, which would be part of the graphs."""
     if not config.normalization_known:
         raise ConfigError(
-            "normalized needs the scale of the latents, which this model's file does not say: load(FILE, scale_of=...) or "
-            "--set scaling_factor=NUMBER says it; or export without normalized"
+            "normalized needs the scale of the latents, which this model's file does not say: load(FILE, scale_of=...) "
+            "or --set scaling_factor=NUMBER says it; or export without normalized"
         )
 
 
@@ -197,8 +217,8 @@ def _check_folder(folder: Path, layout: OnnxLayout, overwrite: bool) -> None:
 def _check_float16(autoencoder: Autoencoder) -> None:
     if layer := overflow(autoencoder):
         raise ConfigError(
-            f"{layer.name} reaches {layer.max_abs:.3g} on photographs, more than float16 holds (65504): a GPU would give "
-            "black pictures. Run `vaeworks repair MODEL DST --for fp16` and export DST, or export float32"
+            f"{layer.name} reaches {layer.max_abs:.3g} on photographs, more than float16 holds (65504): a GPU would "
+            "give black pictures. Run `vaeworks repair MODEL DST --for fp16` and export DST, or export float32"
         )
 
 
@@ -228,12 +248,16 @@ def _meaning(graph: OnnxGraph, normalized: bool) -> dict[str, str]:
     if graph.half == "decoder":
         return {
             "inputs": f"{graph.input}: latents n {graph.channels} h w, {seen}",
-            "outputs": f"{graph.outputs[0]}: images n c h w, height and width {graph.scale.strip()}, about in [-1,1], not clamped",
+            "outputs": f"{graph.outputs[0]}: images n c h w, height and width {graph.scale.strip()}, about in [-1,1], "
+            "not clamped",
         }
     means = {
-        "mean": "their means", "logvar": "logarithms of their variances", "latents": "the latents themselves",
-        "latent_sample": "the latents themselves", "latent_parameters": "their means, then the logarithms of their variances",
-    }  # fmt: skip
+        "mean": "their means",
+        "logvar": "logarithms of their variances",
+        "latents": "the latents themselves",
+        "latent_sample": "the latents themselves",
+        "latent_parameters": "their means, then the logarithms of their variances",
+    }
     return {
         "inputs": f"{graph.input}: images n {graph.channels} h w in [-1,1], h and w multiples of {graph.multiple}",
         "outputs": f"of latents {seen}: " + "; ".join(f"{name}: {means[name]}" for name in graph.outputs),

@@ -21,7 +21,8 @@ SIZES = ((1, 9, 5), (3, 4, 7))
 
 
 def largest_difference(graph: OnnxGraph, reference: nn.Module, path: Path, dtype: torch.dtype) -> float:
-    """Of onnxruntime's outputs from `reference`'s in float32, as a share of an output's range; nan where onnxruntime's are not finite.
+    """Of onnxruntime's outputs from `reference`'s in float32, as a share of an output's range; nan where onnxruntime's
+    are not finite.
 
     Inputs are noise, in [-1,1] for images and standard normal for latents, of several batches and sizes.
     Errors: NotFiniteError where the reference itself gives what is no number.
@@ -58,7 +59,8 @@ def _share(ours: Tensor, theirs: Tensor) -> float:
 
 
 def quiet_session(path: Path, threads: int | None = None) -> Any:
-    """An onnxruntime.InferenceSession on the CPU, with as many threads as PyTorch has, or so many; it says nothing but errors."""
+    """An onnxruntime.InferenceSession on the CPU, with as many threads as PyTorch has, or so many; it says nothing but
+    errors."""
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()  # which it has on Windows

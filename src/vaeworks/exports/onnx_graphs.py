@@ -25,7 +25,8 @@ LARGEST = 2**31 - 2**24
 """Bytes of weights that one file holds: protobuf ends at 2 GiB. More go into a second file beside it."""
 
 IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
-"""By opset, the version of ONNX's format that came with it. A newer one, which the exporter writes, would keep older runtimes out."""
+"""By opset, the version of ONNX's format that came with it. A newer one, which the exporter writes, would keep older
+runtimes out."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,16 @@ def _traced(graph: OnnxGraph, dtype: torch.dtype, opset: int) -> ONNXProgram:
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                graph.module, (example,), dynamo=True, opset_version=opset, verbose=False, external_data=False,
-                input_names=[graph.input], output_names=list(graph.outputs),
+                graph.module,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                verbose=False,
+                external_data=False,
+                input_names=[graph.input],
+                output_names=list(graph.outputs),
                 dynamic_shapes=({0: Dim(graph.axes[0]), 2: height, 3: width},),
-            )  # fmt: skip
+            )
     except torch.onnx.OnnxExporterError as error:
         reason = next(
             (line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__

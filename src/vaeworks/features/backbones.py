@@ -1,4 +1,5 @@
-"""Frozen networks whose features latents are aligned with, or discriminators look at: by name, from a folder, or anybody's own.
+"""Frozen networks whose features latents are aligned with, or discriminators look at: by name, from a folder, or
+anybody's own.
 
 They stay in evaluation mode, are never trained, and let the gradient through to the image.
 """
@@ -35,7 +36,8 @@ UNKNOWN = 32
 class Backbone(nn.Module):
     """A frozen network as a list of feature maps: images n c h w in [-1,1] to maps n d_i h_i w_i, shallowest first.
 
-    `smallest`: side of the smallest images that it takes, in pixels; a network of one's own may have an attribute of this name.
+    `smallest`: side of the smallest images that it takes, in pixels; a network of one's own may have an attribute of
+    this name.
     """
 
     def __init__(self, network: Callable[[Tensor], Any], name: str):
@@ -79,8 +81,8 @@ def load_backbone(
     downsample_factor: int,
     say: Callable[[str], None] | None = None,
 ) -> Backbone:
-    """A frozen network: a name of features/nets.py with weights at `path`, a transformers folder, hf:OWNER/NAME, MODULE:FUNCTION, or
-    anything that can be called.
+    """A frozen network: a name of features/nets.py with weights at `path`, a transformers folder, hf:OWNER/NAME,
+    MODULE:FUNCTION, or anything that can be called.
 
     downsample_factor: of the latents; a vision transformer gets images so large that it has a token for each latent.
     Errors: ConfigError for what names no network; FormatError for weights that are not there.
@@ -155,7 +157,8 @@ def _transformer(name: str, downsample_factor: int) -> nn.Module:
 
 
 def _colours(source: str) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of red, green and blue in [0,1] that a network was trained with, ImageNet's where it does not say."""
+    """Mean and standard deviation of red, green and blue in [0,1] that a network was trained with, ImageNet's where it
+    does not say."""
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
@@ -170,7 +173,8 @@ def _colours(source: str) -> tuple[list[float], list[float]]:
             or not all(isinstance(v, (int, float)) for v in colour)
         ):
             raise FormatError(
-                f"{source} has {str(colour)[:60]} as a mean or deviation of red, green and blue; three numbers belong there"
+                f"{source} has {str(colour)[:60]} as a mean or deviation of red, green and blue; three numbers belong "
+                "there"
             )
     return found[0], found[1]
 
@@ -199,7 +203,8 @@ class _Tokens(nn.Module):
     std: Tensor
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images n 3 h w in [-1,1] to LAYERS maps n d h/f w/f; the last one is the model's output, normalized as it leaves it."""
+        """Images n 3 h w in [-1,1] to LAYERS maps n d h/f w/f; the last one is the model's output, normalized as it
+        leaves it."""
         height, width = (max(1, side // self.f) for side in images.shape[-2:])
         x = ((images.float() + 1) / 2 - self.mean) / self.std
         x = F.interpolate(

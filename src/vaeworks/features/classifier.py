@@ -28,8 +28,8 @@ IMAGES, BATCH, LR = 98_304, 128, 2e-3
 """Images seen in training, and AdamW's settings; the learning rate falls to 0 along half a cosine."""
 
 NOISE, SHIFT = 0.1, 4
-"""Largest standard deviation of noise, of a range of 2, and largest shift in pixels, in training: features shall not hang on what nobody
-sees."""
+"""Largest standard deviation of noise, of a range of 2, and largest shift in pixels, in training: features shall not
+hang on what nobody sees."""
 
 HELD_OUT = 8
 """An eighth of the images tells the accuracy."""
@@ -47,11 +47,15 @@ class Classifier(nn.Module):
         widths = [min(WIDTH * 2**level, WIDEST) for level in range(levels)]
         self.stages = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(before, width, 3, stride=1 if level == 0 else 2, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
-                nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU(),
+                nn.Conv2d(before, width, 3, stride=1 if level == 0 else 2, padding=1),
+                nn.GroupNorm(8, width),
+                nn.SiLU(),
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.GroupNorm(8, width),
+                nn.SiLU(),
             )
             for level, (before, width) in enumerate(zip([channels, *widths], widths, strict=False))
-        )  # fmt: skip
+        )
         self.head = nn.Linear(widths[-1] + widths[-2], classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +71,8 @@ class Classifier(nn.Module):
 def trained(
     pictures: ArenaImages, folder: Path, device: torch.device, progress: Progress | None = None
 ) -> tuple[Classifier, float]:
-    """The classifier of these pictures, and its accuracy on the eighth that it has not seen; from the folder, if it is there.
+    """The classifier of these pictures, and its accuracy on the eighth that it has not seen; from the folder, if it is
+    there.
 
     Errors: DataError for pictures without at least two classes.
     """
@@ -102,12 +107,20 @@ def _train(network: Classifier, pictures: ArenaImages, progress: Progress | None
 
 
 def fit(
-    network: Classifier, images: Callable[[Tensor], Tensor], targets: Tensor, *, count: int, batch: int, seed: int = CLASSIFIER,
-    disturb: bool = True, progress: Progress | None = None,
-) -> None:  # fmt: skip
+    network: Classifier,
+    images: Callable[[Tensor], Tensor],
+    targets: Tensor,
+    *,
+    count: int,
+    batch: int,
+    seed: int = CLASSIFIER,
+    disturb: bool = True,
+    progress: Progress | None = None,
+) -> None:
     """Train a classifier from the start, on the device where it is; it ends in evaluation mode.
 
-    images: row numbers to uint8 n c h w. targets: of every row, its class's number, n, or a probability for each class, n classes.
+    images: row numbers to uint8 n c h w. targets: of every row, its class's number, n, or a probability for each class,
+    n classes.
     count: images seen. seed: of weights, order and disturbances. disturb: noise and shifts in training.
     """
     device = next(network.parameters()).device

@@ -1,8 +1,8 @@
 """FID's InceptionV3: the network whose 2048 features the Fréchet inception distance is taken of.
 
-The architecture of Szegedy et al. 2015 (arXiv 1512.00567) as TensorFlow's graph of 2015-12-05 has it, which FID is defined by: average
-pools do not count padding, and the last block's pool takes the maximum. Weights have the names of the file that PyTorch's ports of FID
-load (features/weights.py).
+The architecture of Szegedy et al. 2015 (arXiv 1512.00567) as TensorFlow's graph of 2015-12-05 has it, which FID is
+defined by: average pools do not count padding, and the last block's pool takes the maximum. Weights have the names of
+the file that PyTorch's ports of FID load (features/weights.py).
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ class InceptionV3(nn.Module):
 
 
 def resized_like_tensorflow(images: Tensor, height: int, width: int) -> Tensor:
-    """Images n c h w to n c height width, bilinear as in TensorFlow 1: output i lies at input i·h/height, not at pixels' centres.
+    """Images n c h w to n c height width, bilinear as in TensorFlow 1: output i lies at input i·h/height, not at
+    pixels' centres.
 
     Nothing is filtered before shrinking; it is what published figures were made with.
     """

@@ -1,4 +1,5 @@
-"""MobileNetV2 without its classifier, as Keras trained it: a small network whose 1280 features sets of images are compared in.
+"""MobileNetV2 without its classifier, as Keras trained it: a small network whose 1280 features sets of images are
+compared in.
 
 Source: Sandler et al. 2018 (arXiv 1801.04381). Keras pads as TensorFlow does, more at the right and at the bottom.
 """

@@ -1,7 +1,7 @@
 """Networks that were trained to classify, kept for what their layers see: the backbones of perceptual losses.
 
-A few lines each. Weights have torchvision's names, "features.0.weight" and so on, so that its files load (features/weights.py).
-Taps are LPIPS's (Zhang et al. 2018, arXiv 1801.03924).
+A few lines each. Weights have torchvision's names, "features.0.weight" and so on, so that its files load
+(features/weights.py). Taps are LPIPS's (Zhang et al. 2018, arXiv 1801.03924).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class FeatureNet(nn.Module):
     """Layers in a row, of which some are looked at. Frozen: its weights never ask for a gradient."""
 
     def __init__(self, name: str, layers: Sequence[nn.Module], taps: Sequence[int], smallest: int, scaling: Scaling):
-        """taps: numbers of the layers whose outputs are returned; smallest: side of the smallest image that reaches them, in pixels."""
+        """taps: numbers of the layers whose outputs are returned; smallest: side of the smallest image that reaches
+        them, in pixels."""
         super().__init__()
         self.name, self.taps, self.smallest = name, tuple(taps), smallest
         self.features = nn.Sequential(*layers)
@@ -55,14 +56,16 @@ class FeatureNet(nn.Module):
     scale: Tensor
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images n 3 h w, or gray n 1 h w, in [-1,1], to what every tap sees, n c h' w', shallowest first; in the dtype of the weights.
+        """Images n 3 h w, or gray n 1 h w, in [-1,1], to what every tap sees, n c h' w', shallowest first; in the dtype
+        of the weights.
 
         Errors: ConfigError for images smaller than `smallest`.
         """
         if min(images.shape[-2:]) < self.smallest:
             size = f"{images.shape[-2]}x{images.shape[-1]}"
             raise ConfigError(
-                f"{self.name} needs images of at least {self.smallest}x{self.smallest} pixels, not {size}; use larger crops"
+                f"{self.name} needs images of at least {self.smallest}x{self.smallest} pixels, not {size}; use larger "
+                "crops"
             )
         weight = next(self.features.parameters())
         x = ((images.to(torch.promote_types(images.dtype, torch.float32)) - self.shift) / self.scale).to(weight.dtype)
@@ -77,7 +80,8 @@ class FeatureNet(nn.Module):
 
 
 class Fire(nn.Module):
-    """SqueezeNet's block: a 1x1 convolution to few channels, then 1x1 and 3x3 ones side by side. Source: Iandola et al. 2016."""
+    """SqueezeNet's block: a 1x1 convolution to few channels, then 1x1 and 3x3 ones side by side. Source: Iandola et al.
+    2016."""
 
     def __init__(self, inner: int, squeezed: int, expanded: int):
         super().__init__()
@@ -104,22 +108,42 @@ def vgg16_conv1to3(scaling: Scaling = OXFORD) -> FeatureNet:
 
 
 def alexnet(scaling: Scaling = IMAGENET) -> FeatureNet:
-    """AlexNet's convolutions, 2.5 M weights; taps of 64, 192, 384, 256 and 256 channels. Source: Krizhevsky 2014 (arXiv 1404.5997)."""
+    """AlexNet's convolutions, 2.5 M weights; taps of 64, 192, 384, 256 and 256 channels. Source: Krizhevsky 2014 (arXiv
+    1404.5997)."""
     layers = [
-        nn.Conv2d(3, 64, 11, stride=4, padding=2), _relu(), nn.MaxPool2d(3, 2),
-        nn.Conv2d(64, 192, 5, padding=2), _relu(), nn.MaxPool2d(3, 2),
-        nn.Conv2d(192, 384, 3, padding=1), _relu(), nn.Conv2d(384, 256, 3, padding=1), _relu(), nn.Conv2d(256, 256, 3, padding=1), _relu(),
-    ]  # fmt: skip
+        nn.Conv2d(3, 64, 11, stride=4, padding=2),
+        _relu(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(64, 192, 5, padding=2),
+        _relu(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(192, 384, 3, padding=1),
+        _relu(),
+        nn.Conv2d(384, 256, 3, padding=1),
+        _relu(),
+        nn.Conv2d(256, 256, 3, padding=1),
+        _relu(),
+    ]
     return FeatureNet("AlexNet", layers, (1, 4, 7, 9, 11), 31, scaling)
 
 
 def squeezenet1_1(scaling: Scaling = IMAGENET) -> FeatureNet:
     """SqueezeNet 1.1's features, 0.7 M weights; taps of 64, 128, 256, 384, 384, 512 and 512 channels."""
     layers = [
-        nn.Conv2d(3, 64, 3, stride=2), _relu(), _pool(), Fire(64, 16, 64), Fire(128, 16, 64),
-        _pool(), Fire(128, 32, 128), Fire(256, 32, 128),
-        _pool(), Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), Fire(512, 64, 256),
-    ]  # fmt: skip
+        nn.Conv2d(3, 64, 3, stride=2),
+        _relu(),
+        _pool(),
+        Fire(64, 16, 64),
+        Fire(128, 16, 64),
+        _pool(),
+        Fire(128, 32, 128),
+        Fire(256, 32, 128),
+        _pool(),
+        Fire(256, 48, 192),
+        Fire(384, 48, 192),
+        Fire(384, 64, 256),
+        Fire(512, 64, 256),
+    ]
     return FeatureNet("SqueezeNet 1.1", layers, (1, 4, 7, 9, 10, 11, 12), 17, scaling)
 
 

@@ -1,7 +1,8 @@
-"""Weights of feature networks and LPIPS heads: found where the user says, or in a cache, or fetched once. Never silently replaced.
+"""Weights of feature networks and LPIPS heads: found where the user says, or in a cache, or fetched once. Never
+silently replaced.
 
-Files are read as any model file is: nothing in them is executed. What was fetched has the whole SHA-256 that is written here, when it is
-fetched and each time that it is loaded (2 GB take about a second).
+Files are read as any model file is: nothing in them is executed. What was fetched has the whole SHA-256 that is written
+here, when it is fetched and each time that it is loaded (2 GB take about a second).
 """
 
 from __future__ import annotations
@@ -51,38 +52,52 @@ _LPIPS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/maste
 
 BACKBONES = {
     "vgg16": Published(
-        "vgg16-397923af.pth", "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0", 528, _TORCH + "vgg16-397923af.pth"
+        "vgg16-397923af.pth",
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        528,
+        _TORCH + "vgg16-397923af.pth",
     ),
     "alexnet": Published(
-        "alexnet-owt-7be5be79.pth", "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02", 233,
+        "alexnet-owt-7be5be79.pth",
+        "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        233,
         _TORCH + "alexnet-owt-7be5be79.pth",
     ),
     "squeezenet1_1": Published(
-        "squeezenet1_1-b8a52dc0.pth", "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b", 5,
+        "squeezenet1_1-b8a52dc0.pth",
+        "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+        5,
         _TORCH + "squeezenet1_1-b8a52dc0.pth",
     ),
-    "vgg16_conv1to3": Published("vgg16_oxford_conv1to3.pth", "eafc17c837909e5ff98fb8ff54f00a0b8b0e08d3502ac5a6573584fc15500b74", 7),
-}  # fmt: skip
+    "vgg16_conv1to3": Published(
+        "vgg16_oxford_conv1to3.pth", "eafc17c837909e5ff98fb8ff54f00a0b8b0e08d3502ac5a6573584fc15500b74", 7
+    ),
+}
 """By the networks' names in features/nets.py: torchvision's classifiers of ImageNet, and the part of Oxford's VGG16.
 
-Publishers put the first 8 digits of a hash into a file's name. The whole ones begin with these, and are what many independent projects
-have written down of the same files.
+Publishers put the first 8 digits of a hash into a file's name. The whole ones begin with these, and are what many
+independent projects have written down of the same files.
 """
 
 SET_NETS: dict[str, tuple[Callable[[], nn.Module], Published]] = {
     "inception": (
         InceptionV3,
         Published(
-            "pt_inception-2015-12-05-6726825d.pth", "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2", 91,
+            "pt_inception-2015-12-05-6726825d.pth",
+            "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            91,
             _FID + "pt_inception-2015-12-05-6726825d.pth",
         ),
     ),
     "mobilenetv2": (
         MobileNetV2,
-        Published("mobilenetv2_keras_features.pth", "d584d0682de6b5ac39fa1d6b059467ec04521c5dea50390ed1eae0455645a2d5", 9),
+        Published(
+            "mobilenetv2_keras_features.pth", "d584d0682de6b5ac39fa1d6b059467ec04521c5dea50390ed1eae0455645a2d5", 9
+        ),
     ),
-}  # fmt: skip
-"""Networks whose features sets of images are compared in, by name: FID's, with TensorFlow's weights, and Keras' MobileNetV2."""
+}
+"""Networks whose features sets of images are compared in, by name: FID's, with TensorFlow's weights, and Keras'
+MobileNetV2."""
 
 _HEAD_HASHES = {
     ("0.0", "alexnet", "alex"): "18720f55913d0af89042f13faa7e536a6ce1444a0914e6db9461355ece1e8cd5",
@@ -111,7 +126,8 @@ def load_feature_net(
 ) -> FeatureNet:
     """A frozen network of features/nets.py with its published weights, or with those at `path`, a file or a folder.
 
-    Errors: ConfigError for an unknown name; FormatError for weights that are not there, not fetched or of another network.
+    Errors: ConfigError for an unknown name; FormatError for weights that are not there, not fetched or of another
+    network.
     """
     if name not in FEATURE_NETS:
         raise ConfigError(f"feature network {name!r} is not known; choose from {', '.join(FEATURE_NETS)}")
@@ -132,7 +148,8 @@ def load_lpips(
     heads: str | Path | None = None,
     say: Say | None = None,
 ) -> LPIPS:
-    """LPIPS with a backbone of ImageNet at `path` and heads at `heads`; by default each from the cache, fetched on first use.
+    """LPIPS with a backbone of ImageNet at `path` and heads at `heads`; by default each from the cache, fetched on
+    first use.
 
     A folder at `path` holds both, unless `heads` is given.
     Trainers use VGG16, figures are commonly AlexNet's; versions are "0.1" and, for old results, "0.0".
@@ -149,7 +166,8 @@ def load_lpips(
 
 
 def load_set_net(name: str, path: str | Path | None = None, say: Say | None = None) -> nn.Module:
-    """A frozen network of `SET_NETS`, images n 3 h w in [-1,1] to features n d, with its published weights or those at `path`.
+    """A frozen network of `SET_NETS`, images n 3 h w in [-1,1] to features n d, with its published weights or those at
+    `path`.
 
     Errors: as `load_feature_net`.
     """
@@ -187,7 +205,8 @@ def find(weights: Published, path: str | Path | None = None, say: Say | None = N
     """The local file: at `path` where one is given; else in the cache, in torch's, or fetched into the cache.
 
     path: the file itself, of whatever name and hash; or a folder that holds it, whose hash must be right.
-    Errors: FormatError where it is not at `path`, where what is in the cache is another file, and where it cannot be fetched whole.
+    Errors: FormatError where it is not at `path`, where what is in the cache is another file, and where it cannot be
+    fetched whole.
     """
     if path is not None:
         return _given(weights, Path(path))
@@ -227,7 +246,8 @@ def _given(weights: Published, path: Path) -> Path:
             if candidate.is_file():
                 if not (found := _sha256(candidate)).startswith(weights.sha256):
                     raise FormatError(
-                        f"{candidate} is not the published file: {_unequal(found, weights)}; to use it, pass the file itself"
+                        f"{candidate} is not the published file: {_unequal(found, weights)}; to use it, pass the file "
+                        "itself"
                     )
                 return candidate
         raise FormatError(f"{path} holds no {weights.file}; pass the file itself")
@@ -260,7 +280,8 @@ def _fetch(weights: Published, to: Path, say: Say | None) -> None:
 
 
 def _download(url: str, to: Path, most: int, chunk: int = 2**20) -> str:
-    """The SHA-256 of what was written to `to`. Errors: OSError, also for more than `most` bytes and for a way that leaves https."""
+    """The SHA-256 of what was written to `to`. Errors: OSError, also for more than `most` bytes and for a way that
+    leaves https."""
     digest = hashlib.sha256()
     with urllib.request.build_opener(_SameScheme).open(url, timeout=30) as response, to.open("wb") as file:
         expected = response.headers.get("Content-Length")

@@ -27,17 +27,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_HEADER = 16 * 2**20
-"""Longest header of a safetensors file, and longest index of shards, in bytes. 2,500 tensors take 0.3 MB, the index of 92,000 takes 9."""
+"""Longest header of a safetensors file, and longest index of shards, in bytes. 2,500 tensors take 0.3 MB, the index of
+92,000 takes 9."""
 
 
 @contextmanager
 def atomic(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary name for `path`; the file or folder that the block makes there gets its final name at the end, when it is on the disk.
+    """A temporary name for `path`; the file or folder that the block makes there gets its final name at the end, when
+    it is on the disk.
 
-    If the block fails, nothing is left and what was at `path` stays. What a killed process has left is removed by the next call in
-    that folder. Without `overwrite` nothing is replaced, not even what another program has put there meanwhile.
-    Errors: ConfigError where `path` exists and `overwrite` is off, and for a name that no file can have; VaeworksError where the disk
-    is full or not writable, or memory runs out.
+    If the block fails, nothing is left and what was at `path` stays. What a killed process has left is removed by the
+    next call in that folder. Without `overwrite` nothing is replaced, not even what another program has put there
+    meanwhile.
+    Errors: ConfigError where `path` exists and `overwrite` is off, and for a name that no file can have; VaeworksError
+    where the disk is full or not writable, or memory runs out.
     """
     path = Path(path)
     check_name(path)
@@ -71,7 +74,8 @@ def check_name(path: Path) -> None:
     """Errors: ConfigError for a name that no file can have."""
     if (length := len(os.fsencode(path.name))) > LONGEST_NAME:
         raise ConfigError(
-            f"the name {cut(path.name, 60)!r} has {length} bytes, and file systems take {LONGEST_NAME}; choose a shorter one"
+            f"the name {cut(path.name, 60)!r} has {length} bytes, and file systems take {LONGEST_NAME}; choose a "
+            "shorter one"
         )
     if path.name in ("", "..") or "\0" in str(path):
         raise ConfigError(f"{str(path)!r} is not the name of a file; choose another")
@@ -107,7 +111,8 @@ def _publish(new: Path, path: Path, overwrite: bool) -> None:
 def _name_once(new: Path, path: Path) -> None:
     """Give a file its name unless something has it.
 
-    By a second link, which is refused where the name is taken. Where a file system has no links (FAT), an empty file claims the name first.
+    By a second link, which is refused where the name is taken. Where a file system has no links (FAT), an empty file
+    claims the name first.
     """
     try:
         os.link(new, path)
@@ -130,8 +135,8 @@ def _name_once(new: Path, path: Path) -> None:
 def _replace_folder(new: Path, path: Path) -> None:
     """Exchange the new folder for the old one, which is removed with the temporary names.
 
-    In one step where the system can. Elsewhere the old one steps aside first, and goes back if the new one cannot take its place; if the
-    process is killed between the two, the next call in the same folder puts it back.
+    In one step where the system can. Elsewhere the old one steps aside first, and goes back if the new one cannot take
+    its place; if the process is killed between the two, the next call in the same folder puts it back.
     """
     if not _exchange(new, path):
         path.rename(stepped_aside(new, path))
@@ -154,7 +159,8 @@ _HERE, _EXCHANGE = -100, 2
 
 
 def _to_disk(path: Path, whole: bool = True) -> None:
-    """Wait until a file, or a folder with all that is in it (or its names alone), is on the disk: a name must not outlive its content."""
+    """Wait until a file, or a folder with all that is in it (or its names alone), is on the disk: a name must not
+    outlive its content."""
     if path.is_symlink() or (os.name == "nt" and path.is_dir()):
         return
     if whole and path.is_dir():
@@ -184,7 +190,8 @@ def write_text(path: str | Path, text: str, overwrite: bool = True) -> None:
 
 
 def write_picture(path: Path, picture: Image.Image, overwrite: bool = True) -> None:
-    """Write a picture, whole or not at all; over what was there, or only where nothing is. Its kind is that of the name's ending.
+    """Write a picture, whole or not at all; over what was there, or only where nothing is. Its kind is that of the
+    name's ending.
 
     Errors: ConfigError for an ending that Pillow does not know, and for a name that is taken.
     """
@@ -256,7 +263,8 @@ def check_room(path: Path, needed: int) -> None:
 
 
 def map_file(path: Path, shape: tuple[int, ...], kind: Any) -> np.memmap:
-    """An array whose memory is a new .npy file, for which there is room: to write to a map of a file on a full disk ends the process.
+    """An array whose memory is a new .npy file, for which there is room: to write to a map of a file on a full disk
+    ends the process.
 
     Errors: VaeworksError where there is no room.
     """
@@ -284,7 +292,8 @@ def _umask() -> int:
 
 
 def check_header(path: Path) -> None:
-    """Errors: FormatError for a safetensors file that claims a header so long that to read it would take minutes and gigabytes."""
+    """Errors: FormatError for a safetensors file that claims a header so long that to read it would take minutes and
+    gigabytes."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept: weights/ in $VAEWORKS_CACHE, by default ~/.cache/vaeworks ($XDG_CACHE_HOME/vaeworks)."""
+    """Where fetched weights are kept: weights/ in $VAEWORKS_CACHE, by default ~/.cache/vaeworks
+    ($XDG_CACHE_HOME/vaeworks)."""
     base = os.environ.get("VAEWORKS_CACHE")
     return (
         Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "vaeworks")

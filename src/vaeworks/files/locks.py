@@ -1,7 +1,8 @@
 """Locks that the system takes away when a process dies: what is under one that is free belongs to nobody any more.
 
-They are the kernel's (flock), so that neither the number of a dead process, which another may have by now, nor other machines or
-containers on the same disk can mislead. Where a system or a disk has no such locks, nothing is locked, and nothing is taken for dead.
+They are the kernel's (flock), so that neither the number of a dead process, which another may have by now, nor other
+machines or containers on the same disk can mislead. Where a system or a disk has no such locks, nothing is locked, and
+nothing is taken for dead.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Busy(Exception):  # noqa: N818 - what it means is for the caller to say
 
 @contextmanager
 def locked(path: Path, *, sure: bool = False) -> Iterator[None]:
-    """Hold the lock of this name: a file without content, which is there as long as it is held, or until the next one after a death.
+    """Hold the lock of this name: a file without content, which is there as long as it is held, or until the next one
+    after a death.
 
     sure: whether to be refused, too, where there are no locks. Errors: Busy; OSError where the file cannot be made.
     """
@@ -52,7 +54,8 @@ LOCK = ".vaeworks-lock"
 def alone_in(folder: Path, name: str = LOCK) -> Iterator[None]:
     """Hold the lock of a folder, which is made; at the end it is taken away again if nothing has come into it.
 
-    Errors: ConfigError where another process is at work there, and for a file; VaeworksError where the folder cannot be made.
+    Errors: ConfigError where another process is at work there, and for a file; VaeworksError where the folder cannot be
+    made.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output folder {folder} is a file; choose another name")

@@ -1,7 +1,7 @@
 """Where files and folders are made before they get their names: a hidden folder beside them.
 
-Every call has names of its own, under a lock. What processes have left there that were killed, the next call in that folder removes;
-an old folder that was about to be replaced is put back.
+Every call has names of its own, under a lock. What processes have left there that were killed, the next call in that
+folder removes; an old folder that was about to be replaced is put back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from .locks import Busy, locked, remove_empty
 
 SCRATCH = f".vaeworks-{os.getuid() if hasattr(os, 'getuid') else 0}"
-"""The hidden folder's name; one for each user, because of permissions. Names in it are short, however long the final name is."""
+"""The hidden folder's name; one for each user, because of permissions. Names in it are short, however long the final
+name is."""
 
 _LOCK, _NEW, _OLD = ".lock", ".tmp", ".old"
 

@@ -77,11 +77,11 @@ def extract(
 ) -> Extracted:
     """Write the VAE of a full checkpoint, of any container, or of a diffusers pipeline's folder as one bare file.
 
-    Its bytes are those in the checkpoint. Names are LDM's (TAESD's for a TAESD), attention's matrices are convolutions, so that
-    every application loads the file. progress: told the bytes written and to be written. settings: what the checkpoint does not
-    tell of its VAE, as for `load`.
-    Errors: FormatError for a checkpoint without a whole VAE; ConfigError for a file that is a VAE by itself, and where `dst`
-    exists or does not end in .safetensors; VaeworksError where the disk is full.
+    Its bytes are those in the checkpoint. Names are LDM's (TAESD's for a TAESD), attention's matrices are convolutions,
+    so that every application loads the file. progress: told the bytes written and to be written. settings: what the
+    checkpoint does not tell of its VAE, as for `load`.
+    Errors: FormatError for a checkpoint without a whole VAE; ConfigError for a file that is a VAE by itself, and where
+    `dst` exists or does not end in .safetensors; VaeworksError where the disk is full.
     """
     located, dst = locate(checkpoint, **settings), Path(dst)
     _check_target(dst)
@@ -89,7 +89,8 @@ def extract(
         raise ConfigError(f"{dst} is the checkpoint itself, of which only the VAE would be left; choose another name")
     if not _is_part(located):
         raise ConfigError(
-            f"{checkpoint} is a VAE by itself, of which nothing has to be extracted; `vaeworks convert` changes its layout"
+            f"{checkpoint} is a VAE by itself, of which nothing has to be extracted; `vaeworks convert` changes its "
+            "layout"
         )
     notes = [*located.remarks]
     if located.ignored:
@@ -113,7 +114,8 @@ def _check_target(dst: Path) -> None:
 
 
 def vae_metadata(located: Located, constants: Constants | None = None) -> dict[str, str]:
-    """The VAE's configuration as metadata, as far as it is known; `constants` are those of the checkpoint that it is for."""
+    """The VAE's configuration as metadata, as far as it is known; `constants` are those of the checkpoint that it is
+    for."""
     config = config_for(located, constants)
     return {} if located.bare and not config.normalization_known else native.config_metadata(config)
 
@@ -145,11 +147,12 @@ def _cast_chunks(located: Located, name: str, dtype: torch.dtype) -> Iterator[me
     if not is_finite(cast):
         if not is_finite(tensor):
             raise FormatError(
-                f"{located.path}: tensor {name!r} has values that are infinite or no numbers; take another copy of the file"
+                f"{located.path}: tensor {name!r} has values that are infinite or no numbers; take another copy of the "
+                "file"
             )
         raise ConfigError(
-            f"weights of {name} reach {tensor.abs().max().item():g}, more than {dtype} holds ({torch.finfo(dtype).max:g}); "
-            "use bfloat16 or float32"
+            f"weights of {name} reach {tensor.abs().max().item():g}, more than {dtype} holds "
+            f"({torch.finfo(dtype).max:g}); use bfloat16 or float32"
         )
     yield tensor_bytes(cast)
 
@@ -166,11 +169,12 @@ def bake(
 ) -> Baked:
     """Write a copy of a full checkpoint with this VAE, of any layout, in the place of its own.
 
-    All that stood under the VAE's prefix is gone, every other tensor has the bytes that it had, and its metadata are kept.
-    dtype: of the VAE's weights; None: that of the VAE which is replaced or, where there is none, its own. settings: what the VAE's
-    file does not tell, as for `load`.
-    Errors: FormatError for files that are no VAE and no checkpoint; ConfigError for a VAE whose latents the checkpoint was not
-    made for, and where `dst` exists or does not end in .safetensors; VaeworksError where the disk is full.
+    All that stood under the VAE's prefix is gone, every other tensor has the bytes that it had, and its metadata are
+    kept.
+    dtype: of the VAE's weights; None: that of the VAE which is replaced or, where there is none, its own. settings:
+    what the VAE's file does not tell, as for `load`.
+    Errors: FormatError for files that are no VAE and no checkpoint; ConfigError for a VAE whose latents the checkpoint
+    was not made for, and where `dst` exists or does not end in .safetensors; VaeworksError where the disk is full.
     """
     dst = Path(dst)
     _check_target(dst)
@@ -205,7 +209,8 @@ def _notes(located: Located, seat: VaeSlot) -> list[str]:
         )
     if seat.family is not None and not seat.family.whole:
         notes.append(
-            f"{seat.path.name} holds no text encoder: applications may take it for a bare diffusion model, and the VAE from another file"
+            f"{seat.path.name} holds no text encoder: applications may take it for a bare diffusion model, and the VAE "
+            "from another file"
         )
     return notes
 
@@ -217,7 +222,8 @@ def _old_dtype(seat: VaeSlot, notes: list[str]) -> torch.dtype | None:
     dtype = _main_dtype([Item(name, seat.archive.entries[name], tuple) for name in seat.taken])
     if not Entry(dtype, ()).is_float:
         notes.append(
-            f"the VAE that it replaces was stored as {dtype}, from which applications load none; this one keeps its own dtype"
+            f"the VAE that it replaces was stored as {dtype}, from which applications load none; this one keeps its "
+            "own dtype"
         )
         return None
     return TORCH_DTYPES[dtype]

@@ -60,14 +60,15 @@ def _library() -> ModuleType:
 
 
 def to_diffusers(autoencoder: Autoencoder) -> DiffusersVAE:
-    """diffusers' own AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny with a copy of these weights, where one of them has this
-    architecture: `pipe.vae = to_diffusers(vae)`. It survives the pipeline's save_pretrained and loads again without vaeworks.
-    Otherwise an adapter with the same methods, which a pipeline can use but not save.
+    """diffusers' own AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny with a copy of these weights, where one of
+    them has this
+    architecture: `pipe.vae = to_diffusers(vae)`. It survives the pipeline's save_pretrained and loads again without
+    vaeworks. Otherwise an adapter with the same methods, which a pipeline can use but not save.
 
-    Padding, epsilon and activation scales that diffusers' configuration has no place for are set on the modules; a warning
-    says that they are lost when it is saved. Mind that SD's and SDXL's pipelines do not look at shift_factor: for a denoiser
-    that was trained on `normalize`d latents, use `formats.pipelines.inject`, which moves the shift into the weights where a
-    pipeline would forget it.
+    Padding, epsilon and activation scales that diffusers' configuration has no place for are set on the modules; a
+    warning says that they are lost when it is saved. Mind that SD's and SDXL's pipelines do not look at shift_factor:
+    for a denoiser that was trained on `normalize`d latents, use `formats.pipelines.inject`, which moves the shift into
+    the weights where a pipeline would forget it.
     Errors: MissingExtraError without diffusers.
     """
     config = autoencoder.config
@@ -109,14 +110,16 @@ def vae_for_pipeline(kind: str, autoencoder: Autoencoder) -> DiffusersVAE:
         return _for_flux2(autoencoder)
     if config.latents_patch > 1:
         raise ConfigError(
-            f"{kind} does not make {config.latents_patch}x{config.latents_patch} patches of latents; take a Flux.2 pipeline"
+            f"{kind} does not make {config.latents_patch}x{config.latents_patch} patches of latents; take a Flux.2 "
+            "pipeline"
         )
     # Every pipeline divides by scaling_factor, only some look further, and SDXL takes latents_mean for 4 channels only.
     unseen = config.normalization == "channel" or (config.shift_factor and not kind.startswith(APPLIES_SHIFT))
     if not isinstance(config, AutoencoderConfig):
         if unseen:
             raise ConfigError(
-                f"{kind} does not apply shift_factor or latents_mean, and a TAESD has no 1x1 convolutions to move them into"
+                f"{kind} does not apply shift_factor or latents_mean, and a TAESD has no 1x1 convolutions to move them "
+                "into"
             )
         return to_diffusers(autoencoder)
     # In float16, SDXL's pipelines look for post_quant_conv's weights.

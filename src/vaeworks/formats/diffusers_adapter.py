@@ -21,7 +21,8 @@ FLUX2_PATCH = 2
 
 
 class AutoencoderAdapter(ModelMixin, ConfigMixin):
-    """What pipelines ask of a VAE: encode, decode, config, and for Flux.2 `bn`, the statistics of latents in 2x2 squares."""
+    """What pipelines ask of a VAE: encode, decode, config, and for Flux.2 `bn`, the statistics of latents in 2x2
+    squares."""
 
     @register_to_config
     def __init__(

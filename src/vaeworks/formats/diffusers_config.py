@@ -15,8 +15,8 @@ NORM_EPS = 1e-6
 """diffusers' AutoencoderKL has no field for it."""
 
 GUESSES_KEY = "_vaeworks_guessed"
-"""In config.json, which must have numbers: which of them are guesses, as `LatentConfig.guessed`; a number that is put right is none.
-diffusers passes over names that begin with a line."""
+"""In config.json, which must have numbers: which of them are guesses, as `LatentConfig.guessed`; a number that is put
+right is none. diffusers passes over names that begin with a line."""
 
 
 def diffusers_class(config: LatentConfig) -> str:
@@ -38,7 +38,8 @@ def diffusers_config(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
     widths, kind = list(config.widths), diffusers_class(config)
     if widths[0] != config.channels:
         raise ConfigError(
-            f"diffusers' {kind} needs channel_mult to start with 1, not {config.channel_mult[0]}; layout 'ldm' or 'native' can carry it"
+            f"diffusers' {kind} needs channel_mult to start with 1, not {config.channel_mult[0]}; layout 'ldm' or "
+            "'native' can carry it"
         )
     if config.num_heads != 1:
         raise ConfigError(f"diffusers' {kind} has one attention head; layout 'native' can carry more")
@@ -72,7 +73,8 @@ def diffusers_config(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
         }
     if config.decoder_widths != config.widths:
         raise ConfigError(
-            "diffusers' AutoencoderKL has one list of widths for encoder and decoder; layout 'ldm' or 'native' can carry two"
+            "diffusers' AutoencoderKL has one list of widths for encoder and decoder; layout 'ldm' or 'native' can "
+            "carry two"
         )
     per_channel = (
         config.normalization == "channel" and config.latents_mean is not None and config.latents_std is not None
@@ -106,8 +108,8 @@ def _tiny_arguments(config: TinyConfig) -> dict[str, Any]:
 
 
 def only_in_metadata(config: AutoencoderConfig | TinyConfig, layout: str) -> list[str]:
-    """What changes the pictures and has no place in a layout other than "native", each in a few words. Our metadata carries it;
-    other programs assume what stands in brackets."""
+    """What changes the pictures and has no place in a layout other than "native", each in a few words. Our metadata
+    carries it; other programs assume what stands in brackets."""
     if layout == "native" or isinstance(config, TinyConfig):
         return []
     found = []
@@ -118,7 +120,8 @@ def only_in_metadata(config: AutoencoderConfig | TinyConfig, layout: str) -> lis
     for half in ("encoder", "decoder"):
         if (scale := getattr(config, f"{half}_scale")) != 1:
             found.append(
-                f"norm_eps {config.norm_eps * scale**2:g} of the {half}, whose activations are scaled by {scale:g} ({NORM_EPS:g})"
+                f"norm_eps {config.norm_eps * scale**2:g} of the {half}, whose activations are scaled by {scale:g} "
+                f"({NORM_EPS:g})"
             )
     if config.bottleneck.bound != "none":
         found.append(f"latents bounded by {config.bottleneck.bound} (not at all)")
@@ -134,7 +137,8 @@ def only_in_metadata(config: AutoencoderConfig | TinyConfig, layout: str) -> lis
 
 
 def normalization_elsewhere(config: AutoencoderConfig | TinyConfig, layout: str) -> str | None:
-    """What users of an LDM file must be told about its latents: the file's readers take the diffusion model's constants."""
+    """What users of an LDM file must be told about its latents: the file's readers take the diffusion model's
+    constants."""
     if (
         layout != "ldm" or config.normalization == "batchnorm" or not config.normalization_known
     ):  # then they are nowhere
@@ -154,13 +158,14 @@ def guesses_written(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
 
 
 def config_from_diffusers(values: dict[str, Any], where: str) -> AutoencoderConfig | TinyConfig:
-    """Our configuration for a config.json of AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny; what the file leaves out
-    has diffusers' defaults.
+    """Our configuration for a config.json of AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny; what the file leaves
+    out has diffusers' defaults.
 
-    Where it describes the latents' statistics in several ways, one is taken: batch normalization before latents_mean and
-    latents_std before scaling_factor and shift_factor. latents_std goes together with scaling_factor, as in diffusers'
-    SDXL pipelines (Playground), unless the file has a shift_factor as well: then scaling_factor and shift_factor are the same
-    statistics again, over all channels, and do not count (EQ-SDXL-VAE, whose shift_factor has the opposite sign besides).
+    Where it describes the latents' statistics in several ways, one is taken: batch normalization before latents_mean
+    and latents_std before scaling_factor and shift_factor. latents_std goes together with scaling_factor, as in
+    diffusers' SDXL pipelines (Playground), unless the file has a shift_factor as well: then scaling_factor and
+    shift_factor are the same statistics again, over all channels, and do not count (EQ-SDXL-VAE, whose shift_factor has
+    the opposite sign besides).
     Errors: FormatError for another class or a block type that is not of this family.
     """
     kind = values.get("_class_name", "AutoencoderKL")
@@ -227,7 +232,8 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
     widths = _entries(values, "block_out_channels", widths, int)
     if max(len(widths), len(down), len(up)) > MAX_LEVELS:
         raise ConfigError(
-            f"block_out_channels and block types have {max(len(widths), len(down), len(up))} entries, more than {MAX_LEVELS}"
+            f"block_out_channels and block types have {max(len(widths), len(down), len(up))} entries, more than "
+            f"{MAX_LEVELS}"
         )
     types = [*down, *up]
     known = {"DownEncoderBlock2D", "UpDecoderBlock2D", "AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D"}
@@ -235,7 +241,8 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
         raise ConfigError(f"blocks of type {abridged(other)[1:-1]}; supported: {', '.join(sorted(known))}")
     if not len(widths) == len(down) == len(up) or not widths:
         raise ConfigError(
-            f"block_out_channels (={abridged(widths)}), down_block_types and up_block_types must have one entry for each level"
+            f"block_out_channels (={abridged(widths)}), down_block_types and up_block_types must have one entry for "
+            "each level"
         )
     if (activation := values.get("act_fn", "silu")) not in ("silu", "swish"):
         raise ConfigError(f"act_fn is {abridged(activation)}; supported: 'silu'")
@@ -263,7 +270,8 @@ def _entries(values: dict[str, Any], name: str, default: list[Any], kind: type, 
         or (kind is int and min(found, default=least) < least)
     ):
         raise ConfigError(
-            f"{name} (={abridged(found)}) must be a list of {'texts' if kind is str else f'whole numbers of at least {least}'}"
+            f"{name} (={abridged(found)}) must be a list of "
+            f"{'texts' if kind is str else f'whole numbers of at least {least}'}"
         )
     return list(found)  # diffusers' own configurations hold tuples
 
@@ -291,7 +299,8 @@ def _tiny_config(values: dict[str, Any]) -> TinyConfig:
 def with_carried(
     config: AutoencoderConfig | TinyConfig, carried: AutoencoderConfig | TinyConfig | None
 ) -> AutoencoderConfig | TinyConfig:
-    """config.json's configuration, with what our metadata carries and config.json cannot: statistics, padding, epsilon, scales."""
+    """config.json's configuration, with what our metadata carries and config.json cannot: statistics, padding, epsilon,
+    scales."""
     if carried is None or type(carried) is not type(config):
         return config
     names = (

@@ -1,8 +1,9 @@
 """Recognizing the same weights in another file: by a hash of their values, and by a fingerprint that survives rounding.
 
-Both look at a sample, the first elements of every tensor, so that a VAE in a checkpoint of 7 GB takes milliseconds. They recognize,
-they do not authenticate: whoever changes the other elements goes unnoticed. Names, layout, container, prefix, order and the dtype of
-storage play no part; neither do scaling, epsilon, padding and whatever else is no weight.
+Both look at a sample, the first elements of every tensor, so that a VAE in a checkpoint of 7 GB takes milliseconds.
+They recognize, they do not authenticate: whoever changes the other elements goes unnoticed. Names, layout, container,
+prefix, order and the dtype of storage play no part; neither do scaling, epsilon, padding and whatever else is no
+weight.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ EQUAL, ROUNDED, RELATED = 1e-6, 0.005, 0.6
 def content_hash(located: Located) -> str:
     """16 hexadecimal digits of SHA-256 over our names, shapes and sampled values as float32.
 
-    Equal wherever these are, whatever the layout and the storage: a file of float16 and its copy in float32 have the same. Rounding
-    to float16 or bfloat16 gives another hash, as it gives other values; `fingerprint` is for that.
+    Equal wherever these are, whatever the layout and the storage: a file of float16 and its copy in float32 have the
+    same. Rounding to float16 or bfloat16 gives another hash, as it gives other values; `fingerprint` is for that.
     """
     digest = hashlib.sha256()
     for name, shape, values in _samples(located):
@@ -53,7 +54,8 @@ def content_hash(located: Located) -> str:
 
 
 def fingerprint(located: Located) -> tuple[float, ...]:
-    """32 random projections of the sampled values, each tensor divided by its size, and of these sizes, as a vector of length one.
+    """32 random projections of the sampled values, each tensor divided by its size, and of these sizes, as a vector of
+    length one.
 
     The signs are a function of a tensor's name, so that fingerprints may be kept and compared later.
     Source: Johnson & Lindenstrauss 1984; Achlioptas 2003 for signs instead of Gaussians.
@@ -69,15 +71,16 @@ def fingerprint(located: Located) -> tuple[float, ...]:
 
 
 def distance(a: Sequence[float], b: Sequence[float]) -> float:
-    """Estimated distance of two VAEs' weights in units of their size: about 0.0002 after rounding to float16, 0.002 to bfloat16,
-    0.01 after noise of 1 %, and 1 or more between VAEs that have nothing to do with each other."""
+    """Estimated distance of two VAEs' weights in units of their size: about 0.0002 after rounding to float16, 0.002 to
+    bfloat16, 0.01 after noise of 1 %, and 1 or more between VAEs that have nothing to do with each other."""
     return math.sqrt(np.mean((np.asarray(a) - np.asarray(b)) ** 2))
 
 
 def relation(a: Sequence[float], b: Sequence[float]) -> str:
     """What two fingerprints say of their VAEs, in words.
 
-    A training run that moved the weights by less than 0.5 % looks like rounding, and a merge of two VAEs like a fine-tune of each.
+    A training run that moved the weights by less than 0.5 % looks like rounding, and a merge of two VAEs like a
+    fine-tune of each.
     """
     apart = distance(a, b)
     if apart < EQUAL:

@@ -24,7 +24,8 @@ def fold_to(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float
     A diffusion model sees the same z: (new latents - shift_factor) * scaling_factor = normalize(latents). The outermost
     1x1 convolutions apply the difference; where they are absent they are added, because a shift in `decoder.conv_in`
     would be wrong at the borders, which it pads with zeros. Exact, but for a log-variance at the ends of its clamp.
-    Errors: ConfigError for a TAESD, for normalization "batchnorm", for a scaling_factor of 0, and where the model's own is a guess.
+    Errors: ConfigError for a TAESD, for normalization "batchnorm", for a scaling_factor of 0, and where the model's own
+    is a guess.
     """
     if not autoencoder.config.normalization_known:
         raise ConfigError(
@@ -51,7 +52,8 @@ def _folded(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float
         )
     if config.bottleneck.bound != "none":
         raise ConfigError(
-            f"latents are bounded by {config.bottleneck.bound} behind all weights, which therefore cannot change their scale"
+            f"latents are bounded by {config.bottleneck.bound} behind all weights, which therefore cannot change their "
+            "scale"
         )
     mean, gain = channel_affine(config)
     gain = gain / scaling_factor  # new latents = latents * gain + offset

@@ -1,8 +1,8 @@
 """What files of diffusers and transformers could make these libraries run or fetch, refused before they see the files.
 
-A model_index.json names modules and classes, and earlier versions of diffusers imported whatever they were; a config.json may name
-code of a repository (auto_map), compiled code of the hub as its attention, or a quantization whose library does as it likes. Networks
-that are plain tensors need nothing of that.
+A model_index.json names modules and classes, and earlier versions of diffusers imported whatever they were; a
+config.json may name code of a repository (auto_map), compiled code of the hub as its attention, or a quantization whose
+library does as it likes. Networks that are plain tensors need nothing of that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ KINDS = {
     ),
     "stable_diffusion": re.compile(r"StableDiffusionSafetyChecker"),
 }
-"""Classes of parts that pipelines of images may have, by the library that model_index.json names; the last is a module of diffusers."""
+"""Classes of parts that pipelines of images may have, by the library that model_index.json names; the last is a module
+of diffusers."""
 
 REFUSED = ("auto_map", "custom_pipelines", "quantization_config", "kernel_config")
 """Keys of a config.json that make a library load more than tensors."""
@@ -46,8 +47,8 @@ def check_index(index: Mapping[str, Any], name: str) -> None:
         known = KINDS.get(library) if isinstance(library, str) else None
         if known is None or not isinstance(kind, str) or not known.fullmatch(kind):
             raise FormatError(
-                f"{name} asks for {str(entry)[:80]} as its part {part[:40]!r}, which is no part of a pipeline of images that diffusers and "
-                "transformers have; nothing was loaded; take another pipeline"
+                f"{name} asks for {str(entry)[:80]} as its part {part[:40]!r}, which is no part of a pipeline of "
+                "images that diffusers and transformers have; nothing was loaded; take another pipeline"
             )
 
 
@@ -79,7 +80,8 @@ def check_config(values: Mapping[str, Any], where: str) -> None:
     for key, value in _each(values, where):
         if key in REFUSED and value is not None:
             raise FormatError(
-                f"{where} has {key!r}, which asks for code beyond the network's own class; take a plain copy of the network"
+                f"{where} has {key!r}, which asks for code beyond the network's own class; take a plain copy of the "
+                "network"
             )
         if key in ATTENTION and isinstance(value, str) and "/" in value:
             raise FormatError(f"{where} asks for code of {value[:60]!r} as {key!r}; take that line away")

@@ -1,4 +1,5 @@
-"""What neither names nor shapes of tensors tell of a VAE: what is taken for granted, in words, and what people may say of it."""
+"""What neither names nor shapes of tensors tell of a VAE: what is taken for granted, in words, and what people may say
+of it."""
 
 from __future__ import annotations
 
@@ -30,15 +31,16 @@ PARTNERS = {"shift_factor": "scaling_factor", "bottleneck.limit": "bottleneck.bo
 """Settings that are guesses where another one is."""
 
 SETTINGS = ("scale_of", "scaling_factor", "shift_factor", *NETWORK, *BOTTLENECK)
-"""What may be said of a VAE whose file does not tell it; scale_of: the name of the published VAE whose scale and shift it has."""
+"""What may be said of a VAE whose file does not tell it; scale_of: the name of the published VAE whose scale and shift
+it has."""
 
 
 # Guessing
 
 
 def with_guesses(config: Config, entries: Mapping[str, Entry]) -> Config:
-    """The architecture that shapes tell, with guesses for what they do not: of the checkpoint that the VAE is in, whose constants
-    are facts; of the published VAE of this architecture; of a recipe of ours with these blocks.
+    """The architecture that shapes tell, with guesses for what they do not: of the checkpoint that the VAE is in, whose
+    constants are facts; of the published VAE of this architecture; of a recipe of ours with these blocks.
     """
     if isinstance(config, TinyConfig):
         return config  # it has no such settings, and sees latents as the diffusion model does
@@ -99,7 +101,8 @@ def _ours() -> dict[str, AutoencoderConfig]:
 
 
 def ambiguity(config: Config) -> str:
-    """What is taken for the scale of the latents, on which a diffusion model's pictures depend; empty where it is known."""
+    """What is taken for the scale of the latents, on which a diffusion model's pictures depend; empty where it is
+    known."""
     if config.normalization_known:
         return ""
     known = list(_scaled(config).items())
@@ -113,7 +116,8 @@ def ambiguity(config: Config) -> str:
 
 
 def assumption(config: Config) -> str:
-    """What is taken for settings of the network, on which its own results depend; empty where it is known, or published so."""
+    """What is taken for settings of the network, on which its own results depend; empty where it is known, or published
+    so."""
     if not isinstance(config, AutoencoderConfig):
         return ""
     alike = _alike(config)
@@ -134,8 +138,8 @@ def assumption(config: Config) -> str:
     )
     setting = guesses[0].partition("=")[0].rpartition(".")[2]
     return (
-        f"its shapes do not tell {words}, which {'is' if len(guesses) == 1 else 'are'} taken {whose}; if pictures are bad, say it with "
-        f"--set {setting}=VALUE (`vaeworks eval` compares), in Python load(FILE, {setting}=...)"
+        f"its shapes do not tell {words}, which {'is' if len(guesses) == 1 else 'are'} taken {whose}; if pictures are "
+        f"bad, say it with --set {setting}=VALUE (`vaeworks eval` compares), in Python load(FILE, {setting}=...)"
     )
 
 
@@ -147,7 +151,8 @@ def _scale(config: Config) -> str:
 
 
 def with_settings(config: Config, settings: Mapping[str, Any], where: str) -> tuple[Config, tuple[str, ...]]:
-    """The configuration with what a user says of it, as facts, and a sentence for each fact of the file that this replaces.
+    """The configuration with what a user says of it, as facts, and a sentence for each fact of the file that this
+    replaces.
 
     Errors: ConfigError for what is not one of SETTINGS, has no such value, or cannot be so in these shapes.
     """
@@ -192,7 +197,8 @@ def _scale_of(name: Any, config: Config, where: str, taken: Iterable[str]) -> di
 
 
 def _whole_scale(values: Mapping[str, Any], config: Config, where: str) -> dict[str, Any]:
-    """Scale and shift, of which one may be left out: the shift is the published one beside this scale, where the file tells none."""
+    """Scale and shift, of which one may be left out: the shift is the published one beside this scale, where the file
+    tells none."""
     if config.normalization == "batchnorm":
         raise ConfigError(f"{where} has batch normalization's statistics among its weights, and no scaling_factor")
     found = {"normalization": "scalar", "shift_factor": config.shift_factor, "scaling_factor": config.scaling_factor}

@@ -13,7 +13,8 @@ FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 
 
 def fetch(name: str) -> Path:
-    """The local copy of hf:OWNER/NAME (its vae/ folder, or the repository itself), hf:OWNER/NAME/FOLDER or hf:OWNER/NAME/FILE.
+    """The local copy of hf:OWNER/NAME (its vae/ folder, or the repository itself), hf:OWNER/NAME/FOLDER or
+    hf:OWNER/NAME/FILE.
 
     Files come from the hub's cache where they are in it; HF_HUB_OFFLINE=1 asks nothing else.
     Errors: MissingExtraError without huggingface_hub; FormatError for what the hub does not give.
@@ -49,6 +50,6 @@ def _file(repository: str, file: str) -> Path:
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise FormatError(
-            f"{HUB_PREFIX}{repository} did not give {file}: {reason[:200]}; check the name, the network (HF_HUB_OFFLINE) and, "
-            "for a private repository, 'hf auth login'"
+            f"{HUB_PREFIX}{repository} did not give {file}: {reason[:200]}; check the name, the network "
+            "(HF_HUB_OFFLINE) and, for a private repository, 'hf auth login'"
         ) from None

@@ -121,7 +121,8 @@ class Identity:
             "quant convs": " and ".join(["quant_conv"] * self.quant_conv + ["post_quant_conv"] * self.post_quant_conv)
             or "none",
             "settings": "; ".join(self.settings),
-            "weights": f"{self.parameters:,} parameters, {self.tensors} tensors, {', '.join(self.dtypes)}, {self.bytes / 1e6:,.1f} MB",
+            "weights": f"{self.parameters:,} parameters, {self.tensors} tensors, {', '.join(self.dtypes)}, "
+            f"{self.bytes / 1e6:,.1f} MB",
             "content": self.content_hash,
             "beside it": f"{len(self.ignored)} tensors of its training, such as {self.ignored[0]}"
             if self.ignored
@@ -161,8 +162,8 @@ def identify(path: str | Path, **settings: Any) -> Identity:
     """What is at `path`, without reading more than headers and a few hundred elements of each of the VAE's tensors.
 
     settings: what its file does not tell, as for `load`.
-    Errors: FormatError for what holds no VAE of ours, saying what it is where that is known; ConfigError for settings that it
-    cannot have.
+    Errors: FormatError for what holds no VAE of ours, saying what it is where that is known; ConfigError for settings
+    that it cannot have.
     """
     return identify_located(locate(path, **settings))
 

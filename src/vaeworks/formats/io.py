@@ -33,12 +33,12 @@ def save(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a model: layout "native" or "ldm" as one .safetensors file, "diffusers" as a folder, "taesd" as a file with both
-    halves, or, where `path` has no ending, as a folder with one file each.
+    """Write a model: layout "native" or "ldm" as one .safetensors file, "diffusers" as a folder, "taesd" as a file with
+    both halves, or, where `path` has no ending, as a folder with one file each.
 
-    dtype: of the stored weights; None: as they are. Every layout carries the whole configuration in the file's metadata,
-    so that nothing is lost on the way back; a warning names what other programs will not see. What is guessed is left out there;
-    config.json must have it, and marks it.
+    dtype: of the stored weights; None: as they are. Every layout carries the whole configuration in the file's
+    metadata, so that nothing is lost on the way back; a warning names what other programs will not see. What is guessed
+    is left out there; config.json must have it, and marks it.
     Errors: ConfigError for an unknown layout, an existing path, an architecture that the layout cannot express, or
     weights that overflow in `dtype`.
     """
@@ -63,7 +63,8 @@ def save(
     folder = files.keys() != {path.name}
     if overwrite and path.is_dir() and (not folder or {p.name for p in path.iterdir()} - {*files, "config.json"}):
         raise ConfigError(
-            f"{path} is a folder that exists and holds other things than a VAE, so overwrite=True does not apply; choose another name"
+            f"{path} is a folder that exists and holds other things than a VAE, so overwrite=True does not apply; "
+            "choose another name"
         )
     with atomic(path, overwrite) as temporary:
         check_room(path, sum(t.numel() * t.itemsize for t in tensors.values()))
@@ -108,8 +109,8 @@ def stored_tensors(autoencoder: Autoencoder, layout: Layout, dtype: torch.dtype 
             cast = tensor.to(dtype)
             if not is_finite(cast):
                 raise ConfigError(
-                    f"weights of {name} reach {tensor.abs().max().item():g}, more than {dtype} holds ({torch.finfo(dtype).max:g}); "
-                    "use bfloat16 or float32"
+                    f"weights of {name} reach {tensor.abs().max().item():g}, more than {dtype} holds "
+                    f"({torch.finfo(dtype).max:g}); use bfloat16 or float32"
                 )
             tensor = cast
         if layout == "ldm" and is_attention_matrix(name):
@@ -119,17 +120,17 @@ def stored_tensors(autoencoder: Autoencoder, layout: Layout, dtype: torch.dtype 
 
 
 def load(path: str | Path, **settings: Any) -> Autoencoder:
-    """A model from a run folder; a native, LDM, diffusers or TAESD file; a diffusers folder (of a VAE or of a whole pipeline);
-    a full checkpoint with a VAE inside; one file or the folder of a TAESD pair; hf:OWNER/NAME on the hub.
+    """A model from a run folder; a native, LDM, diffusers or TAESD file; a diffusers folder (of a VAE or of a whole
+    pipeline); a full checkpoint with a VAE inside; one file or the folder of a TAESD pair; hf:OWNER/NAME on the hub.
 
-    Files may be .safetensors or pickles (.ckpt, .pt, .pth, .bin), of which only tensors are read and nothing is executed.
-    Returns it in eval mode, on the CPU, in the file's precision (the widest, if it has several); its weights are mapped from
-    the file, not copied.
-    settings: what a file does not tell (`guesses.SETTINGS`): scale_of="sdxl", norm_groups=4, norm_eps, padding_mode, num_heads,
-    bound and limit, scaling_factor and shift_factor. A warning says what is taken for granted without them, and what they
-    replace. `save` writes nothing down that was taken for granted: such a file warns again.
-    Errors: FormatError for what is missing, torn, inconsistent, not finite or of an unknown kind; ConfigError for settings that the
-    model cannot have.
+    Files may be .safetensors or pickles (.ckpt, .pt, .pth, .bin), of which only tensors are read and nothing is
+    executed. Returns it in eval mode, on the CPU, in the file's precision (the widest, if it has several); its weights
+    are mapped from the file, not copied.
+    settings: what a file does not tell (`guesses.SETTINGS`): scale_of="sdxl", norm_groups=4, norm_eps, padding_mode,
+    num_heads, bound and limit, scaling_factor and shift_factor. A warning says what is taken for granted without them,
+    and what they replace. `save` writes nothing down that was taken for granted: such a file warns again.
+    Errors: FormatError for what is missing, torn, inconsistent, not finite or of an unknown kind; ConfigError for
+    settings that the model cannot have.
     """
     located = locate(path, **settings)
     autoencoder = read(located)
@@ -174,8 +175,8 @@ def _finite(archive: Archive, name: str, where: Path) -> Tensor:
     tensor = archive.read(name)
     if not is_finite(tensor):
         raise FormatError(
-            f"{where}: tensor {name!r} has {int((~tensor.isfinite()).sum())} values that are infinite or no numbers; the file is broken "
-            "or was cast to a precision that cannot hold it; take another copy"
+            f"{where}: tensor {name!r} has {int((~tensor.isfinite()).sum())} values that are infinite or no numbers; "
+            "the file is broken or was cast to a precision that cannot hold it; take another copy"
         )
     return tensor
 

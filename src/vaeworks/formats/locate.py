@@ -68,7 +68,8 @@ class Located:
     """our tensor name -> name in the archive; complete, shapes checked"""
     config: AutoencoderConfig | TinyConfig
     normalization_source: Literal["metadata", "config", "family", "unknown", "given"]
-    """where scaling and shift are from: our metadata, a config.json, the published VAE of this architecture, nowhere, the user"""
+    """where scaling and shift are from: our metadata, a config.json, the published VAE of this architecture, nowhere,
+    the user"""
     has_config: bool = False
     """whether a config.json describes it"""
     bare: bool = False
@@ -82,7 +83,8 @@ class Located:
 
     @property
     def ambiguity(self) -> str:
-        """What the file leaves open of the latents' scale, on which a diffusion model's pictures depend; empty where it is known."""
+        """What the file leaves open of the latents' scale, on which a diffusion model's pictures depend; empty where it
+        is known."""
         return ambiguity(self.config)
 
     @property
@@ -125,8 +127,8 @@ def locate(path: str | Path, **settings: Any) -> Located:
     """The VAE in a file or folder that a user named; `load` says what can be given.
 
     settings: what its file does not tell, `guesses.SETTINGS`: norm_groups=4, scale_of="sdxl".
-    Errors: FormatError for what is missing, torn, inconsistent, of an unknown kind, or no VAE; ConfigError for settings that it
-    cannot have.
+    Errors: FormatError for what is missing, torn, inconsistent, of an unknown kind, or no VAE; ConfigError for settings
+    that it cannot have.
     """
     with understood(path):
         return _locate(path).told(**settings)
@@ -200,14 +202,15 @@ def _our_names(names: Iterable[str], prefix: str, layout: Layout) -> dict[str, s
     for name, original in stripped.items():
         if (other := ours.setdefault(translate(name), original)) != original:
             raise FormatError(
-                f"tensors '{shown(other)}' and '{shown(original)}' are the same part of a VAE; which of them counts is anybody's guess, "
-                "so make the file anew"
+                f"tensors '{shown(other)}' and '{shown(original)}' are the same part of a VAE; which of them counts is "
+                "anybody's guess, so make the file anew"
             )
     return ours
 
 
 def _shape(name: str, entry: Entry) -> tuple[int, ...]:
-    """The shape of a tensor under our name: attention's matrices may be stored as convolutions of one to three dimensions."""
+    """The shape of a tensor under our name: attention's matrices may be stored as convolutions of one to three
+    dimensions."""
     if is_attention_matrix(name) and len(entry.shape) > 2 and set(entry.shape[2:]) == {1}:
         return entry.shape[:2]
     return entry.shape
@@ -220,7 +223,8 @@ def _complete(
     layout: Layout,
     where: str,
 ) -> dict[str, str]:
-    """Names of all tensors of this configuration, of which none may be missing, left over, of another shape or not of floats."""
+    """Names of all tensors of this configuration, of which none may be missing, left over, of another shape or not of
+    floats."""
     own = {theirs: entries[theirs] for theirs in ours.values()}
     names: dict[str, str] = {}
     for name, shape in each_shape(config):
@@ -230,7 +234,8 @@ def _complete(
             if what := kinds.foreign_kind(own):
                 raise FormatError(f"{where} is {what}")
             raise FormatError(
-                f"{where} has no tensor {layout_name(name, layout, config)!r}, which its configuration asks for; it is not a whole VAE"
+                f"{where} has no tensor {layout_name(name, layout, config)!r}, which its configuration asks for; it is "
+                "not a whole VAE"
             )
         if len(names) == MAX_VAE_TENSORS:
             raise FormatError(f"{where} holds a VAE of more than {MAX_VAE_TENSORS} tensors, which is none")
@@ -241,8 +246,8 @@ def _complete(
             )
         if not entry.is_float and name != OPTIONAL:
             raise FormatError(
-                f"{where}: tensor {ours[name]!r} is of dtype {entry.dtype}; VAEs are loaded from F64, F32, F16 or BF16, "
-                "so take a file that was not quantized"
+                f"{where}: tensor {ours[name]!r} is of dtype {entry.dtype}; VAEs are loaded from F64, F32, F16 or "
+                "BF16, so take a file that was not quantized"
             )
         names[name] = ours[name]
     if surplus := sorted(theirs for name, theirs in ours.items() if name not in names):

@@ -45,7 +45,8 @@ def _with_shift(names: Iterable[str]) -> tuple[str, ...]:
 def config_from_metadata(
     metadata: Mapping[str, str], where: str, guess: Callable[[], AutoencoderConfig | TinyConfig]
 ) -> AutoencoderConfig | TinyConfig | None:
-    """The configuration in a file's metadata; None where there is none. guess: what is taken for settings that they leave out.
+    """The configuration in a file's metadata; None where there is none. guess: what is taken for settings that they
+    leave out.
 
     Errors: FormatError for one that this version cannot read.
     """
@@ -54,13 +55,15 @@ def config_from_metadata(
     text = metadata[METADATA_KEY]
     if len(text) > MAX_CONFIG:
         raise FormatError(
-            f"{where}: the configuration in its metadata has {len(text)} characters, more than {MAX_CONFIG}; take another copy"
+            f"{where}: the configuration in its metadata has {len(text)} characters, more than {MAX_CONFIG}; take "
+            "another copy"
         )
     try:
         values = json.loads(text)
         if isinstance(version := values.get("version", 1), int) and version > VERSION:
             raise FormatError(
-                f"{where} was written by a newer vaeworks (its metadata have version {abridged(version)}); update vaeworks"
+                f"{where} was written by a newer vaeworks (its metadata have version {abridged(version)}); update "
+                "vaeworks"
             )
         kind, told = _NETWORKS[values.get("network", "kl")], values["autoencoder"]
         return from_dict(kind, told) if kind is TinyConfig else _with_the_rest(told, guess)
@@ -68,8 +71,8 @@ def config_from_metadata(
         if isinstance(error, FormatError):
             raise
         raise FormatError(
-            f"{where}: the configuration in its metadata cannot be read: {error}; take another copy, "
-            f"or delete the key {METADATA_KEY!r} there"
+            f"{where}: the configuration in its metadata cannot be read: {error}; take another copy, or delete the key "
+            f"{METADATA_KEY!r} there"
         ) from None
 
 

@@ -13,9 +13,23 @@ from ..errors import ConfigError, FormatError
 Shapes = Mapping[str, tuple[int, ...]]  # by our names
 
 IN_SHAPES = (
-    "in_channels", "out_channels", "latent_channels", "channels", "widths", "decoder_widths", "num_res_blocks", "mid_attention",
-    "attention_factors", "quant_conv", "post_quant_conv", "encoder_widths", "encoder_blocks", "decoder_blocks", "stem", "mid_pool",
-)  # fmt: skip
+    "in_channels",
+    "out_channels",
+    "latent_channels",
+    "channels",
+    "widths",
+    "decoder_widths",
+    "num_res_blocks",
+    "mid_attention",
+    "attention_factors",
+    "quant_conv",
+    "post_quant_conv",
+    "encoder_widths",
+    "encoder_blocks",
+    "decoder_blocks",
+    "stem",
+    "mid_pool",
+)
 """What of configurations shows in the shapes of tensors."""
 
 PUBLISHED = {name: config for name, config in MODELS.items() if not name.startswith("small-")}

@@ -26,11 +26,13 @@ PROCESSORS = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "Sli
 
 
 def from_diffusers(vae: TheirVAE) -> Autoencoder:
-    """The same network as an `Autoencoder`, whose parameters are the very objects that diffusers' VAE has: nothing is copied.
+    """The same network as an `Autoencoder`, whose parameters are the very objects that diffusers' VAE has: nothing is
+    copied.
 
-    So `vae.to(...)` and changes of weights in place, such as fusing a LoRA, are seen on both sides; parameters that are replaced by
-    others are not, until `share_weights`.
-    Errors: ConfigError for what is no AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny, and for one that was altered.
+    So `vae.to(...)` and changes of weights in place, such as fusing a LoRA, are seen on both sides; parameters that are
+    replaced by others are not, until `share_weights`.
+    Errors: ConfigError for what is no AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny, and for one that was
+    altered.
     """
     if not (
         isinstance(vae, nn.Module) and type(vae).__name__ in KNOWN and type(vae).__module__.startswith("diffusers.")
@@ -54,7 +56,8 @@ def from_diffusers(vae: TheirVAE) -> Autoencoder:
 
 
 def share_weights(autoencoder: Autoencoder, vae: TheirVAE) -> None:
-    """Give `from_diffusers`' result the parameters that the VAE has now, and what is set on its modules alone: padding and epsilon.
+    """Give `from_diffusers`' result the parameters that the VAE has now, and what is set on its modules alone: padding
+    and epsilon.
 
     Errors: ConfigError where the VAE's parameters are no longer those of its architecture.
     """
@@ -109,7 +112,8 @@ def _only(found: set[Any]) -> Any:
 
 
 def altered(vae: nn.Module) -> str | None:
-    """What was done to a VAE's modules, so that they compute something else, or elsewhere, than their weights say; None: nothing.
+    """What was done to a VAE's modules, so that they compute something else, or elsewhere, than their weights say;
+    None: nothing.
 
     Hooks on the VAE as a whole do not count: they run around its methods.
     """
@@ -126,6 +130,7 @@ def altered(vae: nn.Module) -> str | None:
 
 
 def _patched(module: nn.Module) -> bool:
-    """Whether an object has another way of computing than its class; accelerate leaves the class's own behind when its hooks go."""
+    """Whether an object has another way of computing than its class; accelerate leaves the class's own behind when its
+    hooks go."""
     own = ((name, module.__dict__[name]) for name in ("forward", "_conv_forward") if name in module.__dict__)
     return any(getattr(method, "__func__", None) is not getattr(type(module), name) for name, method in own)

@@ -16,9 +16,14 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 """Name that diffusers looks for in a folder."""
 
 DIFFUSERS_WEIGHTS = (
-    WEIGHTS, f"{WEIGHTS}.index.json", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bf16.safetensors",
-    "diffusion_pytorch_model.bin", "diffusion_pytorch_model.bin.index.json", "diffusion_pytorch_model.fp16.bin",
-)  # fmt: skip
+    WEIGHTS,
+    f"{WEIGHTS}.index.json",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.bf16.safetensors",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.fp16.bin",
+)
 """Weights that diffusers writes, in the order in which they are looked for."""
 
 RUN_MODEL = "model.safetensors"
@@ -100,7 +105,8 @@ def _config_beside(weights: Path) -> Path | None:
 
 
 def half_of_taesd(archive: Archive) -> str | None:
-    """encoder or decoder, for a file that holds one half of a TAESD under bare numbers; the decoder's layer 0 has no weights."""
+    """encoder or decoder, for a file that holds one half of a TAESD under bare numbers; the decoder's layer 0 has no
+    weights."""
     numbered = all(name.split(".")[0].isdecimal() for name in archive.entries)
     if not numbered or not any(name.endswith(".conv.0.weight") for name in archive.entries):
         return None

@@ -60,8 +60,8 @@ def write_stream(
     """Write a safetensors file and return its size in bytes; call it inside `files.atomic`.
 
     In memory is one chunk at a time. progress: told the bytes written and to be written, after every tensor.
-    Errors: VaeworksError where the disk has too little room, before anything is written; FormatError for names that are not
-    unique, dtypes that safetensors has not, and tensors whose chunks are not as long as their shape says.
+    Errors: VaeworksError where the disk has too little room, before anything is written; FormatError for names that are
+    not unique, dtypes that safetensors has not, and tensors whose chunks are not as long as their shape says.
     """
     # as safetensors sorts them: wide elements first, so that all lie at multiples of their size
     ordered = sorted(items, key=lambda item: (-BITS[item.entry.dtype], item.name))
@@ -104,7 +104,8 @@ def _header(ordered: Sequence[Item], metadata: Mapping[str, str]) -> bytes:
 
 
 def _exactly(item: Item) -> Iterator[bytes | memoryview]:
-    """The item's chunks, which must be as many bytes as its entry says: one more or less would move every later tensor."""
+    """The item's chunks, which must be as many bytes as its entry says: one more or less would move every later
+    tensor."""
     left = item.entry.nbytes
     for chunk in item.chunks():
         left -= memoryview(chunk).nbytes
@@ -113,5 +114,6 @@ def _exactly(item: Item) -> Iterator[bytes | memoryview]:
         yield chunk
     if left:
         raise FormatError(
-            f"tensor {item.name!r} has {'more' if left < 0 else f'{left} fewer'} bytes than its shape {item.entry.shape} says"
+            f"tensor {item.name!r} has {'more' if left < 0 else f'{left} fewer'} bytes than its shape "
+            f"{item.entry.shape} says"
         )

@@ -25,9 +25,11 @@ FOREIGN = (
 
 @contextmanager
 def understood(path: str | Path) -> Iterator[None]:
-    """Foreign errors of the block are a FormatError about `path`, whose cause they stay; a VaeworksError passes unchanged.
+    """Foreign errors of the block are a FormatError about `path`, whose cause they stay; a VaeworksError passes
+    unchanged.
 
-    It is for what nobody thought of: the tests hold that no input comes to it, so that an error here is a fault of vaeworks.
+    It is for what nobody thought of: the tests hold that no input comes to it, so that an error here is a fault of
+    vaeworks.
     """
     try:
         yield

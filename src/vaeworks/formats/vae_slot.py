@@ -58,7 +58,8 @@ class VaeSlot:
 
     @property
     def constants(self) -> Constants | None:
-        """With which applications run this checkpoint, whatever VAE is in it; None where they are not two known numbers."""
+        """With which applications run this checkpoint, whatever VAE is in it; None where they are not two known
+        numbers."""
         if self.family is not None:
             return (
                 None
@@ -86,8 +87,8 @@ def find_slot(checkpoint: str | Path) -> VaeSlot:
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         raise ConfigError(
-            f"{path} is a folder, in which the VAE is a part of its own: put what `vaeworks convert --layout diffusers` writes "
-            "in the place of its vae/"
+            f"{path} is a folder, in which the VAE is a part of its own: put what `vaeworks convert --layout "
+            "diffusers` writes in the place of its vae/"
         )
     old, problem = None, ""
     try:
@@ -105,11 +106,13 @@ def find_slot(checkpoint: str | Path) -> VaeSlot:
 
 
 def check_fits(located: Located, seat: VaeSlot) -> None:
-    """Errors: ConfigError where the checkpoint's diffusion model cannot have been made for latents of this VAE's shape."""
+    """Errors: ConfigError where the checkpoint's diffusion model cannot have been made for latents of this VAE's
+    shape."""
     config, family = located.config, seat.family
     if isinstance(config, TinyConfig):
         raise ConfigError(
-            f"{located.path} is a TAESD, which no application looks for inside a checkpoint; `vaeworks install` places it"
+            f"{located.path} is a TAESD, which no application looks for inside a checkpoint; `vaeworks install` places "
+            "it"
         )
     if family is not None and family.scaling_factor is None and family.name not in OWN_CONSTANTS:
         raise ConfigError(
@@ -130,7 +133,10 @@ def misfit_of(config: LatentConfig, seat: VaeSlot) -> str:
         else seat.old is not None and seat.old.config.normalization == "batchnorm"
     )
     if isinstance(config, AutoencoderConfig) and (config.normalization == "batchnorm") != batchnorm:
-        return f"latents {'with' if batchnorm else 'without'} batch normalization ({seat.title}), this VAE has them the other way"
+        return (
+            f"latents {'with' if batchnorm else 'without'} batch normalization ({seat.title}), this VAE has them the "
+            "other way"
+        )
     return ""
 
 
@@ -153,7 +159,8 @@ def _equal(a: Constants, b: Constants) -> bool:
 
 
 def config_for(located: Located, constants: Constants | None) -> AutoencoderConfig | TinyConfig:
-    """The VAE's configuration for a checkpoint with these constants: they are its own where its file tells none and they may be.
+    """The VAE's configuration for a checkpoint with these constants: they are its own where its file tells none and
+    they may be.
 
     Whoever gives the checkpoint says so; without one, a guess stays a guess.
     """
@@ -181,14 +188,17 @@ def normalization_note(located: Located, seat: VaeSlot) -> str | None:
         else f"{config.scaling_factor:g} and {config.shift_factor:g}"
     )
     return (
-        f"applications run this checkpoint with {numbers}, but the VAE has {theirs}: pictures will look washed out or harsh; "
-        "`vaeworks fold` moves the difference into its weights"
+        f"applications run this checkpoint with {numbers}, but the VAE has {theirs}: pictures will look washed out or "
+        "harsh; `vaeworks fold` moves the difference into its weights"
     )
 
 
 def assumed(constants: Constants) -> str:
     """That a checkpoint's constants are taken for those of a VAE whose file tells none."""
-    return f"how its latents are scaled is not in its file: it is taken for a VAE of this checkpoint, with its {in_words(constants)}"
+    return (
+        "how its latents are scaled is not in its file: it is taken for a VAE of this checkpoint, with its "
+        f"{in_words(constants)}"
+    )
 
 
 def in_words(constants: Constants) -> str:

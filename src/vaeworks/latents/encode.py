@@ -82,11 +82,13 @@ def encode_dataset(
 ) -> EncodedDataset:
     """Latents of every image of a set, unnormalized, in shards (docs/latents.md); a second call does what is missing.
 
-    images: `scan(source, decode=False)` is enough. labels: a class per image. batch: images that go through the network together; workers:
-    processes that read them; memory: as for `Codec`; none of the three changes more than rounding. rank, world: this process of so many,
-    which share the folder; each has a run of consecutive images, and the last to end completes the index.
-    Errors: ConfigError for settings that cannot be, and for a folder with latents of another model, other images or settings;
-    DataError for images that change or vanish; VaeworksError where the disk is full: what is done stays valid.
+    images: `scan(source, decode=False)` is enough. labels: a class per image. batch: images that go through the network
+    together; workers: processes that read them; memory: as for `Codec`; none of the three changes more than rounding.
+    rank, world: this process of so many, which share the folder; each has a run of consecutive images, and the last to
+    end completes the index.
+    Errors: ConfigError for settings that cannot be, and for a folder with latents of another model, other images or
+    settings; DataError for images that change or vanish; VaeworksError where the disk is full: what is done stays
+    valid.
     """
     settings = settings or Settings()
     _check(autoencoder, images, settings, labels, batch, workers, rank, world)
@@ -103,9 +105,15 @@ def encode_dataset(
         missing = [shard for shard in plan.shards(rank) if not is_done(place, shard, plan)]
         names = [_below(images.source, str(file.path)) for file in images.files]
         work = _Work(
-            place, plan, missing, names, [file.digest for file in images.files], _numbers(labels, classes, len(images.files)), facts,
+            place,
+            plan,
+            missing,
+            names,
+            [file.digest for file in images.files],
+            _numbers(labels, classes, len(images.files)),
+            facts,
             latents_shape(autoencoder.config, settings.size),
-        )  # fmt: skip
+        )
         todo = sum(map(len, work.shards))
         if work.shards:
             _check_memory(work)
@@ -123,9 +131,15 @@ def encode_dataset(
 
 
 def _check(
-    autoencoder: Autoencoder, images: ImageSet, settings: Settings, labels: Sequence[str] | None, batch: int, workers: int, rank: int,
+    autoencoder: Autoencoder,
+    images: ImageSet,
+    settings: Settings,
+    labels: Sequence[str] | None,
+    batch: int,
+    workers: int,
+    rank: int,
     world: int,
-) -> None:  # fmt: skip
+) -> None:
     settings.check(autoencoder.config)
     if batch < 1 or workers < 0:
         raise ConfigError(f"batch (={batch}) must be at least 1, and workers (={workers}) not negative")
@@ -181,7 +195,8 @@ def _encode(
 def _one_ahead(
     codec: Codec, ready: Iterator[tuple[Tensor, list[int]]], squares: Squares, settings: Settings
 ) -> Generator[tuple[dict[str, Tensor], list[int], int]]:
-    """Latents on the CPU, their images' numbers, and the number of images in the batch; a GPU already has the next batch meanwhile."""
+    """Latents on the CPU, their images' numbers, and the number of images in the batch; a GPU already has the next
+    batch meanwhile."""
     before: tuple[dict[str, Tensor], list[int], int] | None = None
     for pixels, numbers in ready:
         usable = [n for n in numbers if n not in squares.broken]
@@ -211,7 +226,8 @@ def _below(source: str, name: str) -> str:
 
 
 def _numbers(labels: Sequence[str] | None, classes: list[str] | None, count: int) -> Tensor:
-    """Classes by their place in the alphabet, int64; zeros without classes, because readers of the layout want labels."""
+    """Classes by their place in the alphabet, int64; zeros without classes, because readers of the layout want
+    labels."""
     if labels is None or classes is None:
         return torch.zeros(count, dtype=torch.int64)
     place = {name: number for number, name in enumerate(classes)}
@@ -222,11 +238,16 @@ def _facts(autoencoder: Autoencoder, digest: str, settings: Settings, images: Im
     config = autoencoder.config
     words = settings.preprocessing(config.in_channels)
     return {
-        "model": config.name, "model_digest": digest, "downsample_factor": config.downsample_factor,
-        "latent_channels": config.latent_channels, **normalization_facts(autoencoder), **to_dict(settings),
-        "preprocessing": words, "preprocessing_sha256": hashlib.sha256(words.encode()).hexdigest(),
+        "model": config.name,
+        "model_digest": digest,
+        "downsample_factor": config.downsample_factor,
+        "latent_channels": config.latent_channels,
+        **normalization_facts(autoencoder),
+        **to_dict(settings),
+        "preprocessing": words,
+        "preprocessing_sha256": hashlib.sha256(words.encode()).hexdigest(),
         "enlarged": sum(min(file.width, file.height) < settings.size for file in images.files),
-    }  # fmt: skip
+    }
 
 
 def _size(work: _Work) -> int:
@@ -240,12 +261,13 @@ def _image_size(work: _Work) -> int:
 
 
 def _check_memory(work: _Work) -> None:
-    """Errors: ConfigError for shards, one of which is in memory until it is written, that would take more than half of what is free."""
+    """Errors: ConfigError for shards, one of which is in memory until it is written, that would take more than half of
+    what is free."""
     count, half = max(map(len, work.shards)), free_memory(torch.device("cpu")) / 2
     if count * _image_size(work) > half:
         raise ConfigError(
-            f"a shard of {count:,} images takes {as_gib(count * _image_size(work))} of memory, more than half of what is free; "
-            f"take --shard-size {max(1, int(half // _image_size(work)))} or less"
+            f"a shard of {count:,} images takes {as_gib(count * _image_size(work))} of memory, more than half of what "
+            f"is free; take --shard-size {max(1, int(half // _image_size(work)))} or less"
         )
 
 

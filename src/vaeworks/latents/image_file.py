@@ -18,22 +18,29 @@ METADATA_KEY = "vaeworks_latents"
 def write_latents(
     path: Path, latents: Tensor, config: LatentConfig, size: tuple[int, int], posterior: str, overwrite: bool = True
 ) -> None:
-    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width); over what was there, or only where nothing is.
+    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width); over what was there, or only where
+    nothing is.
 
     A guessed scale is null. Errors: NotFiniteError for latents that hold what is no number.
     """
     check_finite(latents, "latents")
     scale, shift = (config.scaling_factor, config.shift_factor) if config.normalization_known else (None, None)
     facts = {
-        "model": config.name, "height": size[0], "width": size[1], "posterior": posterior, "normalized": False,
-        "scaling_factor": scale, "shift_factor": shift,
-    }  # fmt: skip
+        "model": config.name,
+        "height": size[0],
+        "width": size[1],
+        "posterior": posterior,
+        "normalized": False,
+        "scaling_factor": scale,
+        "shift_factor": shift,
+    }
     with atomic(path, overwrite) as temporary:
         write_tensors(temporary, {"latents": latents}, {METADATA_KEY: json.dumps(facts)})
 
 
 def read_latents(path: Path, config: LatentConfig) -> tuple[Tensor, tuple[int, int]]:
-    """Latents of one image, c h/f w/f, or of a shard, n c h/f w/f; and the (height, width) of an image. They are mapped, not loaded.
+    """Latents of one image, c h/f w/f, or of a shard, n c h/f w/f; and the (height, width) of an image. They are
+    mapped, not loaded.
 
     Errors: FormatError for a file without latents; ConfigError where they are those of another kind of model.
     """
@@ -53,7 +60,8 @@ def read_latents(path: Path, config: LatentConfig) -> tuple[Tensor, tuple[int, i
         raise FormatError(f"{path} holds no latents, its tensor has the shape {tuple(latents.shape)}")
     if latents.shape[-3] != config.latent_channels or facts.get("model", config.name) != config.name:
         raise ConfigError(
-            f"{path} holds latents of a model {facts.get('model', f'with {latents.shape[-3]} channels')}, this one is {config.name}"
+            f"{path} holds latents of a model {facts.get('model', f'with {latents.shape[-3]} channels')}, this one is "
+            f"{config.name}"
         )
     factor = config.downsample_factor
     return latents, (facts.get("height", latents.shape[-2] * factor), facts.get("width", latents.shape[-1] * factor))

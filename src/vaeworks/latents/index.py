@@ -23,8 +23,8 @@ from .tensors import LATENTS, LOGVAR
 INDEX, STATS = "index.json", "latents_stats.pt"
 
 STATISTICS = "latents_stats.sft"
-"""The statistics as safetensors, which are what is read here; STATS has the same for LightningDiT, which takes every file that ends in
-.safetensors for latents, and reads its statistics with PyTorch."""
+"""The statistics as safetensors, which are what is read here; STATS has the same for LightningDiT, which takes every
+file that ends in .safetensors for latents, and reads its statistics with PyTorch."""
 
 VERSION = 1
 
@@ -32,7 +32,8 @@ MOST_SHARDS = 1_000_000
 """Files that a folder's plan may have."""
 
 LEAST = 1e-6
-"""Smallest standard deviation of a channel, as a share of that of all: readers divide by it, and one that is dead has none."""
+"""Smallest standard deviation of a channel, as a share of that of all: readers divide by it, and one that is dead has
+none."""
 
 SAMPLES = 10_000
 """Images that statistics are taken of at most, as LightningDiT does."""
@@ -52,7 +53,8 @@ def check_folder(folder: Path) -> None:
 
 
 def place_for(folder: Path, plan: LatentsPlan, overwrite: bool) -> Path:
-    """Where to make a folder's latents: there, or, where it has others that are to be replaced, beside them until all are made.
+    """Where to make a folder's latents: there, or, where it has others that are to be replaced, beside them until all
+    are made.
 
     Errors: ConfigError for a folder with other latents, or with files that readers would take for latents.
     """
@@ -128,10 +130,12 @@ def finish(
 
 
 def statistics(folder: Path, shards: list[Shard], rows: list[int]) -> dict[str, Tensor]:
-    """Mean and standard deviation by channel, float32 1 c 1 1 each, of at most SAMPLES images, evenly spaced; none is mirrored.
+    """Mean and standard deviation by channel, float32 1 c 1 1 each, of at most SAMPLES images, evenly spaced; none is
+    mirrored.
 
-    Where log-variances are kept, of samples: the variance of the means, plus the mean variance. Divided by n - 1, as LightningDiT does.
-    A channel that is the same everywhere has LEAST of the others' deviation, or 1 where none has any; a warning names it.
+    Where log-variances are kept, of samples: the variance of the means, plus the mean variance. Divided by n - 1, as
+    LightningDiT does. A channel that is the same everywhere has LEAST of the others' deviation, or 1 where none has
+    any; a warning names it.
     """
     total = sum(rows)
     taken = min(SAMPLES, total)
@@ -163,18 +167,29 @@ def statistics(folder: Path, shards: list[Shard], rows: list[int]) -> dict[str, 
 
 
 def _write(
-    folder: Path, plan: LatentsPlan, facts: dict[str, Any], classes: list[str] | None, contents: list[Content] | None,
+    folder: Path,
+    plan: LatentsPlan,
+    facts: dict[str, Any],
+    classes: list[str] | None,
+    contents: list[Content] | None,
     unlisted: list[tuple[str, str]],
-) -> None:  # fmt: skip
+) -> None:
     shards = plan.shards()
     rows = [None] * len(shards) if contents is None else [len(content.rows) for content in contents]
     found = {
-        "version": VERSION, "complete": contents is not None, "plan": to_dict(plan), "facts": facts, "classes": classes,
+        "version": VERSION,
+        "complete": contents is not None,
+        "plan": to_dict(plan),
+        "facts": facts,
+        "classes": classes,
         "shards": [
-            {"file": s.file, "names": s.names, "first": s.start, "last": s.stop - 1, "rows": n} for s, n in zip(shards, rows, strict=True)
+            {"file": s.file, "names": s.names, "first": s.start, "last": s.stop - 1, "rows": n}
+            for s, n in zip(shards, rows, strict=True)
         ],
-        "skipped": None if contents is None else [*unlisted, *(entry for content in contents for entry in content.skipped)],
-    }  # fmt: skip
+        "skipped": None
+        if contents is None
+        else [*unlisted, *(entry for content in contents for entry in content.skipped)],
+    }
     write_text(folder / INDEX, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -57,7 +57,8 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
         return self._row(shard, LATENTS, row), int(self._row(shard, LABELS, row))
 
     def latents(self, index: int, flip: bool = False) -> Tensor:
-        """Latents c h w of an image, or of its mirror image. Errors: ConfigError where mirror images were not encoded."""
+        """Latents c h w of an image, or of its mirror image. Errors: ConfigError where mirror images were not
+        encoded."""
         shard, row = self._place(index)
         return self._row(shard, FLIPPED if flip else LATENTS, row)
 
@@ -80,7 +81,8 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
         return self._rows[shard][row]
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation by channel, 1 c 1 1 each: (latents - mean) / std is what LightningDiT trains on."""
+        """Mean and standard deviation by channel, 1 c 1 1 each: (latents - mean) / std is what LightningDiT trains
+        on."""
         path = next(
             (path for name in (STATISTICS, STATS) if (path := self.folder / name).is_file()), self.folder / STATISTICS
         )
@@ -111,7 +113,8 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
         file = self._files[shard]
         if name not in file.keys():  # noqa: SIM118
             raise ConfigError(
-                f"{self.folder} holds no {name}; encode with --flip for mirror images, --posterior moments for variances"
+                f"{self.folder} holds no {name}; encode with --flip for mirror images, --posterior moments for "
+                "variances"
             )
         part = file.get_slice(name)
         shape, count = part.get_shape(), self._count(shard)

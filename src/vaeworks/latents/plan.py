@@ -26,7 +26,8 @@ class Settings:
     """How images become latents."""
 
     size: int = 256
-    """side of the squares that images become, in pixels: the middle of the image, its shorter side resized to it by Lanczos"""
+    """side of the squares that images become, in pixels: the middle of the image, its shorter side resized to it by
+    Lanczos"""
     posterior: Literal["mode", "sample", "moments"] = "mode"
     """moments: means and log-variances, so that training can sample"""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -63,8 +64,8 @@ class Settings:
         """What is done to an image, in words."""
         colour = "RGB" if channels == 3 else "gray"
         return (
-            f"upright by EXIF, transparency onto white, 8-bit {colour}; the largest middle square, resized to {self.size} px by "
-            "Pillow's Lanczos (ImageOps.fit); x / 127.5 - 1"
+            f"upright by EXIF, transparency onto white, 8-bit {colour}; the largest middle square, resized to "
+            f"{self.size} px by Pillow's Lanczos (ImageOps.fit); x / 127.5 - 1"
         )
 
 
@@ -138,7 +139,8 @@ def check_same(plan: LatentsPlan, kept: LatentsPlan, where: str) -> None:
             for name, (x, y) in found.items()
         ]
         raise ConfigError(
-            f"{where} holds latents that were made otherwise: they differ in {', '.join(words)}; choose another folder, or pass --overwrite"
+            f"{where} holds latents that were made otherwise: they differ in {', '.join(words)}; choose another "
+            "folder, or pass --overwrite"
         )
 
 
@@ -153,14 +155,19 @@ def labels_digest(labels: Sequence[str] | None) -> str:
 
 
 def normalization_facts(autoencoder: Autoencoder) -> dict[str, Any]:
-    """What makes of the latents what a diffusion model sees: kept beside them, and not applied to them; None where it is not known."""
+    """What makes of the latents what a diffusion model sees: kept beside them, and not applied to them; None where it
+    is not known."""
     config = autoencoder.config
     scale, shift = (config.scaling_factor, config.shift_factor) if config.normalization_known else (None, None)
     facts: dict[str, Any] = {
-        "normalized": False, "normalization": config.normalization, "scaling_factor": scale,
-        "shift_factor": shift, "latents_mean": config.latents_mean, "latents_std": config.latents_std,
+        "normalized": False,
+        "normalization": config.normalization,
+        "scaling_factor": scale,
+        "shift_factor": shift,
+        "latents_mean": config.latents_mean,
+        "latents_std": config.latents_std,
         "latents_patch": config.latents_patch,
-    }  # fmt: skip
+    }
     if config.normalization == "batchnorm":
         mean, var = autoencoder.bn.running_mean, autoencoder.bn.running_var
         assert mean is not None and var is not None  # they are tracked

@@ -45,12 +45,18 @@ def write_shard(
     text = json.dumps({"images": content.rows, "skipped": content.skipped}, ensure_ascii=False)
     write_text(folder / shard.names, text)
     own = facts | {
-        "plan": plan.digest, "first": shard.start, "last": shard.stop - 1, "names": shard.names,
+        "plan": plan.digest,
+        "first": shard.start,
+        "last": shard.stop - 1,
+        "names": shard.names,
         "names_sha256": hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest(),  # as `write_text` does
-    }  # fmt: skip
+    }
     metadata = {
-        "total_size": str(len(content.rows)), "dtype": str(DTYPES[plan.settings.dtype]), "device": "cpu", METADATA_KEY: json.dumps(own),
-    }  # fmt: skip
+        "total_size": str(len(content.rows)),
+        "dtype": str(DTYPES[plan.settings.dtype]),
+        "device": "cpu",
+        METADATA_KEY: json.dumps(own),
+    }
     with atomic(folder / shard.file, overwrite=True) as temporary:
         write_tensors(temporary, tensors, metadata)
 
@@ -73,7 +79,8 @@ def is_done(folder: Path, shard: Shard, plan: LatentsPlan) -> bool:
         ) from None
     if not isinstance(own, dict) or own.get("plan") != plan.digest:
         raise FormatError(
-            f"{path} belongs to other latents than {folder / 'index.json'} describes; delete it, or choose another folder"
+            f"{path} belongs to other latents than {folder / 'index.json'} describes; delete it, or choose another "
+            "folder"
         )
     return (folder / shard.names).exists()
 

@@ -37,7 +37,8 @@ def latents_shape(config: LatentConfig, size: int) -> tuple[int, int, int]:
 
 @torch.inference_mode()
 def encoded(codec: Codec, squares: Tensor, numbers: list[int], settings: Settings) -> dict[str, Tensor]:
-    """Latents, by name of tensor, n c h w each, in the dtype that is kept, on the codec's device. Nothing waits for a GPU here.
+    """Latents, by name of tensor, n c h w each, in the dtype that is kept, on the codec's device. Nothing waits for a
+    GPU here.
 
     squares: uint8 n c size size; numbers: the images' in the data set, by which noise is keyed.
     """
@@ -62,7 +63,8 @@ def _kept(posterior: Posterior, numbers: list[int], name: str, settings: Setting
 
 
 def check_finite(tensors: dict[str, Tensor], numbers: list[int], names: list[str], dtype: str) -> None:
-    """Errors: NotFiniteError naming the first image whose latents hold what is no number. names: of the data set's images."""
+    """Errors: NotFiniteError naming the first image whose latents hold what is no number. names: of the data set's
+    images."""
     for name, tensor in tensors.items():
         if tensor.isfinite().all():
             continue

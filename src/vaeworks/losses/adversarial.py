@@ -1,7 +1,7 @@
 """Adversarial losses: what the discriminator minimizes, and what it makes the autoencoder minimize.
 
-`discriminator_objective` and `generator_objective` are whole sides of the game: the one lets no gradient into the autoencoder,
-the other leaves none in the discriminator.
+`discriminator_objective` and `generator_objective` are whole sides of the game: the one lets no gradient into the
+autoencoder, the other leaves none in the discriminator.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ Kind = Literal["hinge", "vanilla", "least-squares", "relativistic"]
 def discriminator_loss(real: Logits, fake: Logits, kind: Kind) -> Tensor:
     """The discriminator's loss, a scalar in fp32, of the logits of images and of their reconstructions.
 
-    hinge, Lim & Ye 2017 (arXiv 1705.02894): mean of relu(1 - real) and relu(1 + fake)
-    vanilla, Goodfellow et al. 2014 (arXiv 1406.2661): mean of softplus(-real) and softplus(fake)
-    least-squares, Mao et al. 2016 (arXiv 1611.04076): mean of (real - 1)^2 and fake^2
-    relativistic, Jolicoeur-Martineau 2018 (arXiv 1807.00734) in R3GAN's pairing: softplus(fake - real), an image against its own
-    reconstruction
+    hinge, Lim & Ye 2017 (arXiv 1705.02894): mean of relu(1 - real) and relu(1 + fake) vanilla, Goodfellow et al. 2014
+    (arXiv 1406.2661): mean of softplus(-real) and softplus(fake) least-squares, Mao et al. 2016 (arXiv 1611.04076):
+    mean of (real - 1)^2 and fake^2 relativistic, Jolicoeur-Martineau 2018 (arXiv 1807.00734) in R3GAN's pairing:
+    softplus(fake - real), an image against its own reconstruction
     Errors: ConfigError where the two have different shapes.
     """
     return _mean(_discriminator_losses(kind), real, fake)
@@ -56,18 +55,26 @@ def generator_loss(fake: Logits, kind: Kind, real: Logits | None = None) -> Tens
 
 
 def discriminator_objective(
-    discriminator: Callable[[Tensor], Logits], images: Tensor, recon: Tensor, kind: Kind, *, r1: float = 0.0, r2: float = 0.0,
-    lecam: LeCam | None = None, lecam_weight: float = 1e-3,
-) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    discriminator: Callable[[Tensor], Logits],
+    images: Tensor,
+    recon: Tensor,
+    kind: Kind,
+    *,
+    r1: float = 0.0,
+    r2: float = 0.0,
+    lecam: LeCam | None = None,
+    lecam_weight: float = 1e-3,
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a discriminator step, and its figures (scalars, detached). No gradient reaches what made `recon`.
 
     r1, r2: weights gamma of the zero-centred gradient penalties gamma/2 * |gradient|^2 at images and at reconstructions
     (R3GAN: both). With them, `discriminator` must not be compiled: torch.compile cannot differentiate twice.
-    DistributedDataParallel needs broadcast_buffers=False: the second forward pass would write over buffers that the first one keeps.
-    Images and reconstructions go in separately, because BatchNorm would tell them apart by their mixture.
-    Figures: adversarial, r1, r2, lecam before weighting; accuracy_real, accuracy_fake in [0,1]; logit_real, logit_fake, the means,
-    with which `lecam.update_` is called once for each optimizer step. All are means over images: of micro-batches, they are added
-    by shares, as the losses are.
+    DistributedDataParallel needs broadcast_buffers=False: the second forward pass would write over buffers that the
+    first one keeps. Images and reconstructions go in separately, because BatchNorm would tell them apart by their
+    mixture.
+    Figures: adversarial, r1, r2, lecam before weighting; accuracy_real, accuracy_fake in [0,1]; logit_real, logit_fake,
+    the means, with which `lecam.update_` is called once for each optimizer step. All are means over images: of
+    micro-batches, they are added by shares, as the losses are.
     """
     real, real_penalty = _judged(discriminator, images, penalized=r1 > 0)
     fake, fake_penalty = _judged(discriminator, recon, penalized=r2 > 0)
@@ -96,8 +103,8 @@ def generator_objective(discriminator: nn.Module, images: Tensor, recon: Tensor,
 def frozen(module: nn.Module) -> Iterator[None]:
     """Within it, `module` computes without gradient for its parameters; the gradient still goes through to its input.
 
-    Afterwards those that were trained are trained again, and no others. The backward pass may come later. Buffers (BatchNorm's running
-    statistics, spectral norm's vectors) move as in every forward pass.
+    Afterwards those that were trained are trained again, and no others. The backward pass may come later. Buffers
+    (BatchNorm's running statistics, spectral norm's vectors) move as in every forward pass.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     try:
@@ -110,10 +117,12 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 def gradient_penalty(logits: Logits, images: Tensor) -> Tensor:
-    """Mean over images of |gradient of the logits|^2 at the images n c h w, which require a gradient: a scalar that can be minimized.
+    """Mean over images of |gradient of the logits|^2 at the images n c h w, which require a gradient: a scalar that can
+    be minimized.
 
-    For one logit an image it is the penalty of Mescheder et al. 2018 (arXiv 1801.04406), without gamma/2. Of maps, the gradient of their
-    sum is divided by the square root of their size, so that it means the same for small and large crops.
+    For one logit an image it is the penalty of Mescheder et al. 2018 (arXiv 1801.04406), without gamma/2. Of maps, the
+    gradient of their sum is divided by the square root of their size, so that it means the same for small and large
+    crops.
     """
     maps = _maps(logits)
     score = sum(m.sum() / (m[0].numel() * len(maps)) ** 0.5 for m in maps)
@@ -137,7 +146,8 @@ def accuracy(real: Logits, fake: Logits, kind: Kind) -> tuple[Tensor, Tensor]:
 def _judged(discriminator: Callable[[Tensor], Logits], images: Tensor, penalized: bool) -> tuple[Logits, Tensor]:
     """Logits of detached images, and their gradient penalty (0 where it is not wanted).
 
-    Penalties are computed in no less than fp32: squares of gradients have more range than half precision, and more digits than bfloat16.
+    Penalties are computed in no less than fp32: squares of gradients have more range than half precision, and more
+    digits than bfloat16.
     """
     images = images.detach()
     if not penalized:
@@ -164,7 +174,8 @@ def _mean(of: Callable[[Tensor, Tensor], Tensor], real: Logits, fake: Logits) ->
     for r, f in zip(_maps(real), _maps(fake), strict=True):
         if r.shape != f.shape:
             raise ConfigError(
-                f"logits of images and of reconstructions must have one shape, not {tuple(r.shape)} and {tuple(f.shape)}"
+                f"logits of images and of reconstructions must have one shape, not {tuple(r.shape)} and "
+                f"{tuple(f.shape)}"
             )
         means.append(of(r.float(), f.float()).mean())
     return torch.stack(means).mean()

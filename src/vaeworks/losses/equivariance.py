@@ -22,7 +22,8 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Transform:
-    """Resize to `scale` (bilinear), then turn counterclockwise by `quarter_turns` of 90 degrees: of images or of latents n c h w."""
+    """Resize to `scale` (bilinear), then turn counterclockwise by `quarter_turns` of 90 degrees: of images or of
+    latents n c h w."""
 
     scale: float = 1.0
     quarter_turns: int = 0
@@ -49,9 +50,10 @@ Where = Literal["nowhere", "latents", "images"]
 def draw(uniforms: tuple[float, float, float], p: float = 0.5, prior: float = 0.25) -> tuple[Where, Transform]:
     """EQ-VAE's choice for a step, from three random numbers in [0,1): which transform, and where it is applied.
 
-    "latents", with probability p: scale 8/32 ... 31/32 and 1 to 3 quarter turns; the step's reconstruction is `transformed`'s.
-    "images", with probability `prior` of the rest: a scale only, applied to the images before they are encoded, so that the model
-    still knows small pictures as pictures. Else "nowhere". Source: Kouzelis et al. 2025 (arXiv 2502.09509).
+    "latents", with probability p: scale 8/32 ... 31/32 and 1 to 3 quarter turns; the step's reconstruction is
+    `transformed`'s. "images", with probability `prior` of the rest: a scale only, applied to the images before they are
+    encoded, so that the model still knows small pictures as pictures. Else "nowhere". Source: Kouzelis et al. 2025
+    (arXiv 2502.09509).
     """
     which, size, turn = uniforms
     scale = (8 + int(size * 24)) / 32
@@ -68,7 +70,8 @@ def transformed(decode: Decode, latents: Tensor, images: Tensor, transform: Tran
     factor = images.shape[-1] // latents.shape[-1]
     if [factor * side for side in latents.shape[-2:]] != list(images.shape[-2:]):
         raise ConfigError(
-            f"images {_size(images)} are no multiple of latents {_size(latents)}; pass images with the latents they have"
+            f"images {_size(images)} are no multiple of latents {_size(latents)}; pass images with the latents they "
+            "have"
         )
     return decode(transform(latents)), transform(images, factor)
 
@@ -76,14 +79,16 @@ def transformed(decode: Decode, latents: Tensor, images: Tensor, transform: Tran
 def equivariance(
     decode: Decode, latents: Tensor, images: Tensor, transform: Transform, distance: Distance = l1
 ) -> Tensor:
-    """Distance of `transformed`'s two: a scalar. In EQ-VAE it takes the place of the reconstruction loss, discriminator and all."""
+    """Distance of `transformed`'s two: a scalar. In EQ-VAE it takes the place of the reconstruction loss, discriminator
+    and all."""
     return distance(*transformed(decode, latents, images, transform))
 
 
 def scale_equivariance(
     decode: Decode, latents: Tensor, images: Tensor, factor: int = 2, distance: Distance = l1
 ) -> Tensor:
-    """Distance of decoded small latents and small images, 2 or 4 times smaller: a scalar, to be added with a weight of about 0.25.
+    """Distance of decoded small latents and small images, 2 or 4 times smaller: a scalar, to be added with a weight of
+    about 0.25.
 
     Source: Skorokhodov et al. 2025 (arXiv 2502.14831).
     """

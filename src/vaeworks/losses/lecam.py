@@ -11,7 +11,8 @@ from ..distributed import process_mean
 
 
 class LeCam(nn.Module):
-    """Mean of relu(real - usual fake)^2 + relu(usual real - fake)^2 over all logits; its state is two anchors and a count.
+    """Mean of relu(real - usual fake)^2 + relu(usual real - fake)^2 over all logits; its state is two anchors and a
+    count.
 
     The anchors are averages over steps of the mean logit, which begin at the first batch's. Weight as published: 1e-3.
     It has no meaning with the relativistic loss, which only sees differences of logits.
@@ -40,7 +41,8 @@ class LeCam(nn.Module):
 
     @torch.no_grad()
     def update_(self, logit_real: Tensor, logit_fake: Tensor) -> None:
-        """Move the anchors towards the mean logits of a whole step (scalars), averaged over processes. Once for each optimizer step."""
+        """Move the anchors towards the mean logits of a whole step (scalars), averaged over processes. Once for each
+        optimizer step."""
         for anchor, logit in ((self.real_anchor, logit_real), (self.fake_anchor, logit_fake)):
             mean = process_mean(logit.float())
             anchor.copy_(torch.where(self.updates > 0, anchor.lerp(mean, 1 - self.decay), mean))

@@ -19,11 +19,13 @@ C1, C2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
 """Stabilizers, for pixels that span 2."""
 
 LEAST = 1e-4
-"""Similarities below are cut off: a negative one has no power with a broken exponent, and at 0 the power's slope is infinite."""
+"""Similarities below are cut off: a negative one has no power with a broken exponent, and at 0 the power's slope is
+infinite."""
 
 
 def scales(height: int, width: int) -> int:
-    """How many scales an image allows: up to 5, each half as large, and the window must fit into the smallest (5 from 176 px, 3 at 64).
+    """How many scales an image allows: up to 5, each half as large, and the window must fit into the smallest (5 from
+    176 px, 3 at 64).
 
     Errors: ConfigError for an image smaller than the window.
     """
@@ -41,7 +43,8 @@ def scales(height: int, width: int) -> int:
 def ms_ssim(recon: Tensor, images: Tensor) -> Tensor:
     """Similarity of every image n c h w in [-1,1], mean over channels: n, at most 1.
 
-    Small images have fewer scales (`scales`), whose weights are made to sum to 1: comparable between images of one size only.
+    Small images have fewer scales (`scales`), whose weights are made to sum to 1: comparable between images of one size
+    only.
     """
     count = scales(*images.shape[-2:])
     total = sum(WEIGHTS[:count])

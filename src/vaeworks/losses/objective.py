@@ -1,6 +1,7 @@
 """The objective: a sum of named terms, each a mean, so that weights mean the same at every size.
 
-It has two sides: what is asked of pixels, whose gradient enters the decoder through the images alone, and what is asked of latents.
+It has two sides: what is asked of pixels, whose gradient enters the decoder through the images alone, and what is asked
+of latents.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def pixel_terms(
     perceptual: Distance | None = None,
     log_variance: Tensor | None = None,
 ) -> Terms:
-    """Distances of a reconstruction and its images, n 3 h w in [-1,1]: reconstruction, and perceptual where there is one.
+    """Distances of a reconstruction and its images, n 3 h w in [-1,1]: reconstruction, and perceptual where there is
+    one.
 
     log_variance: the learned one of reconstruction "gaussian".
     """
@@ -68,7 +70,8 @@ def pixel_terms(
 def latent_terms(
     posterior: Distribution, latents: Tensor, images: Tensor, config: LossConfig, also: RegularizerConfig
 ) -> Terms:
-    """What is asked of latents n c h w, samples of `posterior`, of images n 3 f*h f*w: kl, and regularizers whose weight is not 0."""
+    """What is asked of latents n c h w, samples of `posterior`, of images n 3 f*h f*w: kl, and regularizers whose
+    weight is not 0."""
     terms = {"kl": latents.new_zeros(()) if posterior.is_point else posterior.kl().float().mean()}
     if also.spectrum > 0:
         terms["spectrum"] = encoding_spectrum_matching(latents, images)

@@ -17,11 +17,13 @@ from .pyramids import haar_l1
 
 
 class FeatureDistance(nn.Module):
-    """Squared distance of unit-length features at every place: summed over channels, mean over places, summed over the taps.
+    """Squared distance of unit-length features at every place: summed over channels, mean over places, summed over the
+    taps.
 
-    Of any network; calibrated by nobody, so it may be a loss, but its figures are not LPIPS and compare only with themselves.
-    The network is frozen and stays in evaluation mode; the gradient reaches the images through it. It runs in the dtype of its own
-    weights whatever autocast says: `distance.network.bfloat16()` is faster and differs in the third digit.
+    Of any network; calibrated by nobody, so it may be a loss, but its figures are not LPIPS and compare only with
+    themselves. The network is frozen and stays in evaluation mode; the gradient reaches the images through it. It runs
+    in the dtype of its own weights whatever autocast says: `distance.network.bfloat16()` is faster and differs in the
+    third digit.
     """
 
     def __init__(self, network: nn.Module):
@@ -54,7 +56,8 @@ class FeatureDistance(nn.Module):
 class LPIPS(FeatureDistance):
     """Learned perceptual image patch similarity: a `FeatureDistance` whose channels are weighed as people judge.
 
-    Calibrated only with the backbone and the input scaling that its heads were fitted to (features/weights.py knows them).
+    Calibrated only with the backbone and the input scaling that its heads were fitted to (features/weights.py knows
+    them).
     Source: Zhang et al. 2018 (arXiv 1801.03924); the value is theirs but for the epsilon in `unit`.
     """
 
@@ -78,13 +81,15 @@ class LPIPS(FeatureDistance):
 def unit(features: Tensor, epsilon: float = 1e-10) -> Tensor:
     """Features n c ... with length 1 over the channels.
 
-    The epsilon is within the root: where all channels are 0, as ReLU often leaves them, √ has no slope and its gradient would be NaN.
+    The epsilon is within the root: where all channels are 0, as ReLU often leaves them, √ has no slope and its gradient
+    would be NaN.
     """
     return features * (features.square().sum(1, keepdim=True) + epsilon).rsqrt()
 
 
 def distance_without_weights(recon: Tensor, images: Tensor) -> Tensor:
-    """½ (1 - MS-SSIM) + Haar L1: what stands in for a perceptual distance where no network's weights are to be had; a scalar.
+    """½ (1 - MS-SSIM) + Haar L1: what stands in for a perceptual distance where no network's weights are to be had; a
+    scalar.
 
     For images of at least 11 x 11 pixels. It sees structure and edges at several sizes, but knows nothing of textures.
     """

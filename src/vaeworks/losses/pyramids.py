@@ -1,6 +1,8 @@
-"""L1 in the bands of a multi-scale transform: what is wrong at every size counts, not only what is wrong in single pixels.
+"""L1 in the bands of a multi-scale transform: what is wrong at every size counts, not only what is wrong in single
+pixels.
 
-Both transforms are linear, so they are taken of the error, whose border is repeated where its sides are no multiples of 2^levels.
+Both transforms are linear, so they are taken of the error, whose border is repeated where its sides are no multiples of
+2^levels.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from .precision import full_precision
 
 @full_precision
 def haar_l1(recon: Tensor, images: Tensor, levels: int = 3) -> Tensor:
-    """Mean absolute Haar coefficient of the error of images n c h w: mean over a level's details, then over the levels and what is left.
+    """Mean absolute Haar coefficient of the error of images n c h w: mean over a level's details, then over the levels
+    and what is left.
 
     The transform is orthonormal: white errors are as large in every band as in pixels, smooth ones larger.
     """
@@ -28,16 +31,19 @@ def haar_l1(recon: Tensor, images: Tensor, levels: int = 3) -> Tensor:
 
 
 def haar(x: Tensor) -> tuple[Tensor, Tensor]:
-    """One level of the orthonormal 2D Haar transform of n c h w, h and w even: smooth n c h/2 w/2, details n c 3 h/2 w/2."""
+    """One level of the orthonormal 2D Haar transform of n c h w, h and w even: smooth n c h/2 w/2, details n c 3 h/2
+    w/2."""
     a, b, c, d = x[..., ::2, ::2], x[..., ::2, 1::2], x[..., 1::2, ::2], x[..., 1::2, 1::2]
     return (a + b + c + d) / 2, torch.stack([a - b + c - d, a + b - c - d, a - b - c + d], 2) / 2
 
 
 @full_precision
 def laplacian_l1(recon: Tensor, images: Tensor, levels: int = 3) -> Tensor:
-    """Mean absolute value of the error's Laplacian pyramid, of images n c h w: mean over a level, then over the levels and what is left.
+    """Mean absolute value of the error's Laplacian pyramid, of images n c h w: mean over a level, then over the levels
+    and what is left.
 
-    In sums, level j weighs 4^j, as in Bojanowski et al. 2018 (arXiv 1707.05776); the pyramid is Burt & Adelson's (1983).
+    In sums, level j weighs 4^j, as in Bojanowski et al. 2018 (arXiv 1707.05776); the pyramid is Burt & Adelson's
+    (1983).
     """
     fine = pad_to_multiple(recon - images, 2**levels)
     terms = []
@@ -57,7 +63,8 @@ def shrink(x: Tensor) -> Tensor:
 
 
 def expand(x: Tensor) -> Tensor:
-    """The pixels of n c h w at every second place, the others filled in with the same kernel: n c 2h 2w. Constants stay constant."""
+    """The pixels of n c h w at every second place, the others filled in with the same kernel: n c 2h 2w. Constants stay
+    constant."""
     axis = _binomial(x) / 8
     flat = F.pad(x.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
     flat = F.conv_transpose2d(flat, axis.view(1, 1, -1, 1), stride=(2, 1))

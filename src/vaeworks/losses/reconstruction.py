@@ -35,7 +35,8 @@ def mse(recon: Tensor, images: Tensor) -> Tensor:
 
 @full_precision
 def huber(recon: Tensor, images: Tensor, delta: float = 0.1) -> Tensor:
-    """Huber's loss over delta: e² / (2 delta) for errors up to delta, |e| - delta / 2 beyond, so that a weight means what it does for L1.
+    """Huber's loss over delta: e² / (2 delta) for errors up to delta, |e| - delta / 2 beyond, so that a weight means
+    what it does for L1.
 
     Source: Huber 1964.
     """
@@ -44,13 +45,15 @@ def huber(recon: Tensor, images: Tensor, delta: float = 0.1) -> Tensor:
 
 @full_precision
 def charbonnier(recon: Tensor, images: Tensor, epsilon: float = 1e-3) -> Tensor:
-    """√(e² + epsilon²) - epsilon: L1 without its kink, and 0 at equal images. Source: Charbonnier et al. 1994; epsilon: Lai et al. 2017."""
+    """√(e² + epsilon²) - epsilon: L1 without its kink, and 0 at equal images. Source: Charbonnier et al. 1994; epsilon:
+    Lai et al. 2017."""
     return ((recon - images).square() + epsilon**2).sqrt().mean() - epsilon
 
 
 @full_precision
 def focal_frequency(recon: Tensor, images: Tensor, alpha: float = 1.0) -> Tensor:
-    """Mean of w |d|², d the orthonormal 2D Fourier transform of a channel's error, w = |d|^alpha over its largest value, a constant.
+    """Mean of w |d|², d the orthonormal 2D Fourier transform of a channel's error, w = |d|^alpha over its largest
+    value, a constant.
 
     alpha 0 is the mean squared error (Parseval); larger ones look at the frequencies that are worst.
     Source: Jiang et al. 2021 (arXiv 2012.12821).
@@ -63,9 +66,11 @@ def focal_frequency(recon: Tensor, images: Tensor, alpha: float = 1.0) -> Tensor
 
 @full_precision
 def gaussian_nll(recon: Tensor, images: Tensor, log_variance: Tensor) -> Tensor:
-    """Mean negative log-likelihood per pixel and channel in nats, with a log-variance that is learned: a scalar, or n c h w.
+    """Mean negative log-likelihood per pixel and channel in nats, with a log-variance that is learned: a scalar, or n c
+    h w.
 
-    Plus the mean KL times elements of the latents / elements of the images it is the negative ELBO per pixel: no beta is left to choose.
+    Plus the mean KL times elements of the latents / elements of the images it is the negative ELBO per pixel: no beta
+    is left to choose.
     Source: Rybkin et al. 2020, "sigma-VAE" (arXiv 2006.13202).
     """
     error = (recon - images).square()
@@ -76,9 +81,11 @@ def gaussian_nll(recon: Tensor, images: Tensor, log_variance: Tensor) -> Tensor:
 def optimal_gaussian_nll(
     recon: Tensor, images: Tensor, per: Literal["image", "batch"] = "image", floor: float = ROUNDING
 ) -> Tensor:
-    """`gaussian_nll` at the log-variance that makes it smallest, ln MSE, of every image or of the batch; no variance is below `floor`.
+    """`gaussian_nll` at the log-variance that makes it smallest, ln MSE, of every image or of the batch; no variance is
+    below `floor`.
 
-    Of the batch it is the paper's; then parts of a batch do not add up to the whole, as micro-batches and processes must.
+    Of the batch it is the paper's; then parts of a batch do not add up to the whole, as micro-batches and processes
+    must.
     """
     error = (recon - images).square()
     variance = (error.flatten(1).mean(1) if per == "image" else error.mean()).clamp(min=floor)

@@ -1,4 +1,5 @@
-"""What a latent space can be asked for besides a small KL: to bear noise, to keep its variance, to agree with other features.
+"""What a latent space can be asked for besides a small KL: to bear noise, to keep its variance, to agree with other
+features.
 
 Random numbers are given, because in a run they are functions of the image (random_streams.py).
 """
@@ -21,8 +22,8 @@ Noise = Literal["fixed", "uniform", "gaussian"]
 def noise_level(draws: Tensor, strength: float, kind: Noise = "uniform") -> Tensor:
     """The standard deviation of every image's latent noise from one random number each: n to n.
 
-    fixed: strength. uniform, draws in [0,1): strength * draw, RAE's with 0.8 (arXiv 2510.11690).
-    gaussian, draws standard normal: strength / 0.8 * draw, either sign, LatentLM's and GAE's "sigma-VAE" with 0.2 (arXiv 2412.08635).
+    fixed: strength. uniform, draws in [0,1): strength * draw, RAE's with 0.8 (arXiv 2510.11690). gaussian, draws
+    standard normal: strength / 0.8 * draw, either sign, LatentLM's and GAE's "sigma-VAE" with 0.2 (arXiv 2412.08635).
     """
     factor = {"fixed": torch.ones_like(draws), "uniform": draws, "gaussian": draws / 0.8}[kind]
     return strength * factor
@@ -34,7 +35,8 @@ def additive_noise(latents: Tensor, noise: Tensor, level: Tensor) -> Tensor:
 
 
 def interpolative_noise(latents: Tensor, noise: Tensor, share: Tensor, gamma: float = 3.0) -> Tensor:
-    """(1 - share) * latents + share * gamma * noise, share in [0,1), uniform in training: n c h w, n c h w standard normal, n.
+    """(1 - share) * latents + share * gamma * noise, share in [0,1), uniform in training: n c h w, n c h w standard
+    normal, n.
 
     Source: Yang et al. 2025, "l-DeTok" (arXiv 2507.15856).
     """
@@ -44,7 +46,8 @@ def interpolative_noise(latents: Tensor, noise: Tensor, share: Tensor, gamma: fl
 
 @full_precision
 def variance_expansion(variance: Tensor, delta: float = 1e-4) -> Tensor:
-    """Mean of 1 / (variance + delta) of the posterior n c h w: small where it is wide. The paper's weight is 0.1, without a KL term.
+    """Mean of 1 / (variance + delta) of the posterior n c h w: small where it is wide. The paper's weight is 0.1,
+    without a KL term.
 
     Source: "VE-Loss" (arXiv 2603.21085), which adds `envelope` so that the latents do not grow instead.
     """
@@ -63,7 +66,8 @@ def envelope(latents: Tensor, limit: float = 1.0) -> Tensor:
 
 @full_precision
 def variance_floor(latents: Tensor, floor: float = 1.0, epsilon: float = 1e-8) -> Tensor:
-    """Mean over channels of max(0, floor - std)², std over n h w: keeps channels of a plain autoencoder alive without a KL term.
+    """Mean over channels of max(0, floor - std)², std over n h w: keeps channels of a plain autoencoder alive without a
+    KL term.
 
     A figure of the batch, over all processes: parts of a batch do not add up to the whole.
     Source: Bardes et al. 2021, "VICReg" (arXiv 2105.04906).
@@ -78,7 +82,8 @@ def variance_floor(latents: Tensor, floor: float = 1.0, epsilon: float = 1e-8) -
 def cosine_alignment(projected: Tensor, features: Tensor, margin: float = 0.5) -> Tensor:
     """Mean over places of max(0, 1 - margin - cos) of projected latents n d h w and frozen features n d h' w'.
 
-    Features are resized to h w. Source: Yao & Wang 2025, "VA-VAE" (arXiv 2501.01423), where the projection is a linear layer.
+    Features are resized to h w. Source: Yao & Wang 2025, "VA-VAE" (arXiv 2501.01423), where the projection is a linear
+    layer.
     """
     cosine = (unit(projected) * unit(_as_large_as(projected, features))).sum(1)
     return (1 - margin - cosine).relu().mean()
@@ -86,7 +91,8 @@ def cosine_alignment(projected: Tensor, features: Tensor, margin: float = 0.5) -
 
 @full_precision
 def distance_alignment(latents: Tensor, features: Tensor, margin: float = 0.25) -> Tensor:
-    """Mean over pairs of places of max(0, |cos(z_i, z_j) - cos(f_i, f_j)| - margin), of latents n c h w and frozen features n d h' w'.
+    """Mean over pairs of places of max(0, |cos(z_i, z_j) - cos(f_i, f_j)| - margin), of latents n c h w and frozen
+    features n d h' w'.
 
     Channels need not agree, as only places are compared; it takes n (h w)² numbers. Features are resized to h w.
     Source: as `cosine_alignment`.

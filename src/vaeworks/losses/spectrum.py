@@ -1,4 +1,5 @@
-"""Regularizers of the latents' spectrum. Source: Ning et al. 2026, "Spectrum Matching" (arXiv 2603.14645), from its formulas."""
+"""Regularizers of the latents' spectrum. Source: Ning et al. 2026, "Spectrum Matching" (arXiv 2603.14645), from its
+formulas."""
 
 from __future__ import annotations
 
@@ -19,10 +20,11 @@ BLOCK = 8
 
 @full_precision
 def radial_spectrum(x: Tensor, bins: int = 16) -> tuple[Tensor, Tensor]:
-    """Power of n c h w by frequency, mean over channels and directions: n b, and the frequencies b, in cycles per pixel up to 1/2.
+    """Power of n c h w by frequency, mean over channels and directions: n b, and the frequencies b, in cycles per pixel
+    up to 1/2.
 
-    Without the mean of every channel. Of `bins` equal bins, those that hold none of the frequencies of an image so small are left out.
-    White noise of variance v has power v everywhere.
+    Without the mean of every channel. Of `bins` equal bins, those that hold none of the frequencies of an image so
+    small are left out. White noise of variance v has power v everywhere.
     """
     power = torch.view_as_real(torch.fft.fft2(x, norm="ortho")).square().sum(-1).mean(1).flatten(1)
     radius = _radius(x)
@@ -35,11 +37,12 @@ def radial_spectrum(x: Tensor, bins: int = 16) -> tuple[Tensor, Tensor]:
 
 @full_precision
 def encoding_spectrum_matching(latents: Tensor, images: Tensor, delta: float = 1.0, bins: int = 16) -> Tensor:
-    """Divergence of the latents' spectrum from the images', flattened: a scalar. The paper's weight is 0.01, without a KL term.
+    """Divergence of the latents' spectrum from the images', flattened: a scalar. The paper's weight is 0.01, without a
+    KL term.
 
-    KL(p || q), in nats: q is ln(1 + power) of the latents n c h w by frequency, over its sum; p that of the images n 3 f*h f*w, blurred,
-    resized to h w and their power multiplied by frequency^delta. Both powers have a mean of 1 before the logarithm, so that
-    the scale of the latents does not matter. No gradient reaches the images.
+    KL(p || q), in nats: q is ln(1 + power) of the latents n c h w by frequency, over its sum; p that of the images n 3
+    f*h f*w, blurred, resized to h w and their power multiplied by frequency^delta. Both powers have a mean of 1 before
+    the logarithm, so that the scale of the latents does not matter. No gradient reaches the images.
     """
     small = F.interpolate(_blurred(images.detach()), size=latents.shape[-2:], mode="bicubic", align_corners=False)
     target, frequencies = radial_spectrum(small, bins)
@@ -51,12 +54,14 @@ def encoding_spectrum_matching(latents: Tensor, images: Tensor, delta: float = 1
 def decoding_spectrum_matching(
     decode: Decode, latents: Tensor, images: Tensor, cut: int, distance: Distance = l1
 ) -> Tensor:
-    """Distance of decoded smooth latents and smooth images, both by `lowpass`: a scalar. The paper draws `cut` from 0, 8, 10, 12."""
+    """Distance of decoded smooth latents and smooth images, both by `lowpass`: a scalar. The paper draws `cut` from 0,
+    8, 10, 12."""
     return distance(decode(lowpass(latents, cut)), lowpass(images, cut))
 
 
 def lowpass(x: Tensor, cut: int) -> Tensor:
-    """n c h w without the higher frequencies of its 8x8 blocks: DCT coefficients with u + v >= 15 - cut become 0; cut 0 keeps all.
+    """n c h w without the higher frequencies of its 8x8 blocks: DCT coefficients with u + v >= 15 - cut become 0; cut 0
+    keeps all.
 
     Sides that are no multiples of 8 have their border repeated for it.
     """

@@ -11,6 +11,19 @@ from .reconstruction import psnr, ssim
 from .throughput import Speed
 
 __all__ = [
-    "Comparison", "Evaluation", "Features", "ImageScore", "Legibility", "Protocol", "Speed", "check_alike", "compare", "differences",
-    "evaluate", "frechet_distance", "load_features", "psnr", "ssim",
-]  # fmt: skip
+    "Comparison",
+    "Evaluation",
+    "Features",
+    "ImageScore",
+    "Legibility",
+    "Protocol",
+    "Speed",
+    "check_alike",
+    "compare",
+    "differences",
+    "evaluate",
+    "frechet_distance",
+    "load_features",
+    "psnr",
+    "ssim",
+]

@@ -15,9 +15,11 @@ def axes(channels: int) -> tuple[str, ...]:
 
 
 def colour_bias(image: Tensor, recon: Tensor) -> tuple[float, ...]:
-    """Mean of reconstruction - original of two uint8 images c h w: of red, green and blue in gray levels of 255, then of L, a and b.
+    """Mean of reconstruction - original of two uint8 images c h w: of red, green and blue in gray levels of 255, then
+    of L, a and b.
 
-    Lab is CIE 1976 with sRGB's primaries and D65, of which L goes to 100 and a difference of 1 can hardly be seen in a large area.
+    Lab is CIE 1976 with sRGB's primaries and D65, of which L goes to 100 and a difference of 1 can hardly be seen in a
+    large area.
     """
     return tuple((b - a) for a, b in zip(_means(image), _means(recon), strict=True))
 

@@ -44,14 +44,16 @@ class Comparison:
 def compare(evaluations: Sequence[Evaluation]) -> tuple[Comparison, ...]:
     """Every figure that all have, of every model after the first against the first.
 
-    Errors: ConfigError where protocols differ, in one line that names every field that does; or for fewer than two evaluations.
+    Errors: ConfigError where protocols differ, in one line that names every field that does; or for fewer than two
+    evaluations.
     """
     if len(evaluations) < 2:
         raise ConfigError(f"a comparison needs at least two evaluations, not {len(evaluations)}")
     check_alike({title: e.protocol for title, e in zip(titles(evaluations), evaluations, strict=True)})
     if odd := next((e for e in evaluations if len(e.scores) != len(evaluations[0].scores)), None):
         raise ConfigError(
-            f"{odd.title} has {len(odd.scores)} images and {evaluations[0].title} {len(evaluations[0].scores)}; measure both again"
+            f"{odd.title} has {len(odd.scores)} images and {evaluations[0].title} {len(evaluations[0].scores)}; "
+            "measure both again"
         )
     first, *others = evaluations
     names = titles(evaluations)

@@ -12,8 +12,12 @@ from ..errors import ConfigError, DataError
 from ..images import center_crop, has_alpha, open_image, to_uint8
 from .reconstruction import SSIM_WINDOW
 
-KERNELS = {"lanczos": Image.Resampling.LANCZOS, "bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR,
-           "box": Image.Resampling.BOX}  # fmt: skip
+KERNELS = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "box": Image.Resampling.BOX,
+}
 """Pillow's, by name; all filter before they shrink."""
 
 

@@ -1,4 +1,5 @@
-"""The discrete cosine transform of latents, and what follows from its power: high-frequency share, block profile, flatness."""
+"""The discrete cosine transform of latents, and what follows from its power: high-frequency share, block profile,
+flatness."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def dct_matrix(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def dct2(x: Tensor) -> Tensor:
-    """Orthonormal DCT-II over the last two axes, of the same shape; white noise of variance v has coefficients of variance v."""
+    """Orthonormal DCT-II over the last two axes, of the same shape; white noise of variance v has coefficients of
+    variance v."""
     h, w = x.shape[-2:]
     return dct_matrix(h, x.dtype) @ x @ dct_matrix(w, x.dtype).T
 
@@ -52,7 +54,8 @@ def zigzag(n: int = 8) -> list[tuple[int, int]]:
 
 
 def block_amplitudes(x: Tensor, n: int = 8) -> Tensor:
-    """Mean absolute DCT coefficients of the n x n blocks of b c h w, in zigzag order: b n*n, means over channels and blocks.
+    """Mean absolute DCT coefficients of the n x n blocks of b c h w, in zigzag order: b n*n, means over channels and
+    blocks.
 
     What is left at the right and the lower border, less than a block, is left out; sides have at least n.
     """
@@ -65,9 +68,9 @@ def block_amplitudes(x: Tensor, n: int = 8) -> Tensor:
 def flatness(energy: Array, samples: int) -> float:
     """Spectral flatness of mean DCT powers: geometric over arithmetic mean, 0..1, 1 of white noise.
 
-    samples: of how many independent coefficients each power is the mean. The logarithm of such a mean is too low on average, for normal
-    coefficients by ln(k/2) - digamma(k/2), about 1/k; that is put right here, exactly so for white noise (Gray & Markel 1974; chi-squared).
-    0 where a frequency has no power, nan where none has.
+    samples: of how many independent coefficients each power is the mean. The logarithm of such a mean is too low on
+    average, for normal coefficients by ln(k/2) - digamma(k/2), about 1/k; that is put right here, exactly so for white
+    noise (Gray & Markel 1974; chi-squared). 0 where a frequency has no power, nan where none has.
     """
     if not energy.sum() > 0:
         return math.nan

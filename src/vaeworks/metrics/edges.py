@@ -34,7 +34,8 @@ def edge_picture(contrast: int, side: int, upright: bool, channels: int = 3) -> 
 
 
 def rise(image: Array, upright: bool) -> float:
-    """Pixels between 10 % and 90 % of a step that `edge_picture` drew, in a square picture h w c; nan where no step is left."""
+    """Pixels between 10 % and 90 % of a step that `edge_picture` drew, in a square picture h w c; nan where no step is
+    left."""
     levels = np.asarray(image, dtype=np.float64)
     levels = levels.mean(-1) if levels.ndim == 3 else levels
     distance = _distance(len(levels), upright)

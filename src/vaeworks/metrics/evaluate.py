@@ -58,18 +58,20 @@ def evaluate(
 ) -> Evaluation:
     """Every image's figures, of the model and of two baselines on the same pixels, and the distances of the whole sets.
 
-    limit: longest side of the central crop that is judged, in pixels; None: whole images. multiple: of which the crop's sides are
-    multiples, by default f; models of different f are judged on the same pixels with a common one.
-    resize, kernel: the shorter side's pixels to which images are resized before, and by which of Pillow's filters; by default not.
-    seed: None judges the posterior's mode, a number a sample. features: in what sets are compared (`load_features`). lpips: by default not
-    measured, and `no_lpips` says why. name: what people call the model.
-    Each image is read once; of it, figures and features stay in memory.
+    limit: longest side of the central crop that is judged, in pixels; None: whole images. multiple: of which the crop's
+    sides are multiples, by default f; models of different f are judged on the same pixels with a common one. resize,
+    kernel: the shorter side's pixels to which images are resized before, and by which of Pillow's filters; by default
+    not.
+    seed: None judges the posterior's mode, a number a sample. features: in what sets are compared (`load_features`).
+    lpips: by default not measured, and `no_lpips` says why. name: what people call the model. Each image is read once;
+    of it, figures and features stay in memory.
     Errors: DataError where no image can be used; ConfigError for settings that break a rule.
     """
     factor = autoencoder.downsample_factor
     if (channels := autoencoder.config.in_channels) not in (1, 3):
         raise ConfigError(
-            f"images of 1 or 3 channels are judged, and this model's have {channels}; of two, `vaeworks listen` judges sound"
+            f"images of 1 or 3 channels are judged, and this model's have {channels}; of two, `vaeworks listen` judges "
+            "sound"
         )
     if multiple is not None and multiple % factor:
         raise ConfigError(f"multiple (={multiple}) must be a multiple of downsample_factor (={factor})")
@@ -83,7 +85,8 @@ def evaluate(
             image, alpha = judge.crop.read(file.path, autoencoder.config.in_channels)
             if features is not None and min(image.shape[-2:]) < features.smallest:
                 raise DataError(
-                    f"{image.shape[-1]}x{image.shape[-2]} pixels are too few for {features.name}, which needs {features.smallest}"
+                    f"{image.shape[-1]}x{image.shape[-2]} pixels are too few for {features.name}, which needs "
+                    f"{features.smallest}"
                 )
         except DataError as error:
             skipped.append((str(file.path), str(error)))
@@ -91,7 +94,8 @@ def evaluate(
         recon, finite = reconstruction(autoencoder, image, seed, number)
         if recon.shape != image.shape:
             raise ConfigError(
-                f"the model makes {recon.shape[0]} channels of {image.shape[0]}, so its output has no original to be held against"
+                f"the model makes {recon.shape[0]} channels of {image.shape[0]}, so its output has no original to be "
+                "held against"
             )
         scores.append(_score(judge, str(file.path), image, recon, finite))
         flattened += alpha
@@ -121,12 +125,17 @@ def evaluate(
 def _protocol(judge: _Judge, digest: str, scores: list[ImageScore]) -> Protocol:
     counts = sorted({scales(score.height, score.width) for score in scores})
     return Protocol(
-        judge.crop.stated, digest, judge.crop.resize_stated,
+        judge.crop.stated,
+        digest,
+        judge.crop.resize_stated,
         posterior="mode" if judge.seed is None else f"sample, seed {judge.seed}",
-        ms_ssim=f"{' or '.join(map(str, counts))} scales, weights of Wang et al. 2003, mean over channels; mean over images",
-        lpips=NOT_MEASURED if judge.lpips is None else f"{judge.lpips.network.name}, v0.1 heads, {weights_digest(judge.lpips)}",
+        ms_ssim=f"{' or '.join(map(str, counts))} scales, weights of Wang et al. 2003, mean over channels; mean over "
+        "images",
+        lpips=NOT_MEASURED
+        if judge.lpips is None
+        else f"{judge.lpips.network.name}, v0.1 heads, {weights_digest(judge.lpips)}",
         features=NOT_MEASURED if judge.features is None else judge.features.stated,
-    )  # fmt: skip
+    )
 
 
 def _notes(scores: list[ImageScore], flattened: int, no_lpips: str | None) -> list[str]:

@@ -24,7 +24,8 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One image's figures; a baseline's name maps to its PSNR and SSIM. All are nan where the model's output was not finite."""
+    """One image's figures; a baseline's name maps to its PSNR and SSIM. All are nan where the model's output was not
+    finite."""
 
     path: str
     width: int
@@ -91,7 +92,8 @@ class Evaluation:
         return statistics.fmean(score.ssim for score in self.scores)
 
     def values(self, figure: str) -> list[float]:
-        """A figure of every image: psnr (at most 100), ssim, ms_ssim, lpips or an axis of the colour bias; empty if not measured."""
+        """A figure of every image: psnr (at most 100), ssim, ms_ssim, lpips or an axis of the colour bias; empty if not
+        measured."""
         if figure == "psnr":
             return [capped(score.psnr) for score in self.scores]
         if figure in ("ssim", "ms_ssim", "lpips"):
@@ -106,7 +108,8 @@ class Evaluation:
 
     @property
     def figures(self) -> dict[str, Interval]:
-        """Means over images by name, each with its 95 % interval: what was measured of psnr, ssim, ms_ssim, lpips and the colour bias."""
+        """Means over images by name, each with its 95 % interval: what was measured of psnr, ssim, ms_ssim, lpips and
+        the colour bias."""
         named = {figure: self.values(figure) for figure in ("psnr", "ssim", "ms_ssim", "lpips")}
         named |= {f"bias {axis}": self.values(axis) for axis in self.axes}
         return {figure: bootstrap(values) for figure, values in named.items() if values}
@@ -134,10 +137,15 @@ class Evaluation:
         """Everything as JSON values."""
         baselines = {name: dict(zip(("psnr", "ssim"), self.baseline(name), strict=True)) for name in (DOWN_UP, JPEG)}
         return {
-            "schema": SCHEMA, "psnr": self.psnr, "ssim": self.ssim, "figures": {k: asdict(v) for k, v in self.figures.items()},
-            "baselines": baselines, **asdict(self), "protocol_digest": self.protocol.digest,
+            "schema": SCHEMA,
+            "psnr": self.psnr,
+            "ssim": self.ssim,
+            "figures": {k: asdict(v) for k, v in self.figures.items()},
+            "baselines": baselines,
+            **asdict(self),
+            "protocol_digest": self.protocol.digest,
             "legibility": self.legibility.to_dict() if self.legibility else None,
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Evaluation:
@@ -147,15 +155,21 @@ class Evaluation:
         """
         if values.get("schema") != SCHEMA:
             raise ConfigError(
-                f"not an evaluation of schema {SCHEMA}, but of {values.get('schema')!r}; measure again with `vaeworks eval`"
+                f"not an evaluation of schema {SCHEMA}, but of {values.get('schema')!r}; measure again with `vaeworks "
+                "eval`"
             )
         try:
             found = cls(
-                values["model"], Protocol.from_dict(values["protocol"]), tuple(map(_score, values["scores"])),
-                tuple((path, reason) for path, reason in values["skipped"]), values["name"], _sets(values["sets"]), tuple(values["notes"]),
+                values["model"],
+                Protocol.from_dict(values["protocol"]),
+                tuple(map(_score, values["scores"])),
+                tuple((path, reason) for path, reason in values["skipped"]),
+                values["name"],
+                _sets(values["sets"]),
+                tuple(values["notes"]),
                 Legibility.from_dict(values["legibility"]) if values["legibility"] else None,
                 Speed(**values["speed"]) if values["speed"] else None,
-            )  # fmt: skip
+            )
             _check_scores(found.scores)
             return found
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -189,7 +203,8 @@ def _score(values: dict[str, Any]) -> ImageScore:
 
 
 def _check_scores(scores: tuple[ImageScore, ...]) -> None:
-    """Errors: ValueError for what no measurement leaves: no image, figures that are no numbers, or that some images lack."""
+    """Errors: ValueError for what no measurement leaves: no image, figures that are no numbers, or that some images
+    lack."""
     if not scores:
         raise ValueError("no image")
     for score in scores:

@@ -20,13 +20,15 @@ from . import wavelet_statistics as wavelets
 STATISTICS = "statistics"
 
 TOKEN = 16
-"""Pixels of an image for each token of a vision transformer: one of 256 becomes 16 x 16 tokens, 224 pixels where its patches have 14."""
+"""Pixels of an image for each token of a vision transformer: one of 256 becomes 16 x 16 tokens, 224 pixels where its
+patches have 14."""
 
 INCOMPARABLE = "not comparable with any published figure"
 
 
 class Features:
-    """Images to vectors, one at a time; the vectors of originals are kept, so that several models judged on them cost them once."""
+    """Images to vectors, one at a time; the vectors of originals are kept, so that several models judged on them cost
+    them once."""
 
     def __init__(self, name: str, description: str, digest: str, of: Callable[[Tensor], np.ndarray], smallest: int = 1):
         """of: a uint8 image c h w to d numbers; smallest: side of the smallest image that it takes, in pixels."""
@@ -67,10 +69,11 @@ def load_features(
     device: torch.device | str = "cpu",
     say: Callable[[str], None] | None = None,
 ) -> Features:
-    """A feature space: "statistics", which needs no network; "inception" or "mobilenetv2"; or any network that features/backbones.py takes.
+    """A feature space: "statistics", which needs no network; "inception" or "mobilenetv2"; or any network that
+    features/backbones.py takes.
 
-    Of the last kind, for one DINOv2 as a folder or hf:OWNER/NAME, the last map's mean over its places is taken: of transformers, the mean
-    of the patches' tokens, not the class token, which most published figures are of.
+    Of the last kind, for one DINOv2 as a folder or hf:OWNER/NAME, the last map's mean over its places is taken: of
+    transformers, the mean of the patches' tokens, not the class token, which most published figures are of.
     path: weights. Errors: ConfigError for what names no network; FormatError for weights that are not there.
     """
     if name == STATISTICS:

@@ -30,10 +30,12 @@ class FeatureMoments:
 
 
 def frechet_distance(a: Array, b: Array) -> float:
-    """Squared Fréchet distance |m_a - m_b|² + tr(S_a + S_b - 2 √(S_a S_b)) of features n_a d and n_b d; nan where they are not finite.
+    """Squared Fréchet distance |m_a - m_b|² + tr(S_a + S_b - 2 √(S_a S_b)) of features n_a d and n_b d; nan where they
+    are not finite.
 
-    Exact for fewer rows than columns, too: with A and B the centred features over √(n - 1), the trace of the root is the sum of the
-    singular values of A Bᵀ, no root of a singular matrix being taken. Source: Dowson & Landau 1982; Heusel et al. 2017 (arXiv 1706.08500).
+    Exact for fewer rows than columns, too: with A and B the centred features over √(n - 1), the trace of the root is
+    the sum of the singular values of A Bᵀ, no root of a singular matrix being taken. Source: Dowson & Landau 1982;
+    Heusel et al. 2017 (arXiv 1706.08500).
     Errors: ValueError for fewer than two rows.
     """
     return moments_distance(moments(a), moments(b))
@@ -61,10 +63,11 @@ def moments(features: Array) -> FeatureMoments:
 
 
 def paired_interval(original: Array, recon: Array, seed: int = 0) -> tuple[Interval, int]:
-    """The Fréchet distance of images' and their reconstructions' features n d, with a 95 % interval, and how many sets were drawn for it.
+    """The Fréchet distance of images' and their reconstructions' features n d, with a 95 % interval, and how many sets
+    were drawn for it.
 
-    The interval is ±1.96 standard deviations over resampled sets of n images, each with its reconstruction; not their percentiles, because
-    a set with repeats has a bias of its own. nan for fewer than 3 images.
+    The interval is ±1.96 standard deviations over resampled sets of n images, each with its reconstruction; not their
+    percentiles, because a set with repeats has a bias of its own. nan for fewer than 3 images.
     """
     value = frechet_distance(original, recon)
     n = len(original)

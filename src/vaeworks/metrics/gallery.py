@@ -45,10 +45,15 @@ def chosen(
 
 
 def gallery(
-    autoencoder: Autoencoder, evaluation: Evaluation, files: tuple[ImageFile, ...], crop: Crop, seed: int | None = None,
+    autoencoder: Autoencoder,
+    evaluation: Evaluation,
+    files: tuple[ImageFile, ...],
+    crop: Crop,
+    seed: int | None = None,
     picks: tuple[tuple[str, ImageScore], ...] | None = None,
-) -> tuple[Shot, ...]:  # fmt: skip
-    """The chosen images, reconstructed once more; arguments as the evaluation's were. picks: others than `chosen` ones."""
+) -> tuple[Shot, ...]:
+    """The chosen images, reconstructed once more; arguments as the evaluation's were. picks: others than `chosen`
+    ones."""
     places = {str(file.path): (number, file.path) for number, file in enumerate(files)}
     shots = []
     for rank, score in picks if picks is not None else chosen(evaluation):

@@ -17,11 +17,13 @@ BLOCK = 2048
 
 
 def kernel_distance(original: Array, recon: Array, seed: int = 0) -> Interval:
-    """Squared maximum mean discrepancy of features n d of images and of their reconstructions, with the kernel (x·y / d + 1)³.
+    """Squared maximum mean discrepancy of features n d of images and of their reconstructions, with the kernel (x·y / d
+    + 1)³.
 
-    Rows are pairs. Unbiased for any n, and so negative at times: an image is compared neither with itself nor with its own
-    reconstruction, on which it depends; estimators for independent sets compare it with that, and find the identity nearer than near.
-    The interval is the bootstrap's over pairs. nan for fewer than two images and for features that are not finite.
+    Rows are pairs. Unbiased for any n, and so negative at times: an image is compared neither with itself nor with its
+    own reconstruction, on which it depends; estimators for independent sets compare it with that, and find the identity
+    nearer than near. The interval is the bootstrap's over pairs. nan for fewer than two images and for features that
+    are not finite.
     Source: Gretton et al. 2012, equation 4; Bińkowski et al. 2018 (arXiv 1801.01401).
     """
     nan = float("nan")
@@ -45,7 +47,8 @@ def kernel_distance(original: Array, recon: Array, seed: int = 0) -> Interval:
 
 
 def published_estimate(original: Array, recon: Array) -> float:
-    """KID as published figures have it, by torchmetrics: as if images and reconstructions were independent, which makes it smaller.
+    """KID as published figures have it, by torchmetrics: as if images and reconstructions were independent, which makes
+    it smaller.
 
     Of features n d, mean over blocks; nan as above.
     """

@@ -69,7 +69,8 @@ class Legibility:
 
     @property
     def smallest(self) -> int | None:
-        """The smallest size from which on at least 90 % of the characters are read at every size; None where that is so at none."""
+        """The smallest size from which on at least 90 % of the characters are read at every size; None where that is so
+        at none."""
         found = None
         for reading in sorted(self.readings, key=lambda r: -r.size):
             if 1 - reading.errors / reading.characters < LEGIBLE:
@@ -102,9 +103,15 @@ Through = Callable[[Image.Image], Image.Image]
 
 
 def legibility(
-    autoencoder: Autoencoder | None, *, through: Through | None = None, sizes: tuple[int, ...] = SIZES, seed: int = 0,
-    side: int | None = None, channels: int | None = None, progress: Callable[[Any], Any] = iter,
-) -> Legibility:  # fmt: skip
+    autoencoder: Autoencoder | None,
+    *,
+    through: Through | None = None,
+    sizes: tuple[int, ...] = SIZES,
+    seed: int = 0,
+    side: int | None = None,
+    channels: int | None = None,
+    progress: Callable[[Any], Any] = iter,
+) -> Legibility:
     """Characters drawn in three styles and edges in three contrasts, reconstructed and read.
 
     through: what is done to a picture, by default the model's reconstruction from the posterior's mode, in 8 bits.

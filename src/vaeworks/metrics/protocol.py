@@ -56,13 +56,14 @@ def differences(a: Protocol, b: Protocol) -> tuple[str, ...]:
 
 
 def check_alike(protocols: Mapping[str, Protocol]) -> None:
-    """Errors: ConfigError where results were not measured alike: one line that names every field that differs; by result's name."""
+    """Errors: ConfigError where results were not measured alike: one line that names every field that differs; by
+    result's name."""
     names = list(protocols)
     for name in names[1:]:
         if found := differences(protocols[names[0]], protocols[name]):
             raise ConfigError(
-                f"{names[0]} and {name} were not measured alike, so their figures do not compare: "
-                f"they differ in {', '.join(found)}; measure both in one call"
+                f"{names[0]} and {name} were not measured alike, so their figures do not compare: they differ in "
+                f"{', '.join(found)}; measure both in one call"
             )
 
 

@@ -31,7 +31,8 @@ def reconstruct_uint8(autoencoder: Autoencoder, image: Tensor) -> Tensor:
 def reconstruction(
     autoencoder: Autoencoder, image: Tensor, seed: int | None = None, number: int = 0
 ) -> tuple[Tensor, bool]:
-    """One uint8 image c h w through the model and back to uint8, and whether the model's output was all finite; what is not becomes black.
+    """One uint8 image c h w through the model and back to uint8, and whether the model's output was all finite; what is
+    not becomes black.
 
     seed: None takes the posterior's mode; else a sample, whose noise is a function of the seed and the image's number.
     """

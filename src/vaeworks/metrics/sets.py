@@ -38,7 +38,8 @@ class SetDistances:
 
 
 def set_distances(features: Features, original: np.ndarray, recon: np.ndarray) -> SetDistances | None:
-    """Fréchet and kernel distance of features n d of images and of their reconstructions, row by row; None for fewer than two images."""
+    """Fréchet and kernel distance of features n d of images and of their reconstructions, row by row; None for fewer
+    than two images."""
     n, d = original.shape
     if n < 2:
         return None

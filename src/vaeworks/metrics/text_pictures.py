@@ -41,7 +41,8 @@ class TextPicture:
     """of the font, in pixels"""
     style: str
     text: str
-    """what is to be read, row by row; of very many characters, every second or third, the others being neighbours like any"""
+    """what is to be read, row by row; of very many characters, every second or third, the others being neighbours like
+    any"""
     corners: tuple[tuple[int, int], ...]
     """left and top of their cells, in pixels"""
 
@@ -59,7 +60,8 @@ def _boxes(size: int) -> dict[str, tuple[float, float, float, float]]:
 
 @cache
 def cell(size: int) -> tuple[int, int]:
-    """Width and height in pixels of the cells that hold a font's every character with `SEARCH` and a pixel around it."""
+    """Width and height in pixels of the cells that hold a font's every character with `SEARCH` and a pixel around
+    it."""
     boxes = _boxes(size).values()
     width = max(right - left for left, _, right, _ in boxes) + 2 * SEARCH + 2
     height = max(bottom for *_, bottom in boxes) - min(top for _, top, *_ in boxes) + 2 * SEARCH + 2
@@ -67,7 +69,8 @@ def cell(size: int) -> tuple[int, int]:
 
 
 def text_picture(size: int, style: str, side: int, seed: int = 0, channels: int = 3) -> TextPicture:
-    """A square picture of `side` pixels, as full of random characters of a font of `size` pixels as it can be; its grid begins anywhere.
+    """A square picture of `side` pixels, as full of random characters of a font of `size` pixels as it can be; its grid
+    begins anywhere.
 
     The font is Pillow's own, so that the same version draws the same picture everywhere.
     """
@@ -111,9 +114,11 @@ def templates(size: int) -> Array:
 
 
 def read_text(picture: TextPicture, image: Array) -> str:
-    """What is read in a picture h w c of gray levels that shows `picture`'s cells: the best template's character by normalised correlation.
+    """What is read in a picture h w c of gray levels that shows `picture`'s cells: the best template's character by
+    normalised correlation.
 
-    Every cell is compared with all templates at all shifts of up to `SEARCH` pixels. " " where there is nothing to be seen.
+    Every cell is compared with all templates at all shifts of up to `SEARCH` pixels. " " where there is nothing to be
+    seen.
     """
     pixels = _contrast(picture, image)
     width, height = cell(picture.size)

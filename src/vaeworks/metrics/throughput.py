@@ -49,7 +49,8 @@ def throughput(autoencoder: Autoencoder, size: int = 256, batch: int = 1, repeat
     """
     if size % autoencoder.downsample_factor or size <= 0 or batch < 1:
         raise ConfigError(
-            f"size (={size}) must be a multiple of downsample_factor (={autoencoder.downsample_factor}), and batch (={batch}) at least 1"
+            f"size (={size}) must be a multiple of downsample_factor (={autoencoder.downsample_factor}), and batch "
+            f"(={batch}) at least 1"
         )
     generator = torch.Generator().manual_seed(0)
     shape = (batch, autoencoder.config.in_channels, size, size)
@@ -59,13 +60,23 @@ def throughput(autoencoder: Autoencoder, size: int = 256, batch: int = 1, repeat
     decode, decode_memory, how = _measured(lambda: autoencoder.decode(latents), autoencoder.device, repeats)
     device = torch.cuda.get_device_name(autoencoder.device) if autoencoder.device.type == "cuda" else "CPU"
     return Speed(
-        size, batch, batch / encode, batch / decode, encode_memory, decode_memory, how,
-        device, str(autoencoder.dtype).removeprefix("torch."), torch.get_num_threads(), repeats,
-    )  # fmt: skip
+        size,
+        batch,
+        batch / encode,
+        batch / decode,
+        encode_memory,
+        decode_memory,
+        how,
+        device,
+        str(autoencoder.dtype).removeprefix("torch."),
+        torch.get_num_threads(),
+        repeats,
+    )
 
 
 def _measured(call: Callable[[], object], device: torch.device, repeats: int) -> tuple[float, float | None, str]:
-    """Seconds a call, bytes at the peak beyond those before, and how these were measured: in the first call, which is not timed."""
+    """Seconds a call, bytes at the peak beyond those before, and how these were measured: in the first call, which is
+    not timed."""
     before, how = _begin_memory(device)
     call()
     peak = None if before is None else max(0.0, _peak(device) - before)
@@ -103,7 +114,8 @@ def _begin_memory(device: torch.device) -> tuple[float | None, str]:
 
 
 def _return_freed_memory() -> None:
-    """Give the system what C's allocator keeps ready; otherwise it is taken again unseen, and a peak is found too low."""
+    """Give the system what C's allocator keeps ready; otherwise it is taken again unseen, and a peak is found too
+    low."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # other systems' C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,4 +1,5 @@
-"""Features that need no network: what the bands of a wavelet transform hold. Published by nobody, comparable with themselves only."""
+"""Features that need no network: what the bands of a wavelet transform hold. Published by nobody, comparable with
+themselves only."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (1 / 2, -1 / 2, 0), (1 / 4, 1 / 4, -1 / 2))
 
 
 def wavelet_statistics(image: Tensor) -> np.ndarray:
-    """Log energy and log kurtosis of every Haar band at 5 scales in luminance and two opponent colours, and the colours' means.
+    """Log energy and log kurtosis of every Haar band at 5 scales in luminance and two opponent colours, and the
+    colours' means.
 
     image: uint8, c h w; sides are filled up to multiples of 32 by repeating the border. Returns `DIMENSIONS` numbers.
     """

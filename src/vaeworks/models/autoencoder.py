@@ -22,7 +22,8 @@ from .tiny import TinyDecoder, TinyEncoder
 
 
 class Autoencoder(nn.Module):
-    """An autoencoder for latent diffusion: of the KL-f8 family (Rombach et al. 2021, arXiv 2112.10752) or of TAESD's."""
+    """An autoencoder for latent diffusion: of the KL-f8 family (Rombach et al. 2021, arXiv 2112.10752) or of
+    TAESD's."""
 
     def __init__(self, config: AutoencoderConfig | TinyConfig):
         super().__init__()
@@ -75,8 +76,8 @@ class Autoencoder(nn.Module):
         """
         if latents.ndim != 4 or latents.shape[1] != self.config.latent_channels:
             raise ConfigError(
-                f"latents must have shape n {self.config.latent_channels} h w, not {tuple(latents.shape)}; "
-                f"they come from a VAE with another number of latent channels"
+                f"latents must have shape n {self.config.latent_channels} h w, not {tuple(latents.shape)}; they come "
+                "from a VAE with another number of latent channels"
             )
         return self.decoder(self.post_quant_conv(latents))
 
@@ -97,9 +98,9 @@ class Autoencoder(nn.Module):
     def normalize(self, latents: Tensor) -> Tensor:
         """What a diffusion model sees: (latents - shift) * scale, n c h w to n c h w.
 
-        normalization "scalar": shift_factor and scaling_factor; "channel": the channel's mean, and scaling_factor / std;
-        "batchnorm": mean and 1 / std of batch normalization's running statistics. With latents_patch p, the result is
-        n p*p*c h/p w/p, the squares' latents becoming channels before that.
+        normalization "scalar": shift_factor and scaling_factor; "channel": the channel's mean, and scaling_factor /
+        std; "batchnorm": mean and 1 / std of batch normalization's running statistics. With latents_patch p, the result
+        is n p*p*c h/p w/p, the squares' latents becoming channels before that.
         Errors: ConfigError for latents whose sides are no multiples of p.
         """
         p = self.config.latents_patch

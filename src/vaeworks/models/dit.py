@@ -12,7 +12,8 @@ from ..config import DiTConfig
 
 
 class DiT(nn.Module):
-    """Peebles & Xie 2022 (arXiv 2212.09748), with adaLN-Zero; queries and keys are RMS-normalized (Dehghani et al. 2023, arXiv 2302.05442).
+    """Peebles & Xie 2022 (arXiv 2212.09748), with adaLN-Zero; queries and keys are RMS-normalized (Dehghani et al.
+    2023, arXiv 2302.05442).
 
     grid: tokens along a side; token_width: numbers of a token; classes: 1 where there are none.
     """
@@ -43,7 +44,8 @@ class DiT(nn.Module):
                 nn.init.zeros_(weight)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        """Velocity of tokens x: n k token_width, at times t: n, in [0,1], of classes labels: n; of x's shape, in float32."""
+        """Velocity of tokens x: n k token_width, at times t: n, in [0,1], of classes labels: n; of x's shape, in
+        float32."""
         condition = F.silu(self.time(frequencies(t, self.label.embedding_dim)) + self.label(labels))
         h = self.embed(x) + self.positions
         for block in self.blocks:
@@ -53,7 +55,8 @@ class DiT(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """Self-attention and a perceptron, each between a shift and a scale of what goes in and a gate of what comes out."""
+    """Self-attention and a perceptron, each between a shift and a scale of what goes in and a gate of what comes
+    out."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -75,7 +78,8 @@ class DiTBlock(nn.Module):
 
 
 class RMSNorm(nn.RMSNorm):
-    """In the weight's precision, whatever comes in: autocast leaves queries in half precision, which PyTorch's mixes with a warning."""
+    """In the weight's precision, whatever comes in: autocast leaves queries in half precision, which PyTorch's mixes
+    with a warning."""
 
     def __init__(self, width: int):
         super().__init__(width, eps=1e-6)
@@ -91,7 +95,8 @@ def normalized(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def positions(grid: int, width: int) -> Tensor:
-    """Sines and cosines of row and column of a grid's places: grid² width (MAE's and DiT's). width must be a multiple of 4."""
+    """Sines and cosines of row and column of a grid's places: grid² width (MAE's and DiT's). width must be a multiple
+    of 4."""
     frequency = 10_000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     angle = torch.arange(grid, dtype=torch.float64)[:, None] * frequency
     side = torch.cat([angle.sin(), angle.cos()], 1)

@@ -1,7 +1,7 @@
 """Flow matching: noise to latents along straight lines.
 
-x_t = (1 - t) z + t noise, and the network learns the velocity noise - z. Source: Lipman et al. 2022 (arXiv 2210.02747); Liu et al. 2022
-(arXiv 2209.03003). Times are logit-normal (Esser et al. 2024, arXiv 2403.03206).
+x_t = (1 - t) z + t noise, and the network learns the velocity noise - z. Source: Lipman et al. 2022 (arXiv 2210.02747);
+Liu et al. 2022 (arXiv 2209.03003). Times are logit-normal (Esser et al. 2024, arXiv 2403.03206).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def shift_of(name: str, dimension: int) -> float:
-    """The factor alpha by which times are shifted: 1, or √(dimension / 4096); dimension: numbers of an image's latents."""
+    """The factor alpha by which times are shifted: 1, or √(dimension / 4096); dimension: numbers of an image's
+    latents."""
     return math.sqrt(dimension / BASE_DIMENSION) if name == "dimension" else 1.0
 
 
@@ -31,7 +32,8 @@ def shifted(t: Tensor, alpha: float) -> Tensor:
 
 
 def flow_loss(velocity: Velocity, z: Tensor, labels: Tensor, noise: Tensor, normal: Tensor, alpha: float) -> Tensor:
-    """Mean squared error of the velocity at random times. z, noise: n k d; normal: n, standard normal, which gives the times."""
+    """Mean squared error of the velocity at random times. z, noise: n k d; normal: n, standard normal, which gives the
+    times."""
     t = shifted(torch.sigmoid(normal), alpha)
     mixed = torch.lerp(z, noise, t[:, None, None])
     return (velocity(mixed, t, labels) - (noise - z)).square().mean()

@@ -62,7 +62,8 @@ def linear_init_(autoencoder: Autoencoder, generator: torch.Generator) -> None:
 
 
 def _carry_(network: Encoder | Decoder, bands: list[Band], entry: Tensor) -> tuple[list[Band], list[Slot]]:
-    """Carry bands, made by `entry` (bands in), through the network; returns those at its norm_out and their channels."""
+    """Carry bands, made by `entry` (bands in), through the network; returns those at its norm_out and their
+    channels."""
     path = [
         (name, m) for name, m in network.named_modules() if name.endswith(("conv_in", "conv_shortcut", "sample.conv"))
     ]

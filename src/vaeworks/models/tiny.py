@@ -16,13 +16,14 @@ LIMIT = 3.0  # the decoder squashes latents softly into (-3, 3)
 
 
 class TinyBlock(nn.Module):
-    """relu(three convolutions of x + x); with `pool`, x first becomes x + a 1x1 branch normalized over the whole picture."""
+    """relu(three convolutions of x + x); with `pool`, x first becomes x + a 1x1 branch normalized over the whole
+    picture."""
 
     def __init__(self, channels: int, pool: bool = False):
         super().__init__()
         self.conv = nn.Sequential(
             _conv(channels, channels), nn.ReLU(), _conv(channels, channels), nn.ReLU(), _conv(channels, channels)
-        )  # fmt: skip
+        )
         self.pool = _pool(channels) if pool else None
 
     def forward(self, x: Tensor) -> Tensor:

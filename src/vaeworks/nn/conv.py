@@ -53,9 +53,14 @@ def _can(x: Tensor, layer: nn.Conv2d) -> bool:
         and layer.groups == 1
     )
     return (
-        plain and layer.padding_mode == "zeros" and x.device.type == "cpu" and torch.is_grad_enabled()
-        and _dtype(x) in LEAST_CHANNELS and x.is_contiguous(memory_format=torch.channels_last) and not torch.compiler.is_compiling()
-    )  # fmt: skip
+        plain
+        and layer.padding_mode == "zeros"
+        and x.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and _dtype(x) in LEAST_CHANNELS
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not torch.compiler.is_compiling()
+    )
 
 
 def _dtype(x: Tensor) -> torch.dtype:

@@ -1,8 +1,9 @@
 """Minimal filterings: how few multiplications give the outputs of a convolution with three weights, in one dimension.
 
-With d the window of a tile of the input, g the kernel and y the outputs, y = A^T ((G g) * (B^T d)), where * goes number by number.
-Transforms work on whole slices of feature maps, and write into memory that is given.
-Sources: Winograd 1980; Lavin & Gray 2015 (arXiv 1509.09308) for convolutional networks. In exact arithmetic they are exact.
+With d the window of a tile of the input, g the kernel and y the outputs, y = A^T ((G g) * (B^T d)), where * goes number
+by number. Transforms work on whole slices of feature maps, and write into memory that is given.
+Sources: Winograd 1980; Lavin & Gray 2015 (arXiv 1509.09308) for convolutional networks. In exact arithmetic they are
+exact.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ Slices = Sequence[Tensor] | Tensor
 """Tensors of one shape, in a row or stacked."""
 
 P, Q = 0.5**0.5, 2.0**0.5
-"""The points of F(4,3): 0, +-P, +-Q and infinity, whose powers stay near 1. With the usual 0, +-1, +-2 the error is twice as large
-(measured), with these it is that of oneDNN's direct convolution at 256 channels, and up to twice that at 64."""
+"""The points of F(4,3): 0, +-P, +-Q and infinity, whose powers stay near 1. With the usual 0, +-1, +-2 the error is
+twice as large (measured), with these it is that of oneDNN's direct convolution at 256 channels, and up to twice that at
+64."""
 
 
 class Filtering(ABC):
-    """A minimal filtering: a window of the input, which moves by `advance`, gives `outputs` outputs by `products` multiplications."""
+    """A minimal filtering: a window of the input, which moves by `advance`, gives `outputs` outputs by `products`
+    multiplications."""
 
     window: int
     advance: int
@@ -37,7 +40,8 @@ class Filtering(ABC):
 
     @abstractmethod
     def into_transposed(self, v: Slices, out: Slices, spare: Slices) -> None:
-        """out = B v, `products` slices to `window` slices, of which those from `advance` on are the next window's first ones.
+        """out = B v, `products` slices to `window` slices, of which those from `advance` on are the next window's first
+        ones.
 
         The first ones are written, then the others added; beyond the last window, `out` is to be 0 before. spare: four.
         """
@@ -57,10 +61,12 @@ class F4(Filtering):
     window, advance, outputs, products = 6, 4, 4, 6
     kernel = (
         (1, 0, 0),
-        (-2 / 3, -2 / 3 * P, -1 / 3), (-2 / 3, 2 / 3 * P, -1 / 3),
-        (1 / 6, Q / 6, 1 / 3), (1 / 6, -Q / 6, 1 / 3),
+        (-2 / 3, -2 / 3 * P, -1 / 3),
+        (-2 / 3, 2 / 3 * P, -1 / 3),
+        (1 / 6, Q / 6, 1 / 3),
+        (1 / 6, -Q / 6, 1 / 3),
         (0, 0, 1),
-    )  # fmt: skip
+    )
 
     def into(self, d: Slices, out: Slices, spare: Slices) -> None:
         """As the base class says."""
@@ -142,11 +148,12 @@ class F2(Filtering):
 
 
 class DoubledConv(Filtering):
-    """A convolution after nearest-neighbour doubling: 3 products for 2 outputs instead of 6, 9 for 4 instead of 36 in two dimensions.
+    """A convolution after nearest-neighbour doubling: 3 products for 2 outputs instead of 6, 9 for 4 instead of 36 in
+    two dimensions.
 
-    F(2,3) of the doubled input d0 d1 d1 d2 has a product with d1 - d1. What is left works on the small input:
-    y0 = (g0 + g1 + g2) d1 + g0 (d0 - d1), y1 = (g0 + g1 + g2) d1 - g2 (d1 - d2). In fp32 it rounds no worse than the convolution itself;
-    in bf16, where products are rounded before they are added, the error is 2.4 times that (measured).
+    F(2,3) of the doubled input d0 d1 d1 d2 has a product with d1 - d1. What is left works on the small input: y0 = (g0
+    + g1 + g2) d1 + g0 (d0 - d1), y1 = (g0 + g1 + g2) d1 - g2 (d1 - d2). In fp32 it rounds no worse than the convolution
+    itself; in bf16, where products are rounded before they are added, the error is 2.4 times that (measured).
     """
 
     window, advance, outputs, products = 3, 1, 2, 3

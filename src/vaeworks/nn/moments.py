@@ -1,7 +1,8 @@
 """Means and variances of maps in NHWC memory on CPUs, exact where there is hardly any variance.
 
-PyTorch's own group normalization takes E[x^2] - E[x]^2 there, in float32: where a mean is three times its deviation it is 1e-5 off, and of
-a flat picture, where epsilon alone is below the root, nothing is right. In NCHW memory it merges parts, as is done here.
+PyTorch's own group normalization takes E[x^2] - E[x]^2 there, in float32: where a mean is three times its deviation it
+is 1e-5 off, and of a flat picture, where epsilon alone is below the root, nothing is right. In NCHW memory it merges
+parts, as is done here.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import torch
 from torch import Tensor
 
 PIXELS, NUMBERS = 2048, 2**17
-"""Of a part whose moments are computed at once, at least one of them: it shall stay in a cache, and a call has its price."""
+"""Of a part whose moments are computed at once, at least one of them: it shall stay in a cache, and a call has its
+price."""
 
 TOGETHER = 2**15
 """Numbers of an image's part up to which those of all images are computed at once."""
 
 SAMPLED = 8
-"""Every which pixel of a part is looked at for a first guess of its mean: it then is within sqrt(8) standard deviations of it, whatever
-the picture, so that the square that is taken away below is at most 8 variances."""
+"""Every which pixel of a part is looked at for a first guess of its mean: it then is within sqrt(8) standard deviations
+of it, whatever the picture, so that the square that is taken away below is at most 8 variances."""
 
 
 def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -54,7 +56,8 @@ def _moments(rows: Tensor) -> Tensor:
 
 
 def merged(moments: Sequence[Tensor], counts: Sequence[int], groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of groups of channels, n groups each, of parts' moments 2 n c of so many pixels: in float64.
+    """Mean and biased variance of groups of channels, n groups each, of parts' moments 2 n c of so many pixels: in
+    float64.
 
     As Chan, Golub & LeVeque 1983 do.
     """

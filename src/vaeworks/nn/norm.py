@@ -37,7 +37,8 @@ class GroupNorm(nn.GroupNorm):
         return _group_norm(x, self.num_groups, self.weight, self.bias, self.eps_for(x.dtype))
 
     def eps_for(self, dtype: torch.dtype) -> float:
-        """eps, as far as float16 can hold it: GPUs cast it to the input's type, and with 0 a group without variance becomes NaN."""
+        """eps, as far as float16 can hold it: GPUs cast it to the input's type, and with 0 a group without variance
+        becomes NaN."""
         return max(self.eps, SMALLEST_FLOAT16) if dtype == torch.float16 else self.eps
 
     def silu(self, x: Tensor) -> Tensor:
@@ -83,12 +84,14 @@ class _GroupNormSiLU(torch.autograd.Function):
 
 
 def _group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """PyTorch's, which refuses by its functional name a group of one number: it has no variance, and becomes its bias."""
+    """PyTorch's, which refuses by its functional name a group of one number: it has no variance, and becomes its
+    bias."""
     return torch.group_norm(x, groups, weight, bias, eps, torch.backends.cudnn.enabled)
 
 
 def _inexact(x: Tensor) -> bool:
-    """Whether PyTorch's own statistics of a map are inexact where its mean is large: in NHWC memory on CPUs (moments.py)."""
+    """Whether PyTorch's own statistics of a map are inexact where its mean is large: in NHWC memory on CPUs
+    (moments.py)."""
     if x.device.type != "cpu" or x.ndim != 4 or torch.compiler.is_compiling():  # what is compiled merges parts, too
         return False
     return x.stride(1) == 1 and x.stride(3) >= x.shape[1]
@@ -108,12 +111,13 @@ def _normalized(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
 
 def _backward_in_nhwc(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients at x, weight and bias from the one at silu(group_norm(x)), n c h w in NHWC memory, computed in no less than fp32.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients at x, weight and bias from the one at silu(group_norm(x)), n c h w in NHWC memory, computed in no less
+    than fp32.
 
-    With z = a x + b the normalized value of a channel and dz the gradient there, it is dx = a dz + p x + q, where p and q belong to a
-    group and come from the channels' sums of dz and dz x. Some rows at a time, which stay in a cache; several pixels make a row, so
-    that rows are long where channels are few.
+    With z = a x + b the normalized value of a channel and dz the gradient there, it is dx = a dz + p x + q, where p and
+    q belong to a group and come from the channels' sums of dz and dz x. Some rows at a time, which stay in a cache;
+    several pixels make a row, so that rows are long where channels are few.
     """
     n, c, pixels = _sizes(x)
     groups, wide = mean.shape[1], torch.promote_types(x.dtype, torch.float32)

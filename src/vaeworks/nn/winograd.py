@@ -1,8 +1,9 @@
 """3x3 convolutions with fewer multiplications, for training on CPUs.
 
-A tile of the padded input is transformed along rows and columns (filtering.py), multiplied with the transformed kernel at each of its
-places (one matrix product over the channels for each place), and transformed back; the backward pass uses the transposes. All of it in
-NHWC memory, and some rows of tiles at a time, so that transformed tiles, which are larger than the input, never leave the cache.
+A tile of the padded input is transformed along rows and columns (filtering.py), multiplied with the transformed kernel
+at each of its places (one matrix product over the channels for each place), and transformed back; the backward pass
+uses the transposes. All of it in NHWC memory, and some rows of tiles at a time, so that transformed tiles, which are
+larger than the input, never leave the cache.
 Source: Lavin & Gray 2015 (arXiv 1509.09308).
 """
 
@@ -90,7 +91,8 @@ class _Chunk:
     """Some rows of tiles, of all images."""
 
     def __init__(self, filtering: Filtering, first: int, rows: int, whole: Tensor, above: int = 0):
-        """whole: the input n h w c; above: its rows over the first one that has an output, instead of the frame's, 0 or 1."""
+        """whole: the input n h w c; above: its rows over the first one that has an output, instead of the frame's, 0 or
+        1."""
         self.f, self.first, self.rows, self.above = filtering, first, rows, above
         self.images, self.height, self.width, _ = whole.shape
         self.columns, self.dtype = -(-self.width // filtering.advance), whole.dtype
@@ -103,7 +105,8 @@ class _Chunk:
         return workspace(name, self.dtype, *shape[:-1], self.images, self.rows, columns, shape[-1])
 
     def padded(self, c: int) -> tuple[Tensor, int, int]:
-        """A buffer for what the chunk sees, with a frame, n h' w+2 c; and which of the input's rows its first and last ones are (end)."""
+        """A buffer for what the chunk sees, with a frame, n h' w+2 c; and which of the input's rows its first and last
+        ones are (end)."""
         start = self.first * self.f.advance - 1 + self.above
         count = self.rows * self.f.advance + self.frame
         return workspace("padded", self.dtype, self.images, count, self.padded_width, c), start, start + count
@@ -197,7 +200,8 @@ def prepared(weight: Tensor, f: Filtering) -> Tensor:
 def filtered(x: Tensor, kernel: Tensor, bias: Tensor | None, f: Filtering, above: int = 0, below: int = 0) -> Tensor:
     """The convolution of some rows of a map, n c h w in NHWC memory, of any height and width, without a gradient.
 
-    kernel: of `prepared`; above, below: how many of the rows, 0 or 1, are there to be seen only; where none is, the frame of zeros is.
+    kernel: of `prepared`; above, below: how many of the rows, 0 or 1, are there to be seen only; where none is, the
+    frame of zeros is.
     """
     n, _, height, width = x.shape
     outer, rows = kernel.shape[2], x.permute(0, 2, 3, 1)
@@ -224,7 +228,8 @@ def _matrices(tiles: Tensor) -> Tensor:
 
 
 def workspace(name: str, dtype: torch.dtype, *shape: int) -> Tensor:
-    """Memory of a shape that every thread keeps for this name: fresh memory costs as much as filling it several times over."""
+    """Memory of a shape that every thread keeps for this name: fresh memory costs as much as filling it several times
+    over."""
     key, count = (name, dtype), math.prod(shape)
     if key not in _kept.buffers or _kept.buffers[key].numel() < count:
         with torch.inference_mode(False):  # what is made within it could not be written outside

@@ -1,6 +1,7 @@
 """Curves that are drawn in no time: SVG with the colours of the page around it, light or dark.
 
-matplotlib (`line_chart`) takes 0.2 s a chart, which is too long for a page with a dozen that is written while a model trains.
+matplotlib (`line_chart`) takes 0.2 s a chart, which is too long for a page with a dozen that is written while a model
+trains.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ LARGEST = 1e100
 
 
 def thinned(line: Line, limit: int = POINTS) -> list[tuple[float, float]]:
-    """At most `limit` points: means of equally many neighbours, without those that have no value, or one beyond LARGEST."""
+    """At most `limit` points: means of equally many neighbours, without those that have no value, or one beyond
+    LARGEST."""
     points = [(x, y) for x, y in line if y is not None and abs(y) <= LARGEST]
     if len(points) <= limit:
         return points
@@ -39,13 +41,22 @@ def thinned(line: Line, limit: int = POINTS) -> list[tuple[float, float]]:
 
 
 def chart(
-    title: str, lines: Mapping[str, Line], *, form: str = ".3g", log: bool = False, levels: Mapping[str, float] | None = None,
-    marks: Sequence[tuple[float, str]] = (), x_label: str = "", newest: bool = True,
-) -> str:  # fmt: skip
-    """A figure of named curves, by default over images seen, with the newest value of each in its legend; "" where nothing is to draw.
+    title: str,
+    lines: Mapping[str, Line],
+    *,
+    form: str = ".3g",
+    log: bool = False,
+    levels: Mapping[str, float] | None = None,
+    marks: Sequence[tuple[float, str]] = (),
+    x_label: str = "",
+    newest: bool = True,
+) -> str:
+    """A figure of named curves, by default over images seen, with the newest value of each in its legend; "" where
+    nothing is to draw.
 
-    form: of those values; newest: whether the legend has them; log: scales y, where all values are positive; levels: named horizontal
-    lines; marks: places on the x axis where something happened, and what; x_label: what is along that axis.
+    form: of those values; newest: whether the legend has them; log: scales y, where all values are positive; levels:
+    named horizontal lines; marks: places on the x axis where something happened, and what; x_label: what is along that
+    axis.
     """
     limit = POINTS if len(lines) <= 6 else max(3 * POINTS // len(lines), 40)
     drawn = {name: points for name, line in lines.items() if (points := thinned(line, limit))}
@@ -92,13 +103,16 @@ def chart(
             f'<polyline {style} points="{steps}{" " + steps if alone else ""}"><title>{escape(name)}</title></polyline>'
         )
     return (
-        f'<figure class="chart"><figcaption><h3>{escape(title)}</h3>{_legend(drawn, form if newest else "")}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + below}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'
+        "<figure "
+        f'class="chart"><figcaption><h3>{escape(title)}</h3>{_legend(drawn, form if newest else "")}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + below}" role="img" '
+        f'aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'
     )
 
 
 def _legend(drawn: Mapping[str, Sequence[tuple[float, float]]], form: str) -> str:
-    """Names, colours and, if they have a form, newest values; of many lines, how many there are and between which values."""
+    """Names, colours and, if they have a form, newest values; of many lines, how many there are and between which
+    values."""
     if not form:
         colors = {name: _color(i, len(drawn)) for i, name in enumerate(drawn)}
         shown = dict(list(colors.items())[:NAMED])
@@ -137,7 +151,8 @@ def _range(values: Sequence[float], log: bool) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, log: bool) -> list[float]:
-    """Values with a rule: round numbers; of a logarithmic axis that spans more than a factor of 5, powers of ten or their 1, 2 and 5."""
+    """Values with a rule: round numbers; of a logarithmic axis that spans more than a factor of 5, powers of ten or
+    their 1, 2 and 5."""
     if not log:
         return _nice(low, high, 4)
     if high - low < 0.7:

@@ -30,7 +30,8 @@ def write_report(
     galleries: Sequence[Sequence[Shot]] = (),
     overwrite: bool = True,
 ) -> None:
-    """Write the page of one or more evaluations of equal protocol, the first of which have a gallery each, of the same images.
+    """Write the page of one or more evaluations of equal protocol, the first of which have a gallery each, of the same
+    images.
 
     Errors: MissingExtraError without jinja2.
     """
@@ -54,7 +55,15 @@ def page_values(
         "baselines": [(name, *first.baseline(name)) for name in (DOWN_UP, JPEG)] if len(evaluations) == 1 else [],
         "comparisons": [_comparison(c) for c in comparisons],
         "warnings": said(evaluations),
-        "charts": [c for c in (_text_chart(names, evaluations), _edge_chart(names, evaluations), _spread_chart(names, evaluations)) if c],
+        "charts": [
+            c
+            for c in (
+                _text_chart(names, evaluations),
+                _edge_chart(names, evaluations),
+                _spread_chart(names, evaluations),
+            )
+            if c
+        ],
         "legibility": [_legible(e) for e in evaluations] if any(e.legibility for e in evaluations) else [],
         "pictures": "; ".join(dict.fromkeys(e.legibility.pictures for e in evaluations if e.legibility)),
         "speeds": [(n, e.speed) for n, e in _each(names, evaluations) if e.speed],
@@ -62,7 +71,7 @@ def page_values(
         "gain": GAIN,
         "scores": sorted(first.scores, key=lambda s: s.psnr if s.finite else -math.inf),
         "skipped": first.skipped,
-    }  # fmt: skip
+    }
 
 
 def _each(names: Sequence[str], evaluations: Sequence[Evaluation]) -> list[tuple[str, Evaluation]]:
@@ -162,11 +171,13 @@ def _shots(names: Sequence[str], galleries: Sequence[Sequence[Shot]]) -> list[di
     for shots in zip(*galleries, strict=True):
         models = [
             {
-                "name": name, "psnr": f"{shot.score.psnr:.2f}", "recon": data_uri(to_pillow(shot.recon), 92),
+                "name": name,
+                "psnr": f"{shot.score.psnr:.2f}",
+                "recon": data_uri(to_pillow(shot.recon), 92),
                 "difference": data_uri(to_pillow(shot.difference), 92),
             }
             for name, shot in zip(names, shots, strict=False)
-        ]  # fmt: skip
+        ]
         score = shots[0].score
         rows.append(
             {

@@ -19,7 +19,8 @@ DIVERGING = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), 
 
 
 def heat(values: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """A map h w as uint8 3 h w, dark at `low` (by default the smallest value), light at `high` (the largest); NaN is gray."""
+    """A map h w as uint8 3 h w, dark at `low` (by default the smallest value), light at `high` (the largest); NaN is
+    gray."""
     finite = values[torch.isfinite(values)]
     if low is None:
         low = float(finite.min()) if finite.numel() else 0.0
@@ -29,7 +30,8 @@ def heat(values: Tensor, low: float | None = None, high: float | None = None) ->
 
 
 def diverging(values: Tensor, limit: float | None = None) -> Tensor:
-    """A map h w as uint8 3 h w, white at 0, red at `limit` (the largest absolute value by default), blue at its negative."""
+    """A map h w as uint8 3 h w, white at 0, red at `limit` (the largest absolute value by default), blue at its
+    negative."""
     finite = values[torch.isfinite(values)].abs()
     if limit is None:
         limit = float(finite.max()) if finite.numel() else 1.0

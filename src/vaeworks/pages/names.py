@@ -47,10 +47,11 @@ class Written:
 
 
 def name_places(places: Mapping[str, tuple[float, float]], bars: Sequence[Box], field: Box) -> dict[str, Written]:
-    """A place for each name, near its point and inside the field, that covers as little as can be: names and points least of all.
+    """A place for each name, near its point and inside the field, that covers as little as can be: names and points
+    least of all.
 
-    places: middles of points; bars: lines that names rather leave free, too. One name moves at a time, each to its best place given the
-    others, until none does.
+    places: middles of points; bars: lines that names rather leave free, too. One name moves at a time, each to its best
+    place given the others, until none does.
     """
     points = [(x - 7, y - 7, x + 7, y + 7) for x, y in places.values()]
     lines = [(min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1) for a, b, c, d in bars]
@@ -86,7 +87,8 @@ def _choices(place: tuple[float, float], width: float, field: Box) -> list[tuple
 
 
 def _cost(box: Box, points: Sequence[Box], names: Sequence[Box], lines: Sequence[Box]) -> float:
-    """Areas that a name would cover, names and points many times dearer than bars; where any is covered, a good deal more."""
+    """Areas that a name would cover, names and points many times dearer than bars; where any is covered, a good deal
+    more."""
     dear = [overlap(box, other) for other in (*points, *names)]
     return sum(500 + 20 * area for area in dear if area > 0) + sum(
         30 + area for area in (overlap(box, line) for line in lines) if area > 0

@@ -29,9 +29,13 @@ def data_uri(image: Image.Image, quality: int | None = None) -> str:
 
 
 def line_chart(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str, *, log: bool = False,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+    *,
+    log: bool = False,
     levels: Mapping[str, float] | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """An SVG of named lines (x values, y values) and of named horizontal levels; `log` scales y."""
     try:
         import matplotlib
@@ -63,7 +67,8 @@ def line_chart(
 
 
 def write_page(path: Path, template: str, values: Mapping[str, Any], overwrite: bool = True) -> None:
-    """Render a template of this folder into one file, whole or not at all; over what was there, or only where nothing is."""
+    """Render a template of this folder into one file, whole or not at all; over what was there, or only where nothing
+    is."""
     write_text(path, _environment().get_template(template).render(values), overwrite)
 
 

@@ -39,7 +39,8 @@ Place = Callable[[float, float], tuple[float, float]]
 def scatter(
     title: str, points: Mapping[str, Point], x_label: str, y_label: str, *, log: bool = False, trail: Sequence[str] = ()
 ) -> str:
-    """A figure of named points; log: y in powers of ten; trail: names of points that a thin line connects, in this order.
+    """A figure of named points; log: y in powers of ten; trail: names of points that a thin line connects, in this
+    order.
 
     Points without a finite place are left out; "" where none is left.
     """
@@ -71,8 +72,8 @@ def scatter(
     places = {n: place(p.x, p.y) for n, p in drawn.items()}
     parts += _named(places, [bar for found in bars.values() for bar in found])
     return (
-        f'<figure class="chart scatter"><figcaption><h3>{escape(title)}</h3></figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'
+        f'<figure class="chart scatter"><figcaption><h3>{escape(title)}</h3></figcaption><svg viewBox="0 0 {WIDTH} '
+        f'{HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'
     )
 
 
@@ -91,7 +92,8 @@ def _axes(xs: tuple[float, float], ys: tuple[float, float], log: bool, place: Pl
 def _labels(x_label: str, y_label: str) -> list[str]:
     return [
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>',
-        f'<text transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>',
+        f'<text transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" '
+        f'text-anchor="middle">{escape(y_label)}</text>',
     ]
 
 
@@ -112,7 +114,8 @@ def _named(places: Mapping[str, tuple[float, float]], bars: Sequence[Box]) -> li
         if found.far:
             (x, y), (a, b) = places[name], found.nearest(places[name])
             parts.append(
-                f'<line class="lead" x1="{x:.1f}" y1="{y:.1f}" x2="{a:.1f}" y2="{b:.1f}" stroke="var(--soft)" stroke-width=".7"/>'
+                f'<line class="lead" x1="{x:.1f}" y1="{y:.1f}" x2="{a:.1f}" y2="{b:.1f}" stroke="var(--soft)" '
+                'stroke-width=".7"/>'
             )
         parts.append(f'<text class="name" x="{found.x:.1f}" y="{found.y:.1f}">{escape(name)}</text>')
     return parts

@@ -25,18 +25,24 @@ METHODS = ("_decode", "_encode")
 
 
 def accelerate(
-    pipe: Pipeline, *, memory: int | str | None = None, dtype: torch.dtype | None = None, compile: bool | str | None = None,
+    pipe: Pipeline,
+    *,
+    memory: int | str | None = None,
+    dtype: torch.dtype | None = None,
+    compile: bool | str | None = None,
     tile: int | None = None,
-) -> Pipeline:  # fmt: skip
-    """The pipeline itself, whose VAE from now on encodes and decodes by `Codec`; memory, dtype, compile and tile are its arguments.
+) -> Pipeline:
+    """The pipeline itself, whose VAE from now on encodes and decodes by `Codec`; memory, dtype, compile and tile are
+    its arguments.
 
-    Pictures are the same to rounding (with `dtype`, to its rounding). `pipe.vae` stays the object it is, with its weights: saving,
-    `.to()`, upcasting, offloading, LoRAs that are fused and `vae.decode` by hand work as before, and other pipelines that share it are
-    faster, too. `enable_vae_tiling()` changes nothing any more: memory is bounded, and the seams that it brings are not wanted;
-    `enable_vae_slicing()` works. Where a gradient is wanted, or layers are hooked or wrapped (sequential offloading, a LoRA that is not
-    fused), the VAE computes as diffusers does; a warning tells of the latter, once.
-    `decelerate` undoes it.
-    Errors: ConfigError for a pipeline without a VAE that `Codec` can run, and `Codec`'s; the pipeline is then as it was.
+    Pictures are the same to rounding (with `dtype`, to its rounding). `pipe.vae` stays the object it is, with its
+    weights: saving, `.to()`, upcasting, offloading, LoRAs that are fused and `vae.decode` by hand work as before, and
+    other pipelines that share it are faster, too. `enable_vae_tiling()` changes nothing any more: memory is bounded,
+    and the seams that it brings are not wanted; `enable_vae_slicing()` works. Where a gradient is wanted, or layers are
+    hooked or wrapped (sequential offloading, a LoRA that is not fused), the VAE computes as diffusers does; a warning
+    tells of the latter, once. `decelerate` undoes it.
+    Errors: ConfigError for a pipeline without a VAE that `Codec` can run, and `Codec`'s; the pipeline is then as it
+    was.
     """
     vae: Any = getattr(pipe, "vae", None)
     if type(vae).__name__ not in ("AutoencoderKL", "AutoencoderKLFlux2"):
@@ -53,7 +59,8 @@ def accelerate(
 
 
 def decelerate(pipe: Pipeline) -> Pipeline:
-    """The pipeline itself, whose VAE computes as diffusers does again; nothing happens to one that was not accelerated."""
+    """The pipeline itself, whose VAE computes as diffusers does again; nothing happens to one that was not
+    accelerated."""
     vae = getattr(pipe, "vae", None)
     for method in METHODS:
         if isinstance(getattr(getattr(vae, "__dict__", {}).get(method), "__self__", None), Accelerated):
@@ -68,7 +75,8 @@ class Accelerated:
         """options: of `Codec`."""
         if not all(hasattr(type(vae), method) for method in METHODS):
             raise ConfigError(
-                "this diffusers has another AutoencoderKL than the one known here; take the version that vaeworks asks for"
+                "this diffusers has another AutoencoderKL than the one known here; take the version that vaeworks asks "
+                "for"
             )
         self.vae, self.options = vae, options
         self.autoencoder: Autoencoder = from_diffusers(vae)
@@ -122,7 +130,8 @@ class Accelerated:
 
 
 def weights_state(module: nn.Module) -> tuple[Any, ...]:
-    """What changes when weights do: type, place, norm and sum of each. A fused LoRA is seen, though it leaves no other trace.
+    """What changes when weights do: type, place, norm and sum of each. A fused LoRA is seen, though it leaves no other
+    trace.
 
     Weights are read once for that, which takes about a hundredth of a decode.
     """

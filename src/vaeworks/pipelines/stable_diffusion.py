@@ -50,8 +50,10 @@ def load_pipeline(
     """A pipeline with this VAE in place: a key of `TINY`, a diffusers folder, or a hub id such as "org/name".
 
     The pipeline's own VAE weights are neither loaded nor downloaded, and what does not fit is refused before anything
-    large is read. Weights are safetensors, and parts are classes of diffusers and transformers; nothing that a file brings along is run.
-    Errors: FormatError for what cannot be found or read; ConfigError for a VAE that the pipeline's denoiser does not fit.
+    large is read. Weights are safetensors, and parts are classes of diffusers and transformers; nothing that a file
+    brings along is run.
+    Errors: FormatError for what cannot be found or read; ConfigError for a VAE that the pipeline's denoiser does not
+    fit.
     """
     diffusers = diffusers_library()
     if name in TINY:
@@ -59,7 +61,8 @@ def load_pipeline(
     name = name.removeprefix("hf:")
     if Path(name).exists() and not (Path(name) / "model_index.json").is_file():
         raise FormatError(
-            f"{name} is no diffusers pipeline, which is a folder with a model_index.json; or pass one of {', '.join(TINY)}"
+            f"{name} is no diffusers pipeline, which is a folder with a model_index.json; or pass one of "
+            f"{', '.join(TINY)}"
         )
     with _format_errors(name), _quiet():
         kind, absent, own = _check_stored(name, autoencoder.config)
@@ -72,7 +75,8 @@ def load_pipeline(
 
 
 def inject(pipe: DiffusionPipeline, autoencoder: Autoencoder) -> DiffusionPipeline:
-    """The same pipeline with this VAE inside: a new object that shares all other parts with `pipe`, which stays as it is.
+    """The same pipeline with this VAE inside: a new object that shares all other parts with `pipe`, which stays as it
+    is.
 
     The VAE goes to the denoiser's device and dtype. Set `pipe.vae = None` first for a denoiser that was trained on the
     latents of a VAE that is not in the pipeline.
@@ -85,7 +89,8 @@ def inject(pipe: DiffusionPipeline, autoencoder: Autoencoder) -> DiffusionPipeli
         raise ConfigError("the pipeline is being offloaded to the CPU; inject the VAE first, then enable offloading")
     ours = _scaled_as(autoencoder, described)
     vae = vae_for_pipeline(type(pipe).__name__, ours).to(device=denoiser.device, dtype=denoiser.dtype)
-    # built anew, because each class derives its own things from the VAE when it is made (vae_scale_factor, image_processor ...)
+    # built anew, because each class derives its own things from the VAE when it is made (vae_scale_factor,
+    # image_processor ...)
     parameters = inspect.signature(type(pipe).__init__).parameters
     settings = {key: value for key, value in pipe.config.items() if key in parameters}
     return type(pipe)(**{**settings, **pipe.components, "vae": vae})
@@ -105,8 +110,8 @@ def paint(
     """A picture for a prompt; with `image`, a variation of that image.
 
     strength: share of the steps that is done over, in (0,1]: 1 keeps next to nothing of `image`.
-    size: side, or (height, width), in pixels; `image` is scaled and cropped to it. None: the pipeline's own size, or with
-    `image` that one's, cropped to what the pipeline can make.
+    size: side, or (height, width), in pixels; `image` is scaled and cropped to it. None: the pipeline's own size, or
+    with `image` that one's, cropped to what the pipeline can make.
     guidance: classifier-free guidance scale, from 1 (none).
     The same seed gives the same noise on every device. The pipeline's bar is shown where stderr is a terminal.
     Errors: ConfigError for a size that the pipeline cannot make (the message says which it can), for steps and strength
@@ -156,12 +161,20 @@ def _format_errors(name: str) -> Iterator[None]:
     except VaeworksError:
         raise
     except (
-        OSError, ValueError, ImportError, RuntimeError, SafetensorError, TypeError, LookupError, AttributeError, ArithmeticError,
-    ) as error:  # fmt: skip
+        OSError,
+        ValueError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise FormatError(
-            f"no pipeline could be loaded from {name}: {reason if len(reason) < 300 else reason[:300] + ' ...'}; "
-            f"pass another diffusers folder or hub id, or one of {', '.join(TINY)}"
+            f"no pipeline could be loaded from {name}: {reason if len(reason) < 300 else reason[:300] + ' ...'}; pass "
+            f"another diffusers folder or hub id, or one of {', '.join(TINY)}"
         ) from None
 
 
@@ -169,7 +182,8 @@ def _format_errors(name: str) -> Iterator[None]:
 
 
 def _check_stored(name: str, config: LatentConfig) -> tuple[type[DiffusionPipeline], list[str], OwnVae | None]:
-    """A stored pipeline whose configuration files say that the VAE fits: its class, the parts that it does without, and its own VAE."""
+    """A stored pipeline whose configuration files say that the VAE fits: its class, the parts that it does without, and
+    its own VAE."""
     diffusers = diffusers_library()
     index = _stored_index(name)
     kind = index.get("_class_name") if isinstance(index, dict) else None
@@ -221,7 +235,8 @@ def _stored_config(name: str, part: str) -> dict[str, Any]:
 def _check_fits(
     kind: type[DiffusionPipeline], denoiser: Mapping[str, Any], own: OwnVae | None, config: LatentConfig
 ) -> None:
-    """kind: the pipeline's class; denoiser: its configuration; own: class and configuration of the VAE that is replaced."""
+    """kind: the pipeline's class; denoiser: its configuration; own: class and configuration of the VAE that is
+    replaced."""
     remedy = "take an SD, SDXL, SD3, Flux.1 or Flux.2 pipeline"
     if "vae" not in inspect.signature(kind.__init__).parameters or "in_channels" not in denoiser:
         raise ConfigError(f"{kind.__name__} is no pipeline for the latents of an image VAE; {remedy}")
@@ -236,21 +251,22 @@ def _check_fits(
     remedy = f"take a VAE that is {made_for}, or a pipeline made for {config.name}"
     if channels != config.latent_channels:
         raise ConfigError(
-            f"the pipeline's denoiser takes latents of {channels} channels ({made_for}), "
-            f"this VAE makes {config.latent_channels} ({config.name}); {remedy}"
+            f"the pipeline's denoiser takes latents of {channels} channels ({made_for}), this VAE makes "
+            f"{config.latent_channels} ({config.name}); {remedy}"
         )
     # Latents of another f have the right shape and would run. But they cover other areas of the picture and have other
     # statistics than those the denoiser learned, so that the picture is certainly wrong. This holds for tiny pipelines
     # as well: TINY makes one for any f. The way out is in `inject`'s docstring.
     if factor != config.downsample_factor:
         raise ConfigError(
-            f"the pipeline's denoiser takes latents of 1/{factor} of the picture's size ({made_for}), "
-            f"this VAE makes 1/{config.downsample_factor} ({config.name}); {remedy}"
+            f"the pipeline's denoiser takes latents of 1/{factor} of the picture's size ({made_for}), this VAE makes "
+            f"1/{config.downsample_factor} ({config.name}); {remedy}"
         )
 
 
 def _scaled_as(autoencoder: Autoencoder, own: OwnVae | None) -> Autoencoder:
-    """The VAE with the scale of the pipeline's own, where its file tells none: whoever puts it there means that it is of that kind."""
+    """The VAE with the scale of the pipeline's own, where its file tells none: whoever puts it there means that it is
+    of that kind."""
     config = autoencoder.config
     if config.normalization_known or own is None or own[0] != "AutoencoderKL":
         return autoencoder
@@ -260,8 +276,8 @@ def _scaled_as(autoencoder: Autoencoder, own: OwnVae | None) -> Autoencoder:
     scaled = copy.copy(autoencoder)  # shares the weights
     scaled.config = config.told(scaling_factor=theirs.scaling_factor, shift_factor=theirs.shift_factor)
     warnings.warn(
-        "how the VAE's latents are scaled is not in its file: "
-        f"the scaling_factor of the pipeline's own, {theirs.scaling_factor:g}, is taken",
+        "how the VAE's latents are scaled is not in its file: the scaling_factor of the pipeline's own, "
+        f"{theirs.scaling_factor:g}, is taken",
         stacklevel=3,
     )
     return scaled
@@ -294,8 +310,8 @@ def _picture_size(pipe: DiffusionPipeline, size: int | tuple[int, int] | None) -
     if height < multiple or width < multiple or height % multiple or width % multiple:
         nearest = "x".join(str(max(1, round(side / multiple)) * multiple) for side in (height, width))
         raise ConfigError(
-            f"height x width (={height}x{width}) must be divisible by {multiple}, which {type(pipe).__name__} with a VAE of "
-            f"f{pipe.vae_scale_factor} asks for; the nearest size is {nearest}"
+            f"height x width (={height}x{width}) must be divisible by {multiple}, which {type(pipe).__name__} with a "
+            f"VAE of f{pipe.vae_scale_factor} asks for; the nearest size is {nearest}"
         )
     largest = _denoiser(pipe).config.get("pos_embed_max_size")
     limit = largest * multiple if largest else math.inf

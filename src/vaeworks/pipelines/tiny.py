@@ -1,4 +1,5 @@
-"""Tiny pipelines, built without any file: every part of the real ones at a size that runs in a second, with random weights."""
+"""Tiny pipelines, built without any file: every part of the real ones at a size that runs in a second, with random
+weights."""
 
 from __future__ import annotations
 
@@ -160,7 +161,8 @@ TINY: dict[str, Callable[[Autoencoder], DiffusionPipeline]] = {
     "tiny-flux": _tiny_flux,
     "tiny-flux2": _tiny_flux2,
 }
-"""Pipelines with random weights, made without any file, whose denoiser takes this VAE's latents. Errors: MissingExtraError."""
+"""Pipelines with random weights, made without any file, whose denoiser takes this VAE's latents. Errors:
+MissingExtraError."""
 
 
 def _assemble(kind: type[DiffusionPipeline], autoencoder: Autoencoder, parts: dict[str, Any]) -> DiffusionPipeline:
@@ -229,7 +231,8 @@ def _tiny_t5(suffix: str, width: int) -> dict[str, Any]:
 
 
 def _tiny_qwen3() -> dict[str, Any]:
-    """A text encoder as deep as the pipeline's default asks for (it takes layers 9, 18 and 27), and a tokenizer of bytes."""
+    """A text encoder as deep as the pipeline's default asks for (it takes layers 9, 18 and 27), and a tokenizer of
+    bytes."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 

@@ -1,8 +1,9 @@
 """What can be trained: recipes are functions that return a `TrainConfig`, in plain dicts.
 
-Structure is chosen by recipe, numbers by flag. Each docstring says what it tests, the command, and what was measured, if anything was:
-nothing in it is an estimate unless it says so. Figures "of 3,000 crops" are those of docs/recipes.md: one thread of an AMD EPYC, bf16,
-1,858 dog photographs, judged on 40 others; a run takes about 80 s where nothing else runs, with a discriminator two minutes.
+Structure is chosen by recipe, numbers by flag. Each docstring says what it tests, the command, and what was measured,
+if anything was: nothing in it is an estimate unless it says so. Figures "of 3,000 crops" are those of docs/recipes.md:
+one thread of an AMD EPYC, bf16, 1,858 dog photographs, judged on 40 others; a run takes about 80 s where nothing else
+runs, with a discriminator two minutes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ RECIPES: dict[str, Make] = {name: make for group in GROUPS.values() for name, ma
 
 
 def recipe(name: str) -> TrainConfig:
-    """A recipe's configuration; NAME-tiny is the same on a network that trains in seconds, which shows how it goes and not how well.
+    """A recipe's configuration; NAME-tiny is the same on a network that trains in seconds, which shows how it goes and
+    not how well.
 
     Errors: ConfigError for an unknown name, with the nearest known one.
     """

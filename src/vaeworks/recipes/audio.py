@@ -6,16 +6,25 @@ from ..config import AutoencoderConfig, DataConfig, LossConfig, OptimizerConfig,
 
 
 def audio_mel() -> TrainConfig:
-    """Mel spectrograms of sound, 8 channels at 1/4: the shape of AudioLDM's latents, on a network that trains on a laptop.
+    """Mel spectrograms of sound, 8 channels at 1/4: the shape of AudioLDM's latents, on a network that trains on a
+    laptop.
 
-    Crops are 128 columns (2 s) of all 128 bands: never scaled, which would shift pitch, and never mirrored, which would turn time round.
-    vaeworks train audio-mel --data sound:DIR --out runs/audio
-    docs/audio.md has how to listen, and what was measured.
+    Crops are 128 columns (2 s) of all 128 bands: never scaled, which would shift pitch, and never mirrored, which would
+    turn time round. vaeworks train audio-mel --data sound:DIR --out runs/audio docs/audio.md has how to listen, and
+    what was measured.
     """
     return TrainConfig(
         model=AutoencoderConfig(
-            in_channels=1, out_channels=1, latent_channels=8, channels=16, channel_mult=(1, 2, 4), num_res_blocks=1, norm_groups=4,
-            mid_attention=False, quant_conv=False, post_quant_conv=False,
+            in_channels=1,
+            out_channels=1,
+            latent_channels=8,
+            channels=16,
+            channel_mult=(1, 2, 4),
+            num_res_blocks=1,
+            norm_groups=4,
+            mid_attention=False,
+            quant_conv=False,
+            post_quant_conv=False,
         ),
         images=60_000,
         batch=8,
@@ -26,7 +35,7 @@ def audio_mel() -> TrainConfig:
         ema_halflife=300,
         val_every=4_000,
         save_every=10_000,
-    )  # fmt: skip
+    )
 
 
 RECIPES = {"audio-mel": audio_mel}

@@ -14,7 +14,7 @@ def _with(bottleneck: BottleneckConfig, regularizers: RegularizerConfig | None =
     model |= {"bottleneck": bottleneck}
     return dataclasses.replace(
         config, model=dataclasses.replace(config.model, **model), regularizers=regularizers or config.regularizers
-    )  # fmt: skip
+    )
 
 
 def kl_strong() -> TrainConfig:
@@ -28,7 +28,8 @@ def kl_strong() -> TrainConfig:
 
 
 def sigma_vae() -> TrainConfig:
-    """The true evidence bound: a Gaussian likelihood with the variance that suits each image, and a KL weight that follows from it.
+    """The true evidence bound: a Gaussian likelihood with the variance that suits each image, and a KL weight that
+    follows from it.
 
     Claim: no beta is left to choose (arXiv 2006.13202).
     vaeworks train sigma-vae --data DIR --out runs/sigma-vae
@@ -50,7 +51,8 @@ def plain_ae() -> TrainConfig:
 
 
 def clamped_ae() -> TrainConfig:
-    """A plain autoencoder with latents clamped to [-3,3], a term that keeps their variance at 1, and noise on what the decoder sees.
+    """A plain autoencoder with latents clamped to [-3,3], a term that keeps their variance at 1, and noise on what the
+    decoder sees.
 
     Claim: this beats KL, as a trainer of such VAEs said in the debate that this project began with.
     vaeworks train clamped-ae --data DIR --out runs/clamped-ae
@@ -111,7 +113,8 @@ def sphere() -> TrainConfig:
 
 
 def batchnorm() -> TrainConfig:
-    """The KL bottleneck with statistics of its 2x2 squares kept in the model, as Flux.2 has them, in place of one number.
+    """The KL bottleneck with statistics of its 2x2 squares kept in the model, as Flux.2 has them, in place of one
+    number.
 
     Claim: running statistics replace the magic number.
     vaeworks train batchnorm --data DIR --out runs/batchnorm
@@ -172,7 +175,19 @@ def prefixes() -> TrainConfig:
 
 
 RECIPES = {
-    "kl-strong": kl_strong, "sigma-vae": sigma_vae, "plain-ae": plain_ae, "clamped-ae": clamped_ae, "tanh": tanh, "softclamp": softclamp,
-    "rmsnorm": rmsnorm, "layernorm": layernorm, "sphere": sphere, "batchnorm": batchnorm, "noise": noise, "denoise": denoise,
-    "sigma-noise": sigma_noise, "variance-expansion": variance_expansion, "prefixes": prefixes,
-}  # fmt: skip
+    "kl-strong": kl_strong,
+    "sigma-vae": sigma_vae,
+    "plain-ae": plain_ae,
+    "clamped-ae": clamped_ae,
+    "tanh": tanh,
+    "softclamp": softclamp,
+    "rmsnorm": rmsnorm,
+    "layernorm": layernorm,
+    "sphere": sphere,
+    "batchnorm": batchnorm,
+    "noise": noise,
+    "denoise": denoise,
+    "sigma-noise": sigma_noise,
+    "variance-expansion": variance_expansion,
+    "prefixes": prefixes,
+}

@@ -8,7 +8,8 @@ from ..config import AutoencoderConfig, BottleneckConfig, DataConfig, LossConfig
 
 
 def digits_vae() -> TrainConfig:
-    """A VAE with two latent numbers for a digit of 8 px, trained by the true evidence bound: a plane that can be looked at.
+    """A VAE with two latent numbers for a digit of 8 px, trained by the true evidence bound: a plane that can be looked
+    at.
 
     Claim: a VAE varies; every point near the origin is decoded to something like a digit (compare digits-ae).
     vaeworks train digits-vae --data digits --out runs/digits-vae
@@ -17,7 +18,13 @@ def digits_vae() -> TrainConfig:
     size, c = 8, 2
     return TrainConfig(
         model=AutoencoderConfig(
-            in_channels=1, out_channels=1, latent_channels=c, channels=16, channel_mult=(1, 2, 2, 4), num_res_blocks=1, norm_groups=4,
+            in_channels=1,
+            out_channels=1,
+            latent_channels=c,
+            channels=16,
+            channel_mult=(1, 2, 2, 4),
+            num_res_blocks=1,
+            norm_groups=4,
             mid_attention=False,
         ),
         images=60_000,
@@ -30,7 +37,7 @@ def digits_vae() -> TrainConfig:
         val_every=10_000,
         save_every=20_000,
         log_every=1_000,
-    )  # fmt: skip
+    )
 
 
 def digits_ae() -> TrainConfig:

@@ -1,4 +1,5 @@
-"""Discriminators, each with the start that the supervisor chooses: one change each to `perceptual`, which is their control."""
+"""Discriminators, each with the start that the supervisor chooses: one change each to `perceptual`, which is their
+control."""
 
 from __future__ import annotations
 
@@ -39,9 +40,9 @@ def modern_gan() -> TrainConfig:
 def r3gan() -> TrainConfig:
     """R3GAN's: residual, unnormalized, relativistic, with gradient penalties at images and reconstructions.
 
-    Claim: a GAN with convergence built in needs no tricks (arXiv 2501.05441); no published comparison with PatchGAN in a VAE is known.
-    vaeworks train r3gan --data DIR --out runs/r3gan
-    Measured, of 3,000 crops (docs/recipes.md): 28.88 dB; small-f8c16 has 29.75.
+    Claim: a GAN with convergence built in needs no tricks (arXiv 2501.05441); no published comparison with PatchGAN in
+    a VAE is known. vaeworks train r3gan --data DIR --out runs/r3gan Measured, of 3,000 crops (docs/recipes.md): 28.88
+    dB; small-f8c16 has 29.75.
     """
     optimizer = dataclasses.replace(_OPTIMIZER, betas=(0.0, 0.99), lr=2e-4)
     return _with(discriminator="residual", loss="relativistic", r1=1.0, r2=1.0, penalty_final=0.1, optimizer=optimizer)
@@ -79,6 +80,10 @@ def decoder_gan() -> TrainConfig:
 
 
 RECIPES = {
-    "patchgan": patchgan, "modern-gan": modern_gan, "r3gan": r3gan, "unet-gan": unet_gan, "projected-gan": projected_gan,
+    "patchgan": patchgan,
+    "modern-gan": modern_gan,
+    "r3gan": r3gan,
+    "unet-gan": unet_gan,
+    "projected-gan": projected_gan,
     "decoder-gan": decoder_gan,
-}  # fmt: skip
+}

@@ -36,7 +36,8 @@ def finetune_decoder() -> TrainConfig:
 
 
 def finetune_encoder() -> TrainConfig:
-    """A new encoder for the latents that a decoder knows; with --finetune.teacher VAE it also aims at that VAE's latents.
+    """A new encoder for the latents that a decoder knows; with --finetune.teacher VAE it also aims at that VAE's
+    latents.
 
     vaeworks train finetune-encoder --from VAE --data DIR --out runs/mine
     """
@@ -46,10 +47,9 @@ def finetune_encoder() -> TrainConfig:
 def sd_ft_mse() -> TrainConfig:
     """The recipe of sd-vae-ft-mse: Stable Diffusion's decoder alone, squared error + 0.1 LPIPS, a weight average.
 
-    Claim: smoother pictures for the same latents, with which every SD 1 and 2 checkpoint goes on to work.
-    vaeworks train sd-ft-mse --from vae.safetensors --data DIR --out runs/ft
-    The model card has 280,000 steps of 192 images after those of ft-ema; LPIPS's VGG16 (528 MB) is fetched once. No run of that size
-    was made, nor one on a GPU.
+    Claim: smoother pictures for the same latents, with which every SD 1 and 2 checkpoint goes on to work. vaeworks
+    train sd-ft-mse --from vae.safetensors --data DIR --out runs/ft The model card has 280,000 steps of 192 images after
+    those of ft-ema; LPIPS's VGG16 (528 MB) is fetched once. No run of that size was made, nor one on a GPU.
     """
     config = finetune()
     return dataclasses.replace(
@@ -115,7 +115,13 @@ def finetune_flux2() -> TrainConfig:
 
 
 RECIPES = {
-    "finetune": finetune, "finetune-decoder": finetune_decoder, "finetune-encoder": finetune_encoder, "sd-ft-mse": sd_ft_mse,
-    "finetune-sd1": finetune_sd1, "finetune-sdxl": finetune_sdxl, "finetune-sd3": finetune_sd3, "finetune-flux1": finetune_flux1,
+    "finetune": finetune,
+    "finetune-decoder": finetune_decoder,
+    "finetune-encoder": finetune_encoder,
+    "sd-ft-mse": sd_ft_mse,
+    "finetune-sd1": finetune_sd1,
+    "finetune-sdxl": finetune_sdxl,
+    "finetune-sd3": finetune_sd3,
+    "finetune-flux1": finetune_flux1,
     "finetune-flux2": finetune_flux2,
-}  # fmt: skip
+}

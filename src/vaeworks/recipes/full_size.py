@@ -8,14 +8,14 @@ from ..config import MODELS, AdversarialConfig, DataConfig, LossConfig, Optimize
 
 
 def sd1() -> TrainConfig:
-    """Stable Diffusion's own f8c4 network, 83.7 M parameters, on 256 px, as latent diffusion trained it: L1, LPIPS, KL, PatchGAN.
+    """Stable Diffusion's own f8c4 network, 83.7 M parameters, on 256 px, as latent diffusion trained it: L1, LPIPS, KL,
+    PatchGAN.
 
-    vaeworks train sd1 --data DIR --out runs/sd1
-    kl_weight 1e-6 of latent diffusion's sum/sum convention is beta 2.08e-8 here; its learning rate 4.5e-6 is per image of the batch. Its
-    discriminator starts at step 50,001 of a batch of 12; the supervisor may start it earlier, when the reconstruction has come to rest.
-    LPIPS's VGG16 (528 MB) is fetched once; without it: --loss.perceptual without-weights.
-    Measured on 2 CPU cores: a step of one image without LPIPS and discriminator takes 8 s in bf16 (benchmarks/results). No run on a GPU
-    was made, and none of this length.
+    vaeworks train sd1 --data DIR --out runs/sd1 kl_weight 1e-6 of latent diffusion's sum/sum convention is beta 2.08e-8
+    here; its learning rate 4.5e-6 is per image of the batch. Its discriminator starts at step 50,001 of a batch of 12;
+    the supervisor may start it earlier, when the reconstruction has come to rest. LPIPS's VGG16 (528 MB) is fetched
+    once; without it: --loss.perceptual without-weights. Measured on 2 CPU cores: a step of one image without LPIPS and
+    discriminator takes 8 s in bf16 (benchmarks/results). No run on a GPU was made, and none of this length.
     """
     optimizer = OptimizerConfig(
         kind="adam", lr=5.4e-5, betas=(0.5, 0.9), warmup_images=10_000, final_lr=1.0, clip_norm=0.0
@@ -28,7 +28,12 @@ def sd1() -> TrainConfig:
         loss=LossConfig(reconstruction="l1", perceptual="lpips-vgg16", beta=2.08e-8),
         optimizer=optimizer,
         adversarial=AdversarialConfig(
-            discriminator="patch", weight=0.5, earliest=0.05, latest=0.2, warmup=0.005, ramp=0.01,
+            discriminator="patch",
+            weight=0.5,
+            earliest=0.05,
+            latest=0.2,
+            warmup=0.005,
+            ramp=0.01,
             optimizer=dataclasses.replace(optimizer, warmup_images=0),
         ),
         ema_halflife=10_000,
@@ -36,7 +41,7 @@ def sd1() -> TrainConfig:
         save_every=50_000,
         log_every=1_200,
         stats_images=5_000,
-    )  # fmt: skip
+    )
 
 
 def sd3() -> TrainConfig:

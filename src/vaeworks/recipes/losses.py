@@ -16,9 +16,9 @@ def _with(**loss: Any) -> TrainConfig:
 def l1() -> TrainConfig:
     """Mean absolute error, latent diffusion's.
 
-    Claim: sharper than squared error, at a fraction of a decibel. (Others: --loss.reconstruction huber, ms_ssim, haar, laplacian ...)
-    vaeworks train l1 --data DIR --out runs/l1
-    Measured, of 3,000 crops (docs/recipes.md): 29.47 dB; small-f8c16 has 29.75.
+    Claim: sharper than squared error, at a fraction of a decibel. (Others: --loss.reconstruction huber, ms_ssim, haar,
+    laplacian ...) vaeworks train l1 --data DIR --out runs/l1 Measured, of 3,000 crops (docs/recipes.md): 29.47 dB;
+    small-f8c16 has 29.75.
     """
     return _with(reconstruction="l1")
 
@@ -36,9 +36,8 @@ def perceptual() -> TrainConfig:
 def lpips() -> TrainConfig:
     """L1 + LPIPS with VGG16, latent diffusion's reconstruction; its weights (528 MB) are fetched once.
 
-    Claim: the perceptual term is worth most of a tokenizer's FID.
-    vaeworks train lpips --data DIR --out runs/lpips    (--loss.perceptual-path FOLDER for weights that are there already)
-    Not run at length: no VGG16 was at hand.
+    Claim: the perceptual term is worth most of a tokenizer's FID. vaeworks train lpips --data DIR --out runs/lpips
+    (--loss.perceptual-path FOLDER for weights that are there already) Not run at length: no VGG16 was at hand.
     """
     return _with(reconstruction="l1", perceptual="lpips-vgg16")
 

@@ -1,4 +1,5 @@
-"""What latents are asked for besides, so that a diffusion model learns them more easily: one change each to `small-f8c16`."""
+"""What latents are asked for besides, so that a diffusion model learns them more easily: one change each to
+`small-f8c16`."""
 
 from __future__ import annotations
 
@@ -56,15 +57,18 @@ def lowpass() -> TrainConfig:
 def align() -> TrainConfig:
     """Latents agree with a frozen network's features; here with VGG16's, of which the weights are to be given.
 
-    Claim: semantics in the latents is what helps diffusion most (VA-VAE, arXiv 2501.01423); against it: only perceptual compression is
-    wanted.
-    vaeworks train align --data DIR --out runs/align --regularizers.alignment-path VGG16_CONV1TO3_FILE
-    With DINOv2: --regularizers.alignment-network hf:facebook/dinov2-base
-    Measured, of 3,000 crops (docs/recipes.md): 28.97 dB; small-f8c16 has 29.75.
+    Claim: semantics in the latents is what helps diffusion most (VA-VAE, arXiv 2501.01423); against it: only perceptual
+    compression is wanted. vaeworks train align --data DIR --out runs/align --regularizers.alignment-path
+    VGG16_CONV1TO3_FILE With DINOv2: --regularizers.alignment-network hf:facebook/dinov2-base Measured, of 3,000 crops
+    (docs/recipes.md): 28.97 dB; small-f8c16 has 29.75.
     """
     return _with(RegularizerConfig(alignment=0.1, alignment_network="vgg16_conv1to3"))
 
 
 RECIPES = {
-    "equivariance": equivariance, "scale-equivariance": scale_equivariance, "spectrum": spectrum, "lowpass": lowpass, "align": align,
-}  # fmt: skip
+    "equivariance": equivariance,
+    "scale-equivariance": scale_equivariance,
+    "spectrum": spectrum,
+    "lowpass": lowpass,
+    "align": align,
+}

@@ -1,4 +1,5 @@
-"""Studies for the arena: autoencoders that differ in one thing, trained on as many images each. Plain functions of a scale."""
+"""Studies for the arena: autoencoders that differ in one thing, trained on as many images each. Plain functions of a
+scale."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from .losses import perceptual
 from .regularizers import RECIPES as REGULARIZERS
 
 BASELINE = "kl-1e-6"
-"""The arm that every study shares: latent diffusion's bottleneck, with about its KL weight in mean/mean units, and squared error."""
+"""The arm that every study shares: latent diffusion's bottleneck, with about its KL weight in mean/mean units, and
+squared error."""
 
 LEVELS = {2: (1, 2), 4: (1, 2, 2), 8: (1, 2, 2, 2), 16: (1, 2, 2, 2, 2), 32: (1, 2, 2, 2, 2, 2)}
 """Widths of levels by downsample factor, in multiples of the first."""
@@ -64,20 +66,38 @@ def base(scale: StudyScale, factor: int | None = None, latent_channels: int = 4)
     if f not in LEVELS:
         raise ConfigError(f"downsample factor {f} is not among {', '.join(map(str, LEVELS))}; choose another size")
     model = AutoencoderConfig(
-        latent_channels=latent_channels, channels=scale.channels, channel_mult=LEVELS[f], num_res_blocks=1, norm_groups=8,
-        mid_attention=False, quant_conv=False, post_quant_conv=False,
-    )  # fmt: skip
+        latent_channels=latent_channels,
+        channels=scale.channels,
+        channel_mult=LEVELS[f],
+        num_res_blocks=1,
+        norm_groups=8,
+        mid_attention=False,
+        quant_conv=False,
+        post_quant_conv=False,
+    )
     return TrainConfig(
-        model=model, images=scale.images, batch=scale.batch, init="linear",
-        data=DataConfig(size=scale.size, min_scale=1.0, flip=False, val_fraction=0.05, val_images=64, workers=0, cache_mib=2048),
-        optimizer=OptimizerConfig(lr=scale.lr, betas=(0.9, 0.99), warmup_images=min(1_500, scale.images // 10), final_lr=0.0),
+        model=model,
+        images=scale.images,
+        batch=scale.batch,
+        init="linear",
+        data=DataConfig(
+            size=scale.size, min_scale=1.0, flip=False, val_fraction=0.05, val_images=64, workers=0, cache_mib=2048
+        ),
+        optimizer=OptimizerConfig(
+            lr=scale.lr, betas=(0.9, 0.99), warmup_images=min(1_500, scale.images // 10), final_lr=0.0
+        ),
         loss=dataclasses.replace(TrainConfig().loss, reconstruction="mse", beta=1e-6),
-        ema_halflife=500, val_every=max(scale.images // 4, 1), save_every=max(scale.images // 4, 1), log_every=500, trackers=(),
-    )  # fmt: skip
+        ema_halflife=500,
+        val_every=max(scale.images // 4, 1),
+        save_every=max(scale.images // 4, 1),
+        log_every=500,
+        trackers=(),
+    )
 
 
 def grafted(recipe: TrainConfig, scale: StudyScale) -> TrainConfig:
-    """What a recipe changes of its control, on the baseline of this scale: bottleneck, losses, regularizers, discriminator."""
+    """What a recipe changes of its control, on the baseline of this scale: bottleneck, losses, regularizers,
+    discriminator."""
     config = base(scale)
     prefixes = tuple(sorted({max(1, p * config.model.latent_channels // 16) for p in recipe.model.bottleneck.prefixes}))
     bottleneck = dataclasses.replace(recipe.model.bottleneck, prefixes=prefixes)

@@ -13,23 +13,51 @@ LEVELS = {4: (1, 2, 2), 8: (1, 1, 2, 2), 16: (1, 1, 2, 2, 2)}
 
 
 def tiny(config: TrainConfig) -> TrainConfig:
-    """The recipe on some ten thousand parameters and a few hundred crops of 32 px: everything that it does, and nothing that it could show.
+    """The recipe on some ten thousand parameters and a few hundred crops of 32 px: everything that it does, and nothing
+    that it could show.
 
-    What is named by weights that have to be given or fetched stays named. Fine-tuning recipes take the file's network, of any size.
+    What is named by weights that have to be given or fetched stays named. Fine-tuning recipes take the file's network,
+    of any size.
     """
     model = config.model
     small: AutoencoderConfig = dataclasses.replace(
-        model, channels=8, channel_mult=LEVELS.get(model.downsample_factor, LEVELS[8]), num_res_blocks=1, norm_groups=4, num_heads=1,
-        mid_attention=False, attention_factors=(), decoder_channels=None, decoder_channel_mult=None,
-    )  # fmt: skip
+        model,
+        channels=8,
+        channel_mult=LEVELS.get(model.downsample_factor, LEVELS[8]),
+        num_res_blocks=1,
+        norm_groups=4,
+        num_heads=1,
+        mid_attention=False,
+        attention_factors=(),
+        decoder_channels=None,
+        decoder_channel_mult=None,
+    )
     adversarial = dataclasses.replace(
-        config.adversarial, channels=16, num_layers=2, earliest=0.25, latest=0.25, warmup=0.1, ramp=0.1,
+        config.adversarial,
+        channels=16,
+        num_layers=2,
+        earliest=0.25,
+        latest=0.25,
+        warmup=0.1,
+        ramp=0.1,
         optimizer=dataclasses.replace(config.adversarial.optimizer, lr=2e-3),
-    )  # fmt: skip
+    )
     return dataclasses.replace(
-        config, model=small, adversarial=adversarial, images=256, batch=8, micro_batch=None, max_minutes=None, ema_halflife=64,
+        config,
+        model=small,
+        adversarial=adversarial,
+        images=256,
+        batch=8,
+        micro_batch=None,
+        max_minutes=None,
+        ema_halflife=64,
         finetune=dataclasses.replace(config.finetune, expects=None),
-        data=dataclasses.replace(config.data, size=32, workers=0, val_fraction=max(config.data.val_fraction, 0.2), val_images=4),
+        data=dataclasses.replace(
+            config.data, size=32, workers=0, val_fraction=max(config.data.val_fraction, 0.2), val_images=4
+        ),
         optimizer=OptimizerConfig(lr=1e-3, betas=config.optimizer.betas, warmup_images=32, final_lr=0.1),
-        val_every=128, save_every=128, log_every=16, stats_images=32,
-    )  # fmt: skip
+        val_every=128,
+        save_every=128,
+        log_every=16,
+        stats_images=32,
+    )

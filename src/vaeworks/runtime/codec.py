@@ -54,30 +54,42 @@ class Certificate:
         """For people."""
         how = "whole" if self.rows is None else f"strips of {self.rows} rows"
         return (
-            f"checked on {self.width} x {self.height} px in {self.dtype}, {how}: "
-            "against the whole picture in float32 "
+            f"checked on {self.width} x {self.height} px in {self.dtype}, {how}: against the whole picture in float32 "
             f"it differs by {self.max_error:.1e} at most and {self.mean_error:.1e} on average, of a range of 2"
         )
 
 
 class Codec:
-    """An autoencoder that is run in strips of rows: results are the whole picture's to rounding, and memory stays within a budget.
+    """An autoencoder that is run in strips of rows: results are the whole picture's to rounding, and memory stays
+    within a budget.
 
-    The model is not changed; a copy in `dtype` is made where it has another. A TAESD runs whole, as PyTorch does it, whatever the budget;
-    and so do, where memory allows, narrow networks, what is compiled or captured as a CUDA graph, and what is on a GPU.
+    The model is not changed; a copy in `dtype` is made where it has another. A TAESD runs whole, as PyTorch does it,
+    whatever the budget; and so do, where memory allows, narrow networks, what is compiled or captured as a CUDA graph,
+    and what is on a GPU.
     """
 
     def __init__(
-        self, autoencoder: Autoencoder | TheirVAE, *, dtype: torch.dtype | None = None, memory: int | str | None = None,
-        tile: int | None = None, compile: When = "auto", graphs: bool = False, offload: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        autoencoder: Autoencoder | TheirVAE,
+        *,
+        dtype: torch.dtype | None = None,
+        memory: int | str | None = None,
+        tile: int | None = None,
+        compile: When = "auto",
+        graphs: bool = False,
+        offload: bool = False,
+    ) -> None:
         """autoencoder: ours, or an AutoencoderKL of diffusers', whose weights are shared.
 
-        memory: bytes, or "4GiB", that one call may take beside weights, inputs and results; None: most of what is free then.
-        tile: rows of a strip, instead of the planner's choice; nothing is run whole then. compile: as in runtime/compile.py; "auto"
-        compiles on GPUs alone. graphs: replay CUDA graphs of sizes that return, instead of compiling.
-        offload: keep maps in the host's memory where a picture is computed in strips on a GPU, whose memory then has a few strips only.
-        Errors: ConfigError for a budget that is no size, a tile below 1, another `compile`, or a VAE that cannot be taken over.
+        memory: bytes, or "4GiB", that one call may take beside weights, inputs and results; None: most of what is free
+        then.
+        tile: rows of a strip, instead of the planner's choice; nothing is run whole then. compile: as in
+        runtime/compile.py; "auto" compiles on GPUs alone. graphs: replay CUDA graphs of sizes that return, instead of
+        compiling.
+        offload: keep maps in the host's memory where a picture is computed in strips on a GPU, whose memory then has a
+        few strips only.
+        Errors: ConfigError for a budget that is no size, a tile below 1, another `compile`, or a VAE that cannot be
+        taken over.
         """
         if tile is not None and (not isinstance(tile, int) or tile < 1):
             raise ConfigError(f"tile (={tile}) must be a whole number of rows, at least 1")
@@ -103,10 +115,10 @@ class Codec:
     def decode(self, latents: Tensor, *, gradient: bool = False) -> Tensor:
         """Images n 3 f*h f*w, about in [-1,1], from unnormalized latents n c h w, in the codec's dtype.
 
-        gradient: whether latents and parameters can have gradients (runtime/gradients), in strips of `tile` rows, by default 32; the
-        budget does not count there, and a copy in another dtype has no gradients.
-        Errors: ConfigError for latents of other channels, and for a budget below the least that works; NotFiniteError for latents, and
-        images without gradients, that hold what is no number.
+        gradient: whether latents and parameters can have gradients (runtime/gradients), in strips of `tile` rows, by
+        default 32; the budget does not count there, and a copy in another dtype has no gradients.
+        Errors: ConfigError for latents of other channels, and for a budget below the least that works; NotFiniteError
+        for latents, and images without gradients, that hold what is no number.
         """
         vae = self.autoencoder
         if latents.ndim != 4 or latents.shape[1] != vae.latent_channels:
@@ -197,8 +209,8 @@ class Codec:
     def _trainable(self) -> Autoencoder:
         if self.autoencoder is not self.original:
             raise ConfigError(
-                f"gradient: this codec computes with a copy in {str(self.autoencoder.dtype).removeprefix('torch.')}, whose gradients do "
-                "not reach the model; convert the model itself, and make a Codec without dtype"
+                f"gradient: this codec computes with a copy in {str(self.autoencoder.dtype).removeprefix('torch.')}, "
+                "whose gradients do not reach the model; convert the model itself, and make a Codec without dtype"
             )
         return self.autoencoder
 
@@ -208,7 +220,8 @@ class Codec:
         return clamped(self.decode(self.encode(images, pad=True).mode())[..., :height, :width])
 
     def verify(self, latents: Tensor | None = None) -> Certificate:
-        """Decode a part of these latents, or noise, in strips as short as for a large picture and whole in float32; and compare.
+        """Decode a part of these latents, or noise, in strips as short as for a large picture and whole in float32; and
+        compare.
 
         latents: n c h w; of the first image, at most PROBE x PROBE are taken.
         """
@@ -259,7 +272,8 @@ class Codec:
         return kept
 
     def _strips_are_faster(self, plan: StripPlan, what: str) -> bool:
-        """On CPUs, by filtering, and by doubling with the convolution after it as one (docs/log.md); but they cannot be compiled."""
+        """On CPUs, by filtering, and by doubling with the convolution after it as one (docs/log.md); but they cannot be
+        compiled."""
         vae = self.autoencoder
         gains = vae.dtype in FILTERED or what == "decoding"
         return self._offload or (vae.device.type == "cpu" and self._compile is not True and plan.wide >= 0.5 and gains)

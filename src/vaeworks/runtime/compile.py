@@ -1,11 +1,13 @@
-"""When networks are compiled, and how they stay compiled while picture sizes change; and CUDA graphs for sizes that return.
+"""When networks are compiled, and how they stay compiled while picture sizes change; and CUDA graphs for sizes that
+return.
 
-The policy of `compiled`, in short. A function is traced once for any height and width (no two sizes are assumed to be equal because they
-are in the first picture), and once more for batches, because PyTorch always traces a size of one by itself; on CPUs also where latents
-pass 20480 numbers, from which on PyTorch takes another convolution. "auto" compiles nothing on CPUs; on GPUs it computes plainly until that
-has taken PATIENCE seconds, about what compiling costs, so that few pictures never wait for it; it then compiles, times both ways on the
-pictures that follow, and stays with the faster one. Where no compiler is, or compiling fails, one warning says so and the function is run
-as it is. What was compiled is kept on disk, in $TORCHINDUCTOR_CACHE_DIR if that is set, else in inductor/ in $VAEWORKS_CACHE.
+The policy of `compiled`, in short. A function is traced once for any height and width (no two sizes are assumed to be
+equal because they are in the first picture), and once more for batches, because PyTorch always traces a size of one by
+itself; on CPUs also where latents pass 20480 numbers, from which on PyTorch takes another convolution. "auto" compiles
+nothing on CPUs; on GPUs it computes plainly until that has taken PATIENCE seconds, about what compiling costs, so that
+few pictures never wait for it; it then compiles, times both ways on the pictures that follow, and stays with the faster
+one. Where no compiler is, or compiling fails, one warning says so and the function is run as it is. What was compiled
+is kept on disk, in $TORCHINDUCTOR_CACHE_DIR if that is set, else in inductor/ in $VAEWORKS_CACHE.
 """
 
 from __future__ import annotations
@@ -31,15 +33,18 @@ MapFunction: TypeAlias = Callable[[Tensor], Tensor]
 When: TypeAlias = bool | Literal["auto"]
 
 PATIENCE = 30.0
-"""Seconds of plain computing before "auto" compiles: about what compiling a decoder takes, so that it is at worst twice the price."""
+"""Seconds of plain computing before "auto" compiles: about what compiling a decoder takes, so that it is at worst twice
+the price."""
 AUTOMATIC = ("cuda",)
-"""Kinds of devices on which "auto" may compile: on CPUs, compiling takes longer than the pictures that it would pay for."""
+"""Kinds of devices on which "auto" may compile: on CPUs, compiling takes longer than the pictures that it would pay
+for."""
 TRIALS = 3
 """Pictures of either way that are timed before "auto" decides."""
 
 
 def compiled(function: MapFunction, when: When = "auto") -> MapFunction:
-    """The function, compiled when this module's policy says so; the same results to rounding. Not while a gradient is wanted.
+    """The function, compiled when this module's policy says so; the same results to rounding. Not while a gradient is
+    wanted.
 
     when: True: at the first call; False: never, which returns the function itself.
     Errors: ConfigError for another `when`.
@@ -77,7 +82,8 @@ class Compiled:
         return self._tried(x)
 
     def _tried(self, x: Tensor) -> Tensor:
-        """One more picture of a trial. The first compiled one, which compiles, does not count; one more that does is not the median."""
+        """One more picture of a trial. The first compiled one, which compiles, does not count; one more that does is
+        not the median."""
         fast, first = len(self.seconds[True]) <= len(self.seconds[False]), self._fast is None
         result, seconds = _timed(self._run_compiled if fast else self.function, x)
         if not (fast and first):
@@ -144,7 +150,8 @@ def _found(variable: str, usual: tuple[str, ...]) -> bool:
 
 
 def keep_on_disk() -> None:
-    """Have compiled code kept in inductor/ in $VAEWORKS_CACHE (by default ~/.cache/vaeworks), unless $TORCHINDUCTOR_CACHE_DIR says where.
+    """Have compiled code kept in inductor/ in $VAEWORKS_CACHE (by default ~/.cache/vaeworks), unless
+    $TORCHINDUCTOR_CACHE_DIR says where.
 
     By itself, PyTorch keeps it in the folder of temporary files.
     """
@@ -159,15 +166,18 @@ Key: TypeAlias = tuple[Any, ...]
 
 
 class Graphs:
-    """CUDA graphs of a function: all its kernels launched as one, which helps where pictures are small and launching them takes longest.
+    """CUDA graphs of a function: all its kernels launched as one, which helps where pictures are small and launching
+    them takes longest.
 
-    A size is computed plainly the first time, captured the second, and replayed from then on; the `most` sizes that were used last are
-    kept. All graphs share one pool of memory, so they are for one stream at a time. Weights that change in place are seen, and ones that
-    move are captured anew. On other devices, and where a gradient is wanted, the function is run as it is.
+    A size is computed plainly the first time, captured the second, and replayed from then on; the `most` sizes that
+    were used last are kept. All graphs share one pool of memory, so they are for one stream at a time. Weights that
+    change in place are seen, and ones that move are captured anew. On other devices, and where a gradient is wanted,
+    the function is run as it is.
     """
 
     def __init__(self, function: MapFunction, weights: nn.Module, most: int = 4):
-        """function: must not look at values on the CPU in the middle (`.item()`, printing), nor wait for the device, as "auto" does.
+        """function: must not look at values on the CPU in the middle (`.item()`, printing), nor wait for the device, as
+        "auto" does.
 
         weights: all that it computes with, whose addresses graphs hold.
         Errors: ConfigError for `most` below 1.
@@ -206,7 +216,8 @@ class CapturedGraph:
     def __init__(self, function: MapFunction, x: Tensor, pool: Any):
         with torch.inference_mode(), torch.cuda.device(x.device):
             self.input = x.clone(memory_format=torch.preserve_format)
-            # a first run outside the capture, on a stream of its own: libraries choose algorithms and take workspaces there
+            # a first run outside the capture, on a stream of its own: libraries choose algorithms and take workspaces
+            # there
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):

@@ -1,7 +1,8 @@
 """3x3 convolutions made ready to run on strips of rows, in the way that is fastest for a dtype and a device.
 
-On CPUs in float32 and float64 that is minimal filtering (nn/winograd.py), whose transformed weights take four times the memory; elsewhere
-PyTorch's own convolution. Doubling with the convolution after it takes 9 (filtered) or 16 (four 2x2 kernels) instead of 36 products.
+On CPUs in float32 and float64 that is minimal filtering (nn/winograd.py), whose transformed weights take four times the
+memory; elsewhere PyTorch's own convolution. Doubling with the convolution after it takes 9 (filtered) or 16 (four 2x2
+kernels) instead of 36 products.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ..nn.filtering import F4, DoubledConv, Filtering
 from ..nn.winograd import filtered, prepared
 
 FILTERED = (torch.float32, torch.float64)
-"""dtypes in which filtering rounds no worse than the convolution; in bfloat16 F(2,3) has three times its error (docs/log.md)."""
+"""dtypes in which filtering rounds no worse than the convolution; in bfloat16 F(2,3) has three times its error
+(docs/log.md)."""
 
 
 class Prepared(ABC):
@@ -25,7 +27,8 @@ class Prepared(ABC):
 
     @abstractmethod
     def rows(self, x: Tensor, above: int, below: int) -> Tensor:
-        """x: n c h w, of which `above` first and `below` last rows, 0 or 1, are there to be seen only; where none is, the frame is."""
+        """x: n c h w, of which `above` first and `below` last rows, 0 or 1, are there to be seen only; where none is,
+        the frame is."""
 
 
 class Direct(Prepared):
@@ -57,7 +60,8 @@ class Filtered(Prepared):
 
 
 class Quartered(Prepared):
-    """Nearest-neighbour doubling and the convolution as one: four 2x2 convolutions, each for every other row and column.
+    """Nearest-neighbour doubling and the convolution as one: four 2x2 convolutions, each for every other row and
+    column.
 
     Of the nine pixels that the convolution sees, two or four are equal: 4 instead of 9 products, to rounding the same.
     """
@@ -78,7 +82,8 @@ class Quartered(Prepared):
 
 
 def quartered(weight: Tensor) -> list[list[Tensor]]:
-    """A 3x3 kernel o c 3 3 as four of 2x2, o c 2 2, on the map before it was doubled: for even and odd rows and columns."""
+    """A 3x3 kernel o c 3 3 as four of 2x2, o c 2 2, on the map before it was doubled: for even and odd rows and
+    columns."""
     sums = torch.tensor(
         [[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float64, device=weight.device
     )  # a, place, tap
@@ -87,10 +92,11 @@ def quartered(weight: Tensor) -> list[list[Tensor]]:
 
 
 class Kernels:
-    """The convolutions of a network, prepared when first needed and, where they may be kept, again only when weights have changed.
+    """The convolutions of a network, prepared when first needed and, where they may be kept, again only when weights
+    have changed.
 
-    Changes that go past autograd's counting (through `.data`) are not seen. Weights made in inference mode, which are not counted at all,
-    are prepared each time.
+    Changes that go past autograd's counting (through `.data`) are not seen. Weights made in inference mode, which are
+    not counted at all, are prepared each time.
     """
 
     def __init__(self, keep: bool = False):

@@ -1,8 +1,9 @@
 """Feature maps that are computed a strip of rows at a time, and kept or computed again.
 
-A `Map` gives any of its rows when asked. `Stored` has them in memory; the others compute theirs from another map's. `sweep` walks over a
-map from top to bottom, measures the statistics that the next group normalization needs, and keeps the rows if it is told to. So the result
-is the whole picture's, to rounding: statistics are of the whole map, and a convolution sees the rows around it, however small strips are.
+A `Map` gives any of its rows when asked. `Stored` has them in memory; the others compute theirs from another map's.
+`sweep` walks over a map from top to bottom, measures the statistics that the next group normalization needs, and keeps
+the rows if it is told to. So the result is the whole picture's, to rounding: statistics are of the whole map, and a
+convolution sees the rows around it, however small strips are.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Stored(Map):
     """A map in memory, in blocks of rows, so that it can be filled and given back bit by bit."""
 
     def __init__(self, shape: Shape, hold: Callable[[int], None] = lambda nbytes: None, offload: bool = False):
-        """hold: is told the bytes that are taken, or, if negative, given back; offload: into the host's memory, from a GPU's."""
+        """hold: is told the bytes that are taken, or, if negative, given back; offload: into the host's memory, from a
+        GPU's."""
         self.shape, self.hold, self.offload = shape, hold, offload
         self.blocks: list[Tensor | None] = []
         self.ends: list[int] = []
@@ -238,7 +240,8 @@ def affine(norm: GroupNorm, statistics: Statistics) -> tuple[Tensor, Tensor]:
 
 
 def strips(height: int, rows: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows, from top to bottom, of about equal length and at most `rows`; in multiples of 4, as filtering wants, if that is 4."""
+    """Ranges of rows, from top to bottom, of about equal length and at most `rows`; in multiples of 4, as filtering
+    wants, if that is 4."""
     step = math.ceil(height / math.ceil(height / rows))
     step = math.ceil(step / 4) * 4 if rows >= 4 else step
     step = min(step, rows // 4 * 4 or rows)
@@ -251,8 +254,8 @@ def sweep(
 ) -> Statistics | None:
     """Compute a map from top to bottom, and return the statistics of its groups of channels.
 
-    rows: of a strip, at most; groups: None where no group normalization follows; into: keeps the rows; release: gives back, strip by strip,
-    the memory of what the map is computed from.
+    rows: of a strip, at most; groups: None where no group normalization follows; into: keeps the rows; release: gives
+    back, strip by strip, the memory of what the map is computed from.
     """
     total = _Parts()
     height = map_.shape[2]

@@ -21,7 +21,8 @@ FREED = 2**20
 """Bytes from which on a block is given back to the system as soon as it is freed, in `freed_at_once`."""
 
 LARGEST_KEPT = 2**25
-"""The same outside of it: the bound to which glibc raises its own, moving threshold (malloc/malloc.c, DEFAULT_MMAP_THRESHOLD_MAX)."""
+"""The same outside of it: the bound to which glibc raises its own, moving threshold (malloc/malloc.c,
+DEFAULT_MMAP_THRESHOLD_MAX)."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -29,7 +30,8 @@ UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that a device has free: on Linux's CPUs what the system or a container leaves, elsewhere half of what there is."""
+    """Bytes that a device has free: on Linux's CPUs what the system or a container leaves, elsewhere half of what there
+    is."""
     if device.type == "cuda":  # what PyTorch keeps for itself is free for it
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
@@ -75,10 +77,11 @@ def as_gib(nbytes: float) -> str:
 
 @contextmanager
 def freed_at_once() -> Iterator[None]:
-    """Memory of freed tensors goes back to the system at once, on Linux with glibc; elsewhere, and where the user has set it, as ever.
+    """Memory of freed tensors goes back to the system at once, on Linux with glibc; elsewhere, and where the user has
+    set it, as ever.
 
-    glibc keeps freed blocks of up to 32 MiB for later, scattered over a heap in which larger ones find no room: a decode in strips that
-    holds 650 MiB at most would take 1.4 GiB, and keep them (docs/log.md).
+    glibc keeps freed blocks of up to 32 MiB for later, scattered over a heap in which larger ones find no room: a
+    decode in strips that holds 650 MiB at most would take 1.4 GiB, and keep them (docs/log.md).
     """
     mallopt = _mallopt()
     if mallopt is None:

@@ -1,7 +1,8 @@
-"""How large a picture will be computed: strips of how many rows, and which maps are kept, so that a memory budget holds.
+"""How large a picture will be computed: strips of how many rows, and which maps are kept, so that a memory budget
+holds.
 
-A schedule is tried on tensors without values, which shows exactly what it would hold and compute. Of those that fit, the one with the least
-work is taken.
+A schedule is tried on tensors without values, which shows exactly what it would hold and compute. Of those that fit,
+the one with the least work is taken.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ ROWS = 64, 32, 16, 8
 """Rows of a strip that are tried, longest first: shorter ones take less memory and compute more rows twice."""
 
 TEMPORARIES = 5
-"""Strips of the widest map that live at the same time while one is computed: input, normalized, frame, output and sum, in float32
-(an estimate; benchmarks/decode_memory.py measures what is really taken)."""
+"""Strips of the widest map that live at the same time while one is computed: input, normalized, frame, output and sum,
+in float32 (an estimate; benchmarks/decode_memory.py measures what is really taken)."""
 
 BUFFERS = 4
 """Buffers of minimal filtering: windows, tiles, products, and what is between them."""
@@ -36,7 +37,8 @@ RESERVE = 2**25
 """Bytes for what libraries take for themselves, and what the allocator does not give back."""
 
 WIDE = 64
-"""Channels from which on a convolution on a CPU gains by strips; narrower ones are made of too many small operations (docs/log.md)."""
+"""Channels from which on a convolution on a CPU gains by strips; narrower ones are made of too many small operations
+(docs/log.md)."""
 
 Run = Callable[[Autoencoder, Tensor, Striped], Tensor]
 """Computes something with a network without values, in strips."""
@@ -51,7 +53,8 @@ class StripPlan:
     keep: bool
     """whether prepared weights of convolutions stay, for the next picture"""
     peak: int
-    """bytes of maps, temporaries and prepared weights that it will take, about; weights and libraries are not counted"""
+    """bytes of maps, temporaries and prepared weights that it will take, about; weights and libraries are not
+    counted"""
     recomputed: tuple[str, ...]
     """maps that are computed again each time they are needed, for want of room"""
     maps: int
@@ -115,13 +118,21 @@ def without_values(network: Autoencoder) -> Autoencoder:
 
 
 def planned(
-    network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, what: str, tile: int | None = None,
+    network: Autoencoder,
+    run: Run,
+    shape: Shape,
+    row: int,
+    groups: int,
+    budget: float,
+    what: str,
+    tile: int | None = None,
     offload: bool = False,
-) -> StripPlan:  # fmt: skip
+) -> StripPlan:
     """The schedule with the least work whose memory is within the budget, in bytes.
 
-    network: without values (on the device "meta"); run: computes with it from a tensor of this shape; row: numbers in a row of the widest
-    map; groups: of group normalizations; what: for the error; tile: rows of a strip, instead of a choice; offload: maps are on the host.
+    network: without values (on the device "meta"); run: computes with it from a tensor of this shape; row: numbers in a
+    row of the widest map; groups: of group normalizations; what: for the error; tile: rows of a strip, instead of a
+    choice; offload: maps are on the host.
     Errors: ConfigError for a budget below the least that works.
     """
     found: list[StripPlan] = []
@@ -134,8 +145,8 @@ def planned(
                 break
     if not found:
         raise ConfigError(
-            f"{what} {shape[0]} x {shape[2]}x{shape[3]} takes at least {as_gib(least)} beside the weights, more than memory "
-            f"(={as_gib(budget)}); give more, or take half precision, a smaller batch or a smaller picture"
+            f"{what} {shape[0]} x {shape[2]}x{shape[3]} takes at least {as_gib(least)} beside the weights, more than "
+            f"memory (={as_gib(budget)}); give more, or take half precision, a smaller batch or a smaller picture"
         )
     return min(found, key=lambda plan: plan.work)
 
@@ -152,8 +163,15 @@ def whole_plan(
 
 
 def _plans(
-    network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, choices: tuple[int, ...], offload: bool = False
-) -> Iterator[StripPlan]:  # fmt: skip
+    network: Autoencoder,
+    run: Run,
+    shape: Shape,
+    row: int,
+    groups: int,
+    budget: float,
+    choices: tuple[int, ...],
+    offload: bool = False,
+) -> Iterator[StripPlan]:
     dtype = next(network.parameters()).dtype
     size = torch.promote_types(dtype, torch.float32).itemsize
     for rows in choices:
@@ -181,6 +199,7 @@ def _plans(
 
 
 def _passing(network: Autoencoder) -> int:
-    """Bytes of weights that are prepared, used, and given back: three at a time where maps are computed from one another, and a copy."""
+    """Bytes of weights that are prepared, used, and given back: three at a time where maps are computed from one
+    another, and a copy."""
     convs = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     return 4 * max((prepared_bytes(conv, doubled=False) for conv in convs), default=0)

@@ -61,13 +61,19 @@ class Ledger:
 
 
 class Striped:
-    """One half of a KL autoencoder in strips of at most `rows` rows. Maps are kept as far as the ledger allows, else computed again."""
+    """One half of a KL autoencoder in strips of at most `rows` rows. Maps are kept as far as the ledger allows, else
+    computed again."""
 
     def __init__(
-        self, groups: int, rows: int, ledger: Ledger | None = None, kernels: Kernels | None = None, offload: bool = False
-    ) -> None:  # fmt: skip
-        """groups: of every group normalization; kernels: of convolutions, if there are prepared ones; offload: keep maps on the host, where
-        they do not count.
+        self,
+        groups: int,
+        rows: int,
+        ledger: Ledger | None = None,
+        kernels: Kernels | None = None,
+        offload: bool = False,
+    ) -> None:
+        """groups: of every group normalization; kernels: of convolutions, if there are prepared ones; offload: keep
+        maps on the host, where they do not count.
         """
         self.groups, self.rows, self.ledger, self.kernels = groups, rows, ledger or Ledger(), kernels or Kernels()
         self.offload = offload
@@ -106,7 +112,8 @@ class Striped:
         return x
 
     def _block(self, block: ResBlock, x: Measured, name: str) -> Measured:
-        """A residual block: what is between its convolutions is kept if there is room for it; the output grows while it is given back."""
+        """A residual block: what is between its convolutions is kept if there is room for it; the output grows while it
+        is given back."""
         source, statistics = x
         inner = self._swept(
             self._convolved(Normalized(source, block.norm1, statistics), block.conv1), name, lag=LAG, again=True
@@ -127,7 +134,8 @@ class Striped:
         return found
 
     def _swept(self, map_: Map, name: str, lag: int = 0, again: bool = False) -> Measured:
-        """A map that is kept if there is room for it and for `lag` strips of a result that grows while it is given back.
+        """A map that is kept if there is room for it and for `lag` strips of a result that grows while it is given
+        back.
 
         again: whether what it is computed from is needed again.
         """

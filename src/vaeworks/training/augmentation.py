@@ -12,7 +12,8 @@ from ..losses.spectrum import lowpass
 from ..random_streams import STEP, random_uniforms
 
 CUTS = (8, 10, 12)
-"""Diagonals of an 8x8 block's frequencies that a low-pass step takes away. Source: Ning et al. 2026 (arXiv 2603.14645)."""
+"""Diagonals of an 8x8 block's frequencies that a low-pass step takes away. Source: Ning et al. 2026 (arXiv
+2603.14645)."""
 
 SHRINKS = (2, 4)
 """Of scale equivariance. Source: Skorokhodov et al. 2025 (arXiv 2502.14831)."""
@@ -55,7 +56,8 @@ def draw_augmentation(
 ) -> StepAugmentation:
     """The draw of the step that begins with this image, of `size` pixels.
 
-    What takes the reconstruction's place gets no smaller than `least` pixels; what is decoded besides, than one latent of `factor` pixels.
+    What takes the reconstruction's place gets no smaller than `least` pixels; what is decoded besides, than one latent
+    of `factor` pixels.
     """
     if not (config.equivariance or config.lowpass or config.scale_equivariance):
         return NOTHING

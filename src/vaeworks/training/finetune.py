@@ -50,7 +50,8 @@ def compare_with_start(
     stats: LatentStats,
     measured: Callable[[Autoencoder], LatentStats],
 ) -> FinetuneComparison | None:
-    """What a run has made of the VAE that it began with; None for a run from random weights, or where that VAE is not there any more.
+    """What a run has made of the VAE that it began with; None for a run from random weights, or where that VAE is not
+    there any more.
 
     images: held-out ones, uint8 c h w. stats: of the judged one's latents, which `measured` finds for the other.
     """
@@ -90,9 +91,10 @@ def drift_warning(config: TrainConfig, before: float, after: float) -> str | Non
         "batchnorm": ("its batch normalization's statistics stay what they were", ""),
     }[config.model.normalization]
     return (
-        f"the latents' standard deviation has become {ratio:.2f} times what it was ({before:.3g}, now {after:.3g}), and {kept}: "
-        f"a diffusion model made for the old VAE sees latents that are too {'strong' if ratio > 1 else 'weak'}; train the decoder "
-        f"alone (finetune.part decoder), or train a diffusion model for these latents{new}"
+        f"the latents' standard deviation has become {ratio:.2f} times what it was ({before:.3g}, now {after:.3g}), "
+        f"and {kept}: a diffusion model made for the old VAE sees latents that are too "
+        f"{'strong' if ratio > 1 else 'weak'}; train the decoder alone (finetune.part decoder), or train a diffusion "
+        f"model for these latents{new}"
     )
 
 

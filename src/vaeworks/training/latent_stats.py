@@ -45,7 +45,8 @@ class LatentStats:
         return config.told(latents_mean=self.mean, latents_std=self.std, scaling_factor=scale, shift_factor=shift)
 
     def apply_(self, autoencoder: Autoencoder) -> None:
-        """Give the autoencoder the normalization that its latents have turned out to need, in the kind that its configuration names."""
+        """Give the autoencoder the normalization that its latents have turned out to need, in the kind that its
+        configuration names."""
         if autoencoder.config.normalization == "batchnorm":
             running_mean, running_var = autoencoder.bn.running_mean, autoencoder.bn.running_var
             assert running_mean is not None and running_var is not None
@@ -61,8 +62,9 @@ class LatentStats:
 def measure_latents(autoencoder: Autoencoder, crops: CropSource, num_images: int, batch: int) -> LatentStats:
     """Mean and standard deviation of the latents of the first `num_images` training crops.
 
-    They are those of posterior samples, computed without sampling: Var[z] = Var[mean] + E[variance]. A warning tells of latents that
-    are the same everywhere: there is nothing to normalize then, and nothing to learn for a diffusion model.
+    They are those of posterior samples, computed without sampling: Var[z] = Var[mean] + E[variance]. A warning tells of
+    latents that are the same everywhere: there is nothing to normalize then, and nothing to learn for a diffusion
+    model.
     """
     patch = autoencoder.config.latents_patch
     c = autoencoder.latent_channels * patch**2

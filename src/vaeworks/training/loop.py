@@ -76,15 +76,21 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    config: TrainConfig, data: str | Path, out: str | Path, *, recipe: str = CUSTOM, resume: bool = False, show: bool = True,
+    config: TrainConfig,
+    data: str | Path,
+    out: str | Path,
+    *,
+    recipe: str = CUSTOM,
+    resume: bool = False,
+    show: bool = True,
     features: Callable[[torch.Tensor], Any] | None = None,
-) -> RunResult:  # fmt: skip
+) -> RunResult:
     """Train an autoencoder on the images of `data` and leave it in the run folder `out` (run.py says what is there).
 
-    Started by torchrun or accelerate in several processes, they train together, and process 0 writes. features: a frozen network of the
-    caller's own for regularizers.alignment: images n 3 h w in [-1,1] to features n d h' w'.
-    Errors: DataError, ConfigError before anything is written over; TrainingError for a loss that is not finite; Interrupted after
-    Ctrl-C or SIGTERM, with a checkpoint saved. In all cases what was saved stays.
+    Started by torchrun or accelerate in several processes, they train together, and process 0 writes. features: a
+    frozen network of the caller's own for regularizers.alignment: images n 3 h w in [-1,1] to features n d h' w'.
+    Errors: DataError, ConfigError before anything is written over; TrainingError for a loss that is not finite;
+    Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved. In all cases what was saved stays.
     """
     device = resolve_device(config.device)
     with joined(device), ExitStack() as held:
@@ -124,9 +130,14 @@ def _train(
 
     # build what is trained
     trained = TrainState.of(
-        model, config, discriminator=discriminator, perceptual=frozen.perceptual, features=frozen.features,
-        feature_channels=frozen.feature_channels, teacher=frozen.teacher,
-    )  # fmt: skip
+        model,
+        config,
+        discriminator=discriminator,
+        perceptual=frozen.perceptual,
+        features=frozen.features,
+        feature_channels=frozen.feature_channels,
+        teacher=frozen.teacher,
+    )
     on_all_ranks(lambda: check_size(trained))
     on_rank0(lambda: claim_folder(out, record, train_set, val_set))
     num_parameters = sum(p.numel() for p in model.parameters())
@@ -216,9 +227,15 @@ def _train(
             discriminator_lr = learning_rate(config.adversarial.optimizer, learned + config.batch, done)
             with memory_in_one_line(lambda: newest_checkpoint(checkpoints)):
                 result = training_step(
-                    trained, batch, counters, supervisor.plan, done=done, lr=lr, discriminator_lr=discriminator_lr,
+                    trained,
+                    batch,
+                    counters,
+                    supervisor.plan,
+                    done=done,
+                    lr=lr,
+                    discriminator_lr=discriminator_lr,
                     first_counter=images_seen,
-                )  # fmt: skip
+                )
             images_seen += config.batch
             if trained.average is not None and result.finite:
                 trained.update_average_(ema_decay(config.ema_halflife, config.batch, images_seen))
@@ -279,9 +296,18 @@ def _train(
             if finetuned is not None and finetuned.warning is not None:
                 log.say(finetuned.warning)
             outcome = RunResult(
-                str(out), images_seen, seconds, images_seen / max(seconds, 1e-9), val_psnr, best, num_parameters, config.precision,
-                str(device), stats, finetuned,
-            )  # fmt: skip
+                str(out),
+                images_seen,
+                seconds,
+                images_seen / max(seconds, 1e-9),
+                val_psnr,
+                best,
+                num_parameters,
+                config.precision,
+                str(device),
+                stats,
+                finetuned,
+            )
             write_text(out / RESULT, dumps({**dataclasses.asdict(outcome), "config": to_dict(config)}) + "\n")
             log.finish()
             return outcome
@@ -308,8 +334,8 @@ def _remarks(config: TrainConfig) -> list[str]:
     size = config.micro_batch or config.batch
     if config.adversarial.discriminator == "patch" and size < config.batch:
         return [
-            f"discriminator 'patch' normalizes each micro-batch of {size} images by itself, so that this is not the run of a whole batch; "
-            "'modern' has no such statistics"
+            f"discriminator 'patch' normalizes each micro-batch of {size} images by itself, so that this is not the "
+            "run of a whole batch; 'modern' has no such statistics"
         ]
     return []
 

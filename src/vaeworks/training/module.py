@@ -42,7 +42,8 @@ class ForwardOutput(NamedTuple):
 
 
 class TrainModule(nn.Module):
-    """Everything with trained weights. Its forward pass is a step's, whole, so that DistributedDataParallel and compile see one call."""
+    """Everything with trained weights. Its forward pass is a step's, whole, so that DistributedDataParallel and compile
+    see one call."""
 
     def __init__(self, autoencoder: Autoencoder, config: TrainConfig, feature_channels: int | None = None):
         """feature_channels: of the frozen network that latents are aligned with."""
@@ -59,7 +60,8 @@ class TrainModule(nn.Module):
         self._encoder_trains = True
 
     def train_parts(self, encoder: bool, decoder: bool = True) -> None:
-        """Switch halves of the autoencoder on and off: what is off gets no gradient and is not moved by any optimizer."""
+        """Switch halves of the autoencoder on and off: what is off gets no gradient and is not moved by any
+        optimizer."""
         self._encoder_trains = encoder
         vae = self.autoencoder
         for part, trains in (

@@ -27,6 +27,6 @@ def memory_in_one_line(newest: Callable[[], Path | None]) -> Iterator[None]:
         saved = newest()
         kept = f"checkpoint {saved} is kept" if saved else "no checkpoint had been written yet"
         raise TrainingError(
-            f"memory ran out in a step; {kept}; --resume with a smaller --micro-batch or with --gradient-checkpointing gives the same run "
-            "with less memory; a smaller data.size or batch needs a new one"
+            f"memory ran out in a step; {kept}; --resume with a smaller --micro-batch or with --gradient-checkpointing "
+            "gives the same run with less memory; a smaller data.size or batch needs a new one"
         ) from None

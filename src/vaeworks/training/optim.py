@@ -16,9 +16,11 @@ FASTER = 10.0
 def build_optimizer(
     parameters: nn.Module | Iterable[nn.Parameter], config: OptimizerConfig, single: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """Adam or AdamW; biases and norms are not decayed. Parameters that are frozen have no gradient, and stay as they are.
+    """Adam or AdamW; biases and norms are not decayed. Parameters that are frozen have no gradient, and stay as they
+    are.
 
-    Groups have a "scale", a factor of the learning rate that the schedule gives. single: parameters that are one number.
+    Groups have a "scale", a factor of the learning rate that the schedule gives. single: parameters that are one
+    number.
     """
     trained = list(parameters.parameters() if isinstance(parameters, nn.Module) else parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in trained)  # one pass over memory instead of a dozen

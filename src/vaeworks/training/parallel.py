@@ -18,7 +18,8 @@ def check_processes(config: TrainConfig) -> None:
 
 
 def wrap_ddp_(trained: TrainState) -> None:
-    """Let `trained.model` average gradients over processes. To be called again whenever a half of the autoencoder is switched on or off.
+    """Let `trained.model` average gradients over processes. To be called again whenever a half of the autoencoder is
+    switched on or off.
 
     ddp: the wrapper sees the whole forward pass of a step, and knows from its making which parameters get a gradient.
     """
@@ -30,7 +31,8 @@ def wrap_ddp_(trained: TrainState) -> None:
 
 
 def unshard(network: Autoencoder) -> Autoencoder:
-    """The network with whole weights, for validating and saving: itself, or with fsdp a copy. All processes must call it."""
+    """The network with whole weights, for validating and saving: itself, or with fsdp a copy. All processes must call
+    it."""
     if not hasattr(next(network.parameters()), "full_tensor"):
         return network
     tensors = {name: t.full_tensor() if hasattr(t, "full_tensor") else t for name, t in network.state_dict().items()}

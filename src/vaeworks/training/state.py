@@ -20,7 +20,8 @@ from .module import TrainModule
 from .optim import build_optimizer
 
 Features = Callable[[Tensor], Tensor | Sequence[Tensor]]
-"""Images n 3 h w in [-1,1] to a map of features n d h' w' by a frozen network, or to several, of which the last one counts."""
+"""Images n 3 h w in [-1,1] to a map of features n d h' w' by a frozen network, or to several, of which the last one
+counts."""
 
 
 @dataclass
@@ -46,9 +47,16 @@ class TrainState:
 
     @classmethod
     def of(
-        cls, autoencoder: Autoencoder, config: TrainConfig, *, discriminator: nn.Module | None = None, perceptual: Distance | None = None,
-        features: Features | None = None, feature_channels: int | None = None, teacher: Autoencoder | None = None,
-    ) -> TrainState:  # fmt: skip
+        cls,
+        autoencoder: Autoencoder,
+        config: TrainConfig,
+        *,
+        discriminator: nn.Module | None = None,
+        perceptual: Distance | None = None,
+        features: Features | None = None,
+        feature_channels: int | None = None,
+        teacher: Autoencoder | None = None,
+    ) -> TrainState:
         """All of it at the start of a run, where the autoencoder is."""
         learner = TrainModule(autoencoder, config, feature_channels).to(autoencoder.device).train()
         learner.train_parts(encoder=config.finetune.part != "decoder", decoder=config.finetune.part != "encoder")
@@ -74,7 +82,8 @@ class TrainState:
         return self.average if self.average is not None else self.autoencoder
 
     def update_average_(self, decay: float) -> None:
-        """One step of the average. What is never trained is left out: an average with itself may change the sign of a zero."""
+        """One step of the average. What is never trained is left out: an average with itself may change the sign of a
+        zero."""
         if self.average is None:
             return
         part = self.config.finetune.part
@@ -93,7 +102,8 @@ class TrainState:
 def _share_out_(learner: TrainModule, average: Autoencoder | None) -> None:
     """Weights become shards, one in each process; gradients and moments, which are made of them, follow.
 
-    Residual blocks and attentions are whole only while they compute, and the rest during a step. The average never computes as it is.
+    Residual blocks and attentions are whole only while they compute, and the rest during a step. The average never
+    computes as it is.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard

@@ -71,9 +71,16 @@ class StepResult:
     def figures(self, lr: float) -> dict[str, float]:
         """What the log is told."""
         return {
-            "loss": self.loss, "reconstruction": self.reconstruction, "perceptual": self.perceptual, "kl": self.kl, "psnr": self.psnr,
-            "bits_per_dimension": self.bits_per_dimension, "grad_norm": self.grad_norm, "lr": lr, **self.others,
-        }  # fmt: skip
+            "loss": self.loss,
+            "reconstruction": self.reconstruction,
+            "perceptual": self.perceptual,
+            "kl": self.kl,
+            "psnr": self.psnr,
+            "bits_per_dimension": self.bits_per_dimension,
+            "grad_norm": self.grad_norm,
+            "lr": lr,
+            **self.others,
+        }
 
 
 @dataclass(frozen=True)
@@ -92,14 +99,23 @@ class MicroBatch:
 
 
 def training_step(
-    t: TrainState, batch: Tensor, counters: list[int], plan: StepPlan = ALONE, *, done: float = 0.0, lr: float | None = None,
-    discriminator_lr: float | None = None, first_counter: int | None = None,
-) -> StepResult:  # fmt: skip
-    """One step on a batch, uint8 n c h w, whose randomness is keyed by its image counters, and by the global batch's first.
+    t: TrainState,
+    batch: Tensor,
+    counters: list[int],
+    plan: StepPlan = ALONE,
+    *,
+    done: float = 0.0,
+    lr: float | None = None,
+    discriminator_lr: float | None = None,
+    first_counter: int | None = None,
+) -> StepResult:
+    """One step on a batch, uint8 n c h w, whose randomness is keyed by its image counters, and by the global batch's
+    first.
 
-    The gradient is the batch's whatever micro_batch is, and the global batch's over all processes, adaptive weights included. The
-    autoencoder feels the discriminator by `plan.weight`; the discriminator then learns from the same reconstructions, detached. If
-    loss or gradient are not finite, weights stay as they were. done: share of the run. Rates: None: the optimizers' own.
+    The gradient is the batch's whatever micro_batch is, and the global batch's over all processes, adaptive weights
+    included. The autoencoder feels the discriminator by `plan.weight`; the discriminator then learns from the same
+    reconstructions, detached. If loss or gradient are not finite, weights stay as they were. done: share of the run.
+    Rates: None: the optimizers' own.
     """
     first = counters[0] if first_counter is None else first_counter
     parts = list(_parts(t, batch, counters, first))
@@ -153,7 +169,8 @@ def _parts(t: TrainState, batch: Tensor, counters: list[int], first: int) -> Ite
 
 
 def smallest(t: TrainState) -> int:
-    """Pixels below which no picture is shrunk, where its size is drawn: what all that looks at it needs, in whole latents."""
+    """Pixels below which no picture is shrunk, where its size is drawn: what all that looks at it needs, in whole
+    latents."""
     needs = [
         _smallest_for_losses(t),
         *([t.features.smallest] if isinstance(t.features, Backbone) else [UNKNOWN] if t.features else []),
@@ -167,7 +184,8 @@ def check_size(t: TrainState) -> None:
     """Errors: ConfigError for crops smaller than the losses need."""
     if t.config.data.size < (least := _smallest_for_losses(t)):
         raise ConfigError(
-            f"data.size (={t.config.data.size}) is too small for the losses of this run, which need {least}; take larger crops"
+            f"data.size (={t.config.data.size}) is too small for the losses of this run, which need {least}; take "
+            "larger crops"
         )
 
 
@@ -187,8 +205,9 @@ def _backward(
 ) -> dict[str, Tensor]:
     """Gradients of a part's share of the loss; figures of the part.
 
-    What is asked of pixels is gone through backwards first, down to the reconstruction, and the sum of these gradients then enters the
-    autoencoder at once: so each loss network is gone through once, and the adaptive weight costs no pass.
+    What is asked of pixels is gone through backwards first, down to the reconstruction, and the sum of these gradients
+    then enters the autoencoder at once: so each loss network is gone through once, and the adaptive weight costs no
+    pass.
     """
     config = t.config
     pixels = _wide(result.recon).requires_grad_()
@@ -279,7 +298,8 @@ def _at_last_layer(t: TrainState, result: ForwardOutput, pixel_grad: Tensor) -> 
 
 
 def _measured(t: TrainState, parts: list[MicroBatch]) -> Tensor:
-    """The adaptive weight of a batch in parts, whose gradients at the last layer add up, by a forward pass of its own."""
+    """The adaptive weight of a batch in parts, whose gradients at the last layer add up, by a forward pass of its
+    own."""
     sums = [torch.zeros((), device=t.autoencoder.device)] * 2
     for part in parts:
         with torch.no_grad():

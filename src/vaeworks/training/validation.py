@@ -34,8 +34,8 @@ class ValidationResult:
     """What a look at held-out images came to."""
 
     psnr: float
-    """mean over images in dB, by the posterior's mode, rounded to 8 bits; an exact image counts as 100; nan where the decoder gave no
-    numbers for one"""
+    """mean over images in dB, by the posterior's mode, rounded to 8 bits; an exact image counts as 100; nan where the
+    decoder gave no numbers for one"""
     ssim: float | None
     """mean over images; None where all are smaller than SSIM's window"""
     latent_mean: tuple[float, ...]
@@ -78,7 +78,8 @@ def validation_files(files: Sequence[ImageFile]) -> list[ImageFile]:
 
 @torch.inference_mode()
 def validate(autoencoder: Autoencoder, images: Sequence[Tensor]) -> ValidationResult:
-    """Every image, uint8 c h w with sides that are multiples of f, through the posterior's mode and back, and what its latents are like."""
+    """Every image, uint8 c h w with sides that are multiples of f, through the posterior's mode and back, and what its
+    latents are like."""
     was_training = autoencoder.training
     autoencoder.eval()
     latents, psnrs = _Latents(), []

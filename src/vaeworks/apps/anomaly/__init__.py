@@ -1,4 +1,5 @@
-"""What does not look like the normal images: a detector in scikit-learn's manner, its figures, and what it has to beat."""
+"""What does not look like the normal images: a detector in scikit-learn's manner, its figures, and what it has to
+beat."""
 
 from .auroc import auroc, localization
 from .detector import AnomalyDetector

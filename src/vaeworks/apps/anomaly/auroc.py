@@ -17,7 +17,8 @@ LIMIT = 0.3
 
 
 def auroc(normal: ArrayLike, anomalous: ArrayLike, seed: int = 0, draws: int = DRAWS) -> Interval:
-    """Probability that an anomalous image scores higher than a normal one, ties counting half; with a 95 % bootstrap interval.
+    """Probability that an anomalous image scores higher than a normal one, ties counting half; with a 95 % bootstrap
+    interval.
 
     Normal and anomalous images are resampled each within themselves. Source: Hanley & McNeil 1982.
     Errors: DataError where one of the two has no image.
@@ -45,9 +46,11 @@ class Localization:
 
 
 def localization(maps: NDArray[Any], masks: NDArray[np.bool_], limit: float = LIMIT) -> Localization:
-    """AUROC of pixels, and PRO: how much of every defect, however small, is found at false positive rates up to `limit`.
+    """AUROC of pixels, and PRO: how much of every defect, however small, is found at false positive rates up to
+    `limit`.
 
-    maps, masks: n h w, true where something is anomalous; a region is what hangs together, corners included. Ties are one threshold.
+    maps, masks: n h w, true where something is anomalous; a region is what hangs together, corners included. Ties are
+    one threshold.
     Source: Bergmann et al. 2020 (arXiv 1911.02357). Errors: DataError where no pixel is anomalous, or all are.
     """
     if not masks.any() or masks.all():

@@ -1,7 +1,7 @@
 """What a detector has to beat: methods without an autoencoder, or with its encoder alone, on the same normals.
 
-Each is a function: images that it is fitted on -> a function of images -> maps n h w of distances, or n distances. Maps become numbers as
-evidence does.
+Each is a function: images that it is fitted on -> a function of images -> maps n h w of distances, or n distances. Maps
+become numbers as evidence does.
 """
 
 from __future__ import annotations

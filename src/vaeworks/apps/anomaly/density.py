@@ -28,8 +28,10 @@ class Gaussian:
     def fitted(cls, latents: Array, kind: Kind = "position") -> Gaussian:
         """Means and Ledoit & Wolf's covariances of latents n c h w.
 
-        position: of every place alone, for objects that lie alike; shared: of all places, for textures and whatever lies anyhow.
-        Source: PaDiM, Defard et al. 2020 (arXiv 2011.08785); Ledoit & Wolf 2004 for the shrinkage, instead of PaDiM's constant.
+        position: of every place alone, for objects that lie alike; shared: of all places, for textures and whatever
+        lies anyhow.
+        Source: PaDiM, Defard et al. 2020 (arXiv 2011.08785); Ledoit & Wolf 2004 for the shrinkage, instead of PaDiM's
+        constant.
         """
         from sklearn.covariance import ledoit_wolf
 

@@ -36,30 +36,44 @@ class Readings:
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):
-    """What does not look like the normal images that it was fitted on, and where: an outlier detector in scikit-learn's manner.
+    """What does not look like the normal images that it was fitted on, and where: an outlier detector in scikit-learn's
+    manner.
 
-    X: images uint8 n h w c, n c h w or n h w; or rows n d, which `image_shape` unfolds. Without an autoencoder rows may be any table.
+    X: images uint8 n h w c, n c h w or n h w; or rows n d, which `image_shape` unfolds. Without an autoencoder rows may
+    be any table.
 
     autoencoder: a VAE; None: principal components of the fitted images that keep 90 % of their variance.
-    evidence: of "reconstruction", "features", "density" (evidence.py); None: all that there are (principal components have no features).
+    evidence: of "reconstruction", "features", "density" (evidence.py); None: all that there are (principal components
+    have no features).
     features: a frozen network, images n c h w in [-1,1] to maps n d h w; None: the autoencoder's encoder.
     density: "position", a Gaussian for every place, for objects that lie alike; "shared", one for all places.
     combine: "mean" or "max" of the kinds' robust z-scores.
-    false_alarms: share of normal images that may be called anomalous; "auto": 0.05, or the smallest that the normals suffice for.
-    held_out: share of the normals that nothing is fitted on: a third of them standardizes the evidence, the others set the threshold.
+    false_alarms: share of normal images that may be called anomalous; "auto": 0.05, or the smallest that the normals
+    suffice for.
+    held_out: share of the normals that nothing is fitted on: a third of them standardizes the evidence, the others set
+    the threshold.
     image_shape: of rows: (h, w), (h, w, c) or (c, h, w).
     random_state: seed of the split, which goes by the images' content.
     track: wraps batches, to show progress.
 
-    Fitted: offset_ (of score_samples, as scikit-learn's), false_alarms_ (the rate that holds), split_, scales_, calibration_ (the held-out
-    normals' scores by kind of evidence), calibration_anomaly_ (all kinds combined).
+    Fitted: offset_ (of score_samples, as scikit-learn's), false_alarms_ (the rate that holds), split_, scales_,
+    calibration_ (the held-out normals' scores by kind of evidence), calibration_anomaly_ (all kinds combined).
     """
 
     def __init__(
-        self, autoencoder: Autoencoder | None = None, *, evidence: Sequence[str] | None = None, features: Maps | None = None,
-        density: Kind = "position", combine: Combine = "mean", false_alarms: float | str = "auto", held_out: float = 0.3,
-        image_shape: Sequence[int] | None = None, random_state: int = 0, track: Track | None = None,
-    ):  # fmt: skip
+        self,
+        autoencoder: Autoencoder | None = None,
+        *,
+        evidence: Sequence[str] | None = None,
+        features: Maps | None = None,
+        density: Kind = "position",
+        combine: Combine = "mean",
+        false_alarms: float | str = "auto",
+        held_out: float = 0.3,
+        image_shape: Sequence[int] | None = None,
+        random_state: int = 0,
+        track: Track | None = None,
+    ):
         self.autoencoder = autoencoder
         self.evidence = evidence
         self.features = features
@@ -116,7 +130,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return self.readings(X).heat
 
     def readings(self, X: ArrayLike) -> Readings:  # noqa: N803
-        """Scores by kind of evidence, combined scores and heat maps, in one pass. Errors: ConfigError for images of another shape."""
+        """Scores by kind of evidence, combined scores and heat maps, in one pass. Errors: ConfigError for images of
+        another shape."""
         parts = [self._read(part) for part in batches(self._new_images(X), self.track or iter)]
         scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in self.evidence_}
         return Readings(scores, combined(scores, self.combine), np.concatenate([part.heat for part in parts]))
@@ -187,8 +202,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         factor = 1 if self.autoencoder is None else self.autoencoder.downsample_factor
         heat = {
             name: enlarged(self.map_scales_[name](values), height, width, factor if name == "density" else 1)
-            if values.shape[1:] != (height, width) else self.map_scales_[name](values)
+            if values.shape[1:] != (height, width)
+            else self.map_scales_[name](values)
             for name, values in maps.items()
-        }  # fmt: skip
+        }
         scores = self._scores(maps)
         return Readings(scores, combined(scores, self.combine), combined(heat, self.combine))

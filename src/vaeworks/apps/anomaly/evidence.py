@@ -4,9 +4,9 @@ reconstruction    what the autoencoder cannot draw: local RMS difference to the 
 features          the same, in a network's features, each of length one as in LPIPS
 density           latents that are unlike those of normal images: Mahalanobis distance to a Gaussian
 
-A map's number is the mean of its largest 1 %: a small defect counts, a single odd pixel less. Different kinds of evidence are made
-comparable by robust z-scores, (value - median) / (1.4826 MAD), of normal images that nothing was fitted on, and then averaged, or
-the largest is taken.
+A map's number is the mean of its largest 1 %: a small defect counts, a single odd pixel less. Different kinds of
+evidence are made comparable by robust z-scores, (value - median) / (1.4826 MAD), of normal images that nothing was
+fitted on, and then averaged, or the largest is taken.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class EvidenceScale:
 
 
 def smoothed(squared: Array) -> Array:
-    """Local RMS of squared differences n h w, mean over SCALES: n h w. Rows without neighbourhoods (n 1 d) stay as they are."""
+    """Local RMS of squared differences n h w, mean over SCALES: n h w. Rows without neighbourhoods (n 1 d) stay as they
+    are."""
     from scipy.ndimage import gaussian_filter
 
     side = min(squared.shape[1:])
@@ -95,7 +96,8 @@ def combined(values: Mapping[str, Array], how: Combine) -> Array:
 
 
 def enlarged(maps: Array, height: int, width: int, factor: int) -> Array:
-    """Maps n h' w' of positions `factor` pixels wide as n height width: bilinear, and what padding added is cropped away."""
+    """Maps n h' w' of positions `factor` pixels wide as n height width: bilinear, and what padding added is cropped
+    away."""
     import torch
     import torch.nn.functional as F
 

@@ -1,4 +1,5 @@
-"""What a detector sees of images: their latents, what reconstruction changed, and what it changed in a network's features.
+"""What a detector sees of images: their latents, what reconstruction changed, and what it changed in a network's
+features.
 
 VaeSight    through an autoencoder of ours
 PcaSight    through principal components, which scikit-learn fits: for tables, and as the plainest autoencoder
@@ -116,7 +117,8 @@ class VaeExtractor:
 
 
 class PcaExtractor:
-    """Through principal components of images n c h w, whatever their values: latents are n k 1 1, and there are no features."""
+    """Through principal components of images n c h w, whatever their values: latents are n k 1 1, and there are no
+    features."""
 
     digests: dict[str, str] = {}  # noqa: RUF012
 

@@ -43,13 +43,14 @@ def check_sizes(files: Sequence[ImageFile], size: int | None) -> None:
     for file in files if size is None else ():
         if (file.width, file.height) != (first.width, first.height):
             raise DataError(
-                f"images must have one size: {first.path} is {first.width}x{first.height}, {file.path} is {file.width}x{file.height}; "
-                f"--size PX takes the middle square of each, resized"
+                f"images must have one size: {first.path} is {first.width}x{first.height}, {file.path} is "
+                f"{file.width}x{file.height}; --size PX takes the middle square of each, resized"
             )
 
 
 def class_labels(files: Sequence[ImageFile], how: str | None) -> tuple[str, ...] | None:
-    """A class per image, GOOD being normal; by default that of the folder, if one is called so. None where nothing is known."""
+    """A class per image, GOOD being normal; by default that of the folder, if one is called so. None where nothing is
+    known."""
     if how is not None:
         return find_labels(files, how)
     folders = tuple(Path(str(file.path)).parent.name for file in files)
@@ -57,7 +58,8 @@ def class_labels(files: Sequence[ImageFile], how: str | None) -> tuple[str, ...]
 
 
 def labels_by_masks(files: Sequence[ImageFile], masks: Path) -> tuple[str, ...]:
-    """ANOMALOUS for images whose mask marks a pixel, GOOD for all others. Errors: those of `find_masks`; DataError for a broken mask."""
+    """ANOMALOUS for images whose mask marks a pixel, GOOD for all others. Errors: those of `find_masks`; DataError for
+    a broken mask."""
     places = find_masks(files, masks) or ()
     return tuple(GOOD if place is None or not marked(open_place(place, 1)).any() else ANOMALOUS for place in places)
 
@@ -65,9 +67,9 @@ def labels_by_masks(files: Sequence[ImageFile], masks: Path) -> tuple[str, ...]:
 def read_truth(files: Sequence[ImageFile], labels: Sequence[str], masks: Path | None, size: int | None) -> Truth:
     """What is known of test images that are read with `size` as `read_images` does.
 
-    masks: a folder with a mask for anomalous images, by name, in a subfolder for each class where there are such (images.marked says
-    what they mark). Errors: those of `check_sizes`; DataError for a mask of another size than its image's, where there is none at all,
-    or where none marks anything.
+    masks: a folder with a mask for anomalous images, by name, in a subfolder for each class where there are such
+    (images.marked says what they mark). Errors: those of `check_sizes`; DataError for a mask of another size than its
+    image's, where there is none at all, or where none marks anything.
     """
     check_sizes(files, size)
     anomalous = np.array([label != GOOD for label in labels])
@@ -89,7 +91,8 @@ def read_truth(files: Sequence[ImageFile], labels: Sequence[str], masks: Path | 
 
 
 def _mask_places(files: Sequence[ImageFile], labels: Sequence[str], masks: Path) -> list[ImageRef | None]:
-    """Where masks have folders by class, classes are looked up one by one: MVTec AD's images are called 000 in each of them."""
+    """Where masks have folders by class, classes are looked up one by one: MVTec AD's images are called 000 in each of
+    them."""
     classes = sorted(set(labels) - {GOOD})
     folders = [masks / label for label in classes if (masks / label).is_dir()]
     if not folders:
@@ -108,6 +111,7 @@ def _mask(file: ImageFile, place: ImageRef) -> NDArray[np.bool_]:
     mask = open_place(place, 1)
     if mask.size != (file.width, file.height):
         raise DataError(
-            f"mask {place} is {mask.width}x{mask.height}, its image {file.path} is {file.width}x{file.height}; make them equal"
+            f"mask {place} is {mask.width}x{mask.height}, its image {file.path} is {file.width}x{file.height}; make "
+            "them equal"
         )
     return marked(mask).numpy()

@@ -21,7 +21,8 @@ STRENGTH = 0.75
 
 
 def overlay(image: Array, values: Array, begin: float, full: float) -> Tensor:
-    """A picture c h w, uint8, in gray under its heat map h w: bare below `begin`, yellow from `full` on: uint8 3 h w."""
+    """A picture c h w, uint8, in gray under its heat map h w: bare below `begin`, yellow from `full` on: uint8 3 h
+    w."""
     gray = torch.from_numpy(image.astype(np.float32)).mean(0).expand(3, -1, -1)
     share = torch.from_numpy(np.clip((values - begin) / (full - begin), 0, 1).astype(np.float32))
     colours = heat(share, 0.0, 1.0).float()
@@ -45,7 +46,8 @@ def sheet(
 ) -> Image.Image:
     """Pictures, with outlines of what is wrong where that is known, each beside its heat.
 
-    normal_heat: what one pixel in a thousand of a normal image reaches; there colour begins, and at three times it, it is full.
+    normal_heat: what one pixel in a thousand of a normal image reaches; there colour begins, and at three times it, it
+    is full.
     """
     pairs = [
         grid(

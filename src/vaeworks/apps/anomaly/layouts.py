@@ -16,7 +16,8 @@ CHANNELS = 1, 3
 
 
 def image_layout(shape: Sequence[int]) -> tuple[int, int, int]:
-    """Where channels, height and width are in a shape h w, h w c or c h w: their axes; channels -1 where there is no such axis.
+    """Where channels, height and width are in a shape h w, h w c or c h w: their axes; channels -1 where there is no
+    such axis.
 
     Errors: ConfigError for a shape that is none of these, channels being 1 or 3.
     """
@@ -32,7 +33,8 @@ def image_layout(shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def as_images(x: NDArray[Any], image_shape: Sequence[int] | None) -> NDArray[Any]:
-    """Images n c h w of n h w c, n c h w or n h w; or of rows n d, which `image_shape` unfolds (None: n 1 1 d, without neighbourhoods).
+    """Images n c h w of n h w c, n c h w or n h w; or of rows n d, which `image_shape` unfolds (None: n 1 1 d, without
+    neighbourhoods).
 
     Errors: ConfigError for another shape.
     """
@@ -53,7 +55,8 @@ def as_images(x: NDArray[Any], image_shape: Sequence[int] | None) -> NDArray[Any
 def validated(
     estimator: BaseEstimator, x: ArrayLike, image_shape: Sequence[int] | None, channels: int | None, reset: bool
 ) -> NDArray[Any]:
-    """Images n c h w of what an estimator is given as X: uint8 of `channels` for an autoencoder, float64 where there is none (None).
+    """Images n c h w of what an estimator is given as X: uint8 of `channels` for an autoencoder, float64 where there is
+    none (None).
 
     reset: as scikit-learn's `validate_data`. Errors: ConfigError, DataError; ValueError and TypeError of scikit-learn.
     """
@@ -71,7 +74,8 @@ def validated(
 
 
 def as_pixels(images: NDArray[Any], channels: int) -> NDArray[np.uint8]:
-    """uint8 n `channels` h w, for a network, of images n c h w with values in 0..255; gray ones are repeated where it wants colours.
+    """uint8 n `channels` h w, for a network, of images n c h w with values in 0..255; gray ones are repeated where it
+    wants colours.
 
     Errors: DataError for other values; ConfigError for colours where it wants gray.
     """

@@ -1,4 +1,5 @@
-"""A fitted detector as one safetensors file: what it learned, and in its metadata, as JSON, all else. The networks are named by hashes."""
+"""A fitted detector as one safetensors file: what it learned, and in its metadata, as JSON, all else. The networks are
+named by hashes."""
 
 from __future__ import annotations
 
@@ -32,12 +33,13 @@ def save_detector(detector: AnomalyDetector, path: str | Path, overwrite: bool =
     """
     check_ending(Path(path))
     facts = {
-        "version": VERSION, "networks": detector.sight_.digests,
+        "version": VERSION,
+        "networks": detector.sight_.digests,
         "parameters": {name: _plain(getattr(detector, name)) for name in PARAMETERS},
         "fitted": {name: _plain(getattr(detector, name)) for name in FITTED if hasattr(detector, name)},
         "scales": {name: asdict(scale) for name, scale in detector.scales_.items()},
         "map_scales": {name: asdict(scale) for name, scale in detector.map_scales_.items()},
-    }  # fmt: skip
+    }
     tensors = {f"split.{name}": rows for name, rows in vars(detector.split_).items()}
     tensors |= {f"calibration.{name}": scores for name, scores in detector.calibration_.items()}
     tensors["calibration_anomaly"] = detector.calibration_anomaly_
@@ -105,7 +107,8 @@ def _check_networks(
         if given.get(name) != known.get(name):
             theirs, ours = ((digest or "none")[:12] for digest in (known.get(name), given.get(name)))
             raise ConfigError(
-                f"{path} was fitted with another {name} network ({theirs}, this is {ours}); give that one {SAME_PRECISION}, or fit again"
+                f"{path} was fitted with another {name} network ({theirs}, this is {ours}); give that one "
+                f"{SAME_PRECISION}, or fit again"
             )
 
 

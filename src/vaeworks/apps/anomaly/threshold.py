@@ -62,15 +62,17 @@ def split(images: NDArray[Any], held_out: float, seed: int) -> Split:
 
 
 def check_rate(rate: float, available: int, normals: int, held_out: float) -> None:
-    """Errors: ConfigError for a rate outside (0, 1); DataError where `available` of `normals` are too few to keep it."""
+    """Errors: ConfigError for a rate outside (0, 1); DataError where `available` of `normals` are too few to keep
+    it."""
     if not 0 < rate < 1:
         raise ConfigError(f"false_alarms (={rate}) must be between 0 and 1")
     needed = fewest(rate)
     if available < needed:
         more = next(m for m in numbers(1) if sizes(normals + m, held_out)[1] >= needed)
         raise DataError(
-            f"false_alarms (={rate:g}) needs at least 1/{rate:g} - 1 = {needed} normals for the threshold, {available} of {normals} are "
-            f"held out for it: give {more} more, or a rate of at least {smallest_rate(available):.2g}, or a larger held_out (={held_out:g})"
+            f"false_alarms (={rate:g}) needs at least 1/{rate:g} - 1 = {needed} normals for the threshold, {available} "
+            f"of {normals} are held out for it: give {more} more, or a rate of at least "
+            f"{smallest_rate(available):.2g}, or a larger held_out (={held_out:g})"
         )
 
 
@@ -101,7 +103,8 @@ def conformal_threshold(scores: ArrayLike, rate: float) -> float:
 
 
 def alarm_range(count: int, rate: float) -> tuple[float, float]:
-    """Between which shares of alarms a threshold from `count` held-out normals lies with 95 %: how far chance takes it from the rate.
+    """Between which shares of alarms a threshold from `count` held-out normals lies with 95 %: how far chance takes it
+    from the rate.
 
     That share is distributed as Beta(count + 1 - k, k), k being the threshold's rank.
     """

@@ -4,4 +4,4 @@ from .griffin_lim import audible, griffin_lim, magnitudes
 from .listen import Heard, SoundDistances, listen
 from .sheet import sheet
 
-__all__ = ["SoundDistances", "Heard", "audible", "griffin_lim", "listen", "magnitudes", "sheet"]
+__all__ = ["Heard", "SoundDistances", "audible", "griffin_lim", "listen", "magnitudes", "sheet"]

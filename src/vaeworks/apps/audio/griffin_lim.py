@@ -23,13 +23,15 @@ UPDATES = 200
 def magnitudes(levels: Tensor, mel: Mel = MEL) -> Tensor:
     """Magnitudes of the spectrum, float32 bins columns, of levels in dB, bands columns; what is at the floor is silent.
 
-    The bands say less than the bins: of all spectra one with the least squared error in the bands' powers is taken, no power negative.
-    It is not that of scipy.optimize.nnls, which concentrates on few bins; this one stays near the bands' own shape, and sounds nearer.
+    The bands say less than the bins: of all spectra one with the least squared error in the bands' powers is taken, no
+    power negative. It is not that of scipy.optimize.nnls, which concentrates on few bins; this one stays near the
+    bands' own shape, and sounds nearer.
     Source: multiplicative updates, Lee & Seung 2001 (theorem 1).
     """
     weights = filters(mel).to(levels.device)
     power = torch.where(levels > mel.floor, 10 ** (levels.double() / 10), 0)
-    # every band counts by its own size: weights are divided by their sums, so that narrow low bands do not outweigh wide high ones
+    # every band counts by its own size: weights are divided by their sums, so that narrow low bands do not outweigh
+    # wide high ones
     sums = weights.sum(1, keepdim=True)
     weights, power = (weights / sums).float(), (power / sums).float()
     aimed = weights.T @ power
@@ -42,7 +44,8 @@ def magnitudes(levels: Tensor, mel: Mel = MEL) -> Tensor:
 def griffin_lim(
     magnitudes: Tensor, length: int, *, iterations: int = ITERATIONS, seed: int = 0, mel: Mel = MEL
 ) -> Tensor:
-    """So many samples, float32, whose spectrum has about these magnitudes, bins columns; it is one of many, chosen by a random phase.
+    """So many samples, float32, whose spectrum has about these magnitudes, bins columns; it is one of many, chosen by a
+    random phase.
 
     Errors: ConfigError for another number of columns than `length` samples have.
     Source: Griffin & Lim 1984; accelerated, Perraudin, Balazs & Sondergaard 2013 (algorithm 2).
@@ -65,9 +68,11 @@ def griffin_lim(
 def audible(
     image: Tensor, length: int | None = None, *, iterations: int = ITERATIONS, seed: int = 0, mel: Mel = MEL
 ) -> NDArray[np.float64]:
-    """The sound of a picture of a spectrogram, uint8 c bands columns: samples in [-1,1], by default as many as the columns reach.
+    """The sound of a picture of a spectrogram, uint8 c bands columns: samples in [-1,1], by default as many as the
+    columns reach.
 
-    Of two channels it is 2 n, both from the same random phase, so that equal channels sound equal; of three their mean is taken.
+    Of two channels it is 2 n, both from the same random phase, so that equal channels sound equal; of three their mean
+    is taken.
     Errors: ConfigError for a picture of another height than the bands.
     """
     if image.shape[-2] != mel.bands:

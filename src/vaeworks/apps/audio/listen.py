@@ -23,7 +23,8 @@ Samples = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SoundDistances:
-    """Distances from the original; a signal-to-noise ratio is not among them, because the phase is new and would make it meaningless."""
+    """Distances from the original; a signal-to-noise ratio is not among them, because the phase is new and would make
+    it meaningless."""
 
     log_mel: float
     """dB between pictures: what the autoencoder loses"""
@@ -34,7 +35,8 @@ class SoundDistances:
     log_mel_heard: float
     """dB; likewise of the reconstruction's sound: what both lose"""
     convergence_ceiling: float
-    """spectral convergence of the sound that Griffin-Lim makes of the original's picture; nan where the original is silent"""
+    """spectral convergence of the sound that Griffin-Lim makes of the original's picture; nan where the original is
+    silent"""
     convergence_heard: float
     """of that which it makes of the reconstruction"""
 
@@ -57,9 +59,11 @@ class Heard:
 
 
 def listen(codec: Codec, samples: Samples, *, iterations: int = ITERATIONS, seed: int = 0) -> Heard:
-    """A sound through an autoencoder of spectrograms, by its posterior's mode; both ways back start from the same random phase.
+    """A sound through an autoencoder of spectrograms, by its posterior's mode; both ways back start from the same
+    random phase.
 
-    Models of three channels get gray, and the mean of what they answer counts; those of two get left and right, or samples n twice.
+    Models of three channels get gray, and the mean of what they answer counts; those of two get left and right, or
+    samples n twice.
     Errors: ConfigError for no samples, and for samples 2 n where the model has other channels than two.
     """
     channels, length = codec.autoencoder.config.in_channels, samples.shape[-1]
@@ -78,10 +82,13 @@ def listen(codec: Codec, samples: Samples, *, iterations: int = ITERATIONS, seed
     ceiling, recon = (audible(each, length, iterations=iterations, seed=seed) for each in (image, recon_image))
     small = _down_up(padded, codec.autoencoder.downsample_factor)[..., :columns]
     figures = SoundDistances(
-        log_mel=log_mel_distance(image, recon_image), log_mel_down_up=log_mel_distance(image, small),
-        log_mel_ceiling=log_mel_distance(image, spectrogram(ceiling)), log_mel_heard=log_mel_distance(image, spectrogram(recon)),
-        convergence_ceiling=spectral_convergence(samples, ceiling), convergence_heard=spectral_convergence(samples, recon),
-    )  # fmt: skip
+        log_mel=log_mel_distance(image, recon_image),
+        log_mel_down_up=log_mel_distance(image, small),
+        log_mel_ceiling=log_mel_distance(image, spectrogram(ceiling)),
+        log_mel_heard=log_mel_distance(image, spectrogram(recon)),
+        convergence_ceiling=spectral_convergence(samples, ceiling),
+        convergence_heard=spectral_convergence(samples, recon),
+    )
     return Heard(samples, ceiling, recon, image, recon_image, figures)
 
 
@@ -90,7 +97,8 @@ def _down_up(image: Tensor, factor: int) -> Tensor:
 
 
 def log_mel_distance(image: Tensor, other: Tensor) -> float:
-    """Root mean square over bands (and channels) of the difference in level, mean over columns, in dB, of two pictures of spectrograms.
+    """Root mean square over bands (and channels) of the difference in level, mean over columns, in dB, of two pictures
+    of spectrograms.
 
     Source: the log spectral distance of Gray & Markel 1976, on mel bands.
     """

@@ -23,7 +23,8 @@ INK = 40
 
 
 def sheet(image: Tensor, recon: Tensor, gain: int = 4) -> Image.Image:
-    """Two pictures of spectrograms, uint8 c bands columns, and `gain` times their difference, above each other, with Hz and seconds.
+    """Two pictures of spectrograms, uint8 c bands columns, and `gain` times their difference, above each other, with Hz
+    and seconds.
 
     Of one channel there are three panels, of two six: left and right of each.
     """

@@ -1,4 +1,5 @@
-"""New training images from labelled ones: variants of latents with provenance, and whether a classifier gains by them."""
+"""New training images from labelled ones: variants of latents with provenance, and whether a classifier gains by
+them."""
 
 from .folder import write_folder
 from .judgement import judge

@@ -1,4 +1,5 @@
-"""A folder of variants: its provenance first, then every image, whole or not at all, then a record that it is finished."""
+"""A folder of variants: its provenance first, then every image, whole or not at all, then a record that it is
+finished."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def check_folder(out: Path, variants: Sequence[Variant], overwrite: bool) -> boo
         same = _is_of(out, variants)
         if not same and not overwrite:
             raise ConfigError(
-                f"{out} holds an unfinished set of other images or settings; repeat that command, choose another --out, or pass --overwrite"
+                f"{out} holds an unfinished set of other images or settings; repeat that command, choose another "
+                "--out, or pass --overwrite"
             )
         return same
     existing = next((out / v.file for v in variants if (out / v.file).exists()), None)
@@ -55,13 +57,19 @@ def _is_of(folder: Path, variants: Sequence[Variant]) -> bool:
 
 
 def write_folder(
-    out: Path, variants: Sequence[Variant], make: Callable[[Variant], Tensor], facts: dict[str, Any], overwrite: bool = False,
+    out: Path,
+    variants: Sequence[Variant],
+    make: Callable[[Variant], Tensor],
+    facts: dict[str, Any],
+    overwrite: bool = False,
     track: Track = iter,
-) -> int:  # fmt: skip
-    """Write every variant as a PNG in its class's folder; the number of images that an interrupted call had made already.
+) -> int:
+    """Write every variant as a PNG in its class's folder; the number of images that an interrupted call had made
+    already.
 
-    make: a variant to its image uint8 c h w. facts: what the record says, as JSON values. An interrupted call leaves whole images and
-    their provenance; the same call goes on where it stopped. Another set that is to be replaced stays until the new one is whole.
+    make: a variant to its image uint8 c h w. facts: what the record says, as JSON values. An interrupted call leaves
+    whole images and their provenance; the same call goes on where it stopped. Another set that is to be replaced stays
+    until the new one is whole.
     Errors: those of `check_folder`; ConfigError where another process is at work in the folder.
     """
     with alone_in(out):
@@ -78,9 +86,14 @@ def write_folder(
 
 
 def _make(
-    place: Path, variants: Sequence[Variant], make: Callable[[Variant], Tensor], facts: dict[str, Any], going_on: bool, overwrite: bool,
+    place: Path,
+    variants: Sequence[Variant],
+    make: Callable[[Variant], Tensor],
+    facts: dict[str, Any],
+    going_on: bool,
+    overwrite: bool,
     track: Track,
-) -> int:  # fmt: skip
+) -> int:
     if not going_on:
         if place.name == NEXT:
             remove(place)  # what would have replaced the set once, and was never completed
@@ -97,7 +110,8 @@ def _make(
 
 
 def _move_in(out: Path, variants: Sequence[Variant]) -> None:
-    """Put a set that is whole where it belongs: provenance first, so that a call that is stopped here can be repeated; the record last."""
+    """Put a set that is whole where it belongs: provenance first, so that a call that is stopped here can be repeated;
+    the record last."""
     for name in (ROWS, TABLE, *(variant.file for variant in variants), RECORD):
         if (out / NEXT / name).exists():
             (out / name).parent.mkdir(parents=True, exist_ok=True)

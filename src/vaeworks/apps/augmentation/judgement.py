@@ -60,13 +60,24 @@ class TrainingArm:
 
 
 def judge(
-    autoencoder: Autoencoder, codes: Codes, draws: Draws, noise: Noise, *, per_image: int, methods: Sequence[Method] = METHODS,
-    alpha: float = ALPHA, flip: bool = False, seed: int = 0, track: Track = iter,
-) -> list[TrainingArm]:  # fmt: skip
-    """A small CNN, trained for every arm on the same labelled images with `per_image` variants of each, for the same number of steps.
+    autoencoder: Autoencoder,
+    codes: Codes,
+    draws: Draws,
+    noise: Noise,
+    *,
+    per_image: int,
+    methods: Sequence[Method] = METHODS,
+    alpha: float = ALPHA,
+    flip: bool = False,
+    seed: int = 0,
+    track: Track = iter,
+) -> list[TrainingArm]:
+    """A small CNN, trained for every arm on the same labelled images with `per_image` variants of each, for the same
+    number of steps.
 
-    codes: all images of `draws`. noise: of the latents' variants. flip: whether an image may be mirrored, which makes digits others.
-    A single labelled image of a class has nothing to interpolate to: that count has no such arm. Errors: those of `blends`.
+    codes: all images of `draws`. noise: of the latents' variants. flip: whether an image may be mirrored, which makes
+    digits others. A single labelled image of a class has nothing to interpolate to: that count has no such arm. Errors:
+    those of `blends`.
     """
     tested = draws.test[some(len(draws.test), TESTED)]
     tasks = [(count, choice) for count in draws.labelled[0] for choice in range(len(draws.labelled))]
@@ -97,9 +108,16 @@ def judge(
 
 
 def training_sets(
-    autoencoder: Autoencoder, known: Codes, targets: Targets, noise: Noise, per_image: int, methods: Sequence[Method], alpha: float,
-    flip: bool, seed: int,
-) -> dict[str, tuple[Tensor, Targets]]:  # fmt: skip
+    autoencoder: Autoencoder,
+    known: Codes,
+    targets: Targets,
+    noise: Noise,
+    per_image: int,
+    methods: Sequence[Method],
+    alpha: float,
+    flip: bool,
+    seed: int,
+) -> dict[str, tuple[Tensor, Targets]]:
     """Images uint8 and targets of every arm: the labelled images and, but for copies, `per_image` variants of each."""
     assert known.labels is not None
     keys = [int(digest[:8], 16) for digest in pixel_digests(known.pixels)]
@@ -127,7 +145,8 @@ def training_sets(
 
 
 def transformed(pixels: Tensor, draws: Sequence[int], per_image: int, flip: bool, seed: int) -> Tensor:
-    """Images uint8 n c h w, `per_image` times each, shifted, with noise and, with `flip`, every second one mirrored, by chance."""
+    """Images uint8 n c h w, `per_image` times each, shifted, with noise and, with `flip`, every second one mirrored, by
+    chance."""
     generator = torch.Generator()
     reach = max(1, pixels.shape[-1] // 8)
     found = []
@@ -167,9 +186,14 @@ def _arms(right: Mapping[tuple[str, int], Sequence[float]], sizes: Mapping[tuple
             continue
         each = {count: tuple(right[name, count]) for count in counts}
         better = {count: max((right[b, count] for b in (TRANSFORMED, MIXED)), key=np.mean) for count in counts}
-        arms.append(TrainingArm(
-            name, {count: sizes[name, count] for count in counts}, each, {count: student(values) for count, values in each.items()},
-            {count: student(np.subtract(each[count], right[COPIES, count])) for count in counts},
-            {count: student(np.subtract(each[count], better[count])) for count in counts},
-        ))  # fmt: skip
+        arms.append(
+            TrainingArm(
+                name,
+                {count: sizes[name, count] for count in counts},
+                each,
+                {count: student(values) for count, values in each.items()},
+                {count: student(np.subtract(each[count], right[COPIES, count])) for count in counts},
+                {count: student(np.subtract(each[count], better[count])) for count in counts},
+            )
+        )
     return arms

@@ -18,10 +18,12 @@ from ...random_streams import random_seed, random_uniforms
 Method = Literal["noise", "interpolate", "mixup"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
-"""noise: a sample of the posterior; interpolate: towards an image of the same class; mixup: towards one of another class."""
+"""noise: a sample of the posterior; interpolate: towards an image of the same class; mixup: towards one of another
+class."""
 
 ALPHA = 0.4
-"""Of the Beta distribution of mixup's weights. Source: Zhang et al. 2017 (arXiv 1710.09412), who take 0.1 to 0.4 for photographs."""
+"""Of the Beta distribution of mixup's weights. Source: Zhang et al. 2017 (arXiv 1710.09412), who take 0.1 to 0.4 for
+photographs."""
 
 HALFWAY = 0.5
 """How far towards another image of its class one goes at most: beyond, it is the other's variant."""
@@ -35,7 +37,8 @@ MOST = 2**16
 
 @dataclass(frozen=True)
 class Noise:
-    """How far samples go: `temperature` times the posterior's std or, for latents that are points, a std for every channel."""
+    """How far samples go: `temperature` times the posterior's std or, for latents that are points, a std for every
+    channel."""
 
     temperature: float | None = None
     std: tuple[float, ...] | None = None
@@ -59,8 +62,8 @@ def blends(
 ) -> list[Blend]:
     """`per_image` blends of every image, in order.
 
-    labels: a class per image. keys: 32 bits of its content each; so noise does not depend on which other images there are, and only the
-    choice of partners does. alpha: of mixup.
+    labels: a class per image. keys: 32 bits of its content each; so noise does not depend on which other images there
+    are, and only the choice of partners does. alpha: of mixup.
     Errors: ConfigError for a setting; DataError where an image has no partner.
     """
     if method not in METHODS:
@@ -92,7 +95,8 @@ def check_settings(per_image: int, alpha: float = ALPHA) -> None:
 
 
 def check_classes(method: Method, labels: Sequence[str]) -> None:
-    """Before any image is read. Errors: DataError where an image has no partner; ConfigError for a class that cannot be a folder."""
+    """Before any image is read. Errors: DataError where an image has no partner; ConfigError for a class that cannot be
+    a folder."""
     for label in sorted(set(labels)):
         if not label or label.startswith(".") or re.search(r"[/\\:\0]", label):
             raise ConfigError(f"class {label!r} cannot be the name of a folder; rename it")
@@ -164,10 +168,17 @@ class Variant:
 
 
 def plan(
-    files: Sequence[ImageFile], labels: Sequence[str], method: Method, per_image: int, seed: int, noise: Noise | None, model: str,
+    files: Sequence[ImageFile],
+    labels: Sequence[str],
+    method: Method,
+    per_image: int,
+    seed: int,
+    noise: Noise | None,
+    model: str,
     alpha: float = ALPHA,
-) -> list[Variant]:  # fmt: skip
-    """Every variant of a set of images: which are in it, its label, its name. Errors: those of `blends` and of `check_classes`."""
+) -> list[Variant]:
+    """Every variant of a set of images: which are in it, its label, its name. Errors: those of `blends` and of
+    `check_classes`."""
     check_classes(method, labels)
     keys = [int(file.digest[:8], 16) for file in files]
     taken: set[str] = set()
@@ -176,10 +187,20 @@ def plan(
         row = blend.rows[0]
         places = [files[r] for r in blend.rows]
         name = _free_name(f"{labels[row]}/{_stem(files[row])}-{method}-{blend.draw % MOST:03}", taken)
-        found.append(Variant(
-            name, soft_label(blend, labels), method, tuple(str(place.path) for place in places), tuple(place.digest for place in places),
-            blend.weights, seed, blend.draw, noise, model,
-        ))  # fmt: skip
+        found.append(
+            Variant(
+                name,
+                soft_label(blend, labels),
+                method,
+                tuple(str(place.path) for place in places),
+                tuple(place.digest for place in places),
+                blend.weights,
+                seed,
+                blend.draw,
+                noise,
+                model,
+            )
+        )
     return found
 
 

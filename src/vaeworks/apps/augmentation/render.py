@@ -43,7 +43,8 @@ class Renderer:
     """Variants to images uint8 c h w, one at a time: what else is made beside them plays no part."""
 
     def __init__(self, codec: Codec, places: Mapping[str, ImageRef] | None = None):
-        """places: where images are, by their names; others are files, members of tars or digits, found by their names."""
+        """places: where images are, by their names; others are files, members of tars or digits, found by their
+        names."""
         self.codec, self.places = codec, places or {}
         self.model = model_digest(codec.autoencoder)
         self._code = lru_cache(KEPT)(self._encode)
@@ -52,7 +53,8 @@ class Renderer:
         """Errors: ConfigError for another model; DataError for an image that is not found, or not the same any more."""
         if variant.model != self.model:
             raise ConfigError(
-                f"{variant.file} is by another model ({variant.model[:12]}, this is {self.model[:12]}); give that one {SAME_PRECISION}"
+                f"{variant.file} is by another model ({variant.model[:12]}, this is {self.model[:12]}); give that one "
+                f"{SAME_PRECISION}"
             )
         first = self._code(variant.sources[0], variant.digests[0], None)
         size = first.width, first.height
@@ -80,13 +82,15 @@ def _found(source: str) -> ImageRef:
         return place_named(source)
     except DataError as error:
         raise DataError(
-            f"{error}; pass places={{str(file.path): file.path for file in vaeworks.data.scan(SRC).files}}, SRC being what was augmented"
+            f"{error}; pass places={{str(file.path): file.path for file in vaeworks.data.scan(SRC).files}}, SRC being "
+            "what was augmented"
         ) from None
 
 
 def reproduce(codec: Codec, row: Mapping[str, object], places: Mapping[str, ImageRef] | None = None) -> Tensor:
     """The image uint8 c h w of a row of provenance.jsonl: the very pixels, on the same kind of machine.
 
-    places: as of `Renderer`; rows of data sets, and drawn or made images, are not found without. Errors: those of `Renderer`.
+    places: as of `Renderer`; rows of data sets, and drawn or made images, are not found without. Errors: those of
+    `Renderer`.
     """
     return Renderer(codec, places)(Variant.from_dict(dict(row)))

@@ -15,7 +15,21 @@ from .region import composed, edit_picture, latent_weights
 from .statistics import transferred
 
 __all__ = [
-    "Adjustment", "ChannelChange", "Direction", "LinearDecoder", "adjusted_latents", "adjusted_pixels", "combined", "composed",
-    "edit_picture", "fit_direction", "latent_weights", "linear_decoder", "load_direction", "parse_channel", "parse_expression",
-    "save_direction", "transferred",
-]  # fmt: skip
+    "Adjustment",
+    "ChannelChange",
+    "Direction",
+    "LinearDecoder",
+    "adjusted_latents",
+    "adjusted_pixels",
+    "combined",
+    "composed",
+    "edit_picture",
+    "fit_direction",
+    "latent_weights",
+    "linear_decoder",
+    "load_direction",
+    "parse_channel",
+    "parse_expression",
+    "save_direction",
+    "transferred",
+]

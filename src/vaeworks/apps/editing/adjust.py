@@ -38,7 +38,8 @@ class Adjustment:
         return self != Adjustment()
 
     def affine(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """A, k k, and t, k, for k = 3 or 1 channels of this mean, in gray levels; saturation first, as Pillow's ImageEnhance.
+        """A, k k, and t, k, for k = 3 or 1 channels of this mean, in gray levels; saturation first, as Pillow's
+        ImageEnhance.
 
         Errors: ConfigError for saturation of a gray picture.
         """
@@ -68,7 +69,8 @@ class LinearDecoder:
     """c c, of the picture's latents"""
 
     def change(self, colours: Tensor) -> Tensor:
-        """The likeliest change of latents, c h w, that changes colours so, k h w: C J^T (J C J^T)^-1, for latents of covariance C."""
+        """The likeliest change of latents, c h w, that changes colours so, k h w: C J^T (J C J^T)^-1, for latents of
+        covariance C."""
         across = self.covariance @ self.response.T
         return torch.einsum("ck,khw->chw", (across @ torch.linalg.pinv(self.response @ across)).to(colours), colours)
 
@@ -76,8 +78,9 @@ class LinearDecoder:
 def linear_decoder(codec: Codec, z: Tensor) -> LinearDecoder:
     """The decoder, linearized at the middle of a picture's latents c h w.
 
-    A matrix between latents and colours that is fitted to pairs of both, as previews of Stable Diffusion have it, tells how they go
-    together in pictures, not what the decoder makes of a change: edits by it are far from what was asked for (docs/edit.md).
+    A matrix between latents and colours that is fitted to pairs of both, as previews of Stable Diffusion have it, tells
+    how they go together in pictures, not what the decoder makes of a change: edits by it are far from what was asked
+    for (docs/edit.md).
     """
     h, w = z.shape[-2:]
     top, left = max(0, (h - PROBE) // 2), max(0, (w - PROBE) // 2)
@@ -98,7 +101,8 @@ def linear_decoder(codec: Codec, z: Tensor) -> LinearDecoder:
 def adjusted_latents(codec: Codec, z: Tensor, adjustment: Adjustment) -> Tensor:
     """Unnormalized latents c h w whose decoded picture has other colours.
 
-    Mean colours of f x f pixels are met, by Newton's method with one matrix for all; finer detail changes along, as the decoder has it.
+    Mean colours of f x f pixels are met, by Newton's method with one matrix for all; finer detail changes along, as the
+    decoder has it.
     """
     f = codec.autoencoder.downsample_factor
     linear = linear_decoder(codec, z)

@@ -17,7 +17,8 @@ WEIGHTED = re.compile(r"(?P<weight>\d+(?:\.\d*)?|\.\d+)\*(?P<name>.+)", re.DOTAL
 
 
 def parse_expression(text: str) -> list[tuple[float, str]]:
-    """Weights and names of a sum such as "a.png - 0.5*b.png + 'my c.png'": signs stand between blanks, names with blanks in quotes.
+    """Weights and names of a sum such as "a.png - 0.5*b.png + 'my c.png'": signs stand between blanks, names with
+    blanks in quotes.
 
     Errors: ConfigError for what is no such sum.
     """
@@ -29,7 +30,8 @@ def parse_expression(text: str) -> list[tuple[float, str]]:
         words = ["+", *words]
     if not words or len(words) % 2 or any((word in ("+", "-")) == bool(place % 2) for place, word in enumerate(words)):
         raise ConfigError(
-            f"arithmetic {text!r} must be names with + or - between them, all separated by blanks, such as 'a.png - b.png + c.png'"
+            f"arithmetic {text!r} must be names with + or - between them, all separated by blanks, such as 'a.png - "
+            "b.png + c.png'"
         )
     return [_term(sign, word) for sign, word in zip(words[::2], words[1::2], strict=True)]
 
@@ -41,14 +43,17 @@ def _term(sign: str, word: str) -> tuple[float, str]:
 
 
 def combined(weights: Sequence[float], latents: Sequence[Tensor]) -> Tensor:
-    """The weighted sum of latents c h w; where weights do not sum to 1, of their distances from their common mean, put onto that mean.
+    """The weighted sum of latents c h w; where weights do not sum to 1, of their distances from their common mean, put
+    onto that mean.
 
-    (A sum of weights 2 would be twice as bright for no reason: it is the affine combinations that mean the same wherever zero lies.)
+    (A sum of weights 2 would be twice as bright for no reason: it is the affine combinations that mean the same
+    wherever zero lies.)
     Errors: ConfigError for latents of unlike sizes.
     """
     if len({z.shape for z in latents}) > 1:
         raise ConfigError(
-            f"pictures of one size are needed, not of latents {', '.join('x'.join(map(str, z.shape[-2:])) for z in latents)}"
+            "pictures of one size are needed, not of latents "
+            f"{', '.join('x'.join(map(str, z.shape[-2:])) for z in latents)}"
         )
     stack = torch.stack(list(latents))
     mean = stack.mean(dim=(0, 2, 3))[:, None, None] if not math.isclose(sum(weights), 1, abs_tol=1e-9) else 0.0

@@ -19,12 +19,13 @@ from ...models.digest import SAME_PRECISION, model_digest
 from ..codes import first_half, pixel_digests
 
 Kind = Literal["mean", "map", "logistic"]
-"""mean: difference of the classes' mean channels; map: of their mean latents, place by place; logistic: normal of the plane between them.
+"""mean: difference of the classes' mean channels; map: of their mean latents, place by place; logistic: normal of the
+plane between them.
 
-map needs pictures that are aligned, as faces are, and pays off there alone. logistic tells apart what overlaps, with many more pictures
-than channels; but a plane's normal also weighs channels that only cancel what disturbs others (Haufe et al. 2014, "On the
-interpretation of weight vectors of linear models"), so that the mean is the better direction to walk in (as in Larsen et al. 2016,
-arXiv 1512.09300), and logistic the better one to sort by.
+map needs pictures that are aligned, as faces are, and pays off there alone. logistic tells apart what overlaps, with
+many more pictures than channels; but a plane's normal also weighs channels that only cancel what disturbs others (Haufe
+et al. 2014, "On the interpretation of weight vectors of linear models"), so that the mean is the better direction to
+walk in (as in Larsen et al. 2016, arXiv 1512.09300), and logistic the better one to sort by.
 """
 
 METADATA_KEY = "vaeworks_direction"
@@ -35,14 +36,15 @@ LEAST = 2
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """What is added to latents, times a strength; 1 carries the mean of the pictures without to that of those with the attribute."""
+    """What is added to latents, times a strength; 1 carries the mean of the pictures without to that of those with the
+    attribute."""
 
     change: Tensor
     """float32 c 1 1, or c h w for aligned pictures; of unnormalized latents"""
     kind: Kind
     separation: float
-    """AUROC, 0.5 being chance, of the projection on directions fitted without the pictures judged (halves by content, equal pictures in
-    one of them); nan for fewer than 8 of each, or where all of a class are equal"""
+    """AUROC, 0.5 being chance, of the projection on directions fitted without the pictures judged (halves by content,
+    equal pictures in one of them); nan for fewer than 8 of each, or where all of a class are equal"""
 
     def applied(self, z: Tensor, strength: float = 1.0) -> Tensor:
         """Latents c h w of any size with it; maps are resized."""
@@ -57,12 +59,14 @@ def fit_direction(
 ) -> Direction:
     """The direction from pictures' latents n c h w, with an attribute and without it.
 
-    digests: of the pictures' contents (codes.pixel_digests), by which the halves are made that judge it; None: of the latents'.
+    digests: of the pictures' contents (codes.pixel_digests), by which the halves are made that judge it; None: of the
+    latents'.
     Errors: DataError for fewer than LEAST of either.
     """
     if min(len(having), len(lacking)) < LEAST:
         raise DataError(
-            f"a direction needs {LEAST} pictures with and {LEAST} without the attribute, not {len(having)} and {len(lacking)}"
+            f"a direction needs {LEAST} pictures with and {LEAST} without the attribute, not {len(having)} and "
+            f"{len(lacking)}"
         )
     content = (pixel_digests(having), pixel_digests(lacking)) if digests is None else digests
     halves = [torch.from_numpy(first_half(found)) for found in content]
@@ -119,7 +123,8 @@ def save_direction(path: Path, direction: Direction, autoencoder: Autoencoder, *
 
 
 def load_direction(path: Path, autoencoder: Autoencoder) -> Direction:
-    """Read what `save_direction` wrote. Errors: FormatError for another file; ConfigError for a direction of another model."""
+    """Read what `save_direction` wrote. Errors: FormatError for another file; ConfigError for a direction of another
+    model."""
     tensors, metadata = read_tensors(path)
     try:
         facts = json.loads(metadata[METADATA_KEY])
@@ -133,6 +138,7 @@ def load_direction(path: Path, autoencoder: Autoencoder) -> Direction:
         raise FormatError(f"{path} holds no direction; `vaeworks edit --save-direction` writes such files") from None
     if model != model_digest(autoencoder) or change.ndim != 3 or len(change) != autoencoder.latent_channels:
         raise ConfigError(
-            f"{path} is a direction of another model; directions belong to their model {SAME_PRECISION}; fit it again with this one"
+            f"{path} is a direction of another model; directions belong to their model {SAME_PRECISION}; fit it again "
+            "with this one"
         )
     return Direction(change, kind, separation)

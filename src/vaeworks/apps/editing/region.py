@@ -30,7 +30,8 @@ class Edited:
     outside: float
     """outside the mask; nan where there is none"""
     reconstruction: float
-    """PSNR in dB of the picture through the autoencoder without an edit: what is below it was lost on the way, not edited"""
+    """PSNR in dB of the picture through the autoencoder without an edit: what is below it was lost on the way, not
+    edited"""
 
 
 def edit_picture(
@@ -38,9 +39,10 @@ def edit_picture(
 ) -> Edited:
     """A picture uint8 c h w with changes of its latents, in this order.
 
-    mask: bool h w, where it is edited: latents are changed by the share of their f x f pixels that it holds, pixels outside stay exactly,
-    and inside the edit comes in over f pixels from the mask's border. detail: add what the edit changes in the decoded picture to the
-    original, instead of showing the decoded picture: what the autoencoder cannot carry stays.
+    mask: bool h w, where it is edited: latents are changed by the share of their f x f pixels that it holds, pixels
+    outside stay exactly, and inside the edit comes in over f pixels from the mask's border. detail: add what the edit
+    changes in the decoded picture to the original, instead of showing the decoded picture: what the autoencoder cannot
+    carry stays.
     Errors: ConfigError for a mask of another size.
     """
     if mask is not None:
@@ -66,8 +68,8 @@ def check_mask(mask: Tensor, image: Tensor) -> None:
     """Errors: ConfigError for a mask h w of another size than the picture's, or that marks nothing."""
     if mask.shape != image.shape[-2:]:
         raise ConfigError(
-            f"the mask has {mask.shape[-1]} x {mask.shape[-2]} pixels, the picture {image.shape[-1]} x {image.shape[-2]}; "
-            "they must be alike"
+            f"the mask has {mask.shape[-1]} x {mask.shape[-2]} pixels, the picture {image.shape[-1]} x "
+            f"{image.shape[-2]}; they must be alike"
         )
     if not bool(mask.any()):
         raise ConfigError("the mask marks nothing; what is to be changed must be white in it")
@@ -79,7 +81,8 @@ def latent_weights(mask: Tensor, f: int) -> Tensor:
 
 
 def composed(original: Tensor, edited: Tensor, mask: Tensor, width: int) -> Tensor:
-    """uint8 c h w: the original outside the mask, the edited picture `width` pixels inside of it, and a linear blend between."""
+    """uint8 c h w: the original outside the mask, the edited picture `width` pixels inside of it, and a linear blend
+    between."""
     from scipy.ndimage import distance_transform_edt
 
     if bool(mask.all()):

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 Statistics = Literal["channel", "full"]
-"""channel: mean and standard deviation of every channel (AdaIN, Huang & Belongie 2017, arXiv 1703.06868); full: mean and covariance of
-all channels (whitening and colouring, Li et al. 2017, arXiv 1705.08086), so that they go together as in the other picture, too."""
+"""channel: mean and standard deviation of every channel (AdaIN, Huang & Belongie 2017, arXiv 1703.06868); full: mean
+and covariance of all channels (whitening and colouring, Li et al. 2017, arXiv 1705.08086), so that they go together as
+in the other picture, too."""
 
 LEAST = 1e-8
 """Variances below this share of the largest are none, and are not made larger."""

@@ -1,4 +1,5 @@
-"""Latents as features of images: a transformer in scikit-learn's manner, and a study of what few labels make of them."""
+"""Latents as features of images: a transformer in scikit-learn's manner, and a study of what few labels make of
+them."""
 
 from .latent_features import LatentFeatures
 

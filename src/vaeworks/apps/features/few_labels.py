@@ -1,4 +1,5 @@
-"""How good latents are as features where few labels are known, beside pixels, principal components and a network that saw labels."""
+"""How good latents are as features where few labels are known, beside pixels, principal components and a network that
+saw labels."""
 
 from __future__ import annotations
 
@@ -98,7 +99,8 @@ def _components(rows: Array) -> Array:
 
 
 def normalized(rows: Array) -> Array:
-    """Rows n d less their mean, divided by one number, so that their mean squared length is 1: one C means the same for all of them."""
+    """Rows n d less their mean, divided by one number, so that their mean squared length is 1: one C means the same for
+    all of them."""
     centred = np.subtract(rows, rows.mean(0, dtype=np.float64), dtype=np.float64)
     length = np.sqrt(np.einsum("nd,nd->", centred, centred) / len(rows))
     centred /= length or 1
@@ -108,8 +110,9 @@ def normalized(rows: Array) -> Array:
 def linear_probe(x: Array, y: Array, test: Array, seed: int) -> tuple[Array, float]:
     """Multinomial logistic regression with an L2 penalty: classes of test rows, and its C.
 
-    C is FIXED where a class has fewer than FOLDS labels, else chosen from TRIED by stratified cross-validation. Rows are turned into the
-    space that the labelled ones span first: the penalized solution lies in it, so that nothing changes but the time.
+    C is FIXED where a class has fewer than FOLDS labels, else chosen from TRIED by stratified cross-validation. Rows
+    are turned into the space that the labelled ones span first: the penalized solution lies in it, so that nothing
+    changes but the time.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -177,7 +180,8 @@ def few_labels(
 
 
 def charts(rows: Sequence[RepresentationRow], chance: float) -> dict[str, str]:
-    """An SVG for each classifier: accuracy over labels per class, a line for every representation. Errors: MissingExtraError."""
+    """An SVG for each classifier: accuracy over labels per class, a line for every representation. Errors:
+    MissingExtraError."""
     from ...pages.page import line_chart
 
     found = {}

@@ -35,8 +35,8 @@ def draw_labels(
 ) -> Draws:
     """The test half, and `choices` choices of labels with each of `counts` images a class.
 
-    pixels: uint8 n c h w. Images go to the halves by hashes of their pixels, within each class, so that equal images stay together, and
-    the halves do not depend on the images' order.
+    pixels: uint8 n c h w. Images go to the halves by hashes of their pixels, within each class, so that equal images
+    stay together, and the halves do not depend on the images' order.
     Errors: those of `check_labels`; DataError where so many images of a class are equal that one half has too few.
     """
     check_labels(labels, counts, choices)
@@ -79,8 +79,8 @@ def check_labels(labels: Sequence[str] | None, counts: Sequence[int], choices: i
 def _check_pool(name: str, images: int, beside: int, count: int) -> None:
     if beside < count:
         raise DataError(
-            f"class {name!r} has {images} images, {beside} beside its test half; {count} labels of a class need about {2 * count}: give "
-            "fewer with --counts"
+            f"class {name!r} has {images} images, {beside} beside its test half; {count} labels of a class need about "
+            f"{2 * count}: give fewer with --counts"
         )
 
 

@@ -24,28 +24,37 @@ Pool = Literal["none", "mean", "mean-std", "pyramid"]
 """How latents n c h w become rows: all of them, means over places, means and standard deviations, means over grids."""
 
 GRIDS = 1, 2, 4
-"""Cells along a side of the pyramid's levels; those finer than the latents are left out. Source: Lazebnik et al. 2006."""
+"""Cells along a side of the pyramid's levels; those finer than the latents are left out. Source: Lazebnik et al.
+2006."""
 
 
 class LatentFeatures(TransformerMixin, BaseEstimator):
     """Images to the means of their posteriors, as rows: a transformer in scikit-learn's manner, which needs no labels.
 
-    X: images uint8 n h w c, n c h w or n h w; or rows n d, which `image_shape` unfolds. Without an autoencoder rows may be any table.
+    X: images uint8 n h w c, n c h w or n h w; or rows n d, which `image_shape` unfolds. Without an autoencoder rows may
+    be any table.
 
-    autoencoder: a VAE, or what `load` takes; None: principal components of the fitted images that keep 90 % of their variance. `clone`
-    copies a VAE with its weights, a name is cheap: take one for searches and for several processes.
-    pool: "none", latents as they are, c h w; "mean" over places, c; "mean-std", 2 c; "pyramid", means over 1, 4 and 16 cells, 21 c.
+    autoencoder: a VAE, or what `load` takes; None: principal components of the fitted images that keep 90 % of their
+    variance. `clone` copies a VAE with its weights, a name is cheap: take one for searches and for several processes.
+    pool: "none", latents as they are, c h w; "mean" over places, c; "mean-std", 2 c; "pyramid", means over 1, 4 and 16
+    cells, 21 c.
     standardize: each channel of the latents to mean 0 and standard deviation 1 over the fitted images and all places.
     image_shape: of rows: (h, w), (h, w, c) or (c, h, w).
     track: wraps batches, to show progress.
 
-    Fitted: image_shape_ (c h w), latent_shape_ (c h w), mean_ and scale_ (c, with standardize), digest_ (of a VAE given by name).
+    Fitted: image_shape_ (c h w), latent_shape_ (c h w), mean_ and scale_ (c, with standardize), digest_ (of a VAE given
+    by name).
     """
 
     def __init__(
-        self, autoencoder: Autoencoder | str | Path | None = None, *, pool: Pool = "none", standardize: bool = False,
-        image_shape: Sequence[int] | None = None, track: Track | None = None,
-    ):  # fmt: skip
+        self,
+        autoencoder: Autoencoder | str | Path | None = None,
+        *,
+        pool: Pool = "none",
+        standardize: bool = False,
+        image_shape: Sequence[int] | None = None,
+        track: Track | None = None,
+    ):
         self.autoencoder = autoencoder
         self.pool = pool
         self.standardize = standardize
@@ -55,7 +64,8 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
     def fit(self, X: ArrayLike, y: object = None) -> LatentFeatures:  # noqa: N803
         """Check the settings, and learn what `standardize` and principal components need. y is ignored.
 
-        Errors: ConfigError for a setting or a shape; DataError for pixels beyond 0..255, or nothing to find components in.
+        Errors: ConfigError for a setting or a shape; DataError for pixels beyond 0..255, or nothing to find components
+        in.
         """
         if self.pool not in get_args(Pool):
             raise ConfigError(f"pool (={self.pool!r}) must be one of {', '.join(get_args(Pool))}")
@@ -79,7 +89,8 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: ArrayLike) -> Array:  # noqa: N803
-        """Features n d: float32 of a VAE, float64 of principal components. Errors: ConfigError for images of another shape."""
+        """Features n d: float32 of a VAE, float64 of principal components. Errors: ConfigError for images of another
+        shape."""
         check_is_fitted(self)
         sight = self._sight()
         images = self._images(X, sight.autoencoder if isinstance(sight, VaeExtractor) else None, reset=False)
@@ -90,7 +101,8 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
         return np.concatenate([self._rows(sight.latents(part)) for part in batches(images, self.track or iter)])
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
-        """A name for every feature: z3_0_7 is channel 3 at row 0, column 7; mean3, std3; mean3_2x2_0_1 of the pyramid."""
+        """A name for every feature: z3_0_7 is channel 3 at row 0, column 7; mean3, std3; mean3_2x2_0_1 of the
+        pyramid."""
         check_is_fitted(self)
         return np.array(feature_names(self.latent_shape_, self.pool), dtype=object)
 
@@ -116,7 +128,8 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
             assert network is not None
             if model_digest(network) != self.digest_:
                 raise ConfigError(
-                    f"{self.autoencoder} is another model than the features were fitted with; give that one {SAME_PRECISION}, or fit again"
+                    f"{self.autoencoder} is another model than the features were fitted with; give that one "
+                    f"{SAME_PRECISION}, or fit again"
                 )
             self.sight_ = VaeExtractor(network)
         return self.sight_
@@ -167,7 +180,8 @@ def _grids(shape: Sequence[int]) -> list[int]:
 
 
 def _moments(parts: Iterable[Array]) -> tuple[Array, Array]:
-    """Mean and standard deviation of every channel: c each; 1 for channels that do not vary. Only one part is in memory at a time."""
+    """Mean and standard deviation of every channel: c each; 1 for channels that do not vary. Only one part is in memory
+    at a time."""
     found = [
         (part[:, 0].size, part.mean((0, 2, 3), dtype=np.float64), part.var((0, 2, 3), dtype=np.float64), part.dtype)
         for part in parts

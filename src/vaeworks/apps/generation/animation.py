@@ -22,7 +22,8 @@ def there_and_back(frames: Sequence[Tensor]) -> list[Tensor]:
 
 
 def write_gif(path: Path, frames: Sequence[Tensor], fps: int = FPS, overwrite: bool = True) -> None:
-    """An endless loop of uint8 images c h w of one size, whole or not at all; over what was there, or only where nothing is."""
+    """An endless loop of uint8 images c h w of one size, whole or not at all; over what was there, or only where
+    nothing is."""
     pictures = [to_pillow(frame).convert("RGB") for frame in frames]
     with atomic(path, overwrite) as temporary:
         pictures[0].save(
@@ -39,7 +40,8 @@ def find_ffmpeg() -> str:
 
 
 def write_mp4(path: Path, frames: Sequence[Tensor], fps: int = FPS, overwrite: bool = True) -> None:
-    """H.264 of uint8 images c h w of one size, whole or not at all, as `write_gif` does; odd sides lose a row or column.
+    """H.264 of uint8 images c h w of one size, whole or not at all, as `write_gif` does; odd sides lose a row or
+    column.
 
     Errors: ConfigError where ffmpeg is not installed; VaeworksError with its last line where it fails.
     """

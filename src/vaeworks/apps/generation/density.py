@@ -1,7 +1,7 @@
 """Where a data set's latents lie: densities that are fitted to latents, and sampled.
 
-All have `fit(latents, seed)`, `sample(count, seed)` and, but for the flow, `score_samples(latents)`; latents are n c h w, unnormalized.
-They are made of numbers that `fit` computes, and nothing of them is kept in a file.
+All have `fit(latents, seed)`, `sample(count, seed)` and, but for the flow, `score_samples(latents)`; latents are n c h
+w, unnormalized. They are made of numbers that `fit` computes, and nothing of them is kept in a file.
 """
 
 from __future__ import annotations
@@ -84,10 +84,11 @@ class Prior:
 
 
 class Mixture:
-    """A mixture of Gaussians, by scikit-learn, on as many principal components as hold 99 % of the variance; one component: a Gaussian.
+    """A mixture of Gaussians, by scikit-learn, on as many principal components as hold 99 % of the variance; one
+    component: a Gaussian.
 
-    What the other components would have added is left out of samples, and out of log-densities. Source: Ghosh et al. 2019
-    (arXiv 1903.12436), who fit a mixture to an autoencoder's latents after training it.
+    What the other components would have added is left out of samples, and out of log-densities. Source: Ghosh et al.
+    2019 (arXiv 1903.12436), who fit a mixture to an autoencoder's latents after training it.
     """
 
     def __init__(self, components: int = 10):
@@ -110,14 +111,17 @@ class Mixture:
         full = len(x) >= PER_NUMBER * dimensions * self.components
         self.mixture = GaussianMixture(
             self.components, covariance_type="full" if full else "diag", reg_covar=1e-4, max_iter=200, random_state=seed
-        ).fit(self.pca.transform(x))  # fmt: skip
+        ).fit(self.pca.transform(x))
         return self
 
     @property
     def stated(self) -> str:
         """What it is, for people."""
         what = "Gaussian" if self.components == 1 else f"mixture of {self.components} Gaussians"
-        return f"{what} with {self.mixture.covariance_type} covariance on {self.pca.n_components_} principal components of the latents"
+        return (
+            f"{what} with {self.mixture.covariance_type} covariance on {self.pca.n_components_} principal components "
+            "of the latents"
+        )
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """Latents count c h w, the mixture's components in random order."""
@@ -131,7 +135,8 @@ class Mixture:
 
 
 class Flow:
-    """A flow-matching transformer, the arena's smallest generator (models/flow_matching.py), trained on standardized latents.
+    """A flow-matching transformer, the arena's smallest generator (models/flow_matching.py), trained on standardized
+    latents.
 
     Its density would take an integral for every sample, so that it has no `score_samples`.
     """

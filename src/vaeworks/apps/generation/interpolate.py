@@ -1,4 +1,5 @@
-"""Between two pictures or more: paths through latent space, and how natural they are beside a cross-fade of the pixels."""
+"""Between two pictures or more: paths through latent space, and how natural they are beside a cross-fade of the
+pixels."""
 
 from __future__ import annotations
 
@@ -31,9 +32,9 @@ def linear(a: Code, b: Code, t: float) -> Tensor:
 def spherical(a: Code, b: Code, t: float) -> Tensor:
     """The great circle about the latents' origin, the norm going evenly from one end's to the other's: latents c h w.
 
-    Where an end is 0, or one number alone, there is no direction, and where both are nearly parallel no difference: then it is the
-    straight line. Opposite ends have no great circle of their own: it goes through a direction that depends on the first end alone (its
-    elements shifted by one, made orthogonal).
+    Where an end is 0, or one number alone, there is no direction, and where both are nearly parallel no difference:
+    then it is the straight line. Opposite ends have no great circle of their own: it goes through a direction that
+    depends on the first end alone (its elements shifted by one, made orthogonal).
     Source: Shoemake 1985 (slerp); White 2016 (arXiv 1609.04468), for latents that are normal.
     """
     x, y = a.mean.double().flatten(), b.mean.double().flatten()
@@ -57,15 +58,17 @@ def spherical(a: Code, b: Code, t: float) -> Tensor:
 def posterior(a: Code, b: Code, t: float) -> Tensor:
     """The mean of the Gaussian that minimizes (1 - t) KL(q|a) + t KL(q|b) over q: latents c h w.
 
-    Precisions are mixed, 1/s² = (1 - t) / s_a² + t / s_b², and means in their measure: an element of which one picture says more follows
-    that picture longer. With equal stds it is the straight line. This is the exponential geodesic of the two posteriors (Amari & Nagaoka
-    2000, section 3.5; Heskes 1998, logarithmic pools). It was chosen over the geodesic of Fisher's metric (a half circle of the half
-    plane, Costa et al. 2015), on which a mean that is many stds away stays at its ends and jumps in the middle.
+    Precisions are mixed, 1/s² = (1 - t) / s_a² + t / s_b², and means in their measure: an element of which one picture
+    says more follows that picture longer. With equal stds it is the straight line. This is the exponential geodesic of
+    the two posteriors (Amari & Nagaoka 2000, section 3.5; Heskes 1998, logarithmic pools). It was chosen over the
+    geodesic of Fisher's metric (a half circle of the half plane, Costa et al. 2015), on which a mean that is many stds
+    away stays at its ends and jumps in the middle.
     Errors: ConfigError where latents are points, which have no precision.
     """
     if not (a.std.any() and b.std.any()):
         raise ConfigError(
-            "path 'posterior' weighs by the posterior's std, and this model's latents are points; take linear or spherical"
+            "path 'posterior' weighs by the posterior's std, and this model's latents are points; take linear or "
+            "spherical"
         )
     high = torch.maximum(a.std, b.std).double()
     wa, wb = (1 - t) * (high / a.std.double()).square(), t * (high / b.std.double()).square()
@@ -125,8 +128,11 @@ class Interpolation:
 
         at = [frame.segment + frame.t for frame in self.frames]
         fields = {
-            "norm": "norm", "norm, independent ends": "norm_independent", "E(D(z)) - z": "recon", "the same of a cross-fade": "recon_fade",
-        }  # fmt: skip
+            "norm": "norm",
+            "norm, independent ends": "norm_independent",
+            "E(D(z)) - z": "recon",
+            "the same of a cross-fade": "recon_fade",
+        }
         lines = {name: (at, [getattr(frame, field) for frame in self.frames]) for name, field in fields.items()}
         return line_chart(lines, "image", "share of the ends'; stds")
 
@@ -136,7 +142,8 @@ def interpolate(
 ) -> Interpolation:
     """Pictures on the way through images uint8 c h w of one size, `steps` steps from each to the next.
 
-    Errors: ConfigError for fewer than two images, unlike sizes, an unknown path, or a path that the model's latents cannot have.
+    Errors: ConfigError for fewer than two images, unlike sizes, an unknown path, or a path that the model's latents
+    cannot have.
     """
     if path not in PATHS:
         raise ConfigError(f"path {path!r} is not known; choose from {', '.join(PATHS)}")
@@ -177,13 +184,18 @@ def _frame(
     even = (1 - t) * p + t * q
     spread = (1 - t) * images[0].float().std() + t * images[1].float().std()
     return Frame(
-        pixels, fade, segment, t,
+        pixels,
+        fade,
+        segment,
+        t,
         norm=z.norm().item() / even if even else float("nan"),
         norm_independent=(((1 - t) * p) ** 2 + (t * q) ** 2) ** 0.5 / even if even else float("nan"),
-        recon=_disagreement(codec, z, scale), recon_fade=_disagreement(codec, faded, scale),
-        contrast=(pixels.float().std() / spread).item(), contrast_fade=(fade.float().std() / spread).item(),
+        recon=_disagreement(codec, z, scale),
+        recon_fade=_disagreement(codec, faded, scale),
+        contrast=(pixels.float().std() / spread).item(),
+        contrast_fade=(fade.float().std() / spread).item(),
         ghost=_explained(pixels, images),
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()

@@ -34,10 +34,12 @@ def latent_map(
     labels: Sequence[str] | None = None,
     extent: float | None = None,
 ) -> Image.Image:
-    """Two squares of one plane side by side: posteriors, an ellipse of one std each, coloured by class; and decoded points of a grid.
+    """Two squares of one plane side by side: posteriors, an ellipse of one std each, coloured by class; and decoded
+    points of a grid.
 
-    mean, std: n 2 1 1, zeros for points; extent: half the plane's side, by default that of 99.5 % of the means and at least 3, about 0.
-    The two rings are a standard normal prior's one and two std. Errors: ConfigError for latents that are not two numbers.
+    mean, std: n 2 1 1, zeros for points; extent: half the plane's side, by default that of 99.5 % of the means and at
+    least 3, about 0. The two rings are a standard normal prior's one and two std. Errors: ConfigError for latents that
+    are not two numbers.
     """
     check_plane(mean)
     extent = extent or plane_extent(mean)
@@ -55,7 +57,8 @@ def check_plane(latents: Tensor) -> None:
     if latents[0].numel() != 2:
         shape = " x ".join(map(str, latents.shape[1:]))
         raise ConfigError(
-            f"a map needs latents of two numbers, and these are {shape}; train digits-vae or digits-ae, and give its --size"
+            f"a map needs latents of two numbers, and these are {shape}; train digits-vae or digits-ae, and give its "
+            "--size"
         )
 
 

@@ -30,7 +30,8 @@ AT_ONCE = 64
 """Pictures that are made smaller together."""
 
 COPY = 0.5
-"""A picture is a near-copy where the nearest real one is closer than so much of that one's distance to its own nearest."""
+"""A picture is a near-copy where the nearest real one is closer than so much of that one's distance to its own
+nearest."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Likeness:
     frechet: float
     """squared Fréchet distance of the features"""
     density: float
-    """fidelity: how many real pictures' neighbourhoods a picture lies in, over what real ones do, about 1; more for safe, typical ones"""
+    """fidelity: how many real pictures' neighbourhoods a picture lies in, over what real ones do, about 1; more for
+    safe, typical ones"""
     coverage: float
     """diversity: share of real pictures with one of these in their neighbourhood"""
     copies: float
@@ -59,7 +61,8 @@ class PixelFeatures:
     """Principal components of pixels: a stated feature space, without any network."""
 
     def __init__(self, real: Tensor, labels: Sequence[str] | None = None):
-        """Of real pictures uint8 n c h w; labels: a class per picture. Errors: DataError for too few to have neighbours."""
+        """Of real pictures uint8 n c h w; labels: a class per picture. Errors: DataError for too few to have
+        neighbours."""
         if len(real) <= 2 * NEIGHBOURS:
             raise DataError(
                 f"{len(real)} real images are too few to judge samples by; give at least {2 * NEIGHBOURS + 1}"
@@ -78,15 +81,15 @@ class PixelFeatures:
         """What the figures are of."""
         kept = float(self.pca.explained_variance_ratio_.sum())
         return (
-            f"{self.pca.n_components_} principal components of pixels at {SIDE} px at most ({kept:.0%} of the variance), "
-            f"k = {NEIGHBOURS}, {len(self.real)} real images"
+            f"{self.pca.n_components_} principal components of pixels at {SIDE} px at most ({kept:.0%} of the "
+            f"variance), k = {NEIGHBOURS}, {len(self.real)} real images"
         )
 
     def judge(self, pictures: Tensor) -> Likeness:
         """Pictures uint8 n c h w, at least two, against the real ones.
 
-        Density and coverage: Naeem et al. 2020 (arXiv 2002.09797). Near-copies: the ratio of nearest-neighbour distances of Alaa et al.
-        2022 (arXiv 2102.08921), with a stricter limit.
+        Density and coverage: Naeem et al. 2020 (arXiv 2002.09797). Near-copies: the ratio of nearest-neighbour
+        distances of Alaa et al. 2022 (arXiv 2102.08921), with a stricter limit.
         """
         x = self.pca.transform(_pixels(pictures))
         distances = cdist(x, self.real)

@@ -48,9 +48,13 @@ class SampledSet:
             None if self.figures is None else {name: likeness.to_dict() for name, likeness in self.figures.items()}
         )
         return {
-            "density": self.stated, "count": len(self.pixels), "features": self.features, "figures": figures,
-            "latents_std": self.latents_std, "kl_bits": self.kl_bits,
-        }  # fmt: skip
+            "density": self.stated,
+            "count": len(self.pixels),
+            "features": self.features,
+            "figures": figures,
+            "latents_std": self.latents_std,
+            "kl_bits": self.kl_bits,
+        }
 
 
 def sample(autoencoder: Autoencoder, density: Density, count: int, seed: int = 0, track: Track = iter) -> SampledSet:
@@ -61,7 +65,8 @@ def sample(autoencoder: Autoencoder, density: Density, count: int, seed: int = 0
 def read_halves(
     autoencoder: Autoencoder, images: ImageSet, size: int, labels: Sequence[str] | None = None, track: Track = iter
 ) -> tuple[Codes, Codes]:
-    """Codes of the images that a density is fitted to, and of those that are held out. Errors: DataError where either is empty."""
+    """Codes of the images that a density is fitted to, and of those that are held out. Errors: DataError where either
+    is empty."""
     kept = {} if labels is None else {str(file.path): label for file, label in zip(images.files, labels, strict=True)}
     halves = []
     for part in images.split(HELD_OUT):
@@ -81,10 +86,11 @@ def sample_like(
     seed: int = 0,
     track: Track = iter,
 ) -> SampledSet:
-    """Fit a density to samples of the known images' posteriors, draw pictures from it, and judge them beside held-out images.
+    """Fit a density to samples of the known images' posteriors, draw pictures from it, and judge them beside held-out
+    images.
 
-    All columns are of as many pictures as there are samples or held-out images, whichever are fewer, because Fréchet distance and
-    coverage depend on the number. Errors: DataError for too few images.
+    All columns are of as many pictures as there are samples or held-out images, whichever are fewer, because Fréchet
+    distance and coverage depend on the number. Errors: DataError for too few images.
     """
     noise = latent_noise(seed, list(range(len(known))), tuple(known.mean.shape[1:]), POSTERIOR)  # type: ignore[arg-type]
     drawn = known.mean + known.std * noise
@@ -97,9 +103,10 @@ def sample_like(
         )
     rows = some(len(held_out), n)  # the first ones may all be of one class
     figures = {
-        "samples": space.judge(made.pixels[:n]), "held-out images": space.judge(held_out.pixels[rows]),
+        "samples": space.judge(made.pixels[:n]),
+        "held-out images": space.judge(held_out.pixels[rows]),
         "their reconstructions": space.judge(decode_pixels(autoencoder, held_out.mean[rows], track)),
-    }  # fmt: skip
+    }
     spread = drawn.std((0, 2, 3)).square().mean().sqrt().item()
     return SampledSet(made.pixels, made.stated, space.stated, figures, spread, _bits(known))
 

@@ -56,7 +56,8 @@ class Variety:
 
 
 def latent_scale(autoencoder: Autoencoder, means: Sequence[Tensor]) -> Tensor:
-    """Standard deviation of every latent channel: the configuration's where it was measured, else over these latents c h w: c.
+    """Standard deviation of every latent channel: the configuration's where it was measured, else over these latents c
+    h w: c.
 
     Channels that do not vary, as those of a single latent cannot, count as 1.
     """
@@ -75,7 +76,8 @@ def disturbed(code: Code, scale: Tensor, noise: float) -> Code:
 def variants(
     codec: Codec, code: Code, count: int, temperature: float = 1.0, seed: int = 0, track: Any = iter
 ) -> tuple[list[Tensor], Variety]:
-    """Pictures uint8 c h w of samples of the posterior with `temperature` times its std; sample k is the same whatever the count.
+    """Pictures uint8 c h w of samples of the posterior with `temperature` times its std; sample k is the same whatever
+    the count.
 
     temperature 0 is the reconstruction.
     """
@@ -92,10 +94,11 @@ def variants(
 def walk(
     codec: Codec, code: Code, steps: int, temperature: float = 1.0, seed: int = 0, track: Any = iter
 ) -> list[Tensor]:
-    """Pictures uint8 c h w on a closed way about a picture: mean + temperature * std * (cos θ n1 + sin θ n2), θ evenly around.
+    """Pictures uint8 c h w on a closed way about a picture: mean + temperature * std * (cos θ n1 + sin θ n2), θ evenly
+    around.
 
-    Noise on the great circle through two draws is standard normal everywhere, so that every picture is a sample at this temperature; the
-    last is a step away from the first.
+    Noise on the great circle through two draws is standard normal everywhere, so that every picture is a sample at this
+    temperature; the last is a step away from the first.
     """
     one, other = latent_noise(seed, [0, 1], tuple(code.mean.shape), WALK)  # type: ignore[arg-type]
     turns = (2 * math.pi * i / steps for i in range(steps))
@@ -109,8 +112,10 @@ def walk_figures(pictures: Sequence[Tensor]) -> dict[str, float]:
     """Mean and largest step of a closed walk, and the farthest pair from the first, root mean square in gray levels."""
     steps = [_apart(a, b) for a, b in itertools.pairwise([*pictures, pictures[0]])]
     return {
-        "mean_step": sum(steps) / len(steps), "largest_step": max(steps), "farthest": max(_apart(pictures[0], p) for p in pictures),
-    }  # fmt: skip
+        "mean_step": sum(steps) / len(steps),
+        "largest_step": max(steps),
+        "farthest": max(_apart(pictures[0], p) for p in pictures),
+    }
 
 
 def _apart(a: Tensor, b: Tensor) -> float:

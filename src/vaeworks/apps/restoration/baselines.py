@@ -12,7 +12,8 @@ from .damage import Damage
 from .harmonic import harmonic_fill
 
 NLM = 0.6
-"""Non-local means' h as a share of the noise; on five photographs with noise of 10, 25 and 50 the best of 0.6, 0.8 and 1."""
+"""Non-local means' h as a share of the noise; on five photographs with noise of 10, 25 and 50 the best of 0.6, 0.8 and
+1."""
 
 TV = 0.85
 """Total variation's weight as a share of the noise; there the best was between 0.7 and 1.2."""
@@ -32,7 +33,8 @@ def baselines(codec: Codec, damage: Damage) -> dict[str, Tensor]:
 
 
 def first_guess(damage: Damage) -> Tensor:
-    """The best of the classical methods, uint8 c h w: biharmonic inpainting, or non-local means where there is noise."""
+    """The best of the classical methods, uint8 c h w: biharmonic inpainting, or non-local means where there is
+    noise."""
     return non_local_means(damage) if damage.noise else biharmonic(damage)
 
 

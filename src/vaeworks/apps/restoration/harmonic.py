@@ -11,9 +11,11 @@ from ...errors import DataError
 
 
 def harmonic_fill(values: Tensor, missing: Tensor) -> Tensor:
-    """float c h w with the missing ones, bool h w, replaced by the solution of Laplace's equation; the others stay as they are.
+    """float c h w with the missing ones, bool h w, replaced by the solution of Laplace's equation; the others stay as
+    they are.
 
-    Where they are residuals of a picture, this is what takes the seam away: Pérez et al. 2003, "Poisson image editing", eq. 2.
+    Where they are residuals of a picture, this is what takes the seam away: Pérez et al. 2003, "Poisson image editing",
+    eq. 2.
     Errors: DataError where nothing is known.
     """
     from scipy.sparse.linalg import splu

@@ -24,15 +24,16 @@ LEAST = 64
 def estimate_noise(image: Tensor, missing: Tensor | None = None) -> float:
     """Standard deviation of white noise in a picture uint8 c h w, in gray levels, mean over channels.
 
-    The median of absolute diagonal details of the finest scale / 0.6745 (Donoho & Johnstone 1994), as scikit-image's `estimate_sigma`; but
-    only where a wavelet lies on known pixels. Fine texture counts as noise.
+    The median of absolute diagonal details of the finest scale / 0.6745 (Donoho & Johnstone 1994), as scikit-image's
+    `estimate_sigma`; but only where a wavelet lies on known pixels. Fine texture counts as noise.
     missing: bool h w. Errors: DataError where too few pixels are known.
     """
     known = np.ones(image.shape[-2:]) if missing is None else 1.0 - missing.numpy()
     whole = _filtered(known, np.ones(4)) > 15.5
     if whole.sum() < LEAST:
         raise DataError(
-            f"the noise cannot be estimated from {int(known.sum())} known pixels that lie apart; give it with --noise SIGMA"
+            f"the noise cannot be estimated from {int(known.sum())} known pixels that lie apart; give it with --noise "
+            "SIGMA"
         )
     details = [np.abs(_filtered(channel.astype(np.float64), DETAIL))[whole] for channel in image.numpy()]
     return float(np.mean([np.median(d[d > 0]) / NORMAL if (d > 0).any() else 0.0 for d in details]))

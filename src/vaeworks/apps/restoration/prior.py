@@ -21,11 +21,13 @@ FLOOR = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class SpectralPrior:
-    """Latents as a Gaussian that is the same everywhere: principal components of the channels, each with a power by frequency.
+    """Latents as a Gaussian that is the same everywhere: principal components of the channels, each with a power by
+    frequency.
 
-    The standard normal prior of a VAE holds for a strong KL term alone; latents of the usual weak one have other variances,
-    correlated channels and, above all, correlated neighbours. A stationary field's covariance is nearly diagonal in the cosine transform
-    (Rao & Yip 1990), so that `Whitened` makes independent standard normal numbers of such latents.
+    The standard normal prior of a VAE holds for a strong KL term alone; latents of the usual weak one have other
+    variances, correlated channels and, above all, correlated neighbours. A stationary field's covariance is nearly
+    diagonal in the cosine transform (Rao & Yip 1990), so that `Whitened` makes independent standard normal numbers of
+    such latents.
     """
 
     mean: Tensor
@@ -37,7 +39,8 @@ class SpectralPrior:
     power: Tensor
     """c k: variance of the components' cosine coefficients"""
     error: float
-    """root mean square of reconstruction - image over the set, in gray levels: how far from a picture the nearest decoded one is"""
+    """root mean square of reconstruction - image over the set, in gray levels: how far from a picture the nearest
+    decoded one is"""
     images: int
 
     def at(self, height: int, width: int) -> Whitened:

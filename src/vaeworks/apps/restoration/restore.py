@@ -47,27 +47,36 @@ class Restored:
 
 
 def restore_picture(
-    codec: Codec, damage: Damage, prior: SpectralPrior, *, keep: bool | None = None, steps: int = STEPS, start: Tensor | None = None,
+    codec: Codec,
+    damage: Damage,
+    prior: SpectralPrior,
+    *,
+    keep: bool | None = None,
+    steps: int = STEPS,
+    start: Tensor | None = None,
     seed: int = 0,
-) -> Restored:  # fmt: skip
+) -> Restored:
     """Latents z that maximize their posterior probability, decoded.
 
-    They minimize |M (D(z) - y)|^2 / (2 sigma^2) + |u|^2 / 2, with M the known pixels of y, D the decoder, u the coordinates of z in
-    which `prior` is standard normal, and sigma^2 = noise^2 + error^2: what the camera and what the autoencoder itself adds. No weight
-    is chosen. A latent space is searched for a picture's known part in Bora et al. 2017 (CSGM, arXiv 1703.03208), with a Gaussian prior
-    on z; of MAP in latent space, and of what an encoder can add to it, Gonzalez et al. 2022 (arXiv 2103.01648) and Prost et al. 2023. D
-    is not linear, so the search, L-BFGS in u, finds a local optimum. The other school fits a network's weights and stops early: Ulyanov
-    et al. 2018 (arXiv 1711.10925). Here pixels that are held out say when to stop: single ones of a noisy picture, squares of f otherwise.
+    They minimize |M (D(z) - y)|^2 / (2 sigma^2) + |u|^2 / 2, with M the known pixels of y, D the decoder, u the
+    coordinates of z in which `prior` is standard normal, and sigma^2 = noise^2 + error^2: what the camera and what the
+    autoencoder itself adds. No weight is chosen. A latent space is searched for a picture's known part in Bora et al.
+    2017 (CSGM, arXiv 1703.03208), with a Gaussian prior on z; of MAP in latent space, and of what an encoder can add to
+    it, Gonzalez et al. 2022 (arXiv 2103.01648) and Prost et al. 2023. D is not linear, so the search, L-BFGS in u,
+    finds a local optimum. The other school fits a network's weights and stops early: Ulyanov et al. 2018 (arXiv
+    1711.10925). Here pixels that are held out say when to stop: single ones of a noisy picture, squares of f otherwise.
 
-    keep: known pixels stay as they are, and their distance from the decoded picture continues into the hole as a membrane, so that no
-    seam is seen; None: where there is no noise. start: uint8 c h w, by default `first_guess`, of which the result keeps much.
-    Errors: ConfigError for a mask of another size, or for other channels than the model's; DataError where nothing is known.
+    keep: known pixels stay as they are, and their distance from the decoded picture continues into the hole as a
+    membrane, so that no seam is seen; None: where there is no noise. start: uint8 c h w, by default `first_guess`, of
+    which the result keeps much.
+    Errors: ConfigError for a mask of another size, or for other channels than the model's; DataError where nothing is
+    known.
     """
     image, missing = damage.image, damage.missing
     if missing.shape != image.shape[-2:]:
         raise ConfigError(
-            f"the mask has {missing.shape[-1]} x {missing.shape[-2]} pixels, the picture {image.shape[-1]} x {image.shape[-2]}; "
-            "they must be alike"
+            f"the mask has {missing.shape[-1]} x {missing.shape[-2]} pixels, the picture {image.shape[-1]} x "
+            f"{image.shape[-2]}; they must be alike"
         )
     height, width = missing.shape
     if bool(missing.all()):
@@ -124,7 +133,8 @@ class Search:
         return self.codec.autoencoder.decode(latents.to(self.codec.autoencoder.dtype))[0].float()
 
     def run(self, z: Tensor, steps: int) -> Tensor:
-        """The likeliest coordinates; those that predict held-out pixels best, where the likeliest ones do so significantly worse."""
+        """The likeliest coordinates; those that predict held-out pixels best, where the likeliest ones do so
+        significantly worse."""
         from scipy.optimize import minimize
 
         u = self.prior.coordinates(z)

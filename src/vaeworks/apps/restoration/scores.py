@@ -79,7 +79,8 @@ def summary(rows: Sequence[Mapping[str, RestorationScore]], ours: str) -> dict[s
 
 
 def strip(damage: Damage, methods: Mapping[str, Tensor], ours: str, truth: Tensor | None) -> list[Tensor]:
-    """Original (where it is known), damaged, every method, and the difference x 4 of ours from the original or from what was given."""
+    """Original (where it is known), damaged, every method, and the difference x 4 of ours from the original or from
+    what was given."""
     first = [damage.image] if truth is None else [truth, damage.image]
     return [*first, *methods.values(), difference(methods[ours], first[0])]
 

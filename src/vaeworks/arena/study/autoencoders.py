@@ -1,4 +1,5 @@
-"""A study's autoencoders: trained, judged by reconstruction, and examined by the doctor; each kept, and taken up where it was left."""
+"""A study's autoencoders: trained, judged by reconstruction, and examined by the doctor; each kept, and taken up where
+it was left."""
 
 from __future__ import annotations
 
@@ -99,9 +100,12 @@ def train_arms(tasks: Sequence[ArmTask], jobs: int, say: Callable[[str], None], 
     missing = {task.place: task for task in tasks if not (task.place / FACTS).exists()}
     total = sum(task.config.images for task in missing.values())
     run_all(
-        work, missing, jobs, told=lambda task, arm: say(f"{task.name}, seed {task.seed}: {arm.psnr:.2f} dB"),
+        work,
+        missing,
+        jobs,
+        told=lambda task, arm: say(f"{task.name}, seed {task.seed}: {arm.psnr:.2f} dB"),
         progress=lambda images: progress(images, total),
-    )  # fmt: skip
+    )
     return [read_arm(task.place) for task in tasks]
 
 

@@ -53,19 +53,27 @@ def weak_kl(studies: Studies) -> Claim:
     """(a) The KL term is too weak."""
     said = "SD's latents are unbounded and its KL term is too weak; hence the magic scaling factor."
     tested = (
-        "Stronger KL weights against 1e-6, in mean/mean units; latent diffusion's own is about 2e-8. Supported if any gives better "
-        f"pictures in the end; contradicted if each is, beyond doubt, no better by more than a factor of {TIE:g}."
+        "Stronger KL weights against 1e-6, in mean/mean units; latent diffusion's own is about 2e-8. Supported if any "
+        "gives better pictures in the end; contradicted if each is, beyond doubt, no better by more than a factor of "
+        f"{TIE:g}."
     )
     if "kl" not in studies or not (stronger := _named(studies["kl"], "kl-")):
         return _not_run(said, tested, "kl")
     study = studies["kl"]
     better = [c for c in map(study.compared, stronger) if c.verdict == "better"]
     standing, why = _by(
-        study, [BASELINE, *stronger], bool(better), all(study.bounded(row, worse=False) for row in stronger) and not study.left_out,
-        f"better in the end with {_figures(better)}", "no stronger KL term gives better pictures in the end",
-    )  # fmt: skip
+        study,
+        [BASELINE, *stronger],
+        bool(better),
+        all(study.bounded(row, worse=False) for row in stronger) and not study.left_out,
+        f"better in the end with {_figures(better)}",
+        "no stronger KL term gives better pictures in the end",
+    )
     std, largest, bits = (number(study.arm(BASELINE, key)) for key in ("std", "scale.largest", "bits"))
-    why += f". The baseline's latents have a standard deviation of {std}, go up to {largest} times that, and say {bits} bits a number"
+    why += (
+        f". The baseline's latents have a standard deviation of {std}, go up to {largest} times that, and say {bits} "
+        "bits a number"
+    )
     return Claim(said, tested, standing, why, (Evidence(study, _others(study)),), len(stronger))
 
 
@@ -73,9 +81,10 @@ def free_channels(studies: Studies) -> Claim:
     """(b) More channels are nearly free."""
     said = "More channels are nearly free detail."
     tested = (
-        "More channels than 4, at the same downsample factor and as many tokens for the generator. Supported if each count raises the "
-        f"PSNR with every seed and costs, beyond doubt, no more than a factor of {TIE:g}, both in how well the latents are learned and in "
-        f"the pictures in the end; contradicted if the pictures of any are worse in the end, unless surely by less than {TIE:g}."
+        "More channels than 4, at the same downsample factor and as many tokens for the generator. Supported if each "
+        f"count raises the PSNR with every seed and costs, beyond doubt, no more than a factor of {TIE:g}, both in how "
+        "well the latents are learned and in the pictures in the end; contradicted if the pictures of any are worse in "
+        f"the end, unless surely by less than {TIE:g}."
     )
     more = _more_channels(studies["channels"]) if "channels" in studies else []
     if not more:
@@ -89,9 +98,13 @@ def free_channels(studies: Studies) -> Claim:
     costly = [c for c in map(study.compared, more) if c.verdict == "worse" and not study.bounded(c.row, worse=True)]
     gained = all(gains[row] and min(gains[row]) > 0 for row in more)
     standing, why = _by(
-        study, [BASELINE, *more], gained and free == more and not study.left_out, bool(costly),
-        "detail is gained, and what it costs is within the factor", f"worse in the end with {_figures(costly)}",
-    )  # fmt: skip
+        study,
+        [BASELINE, *more],
+        gained and free == more and not study.left_out,
+        bool(costly),
+        "detail is gained, and what it costs is within the factor",
+        f"worse in the end with {_figures(costly)}",
+    )
     told = ", ".join(f"{row} {math.fsum(g) / len(g):+.1f} dB" for row, g in gains.items() if g)
     spared = f". Within the factor: {', '.join(free)}" if free and standing != "supported" else ""
     narrow = f". {note}" if (note := study.narrow(more)) else ""
@@ -109,9 +122,9 @@ def old_discriminator(studies: Studies) -> Claim:
     """(c) PatchGAN is ancient."""
     said = "PatchGAN is ancient; a modern discriminator is better."
     tested = (
-        "An anti-aliased discriminator (modern-gan) and R3GAN's against PatchGAN, with the same perceptual distance. Supported if either "
-        f"gives better pictures in the end; contradicted if both are, beyond doubt, no better by more than a factor of {TIE:g}. "
-        "decoder-gan differs in its stage, too, and decides nothing."
+        "An anti-aliased discriminator (modern-gan) and R3GAN's against PatchGAN, with the same perceptual distance. "
+        "Supported if either gives better pictures in the end; contradicted if both are, beyond doubt, no better by "
+        f"more than a factor of {TIE:g}. decoder-gan differs in its stage, too, and decides nothing."
     )
     study = studies.get("discriminator")
     rivals = [row for row in ("modern-gan", "r3gan") if study and row in study.arms]
@@ -121,10 +134,14 @@ def old_discriminator(studies: Studies) -> Claim:
     same = all(study.bounded(row, worse=False, against="patchgan") for row in rivals) and not study.left_out
     silent = [row for row in ("patchgan", *rivals) if study.each(row, "psnr") == study.each("perceptual", "psnr")]
     standing, why = _by(
-        study, ["patchgan", *rivals], bool(better) and not silent, same and not silent,
-        f"better in the end than PatchGAN with {_figures(better)}", "neither gives better pictures in the end than PatchGAN",
+        study,
+        ["patchgan", *rivals],
+        bool(better) and not silent,
+        same and not silent,
+        f"better in the end than PatchGAN with {_figures(better)}",
+        "neither gives better pictures in the end than PatchGAN",
         f"{', '.join(silent)} came out as without a discriminator: it never acted" if silent else "",
-    )  # fmt: skip
+    )
     floors = ", ".join(
         f"{row} {number(study.row(row)['floor'])}" for row in ("perceptual", "patchgan", *rivals) if row in study.arms
     )
@@ -143,8 +160,9 @@ def better_without_kl(studies: Studies) -> Claim:
     """(d) Bounds, variance and noise beat KL."""
     said = "A plain autoencoder with bounded outputs, a variance term and perturbed latents beats KL."
     tested = (
-        "Just that (clamped-ae) against every KL weight that was run on the same images by the same protocol. Supported if it gives better "
-        f"pictures in the end than each; contradicted if it is beyond doubt no better than one of them by more than a factor of {TIE:g}."
+        "Just that (clamped-ae) against every KL weight that was run on the same images by the same protocol. "
+        "Supported if it gives better pictures in the end than each; contradicted if it is beyond doubt no better than "
+        f"one of them by more than a factor of {TIE:g}."
     )
     if "bottleneck" not in studies or "clamped-ae" not in studies["bottleneck"].arms:
         return _not_run(said, tested, "bottleneck")
@@ -155,9 +173,13 @@ def better_without_kl(studies: Studies) -> Claim:
     lost = [rival for rival in rivals if study.bounded("clamped-ae", worse=False, against=rival)]
     against = ", ".join(f"{rival}: {found[rival].verdict}" for rival in rivals)
     standing, why = _by(
-        study, ["clamped-ae", *rivals], all(c.verdict == "better" for c in found.values()), bool(lost),
-        "better pictures in the end than with any KL weight that was run", f"no better in the end than with {', '.join(lost)}",
-    )  # fmt: skip
+        study,
+        ["clamped-ae", *rivals],
+        all(c.verdict == "better" for c in found.values()),
+        bool(lost),
+        "better pictures in the end than with any KL weight that was run",
+        f"no better in the end than with {', '.join(lost)}",
+    )
     others = [c for c in map(own.compared, _others(own)) if c.verdict == "better" and c.row != "clamped-ae"]
     more = f". Others that are better than {BASELINE}: {_figures(others)}" if others else ""
     return Claim(
@@ -174,10 +196,11 @@ def too_much(studies: Studies) -> Claim:
     """(e) Past a point, KL and channels hurt."""
     said = "Past a point a stronger KL term, and more channels, hurt the diffusion model."
     tested = (
-        "The strongest KL term and the most channels that were run. One hurts where its latents are learned worse, and its pictures are "
-        f"neither better in the end nor surely within a factor of {TIE:g}; it does not hurt where both are, beyond doubt, no more than "
-        "that factor worse. Where pictures are worse although the latents are learned as well, the autoencoder has lost something, not the "
-        "diffusion model. Supported if both hurt, contradicted if one does not. A point beyond those that were run cannot be excluded."
+        "The strongest KL term and the most channels that were run. One hurts where its latents are learned worse, and "
+        f"its pictures are neither better in the end nor surely within a factor of {TIE:g}; it does not hurt where "
+        "both are, beyond doubt, no more than that factor worse. Where pictures are worse although the latents are "
+        "learned as well, the autoencoder has lost something, not the diffusion model. Supported if both hurt, "
+        "contradicted if one does not. A point beyond those that were run cannot be excluded."
     )
     for name in ("kl", "channels"):
         if name not in studies or not (_named(studies[name], "kl-") if name == "kl" else _more_channels(studies[name])):
@@ -210,20 +233,23 @@ def _hurt(what: str, study: StudyRecord, row: str) -> tuple[Standing, str]:
 
 
 DOCTOR = {
-    "smuggling.norm_outlier": "largest norm, times the median", "smuggling.far_worst": "far change, worst cell, gray levels",
-    "smuggling.far_median": "far change, cell at random", "smuggling.nonlocal_worst": "share of influence far away, worst cell",
-}  # fmt: skip
+    "smuggling.norm_outlier": "largest norm, times the median",
+    "smuggling.far_worst": "far change, worst cell, gray levels",
+    "smuggling.far_median": "far change, cell at random",
+    "smuggling.nonlocal_worst": "share of influence far away, worst cell",
+}
 
 
 def smuggling(studies: Studies) -> Claim:
     """(f) A few latents carry the whole picture."""
     said = "The network smuggles global information through a few latents of large magnitude."
     tested = (
-        f"The doctor's smuggling panel on the autoencoder of SD's kind, {BASELINE}. A cell acts far where replacing it changes the "
-        f"picture beyond its neighbours by more than {FAR:g} gray levels, by {100 * NONLOCAL:g} % of all that it changes, and 3 times as "
-        f"much as a cell at random does. It is large above {NORM_OUTLIER:g} times the median norm, or half of what so few cells can have. "
-        "Supported if both hold with every seed, contradicted if no cell acts far with any. These autoencoders have no attention and were "
-        "trained for minutes: spots that need either cannot show."
+        f"The doctor's smuggling panel on the autoencoder of SD's kind, {BASELINE}. A cell acts far where replacing it "
+        f"changes the picture beyond its neighbours by more than {FAR:g} gray levels, by {100 * NONLOCAL:g} % of all "
+        f"that it changes, and 3 times as much as a cell at random does. It is large above {NORM_OUTLIER:g} times the "
+        "median norm, or half of what so few cells can have. Supported if both hold with every seed, contradicted if "
+        "no cell acts far with any. These autoencoders have no attention and were trained for minutes: spots that need "
+        "either cannot show."
     )
     study = next((s for s in studies.values() if s.each(BASELINE, "smuggling.norm_outlier")), None)
     if study is None:
@@ -238,8 +264,8 @@ def smuggling(studies: Studies) -> Claim:
         standing = "supported" if all(far) and all(large) else "undecided" if any(far) else "contradicted"
     norms, changes = (", ".join(number(seed[i]) for seed in seeds) or "–" for i in (0, 1))
     why = (
-        f"by seed, the largest norm is {norms} times the median (large above {limit:.3g}), "
-        f"and replacing the worst cell changes what is far away by {changes} gray levels"
+        f"by seed, the largest norm is {norms} times the median (large above {limit:.3g}), and replacing the worst "
+        f"cell changes what is far away by {changes} gray levels"
     )
     return Claim(said, tested, standing, why, tuple(Evidence(s, list(s.arms), doctor=DOCTOR) for s in studies.values()))
 
@@ -274,8 +300,14 @@ def _not_run(said: str, tested: str, study: str) -> Claim:
 
 
 def _by(
-    study: StudyRecord, rows: Sequence[str], supported: bool, contradicted: bool, if_so: str, if_not: str, obstacle: str = ""
-) -> tuple[Standing, str]:  # fmt: skip
+    study: StudyRecord,
+    rows: Sequence[str],
+    supported: bool,
+    contradicted: bool,
+    if_so: str,
+    if_not: str,
+    obstacle: str = "",
+) -> tuple[Standing, str]:
     if supported:
         return "supported", if_so
     if contradicted:

@@ -22,9 +22,9 @@ from .record import Studies, StudyRecord, whole_records
 PAGE = "six-claims.md"
 
 LIMIT = (
-    "**The limit.** Small networks on small pictures, trained for minutes: what holds here need not hold for Stable Diffusion's VAE and a "
-    "large diffusion model, and nothing here proves that it does. A space that is harder to learn costs a short training more than a long "
-    "one. Every verdict below is one at this scale."
+    "**The limit.** Small networks on small pictures, trained for minutes: what holds here need not hold for Stable "
+    "Diffusion's VAE and a large diffusion model, and nothing here proves that it does. A space that is harder to "
+    "learn costs a short training more than a long one. Every verdict below is one at this scale."
 )
 
 SHOWN = 10
@@ -70,12 +70,13 @@ def _run(studies: Studies) -> list[str]:
         data, config, arms = study.arena["data"], study.arena["config"], study.arms
         rows.append(
             [
-                name, f"{data['images']:,} of {data['size']} px, {data['classes']} classes ({data['source']})",
+                name,
+                f"{data['images']:,} of {data['size']} px, {data['classes']} classes ({data['source']})",
                 f"{len(arms)}, {min(map(len, arms.values()))} seeds, {study.scale.images:,} images",
                 f"{' and '.join(study.probes)}, {len(config['seeds'])} seeds, {config['images']:,} images",
                 "passed" if study.arena["conclusive"] else "**failed**",
             ]
-        )  # fmt: skip
+        )
     lines = ["## What was run", "", *table(["study", "images", "autoencoders", "generators", "checks"], rows), ""]
     for name, study in studies.items():
         lines += (
@@ -87,9 +88,10 @@ def _run(studies: Studies) -> list[str]:
     versions = sorted({str(study.arena["protocol_version"]) for study in studies.values()})
     return [
         *lines,
-        f"Distances are Fréchet distances of {_all(studies, 'samples')} samples in the features of: {'; of: '.join(sorted(features))}. "
-        f"They can be compared with no published figure. [The arena](arena.md) describes the protocol (version {', '.join(versions)}), and "
-        "the checks: rows of which the answer is known. An arena that gets one wrong concludes nothing.",
+        f"Distances are Fréchet distances of {_all(studies, 'samples')} samples in the features of: "
+        f"{'; of: '.join(sorted(features))}. They can be compared with no published figure. [The arena](arena.md) "
+        f"describes the protocol (version {', '.join(versions)}), and the checks: rows of which the answer is known. "
+        "An arena that gets one wrong concludes nothing.",
     ]
 
 
@@ -100,12 +102,13 @@ def _all(studies: Studies, key: str) -> str:
 def _reading() -> list[str]:
     return [
         "",
-        "**How to read the tables.** “Times” is a distance over the baseline's: below 1 is better. Each generator has its own line, "
-        "and its 95 % interval behind the figure. Intervals come from the noise of seeds, of autoencoder and generator together, "
-        "pooled over all rows. *Latents*: how well the generator has learned them, by the distance to the autoencoder's own "
-        "reconstructions. *Pictures*: how good they are in the end, by the distance to real images. **Better** and **worse** are said "
-        f"only where the intervals of both generators are on that side of 1, **tie** where both are within a factor of {TIE:g}, "
-        "**undecided** otherwise, and wherever there is only one autoencoder of a kind.",
+        "**How to read the tables.** “Times” is a distance over the baseline's: below 1 is better. Each generator has "
+        "its own line, and its 95 % interval behind the figure. Intervals come from the noise of seeds, of autoencoder "
+        "and generator together, pooled over all rows. *Latents*: how well the generator has learned them, by the "
+        "distance to the autoencoder's own reconstructions. *Pictures*: how good they are in the end, by the distance "
+        "to real images. **Better** and **worse** are said only where the intervals of both generators are on that "
+        f"side of 1, **tie** where both are within a factor of {TIE:g}, **undecided** otherwise, and wherever there is "
+        "only one autoencoder of a kind.",
     ]
 
 
@@ -116,8 +119,9 @@ def _claim(claim: Claim) -> Iterator[str]:
     if claim.picked > 1 and claim.standing != "not run":
         yield ""
         yield (
-            f"*Chance.* {claim.picked} comparisons could have decided this. Were all of them equal in truth, one or more would be called "
-            f"better in up to {2.5 * claim.picked:g} % of such studies, and worse in as many; that two generators must agree makes it less."
+            f"*Chance.* {claim.picked} comparisons could have decided this. Were all of them equal in truth, one or "
+            f"more would be called better in up to {2.5 * claim.picked:g} % of such studies, and worse in as many; "
+            "that two generators must agree makes it less."
         )
     by_doctor = [e for e in claim.evidence if e.doctor is not None]
     for evidence in claim.evidence:
@@ -152,7 +156,8 @@ def _decibel(study: StudyRecord, row: str) -> str:
 
 
 def _examined(evidence: Sequence[Evidence]) -> list[str]:
-    """Figures of the doctor, of the baseline and of those where the first is largest; what studies share is there once."""
+    """Figures of the doctor, of the baseline and of those where the first is largest; what studies share is there
+    once."""
     doctor = evidence[0].doctor or {}
     values = {row: [e.study.arm(row, key) for key in doctor] for e in reversed(evidence) for row in e.rows}
     known = sorted((row for row in values if math.isfinite(values[row][0])), key=lambda row: -values[row][0])
@@ -161,7 +166,10 @@ def _examined(evidence: Sequence[Evidence]) -> list[str]:
         for row in known
         if row == BASELINE or row in known[:SHOWN]
     ]
-    said = f"The baseline and the {min(SHOWN, len(known))} largest, of {len(known)} autoencoders that the doctor could examine:"
+    said = (
+        f"The baseline and the {min(SHOWN, len(known))} largest, of {len(known)} autoencoders that the doctor could "
+        "examine:"
+    )
     return [said, "", *table(["autoencoder", *doctor.values()], rows)]
 
 
@@ -190,8 +198,9 @@ def _pictures(studies: Studies) -> Iterator[str]:
     yield "## Reconstruction against diffusability"
     yield ""
     yield (
-        "Right is a better reconstruction, down is a better diffusion model. The baseline is hollow. Upright bars are 95 % intervals of "
-        "the larger generator's distance; level bars go from the worst autoencoder's PSNR to the best one's."
+        "Right is a better reconstruction, down is a better diffusion model. The baseline is hollow. Upright bars are "
+        "95 % intervals of the larger generator's distance; level bars go from the worst autoencoder's PSNR to the "
+        "best one's."
     )
     made = plots(studies)
     for name, study in studies.items():
@@ -216,10 +225,11 @@ def _correlations(studies: Studies) -> Iterator[str]:
         return
     yield from ("", "## What the doctor's figures say beforehand", "")
     yield (
-        "Rank correlation over a study's autoencoders of a figure with the distance to reconstructions, averaged over both generators: "
-        "positive where a larger figure goes with latents that are learned worse. "
-        f"Of {len(common)} figures, {len(alike)} have the same sign in all {len(names)} studies; by chance alone it would be about "
-        f"{len(common) * 2 ** (1 - len(names)):.2g}. The studies share their baseline, and have a few autoencoders each."
+        "Rank correlation over a study's autoencoders of a figure with the distance to reconstructions, averaged over "
+        f"both generators: positive where a larger figure goes with latents that are learned worse. Of {len(common)} "
+        f"figures, {len(alike)} have the same sign in all {len(names)} studies; by chance alone it would be about "
+        f"{len(common) * 2 ** (1 - len(names)):.2g}. The studies share their baseline, and have a few autoencoders "
+        "each."
     )
     if alike:
         strongest = sorted(alike.items(), key=lambda item: -min(map(abs, item[1].values())))[:SHOWN]
@@ -232,9 +242,9 @@ def _cost(studies: Studies) -> Iterator[str]:
     yield from (command(study) for study in studies.values())
     yield from ("vaeworks arena report DIR --out docs", "```", "")
     yield (
-        f"{seconds(list(studies.values())) / 3600:.1f} hours of one process for the training of every autoencoder and generator in this "
-        "report, as measured when it was done. What studies share is counted once; not counted are the doctor, and trials whose shift of "
-        "times was not taken."
+        f"{seconds(list(studies.values())) / 3600:.1f} hours of one process for the training of every autoencoder and "
+        "generator in this report, as measured when it was done. What studies share is counted once; not counted are "
+        "the doctor, and trials whose shift of times was not taken."
     )
 
 
@@ -243,8 +253,11 @@ def seconds(studies: Sequence[StudyRecord]) -> float:
     arms = {arm["path"]: arm["seconds"] for study in studies for found in study.arms.values() for arm in found}
     trials = {
         (study.arena["protocol"], *sorted(map(str, trial["trial"].items()))): trial["seconds"]
-        for study in studies for row in study.arena["rows"] for by in row["trials"].values() for trial in by
-    }  # fmt: skip
+        for study in studies
+        for row in study.arena["rows"]
+        for by in row["trials"].values()
+        for trial in by
+    }
     return math.fsum(arms.values()) + math.fsum(trials.values())
 
 

@@ -82,7 +82,8 @@ class StudyRecord:
         return math.fsum(found) / len(found) if found else math.nan
 
     def figures(self, distance: str) -> Figures:
-        """Distances by row and generator, one a seed; none at all where one is no number: without that seed the row would be flattered."""
+        """Distances by row and generator, one a seed; none at all where one is no number: without that seed the row
+        would be flattered."""
         return {
             row["name"]: {p: _finals(row["trials"][p], distance) for p in self.probes} for row in self.arena["rows"]
         }
@@ -117,7 +118,8 @@ class StudyRecord:
         return BaselineComparison(row, found.ratios, "undecided", doubt) if doubt else found
 
     def bounded(self, row: str, worse: bool, against: str = BASELINE, distance: str = "fd_real") -> bool:
-        """Whether a row is, beyond doubt and with every generator, no worse (not `worse`: no better) than another by more than `TIE`."""
+        """Whether a row is, beyond doubt and with every generator, no worse (not `worse`: no better) than another by
+        more than `TIE`."""
         ratios = self.compared(row, against, distance).ratios
         if self.doubt(row, against) or len(ratios) < len(self.probes):
             return False

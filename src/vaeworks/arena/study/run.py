@@ -61,21 +61,38 @@ class StudyResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON values: what study.json holds."""
         return {
-            "study": self.name, "question": self.question, "scale": asdict(self.scale), "seconds": self.seconds,
+            "study": self.name,
+            "question": self.question,
+            "scale": asdict(self.scale),
+            "seconds": self.seconds,
             "arms": {name: [asdict(arm) for arm in arms] for name, arms in self.arms.items()},
-            "arena": self.outcome.to_dict(), "correlations": [asdict(c) for c in self.correlations],
-        }  # fmt: skip
+            "arena": self.outcome.to_dict(),
+            "correlations": [asdict(c) for c in self.correlations],
+        }
 
 
 def run_study(
-    name: str, study: Study, source: str, folder: Path, scale: StudyScale, config: ArenaConfig, *, only: Sequence[str] = (), vae_seeds: int = 2,
-    features: str = "auto", weights: Path | None = None, labels: str | None = None, jobs: int | None = None,
-    device: torch.device | None = None, say: Callable[[str], None] = lambda line: None, begin: Begin = silently,
-) -> StudyResult:  # fmt: skip
+    name: str,
+    study: Study,
+    source: str,
+    folder: Path,
+    scale: StudyScale,
+    config: ArenaConfig,
+    *,
+    only: Sequence[str] = (),
+    vae_seeds: int = 2,
+    features: str = "auto",
+    weights: Path | None = None,
+    labels: str | None = None,
+    jobs: int | None = None,
+    device: torch.device | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    begin: Begin = silently,
+) -> StudyResult:
     """Train the arms, examine them, and hold an arena; everything is kept in `folder`, which several studies may share.
 
-    only: names of arms besides the baseline; by default all. vae_seeds: how often each autoencoder is trained; the generator's first seed
-    takes the first one, and so on, so that the intervals know of both kinds of chance.
+    only: names of arms besides the baseline; by default all. vae_seeds: how often each autoencoder is trained; the
+    generator's first seed takes the first one, and so on, so that the intervals know of both kinds of chance.
     Errors: those of `train` and `run_arena`; KeyboardInterrupt after Ctrl-C, with everything kept.
     """
     configs = _chosen(study.arms(scale), only)
@@ -97,9 +114,19 @@ def run_study(
         Entrant(n, tuple(SpaceSpec("vae", str(folder / arm.path)) for arm in found)) for n, found in arms.items()
     ]
     outcome = run_arena(
-        entrants, images, folder, config, size=scale.size, labels=classes, features=features, weights=weights, jobs=jobs, device=device,
-        say=say, begin=begin,
-    )  # fmt: skip
+        entrants,
+        images,
+        folder,
+        config,
+        size=scale.size,
+        labels=classes,
+        features=features,
+        weights=weights,
+        jobs=jobs,
+        device=device,
+        say=say,
+        begin=begin,
+    )
     seconds = math.fsum(arm.seconds for found in arms.values() for arm in found)
     seconds += math.fsum(r.seconds for by in outcome.results.values() for rs in by.values() for r in rs)
     return StudyResult(name, study.question, scale, arms, outcome, correlations(arms, outcome), seconds)
@@ -114,7 +141,8 @@ def _chosen(configs: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
 
 
 def correlations(arms: Mapping[str, Sequence[StudyArm]], outcome: Outcome) -> tuple[Correlation, ...]:
-    """Of every figure of the doctor, and of PSNR, with the arena's distances; figures that are alike for all arms are left out."""
+    """Of every figure of the doctor, and of PSNR, with the arena's distances; figures that are alike for all arms are
+    left out."""
     names = list(arms)
     if len(names) < FEWEST:
         return ()

@@ -56,7 +56,8 @@ class Digit:
 
 
 def digits(source: str = DIGITS) -> list[Digit]:
-    """All images of a source, in its order. Errors: DataError for a file that is not IDX, or labels that do not fit it."""
+    """All images of a source, in its order. Errors: DataError for a file that is not IDX, or labels that do not fit
+    it."""
     return [Digit(source, index) for index in range(len(_arrays(source)[0]))]
 
 

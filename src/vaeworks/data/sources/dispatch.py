@@ -1,14 +1,14 @@
-"""What a data source is: the bundled photographs, images that are drawn, a folder, tars, a Hugging Face data set, or a stream of these.
+"""What a data source is: the bundled photographs, images that are drawn, a folder, tars, a Hugging Face data set, or a
+stream of these.
 
-photos                                  the bundled photographs
-procedural[:COUNT[:SIZE[:SEED]]]        images that are drawn, labelled and masked
-digits                                  scikit-learn's handwritten digits, labelled
-sound:SRC, segments:SRC, stereo:SRC     spectrograms of sounds: files, or made[:COUNT[:SEED]] (sound.py)
-FOLDER, FILE                            images of a folder tree, or one; of a folder without images its tars, parquet or IDX files
-shards/{000..012}.tar, shards/*.tar     tars, as WebDataset lays them out
-hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]] a data set of the Hugging Face hub
-dataset:PATH[:SPLIT[:COLUMN]]           one on this machine: what `save_to_disk` wrote, a folder with parquet or other files
-stream:SOURCE                           tars or a data set, read from front to back instead of looked at whole
+photos                                  the bundled photographs procedural[:COUNT[:SIZE[:SEED]]]        images that are
+drawn, labelled and masked digits                                  scikit-learn's handwritten digits, labelled
+sound:SRC, segments:SRC, stereo:SRC     spectrograms of sounds: files, or made[:COUNT[:SEED]] (sound.py) FOLDER, FILE
+images of a folder tree, or one; of a folder without images its tars, parquet or IDX files shards/{000..012}.tar,
+shards/*.tar     tars, as WebDataset lays them out hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]] a data set of the Hugging
+Face hub dataset:PATH[:SPLIT[:COLUMN]]           one on this machine: what `save_to_disk` wrote, a folder with parquet
+or other files stream:SOURCE                           tars or a data set, read from front to back instead of looked at
+whole
 """
 
 from __future__ import annotations

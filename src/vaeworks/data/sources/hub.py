@@ -53,7 +53,8 @@ class DatasetRow:
         return str(self.index)
 
     def read_bytes(self) -> bytes:
-        """The encoded image. Errors: OSError; DataError for a row without one, or one that names a file outside of the data set."""
+        """The encoded image. Errors: OSError; DataError for a row without one, or one that names a file outside of the
+        data set."""
         try:
             value = _table(self.name)[self.index].column(0)[0].as_py()
         except (OSError, DataError):
@@ -82,7 +83,8 @@ def dataset_name(source: str) -> DatasetName:
     match = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:/([^/:]+))?(?::([\w.]*))?(?::([^:/]+))?", source)
     if match is None:
         raise DataError(
-            f"{source!r} is no data set; write {HUB}OWNER/NAME, {HUB}OWNER/NAME:SPLIT or {HUB}OWNER/NAME/CONFIG:SPLIT:COLUMN"
+            f"{source!r} is no data set; write {HUB}OWNER/NAME, {HUB}OWNER/NAME:SPLIT or "
+            f"{HUB}OWNER/NAME/CONFIG:SPLIT:COLUMN"
         )
     return DatasetName(HUB, match[1], *(word or "" for word in match.groups()[1:]))
 
@@ -97,7 +99,8 @@ def is_dataset_folder(folder: Path) -> bool:
 def rows(name: DatasetName) -> list[DatasetRow]:
     """Every row of a data set.
 
-    Errors: MissingExtraError without `datasets`; DataError for one that cannot be opened, or without a column of images.
+    Errors: MissingExtraError without `datasets`; DataError for one that cannot be opened, or without a column of
+    images.
     """
     name, dataset = _opened(name, streaming=False)
     _tables[name] = _as_table(name, dataset)
@@ -114,7 +117,8 @@ class Shards:
         self._dataset: Any = dataset
 
     def rows(self, shard: int, start: int = 0) -> Iterator[tuple[str, bytes | DataError]]:
-        """(name, encoded image, or why there is none) of a shard's rows from number `start` on; what is before is read and dropped.
+        """(name, encoded image, or why there is none) of a shard's rows from number `start` on; what is before is read
+        and dropped.
 
         Errors: DataError where the shard cannot be read on.
         """
@@ -153,7 +157,8 @@ def encoded(value: Any, reach: Reach = Reach()) -> bytes:  # noqa: B008
         return reach.content(path)
     if not isinstance(content, bytes):
         raise DataError(
-            f"a {type(path if content is None else content).__name__} in this row, where the bytes of an image should be"
+            f"a {type(path if content is None else content).__name__} in this row, where the bytes of an image should "
+            "be"
         )
     return content
 
@@ -248,7 +253,8 @@ CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 """Files in which a data set says what it consists of."""
 
 CARD, HEAD = 2**24, 2**18
-"""Bytes of such a file, and of the YAML in it: 6,000 names of classes. Of crafted YAML the parser reads 90,000 a second."""
+"""Bytes of such a file, and of the YAML in it: 6,000 names of classes. Of crafted YAML the parser reads 90,000 a
+second."""
 
 
 def _check_cards(folder: Path) -> None:
@@ -263,7 +269,8 @@ def _check_cards(folder: Path) -> None:
         head = text.partition("\n---")[0] if name.endswith(".md") else "" if name.endswith(".json") else text
         if len(head) > HEAD:
             raise DataError(
-                f"{folder / name} has {len(head):,} characters of YAML, more than the {HEAD:,} that are read; shorten it"
+                f"{folder / name} has {len(head):,} characters of YAML, more than the {HEAD:,} that are read; shorten "
+                "it"
             )
         if re.search(r"[\r\n]{200}", text) or len(re.findall(r"(?m)(?:^|[\s,\[{:-])\*[\w-]", head)) > 50:
             raise DataError(f"{folder / name} has hundreds of empty lines or references; delete it to read the data")
@@ -304,7 +311,8 @@ def _plain(name: Any) -> str:
 def _only_own_files(datasets: Any, reach: Reach) -> Iterator[None]:
     """While it lasts, the library looks for no files but the data set's own.
 
-    Patterns of files stand in a README, in YAML beside it, and behind names of configurations; all of them come through one function.
+    Patterns of files stand in a README, in YAML beside it, and behind names of configurations; all of them come through
+    one function.
     """
     module, resolve = datasets.data_files, datasets.data_files.resolve_pattern
 
@@ -324,7 +332,8 @@ def _check_files(builder: Any, name: DatasetName) -> None:
     allowed = READ if name.kind == LOCAL else (*READ, "webdataset", "cache")
     if builder.name not in allowed:
         raise DataError(
-            f"data set {name} is of the library's kind {builder.name}; those with images are {', '.join(READ)}, and tars"
+            f"data set {name} is of the library's kind {builder.name}; those with images are {', '.join(READ)}, and "
+            "tars"
         )
     for files in (builder.config.data_files or {}).values():
         for file in files:
@@ -346,7 +355,8 @@ def _split(names: list[str], name: DatasetName) -> str:
 
 
 def _image_column(features: dict[str, Any], name: DatasetName, split: str) -> str:
-    """The column of images: the one asked for, or the only one whose type is an image, or else the only one of bytes."""
+    """The column of images: the one asked for, or the only one whose type is an image, or else the only one of
+    bytes."""
     images = [column for column, kind in features.items() if getattr(kind, "_type", "") == "Image"]
     return choose_column(
         images or [column for column, kind in features.items() if _holds_bytes(kind)], list(features), name, split
@@ -365,7 +375,8 @@ def choose_column(images: list[str], columns: list[str], name: DatasetName, spli
         raise DataError(f"data set {name} has no column of images; its columns are {', '.join(columns) or 'unknown'}")
     if len(images) > 1:
         raise DataError(
-            f"data set {name} has several columns of images, {', '.join(images)}; choose one: {name}:{split}:{images[0]}"
+            f"data set {name} has several columns of images, {', '.join(images)}; choose one: "
+            f"{name}:{split}:{images[0]}"
         )
     return images[0]
 

@@ -1,7 +1,7 @@
 """Which files the rows and the cards of a data set may name: those of the data set itself.
 
-A path in a row is a stranger's text. Handed to the file system it would reach everything that this user may read; handed to fsspec, whose
-addresses can name programs and templates, it would do what it says.
+A path in a row is a stranger's text. Handed to the file system it would reach everything that this user may read;
+handed to fsspec, whose addresses can name programs and templates, it would do what it says.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ ZIP = "zip://"
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".rar")
 """Endings of files that the library would unpack into its cache, however large they become."""
 
-REMEDY = "; copy the images into the folder, write the data set with the images in it, or give the folder of images as the source"
+REMEDY = (
+    "; copy the images into the folder, write the data set with the images in it, or give the folder of images as the "
+    "source"
+)
 """What makes a data set of paths readable."""
 
 
@@ -77,11 +80,13 @@ class Reach:
         if not (within and plain) and not (self.hub and is_hub_address(pattern)):
             where = "" if within else f" in {shown(base)}"
             raise DataError(
-                f"its card names files by {shown(pattern)}{where}, which may be others than its own; they are not looked for"
+                f"its card names files by {shown(pattern)}{where}, which may be others than its own; they are not "
+                "looked for"
             )
 
     def _holds(self, base: str) -> bool:
-        """Whether it is one of the folders or within; its name may go through links, as that of a folder on another disk does."""
+        """Whether it is one of the folders or within; its name may go through links, as that of a folder on another
+        disk does."""
         return any(Path(os.path.realpath(base)).is_relative_to(folder) for folder in self.folders)
 
     def check_file(self, name: str) -> None:

@@ -1,11 +1,12 @@
 """Sounds as a source of pictures: files, or sounds that are made.
 
-    sound:SRC                       SRC: a file or folder tree of wav, flac, ogg, mp3; a picture for each, as long as the sound
-    sound:made[:COUNT[:SEED]]       sounds by formulas, labelled, of 2 s; without numbers 2,000 of seed 0
-    segments:SRC                    the same SRC in pictures of 128 columns (2 s), side by side
-    stereo:SRC                      the same SRC in pictures of two channels, left and right, as long as the sounds
+    sound:SRC                       SRC: a file or folder tree of wav, flac, ogg, mp3; a picture for each, as long as
+    the sound sound:made[:COUNT[:SEED]]       sounds by formulas, labelled, of 2 s; without numbers 2,000 of seed 0
+    segments:SRC                    the same SRC in pictures of 128 columns (2 s), side by side stereo:SRC
+    the same SRC in pictures of two channels, left and right, as long as the sounds
 
-A sound shorter than 128 columns is followed by silence. Several channels become their mean, but in stereo, where mono is both.
+A sound shorter than 128 columns is followed by silence. Several channels become their mean, but in stereo, where mono
+is both.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class MadeSound:
         return f"{self.seed}-{self.index:06d}"
 
     def samples(self) -> NDArray[np.float64]:
-        """The sound: n samples, or 2 n, MEL.rate a second; of two channels it is panned by constant power to its `position`."""
+        """The sound: n samples, or 2 n, MEL.rate a second; of two channels it is panned by constant power to its
+        `position`."""
         samples = synthesized(self.index, self.seed)
         return panned(samples, position(self.index, self.seed)) if self.channels == 2 else samples
 
@@ -146,7 +148,8 @@ def sounds(source: str, channels: int = 1) -> list[Sound]:
 
 
 def segments(source: str) -> tuple[list[Segment], list[tuple[str, str]]]:
-    """All segments of a source's sounds, and (name, reason) of sounds that cannot be read. Every sound is read for it."""
+    """All segments of a source's sounds, and (name, reason) of sounds that cannot be read. Every sound is read for
+    it."""
     found: list[Segment] = []
     skipped = []
     for sound in sounds(source):
@@ -160,7 +163,8 @@ def segments(source: str) -> tuple[list[Segment], list[tuple[str, str]]]:
 
 
 def read_sound(path: Path, channels: int = 1) -> NDArray[np.float64]:
-    """A file's samples in [-1,1], resampled to MEL.rate: n, the mean of its channels, or of two channels 2 n, left and right.
+    """A file's samples in [-1,1], resampled to MEL.rate: n, the mean of its channels, or of two channels 2 n, left and
+    right.
 
     A mono file's only channel is both. WAV is read by scipy, everything else by soundfile.
     Errors: DataError, with the reason in a few words; MissingExtraError without soundfile.
@@ -254,7 +258,8 @@ def _any(path: Path) -> tuple[NDArray[np.float64], int]:
 def _check_size(samples: int) -> None:
     if samples > MOST_SAMPLES:
         raise DataError(
-            f"{samples:,} samples of all channels, more than the {MOST_SAMPLES:,} that are read at once; cut it into pieces"
+            f"{samples:,} samples of all channels, more than the {MOST_SAMPLES:,} that are read at once; cut it into "
+            "pieces"
         )
 
 

@@ -40,9 +40,11 @@ class ImageStream:
         return not is_held_out(digest, self.val_fraction) and digest not in self.judged
 
     def held_out(self, count: int, min_side: int) -> ImageSet:
-        """The first `count` usable images that `val_fraction` holds out, in memory; all of the stream is read if there are fewer.
+        """The first `count` usable images that `val_fraction` holds out, in memory; all of the stream is read if there
+        are fewer.
 
-        min_side: images with a shorter side, in pixels, are left out. Errors: DataError where the stream cannot be read.
+        min_side: images with a shorter side, in pixels, are left out. Errors: DataError where the stream cannot be
+        read.
         """
         if not self.val_fraction:
             return ImageSet(self.source, ())

@@ -1,7 +1,8 @@
 """Headers of a tar file, one after the other: what every one claims is checked against the file before it is believed.
 
-Python's own reader follows a size of -512 back to where it came from, in any release before the mend of CVE-2025-8194, reads extended
-headers of any length into memory, and answers odd bytes with whatever they happen to mean. It also has no way to be told.
+Python's own reader follows a size of -512 back to where it came from, in any release before the mend of CVE-2025-8194,
+reads extended headers of any length into memory, and answers odd bytes with whatever they happen to mean. It also has
+no way to be told.
 Sources: POSIX pax (ustar and its extended headers), GNU tar's long names and sparse files.
 """
 
@@ -139,7 +140,8 @@ def _header(block: bytes, here: int) -> tuple[str, bytes, int]:
 
 
 def _number(field: bytes, here: int) -> int:
-    """A number in octal digits, or in binary with the first bit set. Errors: BrokenTarError for any other, and for one below zero."""
+    """A number in octal digits, or in binary with the first bit set. Errors: BrokenTarError for any other, and for one
+    below zero."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.partition(b"\0")[0].strip()

@@ -1,4 +1,5 @@
-"""Tars as a stream: samples in the order in which they are stored, whose members are found by our own reader of headers."""
+"""Tars as a stream: samples in the order in which they are stored, whose members are found by our own reader of
+headers."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def _image(member: TarMember | DataError | None) -> bytes | DataError:
 
 
 def _samples(tar: Path) -> Iterator[dict[str, TarMember | DataError]]:
-    """Members of each sample by their fields; hidden ones, and those without a field, are left out. Errors: as `plain_members`."""
+    """Members of each sample by their fields; hidden ones, and those without a field, are left out. Errors: as
+    `plain_members`."""
     members = (member for member in plain_members(tar) if not _hidden(member.name))
     for _, sample in itertools.groupby(members, key=lambda member: key_and_field(member.name)[0]):
         found: dict[str, TarMember | DataError] = {}

@@ -1,6 +1,7 @@
 """Images in tar files, as WebDataset lays them out: read where they lie, never extracted.
 
-A sample is the members whose names are equal up to the first dot behind the last slash; what follows is the member's field.
+A sample is the members whose names are equal up to the first dot behind the last slash; what follows is the member's
+field.
 Source: the WebDataset format (github.com/webdataset/webdataset).
 """
 
@@ -55,10 +56,12 @@ class TarMember:
 
 
 def tar_files(source: str) -> list[Path] | None:
-    """The tars that a source names: one file, braces as in {000..012} or {a,b}, wildcards, a folder with tars and no images.
+    """The tars that a source names: one file, braces as in {000..012} or {a,b}, wildcards, a folder with tars and no
+    images.
 
     None where it names no tar.
-    Errors: DataError for a name without a file, and for compressed tars, in which nothing can be found without reading all before it.
+    Errors: DataError for a name without a file, and for compressed tars, in which nothing can be found without reading
+    all before it.
     """
     root = Path(source).expanduser()
     try:
@@ -87,7 +90,8 @@ def _matches(name: str) -> list[Path]:
 
 
 def _wild(path: Path) -> Iterator[Path]:
-    """What wildcards match. Through `**`, glob would follow links in circles; pathlib does not, but finds what is hidden."""
+    """What wildcards match. Through `**`, glob would follow links in circles; pathlib does not, but finds what is
+    hidden."""
     if "**" not in path.parts:
         return map(Path, glob.iglob(str(path)))
     root = Path(path.anchor)
@@ -109,7 +113,8 @@ MOST_BRACES = 20
 
 
 def expand_braces(text: str) -> list[str]:
-    """shard-{008..010}.tar as shard-008.tar, shard-009.tar, shard-010.tar, and {a,b} as both, from left to right, as shells do.
+    """shard-{008..010}.tar as shard-008.tar, shard-009.tar, shard-010.tar, and {a,b} as both, from left to right, as
+    shells do.
 
     Errors: DataError for what stands for more than MOST_NAMES names.
     """
@@ -140,9 +145,11 @@ def _choices(first: str | None, last: str | None, words: str | None) -> list[str
 
 
 def tar_members(tar: Path, field: str = "") -> tuple[list[TarMember], list[tuple[str, str]]]:
-    """The images of a tar in its order, and (name, reason) of what cannot be used: links, further images of a sample, a torn end.
+    """The images of a tar in its order, and (name, reason) of what cannot be used: links, further images of a sample, a
+    torn end.
 
-    A sample with an image field as simple as `jpg` has no other image, so that `0001.seg.png` is none beside `0001.jpg`.
+    A sample with an image field as simple as `jpg` has no other image, so that `0001.seg.png` is none beside
+    `0001.jpg`.
     field: the images' field, where others are not meant.
     Errors: DataError for a file that is no tar.
     """
@@ -172,7 +179,8 @@ def tar_members(tar: Path, field: str = "") -> tuple[list[TarMember], list[tuple
 
 
 def plain_members(tar: Path) -> Iterator[TarMember]:
-    """Files in a tar, in its order. Errors: BrokenTarError, behind all members before it; DataError for what cannot be opened."""
+    """Files in a tar, in its order. Errors: BrokenTarError, behind all members before it; DataError for what cannot be
+    opened."""
     return (TarMember(tar, member.name, member.offset, member.size) for member in _members(tar) if member.is_plain)
 
 

@@ -25,7 +25,8 @@ SHAPES: dict[str, shapes.Shape] = {
 }  # fmt: skip
 
 SIZES = dict.fromkeys(CLASSES, (0.35, 0.75)) | {"text": (0.6, 0.8), "stripes": (0.45, 0.75)}
-"""Diameter of the circle that a shape fills, in units of the image's side: letters and gratings must be seen at 32 px."""
+"""Diameter of the circle that a shape fills, in units of the image's side: letters and gratings must be seen at 32
+px."""
 
 TILT = math.radians(20)
 """How far a word is turned at most; other shapes stand at any angle."""
@@ -71,7 +72,8 @@ def picture(index: int, size: int, seed: int) -> tuple[NDArray[np.uint8], NDArra
 
 
 def distance(a: Array, b: Array) -> Array:
-    """How unlike colours ... 3 in [0,1] are: Euclidean, with red, green and blue weighted 2:4:3; 1 from black to white."""
+    """How unlike colours ... 3 in [0,1] are: Euclidean, with red, green and blue weighted 2:4:3; 1 from black to
+    white."""
     return np.sqrt((((a - b) * WEIGHTS) ** 2).sum(-1))
 
 
@@ -95,8 +97,9 @@ def colours(index: int, seed: int, least: float = 0.0) -> Array:
 
 def _surface(
     kinds: Sequence[str], deal: Iterator[float], x: Array, y: Array, extent: float, side: int, lattice: tuple[int, int]
-) -> Array:  # fmt: skip
-    """One of these textures. x, y: from the middle of what has it; extent: its width; lattice: seed and counter of noise."""
+) -> Array:
+    """One of these textures. x, y: from the middle of what has it; extent: its width; lattice: seed and counter of
+    noise."""
     kind, angle = _pick(deal, kinds), _between(deal, 0, 2 * math.pi)
     if kind == textures.PLAIN:
         return np.zeros((side, side))

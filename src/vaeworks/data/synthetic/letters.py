@@ -26,7 +26,8 @@ BOLD = 2.0
 
 
 def word(text: str) -> Array:
-    """Signed distances to the letters' outlines, in pixels, negative inside: CAP + 2 PAD rows, capitals side by side."""
+    """Signed distances to the letters' outlines, in pixels, negative inside: CAP + 2 PAD rows, capitals side by
+    side."""
     return np.concatenate([_letter(character) for character in text], axis=1)
 
 
@@ -55,7 +56,8 @@ def _letter(character: str) -> Array:
 def signed_distance(level: Array) -> Array:
     """Distance of every pixel from the outline where a picture passes zero, in pixels; negative where it is positive.
 
-    level: h w, positive inside. The outline is known where it crosses rows and columns of pixel centres, by linear interpolation.
+    level: h w, positive inside. The outline is known where it crosses rows and columns of pixel centres, by linear
+    interpolation.
     """
     points = np.concatenate([_crossings(level), _crossings(level.T)[:, ::-1]])
     rows, columns = (points[:, axis].astype(np.float32) for axis in (0, 1))

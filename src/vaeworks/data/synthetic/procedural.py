@@ -122,8 +122,8 @@ def procedural_source(source: str) -> list[Drawn]:
 def png(values: NDArray[np.uint8], *notes: tuple[str, str]) -> bytes:
     """A PNG of uint8 values h w (gray) or h w 3 (RGB); notes: names and texts that go along, in ASCII.
 
-    Its pixels are stored, not compressed: that is quick, and the bytes, whose hash decides on which side of a split an image is,
-    do not depend on how a compressor was built.
+    Its pixels are stored, not compressed: that is quick, and the bytes, whose hash decides on which side of a split an
+    image is, do not depend on how a compressor was built.
     """
     height, width = values.shape[:2]
     rows = np.zeros((height, 1 + values.size // height), dtype=np.uint8)  # a row begins with its filter: 0, none

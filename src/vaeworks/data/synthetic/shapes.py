@@ -1,6 +1,7 @@
 """What is in the foreground of a procedural image: outlines as signed distances.
 
-A shape is a function of coordinates with the origin in its middle, x to the right and y down, and of the radius of the circle that it
+A shape is a function of coordinates with the origin in its middle, x to the right and y down, and of the radius of the
+circle that it
 fills: negative inside, positive outside, and near the outline the distance from it, in units of the image's side.
 Source of the star: Quilez, "2D distance functions".
 """

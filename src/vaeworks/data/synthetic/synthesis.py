@@ -1,4 +1,5 @@
-"""Sounds that are made by formulas: which, number k of a seed, its samples, and where between two loudspeakers it is."""
+"""Sounds that are made by formulas: which, number k of a seed, its samples, and where between two loudspeakers it
+is."""
 
 from __future__ import annotations
 
@@ -25,13 +26,18 @@ TRIADS = (0, 4, 7), (0, 3, 7), (0, 3, 6), (0, 4, 8), (0, 5, 7)
 """Major, minor, diminished, augmented, suspended, in semitones."""
 
 FORMANTS = {
-    "a": (730, 1090, 2440), "i": (270, 2290, 3010), "u": (300, 870, 2240), "o": (570, 840, 2410), "e": (530, 1840, 2480),
-}  # fmt: skip
+    "a": (730, 1090, 2440),
+    "i": (270, 2290, 3010),
+    "u": (300, 870, 2240),
+    "o": (570, 840, 2410),
+    "e": (530, 1840, 2480),
+}
 """Hz, men's means: Peterson & Barney 1952, table II."""
 
 
 def sound(index: int, seed: int) -> Array:
-    """Sound number `index` of a seed: samples LENGTH in [-1,1], of class `index` mod 8, at a random level over quiet hiss."""
+    """Sound number `index` of a seed: samples LENGTH in [-1,1], of class `index` mod 8, at a random level over quiet
+    hiss."""
     deal = iter(random_uniforms(seed, SOUND, 2 * index, 64).tolist())
     noise = 2 * random_uniforms(seed, SOUND, 2 * index + 1, 2 * LENGTH) - 1
     level, hiss = (10 ** (_between(deal, *limits) / 20) for limits in ((-30, -3), (-90, -55)))
@@ -45,7 +51,8 @@ def position(index: int, seed: int) -> float:
 
 
 def panned(samples: Array, position: float) -> Array:
-    """Samples n, left and right, 2 n, by the law of constant power: gains are cosine and sine of a quarter turn's share `position`."""
+    """Samples n, left and right, 2 n, by the law of constant power: gains are cosine and sine of a quarter turn's share
+    `position`."""
     angle = position * math.pi / 2
     return np.array([[math.cos(angle)], [math.sin(angle)]]) * samples
 
@@ -146,8 +153,15 @@ def vowel(deal: Deal, noise: Array) -> Array:
 
 
 MAKERS: dict[str, Callable[[Deal, Array], Array]] = {
-    "tone": tone, "chord": chord, "chirp": sweep, "drum": drum, "noise": noise_band, "fm": fm, "pluck": pluck, "vowel": vowel,
-}  # fmt: skip
+    "tone": tone,
+    "chord": chord,
+    "chirp": sweep,
+    "drum": drum,
+    "noise": noise_band,
+    "fm": fm,
+    "pluck": pluck,
+    "vowel": vowel,
+}
 
 CLASSES = tuple(MAKERS)
 """Sound number k is of class k mod 8."""

@@ -1,7 +1,8 @@
-"""How far a procedural image's surface is between its two colours: fields h w in [0,1], the same ones at every resolution.
+"""How far a procedural image's surface is between its two colours: fields h w in [0,1], the same ones at every
+resolution.
 
-Coordinates are in units of the image's side; `pixel` is a pixel's side in them. Edges are one pixel wide ramps, and noise is an average
-over each pixel, so that averages of a fine field's pixels are those of a coarse one.
+Coordinates are in units of the image's side; `pixel` is a pixel's side in them. Edges are one pixel wide ramps, and
+noise is an average over each pixel, so that averages of a fine field's pixels are those of a coarse one.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def checks(x: Array, y: Array, angle: float, period: float, pixel: float) -> Arr
 
 
 def noise(lattice: Array, side: int) -> Array:
-    """Smooth noise of side x side pixels: a quadratic spline over the image with these coefficients in [0,1], k k, spread around 1/2."""
+    """Smooth noise of side x side pixels: a quadratic spline over the image with these coefficients in [0,1], k k,
+    spread around 1/2."""
     weights = _pixel_weights(side, len(lattice) - 2)
     return (0.5 + 1.8 * (weights @ lattice @ weights.T - 0.5)).clip(0, 1)
 

@@ -24,8 +24,8 @@ SIZE = 256
 """Side of the squares that photographs become, in pixels."""
 
 SCALES = 0.6, 1.7
-"""Standard deviation of normalized latents, outside which a scale is certainly wrong: of these photographs good VAEs with their
-right scale have 0.86..1.28. It is about 1 only on average over many pictures."""
+"""Standard deviation of normalized latents, outside which a scale is certainly wrong: of these photographs good VAEs
+with their right scale have 0.86..1.28. It is about 1 only on average over many pictures."""
 
 Photos = Sequence[str | Path | Tensor] | None
 """Image files, or uint8 tensors c h w of a size that the VAE takes; None: four bundled photographs."""
@@ -120,7 +120,8 @@ def _in_float32(autoencoder: Autoencoder) -> Autoencoder:
 
 
 def read_photos(autoencoder: Autoencoder, images: Photos = None) -> list[Tensor]:
-    """Central squares of image files as uint8 c h w, resized to SIZE or the next smaller size that the VAE takes; tensors as they are.
+    """Central squares of image files as uint8 c h w, resized to SIZE or the next smaller size that the VAE takes;
+    tensors as they are.
 
     Errors: DataError for a file that is no image, and for no files at all.
     """
@@ -144,7 +145,8 @@ def read_photos(autoencoder: Autoencoder, images: Photos = None) -> list[Tensor]
 
 
 def takes_constants(autoencoder: Autoencoder) -> bool:
-    """Whether applications normalize its latents with the checkpoint's constants: TAESDs have none, Flux.2's are in the file."""
+    """Whether applications normalize its latents with the checkpoint's constants: TAESDs have none, Flux.2's are in the
+    file."""
     return isinstance(autoencoder.config, AutoencoderConfig) and autoencoder.config.normalization != "batchnorm"
 
 
@@ -171,8 +173,8 @@ def _decoded(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
 def _relation(expected: Tensor, given: Tensor) -> tuple[float, float, float]:
     """(correlation, scale, shift) of the latents that are given, over those that the VAE would have made.
 
-    Correlation and scale are those of all channels, each about its mean; shift is that of one channel's mean, in standard
-    deviations, where it is farthest from 0.
+    Correlation and scale are those of all channels, each about its mean; shift is that of one channel's mean, in
+    standard deviations, where it is farthest from 0.
     """
     means = [x.mean((0, 2, 3), keepdim=True) for x in (expected.double(), given.double())]
     a, b = expected - means[0], given - means[1]

@@ -37,8 +37,8 @@ def fog(
 ) -> Fog:
     """Whether `candidate` decodes well what a diffusion model makes that is run with these constants.
 
-    reference: the VAE that the diffusion model was made for: its latents are decoded by the candidate. None: latents as the
-    candidate's own normalization makes them; then `known` says whether its configuration is sure of that.
+    reference: the VAE that the diffusion model was made for: its latents are decoded by the candidate. None: latents as
+    the candidate's own normalization makes them; then `known` says whether its configuration is sure of that.
     scaling_factor: with which an application runs the diffusion model; None: it takes the VAE's own normalization.
     images: files; None: four bundled photographs.
     Errors: ConfigError where the two VAEs' latents have not one shape; DataError for files that are no images.
@@ -56,7 +56,8 @@ def fog_picture(
     known: bool = True,
     rows: int = 3,
 ) -> Image.Image:
-    """Rows of photographs: as they are, decoded with what fits, decoded as an application would, with the verdict below.
+    """Rows of photographs: as they are, decoded with what fits, decoded as an application would, with the verdict
+    below.
 
     Arguments and errors are those of `fog`.
     """
@@ -78,7 +79,8 @@ def _judged(
 
 
 SAME_SCALE = 0.87, 1.15
-"""Ratio of two VAEs' latents of the same pictures, inside which they are on one scale: it shows in no picture (doctor/compatibility/verdict.py)."""
+"""Ratio of two VAEs' latents of the same pictures, inside which they are on one scale: it shows in no picture
+(doctor/compatibility/verdict.py)."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,10 @@ class Match:
 def _sentences(match: Match) -> Iterator[str]:
     scale = "" if match.scaling_factor is None else f", run with scaling_factor {match.scaling_factor:g}"
     shift = f" and shift_factor {match.shift_factor:g}" if match.shift_factor else ""
-    yield f"{match.checkpoint}: {match.family}, made for latents f{match.downsample_factor}c{match.latent_channels}{scale}{shift}"
+    yield (
+        f"{match.checkpoint}: {match.family}, made for latents "
+        f"f{match.downsample_factor}c{match.latent_channels}{scale}{shift}"
+    )
     yield "; ".join([f"its own VAE is {match.baked.state}", *match.baked.reasons])
     for candidate in match.candidates:
         yield f"{candidate.path}: {candidate.verdict}; {'; '.join(candidate.reasons)}"
@@ -149,9 +154,10 @@ def match(
 ) -> Match:
     """Which of these VAEs fit a checkpoint, and whether its own is there and works.
 
-    Candidates decode photographs: those that the checkpoint's own VAE has encoded, if it is fine. images: files, or a folder of
-    which some are taken; None: four bundled photographs; (): nothing is decoded, only files are compared.
-    Errors: FormatError for what is no checkpoint; ConfigError for a pipeline's folder; DataError for files that are no images.
+    Candidates decode photographs: those that the checkpoint's own VAE has encoded, if it is fine. images: files, or a
+    folder of which some are taken; None: four bundled photographs; (): nothing is decoded, only files are compared.
+    Errors: FormatError for what is no checkpoint; ConfigError for a pipeline's folder; DataError for files that are no
+    images.
     """
     seat = find_slot(checkpoint)
     chosen = _chosen(images)
@@ -256,17 +262,23 @@ def _judge_candidate(
     verdict, reasons = _verdict(located, seat, scaled, fog, compared=made is not None)
     told = certain and located.config.normalization == "scalar"
     candidate = Candidate(
-        str(path), verdict, tuple(reasons), located.config.name,
-        located.config.scaling_factor if told else None, located.config.shift_factor if told else None,
-        located.normalization_source, fog,
-    )  # fmt: skip
+        str(path),
+        verdict,
+        tuple(reasons),
+        located.config.name,
+        located.config.scaling_factor if told else None,
+        located.config.shift_factor if told else None,
+        located.normalization_source,
+        fog,
+    )
     return candidate, seen
 
 
 def _verdict(
     located: Located, seat: VaeSlot, scaled: bool | None, fog: Fog | None, *, compared: bool
 ) -> tuple[Literal["fits", "fits after fold", "does not fit"], list[str]]:
-    """From the scale that the file tells of and from what was seen. Seen beside the checkpoint's own VAE, pictures decide."""
+    """From the scale that the file tells of and from what was seen. Seen beside the checkpoint's own VAE, pictures
+    decide."""
     reasons = [] if fog is None else [fog.sentence]
     reasons.append(_scale_reason(located, seat, scaled))
     if isinstance(located.config, TinyConfig):
@@ -282,7 +294,8 @@ def _verdict(
             fog.verdict == "clear"
         ):  # its normalization layers undo the scale; its encoder's latents are wrong all the same
             reasons.append(
-                f"decoded pictures look right, but its own latents are {1 / fog.scale:.2g} times those of the checkpoint's VAE"
+                f"decoded pictures look right, but its own latents are {1 / fog.scale:.2g} times those of the "
+                "checkpoint's VAE"
             )
         return "fits after fold", [*reasons, "`vaeworks fold` moves the difference into its weights"]
     if scaled is False or (fog is not None and fog.verdict == "wrong scale"):

@@ -17,30 +17,31 @@ from ...metrics import psnr
 from ...models import Autoencoder
 from .decode import Constants, DecodedPhotos, takes_constants
 
-# Thresholds lie between what was measured, on the photographs of `look` at 256 and 128 px, of sound VAEs and of planted faults.
-# Sound were: the linear start (models/init.py) as f8c4, f8c16, and as weak as f16c4 and f32c4; small-f8c4 and small-f8c16 after
-# 2.5 minutes of training, with two seeds each; TAEF2. Of latents k times too large, contrast is k times that of right ones below
-# k = 1 (k = 0.9: 0.88..0.92, 0.715: 0.71..0.73), saturation a little more (0.9: 0.90..0.94, 0.715: 0.72..0.79), and above 1
-# both saturate (k = 1.1: 1.06..1.08 and 1.04..1.07, 1.4: 1.21..1.28 and 1.13..1.25).
+# Thresholds lie between what was measured, on the photographs of `look` at 256 and 128 px, of sound VAEs and of planted
+# faults. Sound were: the linear start (models/init.py) as f8c4, f8c16, and as weak as f16c4 and f32c4; small-f8c4 and
+# small-f8c16 after 2.5 minutes of training, with two seeds each; TAEF2. Of latents k times too large, contrast is k
+# times that of right ones below k = 1 (k = 0.9: 0.88..0.92, 0.715: 0.71..0.73), saturation a little more (0.9:
+# 0.90..0.94, 0.715: 0.72..0.79), and above 1 both saturate (k = 1.1: 1.06..1.08 and 1.04..1.07, 1.4: 1.21..1.28 and
+# 1.13..1.25).
 FADED, HARSH = 0.87, 1.12
-"""Contrast or saturation, relative to that of the right latents, outside which a picture looks wrong. A factor of latents from
-0.9 to 1.15 stays inside; SDXL's VAE with SD 1's scale (0.715), and the other way round (1.4), do not."""
+"""Contrast or saturation, relative to that of the right latents, outside which a picture looks wrong. A factor of
+latents from 0.9 to 1.15 stays inside; SDXL's VAE with SD 1's scale (0.715), and the other way round (1.4), do not."""
 
 LOSS = 3.0
 """dB of PSNR that other latents may cost: k = 0.9 and 1.1 cost 0.4..1.6, another seed's VAE 1.7, a wrong VAE 14."""
 
 LIKENESS = 0.45
-"""Correlation of lightness between photographs and a VAE's own reconstructions, under which it reconstructs nothing: of sound
-VAEs the weakest has 0.72, an untrained one 0.10, and halves that do not belong together at most 0.19."""
+"""Correlation of lightness between photographs and a VAE's own reconstructions, under which it reconstructs nothing: of
+sound VAEs the weakest has 0.72, an untrained one 0.10, and halves that do not belong together at most 0.19."""
 
 PALE = 0.6
-"""Standard deviation of lightness or colour in reconstructions, over that of the part of the original which they are correlated
-with, under which the decoder is at fault and not a loss of detail: the weakest sound VAE has 0.65, the next 0.76, and one that
-was given half of its colours 0.41..0.52."""
+"""Standard deviation of lightness or colour in reconstructions, over that of the part of the original which they are
+correlated with, under which the decoder is at fault and not a loss of detail: the weakest sound VAE has 0.65, the next
+0.76, and one that was given half of its colours 0.41..0.52."""
 
 COUSINS = 0.6
-"""Correlation of two VAEs' latents of the same pictures, above which they are of one kind up to a scale: VAEs from different
-seeds but one start have 0.93..0.95, with permuted channels 0.09."""
+"""Correlation of two VAEs' latents of the same pictures, above which they are of one kind up to a scale: VAEs from
+different seeds but one start have 0.93..0.95, with permuted channels 0.09."""
 
 CERTAIN = 0.1
 """Relative difference of scales from which on the scale, and not the shift, is called the reason."""
@@ -60,7 +61,8 @@ Kind = Literal["clear", "wrong scale", "wrong VAE", "broken"]
 
 @dataclass(frozen=True)
 class Fog:
-    """What decoding looks like, beside what it should look like: shares are of the originals, means over photographs."""
+    """What decoding looks like, beside what it should look like: shares are of the originals, means over
+    photographs."""
 
     verdict: Kind
     sentence: str
@@ -69,7 +71,8 @@ class Fog:
     scale: float
     """how many times the latents are of what the VAE expects"""
     shift: float
-    """by how much the latents are above what the VAE expects, in standard deviations of the latter; of the worst channel"""
+    """by how much the latents are above what the VAE expects, in standard deviations of the latter; of the worst
+    channel"""
     correlation: float | None
     """of the VAE's latents with the reference's, on the same photographs; None without a reference"""
     contrast: float
@@ -115,15 +118,32 @@ def judge(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, *, 
         )
     elif seen.correlation is not None and seen.correlation < COUSINS:
         verdict = "wrong VAE"
-        sentence = f"wrong VAE: {figures}; its latents are not those that the checkpoint was made for (correlation {seen.correlation:.2f})"
+        sentence = (
+            f"wrong VAE: {figures}; its latents are not those that the checkpoint was made for (correlation "
+            f"{seen.correlation:.2f})"
+        )
     else:
         verdict = "wrong scale"
-        sentence = f"{'foggy' if contrast < fitting_contrast else 'harsh'}: {figures}; {_of_scale(seen, candidate, constants, known)}"
+        sentence = (
+            f"{'foggy' if contrast < fitting_contrast else 'harsh'}: {figures}; "
+            f"{_of_scale(seen, candidate, constants, known)}"
+        )
     return Fog(
-        verdict, sentence, seen.latents_std, seen.scale, seen.shift, seen.correlation,
-        contrast, saturation, _percentile(shown, 1), _percentile(shown, 99), quality,
-        fitting_contrast, fitting_saturation, fitting_quality,
-    )  # fmt: skip
+        verdict,
+        sentence,
+        seen.latents_std,
+        seen.scale,
+        seen.shift,
+        seen.correlation,
+        contrast,
+        saturation,
+        _percentile(shown, 1),
+        _percentile(shown, 99),
+        quality,
+        fitting_contrast,
+        fitting_saturation,
+        fitting_quality,
+    )
 
 
 def _own_fault(seen: DecodedPhotos, originals: Lab) -> str:
@@ -133,11 +153,17 @@ def _own_fault(seen: DecodedPhotos, originals: Lab) -> str:
     own = lab(seen.own)
     likeness, lightness = _fidelity(own[..., :1], originals[..., :1])
     if likeness < LIKENESS:
-        return "it does not reconstruct its own latents: its encoder and decoder do not belong together, or are not trained"
+        return (
+            "it does not reconstruct its own latents: its encoder and decoder do not belong together, or are not "
+            "trained"
+        )
     colour = _fidelity(own[..., 1:], originals[..., 1:])[1]
     if min(lightness, colour) < PALE:
         contrast, saturation = _shares(own, originals)
-        return f"its decoder fades even its own latents, to contrast {contrast:.0%} and saturation {saturation:.0%} of the originals"
+        return (
+            f"its decoder fades even its own latents, to contrast {contrast:.0%} and saturation {saturation:.0%} of "
+            "the originals"
+        )
     return ""
 
 
@@ -150,12 +176,21 @@ def _of_scale(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants,
     if constants is None or not takes_constants(candidate):
         return sentence
     if known and config.normalization == "scalar":
-        return f"{sentence}: it was made for scaling_factor {config.scaling_factor:.5g}, the checkpoint uses {constants[0]:.5g}"
-    return f"{sentence}, which asks for a scaling_factor of about {constants[0] * seen.scale:.2g}; the checkpoint uses {constants[0]:.5g}"
+        return (
+            f"{sentence}: it was made for scaling_factor {config.scaling_factor:.5g}, the checkpoint uses "
+            f"{constants[0]:.5g}"
+        )
+    return (
+        f"{sentence}, which asks for a scaling_factor of about {constants[0] * seen.scale:.2g}; the checkpoint uses "
+        f"{constants[0]:.5g}"
+    )
 
 
 def _of_spread(seen: DecodedPhotos) -> str:
-    return f", if the scale is right: of that speaks only that the latents' standard deviation is {seen.latents_std:.2f}, which is about 1"
+    return (
+        f", if the scale is right: of that speaks only that the latents' standard deviation is {seen.latents_std:.2f}, "
+        "which is about 1"
+    )
 
 
 def lab(pictures: Sequence[Tensor]) -> Lab:
@@ -184,7 +219,8 @@ def mean_chroma(lab: Lab) -> float:
 
 
 def _fidelity(pictures: Lab, originals: Lab) -> tuple[float, float]:
-    """(correlation, standard deviation over that of the correlated part), about each picture's mean; 1 where there is nothing."""
+    """(correlation, standard deviation over that of the correlated part), about each picture's mean; 1 where there is
+    nothing."""
     a, b = (x - x.mean((1, 2), keepdims=True) for x in (originals, pictures))
     product, square, other = float((a * b).sum()), float(np.square(a).sum()), float(np.square(b).sum())
     if square / a.size < GRAY**2:
@@ -206,7 +242,8 @@ LINE = 26  # height of a line of text, in pixels
 
 
 def picture_of(seen: DecodedPhotos, verdict: Fog, rows: int = 3) -> Image.Image:
-    """Rows of photographs: as they are, decoded with what fits, decoded as an application would, with the verdict below."""
+    """Rows of photographs: as they are, decoded with what fits, decoded as an application would, with the verdict
+    below."""
     pictures = [
         [x.expand(3, -1, -1) for x in row] for row in zip(seen.originals, seen.fitting, seen.shown, strict=True)
     ][:rows]

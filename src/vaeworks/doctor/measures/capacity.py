@@ -52,8 +52,8 @@ class Channels:
     def rate(self) -> Array | None:
         """c: 1/2 ln(1 + Var[mean] / E[variance]), nats per element; None where latents are points.
 
-        The capacity of a channel with Gaussian noise (Shannon 1949): what its elements can say at most, told apart from what the noise
-        makes.
+        The capacity of a channel with Gaussian noise (Shannon 1949): what its elements can say at most, told apart from
+        what the noise makes.
         """
         if self.kl is None:
             return None
@@ -68,7 +68,8 @@ class Channels:
 
     @property
     def dead(self) -> Array:
-        """c, true for channels that carry less than DEAD_NATS nats (by KL or rate, whichever is less), or less than DEAD_SHARE of the variance.
+        """c, true for channels that carry less than DEAD_NATS nats (by KL or rate, whichever is less), or less than
+        DEAD_SHARE of the variance.
 
         Thresholds: training/monitor/watch_latents.py, which watches the same in training.
         """
@@ -117,7 +118,8 @@ def _normalized(patient: Subject, mean: torch.Tensor, var: torch.Tensor) -> tupl
 
 
 def standardization(channels: Channels) -> tuple[list[int], torch.Tensor, torch.Tensor]:
-    """Numbers of the channels that carry something (of all, where none does), and their mean and standard deviation: c 1 1, float32.
+    """Numbers of the channels that carry something (of all, where none does), and their mean and standard deviation: c
+    1 1, float32.
 
     A dead channel's rounding errors would count as much as any other channel, once divided by their standard deviation.
     """

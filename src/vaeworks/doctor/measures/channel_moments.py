@@ -15,8 +15,8 @@ from ...intervals import DRAWS, Interval, bootstrap, jackknife
 Array = NDArray[np.float64]
 
 GROUPS = 128
-"""Sets of images whose moments are kept apart for the bootstrap. Up to so many images each is a set of its own; beyond, sets are images
-drawn from all over the folder, so that their number, and the memory, is bounded."""
+"""Sets of images whose moments are kept apart for the bootstrap. Up to so many images each is a set of its own; beyond,
+sets are images drawn from all over the folder, so that their number, and the memory, is bounded."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class ChannelMoments:
     def pooled(self, sets: Sequence[int] | NDArray[np.integer[Any]] | None = None) -> ChannelMoments:
         """One set made of these (by number, repetition counts); of all by default.
 
-        Exact, whatever the sets' sizes and means. Source: Pebay 2008, "Formulas for robust, one-pass parallel computation of covariances
-        and arbitrary-order statistical moments" (SAND2008-6212), equations 1.1 and 3.1.
+        Exact, whatever the sets' sizes and means. Source: Pebay 2008, "Formulas for robust, one-pass parallel
+        computation of covariances and arbitrary-order statistical moments" (SAND2008-6212), equations 1.1 and 3.1.
         """
         some = self if sets is None else ChannelMoments(*(getattr(self, f.name)[sets] for f in fields(self)))
         n = some.count[:, None]
@@ -66,7 +66,8 @@ class ChannelMoments:
         return cls(*(np.concatenate([getattr(part, f.name) for part in found]) for f in fields(cls)))
 
     def widened(self, variance: Array) -> ChannelMoments:
-        """Those of vectors with independent noise added, whose variances g c are given; cubes and fourth powers stay as they are."""
+        """Those of vectors with independent noise added, whose variances g c are given; cubes and fourth powers stay as
+        they are."""
         noise = np.einsum("g,gc,cd->gcd", self.count, variance, np.eye(variance.shape[1]))
         return replace(self, comoment=self.comoment + noise)
 
@@ -83,7 +84,8 @@ class ChannelMoments:
 
     @property
     def kurtosis(self) -> Array:
-        """Excess kurtosis of the only set's channels, 0 of a normal distribution: c. nan where a channel is constant."""
+        """Excess kurtosis of the only set's channels, 0 of a normal distribution: c. nan where a channel is
+        constant."""
         square = np.diagonal(self.comoment[0])
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(square > 0, self.count[0] * self.fourth[0] / square**2 - 3, np.nan)
@@ -134,7 +136,8 @@ def jackknifed(sets: ChannelMoments, statistic: Callable[[ChannelMoments], float
 
 
 def effective_rank(covariance: Array) -> float:
-    """How many equally strong, uncorrelated channels would spread as evenly: (sum l)^2 / sum l^2 over the eigenvalues l, 1..c.
+    """How many equally strong, uncorrelated channels would spread as evenly: (sum l)^2 / sum l^2 over the eigenvalues
+    l, 1..c.
 
     The participation ratio. nan where there is no variance.
     """
@@ -150,7 +153,8 @@ def correlation(covariance: Array) -> Array:
 
 
 def condition_number(covariance: Array) -> float:
-    """Largest over smallest eigenvalue; infinite where a direction has no variance (less than float32 can tell), nan where none has."""
+    """Largest over smallest eigenvalue; infinite where a direction has no variance (less than float32 can tell), nan
+    where none has."""
     values = np.linalg.eigvalsh(covariance)
     if not values[-1] > 0:
         return float("nan")

@@ -10,7 +10,8 @@ DIRECTIONS = 512
 
 
 def sliced_wasserstein(vectors: Tensor, seed: int = 0, directions: int = DIRECTIONS) -> float:
-    """Sliced Wasserstein-2 distance of m vectors of d dimensions to N(0, I): the root of the mean, over random directions, of W2^2.
+    """Sliced Wasserstein-2 distance of m vectors of d dimensions to N(0, I): the root of the mean, over random
+    directions, of W2^2.
 
     In one dimension W2^2 is the mean squared difference of sorted values and normal quantiles at (i - 1/2) / m.
     Source: Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures".

@@ -18,7 +18,8 @@ FOLDS = 5
 
 
 def nearest(vectors: Array, k: int) -> NDArray[np.int64]:
-    """Numbers n k of the k vectors with the largest cosine to each of n d, nearest first, itself left out. Of equals, the first."""
+    """Numbers n k of the k vectors with the largest cosine to each of n d, nearest first, itself left out. Of equals,
+    the first."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = vectors / np.where(length > 0, length, 1)
     cosine = unit @ unit.T
@@ -27,7 +28,8 @@ def nearest(vectors: Array, k: int) -> NDArray[np.int64]:
 
 
 def same_label(vectors: Array, labels: Sequence[str], k: int) -> Array:
-    """LNC@k: share of the k nearest others, by cosine after the mean over all is taken away, that have the same label: n.
+    """LNC@k: share of the k nearest others, by cosine after the mean over all is taken away, that have the same label:
+    n.
 
     vectors: n d, one per image. Source: arXiv 2606.03578.
     """
@@ -48,7 +50,8 @@ def majority(labels: Sequence[str]) -> float:
 
 
 def object_mean(z: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of n c h w over positions, weighted by the share of each that is object: n c. mask: bool n H W, or None for all alike.
+    """Mean of n c h w over positions, weighted by the share of each that is object: n c. mask: bool n H W, or None for
+    all alike.
 
     Where an image has no object, all positions count.
     """
@@ -67,7 +70,8 @@ def pooled(x: Tensor, cells: int) -> Tensor:
 def probe(features: Array, labels: Sequence[str], seed: int = 0) -> Array:
     """Whether a logistic regression that has not seen an image gives it its label, by image: n, 0 or 1.
 
-    features: n d, standardized within each training part. Stratified FOLDS-fold cross-validation; every label on FOLDS images at least.
+    features: n d, standardized within each training part. Stratified FOLDS-fold cross-validation; every label on FOLDS
+    images at least.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression

@@ -24,7 +24,8 @@ class Influence:
     nonlocal_share: float
     """of that energy, outside the window of 3f x 3f pixels around the cell: 0..1"""
     far: float
-    """root mean square of the change outside the window, in gray levels; nan where the window holds the whole picture"""
+    """root mean square of the change outside the window, in gray levels; nan where the window holds the whole
+    picture"""
     radius_50: float
     """radius about the cell's middle that contains half of the energy, in pixels"""
     radius_95: float
@@ -50,9 +51,13 @@ def influence(change: Tensor, cell: tuple[int, int], f: int) -> Influence:
     far = float(energy[~near].sum())
     middle = (f * (cell[0] + 0.5) - 0.5, f * (cell[1] + 0.5) - 0.5)
     return Influence(
-        cell, total, far / total if total > 0 else 0.0, (far / outside / len(change)) ** 0.5 if outside else float("nan"),
-        energy_radius(energy, middle, 0.5), energy_radius(energy, middle, 0.95),
-    )  # fmt: skip
+        cell,
+        total,
+        far / total if total > 0 else 0.0,
+        (far / outside / len(change)) ** 0.5 if outside else float("nan"),
+        energy_radius(energy, middle, 0.5),
+        energy_radius(energy, middle, 0.95),
+    )
 
 
 def window(shape: tuple[int, ...] | torch.Size, cell: tuple[int, int], f: int) -> Tensor:
@@ -62,7 +67,8 @@ def window(shape: tuple[int, ...] | torch.Size, cell: tuple[int, int], f: int) -
 
 
 def energy_radius(energy: Tensor, middle: tuple[float, float], share: float) -> float:
-    """The smallest radius about `middle` within which a map H W has at least this share of its sum; nan where that is 0."""
+    """The smallest radius about `middle` within which a map H W has at least this share of its sum; nan where that is
+    0."""
     total = energy.sum()
     if not total > 0:
         return float("nan")
@@ -80,7 +86,8 @@ def receptive_radius(energy: Tensor, middle: tuple[float, float]) -> tuple[float
 
 
 def encoder_gradient(model: Autoencoder, images: Tensor, cell: tuple[int, int], seed: int = 0) -> Tensor:
-    """Squared gradient k H W of one cell of the encoder's means, of random signs over its channels, by the pixels of images 1 k H W."""
+    """Squared gradient k H W of one cell of the encoder's means, of random signs over its channels, by the pixels of
+    images 1 k H W."""
     with torch.enable_grad():
         x = images.detach().clone().requires_grad_()
         mean = model.encode(x).mean
@@ -119,7 +126,8 @@ def outlier(maps: Tensor) -> Tensor:
 
 
 def of_gaussian(c: int, h: int, w: int, seed: int = 0, draws: int = 32) -> tuple[float, float]:
-    """`outlier` of norms and `concentration` of energy that independent normal latents c h w have, on average over draws."""
+    """`outlier` of norms and `concentration` of energy that independent normal latents c h w have, on average over
+    draws."""
     random = torch.Generator().manual_seed(seed)
     energy = torch.cat([torch.randn(1, c, h, w, generator=random).square().sum(1) for _ in range(draws)])
     return float(outlier(energy.sqrt()).mean()), float(concentration(energy).mean())

@@ -15,10 +15,12 @@ Network = Callable[[Tensor], Tensor]
 
 
 def sensitivity(decode: Network, latents: Tensor, probes: int, seed: int = 0) -> Tensor:
-    """||J_i||^2, the squared length of a picture's derivative by each element of latents 1 c h w, estimated twice: 2 c h w.
+    """||J_i||^2, the squared length of a picture's derivative by each element of latents 1 c h w, estimated twice: 2 c
+    h w.
 
-    Hutchinson's estimator: of v with independent signs, E (J^T v)_i^2 = ||J_i||^2. Both halves of the probes give an estimate of their
-    own, so that what they have in common is free of the probes' noise; their mean is the estimate. probes: even, at least 2.
+    Hutchinson's estimator: of v with independent signs, E (J^T v)_i^2 = ||J_i||^2. Both halves of the probes give an
+    estimate of their own, so that what they have in common is free of the probes' noise; their mean is the estimate.
+    probes: even, at least 2.
     Source: Hutchinson 1990; Bekas et al. 2007.
     """
     assert probes >= 2 and probes % 2 == 0
@@ -35,10 +37,11 @@ def sensitivity(decode: Network, latents: Tensor, probes: int, seed: int = 0) ->
 
 
 def covariances(logvar: Tensor, halves: Tensor) -> tuple[float, float, float]:
-    """Of log-variance and ln ||J||^2, of ln ||J||^2 with itself, of log-variance with itself, over the elements of one picture.
+    """Of log-variance and ln ||J||^2, of ln ||J||^2 with itself, of log-variance with itself, over the elements of one
+    picture.
 
-    logvar: c h w; halves: `sensitivity`'s, whose two estimates give the middle one without the probes' noise, which would make slopes too
-    flat. Elements without any sensitivity are left out; nan where fewer than 3 are left.
+    logvar: c h w; halves: `sensitivity`'s, whose two estimates give the middle one without the probes' noise, which
+    would make slopes too flat. Elements without any sensitivity are left out; nan where fewer than 3 are left.
     """
     used = (halves > 0).all(0)
     if int(used.sum()) < 3:
@@ -51,15 +54,16 @@ def covariances(logvar: Tensor, halves: Tensor) -> tuple[float, float, float]:
 def slope(rows: Array) -> float:
     """Slope of log-variance against ln ||J||^2, of `covariances` n 3; nan where sensitivity does not differ.
 
-    With squared error and KL weight beta the best variance is sigma_i^2 = beta / (beta + 2 ||J_i||^2), so that the slope is -1 as long as
-    sigma is small.
+    With squared error and KL weight beta the best variance is sigma_i^2 = beta / (beta + 2 ||J_i||^2), so that the
+    slope is -1 as long as sigma is small.
     """
     xy, xx, _ = rows.mean(0)
     return float(xy / xx) if xx > 0 else float("nan")
 
 
 def explained(rows: Array) -> float:
-    """R^2 of that line, 0..1: the share of the log-variance's variance that sensitivity explains; 0 of a constant log-variance.
+    """R^2 of that line, 0..1: the share of the log-variance's variance that sensitivity explains; 0 of a constant
+    log-variance.
 
     nan where sensitivity does not differ.
     """

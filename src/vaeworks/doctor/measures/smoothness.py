@@ -37,8 +37,9 @@ def psnr(errors: Array) -> Array:
 
 def noise_errors(
     decode: Coder, z: Tensor, x: Tensor, std: Tensor, seed: int, levels: Sequence[float] = LEVELS
-) -> tuple[Array, Array, list[Tensor]]:  # fmt: skip
-    """Errors of D(z + s std eps) against x, and against D(z), by level s, for one image 1 k H W: two arrays l; and the pictures.
+) -> tuple[Array, Array, list[Tensor]]:
+    """Errors of D(z + s std eps) against x, and against D(z), by level s, for one image 1 k H W: two arrays l; and the
+    pictures.
 
     std: c 1 1. The first level is 0. One eps for all levels, so that the curve is smooth.
     """
@@ -78,7 +79,8 @@ def lerp(a: Tensor, b: Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The middle on the arc between two latents 1 c h w, once each channel is standardized; as long as they are on average.
+    """The middle on the arc between two latents 1 c h w, once each channel is standardized; as long as they are on
+    average.
 
     Source: White 2016 (arXiv 1609.04468).
     """
@@ -105,7 +107,8 @@ class Rounds:
     colour: Array
     """k a: mean colour minus the image's, by the axes of metrics/colour.py"""
     gain: Array
-    """k: contrast of a round's picture over that of the one before: the slope of regression between them; 1 where that has no contrast"""
+    """k: contrast of a round's picture over that of the one before: the slope of regression between them; 1 where that
+    has no contrast"""
     pictures: tuple[Tensor, ...]
     """k: uint8 1 k H W"""
 
@@ -132,7 +135,8 @@ def cycle(encode: Coder, decode: Coder, x: Tensor, std: Tensor, rounds: int) -> 
 
 
 def contrast_gain(before: Tensor, after: Tensor) -> float:
-    """Slope of the regression of a picture 1 k H W on the one before, the mean of each colour taken off: g where after = g before + c."""
+    """Slope of the regression of a picture 1 k H W on the one before, the mean of each colour taken off: g where after
+    = g before + c."""
     a, b = ((x - x.mean((2, 3), keepdim=True)).double() for x in (before, after))
     power = float(a.square().mean())
     return float((a * b).mean()) / power if power > 1e-9 else 1.0

@@ -1,7 +1,7 @@
 """Structure of a latent's tokens (its vectors, one per position): whether near ones are alike, and those of one object.
 
-Definitions: iREPA; distances are in pixels, so that models of different factors can be compared, and each image's mean token is
-taken away first where that is said, because otherwise all tokens of an image are alike.
+Definitions: iREPA; distances are in pixels, so that models of different factors can be compared, and each image's mean
+token is taken away first where that is said, because otherwise all tokens of an image are alike.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def directions(z: Tensor, centred: bool = True) -> Tensor:
 
 
 def similarity_by_distance(u: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cosine of pairs of tokens of n c h w (of length 1) by their Manhattan distance 0, 1 ..: n d; and how many pairs, d.
+    """Mean cosine of pairs of tokens of n c h w (of length 1) by their Manhattan distance 0, 1 ..: n d; and how many
+    pairs, d.
 
     Both directions of a pair count. By the autocorrelation, in place of all pairs.
     """
@@ -49,9 +50,11 @@ def similarity_by_distance(u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def local_distant(u: Tensor, factor: int) -> Tensor:
-    """LDS: mean cosine of near pairs minus that of far ones, by image: n; nan where an image is too small to have far ones.
+    """LDS: mean cosine of near pairs minus that of far ones, by image: n; nan where an image is too small to have far
+    ones.
 
-    u: n c h w of length 1, centred. Near: Manhattan distance up to NEAR of the side, at least one token; far: from FAR on.
+    u: n c h w of length 1, centred. Near: Manhattan distance up to NEAR of the side, at least one token; far: from FAR
+    on.
     """
     similarity, counts = similarity_by_distance(u)
     pixels = torch.arange(len(counts)) * factor
@@ -72,8 +75,8 @@ def decay(u: Tensor, factor: int) -> Tensor:
 
 
 def spread(z: Tensor) -> Tensor:
-    """RMSC: root mean square distance of tokens (of length 1, not centred before) from their mean, by image: n; 0 all alike, 1 all
-    different."""
+    """RMSC: root mean square distance of tokens (of length 1, not centred before) from their mean, by image: n; 0 all
+    alike, 1 all different."""
     u = directions(z, centred=False)
     return (u - u.mean((2, 3), keepdim=True)).square().sum(1).mean((1, 2)).sqrt().double()
 
@@ -81,8 +84,8 @@ def spread(z: Tensor) -> Tensor:
 def object_contrast(u: Tensor, mask: Tensor, factor: int) -> float:
     """SRSS of one image: over tokens of the object, mean cosine to their neighbours in it minus that to far background.
 
-    u: c h w of length 1, centred; mask: bool h w, where the object is. Near: up to one token, itself left out; far: as in `local_distant`.
-    nan where no token of the object has both.
+    u: c h w of length 1, centred; mask: bool h w, where the object is. Near: up to one token, itself left out; far: as
+    in `local_distant`. nan where no token of the object has both.
     """
     h, w = u.shape[-2:]
     tokens, y, x = (

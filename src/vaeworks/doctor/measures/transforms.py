@@ -27,12 +27,14 @@ SHIFTS: Mapping[str, float] = {"crop": 0.0, "shift_1": 1.0, "shift_1/2": 0.5, "s
 
 
 def smaller(x: Tensor, factor: int) -> Tensor:
-    """n c h w made smaller by averaging squares of factor x factor, images and latents alike: little aliasing, no choice of a kernel."""
+    """n c h w made smaller by averaging squares of factor x factor, images and latents alike: little aliasing, no
+    choice of a kernel."""
     return F.avg_pool2d(x, factor)
 
 
 def shifted_image(images: Tensor, shift: float, f: int) -> Tensor:
-    """The part of images n c H W that begins `shift` * f pixels further, smaller by f on both sides whatever the shift."""
+    """The part of images n c H W that begins `shift` * f pixels further, smaller by f on both sides whatever the
+    shift."""
     at, h, w = round(shift * f), images.shape[-2] - f, images.shape[-1] - f
     return images[..., at : at + h, at : at + w]
 

@@ -1,8 +1,10 @@
-"""Velocity ambiguity: how uncertain the direction is that a flow model of one class has to predict, from the latents' spectrum alone.
+"""Velocity ambiguity: how uncertain the direction is that a flow model of one class has to predict, from the latents'
+spectrum alone.
 
-For the path from noise to data z with variance l along a direction, what remains uncertain of the velocity at time t is l / ((1-t)^2 + t^2
-l), and its integral over t is pi/2 sqrt(l). VIV is the mean of that over directions and classes. Source: "diffusing right space" (arXiv
-2606.03578); the estimator by DCT, and the parts rho and phi, are derived from its formulas.
+For the path from noise to data z with variance l along a direction, what remains uncertain of the velocity at time t is
+l / ((1-t)^2 + t^2 l), and its integral over t is pi/2 sqrt(l). VIV is the mean of that over directions and classes.
+Source: "diffusing right space" (arXiv 2606.03578); the estimator by DCT, and the parts rho and phi, are derived from
+its formulas.
 """
 
 from __future__ import annotations
@@ -19,14 +21,15 @@ from ...intervals import NORMAL_95, Interval
 from ...metrics.dct import dct2
 
 ENOUGH = 10
-"""Images of a class times channels, over positions, from which on the flip-flop estimator is trusted: of simulated fields of 4 x 16 x 16
-with a VIV of 0.955 it finds 0.94 with 6 times as many as positions, 0.83 with 0.8 times and 0.60 with a quarter, where the DCT finds 0.95
-to 0.96."""
+"""Images of a class times channels, over positions, from which on the flip-flop estimator is trusted: of simulated
+fields of 4 x 16 x 16 with a VIV of 0.955 it finds 0.94 with 6 times as many as positions, 0.83 with 0.8 times and 0.60
+with a quarter, where the DCT finds 0.95 to 0.96."""
 
 
 @dataclass(frozen=True)
 class Ambiguity:
-    """Of classes of latents that are standardized by channel, every class counting alike, so that the total variance is 1."""
+    """Of classes of latents that are standardized by channel, every class counting alike, so that the total variance is
+    1."""
 
     viv: Interval
     """0.. pi/2: mean over classes; its interval is by the jackknife over images"""
@@ -37,12 +40,14 @@ class Ambiguity:
 
     @property
     def rho(self) -> float:
-        """Share of the variance that is within classes, 0..1: 1 where neither class nor place tells anything of a latent."""
+        """Share of the variance that is within classes, 0..1: 1 where neither class nor place tells anything of a
+        latent."""
         return min(1.0, self.within)
 
     @property
     def phi(self) -> float:
-        """VIV over the most that is possible with this rho, pi/2 sqrt(rho): flatness of the spectrum, 1 of white noise."""
+        """VIV over the most that is possible with this rho, pi/2 sqrt(rho): flatness of the spectrum, 1 of white
+        noise."""
         return self.viv.value / (math.pi / 2 * math.sqrt(self.within)) if self.within > 0 else math.nan
 
 
@@ -74,8 +79,8 @@ def ambiguity(classes: Sequence[Tensor]) -> Ambiguity:
 def viv_dct(z: Tensor) -> tuple[float, np.ndarray, float]:
     """VIV of one class's latents n c h w, the same without each of its images n, and their mean variance.
 
-    l of a direction: variance (over n - 1) of a coefficient after PCA of the channels and the DCT over positions, which diagonalize
-    stationary fields; of others, the sum of the square roots is an upper bound (Schur-Horn).
+    l of a direction: variance (over n - 1) of a coefficient after PCA of the channels and the DCT over positions, which
+    diagonalize stationary fields; of others, the sum of the square roots is an upper bound (Schur-Horn).
     """
     n = len(z)
     deviation = z.double() - z.double().mean(0)
@@ -93,8 +98,8 @@ def viv_dct(z: Tensor) -> tuple[float, np.ndarray, float]:
 def viv_flip_flop(z: Tensor, rounds: int = 5) -> float:
     """VIV of one class's latents n c h w, if their covariance is a Kronecker product of channels and positions.
 
-    Both factors in turn, each the maximum likelihood given the other (Dutilleul 1999), scaled to the total variance. Biased unless n*c is
-    ten times h*w and more: look at ENOUGH before.
+    Both factors in turn, each the maximum likelihood given the other (Dutilleul 1999), scaled to the total variance.
+    Biased unless n*c is ten times h*w and more: look at ENOUGH before.
     """
     n, c = z.shape[:2]
     x = (z.double() - z.double().mean(0)).flatten(2)

@@ -22,23 +22,26 @@ from .nonfinite import broken
 Array = NDArray[np.float64]
 
 ACTIVE = 0.01
-"""Variance of a unit's posterior mean over images, from which on it is active, beside a prior of variance 1. Source: Burda et al. 2015
-(arXiv 1509.00519)."""
+"""Variance of a unit's posterior mean over images, from which on it is active, beside a prior of variance 1. Source:
+Burda et al. 2015 (arXiv 1509.00519)."""
 
 IGNORED = 0.1
-"""Mean distance between reconstructions over that between the images, below which the decoder ignores its latents: planted decoders that
-do have 0. VAEs of our recipes and TAEF2 have 0.92 to 1.08, random weights 0.34 to 0.62."""
+"""Mean distance between reconstructions over that between the images, below which the decoder ignores its latents:
+planted decoders that do have 0. VAEs of our recipes and TAEF2 have 0.92 to 1.08, random weights 0.34 to 0.62."""
 
 WORTHLESS = 1.0
-"""dB of PSNR that latents bring pictures nearer to the images than their mean does, below which the decoder makes nothing of them. On
-portraits of dogs, random weights in encoder, decoder or both bring -0.9 to 0.6, the linear start at f32c4 5.9, VAEs of our recipes 11 to
-19, TAEF2 6 (of crops, which it decodes in other colours) and 20."""
+"""dB of PSNR that latents bring pictures nearer to the images than their mean does, below which the decoder makes
+nothing of them. On portraits of dogs, random weights in encoder, decoder or both bring -0.9 to 0.6, the linear start at
+f32c4 5.9, VAEs of our recipes 11 to 19, TAEF2 6 (of crops, which it decodes in other colours) and 20."""
 
 ALIKE = 0.1
-"""Mean distance between pictures of random latents, over that between reconstructions, below which they are all the same picture: planted
-decoders that make one picture of everything have 0; of sound VAEs, none has less than 0.47."""
+"""Mean distance between pictures of random latents, over that between reconstructions, below which they are all the
+same picture: planted decoders that make one picture of everything have 0; of sound VAEs, none has less than 0.47."""
 
-CROPPED = " --quick decodes the middle of the latents alone: a decoder that looks far does worse there (TAEF2 by 14 dB of worth)."
+CROPPED = (
+    " --quick decodes the middle of the latents alone: a decoder that looks far does worse there (TAEF2 by 14 dB of "
+    "worth)."
+)
 
 SAMPLES, SAMPLES_QUICK = 8, 6
 """Images, and pictures decoded from each kind of random latents."""
@@ -48,7 +51,8 @@ ABLATED, ABLATED_QUICK = (4, 8), (2, 4)
 
 
 def examine(patient: Subject) -> Finding:
-    """Active units, rate and rank of the channels, what each is worth to the decoder, and how much random latents' pictures differ."""
+    """Active units, rate and rank of the channels, what each is worth to the decoder, and how much random latents'
+    pictures differ."""
     if (found := broken(patient)) is not None:
         return found
     channels = measure_channels(patient)
@@ -57,21 +61,27 @@ def examine(patient: Subject) -> Finding:
     figures = _figures(patient, channels, ablation, sampled)
     verdict, sentence = _verdict(channels, figures, sampled.finite)
     return Finding(
-        verdict, sentence, figures,
-        meaning="A channel that carries nothing is capacity paid for and not used, and a diffusion model has to learn it all the same. "
-        "Pictures decoded from random latents are no pictures in latent diffusion, and that is no collapse: its KL term is so "
-        "weak that latents are not normally distributed by far, and the diffusion model, not the prior, knows what they look "
-        "like. What would be bad is a decoder that makes the same of all latents.",
+        verdict,
+        sentence,
+        figures,
+        meaning="A channel that carries nothing is capacity paid for and not used, and a diffusion model has to learn "
+        "it all the same. Pictures decoded from random latents are no pictures in latent diffusion, and that is no "
+        "collapse: its KL term is so weak that latents are not normally distributed by far, and the diffusion model, "
+        "not the prior, knows what they look like. What would be bad is a decoder that makes the same of all latents.",
         remedy=_remedy(verdict, patient, figures),
-        dispute="Whether unused channels matter is disputed: with scalar normalization a diffusion model sees them as a constant, and "
-        "more channels help reconstruction while generation gets worse past a number that depends on its size (FreqWarm).",
-        uncertainty=f"Channels: {patient.count} images, exact but for the effective rank's interval (jackknife over images). Worth of "
-        f"channels: {ablation.images} images and {len(ablation.numbers)} of {patient.autoencoder.latent_channels} channels, at "
-        f"{sampled.side} px. Distances: all pairs of {sampled.count} pictures of each kind, in pixels; the intervals are by the jackknife "
-        "over pictures, and wide with so few." + (CROPPED if sampled.side < patient.protocol.size else ""),
-        pictures=(_picture(sampled),), curves=tuple(_curves(channels)), tables={"channels": _table(channels, ablation)},
+        dispute="Whether unused channels matter is disputed: with scalar normalization a diffusion model sees them as "
+        "a constant, and more channels help reconstruction while generation gets worse past a number that depends on "
+        "its size (FreqWarm).",
+        uncertainty=f"Channels: {patient.count} images, exact but for the effective rank's interval (jackknife over "
+        f"images). Worth of channels: {ablation.images} images and {len(ablation.numbers)} of "
+        f"{patient.autoencoder.latent_channels} channels, at {sampled.side} px. Distances: all pairs of "
+        f"{sampled.count} pictures of each kind, in pixels; the intervals are by the jackknife over pictures, and wide "
+        "with so few." + (CROPPED if sampled.side < patient.protocol.size else ""),
+        pictures=(_picture(sampled),),
+        curves=tuple(_curves(channels)),
+        tables={"channels": _table(channels, ablation)},
         images=patient.count,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -88,9 +98,11 @@ class Ablation:
 
 
 def ablate(patient: Subject, channels: Channels, images: int, most: int) -> Ablation:
-    """Decode with single channels replaced by their mean over all images, and compare PSNR to the image with that of all channels.
+    """Decode with single channels replaced by their mean over all images, and compare PSNR to the image with that of
+    all channels.
 
-    Of more than `most` channels, those that are tried are evenly spaced in order of their variance, from the strongest to the weakest.
+    Of more than `most` channels, those that are tried are evenly spaced in order of their variance, from the strongest
+    to the weakest.
     """
     order = np.argsort(-channels.total.std, kind="stable")
     count = min(most, len(order))
@@ -158,7 +170,8 @@ def sample(patient: Subject, channels: Channels, count: int) -> PriorSamples:
 
 
 def colored(noise: Tensor, mean: Array, covariance: Array) -> Tensor:
-    """Standard normal noise n c h w with this mean c and covariance c c between channels, by the latter's symmetric root."""
+    """Standard normal noise n c h w with this mean c and covariance c c between channels, by the latter's symmetric
+    root."""
     values, vectors = np.linalg.eigh(covariance)
     root = torch.from_numpy(vectors * np.sqrt(values.clip(0)) @ vectors.T).float()
     return torch.einsum("cd,ndhw->nchw", root, noise) + torch.from_numpy(mean).float()[:, None, None]
@@ -171,7 +184,8 @@ def diversity(pictures: Tensor) -> Array:
 
 
 def relative_diversity(pictures: Tensor, reference: Tensor) -> Interval:
-    """Mean distance between pictures, over that between reference pictures, with the jackknife's interval. nan where they are all one."""
+    """Mean distance between pictures, over that between reference pictures, with the jackknife's interval. nan where
+    they are all one."""
     own, other = diversity(pictures), diversity(reference)
     numbers = range(min(len(own), len(other))) if min(len(own), len(other)) > 3 else ()
     return jackknife(_ratio(own, other), [_ratio(_left_out(own, i), _left_out(other, i)) for i in numbers])
@@ -284,14 +298,15 @@ def _complaints(channels: Channels, figures: dict[str, Figure], finite: bool) ->
     elif dead < c and worth < WORTHLESS:
         yield (
             "ill",
-            f"its decoder makes nothing of the latents: they bring its pictures {worth:.1f} dB nearer to the images than no information "
-            "does",
+            f"its decoder makes nothing of the latents: they bring its pictures {worth:.1f} dB nearer to the images "
+            "than no information does",
         )
     for name, kind in (("prior", "normal noise"), ("fitted", "noise like its latents")):
         if name in figures and figures[name].value < ALIKE:
             yield (
                 "watch",
-                f"whatever {kind} it decodes becomes the same picture: they differ {figures[name].value:.0%} as much as reconstructions",
+                f"whatever {kind} it decodes becomes the same picture: they differ {figures[name].value:.0%} as much "
+                "as reconstructions",
             )
 
 
@@ -311,10 +326,16 @@ def _remedy(verdict: Verdict, patient: Subject, figures: dict[str, Figure]) -> s
     if verdict == "healthy":
         return ""
     if verdict == "ill":
-        return "Take another file, or train it anew with less KL (`vaeworks train small-f8c16 --loss.beta ...`), or none: recipe plain-ae."
+        return (
+            "Take another file, or train it anew with less KL (`vaeworks train small-f8c16 --loss.beta ...`), or none: "
+            "recipe plain-ae."
+        )
     if figures["dead"].value:
         weaker = "" if patient.is_point else "a weaker KL term (loss.beta), "
-        return f"Fewer channels, {weaker}or a recipe that keeps channels' variance: clamped-ae, batchnorm, variance-expansion."
+        return (
+            f"Fewer channels, {weaker}or a recipe that keeps channels' variance: clamped-ae, batchnorm, "
+            "variance-expansion."
+        )
     return (
         "Train the decoder under noise: recipes noise and denoise; for latent diffusion alone, nothing has to be done."
     )
@@ -341,9 +362,11 @@ def _curves(channels: Channels) -> Iterator[Curves]:
     if channels.rate is not None:
         lines["nats an element can carry"] = np.sort(channels.rate)[::-1]
     yield Curves(
-        "channels in order", {name: [(float(i), float(y) if y > 0 else None) for i, y in enumerate(line)] for name, line in lines.items()},
-        "rank of the channel", log=True,
-    )  # fmt: skip
+        "channels in order",
+        {name: [(float(i), float(y) if y > 0 else None) for i, y in enumerate(line)] for name, line in lines.items()},
+        "rank of the channel",
+        log=True,
+    )
 
 
 def _table(channels: Channels, ablation: Ablation) -> dict[str, list[float | str]]:

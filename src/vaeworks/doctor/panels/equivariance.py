@@ -1,4 +1,5 @@
-"""Equivariance: whether the latents of a picture that is made smaller, turned, mirrored or shifted are the latents so transformed."""
+"""Equivariance: whether the latents of a picture that is made smaller, turned, mirrored or shifted are the latents so
+transformed."""
 
 from __future__ import annotations
 
@@ -32,23 +33,33 @@ LEAST = 6
 """Latents along a side that are needed, so that something is left away from the border."""
 
 UNRELATED = 2.0
-"""Error of latents that have nothing to do with each other: the sum of their variances. Latents that change their sign come to 4."""
+"""Error of latents that have nothing to do with each other: the sum of their variances. Latents that change their sign
+come to 4."""
 
 SHIFT = 0.2
-"""Error of a shift by exactly one latent from which on it fails. Convolutions commute with it, but for global normalization, attention
-and borders: TAEF2 and 8 VAEs of our recipes have 0.0001 to 0.005; with random weights, small networks have 0.03, SD 1's 0.07 and
-TAEF2's 0.17; an encoder with planted noise that stays in its place (tests) has 0.8."""
+"""Error of a shift by exactly one latent from which on it fails. Convolutions commute with it, but for global
+normalization, attention and borders: TAEF2 and 8 VAEs of our recipes have 0.0001 to 0.005; with random weights, small
+networks have 0.03, SD 1's 0.07 and TAEF2's 0.17; an encoder with planted noise that stays in its place (tests) has
+0.8."""
 
 OTHER = 0.5
-"""Error of turning, mirroring or halving from which on the panel speaks of it: a quarter of unrelated latents. EQ-VAE and scale
-equivariance train for it; of our recipes' VAEs scale-equivariance has 0.45 for half the size, the others 0.5 to 1.3, and all have 1 and
-more for turns."""
+"""Error of turning, mirroring or halving from which on the panel speaks of it: a quarter of unrelated latents. EQ-VAE
+and scale equivariance train for it; of our recipes' VAEs scale-equivariance has 0.45 for half the size, the others 0.5
+to 1.3, and all have 1 and more for turns."""
 
 LABELS = {
-    "scale_1/2": "half the size", "scale_1/4": "a quarter of the size", "rot_90": "turned by 90°", "rot_180": "turned by 180°",
-    "rot_270": "turned by 270°", "hflip": "mirrored left and right", "vflip": "upside down", "crop": "cut at two sides",
-    "shift_1": "shifted by one latent", "shift_1/2": "shifted by half a latent", "shift_1/4": "shifted by a quarter",
-}  # fmt: skip
+    "scale_1/2": "half the size",
+    "scale_1/4": "a quarter of the size",
+    "rot_90": "turned by 90°",
+    "rot_180": "turned by 180°",
+    "rot_270": "turned by 270°",
+    "hflip": "mirrored left and right",
+    "vflip": "upside down",
+    "crop": "cut at two sides",
+    "shift_1": "shifted by one latent",
+    "shift_1/2": "shifted by half a latent",
+    "shift_1/4": "shifted by a quarter",
+}
 DECODER = ("scale_1/2", "rot_90", "hflip", "shift_1")
 """Transformations that are tried on the decoder."""
 
@@ -81,28 +92,36 @@ def examine(patient: Subject) -> Finding:
     figures |= _decoder_figures(seen)
     verdict, sentence = _verdict(figures)
     return Finding(
-        verdict, sentence, figures,
-        meaning="0 means that turning a picture turns its latents; 1 that the latents' mean would be as good a guess; 2 that the two "
-        "have nothing to do with each other. Where the same thing has unlike latents when it is smaller or turned, a diffusion model "
-        "has to learn it once for each; and latents cannot be resized, turned or shifted in place of pictures.",
-        remedy="" if verdict == "healthy" else "Recipes equivariance and scale-equivariance train for it; with other VAEs, transform "
-        "pictures and encode them again.",
-        dispute="Training for it improved diffusion models (EQ-VAE, arXiv 2502.09509), but over 86 tokenizers the error predicts them "
-        "only weakly (correlation about 0.53, arXiv 2606.03578).",
-        uncertainty=f"{len(numbers)} images, of which the middle {cells * patient.factor} px were encoded; {len(shown)} decoded; "
-        "intervals resample images. Channels are divided by their standard deviation, dead ones left out. Sizes are reduced by "
-        "averaging squares, in images and latents; shifts by fractions are bilinear, so that not even an ideal encoder has 0 there; "
-        "shifts are compared away from the border, and include what cutting the picture alone changes through global normalization.",
-        pictures=(seen.picture,), curves=(_curve(figures),), images=len(numbers),
-    )  # fmt: skip
+        verdict,
+        sentence,
+        figures,
+        meaning="0 means that turning a picture turns its latents; 1 that the latents' mean would be as good a guess; "
+        "2 that the two have nothing to do with each other. Where the same thing has unlike latents when it is smaller "
+        "or turned, a diffusion model has to learn it once for each; and latents cannot be resized, turned or shifted "
+        "in place of pictures.",
+        remedy=""
+        if verdict == "healthy"
+        else "Recipes equivariance and scale-equivariance train for it; with other VAEs, transform pictures and encode "
+        "them again.",
+        dispute="Training for it improved diffusion models (EQ-VAE, arXiv 2502.09509), but over 86 tokenizers the "
+        "error predicts them only weakly (correlation about 0.53, arXiv 2606.03578).",
+        uncertainty=f"{len(numbers)} images, of which the middle {cells * patient.factor} px were encoded; "
+        f"{len(shown)} decoded; intervals resample images. Channels are divided by their standard deviation, dead ones "
+        "left out. Sizes are reduced by averaging squares, in images and latents; shifts by fractions are bilinear, so "
+        "that not even an ideal encoder has 0 there; shifts are compared away from the border, and include what "
+        "cutting the picture alone changes through global normalization.",
+        pictures=(seen.picture,),
+        curves=(_curve(figures),),
+        images=len(numbers),
+    )
 
 
 @torch.inference_mode()
 def encoder_errors(encode: Coder, images: Tensor, f: int) -> dict[str, float]:
     """||E(t x) - t E(x)||^2 over elements, mean, by transformation t of images n k H W.
 
-    encode: to latents n c h w whose channels have variance 1, so that 2 is the error of unrelated latents. Transformations for which
-    the images are too small are left out.
+    encode: to latents n c h w whose channels have variance 1, so that 2 is the error of unrelated latents.
+    Transformations for which the images are too small are left out.
     """
     z = encode(images)
     errors = {}
@@ -132,7 +151,8 @@ class Decoded:
     before: list[float]
     """PSNR of D(z) against x"""
     falls: Rows
-    """dB that are lost against decoding latents as they are, by transformation: PSNR of D(z) against x less that of D(t z) against t x"""
+    """dB that are lost against decoding latents as they are, by transformation: PSNR of D(z) against x less that of D(t
+    z) against t x"""
     own: Rows
     """PSNR of D(t z) against t D(z)"""
     picture: Picture
@@ -171,8 +191,11 @@ def _decoded(patient: Subject, numbers: list[int], cells: int) -> Decoded | floa
 def decoder_pairs(decode: Coder, x: Tensor, z: Tensor, f: int) -> dict[str, tuple[Tensor, Tensor]]:
     """D(t z) and t x, by the transformations of DECODER, for an image and its latents."""
     latents = {
-        "scale_1/2": smaller(_even(z, 1), 2), "rot_90": TURNS["rot_90"](z), "hflip": TURNS["hflip"](z), "shift_1": shifted_latents(z, 1.0),
-    }  # fmt: skip
+        "scale_1/2": smaller(_even(z, 1), 2),
+        "rot_90": TURNS["rot_90"](z),
+        "hflip": TURNS["hflip"](z),
+        "shift_1": shifted_latents(z, 1.0),
+    }
     wanted = images_transformed(x, f)
     return {name: (decode(latents[name]), wanted[name]) for name in DECODER}
 
@@ -180,8 +203,11 @@ def decoder_pairs(decode: Coder, x: Tensor, z: Tensor, f: int) -> dict[str, tupl
 def images_transformed(x: Tensor, f: int) -> dict[str, Tensor]:
     """Images n k H W by the transformations of DECODER."""
     return {
-        "scale_1/2": smaller(_even(x, f), 2), "rot_90": TURNS["rot_90"](x), "hflip": TURNS["hflip"](x), "shift_1": shifted_image(x, 1.0, f),
-    }  # fmt: skip
+        "scale_1/2": smaller(_even(x, f), 2),
+        "rot_90": TURNS["rot_90"](x),
+        "hflip": TURNS["hflip"](x),
+        "shift_1": shifted_image(x, 1.0, f),
+    }
 
 
 def _even(x: Tensor, f: int) -> Tensor:
@@ -221,7 +247,10 @@ def _verdict(figures: dict[str, Figure]) -> tuple[Verdict, str]:
     others = {name: figures[name].value for name in ("scale_1/2", *TURNS) if name in figures}
     worst = max(others, key=others.__getitem__)
     how = LABELS[worst].replace("half", "made half")
-    text = f"the error is {number(shift)} when shifted by one latent, and {number(others[worst])} when {how} (0 is ideal, 2 unrelated)"
+    text = (
+        f"the error is {number(shift)} when shifted by one latent, and {number(others[worst])} when {how} (0 is ideal, "
+        "2 unrelated)"
+    )
     if shift > SHIFT:
         return "ill", f"not even a shift by exactly one latent shifts the latents: {text}"
     return ("watch" if others[worst] > OTHER else "healthy"), text

@@ -1,4 +1,5 @@
-"""Washed-out or tinted pictures: by the VAE itself, by the constants it would be used with, or beside the VAE it replaces."""
+"""Washed-out or tinted pictures: by the VAE itself, by the constants it would be used with, or beside the VAE it
+replaces."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ APPLICATIONS: Mapping[int, Mapping[str, tuple[float, float]]] = {
     4: {"Stable Diffusion 1 and 2": (0.18215, 0.0), "Stable Diffusion XL": (0.13025, 0.0)},
     16: {"Stable Diffusion 3": (1.5305, 0.0609), "Flux.1": (0.3611, 0.1159)},
 }
-"""(scaling_factor, shift_factor) that applications take for a checkpoint of such latent channels at f8, whatever a VAE's file says."""
+"""(scaling_factor, shift_factor) that applications take for a checkpoint of such latent channels at f8, whatever a
+VAE's file says."""
 
 TINT = 2.3
 """Mean shift of a colour in Lab that is just noticeable (Mahy et al. 1994: Delta E 2.3)."""
@@ -31,7 +33,8 @@ BLOCK = 4
 """Side of the blocks in which tint is measured, in latents."""
 
 GRAY, LEAST_GRAY = 10.0, 0.01
-"""Chroma in Lab below which a block is nearly gray, and the share of a picture that must be so for its tint to be measured."""
+"""Chroma in Lab below which a block is nearly gray, and the share of a picture that must be so for its tint to be
+measured."""
 
 IMAGES, IMAGES_QUICK = 24, 4
 TRIED, TRIED_QUICK = 4, 2
@@ -61,15 +64,20 @@ def examine(patient: Subject) -> Finding:
     pictures = [Picture(caption, grid(shown, gap=4))]
     table = _applications(patient, seen, TRIED_QUICK if patient.quick else TRIED) if made is None else {}
     return Finding(
-        verdict, sentence + _worst_application(table), figures,
-        meaning="A washed-out picture comes from a decoder that fades, or, far more often, from latents at another scale than the decoder "
-        "was trained on: a checkpoint used with a VAE of another family, or a scaling factor that does not belong to it. Colours and "
-        "contrast go first; shapes stay.",
+        verdict,
+        sentence + _worst_application(table),
+        figures,
+        meaning="A washed-out picture comes from a decoder that fades, or, far more often, from latents at another "
+        "scale than the decoder was trained on: a checkpoint used with a VAE of another family, or a scaling factor "
+        "that does not belong to it. Colours and contrast go first; shapes stay.",
         remedy=_remedy(verdict, table, made is not None),
-        uncertainty=f"{len(numbers)} images; intervals of colours resample them. Limits of contrast and saturation are from planted scales "
-        "on sound VAEs (doctor/compatibility/verdict.py); blur costs contrast, too, so that only less than what blur explains is called a fault.",
-        pictures=tuple(pictures), tables={"used with an application's constants": table} if table else {}, images=len(numbers),
-    )  # fmt: skip
+        uncertainty=f"{len(numbers)} images; intervals of colours resample them. Limits of contrast and saturation are "
+        "from planted scales on sound VAEs (doctor/compatibility/verdict.py); blur costs contrast, too, so that only "
+        "less than what blur explains is called a fault.",
+        pictures=tuple(pictures),
+        tables={"used with an application's constants": table} if table else {},
+        images=len(numbers),
+    )
 
 
 def _constants(patient: Subject) -> Constants:
@@ -112,8 +120,8 @@ def _figures(fog: Fog, seen: DecodedPhotos, tint: NDArray[np.floating[Any]]) -> 
 def _tint(originals: list[Tensor], shown: list[Tensor], block: int) -> NDArray[np.floating[Any]]:
     """Mean difference in Lab of every picture, n 3: lightness everywhere, colours where the original is gray.
 
-    A faded picture is paler, a tinted one is coloured where it should be gray. Blocks are large enough that blur brings no colours in
-    from their surroundings. Pictures without gray places are left out.
+    A faded picture is paler, a tinted one is coloured where it should be gray. Blocks are large enough that blur brings
+    no colours in from their surroundings. Pictures without gray places are left out.
     """
     before, after = (_blocks(lab(pictures).astype(np.float64), block) for pictures in (originals, shown))
     gray = np.hypot(before[..., 1], before[..., 2]) < GRAY
@@ -187,11 +195,14 @@ def _worst_application(table: Mapping[str, list[Any]]) -> str:
 
 def _remedy(verdict: Verdict, table: Mapping[str, list[Any]], compared: bool) -> str:
     _, bad = _misfits(table)
-    fold = "`vaeworks fold MODEL DST --scaling-factor ...` moves the scale into the weights, where an application cannot lose it"
+    fold = (
+        "`vaeworks fold MODEL DST --scaling-factor ...` moves the scale into the weights, where an application cannot "
+        "lose it"
+    )
     if compared and verdict != "healthy":
         return (
-            f"Use the VAE that the checkpoint was trained with; if only the scale differs, {fold}. "
-            "`vaeworks match CHECKPOINT VAE` tells which fits."
+            f"Use the VAE that the checkpoint was trained with; if only the scale differs, {fold}. `vaeworks match "
+            "CHECKPOINT VAE` tells which fits."
         )
     if verdict == "ill":
         return "Train or fine-tune its decoder (`vaeworks train finetune-decoder --from MODEL`), or take another VAE."

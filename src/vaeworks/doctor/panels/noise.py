@@ -1,4 +1,5 @@
-"""Noise and smoothness: pictures of disturbed and mixed latents, and pictures that are encoded and decoded again and again."""
+"""Noise and smoothness: pictures of disturbed and mixed latents, and pictures that are encoded and decoded again and
+again."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from ...intervals import bootstrap
 from ...pages.heatmap import sheet
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict, number
 from ..measures.capacity import measure_channels
-from ..measures.smoothness import (  # fmt: skip
+from ..measures.smoothness import (
     LEVELS,
     Rounds,
     area,
@@ -46,15 +47,17 @@ ROUNDS, ROUNDS_QUICK = 8, 4
 PAIRS, PAIRS_QUICK = 10, 2
 
 COLOUR, COLOUR_WATCH = 2.3, 1.0
-"""Lab units by which a single round may shift the mean colour: 2.3 is the just noticeable difference (Mahy et al. 1994), 1 can hardly be
-seen. Of TAEF2 and 7 VAEs of our recipes on 3 portraits of dogs, all but one have 0.35 to 0.95; tanh has 2.2."""
+"""Lab units by which a single round may shift the mean colour: 2.3 is the just noticeable difference (Mahy et al.
+1994), 1 can hardly be seen. Of TAEF2 and 7 VAEs of our recipes on 3 portraits of dogs, all but one have 0.35 to 0.95;
+tanh has 2.2."""
 
 GAIN, GAIN_WATCH = 0.2, 0.1
 """Share by which a round may change contrast. The same VAEs have 0.97 to 1.05, random weights 0.32. With 10 % four
 rounds change it by half or a third, with 20 % they double or halve it (arithmetic)."""
 
 AMPLIFIED = 2.0
-"""Noise in pictures over noise in latents. An orthonormal transform that loses nothing has 1; the same VAEs have 0.58 (noise) to 1.07."""
+"""Noise in pictures over noise in latents. An orthonormal transform that loses nothing has 1; the same VAEs have 0.58
+(noise) to 1.07."""
 
 FALL = 3.0
 """dB that each further round may cost. The same VAEs have 1.4 to 2.4."""
@@ -70,7 +73,8 @@ CAST = f"{ONCE} A cast or gain that is the same everywhere can be taken off the 
 NOISE = f"Recipes noise, sigma-noise and denoise train the decoder under noise, at some cost in PSNR. {ONCE}"
 
 FLAT = 1e-5
-"""Mean squared deviation from an image's mean colour, range [-1,1], up to which images count as plain: less than one gray level."""
+"""Mean squared deviation from an image's mean colour, range [-1,1], up to which images count as plain: less than one
+gray level."""
 
 TOUCH = 2 / 255
 """Standard deviation of the noise that pixels get to see what the encoder makes of it: one gray level."""
@@ -89,19 +93,25 @@ def examine(patient: Subject) -> Finding:
     verdict, sentence, remedy = _verdict(figures)
     side = crop_cells(patient) * patient.factor
     return Finding(
-        verdict, sentence, figures,
-        meaning="A diffusion model never hits latents exactly: what its small errors do to pictures is what noise does here. Who edits "
-        "pictures in latents, or saves and encodes them again (inpainting, video, repeated image to image), goes through the rounds, "
-        "and sees their drift of colour and contrast.",
+        verdict,
+        sentence,
+        figures,
+        meaning="A diffusion model never hits latents exactly: what its small errors do to pictures is what noise does "
+        "here. Who edits pictures in latents, or saves and encodes them again (inpainting, video, repeated image to "
+        "image), goes through the rounds, and sees their drift of colour and contrast.",
         remedy=remedy,
-        dispute="Decoding under noise ranked tokenizers like their generators did (11 discrete ones, correlation above 0.95), which has "
-        "not been shown for continuous latents; a very faithful VAE loses 3 dB early just because it has more to lose.",
-        uncertainty=f"{len(survey.against)} images under noise, {len(survey.middles)} midpoints, {len(survey.cycles)} images in rounds, "
-        f"each the middle {side} px; intervals resample images (pairs of them). One draw of noise per image, the same at all levels. "
-        "Pictures are clamped, and in rounds rounded to 8 bits. Between levels the 3 dB point is interpolated as for a linear decoder; "
-        f"{LEVELS[-1]:g} means that it was not reached. Of few images, drift of colour is the length of a noisy mean, and too large.",
-        pictures=survey.pictures, curves=tuple(_curves(survey)), images=patient.count,
-    )  # fmt: skip
+        dispute="Decoding under noise ranked tokenizers like their generators did (11 discrete ones, correlation above "
+        "0.95), which has not been shown for continuous latents; a very faithful VAE loses 3 dB early just because it "
+        "has more to lose.",
+        uncertainty=f"{len(survey.against)} images under noise, {len(survey.middles)} midpoints, {len(survey.cycles)} "
+        f"images in rounds, each the middle {side} px; intervals resample images (pairs of them). One draw of noise "
+        "per image, the same at all levels. Pictures are clamped, and in rounds rounded to 8 bits. Between levels the "
+        f"3 dB point is interpolated as for a linear decoder; {LEVELS[-1]:g} means that it was not reached. Of few "
+        "images, drift of colour is the length of a noisy mean, and too large.",
+        pictures=survey.pictures,
+        curves=tuple(_curves(survey)),
+        images=patient.count,
+    )
 
 
 @dataclass(frozen=True)
@@ -188,9 +198,16 @@ def _surveyed(patient: Subject) -> NoiseSurvey | float:
         Picture("encoded and decoded again and again", sheet(rows, ["image", *(f"round {k + 1}" for k in shown)]))
     )
     return NoiseSurvey(
-        np.stack(against), np.stack(own), np.array(floor), np.array(again), np.array(touch), middles, cycles,
-        tuple(lab_axes(patient.autoencoder.config.in_channels)), tuple(pictures),
-    )  # fmt: skip
+        np.stack(against),
+        np.stack(own),
+        np.array(floor),
+        np.array(again),
+        np.array(touch),
+        middles,
+        cycles,
+        tuple(lab_axes(patient.autoencoder.config.in_channels)),
+        tuple(pictures),
+    )
 
 
 def _distance(a: Tensor, b: Tensor, std: Tensor) -> float:
@@ -315,20 +332,20 @@ def _verdict(figures: dict[str, Figure]) -> tuple[Verdict, str, str]:
     if value["lost"] > 1:
         own, flat = number(value["psnr"]), number(value["floor"])
         sentence = (
-            f"its pictures are further from the images than each image's mean colour: {number(value['lost'])} times the squared error, "
-            f"{own} dB against {flat} dB"
+            f"its pictures are further from the images than each image's mean colour: {number(value['lost'])} times "
+            f"the squared error, {own} dB against {flat} dB"
         )
         return "ill", sentence, "Check that the file is the right one and has trained weights."
     drift = (
-        f"each round of encoding and decoding shifts mean colour by {number(value['colour'])} Lab units and multiplies contrast by "
-        f"{number(value['gain'])}"
+        f"each round of encoding and decoding shifts mean colour by {number(value['colour'])} Lab units and multiplies "
+        f"contrast by {number(value['gain'])}"
     )
     off = abs(value["gain"] - 1)
     if value["colour"] > COLOUR or off > GAIN:
         return "ill", drift, CAST
     noise = (
-        f"noise of {SMALL:g} sigma in latents becomes {number(SMALL * value['amplification'])} sigma in pictures, and 3 dB are lost at "
-        f"{number(value['three_db'])} sigma"
+        f"noise of {SMALL:g} sigma in latents becomes {number(SMALL * value['amplification'])} sigma in pictures, and "
+        f"3 dB are lost at {number(value['three_db'])} sigma"
     )
     if value["amplification"] > AMPLIFIED:
         return "watch", f"{noise}; {drift}", NOISE
@@ -349,9 +366,11 @@ def _curves(survey: NoiseSurvey) -> list[Curves]:
                     (s, float(y)) for s, y in zip(LEVELS[1:], psnr(survey.own).mean(0)[1:], strict=True)
                 ],
             },
-            "noise, standard deviations", "dB", levels={"mean colour": float(psnr(survey.floor).mean())},
+            "noise, standard deviations",
+            "dB",
+            levels={"mean colour": float(psnr(survey.floor).mean())},
         )
-    ]  # fmt: skip
+    ]
     errors = psnr(np.stack([one.errors for one in survey.cycles])).mean(0)
     drift = np.stack([one.drift for one in survey.cycles]).mean(0)
     colours = np.stack([one.colour[:, list(survey.lab)] for one in survey.cycles]).mean(0)

@@ -33,8 +33,8 @@ def broken(patient: Subject) -> Finding | None:
                 "std": Figure("standard deviation of the latents", float("nan")),
             },
             meaning="The encoder overflows or has broken weights. Whatever is made with it is black or noise.",
-            remedy="Look at the precision panel: if float32 is finite and float16 is not, `vaeworks repair MODEL DST --for fp16` or "
-            "bf16 helps; NaN in float32 means damaged weights: take another file.",
+            remedy="Look at the precision panel: if float32 is finite and float16 is not, `vaeworks repair MODEL DST "
+            "--for fp16` or bf16 helps; NaN in float32 means damaged weights: take another file.",
             uncertainty=f"Counted exactly, in float32, over {patient.count} images.",
             images=patient.count,
         )

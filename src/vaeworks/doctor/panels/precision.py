@@ -1,4 +1,5 @@
-"""Whether it can be computed in half precision: how large values become, layer by layer, and what float16 and bfloat16 cost."""
+"""Whether it can be computed in half precision: how large values become, layer by layer, and what float16 and bfloat16
+cost."""
 
 from __future__ import annotations
 
@@ -15,11 +16,12 @@ from ..finding import Curves, Figure, Finding, Picture, Verdict
 from ..subject import Subject
 
 HEADROOM = 4.0
-"""Distance to float16's largest number that `vaeworks repair` leaves: other images than those measured have larger activations."""
+"""Distance to float16's largest number that `vaeworks repair` leaves: other images than those measured have larger
+activations."""
 
 SAFE, POOR = 45.0, 35.0
-"""PSNR in dB, of pictures decoded in half precision against float32. Rounding to 8 bits costs 59 dB; at 45 the error is about 1.4 gray
-levels, which shows nowhere; at 35 it is 4.5, which does in skies."""
+"""PSNR in dB, of pictures decoded in half precision against float32. Rounding to 8 bits costs 59 dB; at 45 the error is
+about 1.4 gray levels, which shows nowhere; at 35 it is 4.5, which does in skies."""
 
 IMAGES, IMAGES_QUICK = 16, 2
 COMPARED, COMPARED_QUICK = 4, 1
@@ -53,16 +55,21 @@ def examine(patient: Subject) -> Finding:
         figures |= _figures(name, found)
     verdict, sentence, safe = _verdict(ranges, top, broken, deviations)
     return Finding(
-        verdict, sentence, figures,
-        meaning="Half precision takes half the memory, and less time on hardware made for it. float16 holds numbers up to "
-        "65504 and turns larger ones into infinity, which becomes a black picture or NaN; bfloat16 has float32's range with three digits, "
-        "so it never overflows and is coarser.",
+        verdict,
+        sentence,
+        figures,
+        meaning="Half precision takes half the memory, and less time on hardware made for it. float16 holds numbers up "
+        "to 65504 and turns larger ones into infinity, which becomes a black picture or NaN; bfloat16 has float32's "
+        "range with three digits, so it never overflows and is coarser.",
         remedy=_remedy(verdict, safe, broken),
-        uncertainty=f"Ranges are the largest of {len(numbers)} images at {patient.protocol.size} px: others may go beyond, hence the "
-        f"headroom. Deviations are of {len(worst)} of them, with the largest values. On CPUs the rounding of a GPU's kernels is emulated.",
-        curves=(_curve(ranges),), pictures=tuple(_pictures(patient, reference, results)),
-        tables={"ten largest": _table(sorted(ranges, key=_size, reverse=True)[:10])}, images=len(numbers),
-    )  # fmt: skip
+        uncertainty=f"Ranges are the largest of {len(numbers)} images at {patient.protocol.size} px: others may go "
+        f"beyond, hence the headroom. Deviations are of {len(worst)} of them, with the largest values. On CPUs the "
+        "rounding of a GPU's kernels is emulated.",
+        curves=(_curve(ranges),),
+        pictures=tuple(_pictures(patient, reference, results)),
+        tables={"ten largest": _table(sorted(ranges, key=_size, reverse=True)[:10])},
+        images=len(numbers),
+    )
 
 
 def _measured(patient: Subject, numbers: Sequence[int]) -> Sequence[LayerRange]:
@@ -84,7 +91,7 @@ def _figures(name: str, found: Deviation) -> dict[str, Figure]:
         f"{name}_psnr": Figure(f"decoded in {name}, against float32", found.images_psnr, unit="dB", limit=limit),
         f"{name}_snr": Figure(f"latents encoded in {name}, against float32", found.latents_snr, unit="dB"),
         f"{name}_broken": Figure(f"pixels in {name} that are no numbers", found.images_broken, limit="0"),
-    }  # fmt: skip
+    }
 
 
 def _verdict(
@@ -94,7 +101,8 @@ def _verdict(
     if broken is not None:
         return (
             "ill",
-            f"it overflows in float32 already: {broken.name} gives values that are no numbers, on 1 of the images at least",
+            f"it overflows in float32 already: {broken.name} gives values that are no numbers, on 1 of the images at "
+            "least",
             "",
         )
     half, coarse = found["float16"], found["bfloat16"]
@@ -113,7 +121,10 @@ def _verdict(
             safe,
         )
     figures = f"float16 decodes at {half.images_psnr:.1f} dB of float32 and bfloat16 at {coarse.images_psnr:.1f}"
-    room = f"the largest value is {top.max_abs:,.0f}, {FLOAT16_MAX / max(top.max_abs, 1e-9):,.0f} times below float16's limit"
+    room = (
+        f"the largest value is {top.max_abs:,.0f}, {FLOAT16_MAX / max(top.max_abs, 1e-9):,.0f} times below float16's "
+        "limit"
+    )
     if half.images_psnr < POOR:
         return "ill", f"float16 is too coarse for it: {figures}", safe
     if not enough or half.images_psnr < SAFE:
@@ -127,7 +138,10 @@ def _remedy(verdict: Verdict, safe: str, broken: LayerRange | None) -> str:
     if verdict == "healthy":
         return ""
     repair = "`vaeworks repair MODEL DST --for fp16` scales its activations down by a power of two, with equal results"
-    return f"Run it in {safe or 'float32'} (`--no-half-vae`, `upcast_vae`, `--fp32-vae` in applications), or repair it: {repair}."
+    return (
+        f"Run it in {safe or 'float32'} (`--no-half-vae`, `upcast_vae`, `--fp32-vae` in applications), or repair it: "
+        f"{repair}."
+    )
 
 
 def _size(layer: LayerRange) -> float:

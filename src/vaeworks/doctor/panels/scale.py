@@ -1,4 +1,5 @@
-"""Scale and shape of the latents: whether a diffusion model sees what it expects, and where the magic number comes from."""
+"""Scale and shape of the latents: whether a diffusion model sees what it expects, and where the magic number comes
+from."""
 
 from __future__ import annotations
 
@@ -33,20 +34,22 @@ Array = NDArray[np.float64]
 Complaint = tuple[Verdict, str]
 
 SOUND = 0.75, 1.33
-"""Root mean square of normalized latents inside which a scale is right. VAEs with their right scale have 0.86..1.28 on four photographs
-(doctor/compatibility/decode.py), and 0.80..1.25 on 64 portraits of dogs which they were not measured on (eight of our recipes, TAEF2). Beyond SCALES of
-doctor/compatibility/decode.py it is certainly wrong; between them, other images may be the reason."""
+"""Root mean square of normalized latents inside which a scale is right. VAEs with their right scale have 0.86..1.28 on
+four photographs (doctor/compatibility/decode.py), and 0.80..1.25 on 64 portraits of dogs which they were not measured
+on (eight of our recipes, TAEF2). Beyond SCALES of doctor/compatibility/decode.py it is certainly wrong; between them,
+other images may be the reason."""
 
 LEAST = 4
 """Images with which a scale can be called certainly wrong: SCALES was measured on so many."""
 
 LONGEST, HEAVIEST = 17.4, 4.57
-"""Largest |z| and excess kurtosis of Stable Diffusion 1.5's scaled latents, the longest tails that are published of a VAE in wide use;
-SDXL's have 4.3 and -0.23. Only the first is judged: of kurtosis, sound VAEs of our recipes have 4 to 26. No study shows what tails cost."""
+"""Largest |z| and excess kurtosis of Stable Diffusion 1.5's scaled latents, the longest tails that are published of a
+VAE in wide use; SDXL's have 4.3 and -0.23. Only the first is judged: of kurtosis, sound VAEs of our recipes have 4 to
+26. No study shows what tails cost."""
 
 LEAST_RANK = 0.25
-"""Effective rank, as a share of the channels, below which three quarters of them are repetition. VAEs of our recipes have 0.28 (trained
-under noise, against which repetition helps) to 0.81, TAEF2 0.52."""
+"""Effective rank, as a share of the channels, below which three quarters of them are repetition. VAEs of our recipes
+have 0.28 (trained under noise, against which repetition helps) to 0.81, TAEF2 0.52."""
 
 LEAST_BITS = 0.5
 """Of a latent element, below which a posterior is more noise than message: 1/2 log2(1 + 1), at equal variances."""
@@ -75,18 +78,23 @@ def examine(patient: Subject) -> Finding:
         [*scale.complaints(patient), *_complaints(channels, shape, figures)], figures, patient.known
     )
     return Finding(
-        verdict, sentence, figures,
+        verdict,
+        sentence,
+        figures,
         meaning=_magic(patient, channels, scale),
         remedy=_remedy(patient, scale, channels, shape),
-        dispute="Whether long tails, correlated channels or a weak KL term harm generation is disputed: KL weights from 1e-6 to 1e-2 "
-        "give the same FID (VE-Loss, arXiv 2603.21085), and no published study shows what bounding latents gains.",
-        uncertainty=f"{patient.count} images; intervals resample them, of ranks and kurtosis by the jackknife. The scale depends on the "
-        "images: flat ones have smaller latents, so that up to a quarter of difference may be theirs. Largest values grow "
-        "with the number of images. Neighbouring latents are alike, so that the floor of the distance, which is of "
-        "independent ones, is too low.",
+        dispute="Whether long tails, correlated channels or a weak KL term harm generation is disputed: KL weights "
+        "from 1e-6 to 1e-2 give the same FID (VE-Loss, arXiv 2603.21085), and no published study shows what bounding "
+        "latents gains.",
+        uncertainty=f"{patient.count} images; intervals resample them, of ranks and kurtosis by the jackknife. The "
+        "scale depends on the images: flat ones have smaller latents, so that up to a quarter of difference may be "
+        "theirs. Largest values grow with the number of images. Neighbouring latents are alike, so that the floor of "
+        "the distance, which is of independent ones, is too low.",
         pictures=tuple(_pictures(channels)),
-        curves=(_histogram(shape),), tables={"channels": _table(channels, shape)}, images=patient.count,
-    )  # fmt: skip
+        curves=(_histogram(shape),),
+        tables={"channels": _table(channels, shape)},
+        images=patient.count,
+    )
 
 
 @dataclass(frozen=True)
@@ -140,9 +148,9 @@ class LatentScale:
             bad = int(((self.stds < SCALES[0]) | (self.stds > SCALES[1])).sum())
             if bad:
                 text = (
-                    f"{bad} of {len(self.stds)} normalized channels have a standard deviation outside {SCALES[0]:g} to {SCALES[1]:g} "
-                    f"({self.stds.min():.2f} to {self.stds.max():.2f}): it is normalized with statistics that are not those of these "
-                    "latents"
+                    f"{bad} of {len(self.stds)} normalized channels have a standard deviation outside {SCALES[0]:g} to "
+                    f"{SCALES[1]:g} ({self.stds.min():.2f} to {self.stds.max():.2f}): it is normalized with statistics "
+                    "that are not those of these latents"
                 )
                 yield "watch", text
 
@@ -194,9 +202,12 @@ def measure_shape(patient: Subject, channels: Channels, vectors: int) -> Shape:
     some = torch.cat(cloud)[:vectors]
     number, seed = patient.count * positions, patient.protocol.seed
     return Shape(
-        largest.double().numpy(), (far.double() / number).numpy(), (counts / number * BINS / (2 * REACH)).numpy(),
-        sliced_wasserstein(some, seed), floor(len(some), c, seed),
-    )  # fmt: skip
+        largest.double().numpy(),
+        (far.double() / number).numpy(),
+        (counts / number * BINS / (2 * REACH)).numpy(),
+        sliced_wasserstein(some, seed),
+        floor(len(some), c, seed),
+    )
 
 
 def histograms(z: Tensor) -> Tensor:
@@ -208,18 +219,36 @@ def _figures(patient: Subject, channels: Channels, shape: Shape) -> dict[str, Fi
     total, c = channels.total, len(channels.total.std)
     worst = int(np.nan_to_num(total.kurtosis, nan=-9).argmax())
     figures = {
-        "largest": Figure(f"largest |z|, channel {int(shape.largest.argmax())}", float(shape.largest.max()), unit="sigma",
-                          limit=f"watch above {LONGEST}, as Stable Diffusion 1.5's; SDXL's 4.3"),
-        "beyond_5_sigma": Figure("latents beyond 5 sigma", 1e6 * float(shape.far.mean()), unit="in a million", limit="0.57 if normal"),
-        "kurtosis": Figure.of(f"largest excess kurtosis, channel {worst}", jackknifed(channels.sets, lambda m: float(m.kurtosis[worst])),
-                              limit=f"normal 0, Stable Diffusion 1.5's {HEAVIEST}"),
-        "effective_rank": Figure.of("effective rank of the channels", jackknifed(channels.sets, lambda m: effective_rank(m.covariance)),
-                                    limit=f"of {c}; watch below {LEAST_RANK * c:g}"),
-        "condition": Figure("condition number of the channels", condition_number(total.covariance), limit="1 of white channels"),
+        "largest": Figure(
+            f"largest |z|, channel {int(shape.largest.argmax())}",
+            float(shape.largest.max()),
+            unit="sigma",
+            limit=f"watch above {LONGEST}, as Stable Diffusion 1.5's; SDXL's 4.3",
+        ),
+        "beyond_5_sigma": Figure(
+            "latents beyond 5 sigma", 1e6 * float(shape.far.mean()), unit="in a million", limit="0.57 if normal"
+        ),
+        "kurtosis": Figure.of(
+            f"largest excess kurtosis, channel {worst}",
+            jackknifed(channels.sets, lambda m: float(m.kurtosis[worst])),
+            limit=f"normal 0, Stable Diffusion 1.5's {HEAVIEST}",
+        ),
+        "effective_rank": Figure.of(
+            "effective rank of the channels",
+            jackknifed(channels.sets, lambda m: effective_rank(m.covariance)),
+            limit=f"of {c}; watch below {LEAST_RANK * c:g}",
+        ),
+        "condition": Figure(
+            "condition number of the channels", condition_number(total.covariance), limit="1 of white channels"
+        ),
         "dead": Figure("dead channels", int(channels.dead.sum()), limit=f"of {c}"),
-        "sliced_wasserstein": Figure("sliced Wasserstein distance to a normal distribution", shape.distance, unit="sigma",
-                                     limit=f"{shape.floor:.3f} of so many normal vectors"),
-    }  # fmt: skip
+        "sliced_wasserstein": Figure(
+            "sliced Wasserstein distance to a normal distribution",
+            shape.distance,
+            unit="sigma",
+            limit=f"{shape.floor:.3f} of so many normal vectors",
+        ),
+    }
     if channels.kl is not None and channels.rate is not None:
         sample = channels.kl.mean(1)
         figures["bits"] = Figure("KL divergence from the prior, bits per latent element", bits(float(sample.mean())))
@@ -255,7 +284,8 @@ def _verdict(complaints: list[Complaint], figures: dict[str, Figure], known: boo
         guess = "" if known else "; its file does not say its scale, and the one that is assumed fits"
         return (
             "healthy",
-            f"a diffusion model sees latents of root mean square {rms:.2f}, none beyond {far:.1f} standard deviations{guess}",
+            f"a diffusion model sees latents of root mean square {rms:.2f}, none beyond {far:.1f} standard "
+            f"deviations{guess}",
         )
     worst = min((verdict for verdict, _ in complaints), key=VERDICTS.index)
     ordered = sorted(complaints, key=lambda complaint: VERDICTS.index(complaint[0]))
@@ -264,26 +294,31 @@ def _verdict(complaints: list[Complaint], figures: dict[str, Figure], known: boo
 
 def _constant(patient: Subject) -> Finding:
     return Finding(
-        "ill", f"all latents of {patient.count} images are one number: standard deviation 0",
+        "ill",
+        f"all latents of {patient.count} images are one number: standard deviation 0",
         {"std": Figure("standard deviation of the latents", 0.0, limit="ill at 0")},
         meaning="The encoder says nothing about the image. Nothing can be made of that.",
         remedy="Take another file, or train it anew: `vaeworks train small-f8c16`.",
-        uncertainty=f"Exact, over {patient.count} images.", images=patient.count,
-    )  # fmt: skip
+        uncertainty=f"Exact, over {patient.count} images.",
+        images=patient.count,
+    )
 
 
 def _magic(patient: Subject, channels: Channels, scale: LatentScale) -> str:
     std = channels.sampled.pooled().overall[1]
     text = (
-        "A diffusion model adds noise of standard deviation 1, so its latents have to be about as large. Nothing in a VAE's training "
-        "fixes their size, so they are multiplied by one over their standard deviation. That is all there is to Stable Diffusion's "
-        "0.18215: one over 5.49, measured on the first batch of its training. This VAE's latents of these images have a standard "
-        f"deviation of {std:.4g}, hence {scale.factor.value:.4g}."
+        "A diffusion model adds noise of standard deviation 1, so its latents have to be about as large. Nothing in a "
+        "VAE's training fixes their size, so they are multiplied by one over their standard deviation. That is all "
+        "there is to Stable Diffusion's 0.18215: one over 5.49, measured on the first batch of its training. This "
+        f"VAE's latents of these images have a standard deviation of {std:.4g}, hence {scale.factor.value:.4g}."
     )
     spread = channels.total.std
     if patient.autoencoder.config.normalization == "scalar" and len(spread) > 1 and spread.min() > 0:
         ratio = spread.max() / spread.min()
-        text += f" One number for all channels leaves them unequal: the strongest varies {ratio:.3g} times as much as the weakest."
+        text += (
+            f" One number for all channels leaves them unequal: the strongest varies {ratio:.3g} times as much as the "
+            "weakest."
+        )
     return text
 
 
@@ -292,18 +327,19 @@ def _remedy(patient: Subject, scale: LatentScale, channels: Channels, shape: Sha
     if not SOUND[0] <= scale.rms.value <= SOUND[1]:
         if config.normalization == "scalar":
             found.append(
-                f"Give the diffusion model scaling_factor {scale.factor.value:.4g} and shift_factor {scale.shift.value:.3g}; where an "
-                "application has its own numbers fixed, `vaeworks fold MODEL DST --scaling-factor ...` moves the difference into the "
-                "weights."
+                f"Give the diffusion model scaling_factor {scale.factor.value:.4g} and shift_factor "
+                f"{scale.shift.value:.3g}; where an application has its own numbers fixed, `vaeworks fold MODEL DST "
+                "--scaling-factor ...` moves the difference into the weights."
             )
         else:
             found.append(
-                "Measure latents_mean and latents_std (or the running statistics) anew on the images that the diffusion model is "
-                "trained on."
+                "Measure latents_mean and latents_std (or the running statistics) anew on the images that the "
+                "diffusion model is trained on."
             )
     if channels.dead.any() or _rank(channels) < LEAST_RANK * len(channels.dead):
         found.append(
-            "Take fewer channels (`vaeworks train small-f8c4`), or keep them alive: recipes clamped-ae and variance-expansion."
+            "Take fewer channels (`vaeworks train small-f8c4`), or keep them alive: recipes clamped-ae and "
+            "variance-expansion."
         )
     if shape.largest.max() > LONGEST:
         found.append("Recipes that bound latents: rmsnorm, softclamp, tanh; or normalize by channel.")
@@ -333,19 +369,29 @@ def _histogram(shape: Shape) -> Curves:
     normal = [(x, math.exp(-x * x / 2) / math.sqrt(2 * math.pi)) for x in middles if abs(x) < 5]
     return Curves(
         "latents, over their standard deviation",
-        {name: [(x, y if y > 0 else None) for x, y in zip(middles.tolist(), line.tolist(), strict=True)] for name, line in lines.items()}
+        {
+            name: [(x, y if y > 0 else None) for x, y in zip(middles.tolist(), line.tolist(), strict=True)]
+            for name, line in lines.items()
+        }
         | {"normal": normal},
-        "standard deviations", "density", log=True,
-    )  # fmt: skip
+        "standard deviations",
+        "density",
+        log=True,
+    )
 
 
 def _table(channels: Channels, shape: Shape) -> dict[str, list[float | str]]:
     total: ChannelMoments = channels.total
     columns: dict[str, Array] = {
-        "mean": total.mean[0], "std": total.std, "min": channels.low, "max": channels.high, "kurtosis": total.kurtosis,
-        "largest, sigma": shape.largest, "beyond 5 sigma, in a million": 1e6 * shape.far,
+        "mean": total.mean[0],
+        "std": total.std,
+        "min": channels.low,
+        "max": channels.high,
+        "kurtosis": total.kurtosis,
+        "largest, sigma": shape.largest,
+        "beyond 5 sigma, in a million": 1e6 * shape.far,
         "share of variance": channels.share / len(total.std),
-    }  # fmt: skip
+    }
     if channels.kl is not None and channels.rate is not None:
         columns |= {"KL, bits": channels.kl.mean(0) / math.log(2), "can carry, bits": channels.rate / math.log(2)}
     table: dict[str, list[float | str]] = {"channel": [str(i) for i in range(len(total.std))]}

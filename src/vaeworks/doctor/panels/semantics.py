@@ -1,4 +1,5 @@
-"""Semantics and structure: whether near latents are alike, and images of one class; and how much a class leaves to guess."""
+"""Semantics and structure: whether near latents are alike, and images of one class; and how much a class leaves to
+guess."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ IMAGES, IMAGES_QUICK = 1024, 256
 """Images that are compared with each other."""
 
 EACH, EACH_QUICK, ALL, MOST_CLASSES = 128, 48, 1024, 40
-"""Images of a class that VIV is estimated from, fewer of many classes, so that all have ALL together; and how many classes."""
+"""Images of a class that VIV is estimated from, fewer of many classes, so that all have ALL together; and how many
+classes."""
 
 NEIGHBOURS = 5, 10
 
@@ -51,8 +53,9 @@ BASELINE, GOOD = 1.14, 0.37
 """VIV of the convolutional baseline and of a good tokenizer in arXiv 2606.03578."""
 
 EVEN = 0.95
-"""phi from which on a class's latents are as ambiguous as white noise of their variance: that has 0.98 when estimated from 16 images a
-class; the most even of our recipes' VAEs, kl-strong, has 0.90 on portraits of cats and dogs, TAEF2 0.78."""
+"""phi from which on a class's latents are as ambiguous as white noise of their variance: that has 0.98 when estimated
+from 16 images a class; the most even of our recipes' VAEs, kl-strong, has 0.90 on portraits of cats and dogs, TAEF2
+0.78."""
 
 
 def examine(patient: Subject) -> Finding:
@@ -78,18 +81,22 @@ def examine(patient: Subject) -> Finding:
         )
     verdict, sentence = _verdict(figures, labels, usable)
     return Finding(
-        verdict, sentence, figures,
-        meaning="A diffusion model learns latents faster when those of one object, and of one kind of picture, are alike: then less is "
-        "left to guess on the way from noise to a picture. VAEs trained for reconstruction alone, as Stable Diffusion's, have "
-        "little of that. Velocity ambiguity says how much is left to guess within a class: rho is what class and place do not "
-        "tell, phi how evenly that is spread.",
+        verdict,
+        sentence,
+        figures,
+        meaning="A diffusion model learns latents faster when those of one object, and of one kind of picture, are "
+        "alike: then less is left to guess on the way from noise to a picture. VAEs trained for reconstruction alone, "
+        "as Stable Diffusion's, have little of that. Velocity ambiguity says how much is left to guess within a class: "
+        "rho is what class and place do not tell, phi how evenly that is spread.",
         remedy=REMEDY if verdict == "watch" else "",
-        dispute="Disputed: of 86 tokenizers with like reconstruction, velocity ambiguity, neighbours and object contrast predict "
-        "generation best (arXiv 2606.03578), but what semantic latents gain for diffusion they lose in fidelity and with "
-        "autoregressive generators (l-DeTok).",
+        dispute="Disputed: of 86 tokenizers with like reconstruction, velocity ambiguity, neighbours and object "
+        "contrast predict generation best (arXiv 2606.03578), but what semantic latents gain for diffusion they lose "
+        "in fidelity and with autoregressive generators (l-DeTok).",
         uncertainty=_uncertainty(patient, len(numbers), usable),
-        pictures=tuple(_pictures(patient, numbers, latents, vectors, labels)), curves=(tokens.curve(patient),), images=len(numbers),
-    )  # fmt: skip
+        pictures=tuple(_pictures(patient, numbers, latents, vectors, labels)),
+        curves=(tokens.curve(patient),),
+        images=len(numbers),
+    )
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,8 @@ class Tokens:
 
 
 def _measure(patient: Subject, numbers: Sequence[int], latents: Latents) -> tuple[Tokens, Array, Array, Array]:
-    """Structure of the tokens; and by image: the latents' mean (of the object), and features of latents and of pixels for the probe."""
+    """Structure of the tokens; and by image: the latents' mean (of the object), and features of latents and of pixels
+    for the probe."""
     rows: list[list[Tensor]] = []
     contrasts: list[float] = []
     side, f = min(patient.mean.shape[-2:]), patient.factor
@@ -156,10 +164,17 @@ def _measure(patient: Subject, numbers: Sequence[int], latents: Latents) -> tupl
         z = latents([i])
         u = directions(z)
         mask = None if patient.masks is None else patient.masks[[i]]
-        rows.append([
-            local_distant(u, f), decay(u, f), spread(z), similarity_by_distance(u)[0], object_mean(z, mask),
-            pooled(z, 4 if z.shape[1] <= 16 else 2), pooled(F.adaptive_avg_pool2d(to_model_range(patient.pixels[[i]]), side), 4),
-        ])  # fmt: skip
+        rows.append(
+            [
+                local_distant(u, f),
+                decay(u, f),
+                spread(z),
+                similarity_by_distance(u)[0],
+                object_mean(z, mask),
+                pooled(z, 4 if z.shape[1] <= 16 else 2),
+                pooled(F.adaptive_avg_pool2d(to_model_range(patient.pixels[[i]]), side), 4),
+            ]
+        )
         if mask is not None and mask.any():
             small = F.adaptive_avg_pool2d(mask[:, None].float(), (z.shape[-2], z.shape[-1]))[0, 0] > 0.5
             contrasts.append(object_contrast(u[0], small, f))
@@ -258,10 +273,16 @@ def _verdict(figures: dict[str, Figure], labels: Sequence[str] | None, usable: S
         near = f"the cosine of near latents is {figures['lds'].value:.2f} above that of far ones"
         (bad if figures["lds"].value < UNLIKE else good).append(near)
     if not usable:
-        have = f"semantics were not examined: needs at least {CLASS} images in each of {CLASSES} classes (--labels), not {_have(labels)}"
+        have = (
+            f"semantics were not examined: needs at least {CLASS} images in each of {CLASSES} classes (--labels), not "
+            f"{_have(labels)}"
+        )
         return ("watch" if bad else "not examined"), "; ".join([*bad, *good, have])
     gain, same = figures["probe_gain"], figures["lnc_5"]
-    finds = f"a linear probe finds {figures['probe'].value:.0%} of the labels, from pixels {figures['probe_pixels'].value:.0%}"
+    finds = (
+        f"a linear probe finds {figures['probe'].value:.0%} of the labels, from pixels "
+        f"{figures['probe_pixels'].value:.0%}"
+    )
     (good if gain.low is not None and gain.low > 0 else bad).append(finds)
     good.append(f"{same.value:.0%} of 5 nearest neighbours have the same label ({same.limit})")
     phi = f"velocity ambiguity is {figures['viv'].value:.2f}, {figures['phi'].value:.0%} of the most that is possible"
@@ -281,17 +302,23 @@ def _have(labels: Sequence[str] | None) -> str:
 
 
 def _uncertainty(patient: Subject, count: int, usable: Sequence[str]) -> str:
-    text = f"{count} images; intervals resample them, that of VIV by the jackknife. Channels are standardized, dead ones left out. "
+    text = (
+        f"{count} images; intervals resample them, that of VIV by the jackknife. Channels are standardized, dead ones "
+        "left out. "
+    )
     if usable:
         some = f", {MOST_CLASSES} of them for VIV" if len(usable) > MOST_CLASSES else ""
         text += (
-            f"{len(usable)} classes with {CLASS} images or more{some}. VIV-DCT is within 5 % with {CLASS} images a class where fields "
-            "are stationary, and an upper bound where they are not; the published one is by another estimator, which needs ten times "
-            "as many images as here. Few and like classes make a probe's figure say more of them than of the VAE: compare it with the "
-            "pixels' and with other VAEs on the same images. "
+            f"{len(usable)} classes with {CLASS} images or more{some}. VIV-DCT is within 5 % with {CLASS} images a "
+            "class where fields are stationary, and an upper bound where they are not; the published one is by another "
+            "estimator, which needs ten times as many images as here. Few and like classes make a probe's figure say "
+            "more of them than of the VAE: compare it with the pixels' and with other VAEs on the same images. "
         )
     if patient.masks is None:
-        text += "Without masks neighbours are by the mean over the whole image, and the object's contrast (SRSS) is not measured."
+        text += (
+            "Without masks neighbours are by the mean over the whole image, and the object's contrast (SRSS) is not "
+            "measured."
+        )
     return text
 
 

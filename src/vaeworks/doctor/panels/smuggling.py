@@ -1,4 +1,5 @@
-"""Smuggling: single cells of the latents that carry what belongs to the whole picture, as spots of Stable Diffusion's VAE are said to."""
+"""Smuggling: single cells of the latents that carry what belongs to the whole picture, as spots of Stable Diffusion's
+VAE are said to."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from ...intervals import Interval, bootstrap
 from ...pages.heatmap import heat, sheet
 from ..finding import Figure, Finding, NotExamined, Picture, Verdict, number
 from ..measures.capacity import measure_channels, standardization
-from ..measures.occlusion import (  # fmt: skip
+from ..measures.occlusion import (
     Influence,
     concentration,
     decoder_gradient,
@@ -45,14 +46,16 @@ FLOOR = -30.0
 """The clamp of the log-variance (models/posterior.py)."""
 
 NORM_OUTLIER = 8.0
-"""Largest over median norm, mean over images, from which on cells are outliers: of TAEF2 and 8 VAEs of our recipes on 64 portraits of
-dogs at 256 px the largest is 5.2 (strong KL), the smallest 2.1 (TAEF2). A spike that is planted into one cell of n in every picture cannot
-have more than about sqrt(n), because it widens the standard deviation, in which norms are."""
+"""Largest over median norm, mean over images, from which on cells are outliers: of TAEF2 and 8 VAEs of our recipes on
+64 portraits of dogs at 256 px the largest is 5.2 (strong KL), the smallest 2.1 (TAEF2). A spike that is planted into
+one cell of n in every picture cannot have more than about sqrt(n), because it widens the standard deviation, in which
+norms are."""
 
 FAR, NONLOCAL = 2.0, 0.1
-"""Gray levels by which the picture beyond a cell's neighbourhood may change, and share of the cell's influence that may be there. On the
-same VAEs, the worst cell has 0.39 to 0.83 gray levels and a share of 0.013 to 0.059; random weights have 6 and 0.6, a planted global
-colour 20 and more. Both are needed: a very large value leaves traces far away in any decoder."""
+"""Gray levels by which the picture beyond a cell's neighbourhood may change, and share of the cell's influence that may
+be there. On the same VAEs, the worst cell has 0.39 to 0.83 gray levels and a share of 0.013 to 0.059; random weights
+have 6 and 0.6, a planted global colour 20 and more. Both are needed: a very large value leaves traces far away in any
+decoder."""
 
 LEAST = 5
 """Latents along a side that are needed, for something to be outside a cell's neighbourhood."""
@@ -73,22 +76,29 @@ def examine(patient: Subject) -> Finding:
     verdict, sentence = _verdict(figures)
     n, m = patient.count, len(survey.probed)
     return Finding(
-        verdict, sentence, figures,
-        meaning="A cell of the latents should say what is in its part of the picture. Where a few cells of very large values steer "
-        "colour or contrast of the whole picture, a diffusion model must hit those few cells exactly: an error there, an edit or a crop "
-        "changes everything else.",
-        remedy="" if verdict == "healthy" else "Train with noise on the latents (recipes noise, sigma-noise, denoise), or with a bound "
-        "(recipe clamped-ae, softclamp), under which no cell can carry a large value unharmed; do not crop, tile or edit latents of "
-        "this VAE where the marked cells are.",
-        dispute="That Stable Diffusion's VAE smuggles global information through bright spots (drhead, 2024) is disputed: editing them "
-        "was found to change distant patches only slightly, and its log-variance says little, the posterior being nearly deterministic.",
-        uncertainty=f"Norms and log-variances are of {n} images; sensitivity and occlusion of {m}, on crops of {survey.cells} x "
-        f"{survey.cells} latents about the cell of the largest norm; intervals resample images. Sensitivity is a mean over "
-        f"{survey.probes} random probes; the slope is freed of their noise by two independent halves. The best cell to smuggle through "
-        f"may not be among the {survey.occluded} occluded ones. Group normalization couples all cells a little: hence something far away "
-        "changes in every VAE of this family, and more so in smaller pictures.",
-        pictures=(_picture(patient, survey),), images=n,
-    )  # fmt: skip
+        verdict,
+        sentence,
+        figures,
+        meaning="A cell of the latents should say what is in its part of the picture. Where a few cells of very large "
+        "values steer colour or contrast of the whole picture, a diffusion model must hit those few cells exactly: an "
+        "error there, an edit or a crop changes everything else.",
+        remedy=""
+        if verdict == "healthy"
+        else "Train with noise on the latents (recipes noise, sigma-noise, denoise), or with a bound (recipe "
+        "clamped-ae, softclamp), under which no cell can carry a large value unharmed; do not crop, tile or edit "
+        "latents of this VAE where the marked cells are.",
+        dispute="That Stable Diffusion's VAE smuggles global information through bright spots (drhead, 2024) is "
+        "disputed: editing them was found to change distant patches only slightly, and its log-variance says little, "
+        "the posterior being nearly deterministic.",
+        uncertainty=f"Norms and log-variances are of {n} images; sensitivity and occlusion of {m}, on crops of "
+        f"{survey.cells} x {survey.cells} latents about the cell of the largest norm; intervals resample images. "
+        f"Sensitivity is a mean over {survey.probes} random probes; the slope is freed of their noise by two "
+        f"independent halves. The best cell to smuggle through may not be among the {survey.occluded} occluded ones. "
+        "Group normalization couples all cells a little: hence something far away changes in every VAE of this family, "
+        "and more so in smaller pictures.",
+        pictures=(_picture(patient, survey),),
+        images=n,
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,8 @@ class Probed:
     decoded: Tensor
     """k H W"""
     gain: Tensor
-    """h w: ||J|| by position, of changes by one standard deviation of each channel, in gray levels over the whole picture"""
+    """h w: ||J|| by position, of changes by one standard deviation of each channel, in gray levels over the whole
+    picture"""
     rows: tuple[float, float, float] | None
     """`covariances`, where there are log-variances above the clamp"""
     common: tuple[Influence, ...]
@@ -175,10 +186,18 @@ def _surveyed(patient: Subject) -> SmugglingSurvey | float:
         probed.append(one)
     h, w = patient.mean.shape[-2:]
     return SmugglingSurvey(
-        torch.cat(outliers).numpy(), torch.cat(shares).numpy(), float(outlier(total[None])),
-        of_gaussian(len(alive), h, w, patient.protocol.seed), floor, float(np.median(logvars)) if logvars else None, cells, probes,
-        sum(CELLS_QUICK if patient.quick else CELLS), norms, tuple(probed),
-    )  # fmt: skip
+        torch.cat(outliers).numpy(),
+        torch.cat(shares).numpy(),
+        float(outlier(total[None])),
+        of_gaussian(len(alive), h, w, patient.protocol.seed),
+        floor,
+        float(np.median(logvars)) if logvars else None,
+        cells,
+        probes,
+        sum(CELLS_QUICK if patient.quick else CELLS),
+        norms,
+        tuple(probed),
+    )
 
 
 def _probe(
@@ -222,9 +241,19 @@ def _probe(
             decoder_gradient(model, latents, middle, f, seed).cpu(), (float(middle[0]), float(middle[1]))
         )
     return Probed(
-        i, (top, left), latents.cpu(), decoded[0].cpu(), gain, rows, tuple(influences[len(chosen) :]), tuple(influences[: len(chosen)]),
-        influences[worst].cell, changes[worst], encoder, (f * decoder[0], f * decoder[1]),
-    )  # fmt: skip
+        i,
+        (top, left),
+        latents.cpu(),
+        decoded[0].cpu(),
+        gain,
+        rows,
+        tuple(influences[len(chosen) :]),
+        tuple(influences[: len(chosen)]),
+        influences[worst].cell,
+        changes[worst],
+        encoder,
+        (f * decoder[0], f * decoder[1]),
+    )
 
 
 def _cells(
@@ -339,8 +368,8 @@ def _verdict(figures: dict[str, Figure]) -> tuple[Verdict, str]:
     )
     gaussian = figures["norm_outlier"].limit.split(" of")[0]
     changes = (
-        f"replacing the worst cell by its neighbours changes the picture beyond them by {number(far)} gray levels, {share:.0%} of all "
-        f"that it changes (a cell at random: {number(common)} gray levels)"
+        f"replacing the worst cell by its neighbours changes the picture beyond them by {number(far)} gray levels, "
+        f"{share:.0%} of all that it changes (a cell at random: {number(common)} gray levels)"
     )
     largest = f"the largest cell is {number(norm)} times the median cell (a Gaussian: {gaussian})"
     if far > FAR and share > NONLOCAL:
@@ -379,7 +408,7 @@ def _picture(patient: Subject, survey: SmugglingSurvey) -> Picture:
     if patient.logvar is None:
         titles.remove("log-variance")
     caption = (
-        "light: large; sensitivity by its logarithm; influence: what replacing the cell that acts farthest by its neighbours' mean "
-        "changes, 0.1 to 100 gray levels by logarithm"
+        "light: large; sensitivity by its logarithm; influence: what replacing the cell that acts farthest by its "
+        "neighbours' mean changes, 0.1 to 100 gray levels by logarithm"
     )
     return Picture(caption, sheet(rows, titles))

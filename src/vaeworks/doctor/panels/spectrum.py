@@ -1,4 +1,5 @@
-"""Spectrum of the latents: how much of it is fine detail that neighbours do not tell, against pictures and against white noise."""
+"""Spectrum of the latents: how much of it is fine detail that neighbours do not tell, against pictures and against
+white noise."""
 
 from __future__ import annotations
 
@@ -28,16 +29,16 @@ RHOS = 0.25, 0.5
 """Shares of the highest diagonal frequency beyond which frequencies are called high (arXiv 2606.03578)."""
 
 BASELINE, GOOD = 0.40, 0.04
-"""SEC_0.25 of the baseline and of good tokenizers in arXiv 2606.03578. Of our recipes' VAEs, on 64 portraits of dogs, f4c4 has 0.32, f8c4
-0.45, f8c16 0.45 to 0.69, f8c64 0.73; TAEF2 0.41."""
+"""SEC_0.25 of the baseline and of good tokenizers in arXiv 2606.03578. Of our recipes' VAEs, on 64 portraits of dogs,
+f4c4 has 0.32, f8c4 0.45, f8c16 0.45 to 0.69, f8c64 0.73; TAEF2 0.41."""
 
 WHITE = 0.95
-"""Share of white noise's SEC_0.25 from which on latents are noise to their neighbours: planted white noise has 1.00 +- 0.01; of 12 VAEs of
-our recipes, on 64 portraits of dogs, the whitest (f8c64) has 0.84."""
+"""Share of white noise's SEC_0.25 from which on latents are noise to their neighbours: planted white noise has 1.00 +-
+0.01; of 12 VAEs of our recipes, on 64 portraits of dogs, the whitest (f8c64) has 0.84."""
 
 REMEDY = (
-    "Recipes that take needless detail out of latents: scale-equivariance, lowpass, spectrum, equivariance; also weaker KL (which adds "
-    "white noise) and fewer channels."
+    "Recipes that take needless detail out of latents: scale-equivariance, lowpass, spectrum, equivariance; also "
+    "weaker KL (which adds white noise) and fewer channels."
 )
 
 SIDE = 8
@@ -50,13 +51,15 @@ BLOCK = 8
 
 
 def examine(patient: Subject) -> Finding:
-    """High-frequency share, slopes of latents and images, block profile, flatness, and the divergence between the spectra."""
+    """High-frequency share, slopes of latents and images, block profile, flatness, and the divergence between the
+    spectra."""
     if (found := broken(patient)) is not None:
         return found
     h, w = patient.mean.shape[-2:]
     if min(h, w) < SIDE:
         raise NotExamined(
-            f"needs latents of at least {SIDE} x {SIDE}, not {h} x {w}; examine at a size of {SIDE * patient.factor} px or more"
+            f"needs latents of at least {SIDE} x {SIDE}, not {h} x {w}; examine at a size of {SIDE * patient.factor} "
+            "px or more"
         )
     seen = measure_spectra(patient, patient.some(IMAGES_QUICK if patient.quick else IMAGES))
     if not seen.energy.sum() > 0:
@@ -64,19 +67,24 @@ def examine(patient: Subject) -> Finding:
     figures = _figures(seen)
     verdict, sentence = _verdict(seen, figures)
     return Finding(
-        verdict, sentence, figures,
-        meaning="A diffusion model makes coarse structure first and fine detail last, as pictures are made: their power falls steeply "
-        "with frequency. Fine detail in latents that does not follow from their neighbours is noise to it; it has to be "
-        "learned place by place, and small errors in it show as grain or wrong texture.",
+        verdict,
+        sentence,
+        figures,
+        meaning="A diffusion model makes coarse structure first and fine detail last, as pictures are made: their "
+        "power falls steeply with frequency. Fine detail in latents that does not follow from their neighbours is "
+        "noise to it; it has to be learned place by place, and small errors in it show as grain or wrong texture.",
         remedy="" if verdict == "healthy" else REMEDY,
-        dispute="High-frequency share predicts generation better for LightningDiT than for SiT, and less well than semantic measures "
-        "for both (arXiv 2606.03578); it is no illness by itself.",
-        uncertainty=f"{len(seen.power)} images, which intervals resample; channels are standardized first, dead ones left out. The "
-        f"ceiling is exact for {h} x {w}; values of latents of other sizes, and of images with less detail, cannot be "
-        "compared. Flatness is corrected for the finite number of images as for white noise; images that are alike make it "
-        "a little too low.",
-        pictures=(_picture(seen),), curves=tuple(_curves(seen)), tables={"channels": _table(seen)}, images=len(seen.power),
-    )  # fmt: skip
+        dispute="High-frequency share predicts generation better for LightningDiT than for SiT, and less well than "
+        "semantic measures for both (arXiv 2606.03578); it is no illness by itself.",
+        uncertainty=f"{len(seen.power)} images, which intervals resample; channels are standardized first, dead ones "
+        f"left out. The ceiling is exact for {h} x {w}; values of latents of other sizes, and of images with less "
+        "detail, cannot be compared. Flatness is corrected for the finite number of images as for white noise; images "
+        "that are alike make it a little too low.",
+        pictures=(_picture(seen),),
+        curves=tuple(_curves(seen)),
+        tables={"channels": _table(seen)},
+        images=len(seen.power),
+    )
 
 
 @dataclass(frozen=True)
@@ -121,11 +129,16 @@ def measure_spectra(patient: Subject, numbers: list[int]) -> Spectra:
         square = dct2(z.double()).square()
         channels += square[0] / len(numbers)
         radial, frequencies = radial_spectrum(z)
-        rows.append([
-            square.mean(1)[0], radial[0], radial_spectrum(small - small.mean())[0][0],
-            block_amplitudes(z)[0] if min(z.shape[-2:]) >= BLOCK else torch.zeros(0),
-            block_amplitudes(images)[0], encoding_spectrum_matching(z, images),
-        ])  # fmt: skip
+        rows.append(
+            [
+                square.mean(1)[0],
+                radial[0],
+                radial_spectrum(small - small.mean())[0][0],
+                block_amplitudes(z)[0] if min(z.shape[-2:]) >= BLOCK else torch.zeros(0),
+                block_amplitudes(images)[0],
+                encoding_spectrum_matching(z, images),
+            ]
+        )
     power, radial_, pictures, blocks, picture_blocks, divergence = (
         torch.stack(column).double().numpy() for column in zip(*rows, strict=True)
     )
@@ -143,10 +156,11 @@ def measure_spectra(patient: Subject, numbers: list[int]) -> Spectra:
 
 
 def slope(power: Array, frequencies: Array, h: int) -> float:
-    """Exponent a of power ~ frequency^a: least squares of ln power against ln frequency, from 2 cycles a side to 1/2 a latent.
+    """Exponent a of power ~ frequency^a: least squares of ln power against ln frequency, from 2 cycles a side to 1/2 a
+    latent.
 
-    power: n b, of which the mean over n is taken; 0 of white noise, about -2 of photographs. nan where a power is 0, or fewer than 3 bins
-    are left.
+    power: n b, of which the mean over n is taken; 0 of white noise, about -2 of photographs. nan where a power is 0, or
+    fewer than 3 bins are left.
     """
     mean, used = power.mean(0), frequencies >= 2 / h - 1e-9
     if used.sum() < 3 or not (mean[used] > 0).all():
@@ -196,7 +210,10 @@ def _verdict(seen: Spectra, figures: dict[str, Figure]) -> tuple[Verdict, str]:
     h, w = seen.power.shape[1:]
     share, ceiling = figures["sec_0.25"].value, white_ceiling(h, w, RHOS[0])
     text = f"{share:.0%} of the latents' energy is in high frequencies (white noise: {ceiling:.0%})"
-    slopes = f"power falls with frequency to the power {figures['slope'].value:.2f}, that of the images {figures['image_slope'].value:.2f}"
+    slopes = (
+        f"power falls with frequency to the power {figures['slope'].value:.2f}, that of the images "
+        f"{figures['image_slope'].value:.2f}"
+    )
     if share >= WHITE * ceiling:
         return "ill", f"{text}: a latent says nothing about its neighbours, as in white noise"
     return ("watch" if share > BASELINE else "healthy"), f"{text}; {slopes}"
@@ -226,8 +243,10 @@ def _curves(seen: Spectra) -> Iterator[Curves]:
     yield Curves(
         "8 x 8 blocks: amplitude over that of the mean",
         {name: [(float(i), y) for i, y in enumerate(line)] for name, line in blocks.items()},
-        "coefficient, in zigzag order", log=True, levels={"white noise": 1.0},
-    )  # fmt: skip
+        "coefficient, in zigzag order",
+        log=True,
+        levels={"white noise": 1.0},
+    )
 
 
 def _relative(radial: Array) -> list[float | None]:
@@ -236,7 +255,8 @@ def _relative(radial: Array) -> list[float | None]:
 
 
 def _profile(blocks: Array) -> list[float | None]:
-    """Mean |D_uv| over mean |D_00|: the mean of their quotients would be infinite, as standardized latents' D_00 may be 0."""
+    """Mean |D_uv| over mean |D_00|: the mean of their quotients would be infinite, as standardized latents' D_00 may be
+    0."""
     mean = blocks.mean(0)
     return [float(v) if v > 0 else None for v in mean / max(float(mean[0]), 1e-30)]
 

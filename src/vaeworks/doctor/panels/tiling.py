@@ -23,7 +23,8 @@ from .nonfinite import need_content
 Decode = Callable[[Tensor], Tensor]
 
 TILE, WHOLE = 512, 768
-"""Sides in pixels: of a tile, which is what diffusers and ComfyUI take by default, and of the picture that is decoded."""
+"""Sides in pixels: of a tile, which is what diffusers and ComfyUI take by default, and of the picture that is
+decoded."""
 
 TILE_QUICK, WHOLE_QUICK = 192, 288
 """With --quick; in smaller tiles everything is worse than in the real thing."""
@@ -35,8 +36,8 @@ OVERLAP = {"diffusers": 1 / 4, "ComfyUI": 1 / 4}
 """Of neighbouring tiles, as a share of a tile: their defaults."""
 
 NOTICEABLE, VISIBLE = 1.0, 2.3
-"""Delta E in Lab between the tones of a region, tiled and whole: 2.3 is just noticeable side by side (Mahy et al. 1994); below 1
-it is not. Seams between neighbouring tiles are where two tones do meet."""
+"""Delta E in Lab between the tones of a region, tiled and whole: 2.3 is just noticeable side by side (Mahy et al.
+1994); below 1 it is not. Seams between neighbouring tiles are where two tones do meet."""
 
 PICTURES, PICTURES_QUICK = 3, 1
 
@@ -75,24 +76,31 @@ def examine(patient: Subject) -> Finding:
     half = [[_halved(x) for x in row] for row in shown]
     origin = "enlarged to it, none being that large" if enlarged else "of that size"
     return Finding(
-        verdict, sentence, figures,
-        meaning="Programs decode large pictures in tiles to save memory. Group normalization then takes mean and variance of a tile "
-        "instead of the whole picture, and attention sees a tile only; so every tile comes out with a tone of its own, and blending "
-        "turns the steps into gradients.",
-        remedy="" if verdict == "healthy" else "Decode in strips, which give the whole picture's result within a budget (vaeworks "
-        "decode --memory; in a pipeline, vaeworks.accelerate(pipe)), or whole; in other applications, take the largest tiles and overlap "
-        "that fit. A decoder that normalizes nothing over the picture (TAESD; not TAEF2, which has a normalized branch) does not suffer.",
-        uncertainty=f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''} of {whole} px, {origin}, in tiles of {tile} px; the "
-        "figures are the worst of them, without an interval. diffusers' tiles are tested equal to its own code, ComfyUI's are "
-        "restated from its published one.",
-        pictures=(Picture("decoded whole; difference x 8 to diffusers' tiles; to ComfyUI's", grid(half, gap=4)),), images=len(pictures),
-    )  # fmt: skip
+        verdict,
+        sentence,
+        figures,
+        meaning="Programs decode large pictures in tiles to save memory. Group normalization then takes mean and "
+        "variance of a tile instead of the whole picture, and attention sees a tile only; so every tile comes out with "
+        "a tone of its own, and blending turns the steps into gradients.",
+        remedy=""
+        if verdict == "healthy"
+        else "Decode in strips, which give the whole picture's result within a budget (vaeworks decode --memory; in a "
+        "pipeline, vaeworks.accelerate(pipe)), or whole; in other applications, take the largest tiles and overlap "
+        "that fit. A decoder that normalizes nothing over the picture (TAESD; not TAEF2, which has a normalized "
+        "branch) does not suffer.",
+        uncertainty=f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''} of {whole} px, {origin}, in tiles of "
+        f"{tile} px; the figures are the worst of them, without an interval. diffusers' tiles are tested equal to its "
+        "own code, ComfyUI's are restated from its published one.",
+        pictures=(Picture("decoded whole; difference x 8 to diffusers' tiles; to ComfyUI's", grid(half, gap=4)),),
+        images=len(pictures),
+    )
 
 
 def blended_tiles(decode: Decode, latents: Tensor, tile: int, overlap: int, factor: int) -> Tensor:
     """Images n c f*h f*w of latents n c h w, tile by tile as diffusers' AutoencoderKL does.
 
-    tile, overlap: in latents. Tiles begin at multiples of tile - overlap; over the overlap a tile is faded in linearly, from above first.
+    tile, overlap: in latents. Tiles begin at multiples of tile - overlap; over the overlap a tile is faded in linearly,
+    from above first.
     """
     step, ramp, kept = tile - overlap, overlap * factor, (tile - overlap) * factor
     height, width = latents.shape[-2:]
@@ -124,7 +132,8 @@ def _fade(before: Tensor, image: Tensor, ramp: int, dim: int) -> None:
 
 
 def averaged_tiles(decode: Decode, latents: Tensor, tile: int, overlap: int, factor: int) -> Tensor:
-    """Images n c f*h f*w of latents n c h w as ComfyUI's tiled decoding: the mean of three tilings, square, tall and wide.
+    """Images n c f*h f*w of latents n c h w as ComfyUI's tiled decoding: the mean of three tilings, square, tall and
+    wide.
 
     Within a tiling, tiles overlap and are weighted by how near their edge is.
     """
@@ -193,7 +202,10 @@ def large_pictures(patient: Subject, side: int, most: int) -> tuple[list[Tensor]
 def _verdict(shifts: dict[str, list[Any]], scores: dict[str, list[float]], tile: int) -> tuple[Verdict, str]:
     name = max(shifts, key=lambda n: max(shifts[n]))
     worst, score = float(max(shifts[name])), min(min(values) for values in scores.values())
-    figures = f"in tiles of {tile} px a region's tone shifts by up to {worst:.1f} Delta E ({name}); the worst is at {score:.1f} dB of the whole"
+    figures = (
+        f"in tiles of {tile} px a region's tone shifts by up to {worst:.1f} Delta E ({name}); the worst is at "
+        f"{score:.1f} dB of the whole"
+    )
     if worst > VISIBLE:
         return "ill", f"tiles show: {figures}"
     return (

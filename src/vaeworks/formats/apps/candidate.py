@@ -1,4 +1,5 @@
-"""A VAE as an application is offered it: what is in the file, under which name, and how that differs from another network."""
+"""A VAE as an application is offered it: what is in the file, under which name, and how that differs from another
+network."""
 
 from __future__ import annotations
 
@@ -117,7 +118,8 @@ def _convolved(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Differences:
-    """How a file differs from a network that is to take it, by the name of one tensor of each kind; "" where there is none."""
+    """How a file differs from a network that is to take it, by the name of one tensor of each kind; "" where there is
+    none."""
 
     lacks: str
     left_over: str

@@ -1,4 +1,5 @@
-"""What ComfyUI makes of a VAE. It reads the network off a few names and shapes, and puts in what fits, strict about shapes only.
+"""What ComfyUI makes of a VAE. It reads the network off a few names and shapes, and puts in what fits, strict about
+shapes only.
 
 Source: ComfyUI of 2026, comfy/sd.py (class VAE), comfy/diffusers_convert.py, nodes.py (VAELoader).
 """
@@ -72,7 +73,8 @@ def _how(offer: OfferedFile) -> str:
 
 
 def _looks_small(offer: OfferedFile, config: AutoencoderConfig) -> bool:
-    """Whether ComfyUI takes this for the x4 upscaler's VAE: where no name is one of SD's fourth level, as far as it knows names.
+    """Whether ComfyUI takes this for the x4 upscaler's VAE: where no name is one of SD's fourth level, as far as it
+    knows names.
 
     Translating diffusers' names makes their first decoder level the fourth, however many there are."""
     levels = len(config.channel_mult)

@@ -1,6 +1,7 @@
 """Where applications look for VAEs, and which file they pick of several.
 
-Source: AUTOMATIC1111 1.10, modules/sd_vae.py and modules/sd_vae_taesd.py; ComfyUI of 2026, folder_paths.py and nodes.py.
+Source: AUTOMATIC1111 1.10, modules/sd_vae.py and modules/sd_vae_taesd.py; ComfyUI of 2026, folder_paths.py and
+nodes.py.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def models_folder(root: str | Path, application: Application) -> Path:
             f"{root} is {TITLES[here[0]]} folder (it holds {CHECKPOINTS[here[0]]}); pass --into {here[0]}"
         )
     raise ConfigError(
-        f"{root} is not {TITLES[application]} folder: it holds no models/{CHECKPOINTS[application]}; "
-        "where models lie elsewhere (extra_model_paths.yaml, --ckpt-dir), give the folder that does"
+        f"{root} is not {TITLES[application]} folder: it holds no models/{CHECKPOINTS[application]}; where models lie "
+        "elsewhere (extra_model_paths.yaml, --ckpt-dir), give the folder that does"
     )
 
 
@@ -68,7 +69,8 @@ class Rivals:
 
 
 def webui_rivals(models: Path, dst: Path, checkpoint: Path | None) -> Rivals:
-    """What A1111 finds besides `dst`. For a checkpoint it takes the first file whose name begins with the checkpoint's."""
+    """What A1111 finds besides `dst`. For a checkpoint it takes the first file whose name begins with the
+    checkpoint's."""
     found = [(rank, path) for rank, path in _scan(models) if path.resolve() != dst.resolve()]
     namesakes = tuple(path for _, path in found if path.name == dst.name)
     if checkpoint is None:
@@ -105,7 +107,8 @@ def webui_also_takes(models: Path, dst: Path, checkpoint: Path | None) -> list[P
 
 
 def webui_preference(checkpoint: Path) -> str | None:
-    """The VAE that a user has chosen for a checkpoint in A1111's card of it, which comes before names; None for none."""
+    """The VAE that a user has chosen for a checkpoint in A1111's card of it, which comes before names; None for
+    none."""
     try:
         chosen = json.loads(checkpoint.with_name(webui_stem(checkpoint) + ".json").read_text(encoding="utf-8")).get(
             "vae"
@@ -116,7 +119,8 @@ def webui_preference(checkpoint: Path) -> str | None:
 
 
 def comfyui_before(folder: Path, dst: Path) -> list[Path]:
-    """Files that ComfyUI takes for half of a TAESD before `dst`: the first by name that begins like it up to the dot."""
+    """Files that ComfyUI takes for half of a TAESD before `dst`: the first by name that begins like it up to the
+    dot."""
     half = dst.name.split(".")[0] + "."
     endings = (".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft")
     return sorted(p for p in folder.glob(f"{glob.escape(half)}*") if p.name < dst.name and p.suffix.lower() in endings)

@@ -28,7 +28,7 @@ from ..keymap import TAESD_HALVES
 from ..locate import Located, locate
 from ..stream import Item, tensor_item, write_stream
 from ..vae_slot import Constants, VaeSlot, assumed, check_fits, find_slot, is_certain, is_scaled_by, misfit_of
-from .folders import (  # fmt: skip
+from .folders import (
     CHECKPOINTS,
     TINY_VAES,
     VAES,
@@ -46,8 +46,12 @@ NAMES: dict[Application, str] = {"webui": WEBUI, "comfyui": COMFYUI}
 """As `apps` calls the applications."""
 
 TINY_NAMES: dict[str, Constants | None] = {
-    "taesd": (0.18215, 0.0), "taesdxl": (0.13025, 0.0), "taesd3": (1.5305, 0.0609), "taef1": (0.3611, 0.1159), "taef2": None,
-}  # fmt: skip
+    "taesd": (0.18215, 0.0),
+    "taesdxl": (0.13025, 0.0),
+    "taesd3": (1.5305, 0.0609),
+    "taef1": (0.3611, 0.1159),
+    "taef2": None,
+}
 """Names of TAESDs, and the constants of the diffusion models that they are for: ComfyUI scales latents by the name."""
 
 _TINY_CHANNELS = {"taesd": 4, "taesdxl": 4, "taesd3": 16, "taef1": 16, "taef2": 32}
@@ -79,12 +83,13 @@ def install(
 ) -> Installed:
     """Write a VAE, of any layout, as a file that an application loads, in the folder and under the name where it looks.
 
-    application: "webui" (AUTOMATIC1111, Forge) or "comfyui"; root: its folder, or the models folder in it. checkpoint: that the
-    VAE is for; webui then takes the file by itself. name: of the file, without ending; of a TAESD one of `TINY_NAMES`.
-    Latents that are normalized otherwise than the application does are folded into the weights; their dtype is kept. settings: what
-    the VAE's file does not tell, as for `load`.
-    Errors: FormatError for files that are no VAE and no checkpoint; ConfigError for a VAE that the application cannot load or
-    that does not fit the checkpoint, for another folder, and where another file has the name or would be taken instead.
+    application: "webui" (AUTOMATIC1111, Forge) or "comfyui"; root: its folder, or the models folder in it. checkpoint:
+    that the VAE is for; webui then takes the file by itself. name: of the file, without ending; of a TAESD one of
+    `TINY_NAMES`. Latents that are normalized otherwise than the application does are folded into the weights; their
+    dtype is kept. settings: what the VAE's file does not tell, as for `load`.
+    Errors: FormatError for files that are no VAE and no checkpoint; ConfigError for a VAE that the application cannot
+    load or that does not fit the checkpoint, for another folder, and where another file has the name or would be taken
+    instead.
     """
     if application not in NAMES:
         raise ConfigError(f"unknown application {application!r}; known: {', '.join(NAMES)}")
@@ -127,7 +132,8 @@ def _install_kl(job: _Job, config: AutoencoderConfig) -> Installed:
     dst, how = _place(job)
     target = _fold_target(job, config)
     if target is None:
-        # A1111's file is the checkpoint's own; ComfyUI's serves others too, whose scale would then be written over what nobody knows
+        # A1111's file is the checkpoint's own; ComfyUI's serves others too, whose scale would then be written over what
+        # nobody knows
         constants = job.constants if job.application == "webui" else None
         items, metadata = vae_items(job.located, finite=True), vae_metadata(job.located, constants)
     else:
@@ -192,8 +198,8 @@ def _usable(name: str, remedy: str) -> str:
         raise ConfigError(f"name (={name!r}) must be the name of a file on every system, without {bad!r}; {remedy}")
     if not name or name.startswith(".") or name.endswith((".", " ")) or name.split(".")[0].rstrip().upper() in _DEVICES:
         raise ConfigError(
-            f"name (={name!r}) must be the name of a file on every system: not empty, hidden or a device's, not ending in a dot or space; "
-            f"{remedy}"
+            f"name (={name!r}) must be the name of a file on every system: not empty, hidden or a device's, not ending "
+            f"in a dot or space; {remedy}"
         )
     return name
 
@@ -213,7 +219,8 @@ def _fold_target(job: _Job, config: AutoencoderConfig) -> Constants | None:
         scaled = is_scaled_by(job.located, job.constants)
         if scaled is None:
             job.notes.append(
-                f"its file does not say how its latents are scaled; the application uses {_numbers(job.constants)} with this checkpoint"
+                f"its file does not say how its latents are scaled; the application uses {_numbers(job.constants)} "
+                "with this checkpoint"
             )
         elif scaled and not is_certain(job.located):
             job.notes.append(assumed(job.constants))
@@ -224,7 +231,8 @@ def _fold_target(job: _Job, config: AutoencoderConfig) -> Constants | None:
             published.setdefault((p.scaling_factor, p.shift_factor), name)
     if not is_certain(job.located):
         job.notes.append(
-            "its file does not say how its latents are scaled; it is right with checkpoints of the family that it is from"
+            "its file does not say how its latents are scaled; it is right with checkpoints of the family that it is "
+            "from"
         )
         return None
     if not published or any(is_scaled_by(job.located, constants) for constants in published):
@@ -232,8 +240,8 @@ def _fold_target(job: _Job, config: AutoencoderConfig) -> Constants | None:
     if len(published) > 1:
         choices = " or ".join(f"{name}'s {_numbers(constants)}" for constants, name in published.items())
         raise ConfigError(
-            f"the application normalizes latents with {choices}, this VAE has {_own_numbers(config)}: "
-            "give the checkpoint that it is for (--for), to which it is brought"
+            f"the application normalizes latents with {choices}, this VAE has {_own_numbers(config)}: give the "
+            "checkpoint that it is for (--for), to which it is brought"
         )
     return _folded(job, config, next(iter(published)))
 
@@ -264,7 +272,8 @@ def _numbers(constants: Constants) -> str:
 
 
 def _check_loads(job: _Job, config: AutoencoderConfig, *, folded: bool) -> None:
-    """Errors: ConfigError where the application has no network for it. What it has no place for, but loads, becomes a note."""
+    """Errors: ConfigError where the application has no network for it. What it has no place for, but loads, becomes a
+    note."""
     name = NAMES[job.application]
     found = support(dataclasses.replace(job.located, config=_plain(config)), "ldm")[name]
     if found.loads != "yes":
@@ -296,7 +305,8 @@ def _check_rivals(job: _Job, dst: Path) -> None:
     rivals = webui_rivals(job.models, dst, checkpoint)
     if rivals.namesakes:
         raise ConfigError(
-            f"{rivals.namesakes[0]} has this name too, of which A1111 keeps one; rename or remove it, or pass another --name"
+            f"{rivals.namesakes[0]} has this name too, of which A1111 keeps one; rename or remove it, or pass another "
+            "--name"
         )
     if checkpoint is not None and rivals.before:
         raise ConfigError(
@@ -304,12 +314,13 @@ def _check_rivals(job: _Job, dst: Path) -> None:
         )
     if checkpoint is not None and rivals.beside:
         job.notes.append(
-            f"the name of {rivals.beside[0].name} begins with {webui_stem(checkpoint)} too, and A1111 takes the one that the folder lists "
-            "first; if that is not this one, choose it in the settings"
+            f"the name of {rivals.beside[0].name} begins with {webui_stem(checkpoint)} too, and A1111 takes the one "
+            "that the folder lists first; if that is not this one, choose it in the settings"
         )
     if others := webui_also_takes(job.models, dst, checkpoint):
         job.notes.append(
-            f"A1111 takes it by itself for {', '.join(p.name for p in others[:3])} as well, with whose name its own begins"
+            f"A1111 takes it by itself for {', '.join(p.name for p in others[:3])} as well, with whose name its own "
+            "begins"
         )
     if checkpoint is not None and (chosen := webui_preference(checkpoint)) not in (None, dst.name):
         job.notes.append(
@@ -359,7 +370,8 @@ def _bare(item: Item, prefix: str) -> Item:
 
 
 def _tiny_name(job: _Job, config: TinyConfig) -> str:
-    """Which of the published TAESDs it stands for, by the name given, the checkpoint, the shapes or the source's own name.
+    """Which of the published TAESDs it stands for, by the name given, the checkpoint, the shapes or the source's own
+    name.
 
     Errors: ConfigError where it can be two, or none.
     """
@@ -373,12 +385,14 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
     )
     if not fitting or config != widths:
         raise ConfigError(
-            "applications have a network for TAESD, TAESDXL, TAESD3, TAEF1 and TAEF2 only, into which this one does not fit"
+            "applications have a network for TAESD, TAESDXL, TAESD3, TAEF1 and TAEF2 only, into which this one does "
+            "not fit"
         )
     if job.name is not None:
         if job.name not in fitting:
             raise ConfigError(
-                f"name (={job.name!r}) must be one of {', '.join(fitting)}, by which applications know a TAESD of this shape"
+                f"name (={job.name!r}) must be one of {', '.join(fitting)}, by which applications know a TAESD of this "
+                "shape"
             )
         return job.name
     match = re.match(rf"({'|'.join(sorted(fitting, reverse=True))})(?:_|\.|$)", Path(job.source).name)
@@ -388,7 +402,8 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
         if len(fitting) == 1:
             but = f", although its name says {said}" if said not in (None, *fitting) else ""
             job.notes.append(
-                f"for which diffusion model it was made is not in its file: it is taken for this checkpoint's, {fitting[0]}{but}"
+                "for which diffusion model it was made is not in its file: it is taken for this checkpoint's, "
+                f"{fitting[0]}{but}"
             )
     elif said is not None and len(fitting) > 1:
         fitting = [said]
@@ -396,7 +411,8 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
     if len(fitting) != 1:
         choices = ", ".join(name for name, c in _TINY_CHANNELS.items() if c == config.latent_channels)
         raise ConfigError(
-            f"its shapes do not tell for which diffusion model it is; pass --name, one of {choices}, or a checkpoint (--for)"
+            f"its shapes do not tell for which diffusion model it is; pass --name, one of {choices}, or a checkpoint "
+            "(--for)"
         )
     return fitting[0]
 
@@ -414,7 +430,8 @@ def _put(files: Sequence[tuple[Path, list[Item]]], metadata: dict[str, str], ove
     for dst, _ in files:
         if dst.exists() and not overwrite:
             raise ConfigError(
-                f"{dst} exists and is another VAE; pass --name for another name, or --force (overwrite=True) to replace it"
+                f"{dst} exists and is another VAE; pass --name for another name, or --force (overwrite=True) to "
+                "replace it"
             )
     with ExitStack() as stack:
         for dst, items in files:
@@ -427,7 +444,8 @@ def _put(files: Sequence[tuple[Path, list[Item]]], metadata: dict[str, str], ove
 
 
 def _write_pth(path: Path, items: list[Item]) -> None:
-    """The one kind of file that is no safetensors: A1111 reads TAESDs with torch.load alone. It holds tensors and nothing else."""
+    """The one kind of file that is no safetensors: A1111 reads TAESDs with torch.load alone. It holds tensors and
+    nothing else."""
     tensors = {}
     for item in items:
         data = torch.frombuffer(bytearray(b"".join(item.chunks())), dtype=torch.uint8)

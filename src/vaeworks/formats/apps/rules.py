@@ -1,4 +1,5 @@
-"""What comes of loading a file in an application, in words, and what applications with a network of their own have in common."""
+"""What comes of loading a file in an application, in words, and what applications with a network of their own have in
+common."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ def problems(
 ) -> list[str]:
     """What an application with a network of its own assumes of a VAE whose tensors fit, and what does not hold.
 
-    foldable: whether it has quant convolutions, which folding needs; playground: whether it knows Playground's normalization.
+    foldable: whether it has quant convolutions, which folding needs; playground: whether it knows Playground's
+    normalization.
     """
     words = [setting for setting in only_in_metadata(config, "ldm") if not setting.startswith("norm_groups")]
     if config.norm_groups != SD_GROUPS:

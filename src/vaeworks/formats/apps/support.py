@@ -1,7 +1,7 @@
 """Who can load a file: diffusers, A1111 and Forge, ComfyUI. What they check, what they assume, and what mends it.
 
-Each application chooses a network and puts the file's tensors into it; so the question is always which network, and how its names
-and shapes differ from the file's.
+Each application chooses a network and puts the file's tensors into it; so the question is always which network, and how
+its names and shapes differ from the file's.
 Source: diffusers 0.42; A1111 1.10, modules/sd_vae.py; Forge, backend/loader.py; for ComfyUI see `comfyui.py`.
 """
 
@@ -59,7 +59,10 @@ def _diffusers(offer: OfferedFile) -> Support:
     elif reason := _not_as_single_file(offer, kind):
         return Support("no", f"{reason}; {TO_DIFFUSERS}")
     else:
-        how = f"{kind}.from_single_file(FILE, config=FOLDER), a folder with this VAE's config.json; without it, SD 1's is downloaded"
+        how = (
+            f"{kind}.from_single_file(FILE, config=FOLDER), a folder with this VAE's config.json; without it, SD 1's "
+            "is downloaded"
+        )
         if offer.more:
             how += f" (if PyTorch's safe loader refuses what its pickle holds besides tensors, {TO_DIFFUSERS})"
     return unless(how, _diffusers_problems(offer))

@@ -1,6 +1,7 @@
 """`Archive`: the tensors of a model file of any container, known at once and read when asked for.
 
-Nothing in a file is ever executed, and what a file claims is checked against the bytes it has before anything is allocated.
+Nothing in a file is ever executed, and what a file claims is checked against the bytes it has before anything is
+allocated.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ ZIP, PICKLE = b"PK\3\4", b"\x80"
 class Archive:
     """The tensors of a file, or of a set of files.
 
-    `container` is "safetensors", "pickle", "shards" or "pair"; `metadata` is that of safetensors files; `dropped` says in words what a
-    pickle holds besides its tensors.
+    `container` is "safetensors", "pickle", "shards" or "pair"; `metadata` is that of safetensors files; `dropped` says
+    in words what a pickle holds besides its tensors.
     """
 
     path: Path
@@ -85,7 +86,8 @@ def open_archive(path: str | Path, allowance: Allowance | None = None) -> Archiv
     """The tensors of one file, whose kind is told by its content and never by its name.
 
     allowance: what the other files of the same model have left.
-    Errors: FormatError for a file that is missing, torn, altered or of another kind, and for a pickle with anything that could run.
+    Errors: FormatError for a file that is missing, torn, altered or of another kind, and for a pickle with anything
+    that could run.
     """
     path, allowance = Path(path), allowance or Allowance()
     file = mapped(path)
@@ -109,7 +111,8 @@ def open_archive(path: str | Path, allowance: Allowance | None = None) -> Archiv
 def open_shards(index: str | Path) -> Archive:
     """The tensors of a model in several files, from its "….safetensors.index.json" or "….bin.index.json".
 
-    Errors: FormatError for an index or a file that is missing or broken, and for files that do not hold what the index says.
+    Errors: FormatError for an index or a file that is missing or broken, and for files that do not hold what the index
+    says.
     """
     index = Path(index)
     files, allowance = _shard_files(index), Allowance()
@@ -123,7 +126,8 @@ def open_shards(index: str | Path) -> Archive:
         for tensor, place in shard.places.items():
             if files.get(tensor) != name:
                 raise FormatError(
-                    f"{shard.path} holds tensor '{shown(tensor)}', which {index.name} places elsewhere; download both again"
+                    f"{shard.path} holds tensor '{shown(tensor)}', which {index.name} places elsewhere; download both "
+                    "again"
                 )
             places[tensor] = place
         metadata.update(shard.metadata)
@@ -131,13 +135,15 @@ def open_shards(index: str | Path) -> Archive:
     if missing := files.keys() - places.keys():
         first = min(missing)
         raise FormatError(
-            f"{index.parent / files[first]} lacks tensor '{shown(first)}', which {index.name} asks for; download both again"
+            f"{index.parent / files[first]} lacks tensor '{shown(first)}', which {index.name} asks for; download both "
+            "again"
         )
     return Archive(index, "shards", places, metadata, tuple(dropped))
 
 
 def joined(path: Path, halves: Mapping[str, Archive]) -> Archive:
-    """One archive of several, such as a TAESD's encoder and decoder, with each one's prefix before the names of its tensors."""
+    """One archive of several, such as a TAESD's encoder and decoder, with each one's prefix before the names of its
+    tensors."""
     places = {prefix + name: place for prefix, half in halves.items() for name, place in half.places.items()}
     metadata = {key: value for half in halves.values() for key, value in half.metadata.items()}
     return Archive(
@@ -158,7 +164,8 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _open_safetensors(path: Path, file: MappedFile, allowance: Allowance) -> Archive:
-    """Let safetensors check the header, then read it again for what safetensors does not tell: offsets, and keys given twice."""
+    """Let safetensors check the header, then read it again for what safetensors does not tell: offsets, and keys given
+    twice."""
     (length,) = struct.unpack("<Q", file[:8].ljust(8, b"\0"))
     if length > MAX_HEADER:
         raise FormatError(

@@ -36,7 +36,8 @@ BITS = {
 class Entry:
     """A tensor in a file, not read yet.
 
-    `dtype` is safetensors' name ("F32", "BF16", "F8_E4M3", "I64"), or PyTorch's where safetensors has none ("complex128").
+    `dtype` is safetensors' name ("F32", "BF16", "F8_E4M3", "I64"), or PyTorch's where safetensors has none
+    ("complex128").
     """
 
     dtype: str
@@ -67,7 +68,8 @@ class ByteLayout:
     def read(self) -> Tensor:
         """The tensor, a copy-on-write view of the mapped file.
 
-        Errors: FormatError for a dtype that PyTorch has no tensors of, and for a file that has changed since it was opened.
+        Errors: FormatError for a dtype that PyTorch has no tensors of, and for a file that has changed since it was
+        opened.
         """
         from .torch_dtypes import TORCH_DTYPES
 
@@ -79,7 +81,8 @@ class ByteLayout:
         return self._strided(TORCH_DTYPES[entry.dtype])
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        """The tensor's little-endian bytes in C order, at most 16 MiB at a time; views of the mapped file where it is in C order.
+        """The tensor's little-endian bytes in C order, at most 16 MiB at a time; views of the mapped file where it is
+        in C order.
 
         Errors: FormatError for a file that has changed since it was opened.
         """

@@ -13,7 +13,8 @@ from ...files.atomic import MAX_HEADER
 from .pickle_vm import all_steps, shown
 
 MAX_TENSORS = 100_000
-"""Tensors of a file or of a set of files. SDXL's checkpoint has 2,500, the largest open language model 92,000 in its index."""
+"""Tensors of a file or of a set of files. SDXL's checkpoint has 2,500, the largest open language model 92,000 in its
+index."""
 
 MAX_VAE_TENSORS = 5000
 """Tensors of a VAE. SD's has 248, the largest of vaeworks' own 400."""
@@ -56,6 +57,6 @@ def check_names(names: Iterable[str], where: str) -> None:
         raise FormatError(f"{where} has {len(names)} tensors, more than {MAX_TENSORS}; it is no model that holds a VAE")
     if long := next((name for name in names if len(name) > MAX_NAME), ""):
         raise FormatError(
-            f"{where} has a tensor whose name is {len(long)} characters long, more than {MAX_NAME} ('{shown(long, 40)}'); "
-            "it was altered or is no model file"
+            f"{where} has a tensor whose name is {len(long)} characters long, more than {MAX_NAME} "
+            f"('{shown(long, 40)}'); it was altered or is no model file"
         )

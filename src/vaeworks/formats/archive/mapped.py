@@ -12,10 +12,10 @@ from ...errors import FormatError
 class MappedFile(mmap.mmap):
     """A file's content, read when first touched, copied when written to: the file itself is never written.
 
-    Touching what is no longer there kills a process (SIGBUS), and a file that is rewritten in place gives a mixture of old and new.
-    So whoever reads asks `check` just before. Two things remain: the moment between the question and the reading, and weights of a
-    loaded model, which are still in the file when it is cut later. Replacing a file by renaming another one over it disturbs nobody:
-    the old one stays mapped.
+    Touching what is no longer there kills a process (SIGBUS), and a file that is rewritten in place gives a mixture of
+    old and new. So whoever reads asks `check` just before. Two things remain: the moment between the question and the
+    reading, and weights of a loaded model, which are still in the file when it is cut later. Replacing a file by
+    renaming another one over it disturbs nobody: the old one stays mapped.
     """
 
     path: Path
@@ -27,7 +27,8 @@ class MappedFile(mmap.mmap):
         """Errors: FormatError where the file was cut or written to since it was opened."""
         if self.size() < len(self):
             raise FormatError(
-                f"{self.path} was cut from {len(self)} to {self.size()} bytes while it was in use; load it again when it is whole"
+                f"{self.path} was cut from {len(self)} to {self.size()} bytes while it was in use; load it again when "
+                "it is whole"
             )
         try:
             now = _written(os.stat(self._place))

@@ -13,21 +13,54 @@ from typing import Any
 from .entries import MAX_DIMENSIONS
 
 DTYPES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "complex64": "C64", "complex128": "complex128",
-    "float8_e4m3fn": "F8_E4M3", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2": "F8_E5M2", "float8_e5m2fnuz": "F8_E5M2FNUZ",
-    "float8_e8m0fnu": "F8_E8M0", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
-    "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
-    "quint8": "quint8", "qint8": "qint8", "qint32": "qint32", "quint4x2": "quint4x2", "quint2x4": "quint2x4",
-}  # fmt: skip
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "complex64": "C64",
+    "complex128": "complex128",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "float8_e8m0fnu": "F8_E8M0",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+    "quint8": "quint8",
+    "qint8": "qint8",
+    "qint32": "qint32",
+    "quint4x2": "quint4x2",
+    "quint2x4": "quint2x4",
+}
 """PyTorch's dtypes, in the names of `entries`."""
 
 STORAGES = {
-    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
-    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
-    "ComplexFloatStorage": "C64", "ComplexDoubleStorage": "complex128", "UntypedStorage": "U8",
-    "QUInt8Storage": "quint8", "QInt8Storage": "qint8", "QInt32Storage": "qint32",
-    "QUInt4x2Storage": "quint4x2", "QUInt2x4Storage": "quint2x4",
-}  # fmt: skip
+    "DoubleStorage": "F64",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+    "ComplexFloatStorage": "C64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "U8",
+    "QUInt8Storage": "quint8",
+    "QInt8Storage": "qint8",
+    "QInt32Storage": "qint32",
+    "QUInt4x2Storage": "quint4x2",
+    "QUInt2x4Storage": "quint2x4",
+}
 """Dtypes of PyTorch's storage classes."""
 
 STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
@@ -43,9 +76,22 @@ TRAINER_MODULES = (
 """Packages whose classes trainers leave in checkpoints."""
 
 MODEL_MODULES = (
-    "torch.nn.modules.", "torch.nn.parallel.", "torch.nn.quantized.", "torch.ao.nn.", "torch.fx.", "torch.jit.", "__torch__.",
-    "torchvision.models.", "diffusers.", "transformers.", "timm.", "ldm.", "sgm.", "taming.", "open_clip.",
-)  # fmt: skip
+    "torch.nn.modules.",
+    "torch.nn.parallel.",
+    "torch.nn.quantized.",
+    "torch.ao.nn.",
+    "torch.fx.",
+    "torch.jit.",
+    "__torch__.",
+    "torchvision.models.",
+    "diffusers.",
+    "transformers.",
+    "timm.",
+    "ldm.",
+    "sgm.",
+    "taming.",
+    "open_clip.",
+)
 """Packages whose classes say that somebody pickled a whole model."""
 
 PLAIN_TENSORS = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
@@ -69,8 +115,17 @@ _TYPES = (
 )
 
 INERT = {
-    "collections.Counter", "_codecs.encode", "copyreg._reconstructor", "copy_reg._reconstructor", "argparse.Namespace", "typing.Any",
-    "numpy.dtype", "numpy.ndarray", "torch.device", "torch.serialization._get_layout", "torch.storage.TypedStorage",
+    "collections.Counter",
+    "_codecs.encode",
+    "copyreg._reconstructor",
+    "copy_reg._reconstructor",
+    "argparse.Namespace",
+    "typing.Any",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "torch.device",
+    "torch.serialization._get_layout",
+    "torch.storage.TypedStorage",
     *(f"{module}.{name}" for module in ("numpy.core", "numpy._core") for name in _ARRAYS),
     *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _TYPES),
@@ -78,7 +133,7 @@ INERT = {
     *(f"{module}.{name}" for module in STORAGE_MODULES for name in STORAGES),
     *("torch." + name for name in ("per_tensor_affine", "per_channel_affine", *DTYPES)),
     *PLAIN_TENSORS,
-}  # fmt: skip
+}
 """Other harmless names."""
 
 Value = Any
@@ -123,7 +178,8 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A dict of any kind, as its pairs: keys are never hashed or compared here, which a hostile file could make slow."""
+    """A dict of any kind, as its pairs: keys are never hashed or compared here, which a hostile file could make
+    slow."""
 
     pairs: list = field(default_factory=list)
 
@@ -168,7 +224,8 @@ class BrokenPickleError(ValueError):
 
 
 def storage(identifier: Value) -> Storage:
-    """The storage that a persistent id of PyTorch's means: ("storage", class, key, location, numel), in old files and a view."""
+    """The storage that a persistent id of PyTorch's means: ("storage", class, key, location, numel), in old files and a
+    view."""
     match identifier:
         case ("storage", Global(module, attribute), str(key), _, int(numel), *view) if (
             module in STORAGE_MODULES and attribute in STORAGES

@@ -1,6 +1,8 @@
-"""An interpreter for pickles that builds plain values and lazy tensors: it imports nothing, calls nothing, executes nothing.
+"""An interpreter for pickles that builds plain values and lazy tensors: it imports nothing, calls nothing, executes
+nothing.
 
-Python's unpickler calls whatever a file names. Here a name is only a `Global`, and `pickled` knows which of them are harmless.
+Python's unpickler calls whatever a file names. Here a name is only a `Global`, and `pickled` knows which of them are
+harmless.
 Source: pickletools in Python's standard library, whose readers of arguments are used.
 """
 
@@ -33,8 +35,8 @@ def all_steps() -> Iterator[int]:
 
 
 LARGEST = 2**256
-"""Integers beyond it, or beyond its negative, are taken for it: out of every range as well, and quick to compute with. The longest in
-checkpoints are the 128 bits of random number generators."""
+"""Integers beyond it, or beyond its negative, are taken for it: out of every range as well, and quick to compute with.
+The longest in checkpoints are the 128 bits of random number generators."""
 
 
 class TornPickleError(FormatError):
@@ -52,7 +54,8 @@ WINDOW = 2**16
 
 
 class Stream:
-    """Pickles within a mapped file, one behind another, read like a file: they end before byte `end`, and after MAX_BYTES at most."""
+    """Pickles within a mapped file, one behind another, read like a file: they end before byte `end`, and after
+    MAX_BYTES at most."""
 
     def __init__(self, file: MappedFile, start: int, end: int):
         self.file, self.position = file, start
@@ -125,7 +128,8 @@ class Machine:
         self.stack.append(value)
 
     def push_text(self, value: str) -> None:
-        """Equal texts are one object: they are compared at every look into a dict, which for copies of 20 MB takes a millisecond each."""
+        """Equal texts are one object: they are compared at every look into a dict, which for copies of 20 MB takes a
+        millisecond each."""
         self.push(self.texts.setdefault(value, value))
 
     def push_number(self, value: int) -> None:
@@ -192,8 +196,8 @@ class Machine:
         found = Global(module, attribute)
         if found.of_model:
             raise FormatError(
-                f"{self.where} is a pickled model of class {shown(found.name)}, which only the program that made it can load; "
-                "save its state_dict() there instead"
+                f"{self.where} is a pickled model of class {shown(found.name)}, which only the program that made it "
+                "can load; save its state_dict() there instead"
             )
         if not found.harmless:
             raise FormatError(
@@ -348,7 +352,8 @@ ACTS: dict[str, Act] = {
     "BUILD": lambda machine, _: machine.set_state(),
     "BINPERSID": lambda machine, _: machine.store(machine.pop()),
 }
-"""What opcodes do; those that are not here (extension registry, buffers, textual persistent ids) never stand in PyTorch's files."""
+"""What opcodes do; those that are not here (extension registry, buffers, textual persistent ids) never stand in
+PyTorch's files."""
 
 OPCODES: dict[bytes, tuple[Reader | None, Act]] = {
     opcode.code.encode("latin-1"): (

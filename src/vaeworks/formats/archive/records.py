@@ -68,7 +68,8 @@ def _directory(file: MappedFile, where: str) -> tuple[list[_Listed], int]:
     start = first
     if count > MAX_RECORDS or end - start > MAX_DIRECTORY:
         raise FormatError(
-            f"{where} is a zip file of {count} records, more than any model file has; unpack it and pass the model file in it"
+            f"{where} is a zip file of {count} records, more than any model file has; unpack it and pass the model "
+            "file in it"
         )
     if count * _ENTRY.size > end - start:
         raise _torn(where)

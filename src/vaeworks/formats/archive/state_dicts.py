@@ -35,7 +35,8 @@ MAX_DROPPED = 100
 
 @dataclass
 class _Search:
-    """What each dict holds under names, and how many tensors, by the identity of its pairs: many dicts may share them."""
+    """What each dict holds under names, and how many tensors, by the identity of its pairs: many dicts may share
+    them."""
 
     seen: dict[int, tuple[dict[str, Value], int]] = field(default_factory=dict)
 

@@ -57,13 +57,15 @@ def _root(names: Mapping[str, Record], where: str) -> str:
     for name, record in names.items():
         if record.obstacle:
             raise FormatError(
-                f"{where} is a zip file with {record.obstacle} records ('{shown(name)}'), not one of PyTorch's; unpack it"
+                f"{where} is a zip file with {record.obstacle} records ('{shown(name)}'), not one of PyTorch's; unpack "
+                "it"
             )
     roots = [name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(roots) != 1:
         first = ", ".join(shown(name, 40) for name in list(names)[:3]) or "nothing"
         raise FormatError(
-            f"{where} is a zip file, but not one of PyTorch's (it holds {first}); unpack it and pass the model file in it"
+            f"{where} is a zip file, but not one of PyTorch's (it holds {first}); unpack it and pass the model file in "
+            "it"
         )
     return roots[0]
 
@@ -77,9 +79,11 @@ def _check_byteorder(file: MappedFile, record: Record | None, where: str) -> Non
 
 
 def read_stream(file: MappedFile, where: str, steps: Iterator[int] | None = None) -> Contents:
-    """The tensors of a file of before PyTorch 1.6: pickles of magic number, protocol, system, content and keys, then bytes.
+    """The tensors of a file of before PyTorch 1.6: pickles of magic number, protocol, system, content and keys, then
+    bytes.
 
-    Errors: FormatError for any other pickle, after a look at what it would run, and for whatever is wrong with this one.
+    Errors: FormatError for any other pickle, after a look at what it would run, and for whatever is wrong with this
+    one.
     """
     machine = Machine(where, steps)
     stream = Stream(file, 0, len(file))

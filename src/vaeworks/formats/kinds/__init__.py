@@ -90,8 +90,8 @@ def _ends(name: str) -> Iterator[str]:
 
 
 def foreign_kind(entries: Entries) -> str | None:
-    """What these tensors are, in one phrase such as "a LoRA (for an SD 1 U-Net)", if they are no VAE of ours; None where
-    nothing is recognized."""
+    """What these tensors are, in one phrase such as "a LoRA (for an SD 1 U-Net)", if they are no VAE of ours; None
+    where nothing is recognized."""
     if not entries:
         return "a file without tensors"
     names = _Names(entries)
@@ -191,7 +191,8 @@ def _half(names: _Names) -> str | None:
 
 
 def unsupported_class(name: str) -> str | None:
-    """What a class of diffusers, from a config.json, is, in one phrase; None for one of ours and for a name that says nothing."""
+    """What a class of diffusers, from a config.json, is, in one phrase; None for one of ours and for a name that says
+    nothing."""
     if name in SUPPORTED_CLASSES:
         return None
     return next((f"{words} ({name})" for part, words in CLASSES if part in name), None)

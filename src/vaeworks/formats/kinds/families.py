@@ -1,4 +1,5 @@
-"""Which diffusion model a checkpoint holds, told by the names and shapes of its denoiser, and which VAE that was trained with."""
+"""Which diffusion model a checkpoint holds, told by the names and shapes of its denoiser, and which VAE that was
+trained with."""
 
 from __future__ import annotations
 
@@ -39,11 +40,27 @@ _BESIDE = (*filter(None, DENOISER_PREFIXES), *TEXT_ENCODERS, *OTHER_PARTS)
 """What the names of everything in a checkpoint but its VAE begin with."""
 
 SCHEDULES = (
-    "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
-    "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
-    "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "lvlb_weights", "logvar", "scale_factor",
-    "edm_mean", "edm_std", "v_pred", "ztsnr", "denoiser.sigmas",
-)  # fmt: skip
+    "betas",
+    "alphas_cumprod",
+    "alphas_cumprod_prev",
+    "sqrt_alphas_cumprod",
+    "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod",
+    "posterior_variance",
+    "posterior_log_variance_clipped",
+    "posterior_mean_coef1",
+    "posterior_mean_coef2",
+    "lvlb_weights",
+    "logvar",
+    "scale_factor",
+    "edm_mean",
+    "edm_std",
+    "v_pred",
+    "ztsnr",
+    "denoiser.sigmas",
+)
 """Single tensors that checkpoints keep beside their networks."""
 
 
@@ -157,7 +174,8 @@ _SIGNATURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("wan2.1", ("head.modulation", "patch_embedding.weight")),
     ("wan2.1", ("condition_embedder.time_proj.weight", "patch_embedding.weight")),
 )  # fmt: skip
-"""Tensors of which a denoiser has all, the telling ones before the general ones; names as published and as diffusers has them.
+"""Tensors of which a denoiser has all, the telling ones before the general ones; names as published and as diffusers
+has them.
 
 Source of the names: ComfyUI's model_detection.py and diffusers' single_file_utils.py.
 """
@@ -250,7 +268,8 @@ def _transformer(shape: ShapeOf) -> str | None:
 
 
 def _inpainting(shape: ShapeOf) -> bool:
-    """Whether the first layer takes a mask and masked latents as well: 4 + 1 + 4 channels, or Flux.1 Fill's 64 + 64 + 256."""
+    """Whether the first layer takes a mask and masked latents as well: 4 + 1 + 4 channels, or Flux.1 Fill's 64 + 64 +
+    256."""
     conv = shape("input_blocks.0.0.weight") or shape("conv_in.weight")
     linear = shape("img_in.weight") or shape("x_embedder.weight")
     return bool(conv and len(conv) == 4 and conv[1] == 9) or bool(linear and len(linear) == 2 and linear[1] == 384)

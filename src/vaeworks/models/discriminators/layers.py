@@ -12,7 +12,8 @@ SLOPE = 0.2  # of every leaky ReLU
 
 
 class BlurPool(nn.Module):
-    """Halving after a binomial low-pass filter, so that no frequency above the new limit folds back (Zhang 2019, arXiv 1904.11486)."""
+    """Halving after a binomial low-pass filter, so that no frequency above the new limit folds back (Zhang 2019, arXiv
+    1904.11486)."""
 
     kernel: Tensor
 
@@ -30,7 +31,8 @@ class BlurPool(nn.Module):
 
 
 def conv(inner: int, outer: int, size: int = 3, spectral: bool = False) -> nn.Module:
-    """A convolution that keeps height and width, He-initialized for a leaky ReLU; `spectral`: its largest singular value is held at 1."""
+    """A convolution that keeps height and width, He-initialized for a leaky ReLU; `spectral`: its largest singular
+    value is held at 1."""
     layer = nn.Conv2d(inner, outer, size, padding=size // 2)
     nn.init.kaiming_normal_(layer.weight, a=SLOPE)
     assert layer.bias is not None
@@ -43,5 +45,6 @@ def check_size(images: Tensor, least: int, what: str) -> None:
     height, width = images.shape[-2:]
     if min(height, width) < least:
         raise ConfigError(
-            f"crops of {height}x{width} are too small for the {what} discriminator, which needs at least {least}x{least}"
+            f"crops of {height}x{width} are too small for the {what} discriminator, which needs at least "
+            f"{least}x{least}"
         )

@@ -13,15 +13,21 @@ from .layers import SLOPE, BlurPool, check_size, conv
 
 
 class ModernPatchDiscriminator(nn.Module):
-    """Convolutions, anti-aliased halvings, and GroupNorm or none; at three levels it sees 70x70 pixels, as PatchGAN does.
+    """Convolutions, anti-aliased halvings, and GroupNorm or none; at three levels it sees 70x70 pixels, as PatchGAN
+    does.
 
-    After the discriminator of MaskBit (Weber et al. 2024, arXiv 2409.16211); spectral norm: Miyato et al. 2018 (arXiv 1802.05957).
+    After the discriminator of MaskBit (Weber et al. 2024, arXiv 2409.16211); spectral norm: Miyato et al. 2018 (arXiv
+    1802.05957).
     """
 
     def __init__(
-        self, in_channels: int = 3, channels: int = 64, num_layers: int = 3, norm: Literal["group", "none"] = "group",
+        self,
+        in_channels: int = 3,
+        channels: int = 64,
+        num_layers: int = 3,
+        norm: Literal["group", "none"] = "group",
         spectral: bool = False,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.least_size = 2**num_layers
         widths = [channels * min(2**i, 8) for i in range(num_layers + 1)]

@@ -27,8 +27,10 @@ class PatchDiscriminator(nn.Module):
         for i, (inner, outer) in enumerate(pairwise(widths)):
             stride = 2 if i + 1 < num_layers else 1
             layers += [
-                nn.Conv2d(inner, outer, 4, stride=stride, padding=1, bias=False), BatchNorm(outer), nn.LeakyReLU(SLOPE)
-            ]  # fmt: skip
+                nn.Conv2d(inner, outer, 4, stride=stride, padding=1, bias=False),
+                BatchNorm(outer),
+                nn.LeakyReLU(SLOPE),
+            ]
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding=1))
         self.apply(_init_)
 
@@ -42,7 +44,8 @@ class PatchDiscriminator(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalization by the statistics of the whole batch: those of all processes together, which have equal shares of it.
+    """Batch normalization by the statistics of the whole batch: those of all processes together, which have equal
+    shares of it.
 
     torch's SyncBatchNorm does the same on GPUs alone, and cannot be differentiated twice, as gradient penalties need.
     """
@@ -66,7 +69,8 @@ class BatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Move the running statistics, which are of the unbiased variance, towards those of a batch of `count` numbers a channel."""
+        """Move the running statistics, which are of the unbiased variance, towards those of a batch of `count` numbers
+        a channel."""
         self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
         self.running_var.lerp_(variance.to(self.running_var) * (count / (count - 1)), self.momentum)
         self.num_batches_tracked += 1

@@ -14,15 +14,17 @@ from ...nn import GroupNorm
 from .layers import SLOPE, check_size, conv
 
 FeatureNet = Callable[[Tensor], Sequence[Tensor]]
-"""Images n c h w in [-1,1] to feature maps n c_i h_i w_i, largest first; what normalization it needs is its own affair."""
+"""Images n c h w in [-1,1] to feature maps n c_i h_i w_i, largest first; what normalization it needs is its own
+affair."""
 
 
 class ProjectedDiscriminator(nn.Module):
     """A head of two convolutions on every map of a frozen network, after fixed random mixing of channels and of scales.
 
-    `features` is put into evaluation mode and never trained; it follows `.to(...)`, but is neither among the parameters nor in the
-    state_dict. Its maps have `channels` channels, and it takes images of at least `least_size` pixels.
-    Source: Sauer et al. 2021 (arXiv 2111.01007), 3.2: heads that saw the features themselves would look only at the easiest ones.
+    `features` is put into evaluation mode and never trained; it follows `.to(...)`, but is neither among the parameters
+    nor in the state_dict. Its maps have `channels` channels, and it takes images of at least `least_size` pixels.
+    Source: Sauer et al. 2021 (arXiv 2111.01007), 3.2: heads that saw the features themselves would look only at the
+    easiest ones.
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class ProjectedDiscriminator(nn.Module):
         maps = self._features[0](images)
         if [m.shape[1] for m in maps] != [mix.channels for mix in self.mix_channels]:
             raise ConfigError(
-                f"the feature network returned maps of {[m.shape[1] for m in maps]} channels, not {[m.channels for m in self.mix_channels]}"
+                f"the feature network returned maps of {[m.shape[1] for m in maps]} channels, not "
+                f"{[m.channels for m in self.mix_channels]}"
             )
         mixed: list[Tensor] = []
         for x, channels, scales in reversed(list(zip(maps, self.mix_channels, self.mix_scales, strict=True))):

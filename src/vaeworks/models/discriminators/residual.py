@@ -31,19 +31,26 @@ class GroupedBlock(nn.Module):
 class ResidualDiscriminator(nn.Module):
     """Grouped residual blocks, anti-aliased halvings, and one logit for every 4x4 cells of the smallest map.
 
-    Nothing is normalized: the scale is kept by Fixup's initialization (Zhang et al. 2019, arXiv 1901.09321), and stability is left
-    to the relativistic loss with gradient penalties (losses/adversarial.py). A crop of 32 pixels (three halvings) gets one logit.
+    Nothing is normalized: the scale is kept by Fixup's initialization (Zhang et al. 2019, arXiv 1901.09321), and
+    stability is left to the relativistic loss with gradient penalties (losses/adversarial.py). A crop of 32 pixels
+    (three halvings) gets one logit.
     Source: Huang et al. 2024 (arXiv 2501.05441), section 4.
     """
 
     def __init__(
-        self, in_channels: int = 3, channels: int = 64, num_layers: int = 3, num_blocks: int = 1, expansion: int = 2,
+        self,
+        in_channels: int = 3,
+        channels: int = 64,
+        num_layers: int = 3,
+        num_blocks: int = 1,
+        expansion: int = 2,
         group_size: int = 16,
-    ):  # fmt: skip
+    ):
         super().__init__()
         if channels * expansion % group_size:
             raise ConfigError(
-                f"channels (={channels}) times expansion (={expansion}) must be a multiple of group_size (={group_size})"
+                f"channels (={channels}) times expansion (={expansion}) must be a multiple of group_size "
+                f"(={group_size})"
             )
         self.least_size = 3 * 2**num_layers + 1  # halvings round up
         widths = [channels * min(2**i, 8) for i in range(num_layers + 1)]
@@ -68,7 +75,8 @@ class ResidualDiscriminator(nn.Module):
 
 
 def _fixup_(network: nn.Module) -> None:
-    """Zero the last layer of each of L branches, scale the m - 1 others by L ** (-1 / (2m - 2)), m = 3; keep the variance elsewhere."""
+    """Zero the last layer of each of L branches, scale the m - 1 others by L ** (-1 / (2m - 2)), m = 3; keep the
+    variance elsewhere."""
     blocks = [module for module in network.modules() if isinstance(module, GroupedBlock)]
     inside = {id(layer) for block in blocks for layer in (block.expand, block.grouped)}
     for layer in network.modules():

@@ -19,7 +19,8 @@ Outputs = tuple[
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far latents and images are from the original's in float32, over a few images; both halves have the original's inputs."""
+    """How far latents and images are from the original's in float32, over a few images; both halves have the original's
+    inputs."""
 
     weights: str
     """original, repaired, or either with ", fixed eps": in programs that read the weights and not the configuration"""
@@ -28,7 +29,8 @@ class Deviation:
     latents_max: float
     """largest absolute difference of latents; nan where one is not finite"""
     latents_snr: float
-    """variance of the latents over mean squared difference, in dB; inf where they are equal, nan where one is not finite"""
+    """variance of the latents over mean squared difference, in dB; inf where they are equal, nan where one is not
+    finite"""
     latents_broken: float
     """share of latents that are not finite"""
     images_max: float

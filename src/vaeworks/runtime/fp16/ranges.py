@@ -38,7 +38,8 @@ class LayerRange:
     """How large one layer's output becomes, in float32."""
 
     name: str
-    """of the module; blocks and attentions: the sum they return; `.logits`: queries times keys over the root of a head's width"""
+    """of the module; blocks and attentions: the sum they return; `.logits`: queries times keys over the root of a
+    head's width"""
     half: Half
     scalable: bool
     """whether `scale_activations` changes it"""
@@ -63,8 +64,8 @@ class LayerRange:
 def activation_ranges(autoencoder: Autoencoder, images: Tensor | None = None) -> list[LayerRange]:
     """The range of every layer of encoder, decoder and the convolutions between, in order of execution.
 
-    images: n c h w in [-1,1], one at a time through encoder, posterior mode and decoder; None: `sample_images`. Nothing is kept
-    of the activations, and everything is computed in float32, whatever the weights' type.
+    images: n c h w in [-1,1], one at a time through encoder, posterior mode and decoder; None: `sample_images`. Nothing
+    is kept of the activations, and everything is computed in float32, whatever the weights' type.
     Errors: ConfigError for images that the model cannot encode, that are not finite, or none.
     """
     images = sample_images(autoencoder) if images is None else images
@@ -100,10 +101,13 @@ def first_overflow(ranges: Iterable[LayerRange], half: Half | None = None) -> La
 def sample_images(
     autoencoder: Autoencoder, source: str | Path = "photos", *, size: int = 256, limit: int = 16
 ) -> Tensor:
-    """Images to measure on, their middle squares resized to about size x size: n c size size in [-1,1], n at most `limit`.
+    """Images to measure on, their middle squares resized to about size x size: n c size size in [-1,1], n at most
+    `limit`.
 
-    source: a folder tree, of which images are taken at equal distances, an image file, or `photos`, the 16 bundled photographs.
-    Errors: DataError for a source without a readable image; ConfigError for a model whose images are neither gray nor in colour.
+    source: a folder tree, of which images are taken at equal distances, an image file, or `photos`, the 16 bundled
+    photographs.
+    Errors: DataError for a source without a readable image; ConfigError for a model whose images are neither gray nor
+    in colour.
     """
     channels, f = autoencoder.config.in_channels, autoencoder.downsample_factor
     if channels not in (1, 3):

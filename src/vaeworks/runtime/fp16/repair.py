@@ -28,14 +28,16 @@ ADVICE = "run this VAE in bfloat16, which has float32's range"
 def half_safe(
     autoencoder: Autoencoder, images: Tensor | None = None, *, headroom: float = 4.0, limit: float = 40.0
 ) -> Repair:
-    """A copy of a VAE whose activations stay finite in float16, by scaling each half's with a power of two, and its deviations.
+    """A copy of a VAE whose activations stay finite in float16, by scaling each half's with a power of two, and its
+    deviations.
 
     images: n c h w in [-1,1] that activations are measured on; None: the bundled photographs (`sample_images`).
-    headroom: how many times larger than measured activations may become. Each half gets the largest scale up to 1 that allows it.
+    headroom: how many times larger than measured activations may become. Each half gets the largest scale up to 1 that
+    allows it.
     limit: a scaled half's least PSNR of images, or SNR of latents, in float16, in dB.
     A half with nothing to repair keeps its weights byte for byte, so that repairing twice changes nothing.
-    Errors: ConfigError where scaling cannot help: where float16 overflows in weights, in what normalized values become, in latents
-    or images; where the scaled VAE misses `limit`; for a TAESD that overflows.
+    Errors: ConfigError where scaling cannot help: where float16 overflows in weights, in what normalized values become,
+    in latents or images; where the scaled VAE misses `limit`; for a TAESD that overflows.
     """
     if not 1 <= headroom < math.inf:
         raise ConfigError(f"headroom (={headroom}) must be at least 1 and finite")
@@ -169,7 +171,8 @@ def _check_result(repair: Repair) -> None:
         tried = f"with its activations at 1/{1 / scale:.0f}, the {half} "
         if not math.isnan(value):
             raise ConfigError(
-                f"{tried}is at {value:.1f} dB of the original in float16, less than {repair.limit:g}: {repair.rough_weights:.0%} of the "
-                f"weights scaled down lose digits and {repair.lost_weights:.0%} become 0; {remedy}"
+                f"{tried}is at {value:.1f} dB of the original in float16, less than {repair.limit:g}: "
+                f"{repair.rough_weights:.0%} of the weights scaled down lose digits and {repair.lost_weights:.0%} "
+                f"become 0; {remedy}"
             )
         raise ConfigError(f"{tried}is still not finite in float16; {remedy}")

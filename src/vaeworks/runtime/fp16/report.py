@@ -98,17 +98,24 @@ def _remarks(repair: Repair) -> Iterator[str]:
     if foreign is not None:
         fits = all(foreign.decibels(half) >= repair.limit for half in get_args(Half) if repair.scales[half] != 1)
         yield (
-            "epsilon is part of the repair, and programs that read only the weights (diffusers, A1111, ComfyUI) keep it at "
-            f"{APPLICATION_EPS:g}: {'that does no harm here' if fits else 'do not use the result in those, but bfloat16'}"
+            "epsilon is part of the repair, and programs that read only the weights (diffusers, A1111, ComfyUI) keep "
+            f"it at {APPLICATION_EPS:g}: "
+            f"{'that does no harm here' if fits else 'do not use the result in those, but bfloat16'}"
         )
     if max(repair.rough_weights, repair.lost_weights) >= 0.001:
-        yield f"in float16, {repair.rough_weights:.1%} of the weights scaled down lose digits, {repair.lost_weights:.1%} become 0"
+        yield (
+            f"in float16, {repair.rough_weights:.1%} of the weights scaled down lose digits, {repair.lost_weights:.1%} "
+            "become 0"
+        )
     for layer in repair.after:
         if layer.name.endswith(".logits"):
             attention = repair.autoencoder.get_submodule(layer.name.removesuffix(".logits"))
             assert isinstance(attention, SpatialAttention)
             products = layer.max_abs * math.sqrt(attention.query.out_features / attention.num_heads)
             if products > FLOAT16_MAX:
-                yield f"{layer.name} are products of up to {products:.0f} before they are scaled: programs that keep those overflow"
+                yield (
+                    f"{layer.name} are products of up to {products:.0f} before they are scaled: programs that keep "
+                    "those overflow"
+                )
         elif not layer.scalable and layer.share * repair.headroom > 1:
             yield f"{layer.name} reaches {layer.share:.2g} of 65504 and cannot be scaled"

@@ -1,7 +1,7 @@
 """Smaller or larger activations without another result.
 
-Whatever encoder and decoder keep between two blocks is read by normalization only, apart from convolutions that are linear
-in it. So all of it may carry a factor, if epsilon carries its square: the normalized values stay what they were.
+Whatever encoder and decoder keep between two blocks is read by normalization only, apart from convolutions that are
+linear in it. So all of it may carry a factor, if epsilon carries its square: the normalized values stay what they were.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from ...nn import Downsample, ResBlock, SpatialAttention, Upsample
 
 
 def scale_activations(autoencoder: Autoencoder, encoder: float = 1.0, decoder: float = 1.0) -> Autoencoder:
-    """A copy whose halves carry their activations at `encoder` and `decoder` times their size, and give the same latents and images.
+    """A copy whose halves carry their activations at `encoder` and `decoder` times their size, and give the same
+    latents and images.
 
-    Powers of two are exact, as far as no weight leaves the range of its type. Factors multiply what the configuration has.
+    Powers of two are exact, as far as no weight leaves the range of its type. Factors multiply what the configuration
+    has.
     Errors: ConfigError for a TAESD, which has no normalization to undo a factor, and for factors that are not positive.
     """
     config = autoencoder.kl_config
@@ -42,7 +44,8 @@ def scale_activations(autoencoder: Autoencoder, encoder: float = 1.0, decoder: f
 
 
 def writers(half: Encoder | Decoder) -> Iterator[tuple[nn.Conv2d | nn.Linear, bool]]:
-    """The layers whose outputs carry a half's factor, and whether they read values without it, so that their weights bring it in."""
+    """The layers whose outputs carry a half's factor, and whether they read values without it, so that their weights
+    bring it in."""
     yield half.conv_in, True
     for module in half.modules():
         if isinstance(module, ResBlock):

@@ -112,7 +112,8 @@ class _InStrips(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise ConfigError(
-                "a gradient through strips cannot be differentiated again (create_graph=True); use the autoencoder itself"
+                "a gradient through strips cannot be differentiated again (create_graph=True); use the autoencoder "
+                "itself"
             )
         chain = ctx.chain
         firsts = list(ctx.saved_tensors[: len(chain.segments)])

@@ -1,8 +1,8 @@
 """Decoding and encoding whose results can be differentiated, within little memory.
 
-Autograd keeps every map of the forward pass. Checkpointing keeps the maps between residual blocks, and within a block computes with whole
-maps. Here the forward pass keeps the smallest map of every resolution and the statistics of group normalizations; with these the backward
-pass computes, strip by strip, what it needs again.
+Autograd keeps every map of the forward pass. Checkpointing keeps the maps between residual blocks, and within a block
+computes with whole maps. Here the forward pass keeps the smallest map of every resolution and the statistics of group
+normalizations; with these the backward pass computes, strip by strip, what it needs again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from .stages import Attend, Enlarge, Halve, Out, Residual, Same, Stage
 
 
 def decode_with_gradient(autoencoder: Autoencoder, latents: Tensor, rows: int) -> Tensor:
-    """Images n 3 f*h f*w, about in [-1,1], from unnormalized latents n c h w, differentiable by latents and the decoder's parameters.
+    """Images n 3 f*h f*w, about in [-1,1], from unnormalized latents n c h w, differentiable by latents and the
+    decoder's parameters.
 
-    rows: of a strip, at most. Gradients are the whole picture's to rounding, and only computed for what requires one. Everything is
-    computed in the weights' dtype, autocast or not. With another padding than by zeros, blocks are checkpointed whole; a TAESD is left to
-    autograd.
+    rows: of a strip, at most. Gradients are the whole picture's to rounding, and only computed for what requires one.
+    Everything is computed in the weights' dtype, autocast or not. With another padding than by zeros, blocks are
+    checkpointed whole; a TAESD is left to autograd.
     Errors: ConfigError for latents of other channels, and for a gradient of the gradient.
     Sources: recomputation from Chen et al. 2016, arXiv 1604.06174; global statistics as in runtime/strips.py.
     """

@@ -14,9 +14,17 @@ from .transposes import Denormalized, Sums, transposed
 
 
 def through(
-    source: Map, norm: GroupNorm, statistics: Statistics, conv: nn.Conv2d, grad: Map, rows: int, gradients: Gradients, wanted: bool
-) -> Denormalized | None:  # fmt: skip
-    """The gradient at `source`, if it is wanted, from `grad` behind its normalization, SiLU and convolution; releases grad.
+    source: Map,
+    norm: GroupNorm,
+    statistics: Statistics,
+    conv: nn.Conv2d,
+    grad: Map,
+    rows: int,
+    gradients: Gradients,
+    wanted: bool,
+) -> Denormalized | None:
+    """The gradient at `source`, if it is wanted, from `grad` behind its normalization, SiLU and convolution; releases
+    grad.
 
     Adds the gradients at parameters.
     """

@@ -40,7 +40,8 @@ class Gradients:
         self._sums[layer, name] = wide if total is None else total.add_(wide)
 
     def add_convolution(self, conv: nn.Conv2d, x: Tensor, grad: Tensor, padding: tuple[int, int] = (0, 0)) -> None:
-        """A strip's part at weight and bias: x as the convolution sees it before this padding, n c h w, and the gradient at its result."""
+        """A strip's part at weight and bias: x as the convolution sees it before this padding, n c h w, and the
+        gradient at its result."""
         wants = self._wants(conv)
         if any(wants):
             _, dweight, dbias = torch.ops.aten.convolution_backward(
@@ -83,7 +84,8 @@ class Gradients:
             self.add_same(conv, doubled[:, :, above : doubled.shape[2] - below], above, below, grad)
 
     def _add_filtered(self, conv: nn.Conv2d, x: Tensor, grad: Tensor, filtering: Filtering) -> None:
-        """By minimal filtering, two to three times faster; the gradient is zero in rows that are there to be seen only."""
+        """By minimal filtering, two to three times faster; the gradient is zero in rows that are there to be seen
+        only."""
         x = x.contiguous(memory_format=torch.channels_last)
         _, dweight, dbias = filtered_backward(grad, x, conv.weight.detach(), filtering, self._wants(conv))
         self._add_both(conv, dweight, dbias)

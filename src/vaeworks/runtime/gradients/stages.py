@@ -37,7 +37,8 @@ class Stage(ABC):
 
     @abstractmethod
     def backward(self, x: Map, grad: Stored, rows: int, gradients: Gradients, wanted: bool) -> Stored | None:
-        """The gradient at x, if it is wanted, from that at the result. Adds those at parameters; releases x and grad."""
+        """The gradient at x, if it is wanted, from that at the result. Adds those at parameters; releases x and
+        grad."""
 
     def measured(self, x: Map, statistics: Statistics | None, rows: int, groups: int) -> Map:
         """The next map; keeps statistics for `result` and `backward`."""
@@ -135,7 +136,8 @@ class Residual(Stage):
 
     normalizes = True
     keeps_inner = False
-    """whether h, between the convolutions, is kept once it is computed in the backward pass, rather than computed twice more"""
+    """whether h, between the convolutions, is kept once it is computed in the backward pass, rather than computed twice
+    more"""
 
     def __init__(self, block: ResBlock):
         self.block = block
@@ -211,7 +213,8 @@ class Attend(Stage):
         with torch.enable_grad():
             source = x.rows(0, x.shape[2]).detach().requires_grad_()
             y = self.attention(source)
-        # source's is always asked for: without it, PyTorch 2.13's backward pass of group_norm in NHWC memory on CPUs crashes
+        # source's is always asked for: without it, PyTorch 2.13's backward pass of group_norm in NHWC memory on CPUs
+        # crashes
         dx, *found = torch.autograd.grad(
             y, [source, *(getattr(layer, name) for layer, name in parameters)], grad.rows(0, x.shape[2])
         )

@@ -13,7 +13,8 @@ from ..lazy_maps import Map, Statistics
 
 
 def transposed(conv: nn.Conv2d) -> nn.Conv2d:
-    """The convolution that takes gradients back through `conv`, which keeps height and width: its kernel turned around, and no bias."""
+    """The convolution that takes gradients back through `conv`, which keeps height and width: its kernel turned around,
+    and no bias."""
     back = nn.Conv2d(
         conv.out_channels, conv.in_channels, conv.kernel_size, padding=conv.padding, bias=False, device="meta"
     )  # type: ignore[arg-type]

@@ -21,7 +21,8 @@ def installed() -> bool:
 
 
 def suits(x: Tensor, *others: Tensor) -> bool:
-    """Whether kernels take a map n c h w: in NHWC memory, of a type they know, on a GPU that Triton knows; and no gradient is wanted.
+    """Whether kernels take a map n c h w: in NHWC memory, of a type they know, on a GPU that Triton knows; and no
+    gradient is wanted.
 
     While torch.compile traces, they are left out: it fuses the plain formula with its neighbours.
     """

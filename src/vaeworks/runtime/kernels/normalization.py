@@ -40,7 +40,8 @@ def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 def normalized_silu(
     x: Tensor, norm: nn.GroupNorm, mean: Tensor, var: Tensor, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """SiLU of x, n c h w, normalized with these statistics of its groups, n groups each (they may be of a larger map), as `norm` scales."""
+    """SiLU of x, n c h w, normalized with these statistics of its groups, n groups each (they may be of a larger map),
+    as `norm` scales."""
     assert norm.weight is not None and norm.bias is not None  # every known VAE's have them
     if suits(x, norm.weight, norm.bias, mean, var) and x.shape[1] <= WIDEST:
         from .triton_normalization import normalized

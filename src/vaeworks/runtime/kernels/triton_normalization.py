@@ -1,7 +1,8 @@
 """Triton's kernels of `normalization.py`. Imported only where Triton is installed.
 
-A map is read as n pixels c. Programs of the first kernel take stretches of pixels each, all channels wide; a small second one merges what
-they found; those of the third normalize. Offsets are 64 bits wide: a map of 4096 x 4096 pixels and 128 channels has 2**31 numbers.
+A map is read as n pixels c. Programs of the first kernel take stretches of pixels each, all channels wide; a small
+second one merges what they found; those of the third normalize. Offsets are 64 bits wide: a map of 4096 x 4096 pixels
+and 128 channels has 2**31 numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ PROGRAMS = 512
 @triton.jit
 def _stretches(  # type: ignore[no-untyped-def]
     x, means, squares, pixels, stretch, C: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr
-):  # fmt: skip
+):
     """Mean, and sum of squared differences from it, of every channel over a stretch of pixels: n stretches c each."""
     image, part = tl.program_id(0), tl.program_id(1)
     channel = tl.arange(0, WIDE)
@@ -49,8 +50,18 @@ def _stretches(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _merged(  # type: ignore[no-untyped-def]
-    means, squares, mean_out, var_out, pixels, stretch, parts, C: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr, PARTS: tl.constexpr
-):  # fmt: skip
+    means,
+    squares,
+    mean_out,
+    var_out,
+    pixels,
+    stretch,
+    parts,
+    C: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WIDE: tl.constexpr,
+    PARTS: tl.constexpr,
+):
     """Mean and biased variance of one group of WIDTH channels of one image, from its stretches'."""
     image, group = tl.program_id(0), tl.program_id(1)
     channel = tl.arange(0, WIDE)
@@ -79,8 +90,20 @@ def _merged(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _normalized(  # type: ignore[no-untyped-def]
-    x, y, mean, var, weight, bias, pixels, groups, eps, C: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr
-):  # fmt: skip
+    x,
+    y,
+    mean,
+    var,
+    weight,
+    bias,
+    pixels,
+    groups,
+    eps,
+    C: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WIDE: tl.constexpr,
+    ROWS: tl.constexpr,
+):
     """silu((x - mean) / sqrt(var + eps) * weight + bias) of ROWS pixels."""
     image = tl.program_id(1)
     channel = tl.arange(0, WIDE)
@@ -131,7 +154,19 @@ def normalized(
     groups = mean.shape[1]
     with torch.cuda.device_of(x):
         _normalized[triton.cdiv(h * w, rows), n](  # the second number may be 65535 at most
-            x, y, mean, var, weight.contiguous(), bias.contiguous(), h * w, groups, eps,
-            C=c, WIDTH=c // groups, WIDE=wide, ROWS=rows, num_warps=WARPS,
-        )  # fmt: skip
+            x,
+            y,
+            mean,
+            var,
+            weight.contiguous(),
+            bias.contiguous(),
+            h * w,
+            groups,
+            eps,
+            C=c,
+            WIDTH=c // groups,
+            WIDE=wide,
+            ROWS=rows,
+            num_warps=WARPS,
+        )
     return y

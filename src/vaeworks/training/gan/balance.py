@@ -1,13 +1,15 @@
-"""The supervised start of the discriminator: when it begins, how it is let in, and what is done when the balance is lost.
+"""The supervised start of the discriminator: when it begins, how it is let in, and what is done when the balance is
+lost.
 
     reconstruction  ->  warmup            ->  ramp                ->  adversarial
     only                it learns, the        the weight of the       watched
                         autoencoder does      adversarial term
                         not feel it           rises
 
-A state machine of plain numbers: no clock, no randomness, all counts in images. So a run that goes on from a saved state decides what
-the undisturbed run would have decided; and so do all processes of a run, given the same figures (means over processes). It decides
-and says why; the training loop acts. A weight that was halved stays so: one that goes up and down would chase noise.
+A state machine of plain numbers: no clock, no randomness, all counts in images. So a run that goes on from a saved
+state decides what the undisturbed run would have decided; and so do all processes of a run, given the same figures
+(means over processes). It decides and says why; the training loop acts. A weight that was halved stays so: one that
+goes up and down would chase noise.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ class Balance:
 
     @property
     def restore_to(self) -> int:
-        """The newest state that certainly is good: the newest checkpoint of at most so many images must not be deleted."""
+        """The newest state that certainly is good: the newest checkpoint of at most so many images must not be
+        deleted."""
         # trouble shows up in an average only some time after it began
         return max(self.state.safe_at, self.state.healthy_at - 2 * self.config.smoothing)
 
@@ -81,7 +84,8 @@ class Balance:
         return (*events, *self._judge()) if s.phase in ("ramp", "adversarial") else events
 
     def validated(self, loss: float) -> tuple[Event, ...]:
-        """Take in the loss of held-out images (positive, lower is better) at the images seen last; returns what was decided."""
+        """Take in the loss of held-out images (positive, lower is better) at the images seen last; returns what was
+        decided."""
         s = self.state
         if not math.isfinite(loss):
             return self._not_finite()
@@ -204,7 +208,10 @@ class Balance:
         """What is done about trouble that lasts."""
         s, c = self.state, self.config
         if s.collapsed_since is not None and s.images_seen - s.collapsed_since >= c.smoothing:
-            worse = f"the reconstruction is {_percent(self._worse)} worse than its best ({s.reconstruction:.4g} against {s.best:.4g})"
+            worse = (
+                f"the reconstruction is {_percent(self._worse)} worse than its best ({s.reconstruction:.4g} against "
+                f"{s.best:.4g})"
+            )
             return (self._restore(worse),)
         if s.paused_until is not None:
             return self._resume()
@@ -281,18 +288,30 @@ class Balance:
         return (self._restore(cause),)
 
     def _restore(self, cause: str) -> Event:
-        """Back to the last good state, with half the weight and a new rise; or without a discriminator, after too many collapses."""
+        """Back to the last good state, with half the weight and a new rise; or without a discriminator, after too many
+        collapses."""
         s, c, target = self.state, self.config, self.restore_to
         now, fresh = s.images_seen, BalanceState(s.plateau)
         s = self.state = replace(
-            fresh, images_seen=now, phase="warmup" if s.phase == "warmup" else "ramp", phase_since=now, scale=max(s.scale / 2, c.lowest),
-            quiet_until=now + c.cooldown, restored=s.restored + 1, safe_at=now, averaging_since=now, best=s.best,
+            fresh,
+            images_seen=now,
+            phase="warmup" if s.phase == "warmup" else "ramp",
+            phase_since=now,
+            scale=max(s.scale / 2, c.lowest),
+            quiet_until=now + c.cooldown,
+            restored=s.restored + 1,
+            safe_at=now,
+            averaging_since=now,
+            best=s.best,
             best_validation=s.best_validation,
-        )  # fmt: skip
+        )
         then = f"and the weight of the discriminator rises again, in {c.ramp:,} images and only to {s.scale:g}"
         if s.restored > c.restores:
             s.phase, s.scale = "off", 0.0
-            then = f"and after {s.restored} collapses the adversarial term stays off; the run goes on with the reconstruction alone"
+            then = (
+                f"and after {s.restored} collapses the adversarial term stays off; the run goes on with the "
+                "reconstruction alone"
+            )
         message = f"{cause}: the adversarial training has collapsed; the last good state is restored, {then}"
         return Event(now, message, "restore", alarm=True, restore_to=target)
 

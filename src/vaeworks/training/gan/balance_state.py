@@ -11,13 +11,14 @@ Phase = Literal["reconstruction", "warmup", "ramp", "adversarial", "off"]
 
 Action = Literal["save", "halve", "pause", "resume", "restore", "stop"]
 """save: write a checkpoint now, a good state to come back to. halve, pause, resume: done already, `plan` has changed.
-restore: put weights, average and both optimizers back to the newest checkpoint of at most `restore_to` images, keep this state and
-go on counting, and save. stop: end the run, because it is not the discriminator that is ill."""
+restore: put weights, average and both optimizers back to the newest checkpoint of at most `restore_to` images, keep
+this state and go on counting, and save. stop: end the run, because it is not the discriminator that is ill."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepFigures:
-    """What a step came to. Any cadence will do, but steps that are not finite are always told; what was not measured is None."""
+    """What a step came to. Any cadence will do, but steps that are not finite are always told; what was not measured is
+    None."""
 
     images_seen: int
     """after the step"""

@@ -39,10 +39,11 @@ class Adversary:
     def step(
         self, pairs: Sequence[tuple[Tensor, Tensor]], precision: str, done: float, lr: float | None
     ) -> dict[str, Tensor]:
-        """One step on (images, reconstructions), n 3 h w each, in parts of a batch; figures by their names in the log, on this process.
+        """One step on (images, reconstructions), n 3 h w each, in parts of a batch; figures by their names in the log,
+        on this process.
 
-        done: share of the run, for the penalties' decay. lr: None: the optimizer's own. If loss or gradient are not finite in any
-        process, weights stay as they were.
+        done: share of the run, for the penalties' decay. lr: None: the optimizer's own. If loss or gradient are not
+        finite in any process, weights stay as they were.
         """
         self._settle_norms()
         share = self.config.penalty_final**done if self.config.penalty_final > 0 else 1 - done
@@ -53,9 +54,15 @@ class Adversary:
             part = len(images) / total
             with autocast(images.device, precision):
                 loss, terms = discriminator_objective(
-                    self.network, images, recon, self.config.loss, r1=self.config.r1 * share, r2=self.config.r2 * share,
-                    lecam=self.lecam, lecam_weight=self.config.lecam,
-                )  # fmt: skip
+                    self.network,
+                    images,
+                    recon,
+                    self.config.loss,
+                    r1=self.config.r1 * share,
+                    r2=self.config.r2 * share,
+                    lecam=self.lecam,
+                    lecam_weight=self.config.lecam,
+                )
             (loss * part).backward()
             terms["discriminator_loss"] = loss.detach()
             for name, value in terms.items():
@@ -77,8 +84,8 @@ class Adversary:
         return next((int(state["step"]) for state in self.optimizer.state.values()), 0)  # all have taken as many
 
     def _settle_norms(self) -> None:
-        """One step of the power iteration behind every spectral norm, which is then left alone: else each micro-batch would be judged
-        by another network."""
+        """One step of the power iteration behind every spectral norm, which is then left alone: else each micro-batch
+        would be judged by another network."""
         for norm in self._spectral:
             norm.train()
         with torch.no_grad():

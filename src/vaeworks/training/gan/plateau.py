@@ -35,7 +35,8 @@ class Plateau:
     """full bins in a row at whose end the loss looked flat"""
 
     def add(self, images_seen: int, loss: float, threshold: float) -> None:
-        """Take in the loss of the images since the last figure; flat is a relative change of less than `threshold` per window."""
+        """Take in the loss of the images since the last figure; flat is a relative change of less than `threshold` per
+        window."""
         images = max(images_seen - self.seen, 0)
         self.seen = images_seen
         self.total += loss * images

@@ -50,7 +50,8 @@ class Supervisor:
         return self.balance.restore_to if self.trained.adversary is not None else None
 
     def switch_parts(self) -> bool:
-        """Freeze the encoder from when the adversarial term is felt, where the configuration asks for it; whether anything has changed."""
+        """Freeze the encoder from when the adversarial term is felt, where the configuration asks for it; whether
+        anything has changed."""
         part, stage = self.trained.config.finetune.part, self.trained.config.adversarial.stage
         felt = self.plan.phase in ("ramp", "adversarial")
         encoder = part != "decoder" and not (stage == "decoder" and felt)
@@ -63,9 +64,14 @@ class Supervisor:
         others = result.others
         gap = others["logit_real"] - others["logit_fake"] if "logit_real" in others else None
         figures = StepFigures(
-            images_seen=images_seen, reconstruction=self._watched(result), finite=result.finite, accuracy_real=others.get("accuracy_real"),
-            accuracy_fake=others.get("accuracy_fake"), logit_gap=gap, adaptive_weight=others.get("adaptive_weight"),
-        )  # fmt: skip
+            images_seen=images_seen,
+            reconstruction=self._watched(result),
+            finite=result.finite,
+            accuracy_real=others.get("accuracy_real"),
+            accuracy_fake=others.get("accuracy_fake"),
+            logit_gap=gap,
+            adaptive_weight=others.get("adaptive_weight"),
+        )
         return self.balance.observe(figures)
 
     def validated(self, psnr: float | None) -> tuple[Event, ...]:
@@ -73,7 +79,8 @@ class Supervisor:
         return () if psnr is None or self.trained.adversary is None else self.balance.validated(10 ** (-psnr / 20))
 
     def _watched(self, result: StepResult) -> float:
-        """What the autoencoder minimizes without the adversarial term, as a positive number: a likelihood's place is its error's root."""
+        """What the autoencoder minimizes without the adversarial term, as a positive number: a likelihood's place is
+        its error's root."""
         loss = self.trained.config.loss
         pixels = result.mse**0.5 if loss.reconstruction in ("gaussian", "optimal-gaussian") else result.reconstruction
         return pixels + loss.perceptual_weight * result.perceptual

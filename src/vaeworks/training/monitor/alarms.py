@@ -1,7 +1,8 @@
 """Alarms: what a run's figures say about trouble, in plain words, each once until it has passed.
 
-An alarm is a function of the log's lines alone: no clock, no file. A run that goes on feeds the lines that were kept, and then decides
-what the undisturbed run would have decided. Whether the discriminator wins is its supervisor's to say (balance.py).
+An alarm is a function of the log's lines alone: no clock, no file. A run that goes on feeds the lines that were kept,
+and then decides what the undisturbed run would have decided. Whether the discriminator wins is its supervisor's to say
+(balance.py).
 """
 
 from __future__ import annotations

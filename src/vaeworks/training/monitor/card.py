@@ -1,6 +1,8 @@
-"""The card of a trained model, RUN/README.md, as Hugging Face reads it: what it is, how it was made, what it came to, how to load it.
+"""The card of a trained model, RUN/README.md, as Hugging Face reads it: what it is, how it was made, what it came to,
+how to load it.
 
-It says what the run's files say and nothing else. Of a data source on this machine only the last part of its path is told.
+It says what the run's files say and nothing else. Of a data source on this machine only the last part of its path is
+told.
 """
 
 from __future__ import annotations
@@ -104,9 +106,10 @@ def _what(facts: Facts) -> str:
     widths = ", ".join(map(str, m.widths))
     decoder = f" (decoder {', '.join(map(str, m.decoder_widths))})" if m.decoder_widths != m.widths else ""
     return (
-        f"An autoencoder for latent diffusion: {m.in_channels} x H x W images become {c} x H/{f} x W/{f} latents, and back "
-        f"({m.name}, {facts.result['num_parameters']:,} parameters). {family_in_words(m)}; widths {widths}{decoder}, "
-        f"{m.num_res_blocks} residual block{'s' if m.num_res_blocks > 1 else ''} a level, {attention}{more}. {_bottleneck(m)}"
+        f"An autoencoder for latent diffusion: {m.in_channels} x H x W images become {c} x H/{f} x W/{f} latents, and "
+        f"back ({m.name}, {facts.result['num_parameters']:,} parameters). {family_in_words(m)}; widths "
+        f"{widths}{decoder}, {m.num_res_blocks} residual block{'s' if m.num_res_blocks > 1 else ''} a level, "
+        f"{attention}{more}. {_bottleneck(m)}"
     )
 
 
@@ -148,10 +151,10 @@ def _figures(facts: Facts) -> str:
             ]
         )
     protocol = (
-        f"On {facts.judged} images that were held out, by content hash or as a set of their own: central crops of at most {CROP} px, not "
-        f"resized, by the posterior's mode, clamped and rounded to 8 bits; PSNR per image over all channels with peak 255, SSIM as in "
-        f"scikit-image with a Gaussian window of 11 x 11 and sigma 1.5; means over images. Figures of other protocols are not comparable: "
-        f"`vaeworks eval` judges on images of your own."
+        f"On {facts.judged} images that were held out, by content hash or as a set of their own: central crops of at "
+        f"most {CROP} px, not resized, by the posterior's mode, clamped and rounded to 8 bits; PSNR per image over all "
+        "channels with peak 255, SSIM as in scikit-image with a Gaussian window of 11 x 11 and sigma 1.5; means over "
+        "images. Figures of other protocols are not comparable: `vaeworks eval` judges on images of your own."
     )
     return "\n".join(["## Figures", "", *table, "", protocol])
 
@@ -162,16 +165,17 @@ def _training(facts: Facts) -> str:
     skipped = f"; {count:,} file{'s' if count > 1 else ''} could not be used" if count else ""
     o = config.optimizer
     points = [
-        f"Images: {facts.seen}; {len(data['val']):,} more are held out{skipped}. Digest of the training images: `{data['train_digest']}`",
+        f"Images: {facts.seen}; {len(data['val']):,} more are held out{skipped}. Digest of the training images: "
+        f"`{data['train_digest']}`",
         f"Recipe `{facts.record.recipe}`: {result['images_seen']:,} crops of {config.data.size} px seen, each at least "
-        f"{config.data.min_scale:.0%} of the shorter side{', half of them mirrored' if config.data.flip else ''}; batches of "
-        f"{config.batch}",
+        f"{config.data.min_scale:.0%} of the shorter side{', half of them mirrored' if config.data.flip else ''}; "
+        f"batches of {config.batch}",
         f"Start: {_start(config)}",
         f"Losses: {_losses(config.loss, facts.model)}",
         *_regularizers(config.regularizers),
         f"Discriminator: {_discriminator(facts)}",
-        f"Optimizer: {o.kind}, learning rate {o.lr:g}, betas {o.betas[0]:g} and {o.betas[1]:g}, warm-up {o.warmup_images:,} images, at the "
-        f"end {o.final_lr:g} of it; {_average(config)}",
+        f"Optimizer: {o.kind}, learning rate {o.lr:g}, betas {o.betas[0]:g} and {o.betas[1]:g}, warm-up "
+        f"{o.warmup_images:,} images, at the end {o.final_lr:g} of it; {_average(config)}",
         f"Precision {result['precision']} (weights in fp32), {result['seconds'] / 3600:.2f} hours, seed {config.seed}",
     ]
     events = [line for line in facts.lines if EVENT in line]
@@ -223,14 +227,16 @@ def _beside_start(facts: Facts) -> str:
     )
     if before is not None and after is not None:
         rows.append(
-            f"- old latents of {facts.judged} held-out images: {before:.2f} dB by the old decoder, {after:.2f} dB by this one"
+            f"- old latents of {facts.judged} held-out images: {before:.2f} dB by the old decoder, {after:.2f} dB by "
+            "this one"
         )
     if moved is not None:
         rows.append(f"- latents have moved by {moved:.3g} standard deviations of the old ones (root mean square)")
     stds = [number(found.get(name)) for name in ("std_before", "std_after")]
     if None not in stds:
         rows.append(
-            f"- their standard deviation on training crops: {written(stds[0], '.4g')} before, {written(stds[1], '.4g')} now"
+            f"- their standard deviation on training crops: {written(stds[0], '.4g')} before, "
+            f"{written(stds[1], '.4g')} now"
         )
     return "\n".join([f"## Beside {_short(found['start'])}, from which it was fine-tuned", "", *rows])
 
@@ -284,7 +290,10 @@ def _latents(facts: Facts) -> str:
         for i, (mean, std) in enumerate(zip(stats["mean"], stats["std"], strict=True))
     ]
     if m.normalization == "batchnorm":
-        seen = f"squares of {m.latents_patch}x{m.latents_patch} latents, normalized by the statistics of each channel that the file holds"
+        seen = (
+            f"squares of {m.latents_patch}x{m.latents_patch} latents, normalized by the statistics of each channel "
+            "that the file holds"
+        )
     elif m.normalization == "channel":
         seen = "`(latents - mean) / std`, by channel"
     elif not m.normalization_known:
@@ -319,7 +328,8 @@ def _limits(facts: Facts) -> str:
     if warning := (facts.result.get("finetuned") or {}).get("warning"):
         points.append(f"{warning[0].upper()}{warning[1:]}.")
     points.append(
-        f"It was trained on {facts.seen}, in crops of {config.data.size} px; how well it does on others was not measured."
+        f"It was trained on {facts.seen}, in crops of {config.data.size} px; how well it does on others was not "
+        "measured."
     )
     if config.loss.perceptual == "none" and not config.adversarial.on:
         points.append("Only a distance of pixels was minimized: fine texture comes out smooth.")

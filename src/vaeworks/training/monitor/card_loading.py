@@ -23,7 +23,8 @@ def loading(located: Located) -> str:
         "import torch\n"
         "import vaeworks as vw\n\n"
         f'vae = vw.load("{MODEL}")\n'
-        f"images = torch.rand(1, {m.in_channels}, {8 * f}, {8 * f}) * 2 - 1  # n {m.in_channels} h w in [-1,1], sides multiples of {f}\n"
+        f"images = torch.rand(1, {m.in_channels}, {8 * f}, {8 * f}) * 2 - 1  # n {m.in_channels} h w in [-1,1], sides "
+        f"multiples of {f}\n"
         "with torch.inference_mode():\n"
         f"    latents = vae.encode(images).mode()  # n {c} h/{f} w/{f}\n"
         "    z = vae.normalize(latents)  # what a diffusion model sees\n"

@@ -1,6 +1,7 @@
 """What a run tells: lines of JSON that any program can read, trackers, a view in the terminal, alarms, and a page.
 
-The lines are the source of all the rest. They depend on no clock, so that a run that goes on leaves the log of an undisturbed one.
+The lines are the source of all the rest. They depend on no clock, so that a run that goes on leaves the log of an
+undisturbed one.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ REDRAWS = 0.25
 
 
 class RunLog:
-    """Writes a run's log and shows the run. Used as a context, in the process that speaks for all; `silent` makes one for the others.
+    """Writes a run's log and shows the run. Used as a context, in the process that speaks for all; `silent` makes one
+    for the others.
 
-    images_seen: where the run goes on from; what it had logged after that is dropped. show: whether people are told anything on stderr.
+    images_seen: where the run goes on from; what it had logged after that is dropped. show: whether people are told
+    anything on stderr.
     """
 
     def __init__(self, run: Path | None, config: TrainConfig, images_seen: int = 0, show: bool = True):
@@ -105,7 +108,8 @@ class RunLog:
     ) -> None:
         """A sentence for people: a line of JSON, and one in the terminal.
 
-        alarm: whether it is about trouble; action: what is done about it; kind: of an alarm, or of the alarm that is over with this.
+        alarm: whether it is about trouble; action: what is done about it; kind: of an alarm, or of the alarm that is
+        over with this.
         """
         line = {"images_seen": images_seen, EVENT: sentence, "alarm": alarm, "action": action}
         self._append(line if kind is None else {**line, "kind": kind})
@@ -148,7 +152,8 @@ class RunLog:
     # ------------------------------------------------------------------ how
 
     def _write(self, images_seen: int, values: Mapping[str, Any]) -> None:
-        """One line of JSON, its numbers for the trackers, and the alarms that it raises. Figures that are not finite become null."""
+        """One line of JSON, its numbers for the trackers, and the alarms that it raises. Figures that are not finite
+        become null."""
         line = {"images_seen": images_seen, **plain(values)}
         self._append(line)
         self._trackers.scalars(images_seen, line)
@@ -177,7 +182,8 @@ class RunLog:
             self._page = None
 
     def _attempt(self, what: str, work: Callable[[], Any]) -> bool:
-        """Do what a run can do without; where it cannot be done, that is said. Returns whether it is worth to try again."""
+        """Do what a run can do without; where it cannot be done, that is said. Returns whether it is worth to try
+        again."""
         try:
             work()
         except MissingExtraError as error:

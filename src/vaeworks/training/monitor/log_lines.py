@@ -21,7 +21,8 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 def keep_log(run: Path, images_seen: int) -> list[dict[str, Any]]:
-    """Drop the lines that an interrupted run logged after the checkpoint it goes on from, and a torn one; returns those that stay."""
+    """Drop the lines that an interrupted run logged after the checkpoint it goes on from, and a torn one; returns those
+    that stay."""
     if not (run / JSONL).exists():
         return []
     kept = [(text, line) for text, line in _lines(run) if line["images_seen"] <= images_seen]
@@ -30,7 +31,8 @@ def keep_log(run: Path, images_seen: int) -> list[dict[str, Any]]:
 
 
 def last_look(run: Path, images_seen: int) -> tuple[int | None, float | None, float | None]:
-    """Where a run that goes on from `images_seen` was validated last, the PSNR then, and the best so far, in dB; None if never."""
+    """Where a run that goes on from `images_seen` was validated last, the PSNR then, and the best so far, in dB; None
+    if never."""
     looks = [line for line in read_log(run) if LOOK in line and line["images_seen"] <= images_seen]
     if not looks:
         return None, None, None
@@ -53,7 +55,8 @@ def _lines(run: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _is_line(line: dict[str, Any]) -> bool:
-    """Whether a line has what its kind has: where it was written, figures as numbers or lists of them, sentences as text."""
+    """Whether a line has what its kind has: where it was written, figures as numbers or lists of them, sentences as
+    text."""
     if type(line.get("images_seen")) is not int or not 0 <= line["images_seen"] < LIMIT:
         return False
     if EVENT in line:

@@ -1,6 +1,7 @@
 """The figures in a run's log: which lines there are, which names a line has, and how numbers are written for people.
 
-A step line has the losses of one batch, a look line what held-out images came to, an event line a sentence. No line depends on a clock.
+A step line has the losses of one batch, a look line what held-out images came to, an event line a sentence. No line
+depends on a clock.
 """
 
 from __future__ import annotations
@@ -16,9 +17,19 @@ OBJECTIVE = ("loss", "reconstruction", "perceptual", "kl", "psnr", "bits_per_dim
 """Of every step line."""
 
 DISCRIMINATOR = (
-    "discriminator_loss", "accuracy_real", "accuracy_fake", "logit_real", "logit_fake", "discriminator_grad_norm", "r1", "r2", "lecam",
-    "adversarial", "adaptive_weight", "adversarial_weight",
-)  # fmt: skip
+    "discriminator_loss",
+    "accuracy_real",
+    "accuracy_fake",
+    "logit_real",
+    "logit_fake",
+    "discriminator_grad_norm",
+    "r1",
+    "r2",
+    "lecam",
+    "adversarial",
+    "adaptive_weight",
+    "adversarial_weight",
+)
 """Of step lines while a discriminator learns, and while it is felt."""
 
 
@@ -27,7 +38,8 @@ BEYOND = 1e150
 
 
 def number(value: Any) -> float | None:
-    """A figure as a finite number; None for what is absent, no number, not finite, or so large that its square would not be."""
+    """A figure as a finite number; None for what is absent, no number, not finite, or so large that its square would
+    not be."""
     if type(value) is not float and (isinstance(value, bool) or not isinstance(value, (int, float))):
         return None
     return float(value) if abs(value) < BEYOND else None
@@ -49,10 +61,11 @@ def logit_gap(line: Mapping[str, Any]) -> float | None:
 
 
 def carried(look: Mapping[str, Any]) -> list[float]:
-    """Nats per latent element that each channel of a posterior carries about an image, of a look line; [] where it has none.
+    """Nats per latent element that each channel of a posterior carries about an image, of a look line; [] where it has
+    none.
 
-    ½ ln(1 + variance of the means / mean variance), the capacity of a Gaussian channel, and never more than the KL divergence, which
-    bounds it from above (but counts an idle posterior that is not the prior, too).
+    ½ ln(1 + variance of the means / mean variance), the capacity of a Gaussian channel, and never more than the KL
+    divergence, which bounds it from above (but counts an idle posterior that is not the prior, too).
     """
     means, posteriors, kls = (finite_list(look.get(name)) for name in ("latent_std", "posterior_std", "kl_per_channel"))
     if not kls or len(means) != len(kls) or len(posteriors) != len(kls):

@@ -136,7 +136,8 @@ class RunPage:
             return {"images": images, "picture": data_uri(picture, quality=82)}
 
     def _strip(self, looks: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-        """The first held-out image out of the newest grid, and its reconstruction out of some grids, the earlier the closer."""
+        """The first held-out image out of the newest grid, and its reconstruction out of some grids, the earlier the
+        closer."""
         known = [look for look in looks if self._sample(look["images_seen"]).is_file()]
         size = self._first_size()
         if not known or size is None:

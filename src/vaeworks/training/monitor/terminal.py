@@ -1,4 +1,5 @@
-"""A run as people watch it in a terminal: a block that is redrawn, or, where nothing can be redrawn, a line now and then.
+"""A run as people watch it in a terminal: a block that is redrawn, or, where nothing can be redrawn, a line now and
+then.
 
 All it shows comes from the log's lines, except the pace, which is measured here and goes nowhere else.
 """
@@ -220,7 +221,8 @@ class View:
             said.append(phase + (f", weight {self._plan.weight:.2g}" if self._plan.weight else ""))
         if "accuracy_real" in f:
             said.append(
-                f"right on {percent(f.get('accuracy_real'))} of images, {percent(f.get('accuracy_fake'))} of reconstructions"
+                f"right on {percent(f.get('accuracy_real'))} of images, {percent(f.get('accuracy_fake'))} of "
+                "reconstructions"
             )
             said.append(f"logits {written(logit_gap(f), '.2g')} apart")
         if "adaptive_weight" in f:

@@ -68,7 +68,8 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases, whose x axis is images seen; WANDB_MODE=offline keeps it on this machine. Alarms become its alerts."""
+    """A run of Weights & Biases, whose x axis is images seen; WANDB_MODE=offline keeps it on this machine. Alarms
+    become its alerts."""
 
     def __init__(self, run: Path, config: TrainConfig, images_seen: int):
         import wandb

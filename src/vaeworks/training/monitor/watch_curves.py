@@ -1,7 +1,7 @@
 """Watches over the course of a run: a learning rate that is too high, overfitting, and a run that learns nothing.
 
-All is judged in dB, because the losses have units of their own, and some are negative. While an adversarial term is felt, the course is
-not judged here: PSNR falls then, as it should, and the supervisor of the discriminator watches it.
+All is judged in dB, because the losses have units of their own, and some are negative. While an adversarial term is
+felt, the course is not judged here: PSNR falls then, as it should, and the supervisor of the discriminator watches it.
 """
 
 from __future__ import annotations
@@ -103,8 +103,9 @@ class LearningRate:
         now = "" if lr is None else f", which is {lr:.2g} now,"
         clip = "" if self._config.optimizer.clip_norm else ", and set optimizer.clip-norm to 1"
         return (
-            f"{seen}: most often the learning rate{now} is too high; lower optimizer.lr (={self._config.optimizer.lr:g}) 3 to 10 times, "
-            f"or lengthen optimizer.warmup-images (={self._config.optimizer.warmup_images:,}){clip}"
+            f"{seen}: most often the learning rate{now} is too high; lower optimizer.lr "
+            f"(={self._config.optimizer.lr:g}) 3 to 10 times, or lengthen optimizer.warmup-images "
+            f"(={self._config.optimizer.warmup_images:,}){clip}"
         )
 
 
@@ -162,8 +163,9 @@ class HeldOut:
         elif self._looks == PATIENCE and held_out < GRAY and not self._gray:
             self._gray = True
             message = (
-                f"after {images_seen:,} images held-out ones are reconstructed with {held_out:.1f} dB, hardly better than plain gray: "
-                f"the run learns nothing; look at the losses' weights, at optimizer.lr (={self._config.optimizer.lr:g}) and at the images"
+                f"after {images_seen:,} images held-out ones are reconstructed with {held_out:.1f} dB, hardly better "
+                "than plain gray: the run learns nothing; look at the losses' weights, at optimizer.lr "
+                f"(={self._config.optimizer.lr:g}) and at the images"
             )
             yield Alarm("no learning", message)
 
@@ -171,16 +173,18 @@ class HeldOut:
     def _overfitting(held_out: float, best: float) -> Alarm:
         return Alarm(
             "overfitting",
-            f"overfitting: held-out images are at {held_out:.2f} dB, {best - held_out:.2f} below their best, while training crops still "
-            f"improve; more images or a smaller data.min-scale help, and best.safetensors keeps the best state",
+            f"overfitting: held-out images are at {held_out:.2f} dB, {best - held_out:.2f} below their best, while "
+            "training crops still improve; more images or a smaller data.min-scale help, and best.safetensors keeps "
+            "the best state",
         )
 
     def _lost(self, held_out: float, best: float) -> Alarm:
         return Alarm(
             "learning rate",
-            f"held-out images are at {held_out:.2f} dB, {best - held_out:.2f} below their best, and training crops do not improve: the "
-            f"learning rate is too high, or another term outweighs the reconstruction; lower optimizer.lr (={self._config.optimizer.lr:g}) "
-            f"3 to 10 times, or that term's weight (loss.beta is {self._config.loss.beta:g})",
+            f"held-out images are at {held_out:.2f} dB, {best - held_out:.2f} below their best, and training crops do "
+            "not improve: the learning rate is too high, or another term outweighs the reconstruction; lower "
+            f"optimizer.lr (={self._config.optimizer.lr:g}) 3 to 10 times, or that term's weight (loss.beta is "
+            f"{self._config.loss.beta:g})",
         )
 
 

@@ -15,21 +15,23 @@ ALIVE_AGAIN = 2.0
 """Multiple of either threshold at which a channel counts as alive again."""
 
 GROWN = 10.0
-"""Growth of the latents' standard deviation since the first look after the warm-up. From there, trained runs settle within a factor
-of 3; latents that grow tenfold have nothing that holds them."""
+"""Growth of the latents' standard deviation since the first look after the warm-up. From there, trained runs settle
+within a factor of 3; latents that grow tenfold have nothing that holds them."""
 
 FAR = 200.0
-"""Absolute value that no latent should have: twice what Stable Diffusion 1.5's, the widest of the published ones, come to (17.4 at scale
-0.18215); SDXL's stay below 35, Flux.2's below 7."""
+"""Absolute value that no latent should have: twice what Stable Diffusion 1.5's, the widest of the published ones, come
+to (17.4 at scale 0.18215); SDXL's stay below 35, Flux.2's below 7."""
 
 CALM = 0.5
 """Share of either threshold at which latents are calm again."""
 
 
 class Collapse:
-    """Channels that carry nothing: by their information where there is a posterior, by their variance where latents are points.
+    """Channels that carry nothing: by their information where there is a posterior, by their variance where latents are
+    points.
 
-    A channel counts once it has been silent in two looks in a row after the learning rate's warm-up: an untrained encoder is silent, too.
+    A channel counts once it has been silent in two looks in a row after the learning rate's warm-up: an untrained
+    encoder is silent, too.
     """
 
     def __init__(self, config: TrainConfig):
@@ -38,7 +40,8 @@ class Collapse:
         self._told = 0
 
     def observe(self, line: Mapping[str, Any]) -> Iterator[Alarm]:
-        """Take in a line; alarms when channels fall silent, when they are twice as many, when they are all, and when none is any more."""
+        """Take in a line; alarms when channels fall silent, when they are twice as many, when they are all, and when
+        none is any more."""
         levels, threshold, kind = self._levels(line)
         if not levels or not 0 < line["images_seen"] >= self._config.optimizer.warmup_images:
             return
@@ -68,18 +71,25 @@ class Collapse:
         beta = self._config.loss.beta
         lower = f"lower loss.beta (={beta:g}) tenfold" if beta else "look at the regularizers, because loss.beta is 0"
         if count == total:
-            return f"posterior collapse: no latent channel carries {DEAD_NATS:g} nats, the decoder ignores the latents; {lower}"
+            return (
+                f"posterior collapse: no latent channel carries {DEAD_NATS:g} nats, the decoder ignores the latents; "
+                f"{lower}"
+            )
         return (
-            f"posterior collapse: {count} of {total} latent channels {_carry(count)} less than {DEAD_NATS:g} nats and {_are(count)} lost to "
-            f"the decoder and to any diffusion model; {lower}, or take fewer channels"
+            f"posterior collapse: {count} of {total} latent channels {_carry(count)} less than {DEAD_NATS:g} nats and "
+            f"{_are(count)} lost to the decoder and to any diffusion model; {lower}, or take fewer channels"
         )
 
     def _points(self, count: int, total: int) -> str:
         if count == total:
-            return "dead channels: the latents of all images are the same; look at the learning rate and at the regularizers"
+            return (
+                "dead channels: the latents of all images are the same; look at the learning rate and at the "
+                "regularizers"
+            )
         return (
-            f"dead channels: {count} of {total} latent channels {_carry(count)} less than {DEAD_SHARE:.1%} of the mean variance, which a "
-            f"diffusion model cannot tell from noise; set regularizers.variance-floor to 1, or take fewer channels"
+            f"dead channels: {count} of {total} latent channels {_carry(count)} less than {DEAD_SHARE:.1%} of the mean "
+            "variance, which a diffusion model cannot tell from noise; set regularizers.variance-floor to 1, or take "
+            "fewer channels"
         )
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, whole or absent, from which a run goes on as if it had never stopped.
 
-Order, crops and noise are functions of (seed, images seen), so that a checkpoint holds no random state; and it holds whole tensors by
-name, however many processes wrote it, so that any number of them can go on.
+Order, crops and noise are functions of (seed, images seen), so that a checkpoint holds no random state; and it holds
+whole tensors by name, however many processes wrote it, so that any number of them can go on.
 
 model.* average.* beside.* discriminator.* lecam.*      weights and statistics
 optimizer.* discriminator_optimizer.*                   <exp_avg|exp_avg_sq|step>.<parameter>
@@ -44,7 +44,8 @@ class Position:
     balance: dict[str, Any] = field(default_factory=dict)
     """what the supervisor of the discriminator remembers, and its settings"""
     planned: bool = True
-    """written where the run's plan asks for it, and not where a user interrupted: a run that was never interrupted has it as well"""
+    """written where the run's plan asks for it, and not where a user interrupted: a run that was never interrupted has
+    it as well"""
 
 
 def state_tensors(trained: TrainState) -> dict[str, Tensor]:
@@ -73,8 +74,8 @@ def state_tensors(trained: TrainState) -> dict[str, Tensor]:
 def save_checkpoint(folder: Path, trained: TrainState, position: Position, keep: int, good: int | None = None) -> Path:
     """Write checkpoint folder/<images seen>.safetensors in process 0, then delete the old ones that nobody needs.
 
-    Kept are the newest `keep` planned ones, this one, and the newest planned one of at most `good` images, to which the supervisor may
-    want to return. Errors: VaeworksError where the disk is full; the older checkpoints are kept then.
+    Kept are the newest `keep` planned ones, this one, and the newest planned one of at most `good` images, to which the
+    supervisor may want to return. Errors: VaeworksError where the disk is full; the older checkpoints are kept then.
     """
     path = folder / f"{position.images_seen:010d}.safetensors"
     tensors = state_tensors(trained)
@@ -110,7 +111,8 @@ def images_of(path: Path) -> int:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """Files with a checkpoint's name, fewest images first. What else is in the folder is never read, and never deleted."""
+    """Files with a checkpoint's name, fewest images first. What else is in the folder is never read, and never
+    deleted."""
     return sorted(path for path in folder.glob("*.safetensors") if NAME.fullmatch(path.name))
 
 
@@ -169,7 +171,8 @@ def good_checkpoint(folder: Path, images: int) -> Path | None:
 
 
 def remove_newer(path: Path) -> None:
-    """Delete the checkpoints after this one, which are torn: they must not count among the newest ones that are kept."""
+    """Delete the checkpoints after this one, which are torn: they must not count among the newest ones that are
+    kept."""
     for other in checkpoint_files(path.parent):
         if other.name > path.name:
             other.unlink()

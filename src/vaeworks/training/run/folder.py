@@ -1,14 +1,12 @@
 """The folder of a run: what it was asked to do, on which files, and how it goes on.
 
-RUN/run.json                 recipe, configuration, data source: the record
-RUN/data.json                every image, the side it is on, what was skipped and why; of a stream only what is validated
-RUN/stream.jsonl             of a stream: where its blocks of images begin, so that a continued run need not read all again
-RUN/log.jsonl, tensorboard/  figures by images seen
-RUN/samples/                 reconstruction grids: original, reconstruction, difference x 4
-RUN/checkpoints/             to continue from
-RUN/best.safetensors         the average weights with the best validation PSNR so far, native layout; statistics when the run ends
-RUN/model.safetensors        the finished model, native layout, with measured scaling_factor and shift_factor
-RUN/result.json              the figures it ended with
+RUN/run.json                 recipe, configuration, data source: the record RUN/data.json                every image,
+the side it is on, what was skipped and why; of a stream only what is validated RUN/stream.jsonl             of a
+stream: where its blocks of images begin, so that a continued run need not read all again RUN/log.jsonl, tensorboard/
+figures by images seen RUN/samples/                 reconstruction grids: original, reconstruction, difference x 4
+RUN/checkpoints/             to continue from RUN/best.safetensors         the average weights with the best validation
+PSNR so far, native layout; statistics when the run ends RUN/model.safetensors        the finished model, native layout,
+with measured scaling_factor and shift_factor RUN/result.json              the figures it ended with
 """
 
 from __future__ import annotations
@@ -31,10 +29,28 @@ RUN, DATA, RESULT, BEST = "run.json", "data.json", "result.json", "best.safetens
 STREAM = "stream.jsonl"
 
 CHANGEABLE = (
-    "images", "max_minutes", "val_every", "save_every", "log_every", "keep_checkpoints", "stats_images", "device",
-    "micro_batch", "gradient_checkpointing", "channels_last", "data.workers", "data.cache_mib", "data.val_images",
-    "compile", "parallel", "trackers", "license", "loss.perceptual_path", "regularizers.alignment_path", "adversarial.network_path",
-)  # fmt: skip
+    "images",
+    "max_minutes",
+    "val_every",
+    "save_every",
+    "log_every",
+    "keep_checkpoints",
+    "stats_images",
+    "device",
+    "micro_batch",
+    "gradient_checkpointing",
+    "channels_last",
+    "data.workers",
+    "data.cache_mib",
+    "data.val_images",
+    "compile",
+    "parallel",
+    "trackers",
+    "license",
+    "loss.perceptual_path",
+    "regularizers.alignment_path",
+    "adversarial.network_path",
+)
 """Settings that a continued run may change: they do not change what has been learned so far."""
 
 
@@ -98,9 +114,12 @@ def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, va
     Errors: VaeworksError where the folder cannot be written.
     """
     files: dict[str, Any] = {
-        "source": record.source, "train_digest": train.digest, "skipped": [list(s) for s in train.skipped],
-        "train": [_file(f) for f in train.files], "val": [_file(f) for f in val.files],
-    }  # fmt: skip
+        "source": record.source,
+        "train_digest": train.digest,
+        "skipped": [list(s) for s in train.skipped],
+        "train": [_file(f) for f in train.files],
+        "val": [_file(f) for f in val.files],
+    }
     if isinstance(train, ImageStream):
         files["streamed"] = {"shards": train.shards.count, "val_fraction": train.val_fraction}
     values = {"version": 1, "recipe": record.recipe, "source": record.source, "config": to_dict(record.config)}
@@ -111,7 +130,8 @@ def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, va
 
 
 def read_run(out: Path) -> RunRecord:
-    """The record of the run in a folder. What it says of code and networks is not done before a user has said it, too (config/recorded.py).
+    """The record of the run in a folder. What it says of code and networks is not done before a user has said it, too
+    (config/recorded.py).
 
     Errors: ConfigError where there is none, FormatError for what is no run's record.
     """
@@ -251,7 +271,8 @@ def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | 
     train, val, told = (_split_stream if is_stream(source) else _split_set)(config, source, given)
     if (out / DATA).is_file() and (before := str(read_json(out / DATA).get("train_digest", ""))) != train.digest:
         raise DataError(
-            f"the images in {source!r} are not those that the run started with (digest {before[:8]}, now {train.digest[:8]})"
+            f"the images in {source!r} are not those that the run started with (digest {before[:8]}, now "
+            f"{train.digest[:8]})"
         )
     told += [f"skipped {path}: {reason}" for path, reason in train.skipped[:5]]
     if len(train.skipped) > 5:
@@ -276,7 +297,8 @@ def _split_set(config: TrainConfig, source: str, given: ImageSet | None) -> tupl
             told.append(f"{left_out:,} training images left out, because they are validation images as well")
     if not train.files:
         raise DataError(
-            f"all {len(images.files)} images of {source!r} are held out; lower data.val-fraction (={config.data.val_fraction})"
+            f"all {len(images.files)} images of {source!r} are held out; lower data.val-fraction "
+            f"(={config.data.val_fraction})"
         )
     for file in (*train.files[:1], *val.files[:1]):
         try:
@@ -298,7 +320,10 @@ def _split_stream(config: TrainConfig, source: str, given: ImageSet | None) -> t
         return stream, given, [f"training images as they come, {len(given.files):,} held out"]
     stream = open_stream(source, config.data.val_fraction)
     val = stream.held_out(config.data.val_images, config.data.size)
-    share = f"of which a share of {config.data.val_fraction:g} is held out by content hash, and its first {len(val.files):,} validated"
+    share = (
+        f"of which a share of {config.data.val_fraction:g} is held out by content hash, and its first "
+        f"{len(val.files):,} validated"
+    )
     return stream, val, [f"training images as they come, {share}"]
 
 

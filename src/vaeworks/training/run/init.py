@@ -1,4 +1,5 @@
-"""What a run starts from: random weights, or a VAE that is there already; and the frozen networks that it learns from."""
+"""What a run starts from: random weights, or a VAE that is there already; and the frozen networks that it learns
+from."""
 
 from __future__ import annotations
 
@@ -30,23 +31,42 @@ from ..gan.discriminator import build_discriminator
 Say = Callable[[str], None]
 
 NORMALIZATION = (
-    "scaling_factor", "shift_factor", "latents_mean", "latents_std", "normalization", "latents_patch", "latents_norm_eps",
-)  # fmt: skip
+    "scaling_factor",
+    "shift_factor",
+    "latents_mean",
+    "latents_std",
+    "normalization",
+    "latents_patch",
+    "latents_norm_eps",
+)
 """What says how a diffusion model sees latents."""
 
 ARCHITECTURE = (
-    "in_channels", "out_channels", "latent_channels", "channels", "channel_mult", "num_res_blocks", "decoder_channels",
-    "decoder_channel_mult", "mid_attention", "attention_factors", "quant_conv", "post_quant_conv", "latents_patch", "bottleneck.kind",
-)  # fmt: skip
+    "in_channels",
+    "out_channels",
+    "latent_channels",
+    "channels",
+    "channel_mult",
+    "num_res_blocks",
+    "decoder_channels",
+    "decoder_channel_mult",
+    "mid_attention",
+    "attention_factors",
+    "quant_conv",
+    "post_quant_conv",
+    "latents_patch",
+    "bottleneck.kind",
+)
 """What a published VAE is told by."""
 
 
 def with_start(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
-    """The configuration with the architecture and the scale of the VAE that the run starts from, and what people should know of it.
+    """The configuration with the architecture and the scale of the VAE that the run starts from, and what people should
+    know of it.
 
     With a teacher, whose latents become this model's, the scale is the teacher's. Only headers are read.
-    Errors: ConfigError for a TAESD to train, for a VAE of another architecture than `finetune.expects`, for a teacher of other latents;
-    FormatError for what is no VAE.
+    Errors: ConfigError for a TAESD to train, for a VAE of another architecture than `finetune.expects`, for a teacher
+    of other latents; FormatError for what is no VAE.
     """
     path, expects, teacher = config.finetune.path, config.finetune.expects, config.finetune.teacher
     model = config.model
@@ -62,7 +82,8 @@ def with_start(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
 
 
 def _of_start(config: TrainConfig, path: str) -> tuple[AutoencoderConfig, list[str]]:
-    """The architecture and scale of the VAE at `path`, with what shall disturb its latents in training, which is no property of weights."""
+    """The architecture and scale of the VAE at `path`, with what shall disturb its latents in training, which is no
+    property of weights."""
     located, expects = locate(path), config.finetune.expects
     found = located.config
     if not isinstance(found, AutoencoderConfig):
@@ -105,13 +126,15 @@ def _as_expected(found: AutoencoderConfig, located: Located, expects: str) -> tu
         published.shift_factor,
     ):
         return found, [
-            f"its scaling_factor is {found.scaling_factor:g}, not {expects}'s {published.scaling_factor}; it keeps its own"
+            f"its scaling_factor is {found.scaling_factor:g}, not {expects}'s {published.scaling_factor}; it keeps its "
+            "own"
         ]
     return found, []
 
 
 def _for_teacher(model: AutoencoderConfig, teacher: str, has_scale: bool) -> tuple[AutoencoderConfig, list[str]]:
-    """The configuration with the teacher's normalization; has_scale: the model has one of its own, for a teacher that says none.
+    """The configuration with the teacher's normalization; has_scale: the model has one of its own, for a teacher that
+    says none.
 
     Errors: ConfigError where the teacher's latents are others.
     """
@@ -138,8 +161,8 @@ def _normalization(config: Any) -> dict[str, Any]:
 def initial_model(config: TrainConfig, teacher: Autoencoder | None = None, blank: bool = False) -> Autoencoder:
     """The network that a run starts from: a function of the configuration, its seed and the file that it names.
 
-    blank: a checkpoint will fill it, so that the file need not be there any more. teacher: of normalization "batchnorm", it gives the
-    statistics. Errors: FormatError where the file is gone.
+    blank: a checkpoint will fill it, so that the file need not be there any more. teacher: of normalization
+    "batchnorm", it gives the statistics. Errors: FormatError where the file is gone.
     """
     if config.finetune.path is not None and not blank:
         model = _started(config.model, start_autoencoder(config.finetune.path))
@@ -167,12 +190,14 @@ def _check_extent(config: AutoencoderConfig) -> None:
         numbers += math.prod(shape)
         if count >= MOST_TENSORS or numbers > MOST_NUMBERS:
             raise ConfigError(
-                f"the model has more than {MOST_TENSORS:,} tensors or {MOST_NUMBERS:,} parameters; take fewer channels or num_res_blocks"
+                f"the model has more than {MOST_TENSORS:,} tensors or {MOST_NUMBERS:,} parameters; take fewer channels "
+                "or num_res_blocks"
             )
 
 
 def _started(config: AutoencoderConfig, start: Autoencoder) -> Autoencoder:
-    """A network with copies of another's weights, as the file may change while the run lasts; their normalization may differ."""
+    """A network with copies of another's weights, as the file may change while the run lasts; their normalization may
+    differ."""
     with torch.device("meta"):
         model = Autoencoder(config)
     tensors = start.state_dict()
@@ -207,7 +232,8 @@ class Frozen:
 
 
 def load_frozen(config: TrainConfig, device: torch.device, say: Say | None = None, features: Any = None) -> Frozen:
-    """The frozen networks that a configuration names. features: one of the caller's own, in place of regularizers.alignment_network.
+    """The frozen networks that a configuration names. features: one of the caller's own, in place of
+    regularizers.alignment_network.
 
     Errors: FormatError or ConfigError for one that is not there; nothing else takes its place.
     """
@@ -254,12 +280,17 @@ def initial_discriminator(config: TrainConfig, judge: Backbone | None) -> nn.Mod
     assert isinstance(network.least_size, int)
     if config.data.size < network.least_size:
         raise ConfigError(
-            f"data.size (={config.data.size}) is too small for discriminator {config.adversarial.discriminator!r}, which needs "
-            f"{network.least_size}; take larger crops, or a smaller adversarial.num-layers"
+            f"data.size (={config.data.size}) is too small for discriminator {config.adversarial.discriminator!r}, "
+            f"which needs {network.least_size}; take larger crops, or a smaller adversarial.num-layers"
         )
     return network
 
 
 __all__ = [
-    "Frozen", "initial_discriminator", "initial_model", "load_frozen", "start_autoencoder", "with_start",
-]  # fmt: skip
+    "Frozen",
+    "initial_discriminator",
+    "initial_model",
+    "load_frozen",
+    "start_autoencoder",
+    "with_start",
+]
