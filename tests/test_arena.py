@@ -15,7 +15,6 @@ from torch import Tensor
 
 import vaeworks as vw
 from vaeworks.arena.entries import Entrant, checks, models
-from vaeworks.arena.image_cache import ArenaImages, prepare
 from vaeworks.arena.latent_dataset import Encoded, encode, patch_for
 from vaeworks.arena.probe_run import CHECKPOINT, FEATURES, RESULT, Result, Trial, read_result, run_trial
 from vaeworks.arena.scorer import LEAST, Scorer, open_scorer
@@ -24,6 +23,7 @@ from vaeworks.arena.verdict import compare, images_to_reach, interval_of, seed_n
 from vaeworks.config import PROBES, ArenaConfig
 from vaeworks.data import scan
 from vaeworks.data.labels import find_labels
+from vaeworks.data.square_images import SquareImages, prepare
 from vaeworks.errors import ConfigError, DataError
 from vaeworks.metrics.frechet import frechet_distance, moments, moments_distance
 from vaeworks.models import Autoencoder
@@ -48,20 +48,20 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> tuple[Autoencoder, str]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> ArenaImages:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> SquareImages:
     """512 procedural images of 32 px in 8 classes."""
     images = scan("procedural:512:32")
     return prepare(images, tmp_path_factory.mktemp("pictures"), 32, 3, find_labels(images.files))
 
 
 @pytest.fixture(scope="module")
-def judge(pictures: ArenaImages, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+def judge(pictures: SquareImages, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     """Of these pictures, without a network."""
     return open_scorer(pictures, "statistics", None, tmp_path_factory.mktemp("features"), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def encoded(vae: tuple[Autoencoder, str], pictures: ArenaImages, tmp_path_factory: pytest.TempPathFactory) -> Encoded:
+def encoded(vae: tuple[Autoencoder, str], pictures: SquareImages, tmp_path_factory: pytest.TempPathFactory) -> Encoded:
     """The pictures in the VAE's latents."""
     return encode(Latents(vae[0]), pictures, tmp_path_factory.mktemp("spaces"), 16, "a")
 
@@ -106,7 +106,7 @@ class TestSpaces:
             != open_space(SpaceSpec("scrambled", vae[1], seed=2)).digest
         )
 
-    def test_tokens_are_standardized_samples(self, encoded: Encoded, pictures: ArenaImages) -> None:
+    def test_tokens_are_standardized_samples(self, encoded: Encoded, pictures: SquareImages) -> None:
         """By channel, mean 0 and deviation 1 over samples of the posteriors; and cutting into tokens is undone."""
         noise = torch.randn(pictures.count, *encoded.shape, generator=torch.Generator().manual_seed(5))
         tokens = encoded.sample(np.arange(pictures.count), noise)
@@ -117,7 +117,7 @@ class TestSpaces:
         assert (z.std((0, 2, 3)) - 1).abs().max() < 0.02
 
     def test_images_of_tokens_are_reconstructions(
-        self, encoded: Encoded, vae: tuple[Autoencoder, str], pictures: ArenaImages
+        self, encoded: Encoded, vae: tuple[Autoencoder, str], pictures: SquareImages
     ) -> None:
         """What a perfect generator would make is what the VAE makes of its own latents, through standardizing and
         scrambling alike."""
@@ -134,12 +134,12 @@ class TestSpaces:
         with pytest.raises(ConfigError, match=r"4x4.*8x8 tokens.*1, 4, 16 are possible"):
             patch_for((16, 4, 4), 64, "m")
 
-    def test_other_channels_are_refused(self, pictures: ArenaImages, tmp_path: Path) -> None:
+    def test_other_channels_are_refused(self, pictures: SquareImages, tmp_path: Path) -> None:
         """A gray model has no place among colour images."""
         with pytest.raises(ConfigError, match="1 channels"):
             encode(Patches(1, 1, None), pictures, tmp_path, 16, "gray")
 
-    def test_constant_latents_are_refused(self, pictures: ArenaImages, tmp_path: Path) -> None:
+    def test_constant_latents_are_refused(self, pictures: SquareImages, tmp_path: Path) -> None:
         """A collapsed VAE would be the easiest of all to learn."""
 
         class Collapsed(Patches):
@@ -302,7 +302,7 @@ class TestJudge:
         a, b = random.normal(size=(50, 7)), random.normal(1, 2, size=(40, 7))
         assert moments_distance(moments(a), moments(b)) == pytest.approx(frechet_distance(a, b))
 
-    def test_real_pictures_are_near_and_gray_ones_far(self, judge: Scorer, pictures: ArenaImages) -> None:
+    def test_real_pictures_are_near_and_gray_ones_far(self, judge: Scorer, pictures: SquareImages) -> None:
         """Half of the real images is nearer to all of them than noise is."""
         recon = moments(judge.real)
         near = judge.score(judge.real[::2], recon, None)
@@ -323,7 +323,7 @@ class TestJudge:
             open_scorer(plain, "classifier", None, tmp_path, torch.device("cpu"))
 
     def test_the_classifier_learns_and_is_kept(
-        self, pictures: ArenaImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, pictures: SquareImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """On held-out images it tells red ones from others; a second call reads the file."""
         from vaeworks.features import classifier

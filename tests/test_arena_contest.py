@@ -19,7 +19,6 @@ import torch
 import vaeworks as vw
 from vaeworks.arena.api import run_arena
 from vaeworks.arena.entries import CHECKS, Entrant, models
-from vaeworks.arena.image_cache import prepare
 from vaeworks.arena.page import RECORD, REPORT, write_outcome
 from vaeworks.arena.probe_run import RESULT, Result, ScoredSnapshot, Trial
 from vaeworks.arena.results import Outcome, conclude
@@ -30,6 +29,7 @@ from vaeworks.cli.main import main
 from vaeworks.config import ArenaConfig
 from vaeworks.data import scan
 from vaeworks.data.labels import find_labels
+from vaeworks.data.square_images import prepare
 from vaeworks.errors import ConfigError
 from vaeworks.models import Autoencoder
 from vaeworks.models.init import linear_init_

@@ -32,12 +32,12 @@ from sound_runs import (
     study,
 )
 
-from vaeworks.arena.image_cache import open_pictures
 from vaeworks.arena.probe_run import read_result
 from vaeworks.arena.study.autoencoders import read_arm
 from vaeworks.arena.study.claims_page import write_claims
 from vaeworks.arena.study.record import read_studies
 from vaeworks.config import check_asked, differences
+from vaeworks.data.square_images import open_pictures
 from vaeworks.data.streamed_crops import Bookmarks
 from vaeworks.doctor.serialization import read_finding
 from vaeworks.errors import VaeworksError

@@ -10,9 +10,9 @@ import torch
 
 from ..config import ArenaConfig
 from ..data import ImageSet
+from ..data.square_images import Progress, prepare
 from ..errors import ConfigError
 from .entries import Entrant, checks
-from .image_cache import Progress, prepare
 from .latent_dataset import patch_for
 from .pool import check_jobs
 from .probe_run import protocol_key

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..config import dumps
+from ..data.square_images import Progress, SquareImages
 from ..errors import ConfigError, DataError, FormatError
 from ..files.arrays import read_array
 from ..files.atomic import atomic, map_file, read_json, write_text
 from ..images import from_model_range, to_model_range
 from ..models import Posterior
-from .image_cache import ArenaImages, Progress
 from .space import Space
 
 BATCH = 64
@@ -104,13 +104,13 @@ def patch_for(shape: tuple[int, int, int], tokens: int, name: str) -> int:
     return shape[1] // side
 
 
-def place_of(space: Space, pictures: ArenaImages, folder: Path) -> Path:
+def place_of(space: Space, pictures: SquareImages, folder: Path) -> Path:
     """Where pictures in a space are kept below a folder."""
     return folder / f"{space.digest[:16]}-{pictures.digest[:16]}"
 
 
 def encode(
-    space: Space, pictures: ArenaImages, folder: Path, tokens: int, name: str, progress: Progress | None = None
+    space: Space, pictures: SquareImages, folder: Path, tokens: int, name: str, progress: Progress | None = None
 ) -> Encoded:
     """Encode all pictures once, into a folder; what is there of the same space and pictures is taken.
 
@@ -131,7 +131,7 @@ def encode(
     return open_encoded(space, pictures, folder, tokens, name)
 
 
-def open_encoded(space: Space, pictures: ArenaImages, folder: Path, tokens: int, name: str) -> Encoded:
+def open_encoded(space: Space, pictures: SquareImages, folder: Path, tokens: int, name: str) -> Encoded:
     """What `encode` has left.
 
     Errors: FormatError where it has not been there; ConfigError for latents that do not give so many tokens.
@@ -158,7 +158,7 @@ def open_encoded(space: Space, pictures: ArenaImages, folder: Path, tokens: int,
 
 
 @torch.inference_mode()
-def _encode(space: Space, pictures: ArenaImages, folder: Path, name: str, progress: Progress | None) -> None:
+def _encode(space: Space, pictures: SquareImages, folder: Path, name: str, progress: Progress | None) -> None:
     shape = (pictures.count, *space.shape(pictures.size))
     mean = map_file(folder / MEAN, shape, np.float32)
     std: np.ndarray | None = None

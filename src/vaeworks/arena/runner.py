@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from ..config import ArenaConfig
+from ..data.square_images import SquareImages, open_pictures
 from ..data.subsets import some
 from ..metrics.frechet import FeatureMoments, moments, moments_distance
 from .entries import Entrant
-from .image_cache import ArenaImages, open_pictures
 from .latent_dataset import Encoded, encode, open_encoded, place_of
 from .pool import run_all
 from .probe_run import Result, Trial, protocol_key, run_trial
@@ -68,7 +68,7 @@ class Task:
 
 
 @lru_cache(maxsize=2)
-def open_context(ground: ArenaContext) -> tuple[ArenaImages, Scorer]:
+def open_context(ground: ArenaContext) -> tuple[SquareImages, Scorer]:
     """Pictures and judge, once in every process. Errors: those of `open_scorer`."""
     pictures = open_pictures(ground.pictures)
     return pictures, open_scorer(
@@ -84,7 +84,7 @@ def open_arm(ground: ArenaContext, spec: SpaceSpec, name: str) -> tuple[Encoded,
     return encoded, moments(reconstructions(encoded, pictures, judge, ground))
 
 
-def reconstructions(encoded: Encoded, pictures: ArenaImages, judge: Scorer, ground: ArenaContext) -> np.ndarray:
+def reconstructions(encoded: Encoded, pictures: SquareImages, judge: Scorer, ground: ArenaContext) -> np.ndarray:
     """Features of reconstructions from samples of posteriors, n d, of some of the pictures; kept beside the latents."""
 
     def make() -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.square_images import Progress, SquareImages
 from ..data.subsets import some
 from ..errors import ConfigError, DataError
 from ..features.classifier import BATCH, NOISE, Classifier, trained
@@ -22,7 +23,6 @@ from ..images import to_model_range
 from ..metrics.feature_spaces import Features, load_features, weights_digest
 from ..metrics.frechet import FeatureMoments, moments, moments_distance
 from ..metrics.kernel import published_estimate
-from .image_cache import ArenaImages, Progress
 
 SELF = "classifier"
 """Features of a classifier trained on the same images."""
@@ -60,7 +60,7 @@ class Scorer:
 
     def __init__(
         self,
-        pictures: ArenaImages,
+        pictures: SquareImages,
         space: Features | Classifier,
         name: str,
         stated: str,
@@ -116,7 +116,7 @@ def kept_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def open_scorer(
-    pictures: ArenaImages,
+    pictures: SquareImages,
     name: str,
     weights: Path | None,
     folder: Path,

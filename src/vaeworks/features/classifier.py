@@ -1,4 +1,4 @@
-"""A small classifier trained on the arena's own images: features of a stated network, without any download."""
+"""A small classifier trained on the images in question: features of a stated network, without any download."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..arena.image_cache import ArenaImages, Progress
+from ..data.square_images import Progress, SquareImages
 from ..data.subsets import some
 from ..errors import DataError
 from ..files.atomic import atomic, read_tensors, write_tensors
@@ -69,7 +69,7 @@ class Classifier(nn.Module):
 
 
 def trained(
-    pictures: ArenaImages, folder: Path, device: torch.device, progress: Progress | None = None
+    pictures: SquareImages, folder: Path, device: torch.device, progress: Progress | None = None
 ) -> tuple[Classifier, float]:
     """The classifier of these pictures, and its accuracy on the eighth that it has not seen; from the folder, if it is
     there.
@@ -91,7 +91,7 @@ def trained(
     return network.to(device).eval(), float(facts["accuracy"])
 
 
-def _train(network: Classifier, pictures: ArenaImages, progress: Progress | None) -> float:
+def _train(network: Classifier, pictures: SquareImages, progress: Progress | None) -> float:
     unseen = torch.from_numpy(some(pictures.count, -(-pictures.count // HELD_OUT)))
     seen = torch.from_numpy(np.setdiff1d(np.arange(pictures.count), unseen))
     fit(

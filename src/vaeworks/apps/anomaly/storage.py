@@ -71,11 +71,10 @@ def load_detector(
         if not linear:
             _check_networks(path, facts["networks"], autoencoder, features)
         _restore(detector, facts, arrays)
-        detector.sight_ = (
-            PcaExtractor(arrays["pca.mean"], arrays["pca.components"])
-            if linear
-            else VaeExtractor(autoencoder, features)
-        )  # type: ignore[arg-type]
+        if linear:
+            detector.sight_ = PcaExtractor(arrays["pca.mean"], arrays["pca.components"])
+        else:
+            detector.sight_ = VaeExtractor(autoencoder, features)  # type: ignore[arg-type]
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, (FormatError, ConfigError)):
             raise

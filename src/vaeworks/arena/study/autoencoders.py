@@ -20,6 +20,7 @@ from ...config import TrainConfig, dumps, to_dict
 from ...data import ImageSet
 from ...data.image_ref import ImageRef
 from ...data.image_set import is_held_out
+from ...data.square_images import Progress, SquareImages, open_pictures
 from ...data.subsets import spaced
 from ...doctor.examination import examine
 from ...errors import FormatError
@@ -29,7 +30,6 @@ from ...images import from_model_range, to_model_range
 from ...metrics import psnr
 from ...training import Interrupted, train
 from ...training.run.folder import RESULT, RUN
-from ..image_cache import ArenaImages, Progress, open_pictures
 from ..latent_dataset import BATCH
 from ..pool import heard, run_all
 
@@ -159,7 +159,7 @@ def _check(arm: StudyArm) -> None:
 
 
 @torch.inference_mode()
-def _reconstruction(path: Path, pictures: ArenaImages, images: ImageSet, val_fraction: float) -> dict[str, Any]:
+def _reconstruction(path: Path, pictures: SquareImages, images: ImageSet, val_fraction: float) -> dict[str, Any]:
     """PSNR on held-out images, and the latents' bits and spread."""
     vae = load(path).eval()
     held_out = [i for i, file in enumerate(images.files) if is_held_out(file.digest, val_fraction)] or list(

@@ -15,11 +15,11 @@ from scipy.stats import spearmanr
 from ...config import ArenaConfig
 from ...data import scan
 from ...data.labels import find_labels, find_masks
+from ...data.square_images import prepare
 from ...errors import ConfigError
 from ...recipes.studies import Study, StudyScale
 from ..api import Begin, run_arena, silently
 from ..entries import Entrant
-from ..image_cache import prepare
 from ..pool import check_jobs
 from ..results import Outcome
 from ..space import SpaceSpec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,8 @@ from ..lazy_maps import Map, Statistics
 def transposed(conv: nn.Conv2d) -> nn.Conv2d:
     """The convolution that takes gradients back through `conv`, which keeps height and width: its kernel turned around,
     and no bias."""
-    back = nn.Conv2d(
-        conv.out_channels, conv.in_channels, conv.kernel_size, padding=conv.padding, bias=False, device="meta"
-    )  # type: ignore[arg-type]
+    shape: dict[str, Any] = {"kernel_size": conv.kernel_size, "padding": conv.padding}
+    back = nn.Conv2d(conv.out_channels, conv.in_channels, bias=False, device="meta", **shape)
     back.weight = nn.Parameter(conv.weight.detach().flip(2, 3).transpose(0, 1), requires_grad=False)
     return back
 

@@ -1,4 +1,4 @@
-"""The images of an arena, made alike once and kept in a mapped file."""
+"""Square images of one size, made alike once and kept in a mapped file, with their classes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ..config import dumps
-from ..data import ImageSet
-from ..data.image_ref import open_place
 from ..errors import DataError, FormatError
 from ..files.arrays import read_array
 from ..files.atomic import atomic, map_file, read_json, write_text
 from ..images import square
+from . import ImageSet
+from .image_ref import open_place
 
 PIXELS, FACTS = "pixels.npy", "pictures.json"
 
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class ArenaImages:
+class SquareImages:
     """Squares, and their classes."""
 
     pixels: np.ndarray
@@ -64,7 +64,7 @@ def prepare(
     channels: int,
     labels: Sequence[str] | None,
     progress: Progress | None = None,
-) -> ArenaImages:
+) -> SquareImages:
     """Read every image once, as the middle square of `size` pixels, into a folder; what is there of the same images is
     taken.
 
@@ -104,7 +104,7 @@ def _read(
             progress(number + 1, total)
     if len(kept) < 2:
         raise DataError(
-            f"{len(kept)} of {total} images in {images.source!r} can be read; the arena needs many"
+            f"{len(kept)} of {total} images in {images.source!r} can be read; at least two are needed"
             + (f"; {skipped[0]}" if skipped else "")
         )
     pixels.flush()
@@ -121,7 +121,7 @@ def _read(
     write_text(folder / FACTS, dumps(facts) + "\n")
 
 
-def open_pictures(place: Path) -> ArenaImages:
+def open_pictures(place: Path) -> SquareImages:
     """What `prepare` has left in a folder of its own.
 
     Errors: FormatError for a folder without it.
@@ -129,7 +129,7 @@ def open_pictures(place: Path) -> ArenaImages:
     facts, pixels = read_json(place / FACTS), read_array(place / PIXELS, mapped=True)
     try:
         count, labels = facts["count"], torch.tensor(facts["labels"], dtype=torch.int64)
-        found = ArenaImages(
+        found = SquareImages(
             pixels[:count],
             labels,
             tuple(facts["classes"]),
