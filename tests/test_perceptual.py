@@ -367,7 +367,8 @@ def test_weights_are_fetched_once(site: Site, cache: Path, monkeypatch: pytest.M
 def test_another_file_is_not_kept(site: Site, cache: Path) -> None:
     with pytest.raises(
         FormatError,
-        match=f"{site.url} gave another file: its SHA-256 begins with .{{8}}, not 00000000; try again, or pass its path",
+        match=f"{site.url} gave another file: its SHA-256 begins with .{{8}}, not 00000000; "
+        "try again, or pass its path",
     ) as e:
         fw.find(replace(site.published, sha256="00000000"))
     assert "\n" not in str(e.value) and not cache.exists()

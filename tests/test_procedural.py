@@ -21,9 +21,9 @@ from torch import Tensor
 
 import vaeworks as vw
 from vaeworks.cli.main import main
-from vaeworks.cli.paths import data_source
 from vaeworks.data import photos, procedural, scan
 from vaeworks.data.image_ref import ImageFile
+from vaeworks.data.inputs import data_source
 from vaeworks.data.labels import find_labels, find_masks
 from vaeworks.data.synthetic.drawing import CLASSES, CONTRAST, GRATING, SIZES, colours, distance
 from vaeworks.data.synthetic.letters import LETTERS, signed_distance, word

@@ -297,7 +297,8 @@ def make_tar(chance: random.Random, folder: Path) -> Input:
         with tarfile.open(path, "w") as tar:
             tar.add(folder.parent, "0.png", recursive=False)
     if chance.random() < 0.1:
-        return f"{folder}/shard-{chance.choice(('{000..999999999}', '{a,b}' * 40, '{0..9}' * 9, '{' + ',' * 3000, '{000..000}', '**/*'))}.tar"
+        braces = ("{000..999999999}", "{a,b}" * 40, "{0..9}" * 9, "{" + "," * 3000, "{000..000}", "**/*")
+        return f"{folder}/shard-{chance.choice(braces)}.tar"
     return chance.choice((path, folder, f"dataset:{path}", f"dataset:{path}:train:png"))
 
 

@@ -30,26 +30,29 @@ from vaeworks.errors import FormatError
 from vaeworks.formats.archive import open_archive
 
 NAMES = """
-os.system posix.system nt.system os.popen os.execv os.remove os.fork sys.exit sys.setrecursionlimit subprocess.Popen subprocess.run
-subprocess.check_output builtins.eval builtins.exec builtins.getattr builtins.setattr builtins.__import__ builtins.open builtins.compile
-builtins.globals builtins.vars builtins.map builtins.type builtins.print builtins.input builtins.breakpoint builtins.apply
-__builtin__.eval __builtin__.execfile __builtin__.file __builtin__.getattr
-importlib.import_module importlib._bootstrap._load runpy.run_path runpy.run_module pip.main pip._internal.main code.interact
-webbrowser.open ctypes.CDLL ctypes.cdll.LoadLibrary shutil.rmtree pty.spawn timeit.timeit cProfile.run profile.run pdb.run bdb.Bdb
-asyncio.run socket.socket urllib.request.urlopen http.server.test functools.partial functools.reduce operator.attrgetter
-operator.methodcaller operator.itemgetter types.FunctionType types.CodeType collections.namedtuple _io.FileIO io.open io.open_code
-pickle.loads pickle.load _pickle.loads cPickle.loads marshal.loads shelve.open dill.loads joblib.load cloudpickle.loads
-torch.load torch.hub.load torch.hub._load_local torch.jit.load torch.ops.load_library torch.storage._load_from_bytes torch.save
-torch.utils.cpp_extension.load_inline torch.utils.collect_env.run torch.utils._config_module.ConfigModule.load_config
-torch.serialization.load torch._dynamo.guards.GuardBuilder.get torch.fx.experimental.symbolic_shapes.ShapeEnv.evaluate_guards_expression
-torch.cuda.FloatTensor torch._utils.classproperty torch._utils._get_device_attr torch._utils.ExceptionWrapper torch.from_file
-torch.distributed.rpc.rpc_async torch.package.PackageImporter torch.nn.functional.relu torch.nn.Module
-numpy.load numpy.loads numpy.save numpy.fromfile numpy.memmap numpy.testing.runstring numpy.testing._private.utils.runstring
+os.system posix.system nt.system os.popen os.execv os.remove os.fork sys.exit sys.setrecursionlimit subprocess.Popen
+subprocess.run subprocess.check_output builtins.eval builtins.exec builtins.getattr builtins.setattr
+builtins.__import__ builtins.open builtins.compile builtins.globals builtins.vars builtins.map builtins.type
+builtins.print builtins.input builtins.breakpoint builtins.apply __builtin__.eval __builtin__.execfile
+__builtin__.file __builtin__.getattr importlib.import_module importlib._bootstrap._load runpy.run_path
+runpy.run_module pip.main pip._internal.main code.interact webbrowser.open ctypes.CDLL ctypes.cdll.LoadLibrary
+shutil.rmtree pty.spawn timeit.timeit cProfile.run profile.run pdb.run bdb.Bdb asyncio.run socket.socket
+urllib.request.urlopen http.server.test functools.partial functools.reduce operator.attrgetter operator.methodcaller
+operator.itemgetter types.FunctionType types.CodeType collections.namedtuple _io.FileIO io.open io.open_code
+pickle.loads pickle.load _pickle.loads cPickle.loads marshal.loads shelve.open dill.loads joblib.load
+cloudpickle.loads torch.load torch.hub.load torch.hub._load_local torch.jit.load torch.ops.load_library
+torch.storage._load_from_bytes torch.save torch.utils.cpp_extension.load_inline torch.utils.collect_env.run
+torch.utils._config_module.ConfigModule.load_config torch.serialization.load torch._dynamo.guards.GuardBuilder.get
+torch.fx.experimental.symbolic_shapes.ShapeEnv.evaluate_guards_expression torch.cuda.FloatTensor
+torch._utils.classproperty torch._utils._get_device_attr torch._utils.ExceptionWrapper torch.from_file
+torch.distributed.rpc.rpc_async torch.package.PackageImporter torch.nn.functional.relu torch.nn.Module numpy.load
+numpy.loads numpy.save numpy.fromfile numpy.memmap numpy.testing.runstring numpy.testing._private.utils.runstring
 numpy.f2py.crackfortran.myeval numpy.distutils.exec_command numpy.core.multiarray.fromfile numpy.core._internal._eval
-collections.abc.Callable codecs.open _codecs.decode copyreg.__newobj__ copyreg.pickle copyreg.add_extension pathlib.Path.write_text
-datetime.datetime.now argparse.ArgumentParser argparse.FileType typing.get_type_hints typing._eval_type omegaconf_evil.run
-pytorch_lightningx.run lightningx.run torch.optimizer.run torchmetricsx.run __main__.Model mymodule.Config models.VAE
-lib2to3.pgen2.grammar.Grammar logging.config.listen uuid._popen site.main smtplib.SMTP requests.get idlelib.run.main
+collections.abc.Callable codecs.open _codecs.decode copyreg.__newobj__ copyreg.pickle copyreg.add_extension
+pathlib.Path.write_text datetime.datetime.now argparse.ArgumentParser argparse.FileType typing.get_type_hints
+typing._eval_type omegaconf_evil.run pytorch_lightningx.run lightningx.run torch.optimizer.run torchmetricsx.run
+__main__.Model mymodule.Config models.VAE lib2to3.pgen2.grammar.Grammar logging.config.listen uuid._popen site.main
+smtplib.SMTP requests.get idlelib.run.main
 """.split()  # noqa: SIM905
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..launcher import speaks
+from ..reporting import Progress, Reporter
 
 if TYPE_CHECKING:
     from ..terminal import Terminal
+
+T = TypeVar("T")
 
 
 def console() -> Terminal:
@@ -18,6 +21,43 @@ def console() -> Terminal:
     from ..terminal import Terminal
 
     return Terminal(soft_wrap=True, quiet=not speaks())
+
+
+class ConsoleReporter(Reporter):
+    """Tells people on stderr; of several processes one alone speaks."""
+
+    def say(self, line: str) -> None:
+        console().print(line)
+
+    def detail(self, line: str) -> None:
+        console().print(line, style="dim")
+
+    def warn(self, line: str) -> None:
+        console().print(line, style="yellow")
+
+    def track(self, items: Iterable[T], what: str) -> Iterable[T]:
+        from rich.markup import escape
+        from rich.progress import track
+
+        return track(list(items), escape(what), console=console(), transient=True)
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Progress]:
+        from rich.markup import escape
+        from rich.progress import Progress as Bars
+
+        with Bars(console=console(), transient=True) as bars:
+            task = bars.add_task(escape(what))
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+
+    @contextmanager
+    def bytes(self, what: str) -> Iterator[Progress]:
+        with byte_bar(what) as progress:
+            yield progress
+
+
+TERMINAL = ConsoleReporter()
+"""The command line's reporter."""
 
 
 @contextmanager

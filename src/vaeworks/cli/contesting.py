@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ..config import ArenaConfig
+from ..data.inputs import data_source
 from ..errors import ConfigError
+from ..files.outputs import check_free, make_folder, short_names
 from ..recipes.studies import STUDIES, StudyScale, study
-from .console import console
+from .console import TERMINAL, console
 from .options import Models, Out, Overwrite
-from .paths import check_free, data_source, make_folder, short_names
 
 if TYPE_CHECKING:
     from ..arena.results import Outcome
@@ -118,7 +119,7 @@ def arena(
     check_free(out, (REPORT, RECORD), overwrite, ", which makes the page anew and keeps trials")
     make_folder(out)
     device = resolve_device("auto")
-    images = scan(data_source(data))
+    images = scan(data_source(data, reporter=TERMINAL))
     outcome = run_arena(
         models(names, model),
         images,
@@ -176,7 +177,7 @@ def arena_study(
     result = run_study(
         name,
         chosen,
-        data_source(data),
+        data_source(data, reporter=TERMINAL),
         out,
         scale,
         config,

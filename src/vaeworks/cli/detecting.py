@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from ..data.inputs import data_source
 from ..errors import ConfigError
-from .console import bar, console
+from ..files.outputs import check_free, make_folder
+from .console import TERMINAL, bar, console
 from .options import Model, Out, Overwrite, Told
-from .paths import check_free, check_seed, data_source, make_folder, placed
+from .paths import check_seed, placed
 
 if TYPE_CHECKING:
     from ..apps.anomaly.detector import AnomalyDetector, Readings
@@ -175,7 +177,7 @@ def _scanned(source: str | None) -> ImageSet | None:
 
     if source is None:
         return None
-    found = scan(data_source(source))
+    found = scan(data_source(source, reporter=TERMINAL))
     for path, reason in found.skipped:
         console().print(f"skipped {path}: {reason}", style="yellow")
     return found

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from ..data.inputs import opened
 from ..errors import ConfigError
 from .console import bar, console
 from .options import Inputs, Memory, Model, Out, Overwrite, Told
-from .paths import opened
 from .retouching import (
     differentiable,
     mask_files,

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from ..data.inputs import data_source, image_files, readable_images
 from ..errors import ConfigError
+from ..files.outputs import targets
 from ..launcher import place
-from .console import console
+from .console import TERMINAL, console
 from .options import Memory, Model, Out, Overwrite, Told, settings_of
-from .paths import codec, data_source, image_files, readable_images, targets
+from .paths import codec
 
 if TYPE_CHECKING:
     from ..data import ImageSet
@@ -119,7 +121,7 @@ def _files(
     generator = torch.Generator().manual_seed(seed)
     rows: dict[str, Any] = {}
     for path, target, picture in readable_images(
-        targets(image_files(inputs), out, ".safetensors", overwrite), config.in_channels
+        targets(image_files(inputs, TERMINAL), out, ".safetensors", overwrite), config.in_channels, TERMINAL
     ):
         image = to_uint8(picture)
         found = through.encode(to_model_range(image[None]), pad=True)
@@ -184,7 +186,7 @@ def _scanned(inputs: tuple[str, ...]) -> ImageSet:
     """The images of one source, or of several, one after the other."""
     from ..data import ImageSet, scan
 
-    sets = [scan(data_source(name), progress=_listing_bar, decode=False) for name in inputs]
+    sets = [scan(data_source(name, reporter=TERMINAL), progress=_listing_bar, decode=False) for name in inputs]
     if len(sets) == 1:
         return sets[0]
     return ImageSet(

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from ..data.inputs import data_source
 from ..errors import ConfigError
-from .console import bar, console
+from ..files.outputs import make_folder, short_names
+from .console import TERMINAL, bar, console
 from .exit_status import FailOnTriggered
 from .options import Data, Models, Out, Overwrite, Told, settings_of
-from .paths import data_source, make_folder, short_names
 
 if TYPE_CHECKING:
     from ..doctor.examination import Examination
@@ -80,7 +81,7 @@ def doctor(
         raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
     if images is not None and images < 1:
         raise ConfigError(f"--images {images} leaves nothing to examine; give at least 1")
-    source = scan(data_source(data))
+    source = scan(data_source(data, reporter=TERMINAL))
     classes, shapes = find_labels(source.files, labels), find_masks(source.files, masks)
     if size is None:  # one for all of them, so that they compare
         size = default_size(*(locate(name, **said).config for name in model))

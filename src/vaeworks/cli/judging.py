@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from ..config import dumps
+from ..data.inputs import data_source
 from ..errors import ConfigError, DataError, FormatError, MissingExtraError
-from .console import bar, console
+from ..files.outputs import check_free, make_folder
+from .console import TERMINAL, bar, console
 from .exit_status import FailOnTriggered
 from .judging_show import print_comparisons, print_evaluation, print_evaluations
 from .options import Data, Models, Overwrite, Told
-from .paths import check_free, data_source, make_folder, placed
+from .paths import placed
 
 if TYPE_CHECKING:
     from ..data import ImageFile, ImageSet
@@ -85,7 +87,7 @@ def evaluate(
     _check_alike(earlier)
     vaes = [placed(model, told) for model in models]
     crop_multiple = _multiple(models, vaes, multiple)
-    images = scan(data_source(data))
+    images = scan(data_source(data, reporter=TERMINAL))
     files = _unseen(models, images, data, val_fraction, include_training)
     space = None if features == "off" else load_features(features, features_weights, vaes[0].device, _say)
     distance, why = _lpips(lpips)

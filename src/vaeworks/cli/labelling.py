@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from ..config import dumps
+from ..data.inputs import data_source, warn_of_skipped
 from ..errors import ConfigError, MissingExtraError
-from .console import bar, console
+from ..files.outputs import check_free, make_folder
+from .console import TERMINAL, bar, console
 from .options import Data, Memory, Model, Out, Overwrite, Precision, Told
-from .paths import check_free, check_seed, codec, data_source, make_folder, placed, say_skipped
+from .paths import check_seed, codec, placed
 
 if TYPE_CHECKING:
     from ..apps.augmentation.judgement import TrainingArm
@@ -96,7 +98,7 @@ def features(
     if network is not None:
         check_features(network, side)
     codes = encode_squares(autoencoder, images, side, classes, bar("images"))
-    say_skipped(codes.skipped)
+    warn_of_skipped(codes.skipped, TERMINAL)
     draws = draw_labels(codes.pixels, codes.labels, counts, choices, seed)
     kinds = representations(codes, pool, network, bar("features"))
     rows = few_labels(kinds, draws, seed, bar("classifiers"))
@@ -239,7 +241,7 @@ def _labelled(data: str, how: str | None) -> tuple[ImageSet, tuple[str, ...]]:
     from ..data.labels import find_labels
     from ..errors import DataError
 
-    images = scan(data_source(data))
+    images = scan(data_source(data, reporter=TERMINAL))
     for path, reason in images.skipped:
         console().print(f"skipped {path}: {reason}", style="yellow")
     classes = find_labels(images.files, how)
@@ -306,7 +308,7 @@ def _judged(
     autoencoder = placed(model, told)
     side = _side(images, size, autoencoder.downsample_factor)
     codes = encode_squares(autoencoder, images, side, classes, bar("images"))
-    say_skipped(codes.skipped)
+    warn_of_skipped(codes.skipped, TERMINAL)
     draws = draw_labels(codes.pixels, codes.labels, counts, choices, seed)
     used, level = _noise(autoencoder, codes.mean, bool(codes.std.any()), temperature, noise)
     _say_level(level, noise)

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from ..config import TrainConfig
+from ..data.inputs import data_source
 from ..recipes import GROUPS, claim, purpose
-from .console import console
+from .console import TERMINAL, console
 from .options import Data, Out
-from .paths import data_source
 
 
 def demo(
@@ -77,7 +77,7 @@ def train(
 
     if start is not None:
         config = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, path=start))
-    result = run(config, data_source(data), out, recipe=recipe, resume=resume)
+    result = run(config, data_source(data, reporter=TERMINAL), out, recipe=recipe, resume=resume)
     val = "" if result.val_psnr is None else f", {result.val_psnr:.2f} dB on held-out images"
     stats = result.latents
     console().print(f"{out / 'model.safetensors'}: {result.images_seen:,} images in {result.seconds:.0f} s{val}")

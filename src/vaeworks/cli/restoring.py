@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from ..data.inputs import opened
 from ..errors import ConfigError
 from .console import bar, console
 from .options import Inputs, Model, Out, Overwrite, Told
-from .paths import check_seed, opened
+from .paths import check_seed
 from .retouching import differentiable, mask_files, naming, places, read_mask, recorded, squares, strip_place
 
 if TYPE_CHECKING:

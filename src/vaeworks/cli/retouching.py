@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.inputs import data_source, image_files, opened, readable_images, warn_of_skipped
 from ..errors import ConfigError, DataError
-from .console import bar, console
-from .paths import check_free, data_source, image_files, opened, placed, readable_images, say_skipped, targets
+from ..files.outputs import check_free, targets
+from .console import TERMINAL, bar, console
+from .paths import placed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +41,7 @@ def places(
 
     versions: pictures that are made of each.
     """
-    sources = image_files(inputs)
+    sources = image_files(inputs, TERMINAL)
     names = [place.with_suffix(".png") for _, place in sources]
     results = [version_place(name, number, versions) for name in names for number in range(versions)]
     written = [*results, *(strip_place(out, out / name).relative_to(out) for name in names)]
@@ -48,7 +50,7 @@ def places(
         raise ConfigError(f"two results would become {out / twice}; give their pictures in two calls with two --out")
     pairs = targets(sources, out, ".png", overwrite)
     return [
-        (path, target) for path, target, _ in readable_images(pairs, codec.autoencoder.config.in_channels)
+        (path, target) for path, target, _ in readable_images(pairs, codec.autoencoder.config.in_channels, TERMINAL)
     ], out / record
 
 
@@ -115,9 +117,9 @@ def squares(autoencoder: Autoencoder, source: str, size: int | None, limit: int 
 
     size = default_size(autoencoder.config) if size is None else size
     check_size(autoencoder, size)
-    images = scan(data_source(source), decode=False)
+    images = scan(data_source(source, reporter=TERMINAL), decode=False)
     if limit is not None:
         images = dataclasses.replace(images, files=tuple(images.files[i] for i in choose(images.files, limit, False)))
     codes = encode_squares(autoencoder, images, size, track=bar(f"encode {source}"))
-    say_skipped(codes.skipped)
+    warn_of_skipped(codes.skipped, TERMINAL)
     return codes

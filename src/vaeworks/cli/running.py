@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ..config import TinyConfig
+from ..data.inputs import files_ending, image_files, opened, readable_images
 from ..errors import ConfigError
-from .console import console
+from ..files.outputs import make_folder, targets
+from .console import TERMINAL, console
 from .options import Inputs, Memory, Model, Out, Overwrite, Precision, Told, Verify, settings_of
-from .paths import codec, files_ending, image_files, make_folder, opened, readable_images, targets
+from .paths import codec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,11 +35,11 @@ def reconstruct(
     from ..images import from_model_range, to_model_range, to_pillow, to_uint8
     from ..metrics import psnr
 
-    sources = image_files(inputs)
+    sources = image_files(inputs, TERMINAL)
     through = codec(model, memory, precision, told)
     rows: dict[str, Any] = {}
     pairs = targets(sources, out, ".png", overwrite)
-    for path, target, picture in readable_images(pairs, through.autoencoder.config.in_channels):
+    for path, target, picture in readable_images(pairs, through.autoencoder.config.in_channels, TERMINAL):
         image = to_uint8(picture)
         recon = from_model_range(through.reconstruct(to_model_range(image[None])).float())[0].cpu()
         write_picture(target, to_pillow(recon), overwrite)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from ..errors import ConfigError, DataError, NotFiniteError
+from ..files.outputs import check_apart, check_free, make_folder
 from .console import bar, console
 from .options import Memory, Model, Out, Overwrite, Precision, Told
-from .paths import check_apart, check_free, codec, make_folder
+from .paths import codec
 
 if TYPE_CHECKING:
     from ..apps.audio import Heard

@@ -10,23 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ..config import dumps
+from ..data.inputs import data_source, image_files, opened, readable_images, warn_of_skipped
 from ..errors import ConfigError
-from .console import bar, console
+from ..files.outputs import check_apart, check_free, make_folder, targets
+from .console import TERMINAL, bar, console
 from .options import Data, Inputs, Memory, Model, Out, Overwrite, Precision, Told
-from .paths import (
-    check_apart,
-    check_free,
-    check_seed,
-    codec,
-    data_source,
-    image_files,
-    make_folder,
-    opened,
-    placed,
-    readable_images,
-    say_skipped,
-    targets,
-)
+from .paths import check_seed, codec, placed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +67,9 @@ def interpolate(
     film = out / f"path.{video}"
     check_free(out, ("strip.png", film.name, "path.json", "path.svg", "frames"), overwrite)
     through = codec(model, memory, precision, told)
-    images, names = _alike([path for path, _ in image_files(inputs)], through.autoencoder.config.in_channels)
+    images, names = _alike(
+        [path for path, _ in image_files(inputs, TERMINAL)], through.autoencoder.config.in_channels, TERMINAL
+    )
     found = between(through, images, steps, path, bar("frames"))
     make_folder(out)
     frames = [frame.pixels for frame in found.frames]
@@ -137,14 +128,14 @@ def vary(
     for name, value in (("temperature", temperature), ("noise", noise)):
         if value is not None and not 0 < value < float("inf"):
             raise ConfigError(f"{name} (={value}) must be positive")
-    pairs = targets(image_files(inputs), out, ".gif" if walk else ".png", overwrite)
+    pairs = targets(image_files(inputs, TERMINAL), out, ".gif" if walk else ".png", overwrite)
     if not walk:
         folders = [target.with_suffix("") for _, target in pairs]
         check_free(out, (str(folder.relative_to(out)) for folder in folders), overwrite)
         check_apart(folders, [target for _, target in pairs])
     through = codec(model, memory, precision, told)
     rows: dict[str, Any] = {}
-    for path, target, picture in readable_images(pairs, through.autoencoder.config.in_channels):
+    for path, target, picture in readable_images(pairs, through.autoencoder.config.in_channels, TERMINAL):
         image = to_uint8(picture)
         code = encode_picture(through, image)
         level = LEVEL if noise is None and not code.std.any() else noise
@@ -227,11 +218,11 @@ def sample(
         from ..data import scan
         from ..data.labels import find_labels
 
-        images = scan(data_source(data))
+        images = scan(data_source(data, reporter=TERMINAL))
         own = min(max(min(file.width, file.height) for file in images.files), LARGEST)
         side = _side(autoencoder.downsample_factor, size or own)
         known, held_out = read_halves(autoencoder, images, side, find_labels(images.files, labels), bar("images"))
-        say_skipped([*known.skipped, *held_out.skipped])
+        warn_of_skipped([*known.skipped, *held_out.skipped], TERMINAL)
         if map:
             check_plane(known.mean)
             plane = latent_map(autoencoder, known.mean, known.std, known.labels)

@@ -1,0 +1,92 @@
+"""Files in: what IN and SRC mean on the command line and in the functions behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import ConfigError, DataError
+from ..images import open_image
+from ..reporting import SILENT, Reporter
+from .sources.folder import find_images
+
+BUILT_IN = {"photos": "the bundled photographs", "procedural": "images that are drawn", "digits": "handwritten digits"}
+"""Sources that are there without files."""
+
+
+def data_source(data: str, built_in: Iterable[str] = BUILT_IN, reporter: Reporter = SILENT) -> str:
+    """SRC as it is; the reporter is warned where a folder has the name of a built-in source. built_in: those names of
+    BUILT_IN that would be taken."""
+    if data in built_in and Path(data).is_dir():
+        reporter.warn(f"taking {BUILT_IN[data]}; for the folder of that name write ./{data}")
+    return data
+
+
+def image_files(inputs: Sequence[str | Path], reporter: Reporter = SILENT) -> list[tuple[Path, Path]]:
+    """(image file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where
+    there is no image."""
+    _check_given(inputs)
+    found = [
+        (path, source) for source in inputs for path in find_images(data_source(str(source), ("photos",), reporter))
+    ]
+    return [
+        (path, path.relative_to(source) if Path(source).is_dir() and source != "photos" else Path(path.name))
+        for path, source in found
+    ]
+
+
+def files_ending(inputs: Sequence[str | Path], suffix: str) -> list[tuple[Path, Path]]:
+    """(file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where there is
+    no such file."""
+    _check_given(inputs)
+    found: list[tuple[Path, Path]] = []
+    for source in map(Path, inputs):
+        if not source.exists():
+            raise DataError(f"{str(source)!r} does not exist")
+        found += (
+            [(p, p.relative_to(source)) for p in sorted(source.rglob(f"*{suffix}"))]
+            if source.is_dir()
+            else [(source, Path(source.name))]
+        )
+    if not found:
+        raise DataError(f"no {suffix} file in {', '.join(map(str, inputs))}")
+    return found
+
+
+def _check_given(inputs: Sequence[str | Path]) -> None:
+    if not inputs:
+        raise ConfigError("no IN is given; name files or folders behind MODEL")
+
+
+def readable_images(
+    pairs: Sequence[tuple[Path, Path]], channels: int, reporter: Reporter = SILENT
+) -> Iterator[tuple[Path, Path, Image.Image]]:
+    """(source, target, image) of every file that can be read; the others are named, and are an error if there is no
+    image at all."""
+    errors = []
+    for source, target in pairs:
+        try:
+            image = opened(source, channels)
+        except DataError as error:
+            errors.append(error)
+            reporter.warn(f"skipped {error}")
+            continue
+        yield source, target, image
+    if len(errors) == len(pairs):
+        raise errors[0]
+
+
+def opened(path: Path, channels: int) -> Image.Image:
+    """The image in a file; a DataError names the file."""
+    try:
+        return open_image(path, channels)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def warn_of_skipped(skipped: Iterable[tuple[str, str]], reporter: Reporter) -> None:
+    """Name the images that were left out: (name, reason) each."""
+    for name, reason in skipped:
+        reporter.warn(f"skipped {name}: {reason}")

@@ -1,0 +1,74 @@
+"""Where results go: targets that are checked before any work, and short names for several models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import ConfigError
+from .atomic import check_name
+
+
+def targets(sources: list[tuple[Path, Path]], out: Path, suffix: str, overwrite: bool) -> list[tuple[Path, Path]]:
+    """(source, target) pairs; all targets are checked before the first is written."""
+
+    pairs = [(source, out / place.with_suffix(suffix)) for source, place in sources]
+    seen: dict[Path, Path] = {}
+    for source, target in pairs:
+        if target in seen:
+            raise ConfigError(
+                f"{seen[target]} and {source} would both become {target}; give them in two calls with two --out"
+            )
+        seen[target] = source
+        check_name(target)
+        if target.exists() and not overwrite:
+            raise ConfigError(f"{target} exists; choose another --out, or pass --overwrite")
+    make_folder(out)
+    return pairs
+
+
+def check_free(out: Path, names: Iterable[str], overwrite: bool, besides: str = "") -> None:
+    """Before any work: --out is no file, and holds none of the files to be written, unless they may be replaced.
+
+    besides: what --overwrite keeps, for the error.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; --out is a folder")
+    for name in names if not overwrite else ():
+        if (out / name).exists():
+            raise ConfigError(f"{out / name} exists; choose another --out, or pass --overwrite{besides}")
+
+
+def check_apart(folders: Iterable[Path], places: Iterable[Path]) -> None:
+    """Before any work: no result lies in a folder that another one replaces whole."""
+    whole = set(folders)
+    for place in places:
+        if inside := next((parent for parent in place.parents if parent in whole), None):
+            raise ConfigError(
+                f"{place} would lie in {inside}, which another input's results fill; give them in two calls with two "
+                "--out"
+            )
+
+
+def short_names(models: Iterable[str]) -> list[str]:
+    """A short name for each, all different: the file's, with its folder's before it where needed."""
+    names: list[str] = []
+    for model in models:
+        path = Path(model.removeprefix("hf:"))
+        parts = [part for part in path.resolve().parts if part not in ("/", "run", "model.safetensors")] or ["model"]
+        name = (
+            Path(parts[-1]).stem
+            if Path(parts[-1]).suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+            else parts[-1]
+        )
+        while name in names:
+            name = f"{parts[-2]}-{name}" if len(parts) > 1 and not name.startswith(parts[-2]) else f"{name}-2"
+        names.append(name)
+    return names
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder for --out."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; choose a folder for --out")
+    out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,43 @@
+"""What long work tells whoever waits for it: lines, warnings and progress. The library tells nothing by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Progress = Callable[[int, int], None]
+"""Takes how much is done, and of how much."""
+
+
+class Reporter:
+    """Tells nothing; a base for those that do, such as the command line's (cli/console.py)."""
+
+    def say(self, line: str) -> None:
+        """A result, or a step that is done."""
+
+    def detail(self, line: str) -> None:
+        """What only some people want to know."""
+
+    def warn(self, line: str) -> None:
+        """What is left out or not as it was asked for."""
+
+    def track(self, items: Iterable[T], what: str) -> Iterable[T]:
+        """The same items, while a bar shows how many of them are done."""
+        return items
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Progress]:
+        """A bar that is moved by hand, in any unit."""
+        yield lambda done, total: None
+
+    @contextmanager
+    def bytes(self, what: str) -> Iterator[Progress]:
+        """A bar in bytes."""
+        yield lambda done, total: None
+
+
+SILENT = Reporter()
+"""The default of every function."""

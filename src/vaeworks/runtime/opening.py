@@ -1,0 +1,55 @@
+"""Models and codecs from what a user names: the first step of every function that takes MODEL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+from ..devices import resolve_device
+from ..formats import load
+from ..models import Autoencoder
+from .codec import Codec
+
+Model: TypeAlias = str | Path | Autoencoder
+"""An autoencoder, or where one is: a run folder, a VAE file or folder, a full checkpoint, hf:OWNER/NAME."""
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+
+
+def open_model(model: Model, settings: Mapping[str, Any] | None = None, device: str = "auto") -> Autoencoder:
+    """The model on a device, ready to compute with: on a CPU float16 becomes float32, because convolutions in it are up
+    to hundreds of times slower there.
+
+    settings: what the file does not tell of itself, as keywords of `load`. device: "auto" is a GPU where there is one.
+    An autoencoder is returned as it is, on its own device. Errors: those of `load`.
+    """
+    if isinstance(model, Autoencoder):
+        return model
+    autoencoder, on = load(model, **(settings or {})), resolve_device(device)
+    if on.type == "cpu" and autoencoder.dtype == torch.float16:
+        autoencoder = autoencoder.float()
+    return autoencoder.to(on)
+
+
+def open_codec(
+    model: Model,
+    memory: str | int | None = None,
+    precision: Precision | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Codec:
+    """The model within a memory budget, on a GPU where there is one.
+
+    memory: bytes, or "4GiB"; None: most of what is free. precision: None is the weights' own, but fp32 for fp16 weights
+    on a CPU. settings: as `open_model`.
+    """
+    if isinstance(model, Autoencoder):
+        autoencoder = model
+    else:
+        autoencoder = load(model, **(settings or {})).to(resolve_device("auto"))
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision is None and autoencoder.device.type == "cpu" and autoencoder.dtype == torch.float16:
+        precision = "fp32"
+    return Codec(autoencoder, memory=memory, dtype=None if precision is None else dtypes[precision])
