@@ -9,11 +9,40 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "vaeworks"
 
-LAYERS = (
-    "words errors launcher terminal reporting config recipes devices files images random_streams "
-    "intervals distributed nn models losses data formats features runtime exports pipelines metrics "
-    "latents pages apps training doctor arena demo cli __main__"
-).split()
+LAYERS = [
+    "words",
+    "errors",
+    "launcher",
+    "terminal",
+    "reporting",
+    "config",
+    "recipes",
+    "devices",
+    "files",
+    "images",
+    "random_streams",
+    "intervals",
+    "distributed",
+    "nn",
+    "models",
+    "losses",
+    "data",
+    "formats",
+    "features",
+    "runtime",
+    "exports",
+    "pipelines",
+    "metrics",
+    "latents",
+    "pages",
+    "apps",
+    "training",
+    "doctor",
+    "arena",
+    "demo",
+    "cli",
+    "__main__",
+]
 """Every module and package, from the ground up: each imports what stands before it, and nothing beside or above."""
 LEVEL = {name: level for level, name in enumerate(LAYERS)}
 

@@ -56,7 +56,14 @@ programs = ("subprocess", "os.system", "os.posix_spawn", "os.exec")
 sys.addaudithook(lambda event, values: ran.append(values) if event.startswith(programs) else None)
 path = Path("photo.png")
 told = []
-uses = (open_image, lambda p: open_image(p.read_bytes()), lambda p: image_size(p.read_bytes()), open_place, lambda p: _mask(p, 8), scan)
+uses = (
+    open_image,
+    lambda p: open_image(p.read_bytes()),
+    lambda p: image_size(p.read_bytes()),
+    open_place,
+    lambda p: _mask(p, 8),
+    scan,
+)
 for use in uses:
     try:
         use(path)

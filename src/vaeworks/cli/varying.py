@@ -67,9 +67,7 @@ def interpolate(
     film = out / f"path.{video}"
     check_free(out, ("strip.png", film.name, "path.json", "path.svg", "frames"), overwrite)
     through = codec(model, memory, precision, told)
-    images, names = _alike(
-        [path for path, _ in image_files(inputs, TERMINAL)], through.autoencoder.config.in_channels, TERMINAL
-    )
+    images, names = _alike([path for path, _ in image_files(inputs, TERMINAL)], through.autoencoder.config.in_channels)
     found = between(through, images, steps, path, bar("frames"))
     make_folder(out)
     frames = [frame.pixels for frame in found.frames]

@@ -1,6 +1,6 @@
 """Names and shapes of the tensors of a configuration, told without PyTorch, so that `inspect` answers at once.
 
-`tests/test_locate.py` holds them against the networks themselves.
+`tests/formats/test_locate.py` holds them against the networks themselves.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from vaeworks.training.monitor.log import read_log
 from vaeworks.training.run.folder import read_run
 from vaeworks.training.step import training_step
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 class Pair(NamedTuple):

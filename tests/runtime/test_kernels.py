@@ -25,7 +25,7 @@ on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 def cases(*arguments: str, **environment: str) -> dict[str, dict[str, float]]:
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("kernel_cases.py")), *arguments]
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).parents[1] / "kernel_cases.py"), *arguments]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

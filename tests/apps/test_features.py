@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from idx_files import idx
 from scipy.stats import ttest_rel
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -19,7 +20,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
-from test_digits import idx
 
 import vaeworks as vw
 from vaeworks.apps.features import few_labels as study

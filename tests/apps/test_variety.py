@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from idx_files import idx
 from PIL import Image
 from runs import make_images, random_batch
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
-from test_digits import idx
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 

@@ -9,17 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from idx_files import idx
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from vaeworks.data import scan
 from vaeworks.data.labels import find_labels
 from vaeworks.errors import DataError
-
-
-def idx(values: np.ndarray) -> bytes:
-    """An IDX file of bytes."""
-    return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
 
 
 def test_bundled() -> None:

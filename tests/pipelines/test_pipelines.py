@@ -27,7 +27,7 @@ from vaeworks.pipelines.stable_diffusion import inject, load_pipeline, paint
 from vaeworks.pipelines.tiny import TINY
 
 LEVELS = {2: (1, 2), 4: (1, 1, 2), 8: (1, 1, 2, 2), 16: (1, 1, 1, 2, 2)}
-KINDS = sorted(TINY.keys() - {"tiny-flux2"})  # which has its own kind of VAE: tests/test_flux2.py
+KINDS = sorted(TINY.keys() - {"tiny-flux2"})  # which has its own kind of VAE: tests/formats/test_flux2.py
 CASES = [(kind, c) for kind in KINDS for c in (4, 16)]
 PHOTO = Image.effect_mandelbrot((96, 80), (-2.0, -1.2, 1.0, 1.2), 60).convert("RGB")
 

@@ -485,7 +485,7 @@ SCRIPT = (
 def test_sigkill_at_random_moments(folder: Path, undisturbed: Path, tmp_path: Path) -> None:
     """Whole processes with loader workers, killed by SIGKILL at random moments: the same bytes in the end."""
     rng, out, kills = random.Random(0), tmp_path / "run", 0
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(out), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(out), str(Path(__file__).parents[1])]
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         process = subprocess.Popen(command)

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import checkpoint
 from runs import MODERN, SHORT, assert_same_run, make_images, random_batch, started
 from safetensors.torch import load_file, save_file
-from test_bake import checkpoint
 from torch import Tensor
 
 import vaeworks as vw

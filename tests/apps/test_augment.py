@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from idx_files import idx
 from PIL import Image
-from test_digits import idx
 from torch import Tensor, nn
 
 import vaeworks as vw
