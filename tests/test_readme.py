@@ -8,6 +8,7 @@ import shlex
 import shutil
 import tomllib
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,22 +28,42 @@ README = (ROOT / "README.md").read_text()
 
 def blocks(*languages: str) -> list[str]:
     """The fenced blocks of README in these languages."""
-    return [text for language, text in re.findall(r"^```(\w*)\n(.*?)^```", README, re.M | re.S) if language in languages]
+    return [
+        text for language, text in re.findall(r"^```(\w*)\n(.*?)^```", README, re.M | re.S) if language in languages
+    ]
 
 
-LINES = [words for block in blocks("bash", "console") for line in block.splitlines() if (words := shlex.split(line, comments=True))]
+LINES = [
+    words
+    for block in blocks("bash", "console")
+    for line in block.splitlines()
+    if (words := shlex.split(line, comments=True))
+]
 """The command lines of README, split as a shell splits them, without their comments."""
 
 # Small inputs
 
-SMALL = vw.AutoencoderConfig(channels=32, channel_mult=(1, 1, 1, 1), num_res_blocks=1, scaling_factor=0.5, shift_factor=0.1)
+SMALL = vw.AutoencoderConfig(
+    channels=32, channel_mult=(1, 1, 1, 1), num_res_blocks=1, scaling_factor=0.5, shift_factor=0.1
+)
 """As small as a VAE can be that applications recognize as Stable Diffusion's: four channels, f = 8, 32 groups."""
 
 SHORT_RUN = (
-    "--images 16 --batch 8 --data.size 32 --data.workers 0 --data.val-fraction 0.3 --stats-images 8 --precision fp32 --trackers"
+    "--images 16 --batch 8 --data.size 32 --data.workers 0 --data.val-fraction 0.3 "
+    "--stats-images 8 --precision fp32 --trackers"
 )
 TINY_MODEL = "--model.channels 16 --model.channel-mult 1 1 1 1 --model.num-res-blocks 1 --model.norm-groups 4"
 SHORT_ARENA = "--budget 128 --samples 16 --features statistics --jobs 1 --shifts none --probes xs"
+
+
+def full_size(place: Path) -> None:
+    """vae.safetensors of Stable Diffusion's own shapes: zeros in half precision."""
+    with torch.device("meta"):
+        vae = vw.build("sd1").half()
+    vae = vae.to_empty(device="cpu")
+    for p in vae.parameters():
+        p.data.zero_()
+    vw.save(vae, place / "vae.safetensors", layout="ldm", overwrite=True)
 
 
 @dataclass(frozen=True)
@@ -52,10 +73,12 @@ class Change:
     why: str
     more: str = ""
     instead: tuple[str, str] = ("", "")
+    prepare: Callable[[Path], None] = lambda place: None
 
     def __call__(self, words: list[str]) -> list[str]:
         before, after = self.instead
-        return [*shlex.split(shlex.join(words).replace(before, after) if before else shlex.join(words)), *shlex.split(self.more)]
+        line = shlex.join(words)
+        return shlex.split(line.replace(before, after) if before else line) + shlex.split(self.more)
 
 
 TRAINING = Change("a run of two steps on a network of a few thousand weights", f"{TINY_MODEL} {SHORT_RUN}")
@@ -69,14 +92,20 @@ CHANGES = {
         "two steps, and a small discriminator; structure's five scales need 176 px",
         f"{TINY_MODEL} {SHORT_RUN} --adversarial.channels 8",
     ),
-    "vaeworks train finetune-decoder --from vae.safetensors --data ~/photos --out runs/ft": Change("two steps", SHORT_RUN),
+    "vaeworks train finetune-decoder --from vae.safetensors --data ~/photos --out runs/ft": Change(
+        "two steps", SHORT_RUN
+    ),
     "torchrun --nproc-per-node 8 -m vaeworks train sd1 --data DIR --out runs/sd1": Change(
         "one process: several are tests/test_distributed.py's; DIR stands for a folder; LPIPS's weights are not at hand",
         f"{TINY_MODEL} {SHORT_RUN} --adversarial.channels 8 --loss.perceptual none",
         ("torchrun --nproc-per-node 8 -m vaeworks train sd1 --data DIR", "vaeworks train sd1 --data photos"),
     ),
-    "vaeworks generate tiny 'a photo of a dog' --vae runs/mine --out dog.png": Change("two steps", "--steps 2 --size 64"),
-    "vaeworks generate ./my-sd-pipeline 'a photo of a dog' --vae runs/f8c4 --out dog.png": Change("two steps", "--steps 2 --size 64"),
+    "vaeworks generate tiny 'a photo of a dog' --vae runs/mine --out dog.png": Change(
+        "two steps", "--steps 2 --size 64"
+    ),
+    "vaeworks generate ./my-sd-pipeline 'a photo of a dog' --vae runs/f8c4 --out dog.png": Change(
+        "two steps", "--steps 2 --size 64"
+    ),
     "vaeworks doctor runs/mine runs/f8c4 --data ~/photos --out out/doctor2": Change(
         "one panel, on four images", "--panels scale --images 4 --size 64 --no-cache"
     ),
@@ -93,8 +122,15 @@ CHANGES = {
     "vaeworks restore runs/mine a.jpg --mask holes.png --compare --out out/fixed": Change(
         "a short search, and a prior of few small images", "--steps 2 --prior-images 4 --prior-size 64"
     ),
-    "vaeworks features runs/mine --data labelled --out out/features": Change("few labels of few images", "--counts 1 2 --choices 2"),
-    "vaeworks augment runs/mine --data labelled --out out/more --per-image 4": Change("one image of each", "", ("4", "1")),
+    "vaeworks features runs/mine --data labelled --out out/features": Change(
+        "few labels of few images", "--counts 1 2 --choices 2"
+    ),
+    "vaeworks augment runs/mine --data labelled --out out/more --per-image 4": Change(
+        "one image of each", "", ("4", "1")
+    ),
+    "vaeworks install vae.safetensors --into webui ~/stable-diffusion-webui --for model.safetensors": Change(
+        "A1111 and Forge take no other network than Stable Diffusion's", prepare=full_size
+    ),
     "vaeworks listen runs/audio song.wav --out out/listen": Change("Griffin-Lim in two rounds", "--iterations 2"),
 }
 """Lines that take too long, or need what a test has not. Every other line is run as it stands."""
@@ -105,14 +141,15 @@ def test_changes_name_lines_of_readme() -> None:
     assert not [line for line in CHANGES if shlex.split(line) not in LINES]
 
 
-def photographs(folder: Path, count: int, size: int = 64) -> None:
+def photographs(folder: Path, count: int, size: int = 64, shift: int = 0) -> None:
     """Different parts of the bundled photographs, as files."""
     folder.mkdir(parents=True)
     sources = photos()
     for i in range(count):
         with Image.open(sources[i % 8]) as image:
-            left, top = (i // 8 * 32) % (image.width - 128), (i // 8 * 24) % (image.height - 128)
-            image.convert("RGB").crop((left, top, left + 128, top + 128)).resize((size, size)).save(folder / f"{i:02}.png")
+            left, top = (shift + i // 8 * 32) % (image.width - 128), (shift + i // 8 * 24) % (image.height - 128)
+            part = image.convert("RGB").crop((left, top, left + 128, top + 128))
+        part.resize((size, size)).save(folder / f"{i:02}.png")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +158,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("readme")
     photographs(home / "photos", 24)
     for folder, count in (("good", 96), ("new", 4), ("labelled/cat", 8), ("labelled/dog", 8)):
-        photographs(home / folder, count, size=48 if folder == "new" else 32)
+        photographs(home / folder, count, size=32, shift=16 if folder == "new" else 0)
     for name in ("a", "b", "portrait"):
         shutil.copy(home / "photos" / f"{'ab'.find(name) + 1:02}.png", home / f"{name}.png")
         Image.open(home / f"{name}.png").save(home / f"{name}.jpg", quality=95)
@@ -166,7 +203,8 @@ def pipeline(home: Path) -> None:
     """my-sd-pipeline, a folder of diffusers whose denoiser takes the latents of runs/f8c4; its weights are random."""
     from vaeworks.formats.pipelines import load_pipeline
 
-    load_pipeline("tiny", vw.load(home / "runs" / "f8c4"), "cpu", torch.float32).save_pretrained(home / "my-sd-pipeline")
+    pipe = load_pipeline("tiny", vw.load(home / "runs" / "f8c4"), "cpu", torch.float32)
+    pipe.save_pretrained(home / "my-sd-pipeline")
 
 
 @pytest.fixture
@@ -196,6 +234,8 @@ def test_line(words: list[str], place: Path) -> None:
     """A command of README does what it says, with exit code 0."""
     change = next((change for line, change in CHANGES.items() if shlex.split(line) == words), None)
     program, *rest = change(words) if change else words
+    if change:
+        change.prepare(place)
     assert program == "vaeworks"
     rest = [os.path.expanduser(word) for word in rest]
     if "--out" in rest:
