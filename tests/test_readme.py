@@ -96,7 +96,7 @@ CHANGES = {
         "two steps", SHORT_RUN
     ),
     "torchrun --nproc-per-node 8 -m vaeworks train sd1 --data DIR --out runs/sd1": Change(
-        "one process: test_distributed.py has several; DIR stands for a folder; LPIPS's weights are not at hand",
+        "one process: tests/training has several; DIR stands for a folder; LPIPS's weights are not at hand",
         f"{TINY_MODEL} {SHORT_RUN} --adversarial.channels 8 --loss.perceptual none",
         ("torchrun --nproc-per-node 8 -m vaeworks train sd1 --data DIR", "vaeworks train sd1 --data photos"),
     ),
@@ -204,7 +204,7 @@ def files(home: Path) -> None:
 
 def pipeline(home: Path) -> None:
     """my-sd-pipeline, a folder of diffusers whose denoiser takes the latents of runs/f8c4; its weights are random."""
-    from vaeworks.formats.pipelines import load_pipeline
+    from vaeworks.pipelines.stable_diffusion import load_pipeline
 
     pipe = load_pipeline("tiny", vw.load(home / "runs" / "f8c4"), "cpu", torch.float32)
     pipe.save_pretrained(home / "my-sd-pipeline")
