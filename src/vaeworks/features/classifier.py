@@ -71,8 +71,7 @@ class Classifier(nn.Module):
 def trained(
     pictures: SquareImages, folder: Path, device: torch.device, progress: Progress | None = None
 ) -> tuple[Classifier, float]:
-    """The classifier of these pictures, and its accuracy on the eighth that it has not seen; from the folder, if it is
-    there.
+    """The classifier of these pictures, and its accuracy on the held-out eighth; read from the folder if it is there.
 
     Errors: DataError for pictures without at least two classes.
     """
