@@ -1,4 +1,4 @@
-"""What the environment says of a process: its place among those started together, and how its threads wait. No torch."""
+"""What the environment says of a process: its place among those started together, and how threads wait. No torch."""
 
 from __future__ import annotations
 
