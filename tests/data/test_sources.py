@@ -59,7 +59,8 @@ from vaeworks.metrics.evaluate import evaluate
 from vaeworks.metrics.gallery import gallery, sheet
 from vaeworks.random_streams import BLOCKS, SHARDS, random_words
 from vaeworks.training import train
-from vaeworks.training.run.folder import RunRecord, claim_folder, split_data, trained_on
+from vaeworks.data.trained_on import trained_on
+from vaeworks.training.run.folder import RunRecord, claim_folder, split_data
 
 CONFIG = DataConfig(size=8, min_scale=0.5)
 COUNT = 23

@@ -54,7 +54,8 @@ from vaeworks.training.monitor.log_lines import keep_log, last_look, read_log
 from vaeworks.training.monitor.page import RunPage, Status
 from vaeworks.training.monitor.terminal import View
 from vaeworks.training.run.checkpoint import METADATA_KEY, good_checkpoint, load_checkpoint, newest_checkpoint
-from vaeworks.training.run.folder import check_folder, read_run, trained_on
+from vaeworks.data.trained_on import trained_on
+from vaeworks.training.run.folder import check_folder, read_run
 from vaeworks.training.run.init import initial_model
 
 Alteration = Callable[[Path, random.Random], None]

@@ -33,7 +33,8 @@ from vaeworks.pipelines.stable_diffusion import load_pipeline
 from vaeworks.training import read_run, train
 from vaeworks.training.monitor.log_lines import read_log
 from vaeworks.training.run.checkpoint import checkpoint_files, newest_checkpoint
-from vaeworks.training.run.folder import read_data, trained_on
+from vaeworks.data.trained_on import trained_on
+from vaeworks.training.run.folder import read_data
 
 SRC = Path(__file__).parents[2] / "src" / "vaeworks"
 
