@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from .config import LatentConfig
 from .errors import ConfigError, DataError, NotFiniteError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -477,3 +478,9 @@ def has_alpha(content: bytes) -> bool:
 def square(image: Image.Image, size: int) -> Tensor:
     """The middle of an image, its shorter side resized to `size` pixels by Lanczos: uint8 c size size."""
     return to_uint8(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
+
+
+def default_size(*configs: LatentConfig) -> int:
+    """The side, in pixels, of squares for these models: about 256, and a multiple that each of them takes."""
+    multiple = math.lcm(*(config.downsample_factor * config.latents_patch for config in configs))
+    return max(1, round(256 / multiple)) * multiple

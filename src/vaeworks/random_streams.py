@@ -11,8 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import ConfigError
+
 ORDER, CROP, NOISE, INIT, LEVEL, STEP, SHARDS, BLOCKS, DISTURBANCE, SCENE, COLOURS, LATTICE, SOUND, PANNING = range(14)
 """Streams: one for each use, so that no two uses share random numbers."""
+
+
+def check_seed(seed: int) -> None:
+    """Errors: ConfigError for a negative seed."""
+    if seed < 0:
+        raise ConfigError(f"seed (={seed}) must not be negative")
 
 
 def random_words(seed: int, stream: int, counter: int, count: int) -> np.ndarray:

@@ -84,7 +84,7 @@ def encode(
         return _files(codec(model, memory, precision, told), inputs, out, posterior, seed, overwrite)
 
     from ..devices import resolve_device
-    from ..doctor.examination import default_size
+    from ..images import default_size
     from ..formats import load
     from ..latents import Settings
 
