@@ -409,6 +409,12 @@ def check_finite(values: Tensor, what: str) -> Tensor:
     return values
 
 
+def default_size(*configs: LatentConfig) -> int:
+    """About 256 pixels, as a multiple that every one of these models takes."""
+    multiple = math.lcm(*(config.downsample_factor * config.latents_patch for config in configs))
+    return max(1, round(256 / multiple)) * multiple
+
+
 def check_divisible(height: int, width: int, factor: int) -> None:
     """Errors: ConfigError where height or width is no multiple of a model's downsample_factor, or is zero."""
     for name, value in (("height", height), ("width", width)):
@@ -478,9 +484,3 @@ def has_alpha(content: bytes) -> bool:
 def square(image: Image.Image, size: int) -> Tensor:
     """The middle of an image, its shorter side resized to `size` pixels by Lanczos: uint8 c size size."""
     return to_uint8(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
-
-
-def default_size(*configs: LatentConfig) -> int:
-    """The side, in pixels, of squares for these models: about 256, and a multiple that each of them takes."""
-    multiple = math.lcm(*(config.downsample_factor * config.latents_patch for config in configs))
-    return max(1, round(256 / multiple)) * multiple

@@ -17,12 +17,6 @@ ORDER, CROP, NOISE, INIT, LEVEL, STEP, SHARDS, BLOCKS, DISTURBANCE, SCENE, COLOU
 """Streams: one for each use, so that no two uses share random numbers."""
 
 
-def check_seed(seed: int) -> None:
-    """Errors: ConfigError for a negative seed."""
-    if seed < 0:
-        raise ConfigError(f"seed (={seed}) must not be negative")
-
-
 def random_words(seed: int, stream: int, counter: int, count: int) -> np.ndarray:
     """`count` random 64-bit words that depend on the three keys only."""
     return np.random.Philox(key=seed, counter=[0, counter, stream, 0]).random_raw(count)
@@ -36,6 +30,12 @@ def random_uniforms(seed: int, stream: int, counter: int, count: int) -> np.ndar
 def random_seed(seed: int, stream: int, counter: int = 0) -> int:
     """A 63-bit seed for another generator."""
     return int(random_words(seed, stream, counter, 1)[0] >> np.uint64(1))
+
+
+def check_seed(seed: int) -> None:
+    """Errors: ConfigError for a negative seed."""
+    if seed < 0:
+        raise ConfigError(f"seed (={seed}) must not be negative")
 
 
 class Order:
