@@ -15,7 +15,7 @@ from torch import Tensor
 from ..config import dumps
 from ..data import scan
 from ..data.image_ref import ImageFile
-from ..data.inputs import data_source, image_files, opened, readable_images, warn_of_skipped
+from ..data.inputs import Inputs, data_source, image_files, opened, readable_images, warn_of_skipped
 from ..data.labels import find_masks
 from ..data.subsets import spaced
 from ..errors import ConfigError, DataError
@@ -31,7 +31,7 @@ SCHEMA = 1
 
 
 def picture_targets(
-    inputs: Sequence[str | Path],
+    inputs: Inputs,
     out: Path,
     record: str,
     channels: int,

@@ -43,7 +43,7 @@ from .exporting import export
 from .judging import evaluate
 from .labelling import augment, features
 from .learning import demo, recipes, train
-from .restoring import restore
+from .restore import restore
 from .running import decode, generate, reconstruct
 from .sounding import listen
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair

@@ -34,7 +34,9 @@ def image_files(inputs: Inputs, reporter: Reporter = SILENT) -> list[tuple[Path,
     """(image file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where
     there is no image."""
     found = [
-        (path, source) for source in listed(inputs) for path in find_images(data_source(str(source), ("photos",), reporter))
+        (path, source)
+        for source in listed(inputs)
+        for path in find_images(data_source(str(source), ("photos",), reporter))
     ]
     return [
         (path, path.relative_to(source) if Path(source).is_dir() and source != "photos" else Path(path.name))

@@ -61,8 +61,8 @@ def parse_plant(how: str) -> tuple[tuple[str, ...], float]:
     return tuple(masks), noise
 
 
-def parse_noise(value: str) -> float:
-    """A standard deviation in gray levels. Errors: ConfigError for what is none."""
+def parse_noise(value: float | str) -> float:
+    """A standard deviation in gray levels. Errors: ConfigError for a value that is none."""
     try:
         sigma = float(value)
     except ValueError:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ...images import difference
-from ...intervals import bootstrap
+from ...intervals import Interval, bootstrap
 from ...metrics.reconstruction import SSIM_WINDOW, psnr
 from .damage import Damage
 
@@ -56,26 +56,40 @@ def best(scores: Mapping[str, RestorationScore]) -> str:
     return max(scores, key=lambda name: scores[name].psnr_region)
 
 
-def summary(rows: Sequence[Mapping[str, RestorationScore]], ours: str) -> dict[str, Any]:
-    """Means of every method over pictures, which is best, and `ours` against the best of the others.
+@dataclass(frozen=True)
+class RestorationSummary:
+    """All methods over all images."""
 
-    The gain is in PSNR of the damaged region, paired, with a 95 % bootstrap interval over pictures.
+    means: Mapping[str, RestorationScore]
+    """by method; images without a finite figure are left out of a mean"""
+    best: str
+    """the method with the highest mean PSNR in the damaged region"""
+    against: str
+    """the best of the baselines"""
+    gain: Interval | None
+    """PSNR in the damaged region of the search over that baseline, in dB: mean of the paired differences; None where
+    no difference is finite"""
+    pictures: int
 
-    Pictures without a finite figure are left out of a mean.
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return dataclasses.asdict(self)
+
+
+def summary(rows: Sequence[Mapping[str, RestorationScore]], ours: str) -> RestorationSummary:
+    """Means of every method over images, and the gain of `ours` over the best of the others with its 95 % bootstrap
+    interval.
+
+    rows: for every image, the scores by method.
     """
     names = list(rows[0])
-    table = {name: {key: _mean([getattr(row[name], key) for row in rows]) for key in _FIGURES} for name in names}
-    regions = {name: table[name]["psnr_region"] for name in names}
-    other = max((name for name in names if name != ours), key=regions.__getitem__)
-    gains = [gain for row in rows if math.isfinite(gain := row[ours].psnr_region - row[other].psnr_region)]
-    against = dataclasses.asdict(bootstrap(gains)) if gains else None
-    return {
-        "means": table,
-        "best": max(names, key=regions.__getitem__),
-        "against": other,
-        "gain": against,
-        "pictures": len(rows),
+    means = {
+        name: RestorationScore(*(_mean([getattr(row[name], key) for row in rows]) for key in _FIGURES))
+        for name in names
     }
+    other = max((name for name in names if name != ours), key=lambda name: means[name].psnr_region)
+    gains = [gain for row in rows if math.isfinite(gain := row[ours].psnr_region - row[other].psnr_region)]
+    return RestorationSummary(means, best(means), other, bootstrap(gains) if gains else None, len(rows))
 
 
 def strip(damage: Damage, methods: Mapping[str, Tensor], ours: str, truth: Tensor | None) -> list[Tensor]:
