@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import vaeworks as vw
 from vaeworks.apps.codes import Codes
-from vaeworks.apps.restoration import Damage, SpectralPrior, estimate_noise, fit_prior, plant, restore_picture, search
+from vaeworks.apps.restoration import Damage, SpectralPrior, estimate_noise, fit_prior, plant, restore_picture
 from vaeworks.apps.restoration.baselines import baselines
 from vaeworks.apps.restoration.damage import MASKS, SALT
 from vaeworks.apps.restoration.harmonic import harmonic_fill
@@ -81,7 +81,7 @@ def test_closed_form(model: tuple[vw.Codec, SpectralPrior], monkeypatch: pytest.
     """Of a linear decoder the optimum is ridge regression on the known pixels, with the weight that noise and error
     give."""
     codec, prior = model
-    monkeypatch.setattr(search, "HELD_OUT", 0.0)
+    monkeypatch.setattr("vaeworks.apps.restoration.search.HELD_OUT", 0.0)
     truth = from_model_range(codec.decode(field(1, 5, seed=9)))[0, :, :18, :19]  # not divisible by 4: padded
     damage = plant(truth, "block+noise:20", seed=1)
     found = restore_picture(codec, damage, prior, steps=500)
@@ -142,7 +142,7 @@ def test_strips() -> None:
     for large in (2**20, 0):
         search = Search(vw.Codec(vae, tile=2), prior.at(6, 7), damage, 10.0, 0)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(search, "LARGE", large)
+            patch.setattr("vaeworks.apps.restoration.search.LARGE", large)
             found.append(
                 search._value(prior.at(6, 7).coordinates(z[0]).double().numpy().ravel(), torch.Size((4, 6, 7)))
             )
