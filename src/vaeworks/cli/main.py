@@ -32,9 +32,9 @@ from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from ..words import one_line, speak
+from .anomaly import anomaly
 from .console import summary
 from .contesting import arena, arena_report, arena_study
-from .detecting import anomaly
 from .editing import edit
 from .encoding import encode
 from .examining import doctor
