@@ -43,9 +43,9 @@ from .exporting import export
 from .judging import evaluate
 from .labelling import augment, features
 from .learning import demo, recipes, train
+from .listen import listen
 from .restore import restore
 from .running import decode, generate, reconstruct
-from .sounding import listen
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
 from .varying import interpolate, sample, vary
 
