@@ -33,6 +33,7 @@ from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from ..words import one_line, speak
 from .anomaly import anomaly
+from .augment import augment
 from .console import summary
 from .contesting import arena, arena_report, arena_study
 from .editing import edit
@@ -40,8 +41,8 @@ from .encoding import encode
 from .examining import doctor
 from .exit_status import FailOnTriggered
 from .exporting import export
+from .features import features
 from .judging import evaluate
-from .labelling import augment, features
 from .learning import demo, recipes, train
 from .listen import listen
 from .restore import restore
