@@ -148,10 +148,12 @@ def test_an_autoencoder_is_not_changed(place: Path, tmp_path: Path, monkeypatch:
 
 
 def test_without_a_folder(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is written; detectors and sounds come back in memory."""
+    """Nothing is written; images, detectors and sounds come back in memory."""
     monkeypatch.chdir(place)
     vae = vw.load(MODEL)
     before = sorted(place.rglob("*"))
+    restored = restore(vae, "data/b/b0.png", noise=9, **PRIOR).pictures["data/b/b0.png"]
+    assert restored.image is not None and restored.image.shape == (3, 16, 18)
     found = detect_anomalies(vae, normal="normal", test="test", false_alarms=0.2, baselines=False)
     assert found.test is not None and found.test.scores is None and found.test.alarms >= 0
     assert found.detector.predict(np.zeros((1, 16, 18, 3), np.uint8)).tolist() == [-1]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data.inputs import Inputs, opened
+from ...data.inputs import Inputs, image_files, opened, readable_images
 from ...errors import ConfigError
 from ...files.atomic import write_picture
 from ...images import grid, to_pillow, to_uint8
@@ -48,7 +48,7 @@ OURS = "VAE"
 """The name of the search in latent space beside the baselines."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RestoredFile:
     """One restored image file."""
 
@@ -64,6 +64,8 @@ class RestoredFile:
     taken"""
     scores: Mapping[str, RestorationScore] | None = None
     """of every method against the undamaged image; None where that is not known"""
+    image: Tensor | None = field(default=None, repr=False)
+    """uint8 c h w; None where it is written to a file"""
 
     @property
     def best(self) -> str | None:
@@ -72,8 +74,8 @@ class RestoredFile:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        values = dataclasses.asdict(self)
-        del values["scores"]
+        names = ("source", "missing", "noise", "evaluations", "held_out_rms")
+        values = {name: getattr(self, name) for name in names}
         if self.scores is None:
             return values
         return values | {"scores": {n: dataclasses.asdict(s) for n, s in self.scores.items()}, "best": self.best}
@@ -89,7 +91,7 @@ class RestorationPrior:
     """root mean square reconstruction error of the model on them, in gray levels"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RestorationResult:
     """What `restore` did."""
 
@@ -100,7 +102,7 @@ class RestorationResult:
     steps: int
     seed: int
     pictures: Mapping[str, RestoredFile]
-    """by the path of the restored image"""
+    """by the path of the restored image, or of the input where nothing is written"""
     summary: RestorationSummary | None
     """over all images; None without planted damage"""
 
@@ -122,7 +124,7 @@ class RestorationResult:
 def restore(
     model: Model,
     inputs: Inputs,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     mask: str | Path | None = None,
     noise: float | str | None = None,
@@ -141,10 +143,11 @@ def restore(
     """Restore missing and noisy pixels of image files by a search in the model's latent space.
 
     >>> result = vw.restore("runs/dogs", "scans", "out", mask="masks", noise="auto")
-    >>> result = vw.restore("runs/dogs", "photos", "out", plant="scratches"); result.summary.gain
+    >>> vw.restore("runs/dogs", "photos", "out", plant="scratches").summary.gain
 
     model: a run folder, a VAE file or folder, hf:OWNER/NAME, or an autoencoder. inputs: image files and folders.
-    out: the folder for the restored PNG files, for strips/ (input, every method, difference) and for restore.json.
+    out: the folder for the restored PNG files, for strips/ (input, every method, difference) and for restore.json;
+    None: write nothing, the restored images are in the result.
     mask: an image that is white where pixels are missing, or a folder with a mask for each input, by name.
     noise: standard deviation of the noise in gray levels, or "auto" to estimate it.
     plant: damage the inputs, which must be intact, and score the restoration: "block", "scratches+noise:10", ...
@@ -159,12 +162,12 @@ def restore(
     Errors: ConfigError for settings that do not fit together, or existing results; DataError for images or masks that
     cannot be used; those of `vw.load`.
     """
-    out, mask = Path(out), None if mask is None else Path(mask)
+    folder, mask = None if out is None else Path(out), None if mask is None else Path(mask)
     _check(mask, noise, plant, steps, seed)
     autoencoder = open_model(model, settings)
     with frozen(autoencoder):
         codec, channels = Codec(autoencoder), autoencoder.config.in_channels
-        pairs = picture_targets(inputs, out, RECORD, channels, overwrite=overwrite, reporter=reporter)
+        pairs = _pairs(inputs, folder, channels, overwrite, reporter)
         masks = mask_files([path for path, _ in pairs], mask)
         if plant is None:
             for (path, _), hole in zip(pairs, masks, strict=True):
@@ -180,15 +183,18 @@ def restore(
             found = restore_picture(codec, damage, fitted, keep=keep, steps=steps, seed=seed)
             methods: dict[str, Tensor] = baselines(codec, damage) if compare or plant else {}
             methods[OURS] = found.image
-            write_picture(target, to_pillow(found.image), overwrite)
-            write_picture(strip_place(out, target), grid([strip(damage, methods, OURS, truth)]), overwrite)
-            files[str(target)] = file = _figures(path, damage, found, methods, truth)
-            reporter.say(_sentence(target, file))
+            if folder is not None and target is not None:
+                write_picture(target, to_pillow(found.image), overwrite)
+                write_picture(strip_place(folder, target), grid([strip(damage, methods, OURS, truth)]), overwrite)
+            file = _figures(path, damage, found, methods, truth, keep_image=folder is None)
+            files[str(target or path)] = file
+            reporter.say(_sentence(target or path, file))
     scores = [file.scores for file in files.values() if file.scores is not None]
     facts = RestorationPrior(str(prior), fitted.images, fitted.error)
     means = summary(scores, OURS) if scores else None
     result = RestorationResult(name_of(model), facts, plant, keep, steps, seed, files, means)
-    write_record(out / RECORD, result.to_dict(), overwrite)
+    if folder is not None:
+        write_record(folder / RECORD, result.to_dict(), overwrite)
     return result
 
 
@@ -204,6 +210,16 @@ def _check(mask: Path | None, noise: float | str | None, plant: str | None, step
     check_seed(seed)
     if steps < 1:
         raise ConfigError(f"steps (={steps}) must be at least 1")
+
+
+def _pairs(
+    inputs: Inputs, out: Path | None, channels: int, overwrite: bool, reporter: Reporter
+) -> Sequence[tuple[Path, Path | None]]:
+    """Every image file that can be read, and its result; None where nothing is written."""
+    if out is not None:
+        return picture_targets(inputs, out, RECORD, channels, overwrite=overwrite, reporter=reporter)
+    sources = [(path, path) for path, _ in image_files(inputs, reporter)]
+    return [(path, None) for path, _, _ in readable_images(sources, channels, reporter)]
 
 
 def given_damage(path: Path, mask: Path | None, noise: float | str | None, channels: int) -> Damage:
@@ -233,14 +249,20 @@ def _fit_prior(
 
 
 def _figures(
-    path: Path, damage: Damage, found: Restored, methods: Mapping[str, Tensor], truth: Tensor | None
+    path: Path,
+    damage: Damage,
+    found: Restored,
+    methods: Mapping[str, Tensor],
+    truth: Tensor | None,
+    keep_image: bool,
 ) -> RestoredFile:
     held_out = {"start": found.held_out[0], "best": min(found.held_out), "taken": found.held_out[found.taken]}
     scores = None
     if truth is not None:
         scores = {name: score(truth, image, damage.region) for name, image in methods.items()}
     missing = float(damage.missing.float().mean())
-    return RestoredFile(str(path), missing, damage.noise, found.evaluations, held_out, scores)
+    image = found.image if keep_image else None
+    return RestoredFile(str(path), missing, damage.noise, found.evaluations, held_out, scores, image)
 
 
 def _sentence(target: Path, file: RestoredFile) -> str:
