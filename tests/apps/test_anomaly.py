@@ -260,8 +260,8 @@ def test_evidence() -> None:
     values = np.append(np.random.default_rng(0).normal(3, 2, 10_001), [1e9])
     assert EvidenceScale.of(values) == EvidenceScale(pytest.approx(3, abs=0.1), pytest.approx(2, abs=0.1))  # type: ignore[arg-type]
     assert EvidenceScale.of(np.full(5, 7.0)).spread == pytest.approx(0.007)
-    sight = PcaExtractor.fitted(textures(30)[:, None].astype(float), 0.5)
-    assert sight.look(textures(30)[:, None].astype(float)).error.mean() == pytest.approx(
+    extractor = PcaExtractor.fitted(textures(30)[:, None].astype(float), 0.5)
+    assert extractor.views(textures(30)[:, None].astype(float)).error.mean() == pytest.approx(
         36, rel=0.2
     )  # what the noise's variance is
 

@@ -1,4 +1,4 @@
-"""A sound through an autoencoder: what is heard again, and how far it is from what went in."""
+"""Send a sound through an autoencoder, and measure the distance from the original."""
 
 from __future__ import annotations
 
@@ -23,58 +23,58 @@ Samples = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SoundDistances:
-    """Distances from the original; a signal-to-noise ratio is not among them, because the phase is new and would make
-    it meaningless."""
+    """Distances from the original. There is no signal-to-noise ratio, because the phase is new, which makes it
+    meaningless."""
 
     log_mel: float
-    """dB between pictures: what the autoencoder loses"""
+    """dB between spectrograms of original and reconstruction: the loss of the autoencoder"""
     log_mel_down_up: float
-    """dB; the same of a picture that was bicubically shrunk by f and enlarged"""
+    """dB; the same for a spectrogram that was bicubically shrunk by f and enlarged"""
     log_mel_ceiling: float
-    """dB between the original's picture and that of the sound Griffin-Lim makes of it: what the way back loses"""
+    """dB between the original spectrogram and that of its Griffin-Lim sound: the loss of the way back"""
     log_mel_heard: float
-    """dB; likewise of the reconstruction's sound: what both lose"""
+    """dB; the same for the sound of the reconstruction: the loss of both"""
     convergence_ceiling: float
-    """spectral convergence of the sound that Griffin-Lim makes of the original's picture; nan where the original is
-    silent"""
+    """spectral convergence of the Griffin-Lim sound of the original spectrogram; nan where the original is silent"""
     convergence_heard: float
-    """of that which it makes of the reconstruction"""
+    """of the Griffin-Lim sound of the reconstruction"""
 
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """A sound, and what comes back. Sounds are samples n in [-1,1], MEL.rate a second; pictures uint8 1 bands columns.
+    """A sound and its reconstruction. Sounds are samples n in [-1,1], MEL.rate a second; spectrograms are uint8 1 bands
+    columns.
 
-    Of a model of two channels they are 2 n and 2 bands columns: left and right.
+    With a model of two channels, sounds are 2 n and spectrograms 2 bands columns: left and right.
     """
 
     original: Samples
     ceiling: Samples
-    """Griffin-Lim of the original's picture: as good as a perfect autoencoder would sound"""
+    """Griffin-Lim sound of the original spectrogram: the sound of a perfect autoencoder"""
     recon: Samples
-    """Griffin-Lim of the reconstruction"""
+    """Griffin-Lim sound of the reconstruction"""
     image: Tensor
     recon_image: Tensor
     figures: SoundDistances
 
 
 def hear(codec: Codec, samples: Samples, *, iterations: int = ITERATIONS, seed: int = 0) -> Heard:
-    """A sound through an autoencoder of spectrograms, by its posterior's mode; both ways back start from the same
+    """Send a sound through an autoencoder of spectrograms, by its posterior's mean. Both ways back start from the same
     random phase.
 
-    Models of three channels get gray, and the mean of what they answer counts; those of two get left and right, or
-    samples n twice.
-    Errors: ConfigError for no samples, and for samples 2 n where the model has other channels than two.
+    Models of three channels get a gray image, and the mean of their channels is the reconstruction. Models of two
+    channels get left and right; samples n are both.
+    Errors: ConfigError for no samples, and for samples 2 n where the model does not have two channels.
     """
     channels, length = codec.autoencoder.config.in_channels, samples.shape[-1]
     if not samples.size:
-        raise ConfigError("a sound without samples cannot be heard")
+        raise ConfigError("the sound has no samples; give at least one")
     if samples.ndim == 2 and channels != 2:
-        raise ConfigError(f"a sound in stereo, and a model of {channels} channels; give it the mean of both sides")
+        raise ConfigError(f"the sound is stereo, and the model has {channels} channels; give it the mean of both sides")
     if channels == 2:
         samples = np.atleast_2d(samples).repeat(3 - samples.ndim, axis=0)
     columns = columns_of(length)
-    padded = picture(samples)  # a network wants more than a few columns
+    padded = picture(samples)  # networks need more than a few columns
     code = encode_picture(codec, padded.expand(channels, -1, -1))
     decoded = decode_picture(codec, code.mean, code.height, code.width)
     answer = decoded if channels == 2 else decoded.float().mean(0, keepdim=True).round().to(torch.uint8)
@@ -97,8 +97,7 @@ def _down_up(image: Tensor, factor: int) -> Tensor:
 
 
 def log_mel_distance(image: Tensor, other: Tensor) -> float:
-    """Root mean square over bands (and channels) of the difference in level, mean over columns, in dB, of two pictures
-    of spectrograms.
+    """Difference in level of two spectrograms in dB: root mean square over bands and channels, mean over columns.
 
     Source: the log spectral distance of Gray & Markel 1976, on mel bands.
     """
@@ -106,9 +105,9 @@ def log_mel_distance(image: Tensor, other: Tensor) -> float:
 
 
 def spectral_convergence(samples: Samples, other: Samples) -> float:
-    """Distance of magnitudes as a share of the original's (Frobenius norms): 0 is equal, 1 as far away as silence.
+    """Distance of magnitudes as a share of the original's (Frobenius norms): 0 for equal sounds, 1 for silence.
 
-    It hears loud parts only.
+    Loud parts dominate it.
     Source: Sturmel & Daudet 2011.
     """
     a, b = (stft(torch.from_numpy(each)).abs() for each in (samples, other))

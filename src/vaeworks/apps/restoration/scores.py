@@ -1,4 +1,4 @@
-"""How near to the truth a restored picture is, where it was damaged and as a whole."""
+"""Scores of a restored image against the truth, in the damaged region and as a whole."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .damage import Damage
 
 @dataclass(frozen=True)
 class RestorationScore:
-    """PSNR in dB and SSIM of one restored picture."""
+    """PSNR in dB and SSIM of one restored image."""
 
     psnr: float
-    """of the whole picture"""
+    """of the whole image"""
     ssim: float
     psnr_region: float
     """of the damaged pixels alone"""
     ssim_region: float
-    """mean of SSIM's map over the damaged pixels"""
+    """mean of the SSIM map over the damaged pixels"""
 
 
 def score(truth: Tensor, image: Tensor, region: Tensor) -> RestorationScore:
-    """The figures of a picture uint8 c h w, damaged in region, bool h w. What cannot be measured is nan."""
+    """Scores of an image uint8 c h w that was damaged in region, bool h w; nan where a score is undefined."""
     marked = bool(region.any())
     whole, part = _ssim(truth, image, region)
     return RestorationScore(
@@ -40,7 +40,7 @@ def score(truth: Tensor, image: Tensor, region: Tensor) -> RestorationScore:
 
 
 def _ssim(truth: Tensor, image: Tensor, region: Tensor) -> tuple[float, float]:
-    """As `metrics.ssim`, over the whole and over a region."""
+    """SSIM as in `metrics.ssim`, of the whole image and of a region."""
     from skimage.metrics import structural_similarity
 
     if min(truth.shape[-2:]) < SSIM_WINDOW:
@@ -52,7 +52,7 @@ def _ssim(truth: Tensor, image: Tensor, region: Tensor) -> tuple[float, float]:
 
 
 def best(scores: Mapping[str, RestorationScore]) -> str:
-    """The method with the highest PSNR where the picture was damaged."""
+    """The method with the highest PSNR in the damaged region."""
     return max(scores, key=lambda name: scores[name].psnr_region)
 
 
@@ -93,8 +93,7 @@ def summary(rows: Sequence[Mapping[str, RestorationScore]], ours: str) -> Restor
 
 
 def strip(damage: Damage, methods: Mapping[str, Tensor], ours: str, truth: Tensor | None) -> list[Tensor]:
-    """Original (where it is known), damaged, every method, and the difference x 4 of ours from the original or from
-    what was given."""
+    """The original (if known), the damaged image, every method, and 4 times the difference of `ours` from the first."""
     first = [damage.image] if truth is None else [truth, damage.image]
     return [*first, *methods.values(), difference(methods[ours], first[0])]
 

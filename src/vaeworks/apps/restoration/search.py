@@ -1,4 +1,4 @@
-"""What a damaged picture was: the likeliest latents, given its known pixels."""
+"""Restore a damaged image: search the likeliest latents, given its known pixels."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from .harmonic import harmonic_fill
 from .prior import SpectralPrior, Whitened
 
 HELD_OUT = 0.05
-"""Share of the known pixels that is not fitted, but decides when to stop."""
+"""Share of the known pixels that is held out; it decides when to stop."""
 
 STEPS = 100
-"""Of L-BFGS, at most."""
+"""Most steps of L-BFGS."""
 
 PATIENCE = 10
-"""Steps without a better fit of the pixels that are held out, after which it stops."""
+"""Steps without a better fit of the held-out pixels before the search stops."""
 
 LARGE = 2**20
-"""Pixels above which gradients are computed in strips."""
+"""Number of pixels above which gradients are computed in strips."""
 
 
 @dataclass(frozen=True, eq=False)
 class Restored:
-    """A restored picture, and how it was come by."""
+    """A restored image, and the course of its search."""
 
     image: Tensor
     """uint8 c h w"""
     decoded: Tensor
-    """likewise, as the decoder gave it"""
+    """uint8 c h w: the decoder's output, without the known pixels"""
     evaluations: int
-    """of the decoder and its gradient"""
+    """number of evaluations of the decoder and its gradient"""
     held_out: tuple[float, ...]
-    """root mean square distance to the pixels held out at every evaluation, in gray levels"""
+    """root mean square distance to the held-out pixels at every evaluation, in gray levels"""
     taken: int
-    """which evaluation the picture is of"""
+    """number of the evaluation whose image is the result"""
 
 
 def restore_picture(
@@ -56,21 +56,23 @@ def restore_picture(
     start: Tensor | None = None,
     seed: int = 0,
 ) -> Restored:
-    """Latents z that maximize their posterior probability, decoded.
+    """Find the latents z with the highest posterior probability, and decode them.
 
-    They minimize |M (D(z) - y)|^2 / (2 sigma^2) + |u|^2 / 2, with M the known pixels of y, D the decoder, u the
-    coordinates of z in which `prior` is standard normal, and sigma^2 = noise^2 + error^2: what the camera and what the
-    autoencoder itself adds. No weight is chosen. A latent space is searched for a picture's known part in Bora et al.
-    2017 (CSGM, arXiv 1703.03208), with a Gaussian prior on z; of MAP in latent space, and of what an encoder can add to
-    it, Gonzalez et al. 2022 (arXiv 2103.01648) and Prost et al. 2023. D is not linear, so the search, L-BFGS in u,
-    finds a local optimum. The other school fits a network's weights and stops early: Ulyanov et al. 2018 (arXiv
-    1711.10925). Here pixels that are held out say when to stop: single ones of a noisy picture, squares of f otherwise.
+    The search minimizes |M (D(z) - y)|^2 / (2 sigma^2) + |u|^2 / 2. M selects the known pixels of y, D is the decoder,
+    u are the coordinates of z in which `prior` is standard normal, and sigma^2 = noise^2 + error^2 is the variance that
+    the camera and the autoencoder add. There is no weight to choose. Since D is not linear, the search, L-BFGS in u,
+    finds a local optimum. Held-out pixels decide when to stop: single pixels of a noisy image, else squares of f
+    pixels.
+    Sources: Bora et al. 2017 (CSGM, arXiv 1703.03208) search a latent space for the known part of an image, with a
+    Gaussian prior on z; MAP estimates in latent space and the use of an encoder are in Gonzalez et al. 2022 (arXiv
+    2103.01648) and Prost et al. 2023. Ulyanov et al. 2018 (arXiv 1711.10925) fit a network's weights instead, and stop
+    early.
 
-    keep: known pixels stay as they are, and their distance from the decoded picture continues into the hole as a
-    membrane, so that no seam is seen; None: where there is no noise. start: uint8 c h w, by default `first_guess`, of
-    which the result keeps much.
-    Errors: ConfigError for a mask of another size, or for other channels than the model's; DataError where nothing is
-    known.
+    keep: leave known pixels as they are, and continue their difference from the decoded image into the hole
+    (`harmonic_fill`), so that there is no seam; None: where there is no noise. start: uint8 c h w, by default
+    `first_guess`; the result resembles it.
+    Errors: ConfigError for a mask of another size, or for other channels than the model's; DataError where all pixels
+    are missing.
     """
     image, missing = damage.image, damage.missing
     if missing.shape != image.shape[-2:]:
@@ -97,17 +99,17 @@ def restore_picture(
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """An evaluation of the objective."""
+    """One evaluation of the objective."""
 
     number: int
     u: Tensor
     value: float
     held: Tensor
-    """squared distances to the pixels held out"""
+    """squared distances to the held-out pixels"""
 
 
 class Search:
-    """The objective of one picture, and what has been seen of it."""
+    """The search of one image: its objective and the best evaluations so far."""
 
     def __init__(self, codec: Codec, prior: Whitened, damage: Damage, sigma: float, seed: int):
         f = codec.autoencoder.downsample_factor
@@ -116,7 +118,7 @@ class Search:
         known, held = _divided(damage.missing, 1 if damage.noise else f, seed)
         padded = [pad_to_multiple(x[None, None].float(), f)[0].to(device) for x in (known, held)]
         inside = torch.zeros_like(padded[0])
-        inside[..., : known.shape[0], : known.shape[1]] = 1  # what is padded is nobody's pixel
+        inside[..., : known.shape[0], : known.shape[1]] = 1  # padding is neither fitted nor held out
         self.fitted, self.held = (x * inside for x in padded)
         self.truth = pad_to_multiple(to_model_range(damage.image[None]), f)[0].to(device)
         self.weight = 127.5**2 / (2 * max(float(sigma), 0.5) ** 2)  # pixels are rounded
@@ -126,15 +128,15 @@ class Search:
         self.since = 0
 
     def decode(self, u: Tensor) -> Tensor:
-        """The picture c h w, about in [-1,1], of coordinates."""
+        """The image c h w of coordinates u, about in [-1,1]."""
         latents = self.prior.latents(u)[None]
         if self.truth[0].numel() > LARGE:
             return self.codec.decode(latents, gradient=True)[0]
         return self.codec.autoencoder.decode(latents.to(self.codec.autoencoder.dtype))[0].float()
 
     def run(self, z: Tensor, steps: int) -> Tensor:
-        """The likeliest coordinates; those that predict held-out pixels best, where the likeliest ones do so
-        significantly worse."""
+        """The likeliest coordinates; if these predict held-out pixels significantly worse than the best others, those
+        others."""
         from scipy.optimize import minimize
 
         u = self.prior.coordinates(z)
@@ -144,7 +146,7 @@ class Search:
             (u.shape,),
             "L-BFGS-B",
             jac=True,
-            callback=self._look,
+            callback=self._count_step,
             options={"maxiter": steps},
         )
         assert self.fitting is not None and self.predicting is not None  # the start was evaluated
@@ -168,14 +170,14 @@ class Search:
             self.predicting, self.since = seen, 0
         return value.item(), gradient.cpu().double().numpy().ravel()
 
-    def _look(self, _: NDArray[np.float64]) -> None:
+    def _count_step(self, _: NDArray[np.float64]) -> None:
         self.since += 1
         if self.since > PATIENCE and self.held.any():
             raise StopIteration
 
 
 def _divided(missing: Tensor, side: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Known pixels that are fitted, and those that are held out, in squares of `side`: bool h w each."""
+    """The fitted and the held-out known pixels, divided in squares of `side` pixels: bool h w each."""
     height, width = missing.shape
     rng = np.random.default_rng(seed)
     squares = rng.random((-(-height // side), -(-width // side))) < HELD_OUT
