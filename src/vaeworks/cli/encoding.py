@@ -84,8 +84,8 @@ def encode(
         return _files(codec(model, memory, precision, told), inputs, out, posterior, seed, overwrite)
 
     from ..devices import resolve_device
-    from ..doctor.examination import default_size
     from ..formats import load
+    from ..images import default_size
     from ..latents import Settings
 
     autoencoder = load(model, **settings_of(told)).to(resolve_device("auto"))

@@ -223,7 +223,7 @@ def _unseen(
     models: Iterable[str], images: ImageSet, data: str, val_fraction: float | None, include_training: bool
 ) -> tuple[ImageFile, ...]:
     """The images that none of the models was trained on."""
-    from ..training.run.folder import trained_on
+    from ..data.trained_on import trained_on
 
     if val_fraction is not None:
         _, images = images.split(val_fraction)

@@ -32,20 +32,21 @@ from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from ..words import one_line, speak
+from .anomaly import anomaly
+from .augment import augment
 from .console import summary
 from .contesting import arena, arena_report, arena_study
-from .detecting import anomaly
 from .editing import edit
 from .encoding import encode
 from .examining import doctor
 from .exit_status import FailOnTriggered
 from .exporting import export
+from .features import features
 from .judging import evaluate
-from .labelling import augment, features
 from .learning import demo, recipes, train
-from .restoring import restore
+from .listen import listen
+from .restore import restore
 from .running import decode, generate, reconstruct
-from .sounding import listen
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
 from .varying import interpolate, sample, vary
 
