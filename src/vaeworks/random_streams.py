@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import ConfigError
+
 ORDER, CROP, NOISE, INIT, LEVEL, STEP, SHARDS, BLOCKS, DISTURBANCE, SCENE, COLOURS, LATTICE, SOUND, PANNING = range(14)
 """Streams: one for each use, so that no two uses share random numbers."""
 
@@ -28,6 +30,12 @@ def random_uniforms(seed: int, stream: int, counter: int, count: int) -> np.ndar
 def random_seed(seed: int, stream: int, counter: int = 0) -> int:
     """A 63-bit seed for another generator."""
     return int(random_words(seed, stream, counter, 1)[0] >> np.uint64(1))
+
+
+def check_seed(seed: int) -> None:
+    """Errors: ConfigError for a negative seed."""
+    if seed < 0:
+        raise ConfigError(f"seed (={seed}) must not be negative")
 
 
 class Order:

@@ -34,17 +34,19 @@ from ..recipes import RECIPES, recipe
 from ..words import one_line, speak
 from .console import summary
 from .contesting import arena, arena_report, arena_study
+from .decode import decode
 from .detecting import anomaly
 from .editing import edit
-from .encoding import encode
+from .encode import encode
 from .examining import doctor
 from .exit_status import FailOnTriggered
 from .exporting import export
 from .judging import evaluate
 from .labelling import augment, features
 from .learning import demo, recipes, train
+from .reconstruct import reconstruct
 from .restoring import restore
-from .running import decode, generate, reconstruct
+from .running import generate
 from .sounding import listen
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
 from .varying import interpolate, sample, vary

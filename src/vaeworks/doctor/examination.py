@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,12 +13,12 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..config import LatentConfig
 from ..data import ImageFile
 from ..data.image_ref import ImageRef
 from ..errors import ConfigError
 from ..files.atomic import atomic
 from ..files.cache import cache_folder
+from ..images import default_size
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from .finding import VERDICTS, Finding, NotExamined
@@ -171,12 +170,6 @@ def check_panels(panels: Iterable[str] | None) -> list[str]:
     if not asked:
         raise ConfigError(f"no panel is named; choose from {', '.join(TITLES)}")
     return [name for name in TITLES if name in asked]
-
-
-def default_size(*configs: LatentConfig) -> int:
-    """About 256 pixels, as a multiple that every one of these models takes."""
-    multiple = math.lcm(*(config.downsample_factor * config.latents_patch for config in configs))
-    return max(1, round(256 / multiple)) * multiple
 
 
 def doctor_cache() -> Path:

@@ -34,6 +34,21 @@ def open_model(model: Model, settings: Mapping[str, Any] | None = None, device: 
     return autoencoder.to(on)
 
 
+def open_in_own_dtype(model: Model, settings: Mapping[str, Any] | None = None) -> Autoencoder:
+    """The model on a GPU where there is one, with weights of the file's dtype. An autoencoder is returned as it is.
+
+    settings: as `open_model`. Errors: those of `load`.
+    """
+    if isinstance(model, Autoencoder):
+        return model
+    return load(model, **(settings or {})).to(resolve_device("auto"))
+
+
+def name_of(model: Model) -> str:
+    """The model's name in results: the path or hub id that was given, or an autoencoder's own name."""
+    return model.config.name if isinstance(model, Autoencoder) else str(model)
+
+
 def open_codec(
     model: Model,
     memory: str | int | None = None,
@@ -45,10 +60,7 @@ def open_codec(
     memory: bytes, or "4GiB"; None: most of what is free. precision: None is the weights' own, but fp32 for fp16 weights
     on a CPU. settings: as `open_model`.
     """
-    if isinstance(model, Autoencoder):
-        autoencoder = model
-    else:
-        autoencoder = load(model, **(settings or {})).to(resolve_device("auto"))
+    autoencoder = open_in_own_dtype(model, settings)
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision is None and autoencoder.device.type == "cpu" and autoencoder.dtype == torch.float16:
         precision = "fp32"
