@@ -55,10 +55,11 @@ def doctor(
     comparison."""
     from ..data import scan
     from ..data.labels import find_labels, find_masks
-    from ..doctor.examination import check_panels, check_rules, default_size, failing
+    from ..doctor.examination import check_panels, check_rules, failing
     from ..doctor.page import COMPARE, COMPARE_RECORD, RECORD, REPORT, check_alike, write_comparison, write_report
     from ..doctor.serialization import SCHEMA
     from ..formats.locate import locate
+    from ..images import default_size
 
     if not model:
         raise ConfigError("no MODEL is given: vaeworks doctor MODEL --data SRC --out DIR")

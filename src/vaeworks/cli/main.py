@@ -41,15 +41,17 @@ from .encode import encode
 from .examining import doctor
 from .exit_status import FailOnTriggered
 from .exporting import export
+from .interpolate import interpolate
 from .judging import evaluate
 from .labelling import augment, features
 from .learning import demo, recipes, train
 from .reconstruct import reconstruct
 from .restoring import restore
 from .running import generate
+from .sample import sample
 from .sounding import listen
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
-from .varying import interpolate, sample, vary
+from .vary import vary
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,

@@ -1,4 +1,4 @@
-"""New pictures from a density of a data set's latents, and how they compare with held-out real ones."""
+"""New images from a density of latents, and their metrics beside those of held-out images."""
 
 from __future__ import annotations
 
@@ -57,8 +57,10 @@ class SampledSet:
         }
 
 
-def sample(autoencoder: Autoencoder, density: Density, count: int, seed: int = 0, track: Track = iter) -> SampledSet:
-    """Pictures of a density that knows its shape."""
+def sample_density(
+    autoencoder: Autoencoder, density: Density, count: int, seed: int = 0, track: Track = iter
+) -> SampledSet:
+    """Decoded samples of a density that is fitted, or needs no fit."""
     return SampledSet(decode_pixels(autoencoder, density.sample(count, seed), track), density.stated)
 
 
@@ -95,7 +97,7 @@ def sample_like(
     noise = latent_noise(seed, list(range(len(known))), tuple(known.mean.shape[1:]), POSTERIOR)  # type: ignore[arg-type]
     drawn = known.mean + known.std * noise
     space = PixelFeatures(known.pixels, known.labels)
-    made = sample(autoencoder, density.fit(drawn, seed), count, seed, track)
+    made = sample_density(autoencoder, density.fit(drawn, seed), count, seed, track)
     n = min(count, len(held_out))
     if n < 2:
         raise DataError(
