@@ -36,7 +36,7 @@ from .console import summary
 from .contesting import arena, arena_report, arena_study
 from .decode import decode
 from .detecting import anomaly
-from .editing import edit
+from .edit import edit
 from .encode import encode
 from .examining import doctor
 from .exit_status import FailOnTriggered

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...data.source_lookup import is_source
 from ...errors import ConfigError, DataError, FormatError
 from ...files.atomic import atomic, check_ending, read_tensors, write_tensors
 from ...models import Autoencoder
@@ -142,3 +143,25 @@ def load_direction(path: Path, autoencoder: Autoencoder) -> Direction:
             "with this one"
         )
     return Direction(change, kind, separation)
+
+
+def split_sources(text: str) -> tuple[str, str]:
+    """The sources WITH and WITHOUT of "WITH:WITHOUT". They may hold colons of their own: the colon between two sources
+    that exist separates them.
+
+    Errors: ConfigError where there is no such colon, or more than one.
+    """
+    pairs = [(text[:i], text[i + 1 :]) for i in range(1, len(text) - 1) if text[i] == ":"]
+    found = [pair for pair in pairs if all(map(is_source, pair))]
+    if not pairs:
+        raise ConfigError(f"--direction {text!r} must be WITH:WITHOUT, two sources of pictures, or a .safetensors file")
+    if len(found) > 1:
+        readings = " or ".join(f"{a} and {b}" for a, b in found)
+        raise ConfigError(
+            f"--direction {text!r} may mean {readings}; write one of them as an absolute path, or rename it"
+        )
+    if not found:
+        odd = next((side for side in pairs[0] if not is_source(side)), "")
+        why = f"{odd!r} does not exist" if len(pairs) == 1 else "at none of its colons are there two sources that exist"
+        raise ConfigError(f"--direction {text!r} must be WITH:WITHOUT, two sources of pictures; {why} (docs/data.md)")
+    return found[0]

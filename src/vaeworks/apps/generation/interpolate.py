@@ -205,19 +205,18 @@ def interpolate(
     if out is not None:
         check_free(Path(out), ("strip.png", film, "path.json", "path.svg", "frames"), overwrite)
     codec = open_codec(model, memory, precision, settings) if isinstance(model, (str, Path, Autoencoder)) else model
-    if isinstance(images, (str, Path)) or not all(isinstance(image, Tensor) for image in images):
-        pictures, names = _alike(images, codec.autoencoder.config.in_channels, reporter)
-    else:
-        pictures, names = list(images), tuple(str(number) for number in range(1, len(images) + 1))
+    given = [images] if isinstance(images, (str, Path)) else list(images)
+    pictures = [image for image in given if isinstance(image, Tensor)]
+    names = tuple(str(number) for number in range(1, len(given) + 1))
+    if not pictures or len(pictures) < len(given):
+        pictures, names = _alike(given, codec.autoencoder.config.in_channels, reporter)
     found = _interpolation(codec, pictures, names, steps, path, partial(reporter.track, what="frames"))
     if out is not None:
         _write(found, Path(out), film, overwrite)
     return found
 
 
-def _alike(
-    inputs: Sequence[Any] | str | Path, channels: int, reporter: Reporter
-) -> tuple[list[Tensor], tuple[str, ...]]:
+def _alike(inputs: Sequence[Any], channels: int, reporter: Reporter) -> tuple[list[Tensor], tuple[str, ...]]:
     """Images of the first one's size, and their files; others are cropped to its shape and resized, with a detail."""
     paths = [path for path, _ in image_files(inputs, reporter)]
     _check_count(len(paths))
