@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -216,12 +216,7 @@ def edit(
             image, region = to_uint8(opened(path, channels)), read_mask(file)
             edited = [edit_picture(codec, image, each, region, detail=detail) for each in changes]
             plain = adjusted_pixels(image, colours_alone) if colours_alone and region is None else None
-            for number, each in enumerate(edited):
-                place = None if target is None else version_place(target, number, len(edited))
-                if place is not None:
-                    write_picture(place, to_pillow(each.image), overwrite)
-                found.append(_edited(path, place, image, each, strengths[number] if moves else None, plain))
-                reporter.say(f"{place or path}  changed by {each.inside:.2f} gray levels")
+            found += _written(path, target, image, edited, strengths if moves else None, plain, overwrite, reporter)
             if folder is not None and target is not None:
                 strip = [image, *(each.image for each in edited), difference(edited[-1].image, image, 1)]
                 write_picture(strip_place(folder, target), grid([strip]), overwrite)
@@ -312,21 +307,33 @@ def _statistics(codec: Codec, image: str | Path | None, how: Statistics) -> list
     return [partial(transferred, reference=encode_picture(codec, to_uint8(picture)).mean, statistics=how)]
 
 
-def _edited(
-    path: Path, place: Path | None, image: Tensor, edited: Edited, strength: float | None, plain: Tensor | None
-) -> EditedImage:
-    """The figures of an edit, and its picture where that is not written. plain: the pixels with the same colours."""
-    return EditedImage(
-        str(path),
-        None if place is None else str(place),
-        edited.inside,
-        edited.outside,
-        edited.reconstruction,
-        strength,
-        psnr_to_pixels=None if plain is None else psnr(plain, edited.image),
-        psnr_unedited=None if plain is None else psnr(plain, image),
-        image=edited.image if place is None else None,
-    )
+def _written(
+    path: Path,
+    target: Path | None,
+    image: Tensor,
+    edited: Sequence[Edited],
+    strengths: Sequence[float] | None,
+    plain: Tensor | None,
+    overwrite: bool,
+    reporter: Reporter,
+) -> Iterator[EditedImage]:
+    """The edits of an image, written where there is a target. plain: the image with the adjustment in pixels."""
+    for number, each in enumerate(edited):
+        place = None if target is None else version_place(target, number, len(edited))
+        if place is not None:
+            write_picture(place, to_pillow(each.image), overwrite)
+        reporter.say(f"{place or path}  changed by {each.inside:.2f} gray levels")
+        yield EditedImage(
+            str(path),
+            None if place is None else str(place),
+            each.inside,
+            each.outside,
+            each.reconstruction,
+            strength=None if strengths is None else strengths[number],
+            psnr_to_pixels=None if plain is None else psnr(plain, each.image),
+            psnr_unedited=None if plain is None else psnr(plain, image),
+            image=each.image if place is None else None,
+        )
 
 
 def _arithmetic(
