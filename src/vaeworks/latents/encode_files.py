@@ -139,7 +139,7 @@ def encode(
             "--workers": workers != WORKERS,
         }
         if wrong := [name for name, is_given in given.items() if is_given]:
-            raise ConfigError(f"{', '.join(wrong)}: only for shards; pass --into shards, or leave it away")
+            raise ConfigError(f"{', '.join(wrong)}: only for shards; pass --into shards, or leave it out")
         codec = open_codec(model, memory, precision, settings)
         return _encode_into_files(codec, names, Path(out), posterior, seed, overwrite, reporter)
     autoencoder = open_in_own_dtype(model, settings)

@@ -227,14 +227,14 @@ def edit(
 def _check(
     others: bool, arithmetic: str | None, direction: Any, kept: Any, strengths: Sequence[float], mask: Any
 ) -> None:
-    """Errors: ConfigError for changes that are none, or do not fit together. others: whether there is a change but
-    `arithmetic`."""
+    """Errors: ConfigError without a change, and for changes that do not fit together. others: whether there are changes
+    beside `arithmetic`."""
     if not (arithmetic or others):
         raise ConfigError(
             "nothing is to be changed; give --direction, --arithmetic, --statistics-from, --contrast or another change"
         )
     if len(strengths) > 1 and not direction:
-        raise ConfigError("several --strength are of a --direction; give one")
+        raise ConfigError("several --strength need a --direction; give one value")
     if kept and not direction:
         raise ConfigError("--save-direction needs a --direction WITH:WITHOUT")
     if arithmetic and (mask or others):
@@ -242,12 +242,12 @@ def _check(
 
 
 def _sources(direction: Any, kept: Path | None, overwrite: bool) -> tuple[str, str] | None:
-    """The two sources of a direction that is to be fitted. Everything is checked that can be without reading images."""
+    """The two sources of a direction to fit; None for a fitted one. Reads no images."""
     if direction is None:
         return None
     if isinstance(direction, Direction) or str(direction).endswith(".safetensors"):
         if kept is not None:
-            raise ConfigError("--save-direction keeps a direction that is fitted; this one is a file already")
+            raise ConfigError("--save-direction stores a fitted direction; this one is fitted already")
         return None
     if kept is not None:
         check_ending(kept)
@@ -292,8 +292,7 @@ def _direction(
     digests = pixel_digests(having.pixels), pixel_digests(lacking.pixels)
     found = fit_direction(having.mean, lacking.mean, kind, digests)
     reporter.say(
-        f"direction of {pair[0]} against {pair[1]}: tells held-out pictures apart with an AUROC of "
-        f"{found.separation:.3f}"
+        f"direction of {pair[0]} against {pair[1]}: separates held-out images with an AUROC of {found.separation:.3f}"
     )
     if kept is not None:
         save_direction(kept, found, autoencoder, overwrite=overwrite)

@@ -30,24 +30,25 @@ from .sheet import write_numbered
 from .vary import latent_scale
 
 PARALLEL = 1e-4
-"""Sine of the angle between two codes below which an arc is a line, or has no plane."""
+"""Sine of the angle between two codes below which they count as parallel."""
 
 Way = Callable[[Code, Code, float], Tensor]
-"""Latents c h w at a time in [0,1] between two codes."""
+"""Latents c h w at a time t in [0,1] between two codes."""
 
 
 def linear(a: Code, b: Code, t: float) -> Tensor:
-    """The straight line between the means: latents c h w, of unequal ends shorter in its middle than either."""
+    """The straight line between the means, c h w; between unequal ends its middle is shorter than either."""
     return torch.lerp(a.mean, b.mean, t)
 
 
 def spherical(a: Code, b: Code, t: float) -> Tensor:
-    """The great circle about the latents' origin, the norm going evenly from one end's to the other's: latents c h w.
+    """The great circle about the latents' origin, while the norm changes linearly from one end's to the other's:
+    latents c h w.
 
-    Where an end is 0, or one number alone, there is no direction, and where both are nearly parallel no difference:
-    then it is the straight line. Opposite ends have no great circle of their own: it goes through a direction that
-    depends on the first end alone (its elements shifted by one, made orthogonal).
-    Source: Shoemake 1985 (slerp); White 2016 (arXiv 1609.04468), for latents that are normal.
+    It is the straight line where an end is 0 or a single number, which has no direction, and where both ends are nearly
+    parallel. Opposite ends have no unique great circle; it then passes a direction that depends only on the first end
+    (its elements shifted by one, made orthogonal).
+    Source: Shoemake 1985 (slerp); White 2016 (arXiv 1609.04468), for normally distributed latents.
     """
     x, y = a.mean.double().flatten(), b.mean.double().flatten()
     p, q = x.norm(), y.norm()
@@ -70,11 +71,11 @@ def spherical(a: Code, b: Code, t: float) -> Tensor:
 def posterior(a: Code, b: Code, t: float) -> Tensor:
     """The mean of the Gaussian that minimizes (1 - t) KL(q|a) + t KL(q|b) over q: latents c h w.
 
-    Precisions are mixed, 1/s² = (1 - t) / s_a² + t / s_b², and means in their measure: an element of which one picture
-    says more follows that picture longer. With equal stds it is the straight line. This is the exponential geodesic of
-    the two posteriors (Amari & Nagaoka 2000, section 3.5; Heskes 1998, logarithmic pools). It was chosen over the
-    geodesic of Fisher's metric (a half circle of the half plane, Costa et al. 2015), on which a mean that is many stds
-    away stays at its ends and jumps in the middle.
+    Precisions are mixed, 1/s² = (1 - t) / s_a² + t / s_b², and means are weighted by them: an element follows the image
+    with the higher precision longer. With equal stds it is the straight line. This is the exponential geodesic of the
+    two posteriors (Amari & Nagaoka 2000, section 3.5; Heskes 1998, logarithmic pools). We prefer it to the geodesic of
+    Fisher's metric (a half circle of the half plane, Costa et al. 2015), on which a mean that is many stds away stays
+    at its ends and jumps in the middle.
     Errors: ConfigError where latents are points, which have no precision.
     """
     if not (a.std.any() and b.std.any()):
@@ -93,7 +94,7 @@ PATHS: dict[str, Way] = {"linear": linear, "spherical": spherical, "posterior": 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture on the way, and the cross-fade of the pixels at the same time."""
+    """A decoded image on the path, and the cross-fade of the pixels at the same time."""
 
     pixels: Tensor
     """uint8 c height width"""
@@ -101,23 +102,23 @@ class Frame:
     """likewise"""
     segment: int
     t: float
-    """in [0,1] of its segment"""
+    """time in [0,1] within its segment"""
     norm: float
-    """|z| over the even mixture of both ends' norms: 1 where latents stay as long as encoded ones are"""
+    """|z| over the linear mixture of both ends' norms; 1 where the norm stays that of encoded images"""
     norm_independent: float
-    """the same for the straight line between two independent directions: what shrinking is to be expected"""
+    """the same for the straight line between two independent directions: the expected shrinking"""
     recon: float
-    """root mean square of E(D(z)) - z, in stds of the latents' channels: how far the encoder is from agreeing"""
+    """root mean square of E(D(z)) - z, in stds of the latent channels: the encoder's disagreement"""
     recon_fade: float
     """the same for the encoded cross-fade"""
     contrast: float
-    """std of the pixels over the even mixture of both ends'"""
+    """std of the pixels over the linear mixture of both ends'"""
     contrast_fade: float
     ghost: float
-    """share of the pixels' variance that a mixture of both ends explains: a cross-fade has 1"""
+    """share of the pixels' variance that a mixture of both ends explains; 1 for a cross-fade"""
 
     def figures(self) -> dict[str, Any]:
-        """All but the pictures."""
+        """The frame without its pictures, as JSON values."""
         return {name: value for name, value in asdict(self).items() if name not in ("pixels", "fade")}
 
 
@@ -149,7 +150,7 @@ class Interpolation:
         }
 
     def chart(self) -> str:
-        """Norm and E(D(z)) - z along the path, beside what they are to be compared with, as an SVG.
+        """Norm and E(D(z)) - z along the path, with their baselines, as an SVG.
 
         Errors: MissingExtraError without matplotlib.
         """
@@ -217,7 +218,8 @@ def interpolate(
 
 
 def _alike(inputs: Sequence[Any], channels: int, reporter: Reporter) -> tuple[list[Tensor], tuple[str, ...]]:
-    """Images of the first one's size, and their files; others are cropped to its shape and resized, with a detail."""
+    """Images of the first one's size, and their file names. Others are cropped to its shape and resized; the reporter
+    says so."""
     paths = [path for path, _ in image_files(inputs, reporter)]
     _check_count(len(paths))
     pictures = [opened(path, channels) for path in paths]
@@ -263,7 +265,7 @@ def _interpolation(
 
 
 def _write(found: Interpolation, out: Path, film: str, overwrite: bool) -> None:
-    """The path above its cross-fade, its frames, a film, figures, and a chart where matplotlib is installed."""
+    """Write the strip, frames, film, figures, and a chart if matplotlib is installed."""
     make_folder(out)
     frames = [frame.pixels for frame in found.frames]
     write_numbered(out / "frames", frames, overwrite)
@@ -312,7 +314,7 @@ def _disagreement(codec: Codec, z: Tensor, scale: Tensor) -> float:
 
 
 def _explained(pixels: Tensor, images: Sequence[Tensor]) -> float:
-    """R² of the best mixture of both ends, with a constant, as this picture."""
+    """R² of the best mixture of both ends, with a constant, as a model of this picture."""
     x = to_model_range(pixels).double().flatten()
     basis = torch.stack([torch.ones_like(x), *(to_model_range(image).double().flatten() for image in images)], 1)
     rest = x - basis @ torch.linalg.lstsq(basis, x[:, None], driver="gelsd").solution[:, 0]

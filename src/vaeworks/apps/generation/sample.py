@@ -89,7 +89,7 @@ def sample(
     if data is not None and count < 2:
         raise ConfigError(f"count (={count}) must be at least 2 with --data, whose figures compare sets of pictures")
     if data is None and (source != "prior" or map):
-        raise ConfigError(f"{'--map' if map else f'--from {source}'} needs --data: the images whose latents it is of")
+        raise ConfigError(f"{'--map' if map else f'--from {source}'} needs --data, the images to encode")
     if out is not None:
         names = ("samples", "samples.png", "sample.json", *(["map.png"] if map else []))
         check_free(Path(out), names, overwrite)

@@ -29,7 +29,7 @@ from .animation import write_gif
 from .sheet import sheet, write_numbered
 
 ALIKE = 1.0
-"""Gray levels between variants below which nobody sees a difference."""
+"""Difference between variants in gray levels below which nobody sees it."""
 
 LEVEL = 0.2
 """Default noise for latents that are points, in stds of their channels."""
@@ -40,23 +40,23 @@ VARIANTS, WALK = 96, 97
 
 @dataclass(frozen=True)
 class Variety:
-    """How different variants are."""
+    """The differences between variants."""
 
     psnr: float
-    """of all variants together against the reconstruction without noise, in dB; infinite where all are equal to it"""
+    """of all variants against the reconstruction without noise, in dB; infinite where all are equal to it"""
     pixel_std: float
-    """between variants, root mean square over pixels and channels, in gray levels of 255"""
+    """std between variants, root mean square over pixels and channels, in gray levels of 255"""
     latent_std: float
-    """of the noise that was added, root mean square over latents, in their own units"""
+    """std of the added noise, root mean square over latents, in their own units"""
 
     @property
     def alike(self) -> bool:
-        """Whether nobody can tell the variants apart."""
+        """Whether the variants look the same."""
         return self.pixel_std < ALIKE
 
     @property
     def sentence(self) -> str:
-        """For people."""
+        """The differences in a sentence."""
         seen = f"variants differ by {self.pixel_std:.2f} gray levels ({self.psnr:.1f} dB from the reconstruction)"
         return seen + (
             ": they are all alike to the eye; the posterior is nearly a point. --noise 0.3 varies more"
@@ -70,10 +70,10 @@ class Variety:
 
 
 def latent_scale(autoencoder: Autoencoder, means: Sequence[Tensor]) -> Tensor:
-    """Standard deviation of every latent channel: the configuration's where it was measured, else over these latents c
-    h w: c.
+    """Standard deviation of every latent channel, c: the configuration's if it has one, else that of these latents c h
+    w.
 
-    Channels that do not vary, as those of a single latent cannot, count as 1.
+    Channels that do not vary, such as those of a single latent, count as 1.
     """
     config = autoencoder.config
     if config.latents_std is not None:
@@ -83,17 +83,17 @@ def latent_scale(autoencoder: Autoencoder, means: Sequence[Tensor]) -> Tensor:
 
 
 def disturbed(code: Code, scale: Tensor, noise: float) -> Code:
-    """The same means with noise times the channels' std (scale: c) in place of the posterior's."""
+    """The code with `noise` times the channels' std (scale: c) in place of the posterior's std."""
     return Code(code.mean, (noise * scale)[:, None, None].expand_as(code.mean), code.height, code.width)
 
 
 def variants(
     codec: Codec, code: Code, count: int, temperature: float = 1.0, seed: int = 0, track: Track = iter
 ) -> tuple[list[Tensor], Variety]:
-    """Pictures uint8 c h w of samples of the posterior with `temperature` times its std; sample k is the same whatever
-    the count.
+    """Decode samples of the posterior, with `temperature` times its std, to images uint8 c h w. Sample k does not
+    depend on the count.
 
-    temperature 0 is the reconstruction.
+    Temperature 0 is the reconstruction.
     """
     noise = latent_noise(seed, list(range(count)), tuple(code.mean.shape), VARIANTS)  # type: ignore[arg-type]
     pictures = [
@@ -108,11 +108,11 @@ def variants(
 def closed_walk(
     codec: Codec, code: Code, steps: int, temperature: float = 1.0, seed: int = 0, track: Track = iter
 ) -> list[Tensor]:
-    """Pictures uint8 c h w on a closed path about a picture: mean + temperature * std * (cos θ n1 + sin θ n2), θ evenly
-    around.
+    """Decode a closed path about a code to images uint8 c h w: mean + temperature * std * (cos θ n1 + sin θ n2), θ in
+    equal steps.
 
-    Noise on the great circle through two draws is standard normal everywhere, so that every picture is a sample at this
-    temperature; the last is a step away from the first.
+    Noise on the great circle through two draws is standard normal everywhere, so every image is a sample at this
+    temperature. The last image is one step away from the first.
     """
     one, other = latent_noise(seed, [0, 1], tuple(code.mean.shape), WALK)  # type: ignore[arg-type]
     turns = (2 * math.pi * i / steps for i in range(steps))
@@ -123,7 +123,8 @@ def closed_walk(
 
 
 def walk_figures(pictures: Sequence[Tensor]) -> dict[str, float]:
-    """Mean and largest step of a closed walk, and the farthest pair from the first, root mean square in gray levels."""
+    """Mean and largest step of a closed walk, and the largest distance from its first image, as root mean squares in
+    gray levels."""
     steps = [_apart(a, b) for a, b in itertools.pairwise([*pictures, pictures[0]])]
     return {
         "mean_step": sum(steps) / len(steps),
