@@ -26,7 +26,7 @@ def edit(
         Literal["mean", "map", "logistic"], arg(help="how the direction is fitted; map: to aligned images")
     ] = "mean",
     size: Annotated[
-        int | None, arg(metavar="PX", help="side of the squares that these images become; default: about 256")
+        int | None, arg(metavar="PX", help="side of the squares that these images become; by default about 256")
     ] = None,
     save_direction: Annotated[Path | None, arg(metavar="FILE", help="file for the direction, .safetensors")] = None,
     strength: Annotated[

@@ -24,22 +24,22 @@ def encode(
     out: Out,
     into: Annotated[
         Literal["files", "shards"] | None,
-        arg(help="a file for each image, of its own size, or shards of squares; default: files for image files"),
+        arg(help="a file for each image, of its own size, or shards of squares; by default files for image files"),
     ] = None,
     posterior: Annotated[
         Literal["mode", "sample", "moments"], arg(help="latents to keep; moments: means and log-variances (shards)")
     ] = "mode",
     seed: Annotated[int, arg(help="random seed of --posterior sample")] = 0,
-    size: Annotated[int | None, arg(metavar="PX", help="shards: side of the squares; default: about 256")] = None,
+    size: Annotated[int | None, arg(metavar="PX", help="shards: side of the squares; by default about 256")] = None,
     flip: Annotated[bool, arg(help="shards: also encode the mirrored images")] = False,
     labels: Annotated[
         str | None,
-        arg(metavar="HOW", help="shards: folders, names, none, or a CSV file; default: folders where there are any"),
+        arg(metavar="HOW", help="shards: folders, names, none, or a CSV file; by default folders where there are any"),
     ] = None,
     dtype: Annotated[Literal["fp32", "bf16", "fp16"], arg(help="shards: number format of the stored latents")] = "fp32",
     precision: Annotated[
         Literal["fp32", "bf16"] | None,
-        arg(help="number format of the computation; default: the weights' for files, fp32 for shards"),
+        arg(help="number format of the computation; by default the weights' for files, fp32 for shards"),
     ] = None,
     shard_size: Annotated[int, arg(metavar="N", help="shards: images in each")] = 10_000,
     batch: Annotated[int, arg(metavar="N", help="shards: images that go through the network together")] = 8,

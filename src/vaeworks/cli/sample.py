@@ -27,10 +27,10 @@ def sample(
     ] = "prior",
     data: Annotated[Data | None, arg(help="images to fit the density to, and to compare the samples with")] = None,
     labels: Annotated[
-        str | None, arg(metavar="HOW", help="classes: folders, names, none, or a CSV file; default: folders")
+        str | None, arg(metavar="HOW", help="classes: folders, names, none, or a CSV file; by default folders")
     ] = None,
     size: Annotated[
-        int | None, arg(metavar="PX", help="side of the pictures; default: about that of the data's")
+        int | None, arg(metavar="PX", help="side of the pictures; by default about that of the data's")
     ] = None,
     components: Annotated[int, arg(help="Gaussians of a mixture")] = 10,
     map: Annotated[bool, arg(help="also draw the plane of latents, where they are two numbers")] = False,

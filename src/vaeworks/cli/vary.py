@@ -19,7 +19,7 @@ def vary(
     noise: Annotated[
         float | None,
         arg(
-            help="noise in standard deviations of the latent channels, in place of the posterior's; default: 0.2 where "
+            help="noise in standard deviations of the latent channels, in place of the posterior's; by default 0.2 where "
             "latents are points"
         ),
     ] = None,
