@@ -19,8 +19,8 @@ def vary(
     noise: Annotated[
         float | None,
         arg(
-            help="noise in standard deviations of the latent channels, in place of the posterior's; by default 0.2 where "
-            "latents are points"
+            help="noise in standard deviations of the latent channels, in place of the posterior's; by default 0.2 "
+            "where latents are points"
         ),
     ] = None,
     walk: Annotated[bool, arg(help="write a walk around each image as a GIF, in place of variants")] = False,
