@@ -36,19 +36,23 @@ from .anomaly import anomaly
 from .augment import augment
 from .console import summary
 from .contesting import arena, arena_report, arena_study
-from .editing import edit
-from .encoding import encode
+from .decode import decode
+from .edit import edit
+from .encode import encode
 from .examining import doctor
 from .exit_status import FailOnTriggered
 from .exporting import export
 from .features import features
+from .interpolate import interpolate
 from .judging import evaluate
 from .learning import demo, recipes, train
 from .listen import listen
+from .reconstruct import reconstruct
 from .restore import restore
-from .running import decode, generate, reconstruct
+from .running import generate
+from .sample import sample
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
-from .varying import interpolate, sample, vary
+from .vary import vary
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
