@@ -13,15 +13,12 @@ from torch import Tensor
 
 from ...metrics import psnr
 from ...models import Autoencoder
-from ...random_streams import latent_noise
+from ...random_streams import VARIANTS, WALK, latent_noise
 from ...runtime import Codec
 from ..codes import Code, decode_picture
 
 ALIKE = 1.0
 """Gray levels between variants below which nobody sees a difference."""
-
-VARIANTS, WALK = 96, 97
-"""Streams of counter-keyed randomness (random_streams.py)."""
 
 
 @dataclass(frozen=True)
