@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..config import MODELS, TINY_MODELS, AutoencoderConfig, TinyConfig
 from ..errors import ConfigError
-from ..images import check_divisible, clamped, crop_to, pad_to_multiple
+from ..images import check_divisible, check_images, clamped, crop_to, pad_to_multiple, warn_of_range
 from .bottleneck import bounded
 from .decoder import Decoder
 from .encoder import Encoder
@@ -52,8 +52,8 @@ class Autoencoder(nn.Module):
         pad: repeat the last row and column until height and width are multiples of f.
         Errors: ConfigError (a ValueError) for a size that is no multiple of f, or for wrong channels.
         """
-        if images.ndim != 4 or images.shape[1] != self.config.in_channels:
-            raise ConfigError(f"images must have shape n {self.config.in_channels} h w, not {tuple(images.shape)}")
+        check_images(images, self.config.in_channels)
+        warn_of_range(images)
         if pad:
             images = pad_to_multiple(images, self.config.downsample_factor)
         check_divisible(images.shape[-2], images.shape[-1], self.config.downsample_factor)
@@ -92,6 +92,8 @@ class Autoencoder(nn.Module):
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images n 3 h w in [-1,1] of any size, through the posterior's mode and back to n 3 h w, clamped to [-1,1]."""
+        check_images(images, self.config.in_channels)
+        warn_of_range(images)
         recon = self.decode(self.encode(images, pad=True).mode())
         return clamped(crop_to(recon, images.shape[-2], images.shape[-1]))
 

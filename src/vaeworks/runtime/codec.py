@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config import AutoencoderConfig
 from ..errors import ConfigError
-from ..images import check_divisible, check_finite, clamped, pad_to_multiple
+from ..images import check_divisible, check_finite, check_images, clamped, pad_to_multiple, warn_of_range
 from ..models import Autoencoder, Decoder, Encoder, Posterior
 from .compile import Graphs, When, compiled
 from .conv_kernels import FILTERED, Kernels
@@ -153,8 +153,8 @@ class Codec:
     def encode(self, images: Tensor, *, pad: bool = False, gradient: bool = False) -> Posterior:
         """The posterior of images n 3 h w in [-1,1]; arguments and errors are `Autoencoder.encode`'s and `decode`'s."""
         vae = self.autoencoder
-        if images.ndim != 4 or images.shape[1] != vae.config.in_channels:
-            return vae.encode(images, pad=pad)  # which tells what is wrong
+        check_images(images, vae.config.in_channels)
+        warn_of_range(images)
         if not images.numel():
             raise ConfigError(f"images of shape {tuple(images.shape)} hold nothing; every side must be at least 1")
         images = pad_to_multiple(images, vae.downsample_factor) if pad else images
@@ -216,6 +216,8 @@ class Codec:
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """As `Autoencoder.reconstruct`."""
+        check_images(images, self.autoencoder.config.in_channels)
+        warn_of_range(images)
         height, width = images.shape[-2:]
         return clamped(self.decode(self.encode(images, pad=True).mode())[..., :height, :width])
 
