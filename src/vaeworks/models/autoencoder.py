@@ -46,6 +46,12 @@ class Autoencoder(nn.Module):
         if config.normalization == "batchnorm":
             self.bn = nn.BatchNorm2d(c * config.latents_patch**2, eps=config.latents_norm_eps, affine=False)
 
+    def __repr__(self) -> str:
+        """One line about the model, and PyTorch's tree of its modules."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        numbers = f"{self.num_parameters:,} parameters, {_scale_words(self.config)}"
+        return f"{self.config.name} autoencoder: {numbers}, {dtype} on {self.device}\n{super().__repr__()}"
+
     def encode(self, images: Tensor, *, pad: bool = False) -> Posterior:
         """The posterior of images n 3 h w in [-1,1]; its latents are n c h/f w/f, unnormalized.
 
@@ -74,11 +80,7 @@ class Autoencoder(nn.Module):
 
         Errors: ConfigError for latents of another number of channels.
         """
-        if latents.ndim != 4 or latents.shape[1] != self.config.latent_channels:
-            raise ConfigError(
-                f"latents must have shape n {self.config.latent_channels} h w, not {tuple(latents.shape)}; they come "
-                "from a VAE with another number of latent channels"
-            )
+        check_latents(latents, self.config.latent_channels)
         return self.decoder(self.post_quant_conv(latents))
 
     def forward(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior]:
@@ -179,6 +181,31 @@ class Autoencoder(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+
+def check_latents(latents: Tensor, channels: int) -> None:
+    """Errors: ConfigError for what is no float tensor n c h w of so many channels. Values are not looked at."""
+    if not isinstance(latents, Tensor) or not latents.is_floating_point():
+        kind = latents.dtype if isinstance(latents, Tensor) else type(latents).__name__
+        raise ConfigError(f"latents must be floats n {channels} h w, not {kind}; `encode(images).mode()` gives them")
+    if latents.ndim == 4 and latents.shape[1] == channels:
+        return
+    remedy = "they come from a VAE with another number of latent channels"
+    if latents.ndim == 3 and latents.shape[0] == channels:
+        remedy = "they have no batch axis; give latents[None]"
+    elif latents.ndim == 4 and latents.shape[-1] == channels:
+        remedy = "their channels come last; permute them"
+    raise ConfigError(f"latents must have shape n {channels} h w, not {tuple(latents.shape)}; {remedy}")
+
+
+def _scale_words(config: AutoencoderConfig | TinyConfig) -> str:
+    """How a diffusion model sees the latents."""
+    if config.normalization == "batchnorm":
+        return "latents normalized by batch statistics"
+    if config.normalization == "channel":
+        return "latents normalized by channel"
+    shift = f", shift factor {config.shift_factor:g}" if config.shift_factor else ""
+    return f"scaling factor {config.scaling_factor:g}{shift}" + ("" if config.normalization_known else " (a guess)")
 
 
 def _halves(config: AutoencoderConfig | TinyConfig) -> tuple[Encoder, Decoder] | tuple[TinyEncoder, TinyDecoder]:

@@ -15,11 +15,12 @@ from ..config import AutoencoderConfig
 from ..errors import ConfigError
 from ..images import check_divisible, check_finite, check_images, clamped, pad_to_multiple, warn_of_range
 from ..models import Autoencoder, Decoder, Encoder, Posterior
+from ..models.autoencoder import check_latents
 from .compile import Graphs, When, compiled
 from .conv_kernels import FILTERED, Kernels
 from .gradients import decode_with_gradient, encode_with_gradient
 from .lazy_maps import Shape
-from .memory import free_memory, freed_at_once, parse_size
+from .memory import as_gib, free_memory, freed_at_once, parse_size
 from .plan import Run, StripPlan, planned, whole_plan, without_values
 from .strips import Striped
 
@@ -112,6 +113,14 @@ class Codec:
         self._plans: dict[tuple[str, Shape], StripPlan] = {}
         self._blank: Autoencoder | None = None
 
+    def __repr__(self) -> str:
+        """One line: the model, and how it is run."""
+        vae = self.autoencoder
+        memory = "most of the free memory" if self.memory is None else as_gib(self.memory)
+        rows = "" if self.tile is None else f", strips of {self.tile} rows"
+        dtype = str(vae.dtype).removeprefix("torch.")
+        return f"Codec({vae.config.name} autoencoder, {dtype} on {vae.device}, within {memory}{rows})"
+
     def decode(self, latents: Tensor, *, gradient: bool = False) -> Tensor:
         """Images n 3 f*h f*w, about in [-1,1], from unnormalized latents n c h w, in the codec's dtype.
 
@@ -121,8 +130,7 @@ class Codec:
         for latents, and images without gradients, that hold what is no number.
         """
         vae = self.autoencoder
-        if latents.ndim != 4 or latents.shape[1] != vae.latent_channels:
-            return vae.decode(latents)  # which tells what is wrong
+        check_latents(latents, vae.latent_channels)
         if not latents.numel():
             raise ConfigError(f"latents of shape {tuple(latents.shape)} hold nothing; every side must be at least 1")
         self._check_reflection(latents.shape[-2], latents.shape[-1])

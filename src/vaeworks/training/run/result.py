@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...images import notebook
 from ..finetune import FinetuneComparison
 from ..latent_stats import LatentStats
 
@@ -35,3 +36,21 @@ class RunResult:
             f"RunResult({self.run!r}: {self.images_seen:,} images in {self.seconds / 60:.1f} min, {quality}, "
             f"scaling factor {self.latents.scaling_factor:.5g}, {self.precision} on {self.device})"
         )
+
+    def _repr_html_(self) -> str:
+        """The figures as a table, for notebooks."""
+        rows = [
+            ("images seen", f"{self.images_seen:,}"),
+            ("minutes", f"{self.seconds / 60:.1f}"),
+            ("images per second", f"{self.images_per_second:.1f}"),
+            ("PSNR on held-out images", _decibels(self.val_psnr)),
+            ("best PSNR", _decibels(self.best_psnr)),
+            ("parameters", f"{self.num_parameters:,}"),
+            ("scaling factor", f"{self.latents.scaling_factor:.5g}"),
+            ("precision", f"{self.precision} on {self.device}"),
+        ]
+        return notebook.heading(f"run {self.run}") + notebook.table(rows)
+
+
+def _decibels(psnr: float | None) -> str:
+    return "no held-out images" if psnr is None else f"{psnr:.2f} dB"
