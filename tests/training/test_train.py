@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loss_oracles import objective
 from PIL import Image
 
 import vaeworks as vw
@@ -22,7 +23,6 @@ from vaeworks.config import AutoencoderConfig, BottleneckConfig, DataConfig, Los
 from vaeworks.data import Crops, scan
 from vaeworks.devices import resolve_device, resolve_precision
 from vaeworks.images import to_model_range
-from vaeworks.losses import objective
 from vaeworks.models import Posterior
 from vaeworks.models.ema import ema_decay, ema_update_
 from vaeworks.random_streams import latent_noise
