@@ -18,7 +18,7 @@ from ..data.image_ref import ImageRef
 from ..errors import ConfigError
 from ..files.atomic import atomic
 from ..files.cache import cache_folder
-from ..images import default_size
+from ..images import default_size, notebook
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from .finding import VERDICTS, Finding, NotExamined
@@ -48,6 +48,16 @@ class Examination:
     def counts(self) -> dict[str, int]:
         """Panels by verdict, worst first."""
         return {verdict: sum(f.verdict == verdict for f in self.findings.values()) for verdict in VERDICTS}
+
+    def __repr__(self) -> str:
+        """One line: the model, and panels by verdict."""
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items() if count)
+        return f"Examination({self.model}: {counts or 'no panel'})"
+
+    def _repr_html_(self) -> str:
+        """A row for each panel, worst first, for notebooks."""
+        rows = [(TITLES[name], finding.verdict, finding.sentence) for name, finding in self.findings.items()]
+        return notebook.heading(repr(self)) + notebook.table(rows, ("panel", "verdict", "finding"))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but pictures as JSON values: what report.json holds."""

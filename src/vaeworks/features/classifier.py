@@ -16,7 +16,7 @@ from ..data.subsets import some
 from ..errors import DataError
 from ..files.atomic import atomic, read_tensors, write_tensors
 from ..images import to_model_range
-from ..random_streams import Order, random_seed
+from ..random_streams import CLASSIFIER_STEPS, Order, random_seed
 
 VERSION = 1
 """Of network and training: figures of another one are others."""
@@ -137,7 +137,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / steps))
         rows = torch.tensor([order[step * batch + i] for i in range(batch)])
-        generator.manual_seed(random_seed(seed, 0, step))
+        generator.manual_seed(random_seed(seed, CLASSIFIER_STEPS, step))
         x = to_model_range(images(rows))
         x = (_disturbed(x, generator) if disturb else x).to(device)
         loss = F.cross_entropy(network(x)[1], targets[rows].to(device))

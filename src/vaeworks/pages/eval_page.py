@@ -10,13 +10,14 @@ from typing import Any
 
 from .. import __version__
 from ..images import to_pillow
+from ..images.notebook import data_uri
 from ..intervals import Interval
 from ..metrics import Comparison, Evaluation
 from ..metrics.comparison import said, titles
 from ..metrics.evaluation import DOWN_UP, JPEG
 from ..metrics.gallery import GAIN, Shot
 from .chart import chart
-from .page import data_uri, write_page
+from .page import write_page
 
 NAMES = {"psnr": ("PSNR", "dB", ".2f", "↑"), "ssim": ("SSIM", "", ".4f", "↑"), "ms_ssim": ("MS-SSIM", "", ".4f", "↑"),
          "lpips": ("LPIPS", "AlexNet", ".4f", "↓")}  # fmt: skip

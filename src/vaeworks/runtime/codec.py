@@ -13,13 +13,14 @@ from torch import Tensor
 
 from ..config import AutoencoderConfig
 from ..errors import ConfigError
-from ..images import check_divisible, check_finite, clamped, pad_to_multiple
+from ..images import check_divisible, check_finite, check_images, clamped, pad_to_multiple, warn_of_range
 from ..models import Autoencoder, Decoder, Encoder, Posterior
+from ..models.autoencoder import check_latents
 from .compile import Graphs, When, compiled
 from .conv_kernels import FILTERED, Kernels
 from .gradients import decode_with_gradient, encode_with_gradient
 from .lazy_maps import Shape
-from .memory import free_memory, freed_at_once, parse_size
+from .memory import as_gib, free_memory, freed_at_once, parse_size
 from .plan import Run, StripPlan, planned, whole_plan, without_values
 from .strips import Striped
 
@@ -110,6 +111,14 @@ class Codec:
         self._plans: dict[tuple[str, Shape], StripPlan] = {}
         self._blank: Autoencoder | None = None
 
+    def __repr__(self) -> str:
+        """One line: the model, and how it is run."""
+        vae = self.autoencoder
+        memory = "most of the free memory" if self.memory is None else as_gib(self.memory)
+        rows = "" if self.tile is None else f", strips of {self.tile} rows"
+        dtype = str(vae.dtype).removeprefix("torch.")
+        return f"Codec({vae.config.name} autoencoder, {dtype} on {vae.device}, within {memory}{rows})"
+
     def decode(self, latents: Tensor, *, gradient: bool = False) -> Tensor:
         """Decode unnormalized latents n c h w to images n 3 f*h f*w, about in [-1,1], in the codec's dtype.
 
@@ -119,8 +128,7 @@ class Codec:
         for infinities or NaN in the latents, or in images without gradients.
         """
         vae = self.autoencoder
-        if latents.ndim != 4 or latents.shape[1] != vae.latent_channels:
-            return vae.decode(latents)  # raises the error
+        check_latents(latents, vae.latent_channels)
         if not latents.numel():
             raise ConfigError(f"latents of shape {tuple(latents.shape)} hold nothing; every side must be at least 1")
         self._check_reflection(latents.shape[-2], latents.shape[-1])
@@ -151,8 +159,8 @@ class Codec:
     def encode(self, images: Tensor, *, pad: bool = False, gradient: bool = False) -> Posterior:
         """The posterior of images n 3 h w in [-1,1]; arguments and errors are `Autoencoder.encode`'s and `decode`'s."""
         vae = self.autoencoder
-        if images.ndim != 4 or images.shape[1] != vae.config.in_channels:
-            return vae.encode(images, pad=pad)  # raises the error
+        check_images(images, vae.config.in_channels)
+        warn_of_range(images)
         if not images.numel():
             raise ConfigError(f"images of shape {tuple(images.shape)} hold nothing; every side must be at least 1")
         images = pad_to_multiple(images, vae.downsample_factor) if pad else images
@@ -215,6 +223,8 @@ class Codec:
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """As `Autoencoder.reconstruct`."""
+        check_images(images, self.autoencoder.config.in_channels)
+        warn_of_range(images)
         height, width = images.shape[-2:]
         return clamped(self.decode(self.encode(images, pad=True).mode())[..., :height, :width])
 

@@ -22,7 +22,15 @@ from ...errors import ConfigError, DataError
 from ...models.dit import DiT
 from ...models.ema import ema_decay, ema_update_
 from ...models.flow_matching import euler, flow_loss
-from ...random_streams import Order, latent_noise, random_seed
+from ...random_streams import (
+    DENSITY_SAMPLES,
+    DENSITY_TIMES,
+    DENSITY_WEIGHTS,
+    PRIOR,
+    Order,
+    latent_noise,
+    random_seed,
+)
 from ..codes import Track
 
 VARIANCE = 0.99
@@ -33,9 +41,6 @@ LEAST = 32
 
 PER_NUMBER = 2
 """Least number of latents per component and dimension for a full covariance; below it, the covariance is diagonal."""
-
-PRIOR, WEIGHTS, TIMES, SAMPLES = 98, 99, 100, 101
-"""Streams of counter-keyed randomness (random_streams.py)."""
 
 
 class Density(Protocol):
@@ -163,7 +168,7 @@ class Flow:
         tokens = self._tokens((latents - self.mean) / self.std)
         _flat(latents)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_seed(seed, WEIGHTS))
+            torch.manual_seed(random_seed(seed, DENSITY_WEIGHTS))
             make = (PROBES["xs"], height // self.patch, tokens.shape[-1])
             model, self.model = DiT(*make), DiT(*make)
         self.model.load_state_dict(model.state_dict())
@@ -180,7 +185,7 @@ class Flow:
         for step in self.track(range(max(1, self.images // self.BATCH))):
             seen = (step + 1) * self.BATCH
             z = tokens[[order[step * self.BATCH + i] for i in range(self.BATCH)]]
-            generator.manual_seed(random_seed(seed, TIMES, step))
+            generator.manual_seed(random_seed(seed, DENSITY_TIMES, step))
             times, noise = torch.randn(self.BATCH, generator=generator), torch.randn(z.shape, generator=generator)
             optimizer.zero_grad()
             flow_loss(model, z, labels, noise, times, 1.0).backward()
@@ -201,7 +206,7 @@ class Flow:
         """Sample latents count c h w; sample k does not depend on the count."""
         found = []
         for part in torch.arange(count).split(self.BATCH):
-            noise = self._tokens(latent_noise(seed, part.tolist(), self.shape, SAMPLES))
+            noise = self._tokens(latent_noise(seed, part.tolist(), self.shape, DENSITY_SAMPLES))
             tokens = euler(self.model, noise, torch.zeros(len(part), dtype=torch.long), self.STEPS, 1.0)
             side = self.shape[1] // self.patch
             found.append(F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (side, side)), self.patch))

@@ -13,16 +13,13 @@ from ...data import ImageSet
 from ...data.subsets import some
 from ...errors import DataError
 from ...models import Autoencoder
-from ...random_streams import latent_noise
+from ...random_streams import DENSITY_POSTERIORS, latent_noise
 from ..codes import Codes, Track, decode_pixels, encode_squares
 from .density import Density
 from .sample_metrics import Likeness, PixelFeatures
 
 HELD_OUT = 0.1
 """Share of images held out from the fit, chosen by content as in training, with training's default."""
-
-POSTERIOR = 102
-"""Stream of counter-keyed randomness (random_streams.py)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +90,7 @@ def sample_like(
     All columns have equally many images, the fewer of samples and held-out images, because Fréchet distance and
     coverage depend on the number. Errors: DataError for too few images.
     """
-    noise = latent_noise(seed, list(range(len(known))), tuple(known.mean.shape[1:]), POSTERIOR)  # type: ignore[arg-type]
+    noise = latent_noise(seed, list(range(len(known))), tuple(known.mean.shape[1:]), DENSITY_POSTERIORS)  # type: ignore[arg-type]
     drawn = known.mean + known.std * noise
     space = PixelFeatures(known.pixels, known.labels)
     made = sample_density(autoencoder, density.fit(drawn, seed), count, seed, track)

@@ -20,7 +20,7 @@ from ...files.outputs import check_apart, check_free, targets
 from ...images import to_uint8
 from ...metrics import psnr
 from ...models import Autoencoder
-from ...random_streams import check_seed, latent_noise
+from ...random_streams import VARIANTS, WALK, check_seed, latent_noise
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, Precision, open_codec
@@ -33,9 +33,6 @@ ALIKE = 1.0
 
 LEVEL = 0.2
 """Default noise for latents that are points, in stds of their channels."""
-
-VARIANTS, WALK = 96, 97
-"""Streams of counter-keyed randomness (random_streams.py)."""
 
 
 @dataclass(frozen=True)
