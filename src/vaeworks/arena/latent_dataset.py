@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ..config import dumps
-from ..data.square_images import Progress, SquareImages
+from ..data.square_images import SquareImages
 from ..errors import ConfigError, DataError, FormatError
 from ..files.arrays import read_array
 from ..files.atomic import atomic, map_file, read_json, write_text
-from ..images import from_model_range, to_model_range
-from ..models import Posterior
+from ..images import from_model_range
+from ..latents.posteriors import encode_batches
+from ..reporting import Progress
 from .space import Space
 
 BATCH = 64
@@ -164,22 +165,21 @@ def _encode(space: Space, pictures: SquareImages, folder: Path, name: str, progr
     std: np.ndarray | None = None
     total, squares = torch.zeros(shape[1], dtype=torch.float64), torch.zeros(shape[1], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
-    for start in range(0, pictures.count, BATCH):
+    start = 0
+    for latents, deviation in encode_batches(space.encode, pictures.batches(BATCH), space.device):
         rows = slice(start, start + BATCH)
-        posterior: Posterior = space.encode(to_model_range(pictures.batch(rows)).to(space.device))
-        latents = posterior.mean.float().cpu()
+        start += BATCH
         mean[rows] = latents.numpy()
-        if not posterior.is_point:
+        if deviation is not None:
             if std is None:
                 std = map_file(folder / STD, shape, np.float32)
-            deviation = posterior.std.float().cpu()
             std[rows] = deviation.numpy()
             latents = torch.addcmul(latents, deviation, torch.randn(latents.shape, generator=generator))
         z = space.seen(latents).double()
         total += z.sum((0, 2, 3))
         squares += z.square().sum((0, 2, 3))
         if progress:
-            progress(min(start + BATCH, pictures.count), pictures.count)
+            progress(min(start, pictures.count), pictures.count)
     count = shape[0] * shape[2] * shape[3]
     centre = total / count
     spread = (squares / count - centre.square()).clamp(min=0).sqrt()

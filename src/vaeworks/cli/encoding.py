@@ -84,9 +84,9 @@ def encode(
         return _files(codec(model, memory, precision, told), inputs, out, posterior, seed, overwrite)
 
     from ..devices import resolve_device
-    from ..doctor.examination import default_size
     from ..formats import load
     from ..latents import Settings
+    from ..latents.squares import default_size
 
     autoencoder = load(model, **settings_of(told)).to(resolve_device("auto"))
     settings = Settings(

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ..config import LatentConfig
 from ..errors import NotFiniteError
-from ..images import to_model_range
 from ..models import Posterior
 from ..random_streams import latent_noise
 from ..runtime.codec import Codec
 from .plan import DTYPES, Settings
+from .posteriors import posterior_of
 
 LATENTS, FLIPPED, LABELS = "latents", "latents_flip", "labels"
 """Tensors of a shard; LightningDiT's names."""
@@ -42,10 +42,12 @@ def encoded(codec: Codec, squares: Tensor, numbers: list[int], settings: Setting
 
     squares: uint8 n c size size; numbers: the images' in the data set, by which noise is keyed.
     """
-    images = to_model_range(squares.to(codec.autoencoder.device, non_blocking=True))
-    found = _kept(codec.encode(images), numbers, LATENTS, settings)
+    device = codec.autoencoder.device
+    squares = squares.to(device, non_blocking=True)
+    found = _kept(posterior_of(codec.encode, squares, device), numbers, LATENTS, settings)
     if settings.flip:
-        found |= _kept(codec.encode(images.flip(-1)), [MIRRORED + n for n in numbers], FLIPPED, settings)
+        mirrored = posterior_of(codec.encode, squares.flip(-1), device)
+        found |= _kept(mirrored, [MIRRORED + n for n in numbers], FLIPPED, settings)
     return {name: tensor.to(DTYPES[settings.dtype]) for name, tensor in found.items()}
 
 

@@ -20,7 +20,7 @@ from ...config import TrainConfig, dumps, to_dict
 from ...data import ImageSet
 from ...data.image_ref import ImageRef
 from ...data.image_set import is_held_out
-from ...data.square_images import Progress, SquareImages, open_pictures
+from ...data.square_images import SquareImages, open_pictures
 from ...data.subsets import spaced
 from ...doctor.examination import examine
 from ...errors import FormatError
@@ -28,6 +28,7 @@ from ...files.atomic import read_json, write_text
 from ...formats import load
 from ...images import from_model_range, to_model_range
 from ...metrics import psnr
+from ...reporting import Progress
 from ...training import Interrupted, train
 from ...training.run.folder import RESULT, RUN
 from ..latent_dataset import BATCH

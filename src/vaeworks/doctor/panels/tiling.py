@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...data.image_ref import open_place
-from ...errors import DataError
 from ...images import difference, grid, to_model_range, to_pillow, to_uint8
 from ...metrics import psnr
 from ..compatibility.verdict import lab
@@ -184,15 +182,8 @@ def tone_shift(whole: Tensor, tiled: Tensor, block: int) -> NDArray[np.floating[
 
 
 def large_pictures(patient: Subject, side: int, most: int) -> tuple[list[Tensor], bool]:
-    """Pictures of a side in pixels, uint8 c side side, and whether they had to be enlarged: the patient's largest."""
-    files = sorted(patient.files, key=lambda file: -min(file.width, file.height))[:most]
-    channels = patient.autoencoder.config.in_channels
-    found: list[Image.Image] = []
-    for file in files:
-        try:
-            found.append(open_place(file.path, channels))
-        except DataError:  # gone since; the others do
-            continue
+    """The largest images, at most `most`, as squares uint8 c side side; and whether any had to be enlarged."""
+    found = [to_pillow(image) for image in patient.whole[:most]]
     if not found:
         found = [to_pillow(patient.pixels[i]) for i in patient.some(most)]
     enlarged = any(min(picture.size) < side for picture in found)
