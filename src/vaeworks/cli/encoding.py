@@ -114,8 +114,9 @@ def _files(
     """One safetensors file per image, `latents` c h/f w/f."""
     import torch
 
-    from ..images import to_model_range, to_uint8
+    from ..images import to_uint8
     from ..latents.image_file import write_latents
+    from ..latents.posteriors import picture_posterior
 
     config = through.autoencoder.config
     generator = torch.Generator().manual_seed(seed)
@@ -124,7 +125,7 @@ def _files(
         targets(image_files(inputs, TERMINAL), out, ".safetensors", overwrite), config.in_channels, TERMINAL
     ):
         image = to_uint8(picture)
-        found = through.encode(to_model_range(image[None]), pad=True)
+        found = picture_posterior(through, image)
         latents = (found.mode() if posterior == "mode" else found.sample(generator))[0]
         write_latents(target, latents, config, (image.shape[-2], image.shape[-1]), posterior, overwrite)
         rows[str(target)] = {"source": str(path), "shape": list(latents.shape)}
