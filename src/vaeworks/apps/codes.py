@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ..data import ImageFile, ImageSet
 from ..data.square_images import read_squares
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..images import check_finite, crop_to, from_model_range
 from ..latents.posteriors import encode_batches, picture_posterior
+from ..latents.sizes import check_size
 from ..models import Autoencoder
 from ..runtime import Codec
 
@@ -100,7 +101,7 @@ def encode_squares(
     size: side of the squares that images become, in pixels. labels: one per image.
     Errors: ConfigError for a size that is no multiple of f; DataError where no image can be read.
     """
-    check_size(autoencoder, size)
+    check_size(size, autoencoder.downsample_factor)
     pixels, kept, skipped = [], [], list(images.skipped)
 
     def skip(file: ImageFile, error: DataError) -> None:
@@ -154,15 +155,6 @@ def first_half(digests: ArrayLike) -> NDArray[np.bool_]:
     middle = np.sort(known)[len(known) // 2]
     below = known < middle
     return below if below.any() or (known == middle).all() else known == middle
-
-
-def check_size(autoencoder: Autoencoder, size: int) -> None:
-    """Errors: ConfigError for a side, in pixels, that is no multiple of f."""
-    f = autoencoder.downsample_factor
-    if size < 1 or size % f:
-        raise ConfigError(
-            f"size (={size}) must be a multiple of downsample_factor (={f}), such as {max(1, round(size / f)) * f}"
-        )
 
 
 def _batch(size: int) -> int:

@@ -86,7 +86,7 @@ def encode(
     from ..devices import resolve_device
     from ..formats import load
     from ..latents import Settings
-    from ..latents.squares import default_size
+    from ..latents.sizes import default_size
 
     autoencoder = load(model, **settings_of(told)).to(resolve_device("auto"))
     settings = Settings(

@@ -61,7 +61,7 @@ def doctor(
     from ..doctor.page import COMPARE, COMPARE_RECORD, RECORD, REPORT, check_alike, write_comparison, write_report
     from ..doctor.serialization import SCHEMA
     from ..formats.locate import locate
-    from ..latents.squares import default_size
+    from ..latents.sizes import default_size
 
     if not model:
         raise ConfigError("no MODEL is given: vaeworks doctor MODEL --data SRC --out DIR")

@@ -14,6 +14,7 @@ import torch
 from ..config import AutoencoderConfig, LatentConfig, differences, to_dict
 from ..errors import ConfigError
 from ..models import Autoencoder
+from .sizes import check_size, multiple_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -43,10 +44,7 @@ class Settings:
 
     def check(self, config: LatentConfig) -> None:
         """Errors: ConfigError for settings that this model, or nobody, can do."""
-        factor = config.downsample_factor * config.latents_patch
-        if self.size < 1 or self.size % factor:
-            nearest = max(1, round(self.size / factor)) * factor
-            raise ConfigError(f"size (={self.size}) must be a multiple of {factor} for this model, such as {nearest}")
+        check_size(self.size, multiple_of(config))
         if self.shard_size < 1:
             raise ConfigError(f"shard_size (={self.shard_size}) must be at least 1 image")
         if self.seed < 0:

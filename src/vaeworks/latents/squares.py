@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import LatentConfig
 from ..data import ImageFile
 from ..data.crops import BatchShare, Loaded, Say
 from ..data.image_ref import read_place
@@ -68,9 +66,3 @@ def load_squares(work: list[Any], size: int, channels: int) -> Loaded:
         except DataError as error:
             broken[number] = str(error)
     return squares, broken
-
-
-def default_size(*configs: LatentConfig) -> int:
-    """The multiple nearest to 256 pixels that each of these models takes as the side of a square."""
-    multiple = math.lcm(*(config.downsample_factor * config.latents_patch for config in configs))
-    return max(1, round(256 / multiple)) * multiple
