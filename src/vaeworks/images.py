@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from .config import LatentConfig
 from .errors import ConfigError, DataError, NotFiniteError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -425,6 +426,12 @@ def check_finite(values: Tensor, what: str) -> Tensor:
             f"{what} hold {count:,} values that are no numbers in {kind}, so something has overflowed; {remedy}"
         )
     return values
+
+
+def default_size(*configs: LatentConfig) -> int:
+    """About 256 pixels, as a multiple that every one of these models takes."""
+    multiple = math.lcm(*(config.downsample_factor * config.latents_patch for config in configs))
+    return max(1, round(256 / multiple)) * multiple
 
 
 def check_divisible(height: int, width: int, factor: int) -> None:

@@ -18,7 +18,7 @@ from vaeworks import images
 from vaeworks.cli.main import main
 from vaeworks.data import image_ref, photos, scan
 from vaeworks.data.labels import find_labels, find_masks
-from vaeworks.doctor.examination import examine
+from vaeworks.doctor.examination import examine_files
 from vaeworks.doctor.image_sample import ImageSample
 from vaeworks.doctor.serialization import to_dict
 from vaeworks.doctor.subject import encode_subject
@@ -87,11 +87,11 @@ def test_every_file_is_read_twice(source: Path, monkeypatch: pytest.MonkeyPatch)
     sample = ImageSample(
         listed, size=64, quick=True, labels=find_labels(listed), masks=find_masks(listed, source.parent / "masks")
     )
-    first = examine(linear(), sample, keep=False)
+    first = examine_files(linear(), sample, keep=False)
     assert first.protocol.flattened == 3 and first.findings["tiling"].verdict != "not examined"
     assert opened.most(source) == (2, 2)
     assert opened.most(source.parent / "masks")[0] == 2
-    second = examine(linear("small-f8c4", norm_eps=1e-5), sample, panels=["scale", "tiling"], keep=False)
+    second = examine_files(linear("small-f8c4", norm_eps=1e-5), sample, panels=["scale", "tiling"], keep=False)
     assert second.protocol == first.protocol
     assert opened.most(source.parent) == (2, 2)
 
@@ -111,27 +111,27 @@ def test_files_without_facts_are_looked_at_once(source: Path, monkeypatch: pytes
     """Files that no scan has listed: their headers are read for the protocol."""
     named = files([Path(str(file.path)) for file in scan(source).files])
     opened = Opened(monkeypatch)
-    assert examine(linear(), named, size=64, quick=True, panels=["scale", "tiling"]).protocol.flattened == 3
+    assert examine_files(linear(), named, size=64, quick=True, panels=["scale", "tiling"]).protocol.flattened == 3
     assert opened.most(source) == (2, 2)
 
 
 def test_findings_that_are_kept_need_no_pixels(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The protocol alone finds them."""
-    examine(linear(), scan(source).files, size=64, panels=["scale"])
+    examine_files(linear(), scan(source).files, size=64, panels=["scale"])
     opened = Opened(monkeypatch)
-    examine(linear(), scan(source).files, size=64, panels=["scale"])
+    examine_files(linear(), scan(source).files, size=64, panels=["scale"])
     assert opened.most(source) == (1, 1)
 
 
 def test_a_sample_gives_what_files_give(source: Path) -> None:
     """The same findings, also after another model's, and after one of other channels."""
     listed = scan(source).files
-    alone = examine(linear(), listed, size=64, quick=True, panels=["scale", "tiling"], keep=False)
+    alone = examine_files(linear(), listed, size=64, quick=True, panels=["scale", "tiling"], keep=False)
     sample = ImageSample(listed, size=64, quick=True)
     gray = linear("small-f8c4", in_channels=1, out_channels=1)
     assert encode_subject(gray, sample).pixels.shape == (6, 1, 64, 64)
     for _ in range(2):
-        shared = examine(linear(), sample, panels=["scale", "tiling"], keep=False)
+        shared = examine_files(linear(), sample, panels=["scale", "tiling"], keep=False)
         assert shared.protocol == alone.protocol
         assert {n: to_dict(f) for n, f in shared.findings.items()} == {n: to_dict(f) for n, f in alone.findings.items()}
 
@@ -140,9 +140,9 @@ def test_a_sample_has_its_own_choices(source: Path) -> None:
     sample = ImageSample(scan(source).files, size=64)
     for options in ({"size": 64}, {"limit": 2}, {"quick": True}, {"labels": ["a"] * 6}):
         with pytest.raises(ConfigError, match="belong to the ImageSample"):
-            examine(linear(), sample, **options)
+            examine_files(linear(), sample, **options)
     with pytest.raises(ConfigError, match="multiple of 8"):
-        examine(linear(), ImageSample(scan(source).files, size=60))
+        examine_files(linear(), ImageSample(scan(source).files, size=60))
 
 
 def test_the_largest_images_are_kept_whole(source: Path) -> None:

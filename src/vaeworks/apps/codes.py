@@ -17,7 +17,7 @@ from ..data.square_images import read_squares
 from ..errors import DataError
 from ..images import check_finite, crop_to, from_model_range
 from ..latents.posteriors import encode_batches, picture_posterior
-from ..latents.sizes import check_size
+from ..latents.sizes import check_multiple
 from ..models import Autoencoder
 from ..runtime import Codec
 
@@ -101,7 +101,7 @@ def encode_squares(
     size: side of the squares that images become, in pixels. labels: one per image.
     Errors: ConfigError for a size that is no multiple of f; DataError where no image can be read.
     """
-    check_size(size, autoencoder.downsample_factor)
+    check_size(autoencoder, size)
     pixels, kept, skipped = [], [], list(images.skipped)
 
     def skip(file: ImageFile, error: DataError) -> None:
@@ -155,6 +155,11 @@ def first_half(digests: ArrayLike) -> NDArray[np.bool_]:
     middle = np.sort(known)[len(known) // 2]
     below = known < middle
     return below if below.any() or (known == middle).all() else known == middle
+
+
+def check_size(autoencoder: Autoencoder, size: int) -> None:
+    """Errors: ConfigError for a side, in pixels, that is no multiple of f."""
+    check_multiple(size, autoencoder.downsample_factor)
 
 
 def _batch(size: int) -> int:

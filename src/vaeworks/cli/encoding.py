@@ -85,8 +85,8 @@ def encode(
 
     from ..devices import resolve_device
     from ..formats import load
+    from ..images import default_size
     from ..latents import Settings
-    from ..latents.sizes import default_size
 
     autoencoder = load(model, **settings_of(told)).to(resolve_device("auto"))
     settings = Settings(

@@ -61,7 +61,7 @@ def doctor(
     from ..doctor.page import COMPARE, COMPARE_RECORD, RECORD, REPORT, check_alike, write_comparison, write_report
     from ..doctor.serialization import SCHEMA
     from ..formats.locate import locate
-    from ..latents.sizes import default_size
+    from ..images import default_size
 
     if not model:
         raise ConfigError("no MODEL is given: vaeworks doctor MODEL --data SRC --out DIR")
@@ -116,7 +116,7 @@ def doctor(
 
 
 def _examined(name: str, said: dict[str, Any], sample: ImageSample, options: dict[str, Any]) -> Examination:
-    from ..doctor.examination import examine
+    from ..doctor.examination import examine_files
     from ..doctor.panels import TITLES
 
     autoencoder, known = _loaded(name, said)
@@ -125,7 +125,7 @@ def _examined(name: str, said: dict[str, Any], sample: ImageSample, options: dic
         return bar(f"{what}: {TITLES[what].partition(': ')[2] or TITLES[what]}" if what in TITLES else what)
 
     console().print(f"{name}: {autoencoder.config.name}")
-    return examine(autoencoder, sample, model=name, known=known, begin=begin, **options)
+    return examine_files(autoencoder, sample, model=name, known=known, begin=begin, **options)
 
 
 def _loaded(name: str, said: dict[str, Any]) -> tuple[Autoencoder, bool]:

@@ -110,13 +110,13 @@ def naming(path: Path) -> Iterator[None]:
 
 def squares(autoencoder: Autoencoder, source: str, size: int | None, limit: int | None = None) -> Codes:
     """Images of a source as squares, encoded; `limit` at most, evenly spaced."""
-    from ..apps.codes import encode_squares
+    from ..apps.codes import check_size, encode_squares
     from ..data import scan
     from ..doctor.image_sample import choose
-    from ..latents.sizes import check_size, default_size
+    from ..images import default_size
 
     size = default_size(autoencoder.config) if size is None else size
-    check_size(size, autoencoder.downsample_factor)
+    check_size(autoencoder, size)
     images = scan(data_source(source, reporter=TERMINAL), decode=False)
     if limit is not None:
         images = dataclasses.replace(images, files=tuple(images.files[i] for i in choose(images.files, limit, False)))

@@ -18,7 +18,7 @@ from ..data.image_ref import ImageRef
 from ..errors import ConfigError
 from ..files.atomic import atomic
 from ..files.cache import cache_folder
-from ..latents.sizes import default_size
+from ..images import default_size
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from .finding import VERDICTS, Finding, NotExamined
@@ -68,7 +68,7 @@ class Examination:
         }
 
 
-def examine(
+def examine_files(
     autoencoder: Autoencoder,
     files: Sequence[ImageFile] | ImageSample,
     *,

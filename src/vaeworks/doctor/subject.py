@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from ..files.scratch import scratch
 from ..images import from_model_range, to_model_range
 from ..latents.posteriors import encode_batches
-from ..latents.sizes import check_size, multiple_of
+from ..latents.sizes import check_square
 from ..models import Autoencoder
 from .finding import NotExamined
 from .image_sample import DoctorProtocol, ImageSample, Track, on_disk
@@ -177,7 +177,7 @@ def encode_subject(
 def check_examinable(autoencoder: Autoencoder, size: int, reference: Autoencoder | None = None) -> None:
     """Errors: ConfigError, as `encode_subject`."""
     config = autoencoder.config
-    check_size(size, multiple_of(config))
+    check_square(size, config)
     if config.in_channels not in (1, 3):
         raise ConfigError(f"this model's images have {config.in_channels} channels; folders hold images of 1 or 3")
     if config.out_channels != config.in_channels:

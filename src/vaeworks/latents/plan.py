@@ -14,7 +14,7 @@ import torch
 from ..config import AutoencoderConfig, LatentConfig, differences, to_dict
 from ..errors import ConfigError
 from ..models import Autoencoder
-from .sizes import check_size, multiple_of
+from .sizes import check_square
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,7 +44,7 @@ class Settings:
 
     def check(self, config: LatentConfig) -> None:
         """Errors: ConfigError for settings that this model, or nobody, can do."""
-        check_size(self.size, multiple_of(config))
+        check_square(self.size, config)
         if self.shard_size < 1:
             raise ConfigError(f"shard_size (={self.shard_size}) must be at least 1 image")
         if self.seed < 0:
