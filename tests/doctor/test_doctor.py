@@ -18,8 +18,8 @@ from vaeworks.config.plain import differences
 from vaeworks.data import ImageFile, photos
 from vaeworks.data.labels import find_labels, find_masks
 from vaeworks.doctor import examination as examining
+from vaeworks.doctor import examine
 from vaeworks.doctor.examination import Examination, check_panels, doctor_cache, failing
-from vaeworks.doctor.examination import examine_files as examine
 from vaeworks.doctor.finding import VERDICTS, Curves, Figure, Finding, NotExamined, Picture, number
 from vaeworks.doctor.image_sample import QUICK_IMAGES, DoctorProtocol, choose
 from vaeworks.doctor.page import check_alike, comparison, write_comparison, write_report
