@@ -48,7 +48,7 @@ import numpy as np
 from PIL import Image
 from vaeworks.data import scan
 from vaeworks.data.image_ref import open_place
-from vaeworks.doctor.subject import _mask
+from vaeworks.doctor.image_sample import read_mask
 from vaeworks.doctor.serialization import read_finding
 from vaeworks.images import has_alpha, image_size, open_image
 ran = []
@@ -61,7 +61,7 @@ uses = (
     lambda p: open_image(p.read_bytes()),
     lambda p: image_size(p.read_bytes()),
     open_place,
-    lambda p: _mask(p, 8),
+    lambda p: read_mask(p, 8),
     scan,
 )
 for use in uses:

@@ -10,8 +10,9 @@ import torch
 
 from ..config import ArenaConfig
 from ..data import ImageSet
-from ..data.square_images import Progress, prepare
+from ..data.square_images import prepare
 from ..errors import ConfigError
+from ..reporting import Progress
 from .entries import Entrant, checks
 from .latent_dataset import patch_for
 from .pool import check_jobs

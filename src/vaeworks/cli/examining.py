@@ -16,6 +16,7 @@ from .options import Data, Models, Out, Overwrite, Told, settings_of
 
 if TYPE_CHECKING:
     from ..doctor.examination import Examination
+    from ..doctor.image_sample import ImageSample
     from ..models import Autoencoder
 
 
@@ -56,6 +57,7 @@ def doctor(
     from ..data import scan
     from ..data.labels import find_labels, find_masks
     from ..doctor.examination import check_panels, check_rules, failing
+    from ..doctor.image_sample import ImageSample
     from ..doctor.page import COMPARE, COMPARE_RECORD, RECORD, REPORT, check_alike, write_comparison, write_report
     from ..doctor.serialization import SCHEMA
     from ..formats.locate import locate
@@ -86,20 +88,16 @@ def doctor(
     classes, shapes = find_labels(source.files, labels), find_masks(source.files, masks)
     if size is None:  # one for all of them, so that they compare
         size = default_size(*(locate(name, **said).config for name in model))
+    sample = ImageSample(source.files, size=size, limit=images, quick=quick, labels=classes, masks=shapes)
     options: dict[str, Any] = {
         "panels": wanted,
-        "size": size,
-        "limit": images,
-        "quick": quick,
         "seed": seed,
-        "labels": classes,
-        "masks": shapes,
         "reference": None if reference is None else _loaded(reference, {})[0],
         "keep": cache,
     }
     found = []
     for name, place in zip(model, places, strict=True):
-        found.append(_examined(name, said, source.files, options))
+        found.append(_examined(name, said, sample, options))
         make_folder(place)
         write_report(place, found[-1], overwrite)
         _print(found[-1])
@@ -117,8 +115,8 @@ def doctor(
     return result
 
 
-def _examined(name: str, said: dict[str, Any], files: Any, options: dict[str, Any]) -> Examination:
-    from ..doctor.examination import examine
+def _examined(name: str, said: dict[str, Any], sample: ImageSample, options: dict[str, Any]) -> Examination:
+    from ..doctor.examination import examine_files
     from ..doctor.panels import TITLES
 
     autoencoder, known = _loaded(name, said)
@@ -127,7 +125,7 @@ def _examined(name: str, said: dict[str, Any], files: Any, options: dict[str, An
         return bar(f"{what}: {TITLES[what].partition(': ')[2] or TITLES[what]}" if what in TITLES else what)
 
     console().print(f"{name}: {autoencoder.config.name}")
-    return examine(autoencoder, files, model=name, known=known, begin=begin, **options)
+    return examine_files(autoencoder, sample, model=name, known=known, begin=begin, **options)
 
 
 def _loaded(name: str, said: dict[str, Any]) -> tuple[Autoencoder, bool]:

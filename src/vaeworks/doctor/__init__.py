@@ -2,7 +2,8 @@
 
 from .compatibility.match import Match, fog, fog_picture, match
 from .compatibility.verdict import Fog
-from .examination import Examination, examine
+from .examination import Examination
+from .examination import examine_files as examine
 from .finding import Figure, Finding
 
 __all__ = ["Examination", "Figure", "Finding", "Fog", "Match", "examine", "fog", "fog_picture", "match"]

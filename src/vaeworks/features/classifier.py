@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.square_images import Progress, SquareImages
+from ..data.square_images import SquareImages
 from ..data.subsets import some
 from ..errors import DataError
 from ..files.atomic import atomic, read_tensors, write_tensors
 from ..images import to_model_range
 from ..random_streams import CLASSIFIER_STEPS, Order, random_seed
+from ..reporting import Progress
 
 VERSION = 1
 """Of network and training: figures of another one are others."""

@@ -68,7 +68,13 @@ def open_image(source: str | Path | bytes, channels: int = 3) -> Image.Image:
     those of LA it would weigh by each other when it resizes.
     Errors: DataError, with the reason in a few words, for what cannot be read whole.
     """
-    with image_file(source) as file, _turn(file):
+    with image_file(source) as file:
+        return _decoded(file, channels)
+
+
+def _decoded(file: Image.Image, channels: int) -> Image.Image:
+    """The image of a file that is open, as `open_image` returns it."""
+    with _turn(file):
         file.load()
         if channels in _OTHER_CHANNELS and (PAIR in file.info) != (channels == 2):
             raise DataError(_OTHER_CHANNELS[channels])
@@ -83,6 +89,19 @@ def converted(image: Image.Image, channels: int) -> Image.Image:
     Errors: DataError for pixels of an unknown range.
     """
     return _convert(_upright(image), "L" if channels == 1 else "RGB")
+
+
+def image_facts(content: bytes, decode: bool = True) -> tuple[int, int, bool]:
+    """Width and height of an encoded image in pixels, and whether its header promises transparency.
+
+    decode: read every pixel, so that broken ones are found; the sides are then those after EXIF orientation. False
+    reads the header alone.
+    Errors: DataError, with the reason in a few words.
+    """
+    with image_file(content) as file:
+        alpha = _promises_alpha(file)
+        width, height = _decoded(file, 3).size if decode else file.size
+        return width, height, alpha
 
 
 def image_size(content: bytes) -> tuple[int, int]:
@@ -355,6 +374,10 @@ def has_alpha(content: bytes) -> bool:
     """Whether an encoded image's header promises transparency."""
     try:
         with image_file(content) as file:
-            return file.mode in TRANSPARENT or "transparency" in file.info
+            return _promises_alpha(file)
     except DataError:  # it was read a moment ago; what a second look fails at decides nothing
         return False
+
+
+def _promises_alpha(file: Image.Image) -> bool:
+    return file.mode in TRANSPARENT or "transparency" in file.info

@@ -16,7 +16,7 @@ from ..data.inputs import Inputs, data_source, image_files, readable_images, war
 from ..data.labels import find_labels
 from ..errors import ConfigError
 from ..files.outputs import targets
-from ..images import SUFFIXES, default_size, to_model_range, to_uint8
+from ..images import SUFFIXES, default_size, to_uint8
 from ..launcher import place
 from ..models import Autoencoder
 from ..reporting import SILENT, Reporter
@@ -25,6 +25,7 @@ from ..runtime.opening import Model, open_codec, open_in_own_dtype
 from .encode import BATCH, EncodedDataset, encode_dataset
 from .image_file import write_latents
 from .plan import SHARD_SIZE, Settings
+from .posteriors import picture_posterior
 
 WORKERS = 2
 """Processes that read and resize images."""
@@ -170,7 +171,7 @@ def _encode_into_files(
     found = []
     for path, target, picture in readable_images(pairs, config.in_channels, reporter):
         image = to_uint8(picture)
-        distribution = codec.encode(to_model_range(image[None]), pad=True)
+        distribution = picture_posterior(codec, image)
         latents = (distribution.mode() if posterior == "mode" else distribution.sample(generator))[0]
         write_latents(target, latents, config, (image.shape[-2], image.shape[-1]), posterior, overwrite)
         found.append(LatentFile(str(path), str(target), tuple(latents.shape)))
