@@ -53,13 +53,14 @@ from vaeworks.data.crops import random_crop
 from vaeworks.data.sources.hub import dataset_name, encoded
 from vaeworks.data.sources.row_files import Reach
 from vaeworks.data.sources.tars import expand_braces, tar_files
+from vaeworks.data.trained_on import trained_on
 from vaeworks.images import open_image, to_uint8
+from vaeworks.metrics import evaluate
 from vaeworks.metrics.crop import Crop
-from vaeworks.metrics.evaluate import evaluate
 from vaeworks.metrics.gallery import gallery, sheet
 from vaeworks.random_streams import BLOCKS, SHARDS, random_words
 from vaeworks.training import train
-from vaeworks.training.run.folder import RunRecord, claim_folder, split_data, trained_on
+from vaeworks.training.run.folder import RunRecord, claim_folder, split_data
 
 CONFIG = DataConfig(size=8, min_scale=0.5)
 COUNT = 23

@@ -39,6 +39,7 @@ from vaeworks.arena.study.record import read_studies
 from vaeworks.config import check_asked, differences
 from vaeworks.data.square_images import open_pictures
 from vaeworks.data.streamed_crops import Bookmarks
+from vaeworks.data.trained_on import trained_on
 from vaeworks.doctor.serialization import read_finding
 from vaeworks.errors import VaeworksError
 from vaeworks.features.nets import FEATURE_NETS
@@ -54,7 +55,7 @@ from vaeworks.training.monitor.log_lines import keep_log, last_look, read_log
 from vaeworks.training.monitor.page import RunPage, Status
 from vaeworks.training.monitor.terminal import View
 from vaeworks.training.run.checkpoint import METADATA_KEY, good_checkpoint, load_checkpoint, newest_checkpoint
-from vaeworks.training.run.folder import check_folder, read_run, trained_on
+from vaeworks.training.run.folder import check_folder, read_run
 from vaeworks.training.run.init import initial_model
 
 Alteration = Callable[[Path, random.Random], None]

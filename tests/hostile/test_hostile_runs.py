@@ -22,6 +22,7 @@ from sound_runs import latents as write_latents
 import vaeworks as vw
 from vaeworks.cli.main import _bound, main
 from vaeworks.config import FinetuneConfig, TrainConfig, asked_options, check_asked, dumps, recorded, to_dict
+from vaeworks.data.trained_on import trained_on
 from vaeworks.errors import ConfigError, FormatError
 from vaeworks.features.backbones import load_backbone
 from vaeworks.features.nets import FEATURE_NETS
@@ -33,7 +34,7 @@ from vaeworks.pipelines.stable_diffusion import load_pipeline
 from vaeworks.training import read_run, train
 from vaeworks.training.monitor.log_lines import read_log
 from vaeworks.training.run.checkpoint import checkpoint_files, newest_checkpoint
-from vaeworks.training.run.folder import read_data, trained_on
+from vaeworks.training.run.folder import read_data
 
 SRC = Path(__file__).parents[2] / "src" / "vaeworks"
 

@@ -193,7 +193,7 @@ def _say_shared(known: Sequence[ImageFile], tested: Sequence[ImageFile]) -> None
 
 def _say_trained(model: Path, known: Sequence[ImageFile]) -> None:
     """The threshold is for images that neither the detector nor the autoencoder has learned from."""
-    from ..training.run.folder import trained_on
+    from ..data.trained_on import trained_on
 
     seen = trained_on(model)
     if count := sum(file.digest in seen for file in known):

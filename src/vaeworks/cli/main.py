@@ -37,10 +37,10 @@ from .contesting import arena, arena_report, arena_study
 from .detecting import anomaly
 from .editing import edit
 from .encoding import encode
+from .eval import evaluate
 from .examining import doctor
 from .exit_status import FailOnTriggered
 from .exporting import export
-from .judging import evaluate
 from .labelling import augment, features
 from .learning import demo, recipes, train
 from .restoring import restore

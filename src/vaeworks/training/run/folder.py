@@ -12,20 +12,21 @@ with measured scaling_factor and shift_factor RUN/result.json              the f
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...config import TrainConfig, differences, dumps, from_dict, recorded, to_dict
-from ...data import ImageFile, ImageSet, ImageStream, first_images, is_held_out, is_stream, open_stream, scan
+from ...data import ImageFile, ImageSet, ImageStream, first_images, is_stream, open_stream, scan
 from ...data.image_ref import open_place
+from ...data.trained_on import DATA
 from ...errors import ConfigError, DataError, FormatError
 from ...files.atomic import read_json, write_text
 from ...files.locks import LOCK
 from ...files.scratch import sweep
 
-RUN, DATA, RESULT, BEST = "run.json", "data.json", "result.json", "best.safetensors"
+RUN, RESULT, BEST = "run.json", "result.json", "best.safetensors"
 STREAM = "stream.jsonl"
 
 CHANGEABLE = (
@@ -168,24 +169,6 @@ def _text(value: object) -> str:
     return value
 
 
-def trained_on(model: Path) -> Container[str]:
-    """Content digests of the images that a run was trained on, for `in`; empty for a path that is no run.
-
-    Of a stream they are not known one by one: all that were not held out count as trained on.
-    Errors: FormatError for a list of images that is none.
-    """
-    if not (model / DATA).is_file():
-        return set()
-    values = read_json(model / DATA)
-    try:
-        digests = {side: {str(file["digest"]) for file in values.get(side, [])} for side in ("train", "val")}
-        if (streamed := values.get("streamed")) is not None:
-            return _AllBut(float(streamed["val_fraction"]), frozenset(digests["val"]))
-    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
-        raise FormatError(f"{model / DATA} does not list a run's images by their digests") from None
-    return digests["train"]
-
-
 def read_data(out: Path) -> dict[str, Any]:
     """The images of the run in a folder, as data.json has them.
 
@@ -239,17 +222,6 @@ def _is_file(values: Any) -> bool:
         and all(isinstance(values.get(name), str) for name in ("path", "digest"))
         and all(type(side := values.get(name)) is int and 0 < side < 2**31 for name in ("width", "height"))
     )
-
-
-@dataclass(frozen=True)
-class _AllBut:
-    """All contents but those that a stream holds out."""
-
-    val_fraction: float
-    judged: frozenset[str]
-
-    def __contains__(self, digest: object) -> bool:
-        return not is_held_out(str(digest), self.val_fraction) and digest not in self.judged
 
 
 def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | ImageStream, ImageSet, list[str]]:
