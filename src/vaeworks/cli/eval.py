@@ -25,9 +25,7 @@ def evaluate(
         int | None,
         arg(metavar="PX", help="resize the shorter side to this before the crop; default: do not resize"),
     ] = None,
-    kernel: Annotated[
-        str, arg(help="filter of --resize: lanczos, bicubic, bilinear or box, as Pillow has them")
-    ] = "lanczos",
+    kernel: Annotated[str, arg(help="filter of --resize: lanczos, bicubic, bilinear or box")] = "lanczos",
     multiple: Annotated[
         int | None, arg(metavar="PX", help="crop to multiples of this; default: the models' common downsample factor")
     ] = None,

@@ -90,9 +90,9 @@ def measure(
         flattened += alpha
         if features is not None:
             recon_features = features(recon)
-            vectors.append(
-                (features.of_original(image), recon_features if finite else np.full_like(recon_features, np.nan))
-            )
+            if not finite:
+                recon_features = np.full_like(recon_features, np.nan)
+            vectors.append((features.of_original(image), recon_features))
     if not scores:
         raise DataError(f"no image can be evaluated; the first: {skipped[0][0]}: {skipped[0][1]}")
     digest = ImageSet("", tuple(f for f in files if str(f.path) not in {path for path, _ in skipped})).digest

@@ -45,8 +45,8 @@ class Evaluations:
     def failures(self) -> tuple[str, ...]:
         """A sentence for every model whose output was not finite for some images."""
         return tuple(
-            f"{e.title}: its output is not finite (NaN or infinite) for {e.not_finite:,} images; `vaeworks repair` mends "
-            "what overflows in float16"
+            f"{e.title}: its output is not finite (NaN or infinite) for {e.not_finite:,} images; "
+            "`vaeworks repair` mends what overflows in float16"
             for e in self.measured
             if e.not_finite
         )
@@ -60,7 +60,7 @@ class Evaluations:
 
 
 class UnlikeEvaluationsError(ConfigError):
-    """The models were measured, but not by the protocol of the earlier evaluations; `result` holds what was measured."""
+    """Earlier evaluations have another protocol than those of this call, which are in `result`."""
 
     def __init__(self, message: str, result: Evaluations):
         super().__init__(message)
