@@ -18,7 +18,8 @@ from vaeworks.config.plain import differences
 from vaeworks.data import ImageFile, photos
 from vaeworks.data.labels import find_labels, find_masks
 from vaeworks.doctor import examination as examining
-from vaeworks.doctor.examination import Examination, check_panels, doctor_cache, examine, failing
+from vaeworks.doctor import examine
+from vaeworks.doctor.examination import Examination, check_panels, doctor_cache, failing
 from vaeworks.doctor.finding import VERDICTS, Curves, Figure, Finding, NotExamined, Picture, number
 from vaeworks.doctor.page import check_alike, comparison, write_comparison, write_report
 from vaeworks.doctor.panels import TITLES, panel
@@ -486,6 +487,6 @@ def test_a_reference_of_other_latents_is_refused(
 
 
 def test_every_verdict_has_a_colour() -> None:
-    from vaeworks.cli.examining import STYLES
+    from vaeworks.cli.doctor import STYLES
 
     assert tuple(STYLES) == VERDICTS

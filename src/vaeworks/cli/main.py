@@ -35,10 +35,10 @@ from ..words import one_line, speak
 from .console import summary
 from .contesting import arena, arena_report, arena_study
 from .detecting import anomaly
+from .doctor import doctor
 from .editing import edit
 from .encoding import encode
 from .eval import evaluate
-from .examining import doctor
 from .exit_status import FailOnTriggered
 from .exporting import export
 from .labelling import augment, features

@@ -67,7 +67,7 @@ class Examination:
         }
 
 
-def examine(
+def examine_files(
     autoencoder: Autoencoder,
     files: Sequence[ImageFile],
     *,

@@ -22,7 +22,7 @@ from ...data.image_ref import ImageRef
 from ...data.image_set import is_held_out
 from ...data.square_images import Progress, SquareImages, open_pictures
 from ...data.subsets import spaced
-from ...doctor.examination import examine
+from ...doctor.examination import examine_files
 from ...errors import FormatError
 from ...files.atomic import read_json, write_text
 from ...formats import load
@@ -179,7 +179,7 @@ def _reconstruction(path: Path, pictures: SquareImages, images: ImageSet, val_fr
 
 def _examined(path: Path, size: int, images: ImageSet, labels: Sequence[str] | None, masks: Any) -> dict[str, float]:
     """Every figure of the doctor, who is quick."""
-    found = examine(
+    found = examine_files(
         load(path),
         images.files,
         size=size,
