@@ -32,8 +32,10 @@ from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from ..words import one_line, speak
+from .arena import arena
+from .arena_report import arena_report
+from .arena_study import arena_study
 from .console import summary
-from .contesting import arena, arena_report, arena_study
 from .detecting import anomaly
 from .doctor import doctor
 from .editing import edit
