@@ -68,8 +68,8 @@ def run_arena(
     GPUs. seeds: generators of each size. shifts: timestep shifts to try. samples: images of each generator that are
     compared with the real ones. features: space of the distances: classifier (trained on the same images), statistics,
     inception, mobilenetv2, a transformers folder; auto: classifier where there are classes. labels: where classes are
-    from: folders, names, none, or a CSV file. checks: run the arena's own checks, without which it gives no verdict. jobs:
-    generators trained at once.
+    from: folders, names, none, or a CSV file. checks: run the arena's own checks, without which it gives no verdict.
+    jobs: generators trained at once.
     Errors: ConfigError for models of unlike images, for latents that cannot be cut into these tokens, and where `out`
     holds results; DataError for too few images; KeyboardInterrupt after Ctrl-C, with everything kept.
     """

@@ -36,6 +36,7 @@ from .arena import arena
 from .arena_report import arena_report
 from .arena_study import arena_study
 from .console import summary
+from .demo import demo
 from .detecting import anomaly
 from .doctor import doctor
 from .editing import edit
@@ -44,11 +45,12 @@ from .eval import evaluate
 from .exit_status import FailOnTriggered
 from .exporting import export
 from .labelling import augment, features
-from .learning import demo, recipes, train
+from .recipes import recipes
 from .restoring import restore
 from .running import decode, generate, reconstruct
 from .sounding import listen
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
+from .train import train
 from .varying import interpolate, sample, vary
 
 COMMANDS: dict[str, Callable[..., Any]] = {
