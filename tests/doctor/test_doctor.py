@@ -490,6 +490,6 @@ def test_a_reference_of_other_latents_is_refused(
 
 
 def test_every_verdict_has_a_colour() -> None:
-    from vaeworks.cli.examining import STYLES
+    from vaeworks.cli.doctor import STYLES
 
     assert tuple(STYLES) == VERDICTS

@@ -33,25 +33,29 @@ from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from ..words import one_line, speak
 from .anomaly import anomaly
+from .arena import arena
+from .arena_report import arena_report
+from .arena_study import arena_study
 from .augment import augment
 from .console import summary
-from .contesting import arena, arena_report, arena_study
 from .decode import decode
+from .demo import demo
+from .doctor import doctor
 from .edit import edit
 from .encode import encode
-from .examining import doctor
+from .eval import evaluate
 from .exit_status import FailOnTriggered
 from .exporting import export
 from .features import features
 from .interpolate import interpolate
-from .judging import evaluate
-from .learning import demo, recipes, train
 from .listen import listen
+from .recipes import recipes
 from .reconstruct import reconstruct
 from .restore import restore
 from .running import generate
 from .sample import sample
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
+from .train import train
 from .vary import vary
 
 COMMANDS: dict[str, Callable[..., Any]] = {

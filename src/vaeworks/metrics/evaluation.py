@@ -107,6 +107,11 @@ class Evaluation:
         figures = notebook.table(rows, ("figure", "mean", "95 % interval"))
         return notebook.heading(repr(self)) + figures + "".join(map(notebook.paragraph, self.warnings))
 
+    @property
+    def not_finite(self) -> int:
+        """Images for which the model's output was not finite."""
+        return sum(not score.finite for score in self.scores)
+
     def values(self, figure: str) -> list[float]:
         """A figure of every image: psnr (at most 100), ssim, ms_ssim, lpips or an axis of the colour bias; empty if not
         measured."""

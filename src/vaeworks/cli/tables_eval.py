@@ -1,4 +1,4 @@
-"""What people see of an evaluation: tables on stderr."""
+"""The tables of `eval`, on stderr."""
 
 from __future__ import annotations
 
@@ -6,19 +6,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import console
+from .console import TERMINAL, console
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from ..intervals import Interval
-    from ..metrics import Comparison, Evaluation, Speed
+    from ..metrics import Comparison, Evaluation, Evaluations, Speed
 
 LABELS = {"psnr": "PSNR dB", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "lpips": "LPIPS"}
 FORMS = {"psnr": ".2f", "ssim": ".4f", "ms_ssim": ".4f", "lpips": ".4f"}
 
 
-def print_evaluation(result: Evaluation) -> None:
+def print_result(result: Evaluations) -> None:
+    """One evaluation, or several with their paired differences, and the files that hold them."""
+    if len(result.models) == 1:
+        _print_one(result.models[0])
+    else:
+        _print_several(result.models)
+        _print_comparisons(result.paired)
+    if result.written:
+        record, pictures, *page = result.written
+        TERMINAL.say(f"{record}, {pictures} (original, reconstruction, difference x 4)")
+        for path in page:
+            TERMINAL.say(f"{path} shows it all")
+
+
+def _print_one(result: Evaluation) -> None:
     """Figures with their intervals, the baselines, and the worst images."""
     from rich.table import Table
 
@@ -28,7 +42,7 @@ def print_evaluation(result: Evaluation) -> None:
     out.print(_stated(result))
     table = Table("", result.title, "95 % interval", DOWN_UP, JPEG, box=None, header_style="bold")
     baselines = [dict(zip(("psnr", "ssim"), result.baseline(name), strict=True)) for name in (DOWN_UP, JPEG)]
-    for label, value, interval, form, key in figure_rows(result):
+    for label, value, interval, form, key in _figure_rows(result):
         table.add_row(
             label, format(value, form), interval, *(format(b[key], form) if key in b else "" for b in baselines)
         )
@@ -36,28 +50,28 @@ def print_evaluation(result: Evaluation) -> None:
     _print_rest(result)
 
 
-def figure_rows(result: Evaluation) -> list[tuple[str, float, str, str, str]]:
+def _figure_rows(result: Evaluation) -> list[tuple[str, float, str, str, str]]:
     """Label, value, interval as text, number format and key of every figure."""
     rows = []
     for key, interval in result.figures.items():
         form = FORMS.get(key, "+.2f")
-        rows.append((LABELS.get(key, key), interval.value, between(interval, form), form, key))
+        rows.append((LABELS.get(key, key), interval.value, _between(interval, form), form, key))
     if result.sets:
         for name, interval in (
             (result.sets.frechet_name, result.sets.frechet),
             (result.sets.kernel_name, result.sets.kernel),
         ):
-            rows.append((name, interval.value, between(interval, ".4g"), ".4g", name))
+            rows.append((name, interval.value, _between(interval, ".4g"), ".4g", name))
         rows.insert(-1, (f"{result.sets.frechet_name}, every second image", result.sets.frechet_half, "", ".4g", ""))
     return rows
 
 
-def between(interval: Interval, form: str) -> str:
+def _between(interval: Interval, form: str) -> str:
     """The ends of an interval, if it has any."""
     return f"{interval.low:{form}} to {interval.high:{form}}" if interval.low == interval.low else ""
 
 
-def print_evaluations(results: Sequence[Evaluation]) -> None:
+def _print_several(results: Sequence[Evaluation]) -> None:
     """Models side by side, a column for each."""
     from rich.table import Table
 
@@ -67,7 +81,7 @@ def print_evaluations(results: Sequence[Evaluation]) -> None:
     out.print(_stated(results[0]))
     table = Table("", *titles(results), box=None, header_style="bold")
     table.add_row("model", *(r.model for r in results))
-    rows = [{label: (value, text, form) for label, value, text, form, _ in figure_rows(r)} for r in results]
+    rows = [{label: (value, text, form) for label, value, text, form, _ in _figure_rows(r)} for r in results]
     for label in dict.fromkeys(label for row in rows for label in row):
         table.add_row(label, *(_cell(*row[label]) if label in row else "" for row in rows))
     if any(r.legibility for r in results):
@@ -87,7 +101,7 @@ def _cell(value: float, interval: str, form: str) -> Text:
     return Text(format(value, form) + (f"\n({interval})" if interval else ""))
 
 
-def print_comparisons(comparisons: Sequence[Comparison]) -> None:
+def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
     """Paired differences against the first model."""
     from rich.table import Table
 
@@ -96,7 +110,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     )
     for c in comparisons:
         form = "+" + FORMS[c.figure]
-        found = between(c.difference, form)
+        found = _between(c.difference, form)
         table.add_row(
             f"{c.model} - {c.against}",
             LABELS[c.figure],

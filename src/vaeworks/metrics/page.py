@@ -12,12 +12,10 @@ from .. import __version__
 from ..images import to_pillow
 from ..images.notebook import data_uri
 from ..intervals import Interval
-from ..metrics import Comparison, Evaluation
-from ..metrics.comparison import said, titles
-from ..metrics.evaluation import DOWN_UP, JPEG
-from ..metrics.gallery import GAIN, Shot
-from .chart import chart
-from .page import write_page
+from ..pages import chart, write_page
+from .comparison import Comparison, said, titles
+from .evaluation import DOWN_UP, JPEG, Evaluation
+from .gallery import GAIN, Shot
 
 NAMES = {"psnr": ("PSNR", "dB", ".2f", "↑"), "ssim": ("SSIM", "", ".4f", "↑"), "ms_ssim": ("MS-SSIM", "", ".4f", "↑"),
          "lpips": ("LPIPS", "AlexNet", ".4f", "↓")}  # fmt: skip

@@ -1,9 +1,9 @@
-"""A model judged on images, image by image, beside baselines that have learned nothing."""
+"""The measurement of one model, image by image, beside two baselines that learn nothing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ..images import to_model_range, to_pillow, to_uint8
 from ..losses.ms_ssim import ms_ssim, scales
 from ..losses.perceptual import LPIPS
 from ..models import Autoencoder
+from ..reporting import SILENT, Reporter
 from .baselines import down_up, jpeg_at
 from .colour import colour_bias
 from .crop import Crop
@@ -31,7 +32,7 @@ NO_LPIPS = "LPIPS: not measured, because no weights were given"
 
 
 @dataclass(frozen=True)
-class _Judge:
+class _Setup:
     """What every image is measured with."""
 
     autoencoder: Autoencoder
@@ -41,48 +42,36 @@ class _Judge:
     lpips: LPIPS | None
 
 
-def evaluate(
+def measure(
     autoencoder: Autoencoder,
-    files: tuple[ImageFile, ...],
+    files: Sequence[ImageFile],
+    crop: Crop,
     *,
-    limit: int | None = 512,
-    multiple: int | None = None,
-    resize: int | None = None,
-    kernel: str = "lanczos",
     seed: int | None = None,
     features: Features | None = None,
     lpips: LPIPS | None = None,
     no_lpips: str = NO_LPIPS,
     name: str = "",
-    progress: Callable[[Iterable[ImageFile]], Iterable[ImageFile]] = iter,
+    reporter: Reporter = SILENT,
 ) -> Evaluation:
-    """Every image's figures, of the model and of two baselines on the same pixels, and the distances of the whole sets.
+    """The figures of every image, of the model and of two baselines on the same pixels, and the distances of the sets.
 
-    limit: longest side of the central crop that is judged, in pixels; None: whole images. multiple: of which the crop's
-    sides are multiples, by default f; models of different f are judged on the same pixels with a common one. resize,
-    kernel: the shorter side's pixels to which images are resized before, and by which of Pillow's filters; by default
-    not.
-    seed: None judges the posterior's mode, a number a sample. features: in what sets are compared (`load_features`).
-    lpips: by default not measured, and `no_lpips` says why. name: what people call the model. Each image is read once;
-    of it, figures and features stay in memory.
-    Errors: DataError where no image can be used; ConfigError for settings that break a rule.
+    Each image is read once; only its figures and features stay in memory. The arguments are those of `evaluate`.
+    Errors: DataError where no image can be used; ConfigError for a model whose images cannot be judged.
     """
-    factor = autoencoder.downsample_factor
     if (channels := autoencoder.config.in_channels) not in (1, 3):
         raise ConfigError(
-            f"images of 1 or 3 channels are judged, and this model's have {channels}; of two, `vaeworks listen` judges "
-            "sound"
+            f"this model's images have {channels} channels, and only images of 1 or 3 are evaluated; `vaeworks listen` "
+            "evaluates sound, which has 2"
         )
-    if multiple is not None and multiple % factor:
-        raise ConfigError(f"multiple (={multiple}) must be a multiple of downsample_factor (={factor})")
-    judge = _Judge(autoencoder, Crop(multiple or factor, limit, resize, kernel), seed, features, lpips)
+    setup = _Setup(autoencoder, crop, seed, features, lpips)
     scores: list[ImageScore] = []
     vectors: list[tuple[np.ndarray, np.ndarray]] = []
     skipped: list[tuple[str, str]] = []
     flattened = 0
-    for number, file in enumerate(progress(files)):
+    for number, file in enumerate(reporter.track(files, f"{name}: evaluating")):
         try:
-            image, alpha = judge.crop.read(file.path, autoencoder.config.in_channels)
+            image, alpha = crop.read(file.path, autoencoder.config.in_channels)
             if features is not None and min(image.shape[-2:]) < features.smallest:
                 raise DataError(
                     f"{image.shape[-1]}x{image.shape[-2]} pixels are too few for {features.name}, which needs "
@@ -94,14 +83,16 @@ def evaluate(
         recon, finite = reconstruction(autoencoder, image, seed, number)
         if recon.shape != image.shape:
             raise ConfigError(
-                f"the model makes {recon.shape[0]} channels of {image.shape[0]}, so its output has no original to be "
-                "held against"
+                f"the model turns {image.shape[0]} channels into {recon.shape[0]}, so its output cannot be compared "
+                "with the input; give a model whose in_channels and out_channels are equal"
             )
-        scores.append(_score(judge, str(file.path), image, recon, finite))
+        scores.append(_score(setup, str(file.path), image, recon, finite))
         flattened += alpha
         if features is not None:
-            of_recon = features(recon)
-            vectors.append((features.of_original(image), of_recon if finite else np.full_like(of_recon, np.nan)))
+            recon_features = features(recon)
+            if not finite:
+                recon_features = np.full_like(recon_features, np.nan)
+            vectors.append((features.of_original(image), recon_features))
     if not scores:
         raise DataError(f"no image can be evaluated; the first: {skipped[0][0]}: {skipped[0][1]}")
     digest = ImageSet("", tuple(f for f in files if str(f.path) not in {path for path, _ in skipped})).digest
@@ -113,7 +104,7 @@ def evaluate(
     notes = _notes(scores, flattened, None if lpips is not None else no_lpips)
     return Evaluation(
         autoencoder.config.name,
-        _protocol(judge, digest, scores),
+        _protocol(setup, digest, scores),
         tuple(scores),
         tuple(skipped),
         name,
@@ -122,19 +113,19 @@ def evaluate(
     )
 
 
-def _protocol(judge: _Judge, digest: str, scores: list[ImageScore]) -> Protocol:
+def _protocol(setup: _Setup, digest: str, scores: list[ImageScore]) -> Protocol:
     counts = sorted({scales(score.height, score.width) for score in scores})
     return Protocol(
-        judge.crop.stated,
+        setup.crop.stated,
         digest,
-        judge.crop.resize_stated,
-        posterior="mode" if judge.seed is None else f"sample, seed {judge.seed}",
+        setup.crop.resize_stated,
+        posterior="mode" if setup.seed is None else f"sample, seed {setup.seed}",
         ms_ssim=f"{' or '.join(map(str, counts))} scales, weights of Wang et al. 2003, mean over channels; mean over "
         "images",
         lpips=NOT_MEASURED
-        if judge.lpips is None
-        else f"{judge.lpips.network.name}, v0.1 heads, {weights_digest(judge.lpips)}",
-        features=NOT_MEASURED if judge.features is None else judge.features.stated,
+        if setup.lpips is None
+        else f"{setup.lpips.network.name}, v0.1 heads, {weights_digest(setup.lpips)}",
+        features=NOT_MEASURED if setup.features is None else setup.features.stated,
     )
 
 
@@ -150,17 +141,17 @@ def _notes(scores: list[ImageScore], flattened: int, no_lpips: str | None) -> li
     return said
 
 
-def _score(judge: _Judge, path: str, image: Tensor, recon: Tensor, finite: bool) -> ImageScore:
+def _score(setup: _Setup, path: str, image: Tensor, recon: Tensor, finite: bool) -> ImageScore:
     _, height, width = image.shape
-    factor = judge.autoencoder.downsample_factor
-    latent_bytes = 2 * judge.autoencoder.latent_channels * height * width // factor**2
+    factor = setup.autoencoder.downsample_factor
+    latent_bytes = 2 * setup.autoencoder.latent_channels * height * width // factor**2
     original = to_pillow(image)
     shrunk = to_uint8(down_up(original, factor))
     jpeg, jpeg_bytes = jpeg_at(original, latent_bytes)
     baselines = {
         name: (psnr(image, other), ssim(image, other)) for name, other in ((DOWN_UP, shrunk), (JPEG, to_uint8(jpeg)))
     }
-    lpips = None if judge.lpips is None else _lpips(judge.lpips, image, recon)
+    lpips = None if setup.lpips is None else _lpips(setup.lpips, image, recon)
     figures = (psnr(image, recon), ssim(image, recon), _ms_ssim(image, recon), lpips, colour_bias(image, recon))
     if not finite:
         figures = (math.nan, math.nan, math.nan, None if lpips is None else math.nan, (math.nan,) * len(figures[-1]))
