@@ -32,21 +32,29 @@ from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from ..words import one_line, speak
+from .bake import bake
 from .console import summary
 from .contesting import arena, arena_report, arena_study
+from .convert import convert
 from .detecting import anomaly
 from .editing import edit
 from .encoding import encode
 from .examining import doctor
 from .exit_status import FailOnTriggered
-from .exporting import export
+from .export import export
+from .extract import extract
+from .fold import fold
+from .generate import generate
+from .inspect import inspect
+from .install import install
 from .judging import evaluate
 from .labelling import augment, features
 from .learning import demo, recipes, train
+from .match import match
+from .repair import repair
 from .restoring import restore
-from .running import decode, generate, reconstruct
+from .running import decode, reconstruct
 from .sounding import listen
-from .swapping import bake, convert, extract, fold, inspect, install, match, repair
 from .varying import interpolate, sample, vary
 
 COMMANDS: dict[str, Callable[..., Any]] = {

@@ -1,20 +1,18 @@
-"""Commands that run a VAE: reconstruct, decode, generate."""
+"""Commands that run a VAE: reconstruct, decode."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from tyro.conf import Positional, arg
+from typing import TYPE_CHECKING, Any
 
 from ..config import TinyConfig
-from ..data.inputs import files_ending, image_files, opened, readable_images
+from ..data.inputs import files_ending, image_files, readable_images
 from ..errors import ConfigError
 from ..files.outputs import make_folder, targets
 from .console import TERMINAL, console
-from .options import Inputs, Memory, Model, Out, Overwrite, Precision, Told, Verify, settings_of
+from .options import Inputs, Memory, Model, Out, Overwrite, Precision, Told, Verify
 from .paths import codec
 
 if TYPE_CHECKING:
@@ -97,51 +95,3 @@ def _each(target: Path, latents: Tensor) -> Iterator[tuple[Path, Tensor]]:
     make_folder(target.with_suffix(""))
     for number, one in enumerate(latents):
         yield target.with_suffix("") / f"{number:06}.png", one
-
-
-def generate(
-    pipeline: Annotated[
-        Positional[str],
-        arg(metavar="PIPELINE", help="diffusers folder, hub id, or tiny, tiny-sdxl, -sd3, -flux, -flux2"),
-    ],
-    prompt: Annotated[Positional[str], arg(metavar="PROMPT")],
-    vae: Annotated[str, arg(metavar="VAE", help="as MODEL elsewhere")],
-    out: Annotated[Path, arg(metavar="PNG")],
-    image: Annotated[Path | None, arg(help="start from this image instead of noise")] = None,
-    strength: Annotated[float, arg(help="how much of --image is painted over, in (0, 1]")] = 0.6,
-    size: Annotated[int | None, arg(help="side of the picture in pixels; default: the pipeline's")] = None,
-    steps: Annotated[int, arg(help="denoising steps")] = 20,
-    guidance: Annotated[float, arg(help="guidance scale")] = 7.5,
-    seed: Annotated[int, arg(help="of the noise")] = 0,
-    device: Annotated[str, arg(help="auto: cuda where there is one, else cpu")] = "auto",
-    dtype: Annotated[Literal["auto", "fp32", "bf16", "fp16"], arg(help="auto: bf16 on cuda, else fp32")] = "auto",
-    told: Told = (),
-    overwrite: Overwrite = False,
-) -> dict[str, Any]:
-    """Paint from a prompt with this VAE inside a Stable Diffusion pipeline. `tiny` is built offline with random
-    weights."""
-    import torch
-
-    from ..devices import resolve_device
-    from ..files.atomic import picture_kind, write_picture
-    from ..formats import load
-    from ..pipelines.stable_diffusion import load_pipeline, paint
-
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise ConfigError(f"{out} exists; choose another --out" + ("" if out.is_dir() else ", or pass --overwrite"))
-    picture_kind(out)  # before the work, not after it
-    start = None if image is None else opened(image, 3)
-    on = resolve_device(device)
-    kind = {"auto": "bf16" if on.type == "cuda" else "fp32"}.get(dtype, dtype)
-    weights = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[kind]
-    pipe = load_pipeline(pipeline, load(vae, **settings_of(told)), on, weights)
-    picture = paint(pipe, prompt, image=start, strength=strength, size=size, steps=steps, guidance=guidance, seed=seed)
-    write_picture(out, picture, overwrite)
-    console().print(f"{out}  {picture.width} x {picture.height}, {type(pipe).__name__}")
-    return {
-        "out": str(out),
-        "pipeline": type(pipe).__name__,
-        "width": picture.width,
-        "height": picture.height,
-        "seed": seed,
-    }

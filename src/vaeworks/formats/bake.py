@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from ..config import TinyConfig
+from ..devices import torch_dtype
 from ..errors import ConfigError, FormatError
 from ..files.atomic import atomic, check_ending
+from ..reporting import SILENT, Reporter
 from . import native
 from .apps.support import COMFYUI, WEBUI, support
 from .archive.entries import Entry
@@ -31,8 +33,6 @@ SOURCE_KEY = "vaeworks_source"
 STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
 """Metadata that are hashes of a checkpoint's tensors, and wrong as soon as one changes."""
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class Extracted:
@@ -44,6 +44,10 @@ class Extracted:
     """of the file"""
     notes: tuple[str, ...]
     """plain sentences"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -66,25 +70,34 @@ class Baked:
     notes: tuple[str, ...]
     """plain sentences"""
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
 
 def extract(
     checkpoint: str | Path,
     dst: str | Path,
     *,
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
-    **settings: Any,
+    reporter: Reporter = SILENT,
 ) -> Extracted:
-    """Write the VAE of a full checkpoint, of any container, or of a diffusers pipeline's folder as one bare file.
+    """Write the VAE of a full checkpoint as a file of its own, without loading the rest.
 
-    Its bytes are those in the checkpoint. Names are LDM's (TAESD's for a TAESD), attention's matrices are convolutions,
-    so that every application loads the file. progress: told the bytes written and to be written. settings: what the
-    checkpoint does not tell of its VAE, as for `load`.
-    Errors: FormatError for a checkpoint without a whole VAE; ConfigError for a file that is a VAE by itself, and where
-    `dst` exists or does not end in .safetensors; VaeworksError where the disk is full.
+    >>> vw.extract("model.safetensors", "vae.safetensors").tensors
+    248
+
+    checkpoint: a file of any container, or the folder of a diffusers pipeline. settings: facts about the VAE that the
+    checkpoint leaves out, as keywords of `load`.
+    The tensors keep their bytes. They get LDM's names (a TAESD gets TAESD's), and attention matrices become 1x1
+    convolutions, so that every application loads the file.
+    Errors: FormatError for a checkpoint without a whole VAE; ConfigError for a file that is a bare VAE, another ending
+    than .safetensors and, without `overwrite`, a name that is taken; VaeworksError for a full disk.
     """
-    located, dst = locate(checkpoint, **settings), Path(dst)
+    dst = Path(dst)
     _check_target(dst)
+    located = locate(checkpoint, **(settings or {}))
     if dst.exists() and dst.resolve() == located.archive.path.resolve():
         raise ConfigError(f"{dst} is the checkpoint itself, of which only the VAE would be left; choose another name")
     if not _is_part(located):
@@ -97,7 +110,7 @@ def extract(
         notes.append(f"left behind, because they are of its training: {_listed(located)}")
     items = vae_items(located)
     metadata = {"format": "pt", SOURCE_KEY: Path(checkpoint).name, **vae_metadata(located)}
-    with atomic(dst, overwrite) as temporary:
+    with atomic(dst, overwrite) as temporary, reporter.bytes("extracting") as progress:
         size = write_stream(temporary, items, metadata, progress=progress)
     return Extracted(str(dst), len(items), size, tuple(notes))
 
@@ -162,34 +175,37 @@ def bake(
     checkpoint: str | Path,
     dst: str | Path,
     *,
+    dtype: str | torch.dtype | None = None,
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    dtype: torch.dtype | None = None,
-    progress: Progress | None = None,
-    **settings: Any,
+    reporter: Reporter = SILENT,
 ) -> Baked:
-    """Write a copy of a full checkpoint with this VAE, of any layout, in the place of its own.
+    """Write a copy of a full checkpoint with this VAE in place of its own, without loading the rest.
 
-    All that stood under the VAE's prefix is gone, every other tensor has the bytes that it had, and its metadata are
-    kept.
-    dtype: of the VAE's weights; None: that of the VAE which is replaced or, where there is none, its own. settings:
-    what the VAE's file does not tell, as for `load`.
-    Errors: FormatError for files that are no VAE and no checkpoint; ConfigError for a VAE whose latents the checkpoint
-    was not made for, and where `dst` exists or does not end in .safetensors; VaeworksError where the disk is full.
+    >>> vw.bake("vae.safetensors", "model.safetensors", "baked.safetensors").prefix
+    'first_stage_model.'
+
+    vae: a VAE file or folder of any layout. dtype: of the VAE's weights, "fp32", "bf16", "fp16" or a torch dtype; None
+    takes that of the VAE which it replaces, or its own if there is none. settings: facts that the VAE's file leaves
+    out, as keywords of `load`.
+    All tensors under the VAE's prefix are replaced. Every other tensor keeps its bytes, and the metadata are kept.
+    Errors: FormatError for files without a VAE or a diffusion model; ConfigError for a VAE with latents of another
+    shape than the checkpoint's, another ending than .safetensors and, without `overwrite`, a name that is taken;
+    VaeworksError for a full disk.
     """
     dst = Path(dst)
     _check_target(dst)
-    seat, located = find_slot(checkpoint), locate(vae, **settings)
+    seat, located = find_slot(checkpoint), locate(vae, **(settings or {}))
     check_fits(located, seat)
     notes = _notes(located, seat)
-    if dtype is None:
-        dtype = _old_dtype(seat, notes)
-    items = vae_items(located, prefix=seat.prefix, dtype=dtype, finite=True)
+    stored = _old_dtype(seat, notes) if dtype is None else torch_dtype(dtype)
+    items = vae_items(located, prefix=seat.prefix, dtype=stored, finite=True)
     taken, entries = set(seat.taken), seat.archive.entries
     others = [
         Item(name, entry, partial(seat.archive.chunks, name)) for name, entry in entries.items() if name not in taken
     ]
     metadata = _metadata(seat, located, notes)
-    with atomic(dst, overwrite) as temporary:
+    with atomic(dst, overwrite) as temporary, reporter.bytes("baking") as progress:
         size = write_stream(temporary, [*others, *items], metadata, progress=progress)
     if seat.archive.dropped:
         notes.append(f"not kept: {', '.join(seat.archive.dropped)}, which a safetensors file has no place for")

@@ -21,7 +21,7 @@ from .diffusers_config import diffusers_class, diffusers_config, guesses_written
 from .finite import is_finite
 from .keymap import TAESD_HALVES, is_attention_matrix, layout_name
 from .locate import OPTIONAL, Layout, Located, locate
-from .sources import RUN_MODEL, WEIGHTS
+from .sources import WEIGHTS
 from .understood import understood
 
 
@@ -42,12 +42,25 @@ def save(
     Errors: ConfigError for an unknown layout, an existing path, an architecture that the layout cannot express, or
     weights that overflow in `dtype`.
     """
+    _check_layout(layout, autoencoder.config)
+    _warn_of_losses(layout, autoencoder.config)
+    write(autoencoder, path, layout, dtype=dtype, overwrite=overwrite)
+
+
+def write(
+    autoencoder: Autoencoder,
+    path: str | Path,
+    layout: Layout = "native",
+    *,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Do what `save` does, without the warning about settings that other programs will not see."""
     path, config = Path(path), autoencoder.config
     _check_layout(layout, config)
     description = None
     if layout == "diffusers":
         description = {"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}
-    _warn_of_losses(layout, config)
     tensors = stored_tensors(autoencoder, layout, dtype)
     metadata = {"format": "pt", **native.config_metadata(config)}
     files = {path.name: tensors}
@@ -179,6 +192,3 @@ def _finite(archive: Archive, name: str, where: Path) -> Tensor:
             "the file is broken or was cast to a precision that cannot hold it; take another copy"
         )
     return tensor
-
-
-__all__ = ["RUN_MODEL", "Layout", "load", "read", "save", "stored_tensors"]

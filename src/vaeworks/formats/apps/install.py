@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +70,10 @@ class Installed:
     others: tuple[str, ...] = ()
     """further files: of a TAESD, the decoder"""
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
 
 def install(
     vae: str | Path,
@@ -78,23 +82,27 @@ def install(
     *,
     checkpoint: str | Path | None = None,
     name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    **settings: Any,
 ) -> Installed:
-    """Write a VAE, of any layout, as a file that an application loads, in the folder and under the name where it looks.
+    """Write a VAE as a file that an application loads, in the folder and under the name where it looks.
 
-    application: "webui" (AUTOMATIC1111, Forge) or "comfyui"; root: its folder, or the models folder in it. checkpoint:
-    that the VAE is for; webui then takes the file by itself. name: of the file, without ending; of a TAESD one of
-    `TINY_NAMES`. Latents that are normalized otherwise than the application does are folded into the weights; their
-    dtype is kept. settings: what the VAE's file does not tell, as for `load`.
-    Errors: FormatError for files that are no VAE and no checkpoint; ConfigError for a VAE that the application cannot
-    load or that does not fit the checkpoint, for another folder, and where another file has the name or would be taken
-    instead.
+    >>> vw.install("vae.ckpt", "webui", "stable-diffusion-webui", checkpoint="models/sd.safetensors").path
+    'models/sd.vae.safetensors'
+
+    vae: a VAE file or folder of any layout. application: "webui" (AUTOMATIC1111, Forge) or "comfyui". root: the
+    application's folder, or the models folder in it. checkpoint: the checkpoint to use the VAE with; webui then selects
+    the file automatically. name: the file's name without ending; for a TAESD one of `TINY_NAMES`. settings: facts that
+    the VAE's file leaves out, as keywords of `load`.
+    A normalization that differs from the application's is folded into the weights. The dtype of the weights is kept.
+    Errors: FormatError for files without a VAE or a diffusion model; ConfigError for a VAE that the application cannot
+    load or that does not fit the checkpoint, for a folder of something else, for a name that another file has, and for
+    a file that the application would select instead.
     """
     if application not in NAMES:
         raise ConfigError(f"unknown application {application!r}; known: {', '.join(NAMES)}")
     models = models_folder(root, application)
-    located = locate(vae, **settings)
+    located = locate(vae, **(settings or {}))
     seat = None if checkpoint is None else find_slot(checkpoint)
     remarks = [
         remark for remark in located.remarks if remark != located.ambiguity
