@@ -27,7 +27,6 @@ from vaeworks.formats.identify import inspect
 from vaeworks.pipelines.generate import generate
 from vaeworks.runtime import repair
 
-
 LEAST = AutoencoderConfig(
     channels=4, channel_mult=(1, 1), num_res_blocks=1, norm_groups=2, latent_channels=2, mid_attention=False
 )
