@@ -242,6 +242,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 METADATA = "__metadata__"
+"""The one name in a safetensors header that is not a tensor's."""
 
 
 def _order_metadata(path: Path) -> None:

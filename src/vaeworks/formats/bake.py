@@ -21,7 +21,7 @@ from .apps.support import COMFYUI, WEBUI, support
 from .archive.entries import Entry
 from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import only_in_metadata
-from .finite import is_finite
+from .finite import finite_cast, is_finite
 from .keymap import is_attention_matrix, layout_name
 from .locate import Located, locate
 from .stream import DTYPE_NAMES, Chunks, Item, tensor_bytes, write_stream
@@ -156,18 +156,11 @@ def vae_items(
 
 def _cast_chunks(located: Located, name: str, dtype: torch.dtype) -> Iterator[memoryview]:
     tensor = located.archive.read(name)
-    cast = tensor.to(dtype)
-    if not is_finite(cast):
-        if not is_finite(tensor):
-            raise FormatError(
-                f"{located.path}: tensor {name!r} has values that are infinite or no numbers; take another copy of the "
-                "file"
-            )
-        raise ConfigError(
-            f"weights of {name} reach {tensor.abs().max().item():g}, more than {dtype} holds "
-            f"({torch.finfo(dtype).max:g}); use bfloat16 or float32"
+    if not is_finite(tensor):
+        raise FormatError(
+            f"{located.path}: tensor {name!r} has values that are infinite or no numbers; take another copy of the file"
         )
-    yield tensor_bytes(cast)
+    yield tensor_bytes(finite_cast(tensor, dtype, name))
 
 
 def bake(
@@ -195,27 +188,27 @@ def bake(
     """
     dst = Path(dst)
     _check_target(dst)
-    seat, located = find_slot(checkpoint), locate(vae, **(settings or {}))
-    check_fits(located, seat)
-    notes = _notes(located, seat)
-    stored = _old_dtype(seat, notes) if dtype is None else torch_dtype(dtype)
-    items = vae_items(located, prefix=seat.prefix, dtype=stored, finite=True)
-    taken, entries = set(seat.taken), seat.archive.entries
+    slot, located = find_slot(checkpoint), locate(vae, **(settings or {}))
+    check_fits(located, slot)
+    notes = _notes(located, slot)
+    stored = _old_dtype(slot, notes) if dtype is None else torch_dtype(dtype)
+    items = vae_items(located, prefix=slot.prefix, dtype=stored, finite=True)
+    taken, entries = set(slot.taken), slot.archive.entries
     others = [
-        Item(name, entry, partial(seat.archive.chunks, name)) for name, entry in entries.items() if name not in taken
+        Item(name, entry, partial(slot.archive.chunks, name)) for name, entry in entries.items() if name not in taken
     ]
-    metadata = _metadata(seat, located, notes)
+    metadata = _metadata(slot, located, notes)
     with atomic(dst, overwrite) as temporary, reporter.bytes("baking") as progress:
         size = write_stream(temporary, [*others, *items], metadata, progress=progress)
-    if seat.archive.dropped:
-        notes.append(f"not kept: {', '.join(seat.archive.dropped)}, which a safetensors file has no place for")
-    return Baked(str(dst), seat.prefix, _main_dtype(items), len(items), len(taken), len(others), size, tuple(notes))
+    if slot.archive.dropped:
+        notes.append(f"not kept: {', '.join(slot.archive.dropped)}, which a safetensors file has no place for")
+    return Baked(str(dst), slot.prefix, _main_dtype(items), len(items), len(taken), len(others), size, tuple(notes))
 
 
-def _notes(located: Located, seat: VaeSlot) -> list[str]:
+def _notes(located: Located, slot: VaeSlot) -> list[str]:
     """What a user should know who loads the checkpoint with this VAE."""
     notes = [remark for remark in located.doubts if remark != located.ambiguity]
-    notes += [note] if (note := normalization_note(located, seat)) else []
+    notes += [note] if (note := normalization_note(located, slot)) else []
     loaders = support(located, "ldm")
     if loaders[WEBUI].loads == loaders[COMFYUI].loads == "no":
         notes.append(f"no application will load it: {loaders[COMFYUI].why}")
@@ -223,19 +216,19 @@ def _notes(located: Located, seat: VaeSlot) -> list[str]:
         notes.append(
             f"applications have no place for the VAE's {'; '.join(unseen)}: they assume what stands in brackets"
         )
-    if seat.family is not None and not seat.family.whole:
+    if slot.family is not None and not slot.family.whole:
         notes.append(
-            f"{seat.path.name} holds no text encoder: applications may take it for a bare diffusion model, and the VAE "
+            f"{slot.path.name} holds no text encoder: applications may take it for a bare diffusion model, and the VAE "
             "from another file"
         )
     return notes
 
 
-def _old_dtype(seat: VaeSlot, notes: list[str]) -> torch.dtype | None:
+def _old_dtype(slot: VaeSlot, notes: list[str]) -> torch.dtype | None:
     """The dtype of most of the VAE that is replaced."""
-    if not seat.taken:
+    if not slot.taken:
         return None
-    dtype = _main_dtype([Item(name, seat.archive.entries[name], tuple) for name in seat.taken])
+    dtype = _main_dtype([Item(name, slot.archive.entries[name], tuple) for name in slot.taken])
     if not Entry(dtype, ()).is_float:
         notes.append(
             f"the VAE that it replaces was stored as {dtype}, from which applications load none; this one keeps its "
@@ -252,12 +245,12 @@ def _main_dtype(items: list[Item]) -> str:
     return sizes.most_common(1)[0][0]
 
 
-def _metadata(seat: VaeSlot, located: Located, notes: list[str]) -> dict[str, str]:
-    metadata = {"format": "pt"} if seat.archive.container == "pickle" else {}
-    metadata |= {key: value for key, value in seat.archive.metadata.items() if key not in (*STALE, native.METADATA_KEY)}
-    if stale := [key for key in STALE if key in seat.archive.metadata]:
+def _metadata(slot: VaeSlot, located: Located, notes: list[str]) -> dict[str, str]:
+    metadata = {"format": "pt"} if slot.archive.container == "pickle" else {}
+    metadata |= {key: value for key, value in slot.archive.metadata.items() if key not in (*STALE, native.METADATA_KEY)}
+    if stale := [key for key in STALE if key in slot.archive.metadata]:
         notes.append(f"left out of the metadata, because the content has changed: {', '.join(stale)}")
-    return metadata | vae_metadata(located, seat.constants)
+    return metadata | vae_metadata(located, slot.constants)
 
 
 def _listed(located: Located) -> str:

@@ -18,7 +18,7 @@ from . import native
 from .archive import Archive
 from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import diffusers_class, diffusers_config, guesses_written, only_in_metadata
-from .finite import is_finite
+from .finite import finite_cast, is_finite
 from .keymap import TAESD_HALVES, is_attention_matrix, layout_name
 from .locate import OPTIONAL, Layout, Located, locate
 from .sources import WEIGHTS
@@ -119,13 +119,7 @@ def stored_tensors(autoencoder: Autoencoder, layout: Layout, dtype: torch.dtype 
     tensors = {}
     for name, tensor in autoencoder.state_dict().items():
         if dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype:
-            cast = tensor.to(dtype)
-            if not is_finite(cast):
-                raise ConfigError(
-                    f"weights of {name} reach {tensor.abs().max().item():g}, more than {dtype} holds "
-                    f"({torch.finfo(dtype).max:g}); use bfloat16 or float32"
-                )
-            tensor = cast
+            tensor = finite_cast(tensor, dtype, name)
         if layout == "ldm" and is_attention_matrix(name):
             tensor = tensor[:, :, None, None]
         tensors[layout_name(name, layout, autoencoder.config)] = tensor

@@ -179,10 +179,10 @@ def match(
     """
     if out is not None:
         check_free_picture(Path(out), overwrite)
-    seat = find_slot(checkpoint)
+    slot = find_slot(checkpoint)
     chosen = _chosen(images)
-    baked, own, made = _judge_baked(seat, chosen)
-    judged = [_judge_candidate(path, seat, made, chosen, settings or {}) for path in vaes]
+    baked, own, made = _judge_baked(slot, chosen)
+    judged = [_judge_candidate(path, slot, made, chosen, settings or {}) for path in vaes]
     views = [
         (candidate.path, seen, candidate.fog)
         for candidate, seen in judged
@@ -195,11 +195,11 @@ def match(
         write_picture(Path(out), picture, overwrite)
     return Match(
         checkpoint=str(checkpoint),
-        family=seat.title,
-        latent_channels=seat.latent_channels,
-        downsample_factor=seat.downsample_factor,
-        scaling_factor=seat.constants[0] if seat.constants else None,
-        shift_factor=seat.constants[1] if seat.constants else None,
+        family=slot.title,
+        latent_channels=slot.latent_channels,
+        downsample_factor=slot.downsample_factor,
+        scaling_factor=slot.constants[0] if slot.constants else None,
+        shift_factor=slot.constants[1] if slot.constants else None,
         baked=baked,
         candidates=tuple(candidate for candidate, _ in judged),
         picture=picture,
@@ -216,26 +216,26 @@ def _chosen(images: str | Path | Sequence[str | Path] | None) -> Sequence[str | 
 
 
 def _judge_baked(
-    seat: VaeSlot, images: Sequence[str | Path] | None
+    slot: VaeSlot, images: Sequence[str | Path] | None
 ) -> tuple[BakedVae, tuple[DecodedPhotos, Fog] | None, ReferenceDecode | None]:
     """The checkpoint's own VAE, what was seen of it, and what it makes of the images if it can be a reference."""
-    if seat.old is None:
+    if slot.old is None:
         state = (
-            BakedVae("incomplete", (seat.problem,))
-            if seat.taken
-            else BakedVae("missing", (f"no tensor begins with {seat.prefix}",))
+            BakedVae("incomplete", (slot.problem,))
+            if slot.taken
+            else BakedVae("missing", (f"no tensor begins with {slot.prefix}",))
         )
         return state, None, None
-    faults, remarks = _look_at_tensors(seat.old)
-    if misfit := misfit_of(seat.old.config, seat):
+    faults, remarks = _look_at_tensors(slot.old)
+    if misfit := misfit_of(slot.old.config, slot):
         faults.append(f"the checkpoint is made for {misfit}")
     if faults:
         return BakedVae("broken", (*faults, *remarks)), None, None
     if images is not None and not images:
         return BakedVae("fine", tuple(remarks)), None, None
-    autoencoder, known = read(seat.old), is_certain(seat.old)
-    seen = look(None, autoencoder, seat.constants, images, known=known)
-    fog = judge(seen, autoencoder, seat.constants, known=known)
+    autoencoder, known = read(slot.old), is_certain(slot.old)
+    seen = look(None, autoencoder, slot.constants, images, known=known)
+    fog = judge(seen, autoencoder, slot.constants, known=known)
     if fog.verdict == "broken":
         return BakedVae("broken", (fog.sentence, *remarks)), (seen, fog), None
     return BakedVae("fine", (fog.sentence, *remarks)), (seen, fog), ReferenceDecode(autoencoder, seen.latents, seen.own)
@@ -263,7 +263,7 @@ def _some(names: list[str]) -> str:
 
 def _judge_candidate(
     path: str | Path,
-    seat: VaeSlot,
+    slot: VaeSlot,
     made: ReferenceDecode | None,
     images: Sequence[str | Path] | None,
     settings: Mapping[str, Any],
@@ -271,14 +271,14 @@ def _judge_candidate(
     try:
         located = locate(path, **settings)
         if isinstance(located.config, TinyConfig):
-            if misfit := misfit_of(located.config, seat):
+            if misfit := misfit_of(located.config, slot):
                 raise ConfigError(f"the checkpoint is made for {misfit}")
         else:
-            check_fits(located, seat)
+            check_fits(located, slot)
         autoencoder = read(located)
     except (FormatError, ConfigError) as error:
         return Candidate(str(path), "does not fit", (str(error),)), None
-    constants, certain = seat.constants, is_certain(located)
+    constants, certain = slot.constants, is_certain(located)
     scaled = True if constants is None or isinstance(located.config, TinyConfig) else is_scaled_by(located, constants)
     if scaled:
         autoencoder.config = config_for(located, constants)
@@ -286,7 +286,7 @@ def _judge_candidate(
     if images is None or images:
         seen = look(made, autoencoder, constants, images, known=certain)
         fog = judge(seen, autoencoder, constants, known=certain)
-    verdict, reasons = _verdict(located, seat, scaled, fog, compared=made is not None)
+    verdict, reasons = _verdict(located, slot, scaled, fog, compared=made is not None)
     told = certain and located.config.normalization == "scalar"
     candidate = Candidate(
         str(path),
@@ -302,12 +302,12 @@ def _judge_candidate(
 
 
 def _verdict(
-    located: Located, seat: VaeSlot, scaled: bool | None, fog: Fog | None, *, compared: bool
+    located: Located, slot: VaeSlot, scaled: bool | None, fog: Fog | None, *, compared: bool
 ) -> tuple[Literal["fits", "fits after fold", "does not fit"], list[str]]:
     """From the scale that the file tells of and from what was seen. Seen beside the checkpoint's own VAE, pictures
     decide."""
     reasons = [] if fog is None else [fog.sentence]
-    reasons.append(_scale_reason(located, seat, scaled))
+    reasons.append(_scale_reason(located, slot, scaled))
     if isinstance(located.config, TinyConfig):
         reasons.append("it is a TAESD: `vaeworks install` puts it where applications look for one")
     if fog is not None and (
@@ -331,8 +331,8 @@ def _verdict(
     return "fits", reasons
 
 
-def _scale_reason(located: Located, seat: VaeSlot, scaled: bool | None) -> str:
-    config, constants = located.config, seat.constants
+def _scale_reason(located: Located, slot: VaeSlot, scaled: bool | None) -> str:
+    config, constants = located.config, slot.constants
     shape = f"its latents are {config.name}, as the checkpoint's"
     if constants is None or isinstance(config, TinyConfig):
         return shape
