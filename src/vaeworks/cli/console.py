@@ -72,6 +72,12 @@ def byte_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
+def print_notes(notes: Iterable[str]) -> None:
+    """Print what a user should know about a result, a line each."""
+    for note in notes:
+        TERMINAL.warn(f"note: {note}")
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
     """Warnings that a command says in words of its own, or that its user cannot act on, are not shown twice."""

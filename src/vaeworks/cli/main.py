@@ -37,7 +37,9 @@ from .arena import arena
 from .arena_report import arena_report
 from .arena_study import arena_study
 from .augment import augment
+from .bake import bake
 from .console import summary
+from .convert import convert
 from .decode import decode
 from .demo import demo
 from .doctor import doctor
@@ -45,16 +47,21 @@ from .edit import edit
 from .encode import encode
 from .eval import evaluate
 from .exit_status import FailOnTriggered
-from .exporting import export
+from .export import export
+from .extract import extract
 from .features import features
+from .fold import fold
+from .generate import generate
+from .inspect import inspect
+from .install import install
 from .interpolate import interpolate
 from .listen import listen
+from .match import match
 from .recipes import recipes
 from .reconstruct import reconstruct
+from .repair import repair
 from .restore import restore
-from .running import generate
 from .sample import sample
-from .swapping import bake, convert, extract, fold, inspect, install, match, repair
 from .train import train
 from .vary import vary
 

@@ -43,9 +43,7 @@ def atomic(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     where the disk is full or not writable, or memory runs out.
     """
     path = Path(path)
-    check_name(path)
-    if not overwrite and os.path.lexists(path) and not _is_empty(path):  # a link to nothing is something, too
-        raise _exists(path)
+    check_free_name(path, overwrite)
     made: list[Path] = []
     try:
         made = make_folder(path.parent)
@@ -79,6 +77,27 @@ def check_name(path: Path) -> None:
         )
     if path.name in ("", "..") or "\0" in str(path):
         raise ConfigError(f"{str(path)!r} is not the name of a file; choose another")
+
+
+def check_free_name(path: Path, overwrite: bool) -> None:
+    """Before any work: a file or folder of this name can be written.
+
+    Errors: ConfigError for a name that no file can have, and for one that is taken if `overwrite` is off.
+    """
+    check_name(path)
+    if not overwrite and os.path.lexists(path) and not _is_empty(path):  # a link to nothing is something, too
+        raise _exists(path)
+
+
+def check_free_picture(path: Path, overwrite: bool) -> None:
+    """Before any work: a picture of this name can be written.
+
+    Errors: ConfigError for a folder, an ending that Pillow cannot write, and a name that is taken.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; choose the name of a file")
+    picture_kind(path)
+    check_free_name(path, overwrite)
 
 
 def _exists(path: Path) -> ConfigError:
@@ -223,6 +242,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 METADATA = "__metadata__"
+"""The one name in a safetensors header that is not a tensor's."""
 
 
 def _order_metadata(path: Path) -> None:

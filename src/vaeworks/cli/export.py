@@ -1,4 +1,4 @@
-"""The command that makes files for other runtimes."""
+"""The command `export`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from .console import console
+from .console import TERMINAL, console
 from .options import Model, Overwrite, Told, settings_of
 
 
@@ -21,7 +21,7 @@ def export(
             "Optimum's names"
         ),
     ] = "plain",
-    dtype: Annotated[Literal["fp32", "fp16"], arg(help="of weights, inputs and outputs")] = "fp32",
+    dtype: Annotated[Literal["fp32", "fp16"], arg(help="dtype of weights, inputs and outputs")] = "fp32",
     normalized: Annotated[
         bool, arg(help="latents as a diffusion model sees them, instead of as the decoder takes them")
     ] = False,
@@ -29,22 +29,23 @@ def export(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Encoder and decoder as ONNX files for any batch and size, checked by onnxruntime against PyTorch
-    (docs/onnx.md)."""
-    import torch
+    """Export encoder and decoder as ONNX files for any batch and size, and check them. (`vaeworks.export_onnx`)"""
+    from ..exports.onnx import export_onnx as run
 
-    from ..exports.onnx import export_onnx
-    from ..formats import load
-
-    precision = {"fp32": torch.float32, "fp16": torch.float16}[dtype]
-    vae = load(model, **settings_of(told))
     with console().status("exporting"):
-        result = export_onnx(
-            vae, folder, layout=layout, dtype=precision, normalized=normalized, opset=opset, overwrite=overwrite
+        result = run(
+            model,
+            folder,
+            layout=layout,
+            dtype=dtype,
+            normalized=normalized,
+            opset=opset,
+            settings=settings_of(told),
+            overwrite=overwrite,
         )
     for file in result.files:
-        console().print(
-            f"{folder / file.path}  {file.bytes / 1e6:,.1f} MB; onnxruntime differs from PyTorch by "
-            f"{file.difference:.1e} of the outputs' range at most"
+        TERMINAL.say(
+            f"{folder / file.path}  {file.bytes / 1e6:,.1f} MB; onnxruntime differs from PyTorch by at most "
+            f"{file.difference:.1e} of the outputs' range"
         )
     return result.to_dict()
