@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from .arena_options import (
+from .console import TERMINAL
+from .options import Models, Out, Overwrite
+from .options_arena import (
     DEFAULT,
     Budget,
     Data,
@@ -20,8 +22,6 @@ from .arena_options import (
     Tokens,
     Weights,
 )
-from .console import TERMINAL
-from .options import Models, Out, Overwrite
 from .tables_arena import print_outcome
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from ..recipes.studies import STUDIES, StudyScale
-from .arena_options import (
+from .console import TERMINAL
+from .options_arena import (
     DEFAULT,
     Budget,
     Data,
@@ -22,7 +23,6 @@ from .arena_options import (
     Tokens,
     Weights,
 )
-from .console import TERMINAL
 from .tables_arena import print_outcome
 
 
