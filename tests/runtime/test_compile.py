@@ -206,7 +206,7 @@ def test_graphs_keep_the_sizes_used_last(monkeypatch: pytest.MonkeyPatch) -> Non
             return self.shape
 
     captured: list[tuple[int, ...]] = []
-    monkeypatch.setattr(compiling, "Graph", Pretended)
+    monkeypatch.setattr(compiling, "CapturedGraph", Pretended)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     weights = nn.Linear(1, 1)
