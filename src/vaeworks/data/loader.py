@@ -46,8 +46,8 @@ def batches(
     """Crops start..stop of a run in batches: uint8 n c size size, and their counters. A smaller last batch is left out.
 
     batch: images per batch over all `world` data-parallel processes, a multiple of `world`. Process `rank` gets its
-    part of each batch, so that all processes together see the images that one process would see. workers: processes that
-    prepare crops; dead ones are replaced, which changes no crop. say: gets a line about each death.
+    part of each batch, so that all processes together see the images that one process would see. workers: processes
+    that prepare crops; dead ones are replaced, which changes no crop. say: gets a line about each death.
     Errors: DataError that names an image which cannot be read any more, after all batches before it; DataError where
     workers keep dying.
     """
