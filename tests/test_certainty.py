@@ -218,7 +218,10 @@ def test_the_guess_is_said(
         words = [command[0], str(source), str(tmp_path / "x.safetensors"), *command[1:], "--force", "--json"]
         assert main(words) == 0
         said = json.loads(capsys.readouterr().out)["notes"]
-        assert "taken for sd1 (0.18215), but it may be sdxl (0.13025)" in said[0] and "not written down" in said[1]
+        assert (
+            "taken for sd1 (0.18215), but it may be sdxl (0.13025)" in said[0]
+            and "leaves out what is unknown" in said[1]
+        )
         assert main([*words, "--scale-of", "sdxl"]) == 0
         assert not [
             note
@@ -308,7 +311,9 @@ def test_installed_for_its_checkpoint_nothing_is_folded(tmp_path: Path) -> None:
         assert any("not in its file" in note and "0.13025" in note for note in done.notes)
         assert torch.equal(load_file(done.path)["post_quant_conv.weight"], kept)
         assert not is_certain(locate(done.path))  # what was taken for granted is said, and not written
-    told = install(tmp_path / "folder", "comfyui", tmp_path / "comfyui", checkpoint=full, name="told", scale_of="sd1")
+    told = install(
+        tmp_path / "folder", "comfyui", tmp_path / "comfyui", checkpoint=full, name="told", settings={"scale_of": "sd1"}
+    )
     torch.testing.assert_close(
         load_file(told.path)["post_quant_conv.weight"], kept * (0.13025 / 0.18215), rtol=2e-3, atol=0
     )
@@ -323,7 +328,7 @@ def test_baked_and_extracted(networks: dict[int, vw.Autoencoder], tmp_path: Path
     baked = bake(tmp_path / "repaired.safetensors", full, tmp_path / "baked.safetensors")
     assert any("not in its file" in note and "0.13025" in note for note in baked.notes)
     assert vw.load(tmp_path / "baked.safetensors").config.scaling_factor == 0.13025
-    told = bake(source, full, tmp_path / "other.safetensors", scale_of="sd1")
+    told = bake(source, full, tmp_path / "other.safetensors", settings={"scale_of": "sd1"})
     assert any("fold" in note for note in told.notes)
     extract(tmp_path / "baked.safetensors", tmp_path / "out.safetensors")
     assert vw.load(tmp_path / "out.safetensors").config.scaling_factor == 0.13025

@@ -7,8 +7,9 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .config import dumps
+from .config import TrainConfig, dumps
 from .data import ImageFile, ImageSet, scan
-from .doctor import examine
+from .doctor import Examination, examine
 from .doctor.page import write_report
 from .doctor.panels import TITLES
 from .errors import ConfigError
@@ -39,6 +40,7 @@ from .pages import data_uri, line_chart, write_page
 from .pipelines.stable_diffusion import paint
 from .pipelines.tiny import TINY
 from .recipes import recipe
+from .reporting import SILENT, Reporter
 from .training import RunResult, train
 from .training.monitor.log import read_log
 from .training.run.folder import read_run
@@ -51,33 +53,80 @@ LIMIT = 512  # longest side of the crops that are judged, in pixels
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow", "scikit-image")
 
 
-def run_demo(out: Path, minutes: float, overwrite: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train, evaluate, examine, export, reload with diffusers, paint; returns what report.json holds.
+@dataclass(frozen=True)
+class DemoResult:
+    """Everything that a demo measured; its pictures and files lie in `folder`."""
 
-    Leaves run/, doctor/, vae-diffusers/, vae-ldm.safetensors, painted.png, repainted.png, report.json and report.html
-    in `out`.
-    Errors: ConfigError for an `out` that holds anything, unless it is an earlier demo and `overwrite` is on.
+    folder: Path
+    config: TrainConfig
+    training: RunResult
+    evaluation: Evaluation
+    """on photographs that training held out"""
+    examination: Examination
+    difference_to_diffusers: float
+    """largest difference of decoded pixels (range 2) between our network and diffusers' with the saved weights"""
+    pipeline: str
+    """class of the pipeline that painted"""
+    environment: Mapping[str, str]
+    """versions, threads and processor"""
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: what report.json holds."""
+        return {
+            "version": __version__,
+            "model": self.evaluation.model,
+            "psnr": self.evaluation.psnr,
+            "ssim": self.evaluation.ssim,
+            "gain_over_down_up": self.evaluation.psnr - self.evaluation.baseline(DOWN_UP)[0],
+            "largest_difference_to_diffusers": self.difference_to_diffusers,
+            "prompt": PROMPT,
+            "pipeline": self.pipeline,
+            "training": dataclasses.asdict(self.training),
+            "evaluation": self.evaluation.to_dict(),
+            "doctor": {
+                name: {"verdict": found.verdict, "sentence": found.sentence}
+                for name, found in self.examination.findings.items()
+            },
+            "recipe": dataclasses.asdict(self.config),
+            "environment": dict(self.environment),
+            "seconds": self.seconds,
+        }
+
+
+def run_demo(
+    out: str | Path = "out/demo", minutes: float = 4.0, overwrite: bool = False, reporter: Reporter = SILENT
+) -> DemoResult:
+    """Train a VAE on the bundled photographs, evaluate, examine and export it, and paint with it: `vaeworks demo`.
+
+    >>> vw.run_demo("out/demo", minutes=1).evaluation.psnr
+    27.5
+
+    out: folder for run/, doctor/, vae-diffusers/, vae-ldm.safetensors, painted.png, repainted.png, report.json and
+    report.html. minutes: longest training time. overwrite: replace an earlier demo in `out`.
+    Errors: ConfigError for an `out` that holds anything but an earlier demo.
     """
-    with _earlier_aside(out, overwrite):
-        return _run(out, minutes, say)
+    with _earlier_aside(Path(out), overwrite):
+        return _run(Path(out), minutes, reporter)
 
 
-def _run(out: Path, minutes: float, say: Callable[[str], None]) -> dict[str, Any]:
+def _run(out: Path, minutes: float, reporter: Reporter) -> DemoResult:
     started = time.perf_counter()
     config = dataclasses.replace(recipe("demo"), max_minutes=minutes)
     result = train(config, "photos", out / "run", recipe="demo")
     vae = load(out / "run")
 
-    _, held_out = scan("photos").split(config.data.val_fraction)
-    say("judging it on photographs it never saw")
-    judged = evaluate(vae, held_out.files, limit=LIMIT)
+    photos = scan("photos")
+    _, held_out = photos.split(config.data.val_fraction)
+    reporter.say("judging it on photographs it never saw")
+    judged = evaluate(vae, held_out, limit=LIMIT)
 
-    say("asking the doctor what is wrong with its latents")
-    examined = examine(vae, scan("photos").files, model=str(out / "run"), size=DOCTOR_SIZE, quick=True, keep=False)
+    reporter.say("asking the doctor what is wrong with its latents")
+    examined = examine(vae, photos.files, model=str(out / "run"), size=DOCTOR_SIZE, quick=True, keep=False)
     (out / "doctor").mkdir()
     write_report(out / "doctor", examined)
 
-    say("saving it as a diffusers folder and as an LDM file")
+    reporter.say("saving it as a diffusers folder and as an LDM file")
     save(vae, out / "vae-diffusers", layout="diffusers")
     save(vae, out / "vae-ldm.safetensors", layout="ldm")
     theirs = load_with_diffusers(out / "vae-diffusers")
@@ -85,7 +134,7 @@ def _run(out: Path, minutes: float, say: Callable[[str], None]) -> dict[str, Any
     shown = read_crop(first.path, vae, CROP)
     error = difference_to_diffusers(vae, theirs, shown)
 
-    say(f"painting {PROMPT!r} with it inside a Stable Diffusion pipeline (random weights)")
+    reporter.say(f"painting {PROMPT!r} with it inside a Stable Diffusion pipeline (random weights)")
     pipe = TINY["tiny"](vae)
     pipe.vae = theirs
     painted = paint(pipe, PROMPT, size=128)
@@ -94,29 +143,11 @@ def _run(out: Path, minutes: float, say: Callable[[str], None]) -> dict[str, Any
     write_picture(out / "painted.png", painted)
     write_picture(out / "repainted.png", repainted)
 
-    report = {
-        "version": __version__,
-        "model": judged.model,
-        "psnr": judged.psnr,
-        "ssim": judged.ssim,
-        "gain_over_down_up": judged.psnr - judged.baseline(DOWN_UP)[0],
-        "largest_difference_to_diffusers": error,
-        "prompt": PROMPT,
-        "pipeline": type(pipe).__name__,
-        "training": dataclasses.asdict(result),
-        "evaluation": judged.to_dict(),
-        "doctor": {
-            name: {"verdict": found.verdict, "sentence": found.sentence} for name, found in examined.findings.items()
-        },
-        "recipe": dataclasses.asdict(config),
-        "environment": environment(),
-        "seconds": time.perf_counter() - started,
-    }
-    write_text(out / "report.json", dumps(report) + "\n")
+    seconds = time.perf_counter() - started
+    report = DemoResult(out, config, result, judged, examined, error, type(pipe).__name__, environment(), seconds)
+    write_text(out / "report.json", dumps(report.to_dict()) + "\n")
     pictures = {"painted": painted, "started": start, "repainted": repainted}
-    write_page(
-        out / "report.html", "demo.html", page_values(out, vae, result, judged, held_out, first, report, pictures)
-    )
+    write_page(out / "report.html", "demo.html", page_values(report, vae, held_out, first, pictures))
     return report
 
 
@@ -130,15 +161,15 @@ MADE = (
     "report.json",
     "report.html",
 )
-"""What a demo leaves."""
+"""The files and folders of a demo."""
 
 EARLIER = ".earlier"
-"""Where an earlier demo waits until the new one is whole."""
+"""The folder that keeps an earlier demo until the new one is complete."""
 
 
 @contextmanager
 def _earlier_aside(out: Path, overwrite: bool) -> Iterator[None]:
-    """Make room for a demo; an earlier one, and nothing else, is replaced, and comes back if the new one fails."""
+    """Move an earlier demo aside; it comes back if the new one fails. Nothing else is replaced."""
     with alone_in(out):
         earlier = out / EARLIER
         if earlier.exists():  # a demo was killed
@@ -181,7 +212,7 @@ def difference_to_diffusers(vae: Autoencoder, theirs: Any, image: Tensor) -> flo
 
 
 def environment() -> dict[str, str]:
-    """Versions, threads and processor that figures depend on."""
+    """Versions, threads and processor, which figures depend on."""
     found = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -196,16 +227,10 @@ def environment() -> dict[str, str]:
 
 
 def page_values(
-    out: Path,
-    vae: Autoencoder,
-    result: RunResult,
-    judged: Evaluation,
-    held_out: ImageSet,
-    first: ImageFile,
-    report: dict[str, Any],
-    pictures: dict[str, Image.Image],
+    report: DemoResult, vae: Autoencoder, held_out: ImageSet, first: ImageFile, pictures: dict[str, Image.Image]
 ) -> dict[str, Any]:
-    """What the page's template asks for; `first` is the image whose latents and progress are shown."""
+    """The values of the page's template. first: the image whose latents and progress are shown."""
+    out, judged, result = report.folder, report.evaluation, report.training
     log = read_log(out / "run")
     looks = [line for line in log if "val_psnr" in line]
     steps = [line for line in log if "loss" in line]
@@ -225,8 +250,8 @@ def page_values(
         "rate": result.images_per_second,
         "precision": result.precision,
         "images_seen": result.images_seen,
-        "crop": report["recipe"]["data"]["size"],
-        "diffusers_error": report["largest_difference_to_diffusers"],
+        "crop": report.config.data.size,
+        "diffusers_error": report.difference_to_diffusers,
         "scores": [
             {**dataclasses.asdict(s), "name": Path(s.path).stem, "down_up": s.baselines[DOWN_UP]} for s in judged.scores
         ],
@@ -252,15 +277,18 @@ def page_values(
         "latents": latent_pictures(vae, first),
         "stats": result.latents,
         "bits": steps[-1]["bits_per_dimension"] if steps else math.nan,
-        "pipeline": report["pipeline"],
+        "pipeline": report.pipeline,
         "prompt": PROMPT,
         "strength": STRENGTH,
         **{name: data_uri(picture) for name, picture in pictures.items()},
         "doctor_size": DOCTOR_SIZE,
-        "findings": [{**found, "title": TITLES[name].partition(":")[0]} for name, found in report["doctor"].items()],
+        "findings": [
+            {"verdict": found.verdict, "sentence": found.sentence, "title": TITLES[name].partition(":")[0]}
+            for name, found in report.examination.findings.items()
+        ],
         "files": _files(out),
-        "details": dumps({k: report[k] for k in ("recipe", "environment")}),
-        "total_seconds": report["seconds"],
+        "details": dumps({"recipe": dataclasses.asdict(report.config), "environment": dict(report.environment)}),
+        "total_seconds": report.seconds,
         "train_seconds": result.seconds,
     }
 
@@ -273,7 +301,7 @@ def _row(vae: Autoencoder, score: ImageScore) -> dict[str, Any]:
 
 
 def _steps(samples: Path, looks: list[dict[str, float]], first: Tensor) -> list[dict[str, Any]]:
-    """The first held-out image's reconstruction out of every grid that training has left."""
+    """The first held-out image's reconstruction, from every grid that training wrote."""
     height, width = first.shape[-2:]
     rows = []
     for look in looks:

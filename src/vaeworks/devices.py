@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 
 from .errors import ConfigError
 from .launcher import place
+
+DTypeName: TypeAlias = Literal["fp32", "bf16", "fp16"]
+
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Short names of floating-point types, as the command line has them."""
+
+
+def torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The dtype that a short name stands for; a dtype is returned as it is.
+
+    Errors: ConfigError for an unknown name.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    return DTYPES[dtype]
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import vaeworks as vw
-from vaeworks.arena.entries import Entrant, checks, models
+from vaeworks.arena.entries import Entrant, checks, entrants_of
 from vaeworks.arena.latent_dataset import Encoded, encode, patch_for
 from vaeworks.arena.probe_run import CHECKPOINT, FEATURES, RESULT, Result, Trial, read_result, run_trial
 from vaeworks.arena.scorer import LEAST, Scorer, open_scorer
@@ -429,4 +429,4 @@ def test_entrants_take_their_spaces_in_turn() -> None:
     found = {e.check: e for e in checks(entrant, 3)}
     assert {e: len(v.spaces) for e, v in found.items()} == {"again": 2, "scrambled": 2, "patches": 1, "pixels": 1}
     assert found["again"].seed_offset > 0
-    assert [e.name for e in models(["x", "y"], ["p", "q"])] == ["x", "y"]
+    assert [e.name for e in entrants_of(["x", "y"], ["p", "q"])] == ["x", "y"]

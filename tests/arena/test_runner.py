@@ -17,14 +17,14 @@ import pytest
 import torch
 
 import vaeworks as vw
-from vaeworks.arena.api import run_arena
-from vaeworks.arena.entries import CHECKS, Entrant, models
+from vaeworks.arena.entries import CHECKS, Entrant, entrants_of
 from vaeworks.arena.page import RECORD, REPORT, write_outcome
 from vaeworks.arena.probe_run import RESULT, Result, ScoredSnapshot, Trial
 from vaeworks.arena.results import Outcome, conclude
 from vaeworks.arena.scorer import SampleSetScore
 from vaeworks.arena.study.autoencoders import ArmTask, train_arms
 from vaeworks.arena.study.run import correlations
+from vaeworks.arena.tournament import run_tournament
 from vaeworks.cli.main import main
 from vaeworks.config import ArenaConfig
 from vaeworks.data import scan
@@ -54,14 +54,16 @@ def saved(path: Path, channels: int = 3, seed: int = 0, latent_channels: int = 4
 def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
     """An arena of two models with all checks, in this process."""
     folder = tmp_path_factory.mktemp("arena")
-    entrants = models(["a", "b"], [saved(folder / "a.safetensors"), saved(folder / "b.safetensors", latent_channels=8)])
+    entrants = entrants_of(
+        ["a", "b"], [saved(folder / "a.safetensors"), saved(folder / "b.safetensors", latent_channels=8)]
+    )
     return enter_here(entrants, folder, 1), folder
 
 
 def enter_here(entrants: list[Entrant], folder: Path, jobs: int, with_checks: bool = True) -> Outcome:
     """An arena on procedural images."""
     images = scan(SOURCE)
-    return run_arena(
+    return run_tournament(
         entrants,
         images,
         folder / f"kept{jobs}",
@@ -99,7 +101,7 @@ def test_untrained_generators_conclude_nothing(held: tuple[Outcome, Path]) -> No
 def test_processes_give_the_same(held: tuple[Outcome, Path]) -> None:
     """Two processes, and one: equal figures, to the last bit."""
     outcome, folder = held
-    other = enter_here(models(["a"], [str(folder / "a.safetensors")]), folder, 2, with_checks=False)
+    other = enter_here(entrants_of(["a"], [str(folder / "a.safetensors")]), folder, 2, with_checks=False)
     for probe, results in other.results["a"].items():
         assert [r.looks for r in results] == [r.looks for r in outcome.results["a"][probe]]
 
@@ -107,7 +109,7 @@ def test_processes_give_the_same(held: tuple[Outcome, Path]) -> None:
 def test_a_second_call_computes_nothing(held: tuple[Outcome, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept is taken; what is missing is made, and nothing else."""
     outcome, folder = held
-    entrants = models(["a", "b"], [str(folder / "a.safetensors"), str(folder / "b.safetensors")])
+    entrants = entrants_of(["a", "b"], [str(folder / "a.safetensors"), str(folder / "b.safetensors")])
     missing = outcome.results["b"]["xs"][1].folder / RESULT
     before = missing.read_text()
     missing.unlink()
@@ -174,8 +176,8 @@ class TestConclusions:
         from vaeworks.arena.entries import checks
         from vaeworks.arena.runner import Floor, Held
 
-        base_entrant = models(["base"], ["m"])[0]
-        entrants = [base_entrant, *models(["row"], ["n"]), *checks(base_entrant, 3)]
+        base_entrant = entrants_of(["base"], ["m"])[0]
+        entrants = [base_entrant, *entrants_of(["row"], ["n"]), *checks(base_entrant, 3)]
         given = {"base": 10.0, "row": 5.0, "again": 10.1, "scrambled": 30.0, "patches": 40.0, "pixels": 40.0} | values
         entrants = [e for e in entrants if given[e.name] > 0]
         results = {e.name: planted(e.name, given[e.name], TINY) for e in entrants}

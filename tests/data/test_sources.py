@@ -55,8 +55,8 @@ from vaeworks.data.sources.row_files import Reach
 from vaeworks.data.sources.tars import expand_braces, tar_files
 from vaeworks.data.trained_on import trained_on
 from vaeworks.images import open_image, to_uint8
+from vaeworks.metrics import evaluate
 from vaeworks.metrics.crop import Crop
-from vaeworks.metrics.evaluate import evaluate
 from vaeworks.metrics.gallery import gallery, sheet
 from vaeworks.random_streams import BLOCKS, SHARDS, random_words
 from vaeworks.training import train

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from vaeworks.formats.bake import bake, extract
 from vaeworks.formats.keymap import is_attention_matrix, ldm_name
 from vaeworks.formats.locate import locate
 from vaeworks.formats.stream import Item, tensor_item, write_stream
+from vaeworks.reporting import Progress, Reporter
 
 SDXL_LIKE = AutoencoderConfig(
     channels=8, channel_mult=(1, 2, 1, 1), num_res_blocks=2, norm_groups=4, scaling_factor=0.13025
@@ -428,6 +430,17 @@ def large_checkpoint(path: Path, mib: int) -> Path:
     return path
 
 
+class Counting(Reporter):
+    """Calls a function with the bytes that are done and to be done."""
+
+    def __init__(self, moved: Callable[[int, int], object]):
+        self.moved = moved
+
+    @contextmanager
+    def bytes(self, what: str) -> Iterator[Progress]:
+        yield self.moved
+
+
 def anonymous_kib() -> int:
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1])
@@ -440,7 +453,7 @@ def test_the_rest_is_never_in_memory(tmp_path: Path) -> None:
     bake(vae, checkpoint(tmp_path / "warm.safetensors"), tmp_path / "warmed.safetensors")
     before, peaks = anonymous_kib(), [0]
     tracemalloc.start()
-    done = bake(vae, full, tmp_path / "new.safetensors", progress=lambda *_: peaks.append(anonymous_kib()))
+    done = bake(vae, full, tmp_path / "new.safetensors", reporter=Counting(lambda *_: peaks.append(anonymous_kib())))
     traced = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert traced < 32 * 2**20
@@ -454,7 +467,10 @@ def test_progress_counts_bytes(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     full = checkpoint(tmp_path / "full.safetensors")
     done = bake(
-        saved(tmp_path / "vae.safetensors"), full, tmp_path / "new.safetensors", progress=lambda *now: seen.append(now)
+        saved(tmp_path / "vae.safetensors"),
+        full,
+        tmp_path / "new.safetensors",
+        reporter=Counting(lambda *now: seen.append(now)),
     )
     assert seen == sorted(seen) and seen[-1] == (done.bytes, done.bytes) and len(seen) == done.tensors + done.kept
 
@@ -468,7 +484,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
 
     before = sorted(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
-        bake(vae, full, tmp_path / "new.safetensors", progress=interrupt)
+        bake(vae, full, tmp_path / "new.safetensors", reporter=Counting(interrupt))
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -477,9 +493,10 @@ def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
     vae, full = saved(tmp_path / "vae.safetensors"), checkpoint(tmp_path / "full.safetensors")
     before = full.read_bytes()
     code = (
-        "import os, sys\nfrom vaeworks.formats.bake import bake\n"
-        "bake(*sys.argv[1:], overwrite=True, progress=lambda done, total: done > total // 2 and os.kill(os.getpid(), "
-        "9))"
+        "import contextlib, os, sys\nfrom vaeworks.formats.bake import bake\nfrom vaeworks.reporting import Reporter\n"
+        "class Kill(Reporter):\n  @contextlib.contextmanager\n  def bytes(self, what):\n"
+        "    yield lambda done, total: done > total // 2 and os.kill(os.getpid(), 9)\n"
+        "bake(*sys.argv[1:], overwrite=True, reporter=Kill())"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(vae), str(full), str(full)], check=False)
     assert killed.returncode == -signal.SIGKILL

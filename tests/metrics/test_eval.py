@@ -29,8 +29,8 @@ from vaeworks.losses.perceptual import LPIPS
 from vaeworks.metrics import Evaluation, check_alike, compare, differences, evaluate, load_features
 from vaeworks.metrics.colour import colour_bias
 from vaeworks.metrics.crop import Crop
-from vaeworks.metrics.evaluate import _ms_ssim
 from vaeworks.metrics.gallery import chosen
+from vaeworks.metrics.measure import _ms_ssim
 from vaeworks.metrics.roundtrip import reconstruct_uint8, reconstruction
 from vaeworks.metrics.throughput import throughput
 

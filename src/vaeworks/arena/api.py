@@ -1,121 +1,211 @@
-"""An arena from models and images to its outcome: what the command does, as a function."""
+"""The arena from models and images to pages: what its commands do, as functions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import Any, Literal
 
 from ..config import ArenaConfig
-from ..data import ImageSet
-from ..data.square_images import Progress, prepare
+from ..data.inputs import Images, data_source, image_set
+from ..data.labels import find_labels
+from ..devices import resolve_device
 from ..errors import ConfigError
-from .entries import Entrant, checks
-from .latent_dataset import patch_for
-from .pool import check_jobs
-from .probe_run import protocol_key
-from .results import Outcome, conclude
-from .runner import ArenaContext, Floor, open_context, prepare_arm, run_trials
-from .space import SpaceSpec, open_space
+from ..files.outputs import check_free, make_folder, short_names
+from ..recipes.studies import StudyScale, study
+from ..reporting import SILENT, Reporter
+from .budget import budget_images
+from .entries import entrants_of
+from .page import RECORD, REPORT, write_outcome, write_study
+from .results import Outcome
+from .study.claims import Claim, judge
+from .study.claims_page import write_claims
+from .study.record import read_studies
+from .study.run import StudyResult, compare_arms
+from .tournament import run_tournament
 
-Begin = Callable[[str], AbstractContextManager[Progress]]
-"""Is told what begins, and gives what is told how much of it is done."""
+Shift = Literal["none", "dimension"]
 
-
-def silently(what: str) -> AbstractContextManager[Progress]:
-    """Shows nothing."""
-    return nullcontext(lambda done, total: None)
+_DEFAULT = ArenaConfig()
 
 
 def run_arena(
-    entrants: Sequence[Entrant],
-    images: ImageSet,
-    folder: Path,
-    config: ArenaConfig,
+    models: Sequence[str | Path],
+    data: Images,
+    out: str | Path,
     *,
-    size: int,
-    labels: Sequence[str] | None = None,
-    baseline: str | None = None,
+    budget: int | str = "laptop",
+    baseline: str | Path | None = None,
+    size: int | None = None,
+    tokens: int = _DEFAULT.tokens,
+    probes: Sequence[str] = _DEFAULT.probes,
+    seeds: int = 2,
+    shifts: Sequence[Shift] = _DEFAULT.shifts,
+    samples: int = _DEFAULT.samples,
     features: str = "auto",
-    weights: Path | None = None,
-    with_checks: bool = True,
+    features_weights: str | Path | None = None,
+    labels: str | None = None,
+    checks: bool = True,
     jobs: int | None = None,
-    device: torch.device | None = None,
-    say: Callable[[str], None] = lambda line: None,
-    begin: Begin = silently,
+    device: str = "auto",
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
 ) -> Outcome:
-    """Hold an arena, and keep everything in a folder, from which the same call goes on after an interruption.
+    """Find out which VAE's latents a diffusion model learns best: `vaeworks arena`.
 
-    size: side of the square images, in pixels; labels: a class per image; baseline: an entrant's name, by default the
-    first;
-    features: as `open_judge`; with_checks: without them nothing is concluded. jobs: trials at once.
-    Errors: ConfigError for models of unlike images, or latents that do not give `config.tokens`; DataError for too few
-    images; KeyboardInterrupt after Ctrl-C, with everything kept.
+    >>> outcome = vw.run_arena(["sd.safetensors", "runs/dogs"], "folder/of/images", "out/arena", budget="quick")
+    >>> outcome.row("dogs").comparisons["fd_recon"].verdict
+    'better'
+
+    Small generators are trained on the latents of every model, with all else equal, and their samples are compared. The
+    same call continues after an interruption.
+    models: where the VAEs are. data: SRC of the command line, or images that `scan` has found. out: folder for
+    report.html, arena.json and everything that is kept; overwrite: make the pages anew, and keep the trials.
+    budget: training images of each generator: a number, quick, laptop or gpu. baseline: the model that the others are
+    compared with, by default the first. size: side of the squares that images become, in pixels; None: 32 on a CPU, 64
+    on a GPU. tokens: that a generator sees of an image. probes: sizes of the generators, xs and s for CPUs, b and l for
+    GPUs. seeds: generators of each size. shifts: timestep shifts to try. samples: images of each generator that are
+    compared with the real ones. features: space of the distances: classifier (trained on the same images), statistics,
+    inception, mobilenetv2, a transformers folder; auto: classifier where there are classes. labels: where classes are
+    from: folders, names, none, or a CSV file. checks: run the arena's own checks, without which it gives no verdict.
+    jobs: generators trained at once.
+    Errors: ConfigError for models of unlike images, for latents that cannot be cut into these tokens, and where `out`
+    holds results; DataError for too few images; KeyboardInterrupt after Ctrl-C, with everything kept.
     """
-    device = device or torch.device("cpu")
-    at_once = check_jobs(jobs, device)
-    base = _baseline(entrants, baseline)
-    channels = open_space(entrants[0].space(0)).channels
-    everyone = [*entrants, *(checks(base, channels) if with_checks else ())]
-    _check_alike(everyone, channels, size, config.tokens)
-
-    with begin("reading images") as progress:
-        pictures = prepare(images, folder / "pictures", size, channels, labels, progress)
-    place = folder / "pictures" / pictures.digest[:16]
-    ground = ArenaContext(folder, place, features, weights, config, str(device))
-    with begin("a feature space"):
-        _, judge = open_context(ground)
-    say(f"{pictures.count:,} images of {size} px in {max(1, len(pictures.classes))} classes; features: {judge.stated}")
-
-    prepared: dict[SpaceSpec, tuple[str, Floor]] = {}
-    for entrant in everyone:
-        for spec in entrant.spaces:
-            if spec not in prepared:
-                with begin(f"encoding: {entrant.name}") as progress:
-                    prepared[spec] = prepare_arm(ground, spec, entrant.name, progress)
-    digests = {spec: digest for spec, (digest, _) in prepared.items()}
-    floors = {entrant.name: prepared[entrant.space(0)][1] for entrant in everyone}
-    with begin("training generators") as progress:
-        held = run_trials(ground, everyone, digests, at_once, say, progress)
-    return conclude(
-        everyone,
-        held,
-        floors,
+    if not models:
+        raise ConfigError(
+            "no MODEL is given: vaeworks arena MODEL... --data SRC --out DIR, or vaeworks arena study NAME"
+        )
+    config = _config(budget, tokens, probes, seeds, shifts, samples)
+    paths, folder = [str(model) for model in models], Path(out)
+    names = short_names(paths)
+    if baseline is not None and str(baseline) not in paths:
+        raise ConfigError(f"--baseline {baseline} is not among the models: {', '.join(paths)}")
+    check_free(folder, (REPORT, RECORD), overwrite, ", which makes the page anew and keeps trials")
+    make_folder(folder)
+    place = resolve_device(device)
+    images = image_set(data, reporter)
+    outcome = run_tournament(
+        entrants_of(names, paths),
+        images,
+        folder / "kept",
         config,
-        base.name,
-        protocol=protocol_key(config, judge),
-        features=judge.stated,
-        images=pictures.count,
-        size=size,
-        classes=len(pictures.classes),
-        source=pictures.source,
+        size=size or (64 if place.type == "cuda" else 32),
+        labels=find_labels(images.files, labels),
+        baseline=None if baseline is None else names[paths.index(str(baseline))],
+        features=features,
+        weights=None if features_weights is None else Path(features_weights),
+        with_checks=checks,
+        jobs=jobs,
+        device=place,
+        reporter=reporter,
     )
+    write_outcome(folder, outcome, overwrite)
+    return outcome
 
 
-def _baseline(entrants: Sequence[Entrant], name: str | None) -> Entrant:
-    if not entrants:
-        raise ConfigError("no model is given; an arena needs at least one")
-    names = [e.name for e in entrants]
-    if name is None:
-        return entrants[0]
-    if name not in names:
-        raise ConfigError(f"baseline {name!r} is not among the models: {', '.join(names)}")
-    return entrants[names.index(name)]
+def run_study(
+    name: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    arms: Sequence[str] = (),
+    size: int = StudyScale.size,
+    channels: int = StudyScale.channels,
+    images: int = StudyScale.images,
+    vae_seeds: int = 2,
+    budget: int | str = "laptop",
+    tokens: int = _DEFAULT.tokens,
+    probes: Sequence[str] = _DEFAULT.probes,
+    seeds: int = 2,
+    shifts: Sequence[Shift] = _DEFAULT.shifts,
+    samples: int = _DEFAULT.samples,
+    features: str = "auto",
+    features_weights: str | Path | None = None,
+    labels: str | None = None,
+    jobs: int | None = None,
+    device: str = "auto",
+    reporter: Reporter = SILENT,
+) -> StudyResult:
+    """Train autoencoders that differ in one thing, examine them and compare them in an arena: `vaeworks arena study`.
 
+    >>> vw.run_study("kl", "folder/of/images", "out/studies", budget="quick").outcome.conclusive
+    True
 
-def _check_alike(entrants: Sequence[Entrant], channels: int, size: int, tokens: int) -> None:
-    """Before anything is computed. channels: of the first one's images.
-
-    Errors: ConfigError for models that take other images than the first, or whose latents do not give so many tokens.
+    name: of the study, as in `recipes.studies.STUDIES`. data: SRC of the command line. out: folder that several studies
+    may share; NAME/report.html and NAME/study.json are this one's. The same call continues after an interruption.
+    arms: autoencoders besides the baseline; by default all. size: side of the images, in pixels. channels: width of the
+    autoencoders' first level. images: training images of each autoencoder. vae_seeds: number of times that each
+    autoencoder is trained. All other arguments: as in `run_arena`.
+    Errors: those of `train` and `run_arena`; ConfigError for an unknown study or arm.
     """
-    for entrant in entrants:
-        for spec in entrant.spaces:
-            space = open_space(spec)
-            if space.channels != channels:
-                raise ConfigError(
-                    f"{entrant.name} is of images with {space.channels} channels and {entrants[0].name} of {channels}; "
-                    "put models of one kind into an arena"
-                )
-            patch_for(space.shape(size), tokens, entrant.name)
+    chosen = study(name)
+    config = _config(budget, tokens, probes, seeds, shifts, samples)
+    scale = StudyScale(size=size, channels=channels, images=images)
+    if vae_seeds < 1:
+        raise ConfigError(f"--vae-seeds {vae_seeds} trains nothing; give at least 1")
+    folder = Path(out)
+    make_folder(folder)
+    result = compare_arms(
+        name,
+        chosen,
+        data_source(str(data), reporter=reporter),
+        folder,
+        scale,
+        config,
+        only=arms,
+        vae_seeds=vae_seeds,
+        features=features,
+        weights=None if features_weights is None else Path(features_weights),
+        labels=labels,
+        jobs=jobs,
+        device=resolve_device(device),
+        reporter=reporter,
+    )
+    make_folder(folder / name)
+    write_study(folder / name, result)
+    return result
+
+
+@dataclass(frozen=True)
+class ClaimsReport:
+    """Six claims about the SD VAE, judged, and the page that shows them."""
+
+    page: Path
+    claims: tuple[Claim, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict on every claim, and its reason, by the claim's sentence."""
+        return {claim.said: {"verdict": claim.standing, "why": claim.why} for claim in self.claims}
+
+
+def report_claims(studies: str | Path, out: str | Path) -> ClaimsReport:
+    """Judge six claims about the SD VAE by finished studies, and write a page: `vaeworks arena report`.
+
+    >>> [claim.standing for claim in vw.report_claims("out/studies", "docs").claims]
+    ['undecided', 'supported', ...]
+
+    studies: the folder that `run_study` has filled. out: folder for six-claims.md, and for its plots in images/, over
+    what was there.
+    Errors: FormatError where there is no finished study, or where a record is not whole.
+    """
+    records = read_studies(Path(studies))
+    make_folder(Path(out))
+    return ClaimsReport(write_claims(Path(out), records), tuple(judge(records)))
+
+
+def _config(
+    budget: int | str, tokens: int, probes: Sequence[str], seeds: int, shifts: Sequence[Shift], samples: int
+) -> ArenaConfig:
+    images = budget_images(budget)
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds} trains nothing; give at least 1, and 2 for a verdict")
+    return ArenaConfig(
+        tokens=tokens,
+        probes=tuple(probes),
+        seeds=tuple(range(seeds)),
+        shifts=tuple(shifts),
+        images=images,
+        samples=samples,
+    )

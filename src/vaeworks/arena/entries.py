@@ -49,6 +49,6 @@ def checks(baseline: Entrant, channels: int) -> list[Entrant]:
     ]
 
 
-def models(names: Sequence[str], paths: Sequence[str]) -> list[Entrant]:
-    """Models that are there already, one space each."""
+def entrants_of(names: Sequence[str], paths: Sequence[str]) -> list[Entrant]:
+    """Finished models by name, one space each."""
     return [Entrant(name, (SpaceSpec("vae", path),)) for name, path in zip(names, paths, strict=True)]

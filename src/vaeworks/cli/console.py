@@ -46,8 +46,8 @@ class ConsoleReporter(Reporter):
         from rich.markup import escape
         from rich.progress import Progress as Bars
 
-        with Bars(console=console(), transient=True) as bars:
-            task = bars.add_task(escape(what))
+        with Bars(console=console(), transient=True, disable=not console().is_terminal) as bars:
+            task = bars.add_task(escape(what), total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
     @contextmanager
@@ -70,6 +70,12 @@ def byte_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     ) as bars:
         task = bars.add_task(what)
         yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print what a user should know about a result, a line each."""
+    for note in notes:
+        TERMINAL.warn(f"note: {note}")
 
 
 @contextmanager

@@ -33,22 +33,37 @@ from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from ..words import one_line, speak
 from .anomaly import anomaly
+from .arena import arena
+from .arena_report import arena_report
+from .arena_study import arena_study
 from .augment import augment
+from .bake import bake
 from .console import summary
-from .contesting import arena, arena_report, arena_study
-from .editing import edit
-from .encoding import encode
-from .examining import doctor
+from .convert import convert
+from .decode import decode
+from .demo import demo
+from .doctor import doctor
+from .edit import edit
+from .encode import encode
+from .eval import evaluate
 from .exit_status import FailOnTriggered
-from .exporting import export
+from .export import export
+from .extract import extract
 from .features import features
-from .judging import evaluate
-from .learning import demo, recipes, train
+from .fold import fold
+from .generate import generate
+from .inspect import inspect
+from .install import install
+from .interpolate import interpolate
 from .listen import listen
+from .match import match
+from .recipes import recipes
+from .reconstruct import reconstruct
+from .repair import repair
 from .restore import restore
-from .running import decode, generate, reconstruct
-from .swapping import bake, convert, extract, fold, inspect, install, match, repair
-from .varying import interpolate, sample, vary
+from .sample import sample
+from .train import train
+from .vary import vary
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,

@@ -57,7 +57,23 @@ Precision = Annotated[
 Verify = Annotated[
     bool, arg(help="measure the difference to decoding a whole picture in fp32, on a part that fits into memory")
 ]
+Checkpoint = Annotated[Positional[Path], arg(metavar="CHECKPOINT", help="file of a whole diffusion model")]
+Target = Annotated[Positional[Path], arg(metavar="DST", help="file or folder to write")]
+Vae = Annotated[
+    Positional[str],
+    arg(metavar="VAE", help="run folder, VAE file or folder of any layout, full checkpoint, hf:OWNER/NAME"),
+]
+DType = Annotated[Literal["keep", "fp32", "bf16", "fp16"], arg(help="dtype of the stored weights")]
+ScaleOf = Annotated[
+    Literal["sd1", "sd2", "sdxl", "sd3", "flux1"] | None,
+    arg(help="model whose scaling_factor and shift_factor the VAE has, if its file leaves them out"),
+]
 Overwrite = Annotated[bool, arg(aliases=("--force",), help="replace files that exist")]
+
+
+def dtype_of(name: str) -> str | None:
+    """The dtype that --dtype asks for; None for "keep"."""
+    return None if name == "keep" else name
 
 
 def settings_of(told: tuple[str, ...], **more: Any) -> dict[str, Any]:

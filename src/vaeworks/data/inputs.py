@@ -11,6 +11,8 @@ from PIL import Image
 from ..errors import ConfigError, DataError
 from ..images import open_image
 from ..reporting import SILENT, Reporter
+from .image_ref import ImageFile
+from .image_set import ImageSet, scan
 from .sources.folder import find_images
 
 Inputs: TypeAlias = str | Path | Sequence[str | Path]
@@ -28,6 +30,17 @@ def data_source(data: str, built_in: Iterable[str] = BUILT_IN, reporter: Reporte
     if data in built_in and Path(data).is_dir():
         reporter.warn(f"taking {BUILT_IN[data]}; for the folder of that name write ./{data}")
     return data
+
+
+Images: TypeAlias = str | Path | ImageSet | Sequence[ImageFile]
+"""SRC, or images that `scan` has found."""
+
+
+def image_set(data: Images, reporter: Reporter = SILENT) -> ImageSet:
+    """The images of a source. Errors: those of `scan`."""
+    if isinstance(data, (str, Path)):
+        return scan(data_source(str(data), reporter=reporter))
+    return data if isinstance(data, ImageSet) else ImageSet("", tuple(data))
 
 
 def image_files(inputs: Inputs, reporter: Reporter = SILENT) -> list[tuple[Path, Path]]:

@@ -1,8 +1,21 @@
 """What is wrong with a VAE, or with a VAE in its place."""
 
+from .api import Examinations, examine, examine_models
 from .compatibility.match import Match, fog, fog_picture, match
 from .compatibility.verdict import Fog
-from .examination import Examination, examine
+from .examination import Examination
 from .finding import Figure, Finding
 
-__all__ = ["Examination", "Figure", "Finding", "Fog", "Match", "examine", "fog", "fog_picture", "match"]
+__all__ = [
+    "Examination",
+    "Examinations",
+    "Figure",
+    "Finding",
+    "Fog",
+    "Match",
+    "examine",
+    "examine_models",
+    "fog",
+    "fog_picture",
+    "match",
+]

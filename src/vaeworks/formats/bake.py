@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ from typing import Any
 import torch
 
 from ..config import TinyConfig
+from ..devices import torch_dtype
 from ..errors import ConfigError, FormatError
 from ..files.atomic import atomic, check_ending
+from ..reporting import SILENT, Reporter
 from . import native
 from .apps.support import COMFYUI, WEBUI, support
 from .archive.entries import Entry
 from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import only_in_metadata
-from .finite import is_finite
+from .finite import finite_cast, is_finite
 from .keymap import is_attention_matrix, layout_name
 from .locate import Located, locate
 from .stream import DTYPE_NAMES, Chunks, Item, tensor_bytes, write_stream
@@ -30,8 +32,6 @@ SOURCE_KEY = "vaeworks_source"
 
 STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
 """Metadata that are hashes of a checkpoint's tensors, and wrong as soon as one changes."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Extracted:
     """of the file"""
     notes: tuple[str, ...]
     """plain sentences"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -66,25 +70,34 @@ class Baked:
     notes: tuple[str, ...]
     """plain sentences"""
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
 
 def extract(
     checkpoint: str | Path,
     dst: str | Path,
     *,
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
-    **settings: Any,
+    reporter: Reporter = SILENT,
 ) -> Extracted:
-    """Write the VAE of a full checkpoint, of any container, or of a diffusers pipeline's folder as one bare file.
+    """Write the VAE of a full checkpoint as a file of its own, without loading the rest.
 
-    Its bytes are those in the checkpoint. Names are LDM's (TAESD's for a TAESD), attention's matrices are convolutions,
-    so that every application loads the file. progress: told the bytes written and to be written. settings: what the
-    checkpoint does not tell of its VAE, as for `load`.
-    Errors: FormatError for a checkpoint without a whole VAE; ConfigError for a file that is a VAE by itself, and where
-    `dst` exists or does not end in .safetensors; VaeworksError where the disk is full.
+    >>> vw.extract("model.safetensors", "vae.safetensors").tensors
+    248
+
+    checkpoint: a file of any container, or the folder of a diffusers pipeline. settings: facts about the VAE that the
+    checkpoint leaves out, as keywords of `load`.
+    The tensors keep their bytes. They get LDM's names (a TAESD gets TAESD's), and attention matrices become 1x1
+    convolutions, so that every application loads the file.
+    Errors: FormatError for a checkpoint without a whole VAE; ConfigError for a file that is a bare VAE, another ending
+    than .safetensors and, without `overwrite`, a name that is taken; VaeworksError for a full disk.
     """
-    located, dst = locate(checkpoint, **settings), Path(dst)
+    dst = Path(dst)
     _check_target(dst)
+    located = locate(checkpoint, **(settings or {}))
     if dst.exists() and dst.resolve() == located.archive.path.resolve():
         raise ConfigError(f"{dst} is the checkpoint itself, of which only the VAE would be left; choose another name")
     if not _is_part(located):
@@ -97,7 +110,7 @@ def extract(
         notes.append(f"left behind, because they are of its training: {_listed(located)}")
     items = vae_items(located)
     metadata = {"format": "pt", SOURCE_KEY: Path(checkpoint).name, **vae_metadata(located)}
-    with atomic(dst, overwrite) as temporary:
+    with atomic(dst, overwrite) as temporary, reporter.bytes("extracting") as progress:
         size = write_stream(temporary, items, metadata, progress=progress)
     return Extracted(str(dst), len(items), size, tuple(notes))
 
@@ -143,18 +156,11 @@ def vae_items(
 
 def _cast_chunks(located: Located, name: str, dtype: torch.dtype) -> Iterator[memoryview]:
     tensor = located.archive.read(name)
-    cast = tensor.to(dtype)
-    if not is_finite(cast):
-        if not is_finite(tensor):
-            raise FormatError(
-                f"{located.path}: tensor {name!r} has values that are infinite or no numbers; take another copy of the "
-                "file"
-            )
-        raise ConfigError(
-            f"weights of {name} reach {tensor.abs().max().item():g}, more than {dtype} holds "
-            f"({torch.finfo(dtype).max:g}); use bfloat16 or float32"
+    if not is_finite(tensor):
+        raise FormatError(
+            f"{located.path}: tensor {name!r} has values that are infinite or no numbers; take another copy of the file"
         )
-    yield tensor_bytes(cast)
+    yield tensor_bytes(finite_cast(tensor, dtype, name))
 
 
 def bake(
@@ -162,44 +168,47 @@ def bake(
     checkpoint: str | Path,
     dst: str | Path,
     *,
+    dtype: str | torch.dtype | None = None,
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    dtype: torch.dtype | None = None,
-    progress: Progress | None = None,
-    **settings: Any,
+    reporter: Reporter = SILENT,
 ) -> Baked:
-    """Write a copy of a full checkpoint with this VAE, of any layout, in the place of its own.
+    """Write a copy of a full checkpoint with this VAE in place of its own, without loading the rest.
 
-    All that stood under the VAE's prefix is gone, every other tensor has the bytes that it had, and its metadata are
-    kept.
-    dtype: of the VAE's weights; None: that of the VAE which is replaced or, where there is none, its own. settings:
-    what the VAE's file does not tell, as for `load`.
-    Errors: FormatError for files that are no VAE and no checkpoint; ConfigError for a VAE whose latents the checkpoint
-    was not made for, and where `dst` exists or does not end in .safetensors; VaeworksError where the disk is full.
+    >>> vw.bake("vae.safetensors", "model.safetensors", "baked.safetensors").prefix
+    'first_stage_model.'
+
+    vae: a VAE file or folder of any layout. dtype: of the VAE's weights, "fp32", "bf16", "fp16" or a torch dtype; None
+    takes that of the VAE which it replaces, or its own if there is none. settings: facts that the VAE's file leaves
+    out, as keywords of `load`.
+    All tensors under the VAE's prefix are replaced. Every other tensor keeps its bytes, and the metadata are kept.
+    Errors: FormatError for files without a VAE or a diffusion model; ConfigError for a VAE with latents of another
+    shape than the checkpoint's, another ending than .safetensors and, without `overwrite`, a name that is taken;
+    VaeworksError for a full disk.
     """
     dst = Path(dst)
     _check_target(dst)
-    seat, located = find_slot(checkpoint), locate(vae, **settings)
-    check_fits(located, seat)
-    notes = _notes(located, seat)
-    if dtype is None:
-        dtype = _old_dtype(seat, notes)
-    items = vae_items(located, prefix=seat.prefix, dtype=dtype, finite=True)
-    taken, entries = set(seat.taken), seat.archive.entries
+    slot, located = find_slot(checkpoint), locate(vae, **(settings or {}))
+    check_fits(located, slot)
+    notes = _notes(located, slot)
+    stored = _old_dtype(slot, notes) if dtype is None else torch_dtype(dtype)
+    items = vae_items(located, prefix=slot.prefix, dtype=stored, finite=True)
+    taken, entries = set(slot.taken), slot.archive.entries
     others = [
-        Item(name, entry, partial(seat.archive.chunks, name)) for name, entry in entries.items() if name not in taken
+        Item(name, entry, partial(slot.archive.chunks, name)) for name, entry in entries.items() if name not in taken
     ]
-    metadata = _metadata(seat, located, notes)
-    with atomic(dst, overwrite) as temporary:
+    metadata = _metadata(slot, located, notes)
+    with atomic(dst, overwrite) as temporary, reporter.bytes("baking") as progress:
         size = write_stream(temporary, [*others, *items], metadata, progress=progress)
-    if seat.archive.dropped:
-        notes.append(f"not kept: {', '.join(seat.archive.dropped)}, which a safetensors file has no place for")
-    return Baked(str(dst), seat.prefix, _main_dtype(items), len(items), len(taken), len(others), size, tuple(notes))
+    if slot.archive.dropped:
+        notes.append(f"not kept: {', '.join(slot.archive.dropped)}, which a safetensors file has no place for")
+    return Baked(str(dst), slot.prefix, _main_dtype(items), len(items), len(taken), len(others), size, tuple(notes))
 
 
-def _notes(located: Located, seat: VaeSlot) -> list[str]:
+def _notes(located: Located, slot: VaeSlot) -> list[str]:
     """What a user should know who loads the checkpoint with this VAE."""
     notes = [remark for remark in located.doubts if remark != located.ambiguity]
-    notes += [note] if (note := normalization_note(located, seat)) else []
+    notes += [note] if (note := normalization_note(located, slot)) else []
     loaders = support(located, "ldm")
     if loaders[WEBUI].loads == loaders[COMFYUI].loads == "no":
         notes.append(f"no application will load it: {loaders[COMFYUI].why}")
@@ -207,19 +216,19 @@ def _notes(located: Located, seat: VaeSlot) -> list[str]:
         notes.append(
             f"applications have no place for the VAE's {'; '.join(unseen)}: they assume what stands in brackets"
         )
-    if seat.family is not None and not seat.family.whole:
+    if slot.family is not None and not slot.family.whole:
         notes.append(
-            f"{seat.path.name} holds no text encoder: applications may take it for a bare diffusion model, and the VAE "
+            f"{slot.path.name} holds no text encoder: applications may take it for a bare diffusion model, and the VAE "
             "from another file"
         )
     return notes
 
 
-def _old_dtype(seat: VaeSlot, notes: list[str]) -> torch.dtype | None:
+def _old_dtype(slot: VaeSlot, notes: list[str]) -> torch.dtype | None:
     """The dtype of most of the VAE that is replaced."""
-    if not seat.taken:
+    if not slot.taken:
         return None
-    dtype = _main_dtype([Item(name, seat.archive.entries[name], tuple) for name in seat.taken])
+    dtype = _main_dtype([Item(name, slot.archive.entries[name], tuple) for name in slot.taken])
     if not Entry(dtype, ()).is_float:
         notes.append(
             f"the VAE that it replaces was stored as {dtype}, from which applications load none; this one keeps its "
@@ -236,12 +245,12 @@ def _main_dtype(items: list[Item]) -> str:
     return sizes.most_common(1)[0][0]
 
 
-def _metadata(seat: VaeSlot, located: Located, notes: list[str]) -> dict[str, str]:
-    metadata = {"format": "pt"} if seat.archive.container == "pickle" else {}
-    metadata |= {key: value for key, value in seat.archive.metadata.items() if key not in (*STALE, native.METADATA_KEY)}
-    if stale := [key for key in STALE if key in seat.archive.metadata]:
+def _metadata(slot: VaeSlot, located: Located, notes: list[str]) -> dict[str, str]:
+    metadata = {"format": "pt"} if slot.archive.container == "pickle" else {}
+    metadata |= {key: value for key, value in slot.archive.metadata.items() if key not in (*STALE, native.METADATA_KEY)}
+    if stale := [key for key in STALE if key in slot.archive.metadata]:
         notes.append(f"left out of the metadata, because the content has changed: {', '.join(stale)}")
-    return metadata | vae_metadata(located, seat.constants)
+    return metadata | vae_metadata(located, slot.constants)
 
 
 def _listed(located: Located) -> str:

@@ -18,6 +18,7 @@ from .diffusers_config import diffusers_class, diffusers_config, guesses_written
 from .fold import fold_normalization
 from .foreign_code import check_folder
 from .keymap import layout_name
+from .kinds import DIFFUSERS_CLASSES
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderTiny
@@ -30,18 +31,14 @@ APPLIES_SHIFT = ("StableDiffusion3", "Flux")
 """How the names of pipeline classes begin that compute with the VAE's shift_factor; SD and SDXL do not look at it."""
 
 
-LOADABLE = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
-"""VAE classes of diffusers that our networks are."""
-
-
 def load_with_diffusers(folder: Path) -> DiffusersVAE:
     """diffusers' own class from a folder in its layout; nothing of ours is involved.
 
     Errors: MissingExtraError without diffusers; FormatError for a folder of another class.
     """
     kind = read_json(folder / "config.json").get("_class_name", "AutoencoderKL")
-    if kind not in LOADABLE:
-        raise FormatError(f"{folder} holds {kind!r:.60}, which is none of {', '.join(LOADABLE)}")
+    if kind not in DIFFUSERS_CLASSES:
+        raise FormatError(f"{folder} holds {kind!r:.60}, which is none of {', '.join(DIFFUSERS_CLASSES)}")
     check_folder(folder)
     return (
         getattr(_library(), kind)

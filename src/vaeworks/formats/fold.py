@@ -4,13 +4,111 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..config import LatentConfig
+from ..config import MODELS, LatentConfig
 from ..errors import ConfigError
+from ..files.atomic import check_ending, check_free_name
 from ..models import Autoencoder
+from .io import read, write
+from .locate import Layout, locate
+
+
+@dataclass(frozen=True)
+class FoldedVae:
+    """What `fold` made."""
+
+    autoencoder: Autoencoder = field(repr=False)
+    """the VAE with the new normalization"""
+    out: str | None
+    """the file or folder that was written"""
+    layout: Layout
+    before: str
+    """the old normalization, in words"""
+    scaling_factor: float
+    shift_factor: float
+    added_quant_convs: bool
+    """whether quant_conv and post_quant_conv were added to carry the difference"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "out": self.out,
+            "scaling_factor": self.scaling_factor,
+            "shift_factor": self.shift_factor,
+            "added_quant_convs": self.added_quant_convs,
+        }
+
+
+def fold(
+    model: str | Path | Autoencoder,
+    dst: str | Path | None = None,
+    *,
+    scaling_factor: float | None = None,
+    shift_factor: float = 0.0,
+    like: str | None = None,
+    layout: Layout = "ldm",
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> FoldedVae:
+    """Move the normalization of latents into the weights, for programs that hard-code their own two numbers.
+
+    >>> vw.fold("vae.safetensors", "folded.safetensors", like="sd1").scaling_factor
+    0.18215
+
+    model: an autoencoder, or where one is. dst: the file (layout "diffusers": the folder) to write; None writes
+    nothing. scaling_factor, shift_factor: the numbers that the program uses. like: take both from this published
+    model, such as "sdxl". settings: facts that the file leaves out, as keywords of `load`.
+    Errors: those of `load` and `fold_to`; ConfigError for a scale that is unknown, for a VAE with latents of another
+    shape than `like`'s and, without `overwrite`, for a name that is taken.
+    """
+    if (scaling_factor is None) == (like is None):
+        raise ConfigError("give either --scaling-factor (and --shift-factor) or --for MODEL")
+    if like is not None and like not in MODELS:
+        raise ConfigError(f"unknown model {like!r}; known: {', '.join(MODELS)}")
+    published = None if like is None else MODELS[like]
+    if published is not None:
+        scaling_factor, shift_factor = published.scaling_factor, published.shift_factor
+    assert scaling_factor is not None
+    vae = model if isinstance(model, Autoencoder) else _certain(model, settings)
+    config = vae.config
+    if dst is not None:
+        if layout != "diffusers":
+            check_ending(Path(dst))
+        check_free_name(Path(dst), overwrite)
+    if published is not None and published.name != config.name:
+        raise ConfigError(f"{like} is {published.name}, this VAE {config.name}: no scale makes it fit")
+    folded = fold_to(vae, scaling_factor, shift_factor)
+    if dst is not None:
+        write(folded, dst, layout, overwrite=overwrite)
+    return FoldedVae(
+        folded,
+        None if dst is None else str(dst),
+        layout,
+        before="latents_mean and latents_std"
+        if config.normalization == "channel"
+        else f"scaling_factor {config.scaling_factor:g}, shift_factor {config.shift_factor:g}",
+        scaling_factor=scaling_factor,
+        shift_factor=shift_factor,
+        added_quant_convs=folded.kl_config.post_quant_conv and not vae.kl_config.post_quant_conv,
+    )
+
+
+def _certain(path: str | Path, settings: Mapping[str, Any] | None) -> Autoencoder:
+    """The VAE of a file that says how its latents are scaled.
+
+    Errors: ConfigError for a file that does not say it.
+    """
+    located = locate(path, **(settings or {}))
+    if located.ambiguity:
+        raise ConfigError(f"{path}: {located.ambiguity}; fold needs the scale that the VAE has now")
+    return read(located)
 
 
 def fold_normalization(autoencoder: Autoencoder) -> Autoencoder:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from ..config import MODELS, TINY_MODELS, AutoencoderConfig, LatentConfig, TinyConfig
+from ..errors import ConfigError
 from .apps import Support, support
 from .diffusers_config import only_in_metadata
-from .fingerprint import content_hash, fingerprint
+from .fingerprint import content_hash, fingerprint, relation
 from .kinds.families import CheckpointFamily, checkpoint_family
 from .locate import OPTIONAL, Layout, Located, locate
 from .shapes import in_shapes
@@ -156,6 +159,65 @@ def _normalization(identity: Identity) -> str:
 
 def _half(widths: tuple[int, ...], blocks: tuple[int, ...]) -> str:
     return f"widths {', '.join(map(str, widths))}; blocks {', '.join(map(str, blocks))}"
+
+
+@dataclass(frozen=True)
+class FileRelation:
+    """How the weights of two VAE files are related."""
+
+    a: str
+    """path of the first file"""
+    b: str
+    """path of the second file"""
+    relation: str
+    """in words: "the same weights", "the same weights, rounded to fp16/bf16", "related ...", "different\""""
+
+
+@dataclass(frozen=True)
+class ComparedFiles:
+    """Several VAE files, and how each pair of them is related."""
+
+    files: tuple[Identity, ...]
+    relations: tuple[FileRelation, ...]
+    """one entry for each pair of files"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+
+@overload
+def inspect(file: str | Path, /, *, settings: Mapping[str, Any] | None = None) -> Identity: ...
+
+
+@overload
+def inspect(
+    file: str | Path, other: str | Path, /, *more: str | Path, settings: Mapping[str, Any] | None = None
+) -> ComparedFiles: ...
+
+
+def inspect(*files: str | Path, settings: Mapping[str, Any] | None = None) -> Identity | ComparedFiles:
+    """Identify VAE files: family, f, c, layout, dtype, scale, and which applications load them.
+
+    Only headers and a few hundred elements of each tensor are read, and PyTorch is not imported.
+
+    >>> vw.inspect("model.safetensors").family
+    'SD 1 / SD 2 / SDXL (same shapes)'
+
+    files: VAE files or folders, full checkpoints, hf:OWNER/NAME. settings: facts that the files leave out, as keywords
+    of `load`, such as {"scale_of": "sdxl"}; they hold for every file.
+    Returns an Identity for one file. For several files it returns their identities and the relation of each pair.
+    Errors: ConfigError without a file and for settings that a VAE cannot have; FormatError for a file without a VAE.
+    """
+    if not files:
+        raise ConfigError("inspect needs at least one file")
+    identities = tuple(identify(file, **(settings or {})) for file in files)
+    if len(identities) == 1:
+        return identities[0]
+    relations = tuple(
+        FileRelation(a.path, b.path, relation(a.fingerprint, b.fingerprint)) for a, b in combinations(identities, 2)
+    )
+    return ComparedFiles(identities, relations)
 
 
 def identify(path: str | Path, **settings: Any) -> Identity:

@@ -18,10 +18,10 @@ from . import native
 from .archive import Archive
 from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import diffusers_class, diffusers_config, guesses_written, only_in_metadata
-from .finite import is_finite
+from .finite import finite_cast, is_finite
 from .keymap import TAESD_HALVES, is_attention_matrix, layout_name
 from .locate import OPTIONAL, Layout, Located, locate
-from .sources import RUN_MODEL, WEIGHTS
+from .sources import WEIGHTS
 from .understood import understood
 
 
@@ -42,12 +42,25 @@ def save(
     Errors: ConfigError for an unknown layout, an existing path, an architecture that the layout cannot express, or
     weights that overflow in `dtype`.
     """
+    _check_layout(layout, autoencoder.config)
+    _warn_of_losses(layout, autoencoder.config)
+    write(autoencoder, path, layout, dtype=dtype, overwrite=overwrite)
+
+
+def write(
+    autoencoder: Autoencoder,
+    path: str | Path,
+    layout: Layout = "native",
+    *,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Do what `save` does, without the warning about settings that other programs will not see."""
     path, config = Path(path), autoencoder.config
     _check_layout(layout, config)
     description = None
     if layout == "diffusers":
         description = {"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}
-    _warn_of_losses(layout, config)
     tensors = stored_tensors(autoencoder, layout, dtype)
     metadata = {"format": "pt", **native.config_metadata(config)}
     files = {path.name: tensors}
@@ -106,13 +119,7 @@ def stored_tensors(autoencoder: Autoencoder, layout: Layout, dtype: torch.dtype 
     tensors = {}
     for name, tensor in autoencoder.state_dict().items():
         if dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype:
-            cast = tensor.to(dtype)
-            if not is_finite(cast):
-                raise ConfigError(
-                    f"weights of {name} reach {tensor.abs().max().item():g}, more than {dtype} holds "
-                    f"({torch.finfo(dtype).max:g}); use bfloat16 or float32"
-                )
-            tensor = cast
+            tensor = finite_cast(tensor, dtype, name)
         if layout == "ldm" and is_attention_matrix(name):
             tensor = tensor[:, :, None, None]
         tensors[layout_name(name, layout, autoencoder.config)] = tensor
@@ -179,6 +186,3 @@ def _finite(archive: Archive, name: str, where: Path) -> Tensor:
             "the file is broken or was cast to a precision that cannot hold it; take another copy"
         )
     return tensor
-
-
-__all__ = ["RUN_MODEL", "Layout", "load", "read", "save", "stored_tensors"]

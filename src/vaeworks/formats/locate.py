@@ -93,6 +93,13 @@ class Located:
         return (*filter(None, [self.ambiguity, assumption(self.config)]), *self.replaced)
 
     @property
+    def lasting_doubts(self) -> tuple[str, ...]:
+        """The doubts, for a file that is written from this one: guesses are not written down."""
+        if not (self.doubts and self.config.guesses):
+            return self.doubts
+        return (*self.doubts, "the file that is written leaves out what is unknown, so its readers get the same note")
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What people are told of it: doubts first."""
         return (*self.doubts, *self.notes)

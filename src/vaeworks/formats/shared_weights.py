@@ -14,13 +14,13 @@ from ..errors import ConfigError, FormatError
 from ..models import Autoencoder
 from .diffusers_config import NORM_EPS, config_from_diffusers
 from .keymap import layout_name
+from .kinds import DIFFUSERS_CLASSES
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderTiny
 
     TheirVAE: TypeAlias = AutoencoderKL | AutoencoderKLFlux2 | AutoencoderTiny
 
-KNOWN = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
 PROCESSORS = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "SlicedAttnProcessor")
 """Ways of computing diffusers' attention that give the same."""
 
@@ -35,10 +35,13 @@ def from_diffusers(vae: TheirVAE) -> Autoencoder:
     altered.
     """
     if not (
-        isinstance(vae, nn.Module) and type(vae).__name__ in KNOWN and type(vae).__module__.startswith("diffusers.")
+        isinstance(vae, nn.Module)
+        and type(vae).__name__ in DIFFUSERS_CLASSES
+        and type(vae).__module__.startswith("diffusers.")
     ):
         raise ConfigError(
-            f"a {type(vae).__name__} is not one of the VAEs of diffusers that can be taken over: {', '.join(KNOWN)}"
+            f"a {type(vae).__name__} cannot be taken over; supported classes of diffusers: "
+            f"{', '.join(DIFFUSERS_CLASSES)}"
         )
     if reason := altered(vae):
         raise ConfigError(f"this {type(vae).__name__} does not compute as its configuration says: {reason}")

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import FormatError
-from ..files.atomic import check_room
+from ..files.atomic import METADATA, check_room
 from .archive.entries import BITS, Entry
 from .archive.torch_dtypes import TORCH_DTYPES
 
@@ -23,9 +23,6 @@ Chunks = Callable[[], Iterable[bytes | memoryview]]
 
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 """safetensors' names of PyTorch's dtypes."""
-
-METADATA = "__metadata__"
-"""The one name in a header that is no tensor's."""
 
 MAX_HEADER = 100_000_000
 """safetensors' own limit, in bytes; it does not read a file with a longer one."""

@@ -105,10 +105,10 @@ def find_slot(checkpoint: str | Path) -> VaeSlot:
     raise FormatError(f"{path} is {what}; give the checkpoint of a diffusion model")
 
 
-def check_fits(located: Located, seat: VaeSlot) -> None:
+def check_fits(located: Located, slot: VaeSlot) -> None:
     """Errors: ConfigError where the checkpoint's diffusion model cannot have been made for latents of this VAE's
     shape."""
-    config, family = located.config, seat.family
+    config, family = located.config, slot.family
     if isinstance(config, TinyConfig):
         raise ConfigError(
             f"{located.path} is a TAESD, which no application looks for inside a checkpoint; `vaeworks install` places "
@@ -116,25 +116,25 @@ def check_fits(located: Located, seat: VaeSlot) -> None:
         )
     if family is not None and family.scaling_factor is None and family.name not in OWN_CONSTANTS:
         raise ConfigError(
-            f"{seat.path} is a checkpoint of {family.title}, whose VAE is of another kind than those that vaeworks has"
+            f"{slot.path} is a checkpoint of {family.title}, whose VAE is of another kind than those that vaeworks has"
         )
-    if misfit := misfit_of(config, seat):
-        raise ConfigError(f"{seat.path} is made for {misfit}; with this VAE every picture would be wrong")
+    if misfit := misfit_of(config, slot):
+        raise ConfigError(f"{slot.path} is made for {misfit}; with this VAE every picture would be wrong")
 
 
-def misfit_of(config: LatentConfig, seat: VaeSlot) -> str:
+def misfit_of(config: LatentConfig, slot: VaeSlot) -> str:
     """What of the latents' shape differs from what the checkpoint was made for; empty where nothing does."""
     for what in ("latent_channels", "downsample_factor"):
-        if getattr(config, what) != getattr(seat, what):
-            return f"{what} {getattr(seat, what)} ({seat.title}), this VAE has {getattr(config, what)}"
+        if getattr(config, what) != getattr(slot, what):
+            return f"{what} {getattr(slot, what)} ({slot.title}), this VAE has {getattr(config, what)}"
     batchnorm = (
-        seat.family.name == "flux2"
-        if seat.family
-        else seat.old is not None and seat.old.config.normalization == "batchnorm"
+        slot.family.name == "flux2"
+        if slot.family
+        else slot.old is not None and slot.old.config.normalization == "batchnorm"
     )
     if isinstance(config, AutoencoderConfig) and (config.normalization == "batchnorm") != batchnorm:
         return (
-            f"latents {'with' if batchnorm else 'without'} batch normalization ({seat.title}), this VAE has them the "
+            f"latents {'with' if batchnorm else 'without'} batch normalization ({slot.title}), this VAE has them the "
             "other way"
         )
     return ""
@@ -169,9 +169,9 @@ def config_for(located: Located, constants: Constants | None) -> AutoencoderConf
     return located.config.told(scaling_factor=constants[0], shift_factor=constants[1])
 
 
-def normalization_note(located: Located, seat: VaeSlot) -> str | None:
+def normalization_note(located: Located, slot: VaeSlot) -> str | None:
     """What is wrong, or not certain, about the scale of this VAE's latents inside this checkpoint."""
-    config, constants = located.config, seat.constants
+    config, constants = located.config, slot.constants
     if constants is None or config.normalization == "batchnorm":
         return None
     fits = is_scaled_by(located, constants)
@@ -203,4 +203,5 @@ def assumed(constants: Constants) -> str:
 
 def in_words(constants: Constants) -> str:
     """Two numbers, for a sentence."""
-    return f"scaling_factor {constants[0]:g} and shift_factor {constants[1]:g}"
+    scale, shift = constants
+    return f"scaling_factor {scale:g}" + (f" and shift_factor {shift:g}" if shift else "")

@@ -1,18 +1,20 @@
-"""How faithful a reconstruction is, under a stated protocol."""
+"""Evaluation: how faithful a reconstruction is, under a stated protocol."""
 
+from .api import evaluate, evaluate_models
 from .comparison import Comparison, compare
-from .evaluate import evaluate
 from .evaluation import Evaluation, ImageScore
 from .feature_spaces import Features, load_features
 from .frechet import frechet_distance
 from .legibility import Legibility
 from .protocol import Protocol, check_alike, differences
 from .reconstruction import psnr, ssim
+from .results import Evaluations, read_evaluations
 from .throughput import Speed
 
 __all__ = [
     "Comparison",
     "Evaluation",
+    "Evaluations",
     "Features",
     "ImageScore",
     "Legibility",
@@ -22,8 +24,10 @@ __all__ = [
     "compare",
     "differences",
     "evaluate",
+    "evaluate_models",
     "frechet_distance",
     "load_features",
     "psnr",
+    "read_evaluations",
     "ssim",
 ]

@@ -56,7 +56,7 @@ def _coloured(values: Tensor, low: float, high: float, anchors: tuple[tuple[int,
 def sheet(rows: Sequence[Sequence[Tensor]], titles: Sequence[str], side: int = 132) -> Image.Image:
     """Rows of uint8 images 1 or 3 h w, each brought to side x side, under a title for each column."""
     gap, line, font = 4, 15, ImageFont.load_default(12)
-    words = [_lines(title, font, side) for title in titles]
+    words = [wrapped(title, font, side - 4) for title in titles]
     head = line * max(len(lines) for lines in words) + 4
     body = grid([[_sized(picture, side) for picture in row] for row in rows], gap)
     page = Image.new("RGB", (max(body.width, len(titles) * (side + gap) - gap), head + body.height), "white")
@@ -73,11 +73,12 @@ def _sized(picture: Tensor, side: int) -> Tensor:
     return F.interpolate(picture.expand(3, -1, -1)[None].float(), (side, side), mode=mode)[0].round().to(torch.uint8)
 
 
-def _lines(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """Text as lines of at most `width` pixels; a longer word has a line of its own."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width - 4:
+        if lines[-1] and font.getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer

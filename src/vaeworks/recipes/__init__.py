@@ -1,15 +1,16 @@
-"""What can be trained: recipes are functions that return a `TrainConfig`, in plain dicts.
+"""Recipes: functions that return a `TrainConfig`, in plain dicts.
 
-Structure is chosen by recipe, numbers by flag. Each docstring says what it tests, the command, and what was measured,
-if anything was: nothing in it is an estimate unless it says so. Figures "of 3,000 crops" are those of docs/recipes.md:
-one thread of an AMD EPYC, bf16, 1,858 dog photographs, judged on 40 others; a run takes about 80 s where nothing else
-runs, with a discriminator two minutes.
+A recipe sets the structure; options set the numbers. Each docstring states the claim that the recipe tests, the
+command, and the measurement, if there is one. A figure is an estimate only where the docstring says so. Figures "of
+3,000 crops" are those of docs/recipes.md: one thread of an AMD EPYC, bf16, 1,858 dog photographs, judged on 40 others.
+Such a run takes about 80 s where nothing else runs, and two minutes with a discriminator.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 from ..config import TrainConfig
 from ..errors import ConfigError
@@ -29,16 +30,51 @@ GROUPS: dict[str, dict[str, Make]] = {
     "digits": digits.RECIPES,
     "sound": audio.RECIPES,
 }
-"""Recipes by what they are about."""
+"""Recipes by topic."""
 
 RECIPES: dict[str, Make] = {name: make for group in GROUPS.values() for name, make in group.items()}
 """Recipes by name."""
 
 
-def recipe(name: str) -> TrainConfig:
-    """A recipe's configuration; NAME-tiny is the same on a network that trains in seconds, which shows how it goes and
-    not how well.
+@dataclass(frozen=True)
+class RecipeInfo:
+    """A row of the list of recipes."""
 
+    recipe: str
+    """name, as `recipe` and `vaeworks train` take it"""
+    group: str
+    """topic"""
+    model: str
+    """f and c of the autoencoder"""
+    purpose: str
+    """what the recipe is, in a line"""
+    claim: str
+    """the claim that the recipe tests; empty where it tests none"""
+
+    def to_dict(self) -> dict[str, str]:
+        """JSON values."""
+        return asdict(self)
+
+
+def list_recipes() -> tuple[RecipeInfo, ...]:
+    """Every recipe, group by group: `vaeworks recipes`.
+
+    >>> [row.recipe for row in vw.list_recipes() if row.group == "regularizers"]
+    ['equivariance', ...]
+    """
+    return tuple(
+        RecipeInfo(name, group, make().model.name, purpose(make), claim(make))
+        for group, members in GROUPS.items()
+        for name, make in members.items()
+    )
+
+
+def recipe(name: str) -> TrainConfig:
+    """The configuration of a recipe.
+
+    >>> vw.train(vw.recipe("small-f8c4"), "folder/of/images", "runs/first")
+
+    NAME-tiny is the same on a network that trains in seconds: it shows that a recipe runs, and not how well.
     Errors: ConfigError for an unknown name, with the nearest known one.
     """
     if name.endswith(ENDING) and (larger := name.removesuffix(ENDING)) in RECIPES:
@@ -51,12 +87,12 @@ def recipe(name: str) -> TrainConfig:
 
 
 def purpose(make: Make) -> str:
-    """What a recipe is, in a line."""
+    """A recipe's description in a line."""
     return (make.__doc__ or "").strip().splitlines()[0]
 
 
 def claim(make: Make) -> str:
-    """Which claim of the debate it tests; empty where it tests none."""
+    """The claim of the debate that a recipe tests; empty where it tests none."""
     lines = [line.strip() for line in (make.__doc__ or "").splitlines()]
     start = next((i for i, line in enumerate(lines) if line.startswith("Claim: ")), None)
     if start is None:

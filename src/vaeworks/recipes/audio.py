@@ -6,12 +6,12 @@ from ..config import AutoencoderConfig, DataConfig, LossConfig, OptimizerConfig,
 
 
 def audio_mel() -> TrainConfig:
-    """Mel spectrograms of sound, 8 channels at 1/4: the shape of AudioLDM's latents, on a network that trains on a
-    laptop.
+    """Mel spectrograms of sound, 8 channels at 1/4, on a laptop: the shape of AudioLDM's latents.
 
-    Crops are 128 columns (2 s) of all 128 bands: never scaled, which would shift pitch, and never mirrored, which would
-    turn time round. vaeworks train audio-mel --data sound:DIR --out runs/audio docs/audio.md has how to listen, and
-    what was measured.
+    Crops are 128 columns (2 s) of all 128 bands. They are never scaled, which would shift the pitch, and never
+    mirrored, which would reverse time.
+    vaeworks train audio-mel --data sound:DIR --out runs/audio
+    docs/audio.md says how to listen, and has the measurements.
     """
     return TrainConfig(
         model=AutoencoderConfig(

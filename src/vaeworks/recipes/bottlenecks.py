@@ -1,4 +1,4 @@
-"""What latents are: every side of the debate about KL terms, bounds and noise, as one change each to `small-f8c16`."""
+"""Bottlenecks: every side of the debate about KL terms, bounds and noise, each one change to `small-f8c16`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ def kl_strong() -> TrainConfig:
 
 
 def sigma_vae() -> TrainConfig:
-    """The true evidence bound: a Gaussian likelihood with the variance that suits each image, and a KL weight that
-    follows from it.
+    """The true evidence bound: a Gaussian likelihood with each image's best variance, and the KL weight of the bound.
 
-    Claim: no beta is left to choose (arXiv 2006.13202).
+    Claim: there is no beta left to choose (arXiv 2006.13202).
     vaeworks train sigma-vae --data DIR --out runs/sigma-vae
     Measured, of 3,000 crops (docs/recipes.md): 28.30 dB; small-f8c16 has 29.75.
     """
@@ -51,10 +50,9 @@ def plain_ae() -> TrainConfig:
 
 
 def clamped_ae() -> TrainConfig:
-    """A plain autoencoder with latents clamped to [-3,3], a term that keeps their variance at 1, and noise on what the
-    decoder sees.
+    """A plain autoencoder: latents clamped to [-3,3], a term that keeps their variance at 1, noise before the decoder.
 
-    Claim: this beats KL, as a trainer of such VAEs said in the debate that this project began with.
+    Claim: this beats KL, according to a trainer of such VAEs in the debate that started this project.
     vaeworks train clamped-ae --data DIR --out runs/clamped-ae
     Measured, of 3,000 crops (docs/recipes.md): 28.49 dB; small-f8c16 has 29.75.
     """
@@ -73,7 +71,7 @@ def tanh() -> TrainConfig:
 
 
 def softclamp() -> TrainConfig:
-    """Latents within (-3,3) by 3 tanh(z/3), which leaves small ones alone: TAESD's.
+    """Latents within (-3,3) by 3 tanh(z/3), which hardly changes small values: TAESD's bound.
 
     Claim: as tanh, with less saturation.
     vaeworks train softclamp --data DIR --out runs/softclamp
@@ -83,7 +81,7 @@ def softclamp() -> TrainConfig:
 
 
 def rmsnorm() -> TrainConfig:
-    """Latents with a root mean square of 1 at every place.
+    """Latents with a root mean square of 1 at every position.
 
     Claim: normalizing makes the magic number 1 without a KL term (GAE, arXiv 2603.10365).
     vaeworks train rmsnorm --data DIR --out runs/rmsnorm
@@ -93,9 +91,9 @@ def rmsnorm() -> TrainConfig:
 
 
 def layernorm() -> TrainConfig:
-    """Latents with mean 0 and variance 1 over each whole image: DiTo's.
+    """Latents with mean 0 and variance 1 over each whole image, as in DiTo.
 
-    Claim: as rmsnorm; it hides an image's brightness and contrast from single places (arXiv 2501.18593).
+    Claim: as rmsnorm; brightness and contrast of an image are no longer in single positions (arXiv 2501.18593).
     vaeworks train layernorm --data DIR --out runs/layernorm
     Measured, of 3,000 crops (docs/recipes.md): 29.58 dB; small-f8c16 has 29.75.
     """
@@ -103,7 +101,7 @@ def layernorm() -> TrainConfig:
 
 
 def sphere() -> TrainConfig:
-    """Latents of length 1 at every place.
+    """Latents of length 1 at every position.
 
     Claim: a bounded space without a prior (HAE, arXiv 2601.22904; Sphere-Encoder, arXiv 2602.15030).
     vaeworks train sphere --data DIR --out runs/sphere
@@ -113,8 +111,7 @@ def sphere() -> TrainConfig:
 
 
 def batchnorm() -> TrainConfig:
-    """The KL bottleneck with statistics of its 2x2 squares kept in the model, as Flux.2 has them, in place of one
-    number.
+    """The KL bottleneck, normalized by running statistics of 2x2 patches, as in Flux.2, in place of one factor.
 
     Claim: running statistics replace the magic number.
     vaeworks train batchnorm --data DIR --out runs/batchnorm
@@ -124,9 +121,9 @@ def batchnorm() -> TrainConfig:
 
 
 def noise() -> TrainConfig:
-    """RMS-normalized latents with additive noise of a random level on what the decoder sees.
+    """RMS-normalized latents with additive noise of a random level before the decoder.
 
-    Claim: it is the perturbation that makes latents good (RAE, arXiv 2510.11690).
+    Claim: perturbation makes latents good (RAE, arXiv 2510.11690).
     vaeworks train noise --data DIR --out runs/noise
     Measured, of 3,000 crops (docs/recipes.md): 28.32 dB; small-f8c16 has 29.75.
     """
@@ -134,7 +131,7 @@ def noise() -> TrainConfig:
 
 
 def denoise() -> TrainConfig:
-    """Latents mixed with noise, up to nothing but noise, which the decoder has to see through.
+    """Latents mixed with noise, up to pure noise, from which the decoder reconstructs.
 
     Claim: latent denoising makes latents good for any generator (l-DeTok, arXiv 2507.15856).
     vaeworks train denoise --data DIR --out runs/denoise
@@ -154,7 +151,7 @@ def sigma_noise() -> TrainConfig:
 
 
 def variance_expansion() -> TrainConfig:
-    """A posterior that is rewarded for its width, held together by an envelope, without a KL term.
+    """A loss that rewards a wide posterior, and an envelope that limits it, without a KL term.
 
     Claim: it beats every KL weight (VE-Loss, arXiv 2603.21085).
     vaeworks train variance-expansion --data DIR --out runs/ve
@@ -165,9 +162,9 @@ def variance_expansion() -> TrainConfig:
 
 
 def prefixes() -> TrainConfig:
-    """Decoding from a random number of leading channels: the first ones come to hold the most.
+    """Decoding from a random number of leading channels, so that the first channels hold the most.
 
-    Claim: many channels need not hurt, if they are in order (DC-AE 1.5, arXiv 2508.00413).
+    Claim: many channels do not hurt if they are ordered (DC-AE 1.5, arXiv 2508.00413).
     vaeworks train prefixes --data DIR --out runs/prefixes
     Measured, of 3,000 crops (docs/recipes.md): 28.54 dB; small-f8c16 has 29.75.
     """

@@ -1,4 +1,4 @@
-"""Two latent numbers for handwritten digits: what a plain autoencoder and a variational one make of the same plane."""
+"""Two latent numbers for a handwritten digit: a plain autoencoder and a variational one on the same plane."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from ..config import AutoencoderConfig, BottleneckConfig, DataConfig, LossConfig
 
 
 def digits_vae() -> TrainConfig:
-    """A VAE with two latent numbers for a digit of 8 px, trained by the true evidence bound: a plane that can be looked
-    at.
+    """A VAE with two latent numbers for a digit of 8 px, trained by the true evidence bound: a plane to look at.
 
-    Claim: a VAE varies; every point near the origin is decoded to something like a digit (compare digits-ae).
+    Claim: a VAE varies; every point near the origin decodes to something like a digit (compare digits-ae).
     vaeworks train digits-vae --data digits --out runs/digits-vae
-    docs/variety.md has what was measured, and the options for 16 px, which MNIST allows.
+    docs/variety.md has the measurements, and the options for 16 px, which MNIST allows.
     """
     size, c = 8, 2
     return TrainConfig(
@@ -43,9 +42,9 @@ def digits_vae() -> TrainConfig:
 def digits_ae() -> TrainConfig:
     """digits-vae as a plain autoencoder: latents are points, without noise and without a KL term.
 
-    Claim: an AE copies; between its codes there are holes that nothing was trained on (compare digits-vae).
+    Claim: an AE copies; between its codes there are holes without training images (compare digits-vae).
     vaeworks train digits-ae --data digits --out runs/digits-ae
-    docs/variety.md has what was measured.
+    docs/variety.md has the measurements.
     """
     config = digits_vae()
     return dataclasses.replace(

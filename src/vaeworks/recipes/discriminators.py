@@ -1,5 +1,4 @@
-"""Discriminators, each with the start that the supervisor chooses: one change each to `perceptual`, which is their
-control."""
+"""Discriminators, started by the supervisor: each one change to `perceptual`, their control."""
 
 from __future__ import annotations
 
@@ -38,11 +37,12 @@ def modern_gan() -> TrainConfig:
 
 
 def r3gan() -> TrainConfig:
-    """R3GAN's: residual, unnormalized, relativistic, with gradient penalties at images and reconstructions.
+    """R3GAN's discriminator: residual, unnormalized, relativistic, with gradient penalties on images and on outputs.
 
-    Claim: a GAN with convergence built in needs no tricks (arXiv 2501.05441); no published comparison with PatchGAN in
-    a VAE is known. vaeworks train r3gan --data DIR --out runs/r3gan Measured, of 3,000 crops (docs/recipes.md): 28.88
-    dB; small-f8c16 has 29.75.
+    Claim: a GAN with convergence built in needs no tricks (arXiv 2501.05441); we know no published comparison with
+    PatchGAN in a VAE.
+    vaeworks train r3gan --data DIR --out runs/r3gan
+    Measured, of 3,000 crops (docs/recipes.md): 28.88 dB; small-f8c16 has 29.75.
     """
     optimizer = dataclasses.replace(_OPTIMIZER, betas=(0.0, 0.99), lr=2e-4)
     return _with(discriminator="residual", loss="relativistic", r1=1.0, r2=1.0, penalty_final=0.1, optimizer=optimizer)
@@ -59,7 +59,7 @@ def unet_gan() -> TrainConfig:
 
 
 def projected_gan() -> TrainConfig:
-    """Heads on the features of a frozen network; here VGG16's, of which the weights are to be given.
+    """Heads on the features of a frozen network; here VGG16, whose weights must be given.
 
     Claim: frozen features make the best discriminators (StyleGAN-T, VAR, RAE: with DINO).
     vaeworks train projected-gan --data DIR --out runs/projected --adversarial.network-path VGG16_CONV1TO3_FILE
@@ -70,9 +70,9 @@ def projected_gan() -> TrainConfig:
 
 
 def decoder_gan() -> TrainConfig:
-    """As modern-gan, but the encoder is frozen from when the discriminator is felt.
+    """As modern-gan, but the encoder is frozen once the adversarial gradient begins.
 
-    Claim: an adversarial term spoils small latents, and belongs into a stage for the decoder alone (DC-AE, l-DeTok).
+    Claim: an adversarial term spoils small latents, and belongs in a stage for the decoder alone (DC-AE, l-DeTok).
     vaeworks train decoder-gan --data DIR --out runs/decoder-gan
     Measured, of 3,000 crops (docs/recipes.md): 28.88 dB; small-f8c16 has 29.75.
     """

@@ -1,4 +1,4 @@
-"""Recipes that start from a VAE that is there already: --from FILE, whatever `load` takes."""
+"""Fine-tuning: recipes that start from an existing VAE, --from FILE, whatever `load` takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..config import DataConfig, FinetuneConfig, LossConfig, OptimizerConfig, Tr
 
 
 def finetune() -> TrainConfig:
-    """Any KL autoencoder on your images, all of it; the latents move, so that a diffusion model has to follow.
+    """All of a KL autoencoder on your images; its latents move, so a diffusion model must be trained anew.
 
     vaeworks train finetune --from VAE --data DIR --out runs/mine
     """
@@ -27,17 +27,16 @@ def finetune() -> TrainConfig:
 
 
 def finetune_decoder() -> TrainConfig:
-    """The decoder of any KL autoencoder on your images; encoder and latents stay what they are, to the last bit.
+    """The decoder of any KL autoencoder on your images; encoder and latents stay bit for bit the same.
 
-    Claim: pictures of one kind can be made better without touching the diffusion model.
+    Claim: images of one kind can be improved without changing the diffusion model.
     vaeworks train finetune-decoder --from VAE --data DIR --out runs/mine
     """
     return dataclasses.replace(finetune(), finetune=FinetuneConfig(required=True, part="decoder"))
 
 
 def finetune_encoder() -> TrainConfig:
-    """A new encoder for the latents that a decoder knows; with --finetune.teacher VAE it also aims at that VAE's
-    latents.
+    """A new encoder for a given decoder; with --finetune.teacher VAE it also learns that VAE's latents.
 
     vaeworks train finetune-encoder --from VAE --data DIR --out runs/mine
     """
@@ -47,9 +46,10 @@ def finetune_encoder() -> TrainConfig:
 def sd_ft_mse() -> TrainConfig:
     """The recipe of sd-vae-ft-mse: Stable Diffusion's decoder alone, squared error + 0.1 LPIPS, a weight average.
 
-    Claim: smoother pictures for the same latents, with which every SD 1 and 2 checkpoint goes on to work. vaeworks
-    train sd-ft-mse --from vae.safetensors --data DIR --out runs/ft The model card has 280,000 steps of 192 images after
-    those of ft-ema; LPIPS's VGG16 (528 MB) is fetched once. No run of that size was made, nor one on a GPU.
+    Claim: smoother images for the same latents, so every SD 1 and 2 checkpoint still works.
+    vaeworks train sd-ft-mse --from vae.safetensors --data DIR --out runs/ft
+    The model card states 280,000 steps of 192 images after those of ft-ema. LPIPS's VGG16 (528 MB) is fetched once. We
+    made no run of that size, nor one on a GPU.
     """
     config = finetune()
     return dataclasses.replace(
@@ -73,7 +73,7 @@ def finetune_sd1() -> TrainConfig:
     """The decoder of Stable Diffusion 1 or 2, 49.5 M parameters, for its 0.18215.
 
     vaeworks train finetune-sd1 --from vae.safetensors --data DIR --out runs/mine
-    Steps were taken on a CPU with random weights; no published weights were at hand.
+    Tested by a few steps on a CPU with random weights; we had no published weights.
     """
     return _preset("sd1")
 
@@ -106,7 +106,7 @@ def finetune_flux1() -> TrainConfig:
 
 
 def finetune_flux2() -> TrainConfig:
-    """The decoder of Flux.2, 32 channels; its statistics stay what they are.
+    """The decoder of Flux.2, 32 channels; its statistics stay the same.
 
     vaeworks train finetune-flux2 --from ae.safetensors --data DIR --out runs/mine
     As finetune-sd1.

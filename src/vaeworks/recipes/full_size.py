@@ -8,14 +8,15 @@ from ..config import MODELS, AdversarialConfig, DataConfig, LossConfig, Optimize
 
 
 def sd1() -> TrainConfig:
-    """Stable Diffusion's own f8c4 network, 83.7 M parameters, on 256 px, as latent diffusion trained it: L1, LPIPS, KL,
-    PatchGAN.
+    """Stable Diffusion's f8c4 network, 83.7 M parameters, on 256 px: L1, LPIPS, KL and PatchGAN, as latent diffusion.
 
-    vaeworks train sd1 --data DIR --out runs/sd1 kl_weight 1e-6 of latent diffusion's sum/sum convention is beta 2.08e-8
-    here; its learning rate 4.5e-6 is per image of the batch. Its discriminator starts at step 50,001 of a batch of 12;
-    the supervisor may start it earlier, when the reconstruction has come to rest. LPIPS's VGG16 (528 MB) is fetched
-    once; without it: --loss.perceptual without-weights. Measured on 2 CPU cores: a step of one image without LPIPS and
-    discriminator takes 8 s in bf16 (benchmarks/results). No run on a GPU was made, and none of this length.
+    vaeworks train sd1 --data DIR --out runs/sd1
+    kl_weight 1e-6 in latent diffusion's sum/sum convention is beta 2.08e-8 here; its learning rate 4.5e-6 is per image
+    of the batch. Its discriminator starts at step 50,001 of batches of 12; the supervisor may start it earlier, once
+    the reconstruction no longer improves. LPIPS's VGG16 (528 MB) is fetched once; --loss.perceptual without-weights
+    does without it.
+    Measured on 2 CPU cores: a step of one image without LPIPS and discriminator takes 8 s in bf16 (benchmarks/results).
+    We made no run on a GPU, and none of this length.
     """
     optimizer = OptimizerConfig(
         kind="adam", lr=5.4e-5, betas=(0.5, 0.9), warmup_images=10_000, final_lr=1.0, clip_norm=0.0
@@ -56,9 +57,9 @@ def sd3() -> TrainConfig:
 
 
 def vavae() -> TrainConfig:
-    """f16c32 at full size, aligned with DINOv2 and finished with a modern discriminator on the decoder alone.
+    """f16c32 at full size, aligned with DINOv2; a modern discriminator at the end trains the decoder alone.
 
-    Claim: semantics in the latents is what helps diffusion most (VA-VAE, arXiv 2501.01423).
+    Claim: semantics in the latents help diffusion most (VA-VAE, arXiv 2501.01423).
     vaeworks train vavae --data DIR --out runs/vavae
     Needs transformers, and DINOv2's weights from the hub or a folder (--regularizers.alignment-network DIR). Not run.
     """

@@ -1,4 +1,4 @@
-"""Distances of pixels and of features: one change each to `small-f8c16`."""
+"""Losses of pixels and of features: each one change to `small-f8c16`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def _with(**loss: Any) -> TrainConfig:
 
 
 def l1() -> TrainConfig:
-    """Mean absolute error, latent diffusion's.
+    """Mean absolute error, as in latent diffusion.
 
-    Claim: sharper than squared error, at a fraction of a decibel. (Others: --loss.reconstruction huber, ms_ssim, haar,
-    laplacian ...) vaeworks train l1 --data DIR --out runs/l1 Measured, of 3,000 crops (docs/recipes.md): 29.47 dB;
-    small-f8c16 has 29.75.
+    Claim: sharper than squared error, for a fraction of a decibel.
+    vaeworks train l1 --data DIR --out runs/l1    (others: --loss.reconstruction huber, ms_ssim, haar, laplacian ...)
+    Measured, of 3,000 crops (docs/recipes.md): 29.47 dB; small-f8c16 has 29.75.
     """
     return _with(reconstruction="l1")
 
 
 def perceptual() -> TrainConfig:
-    """L1 with structure and wavelets in place of a perceptual network, for machines without weights.
+    """L1 with structure and wavelet terms in place of a perceptual network: needs no weights.
 
     Claim: a perceptual term decides how sharp pictures look; this one needs no download.
     vaeworks train perceptual --data DIR --out runs/perceptual
@@ -34,16 +34,17 @@ def perceptual() -> TrainConfig:
 
 
 def lpips() -> TrainConfig:
-    """L1 + LPIPS with VGG16, latent diffusion's reconstruction; its weights (528 MB) are fetched once.
+    """L1 + LPIPS with VGG16, the reconstruction loss of latent diffusion; 528 MB of weights are fetched once.
 
-    Claim: the perceptual term is worth most of a tokenizer's FID. vaeworks train lpips --data DIR --out runs/lpips
-    (--loss.perceptual-path FOLDER for weights that are there already) Not run at length: no VGG16 was at hand.
+    Claim: the perceptual term accounts for most of a tokenizer's FID.
+    vaeworks train lpips --data DIR --out runs/lpips    (--loss.perceptual-path FOLDER: weights that you have)
+    Not run at length: we had no VGG16.
     """
     return _with(reconstruction="l1", perceptual="lpips-vgg16")
 
 
 def vgg() -> TrainConfig:
-    """L1 + uncalibrated features of VGG16's first ten layers, of which the weights are to be given.
+    """L1 + uncalibrated features of VGG16's first ten layers, whose weights must be given.
 
     Claim: as lpips, with 7 MB of weights.
     vaeworks train vgg --data DIR --out runs/vgg --loss.perceptual-path VGG16_CONV1TO3_FILE
@@ -53,7 +54,7 @@ def vgg() -> TrainConfig:
 
 
 def focal_frequency() -> TrainConfig:
-    """Squared error in the frequencies that are worst.
+    """Squared error with more weight on the frequencies with the largest error.
 
     Claim: it finds the fine detail that squared error leaves out (arXiv 2012.12821).
     vaeworks train focal-frequency --data DIR --out runs/ff

@@ -1,5 +1,4 @@
-"""What latents are asked for besides, so that a diffusion model learns them more easily: one change each to
-`small-f8c16`."""
+"""Regularizers that make latents easier to learn for a diffusion model: each one change to `small-f8c16`."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ def _with(regularizers: RegularizerConfig) -> TrainConfig:
 
 
 def equivariance() -> TrainConfig:
-    """In half of the steps latents are resized and turned, and decode to the picture resized and turned alike.
+    """Half of the steps resize and rotate latents, which must decode to the image transformed alike.
 
-    Claim: latents that move as their picture does are learned up to 7 times faster (EQ-VAE, arXiv 2502.09509).
+    Claim: latents that move as their image does are learned up to 7 times faster (EQ-VAE, arXiv 2502.09509).
     vaeworks train equivariance --data DIR --out runs/eq
     Measured, of 3,000 crops (docs/recipes.md): 26.80 dB; small-f8c16 has 29.75.
     """
@@ -24,9 +23,9 @@ def equivariance() -> TrainConfig:
 
 
 def scale_equivariance() -> TrainConfig:
-    """Small latents decode to the small picture, besides the usual.
+    """Besides the usual loss, downsampled latents must decode to the downsampled image.
 
-    Claim: it takes needless high frequencies out of latents (arXiv 2502.14831).
+    Claim: it removes needless high frequencies from latents (arXiv 2502.14831).
     vaeworks train scale-equivariance --data DIR --out runs/se
     Measured, of 3,000 crops (docs/recipes.md): 28.42 dB; small-f8c16 has 29.75.
     """
@@ -34,7 +33,7 @@ def scale_equivariance() -> TrainConfig:
 
 
 def spectrum() -> TrainConfig:
-    """The latents' spectrum is held near the picture's.
+    """A term that keeps the latents' spectrum near the image's.
 
     Claim: a spectrum like an image's is what diffusion needs (encoding spectrum matching, arXiv 2603.14645).
     vaeworks train spectrum --data DIR --out runs/spectrum
@@ -45,9 +44,9 @@ def spectrum() -> TrainConfig:
 
 
 def lowpass() -> TrainConfig:
-    """In three quarters of the steps latents lose their high frequencies, and decode to the smooth picture.
+    """Three quarters of the steps low-pass filter latents, which must decode to the smoothed image.
 
-    Claim: frequencies of latents shall mean those of the picture (decoding spectrum matching, arXiv 2603.14645).
+    Claim: frequencies of latents should stand for those of the image (decoding spectrum matching, arXiv 2603.14645).
     vaeworks train lowpass --data DIR --out runs/lowpass
     Measured, of 3,000 crops (docs/recipes.md): 26.43 dB; small-f8c16 has 29.75.
     """
@@ -55,12 +54,13 @@ def lowpass() -> TrainConfig:
 
 
 def align() -> TrainConfig:
-    """Latents agree with a frozen network's features; here with VGG16's, of which the weights are to be given.
+    """Latents that agree with a frozen network's features; here VGG16's, whose weights must be given.
 
-    Claim: semantics in the latents is what helps diffusion most (VA-VAE, arXiv 2501.01423); against it: only perceptual
-    compression is wanted. vaeworks train align --data DIR --out runs/align --regularizers.alignment-path
-    VGG16_CONV1TO3_FILE With DINOv2: --regularizers.alignment-network hf:facebook/dinov2-base Measured, of 3,000 crops
-    (docs/recipes.md): 28.97 dB; small-f8c16 has 29.75.
+    Claim: semantics in the latents help diffusion most (VA-VAE, arXiv 2501.01423); against it: only perceptual
+    compression is wanted.
+    vaeworks train align --data DIR --out runs/align --regularizers.alignment-path VGG16_CONV1TO3_FILE
+    With DINOv2: --regularizers.alignment-network hf:facebook/dinov2-base
+    Measured, of 3,000 crops (docs/recipes.md): 28.97 dB; small-f8c16 has 29.75.
     """
     return _with(RegularizerConfig(alignment=0.1, alignment_network="vgg16_conv1to3"))
 

@@ -1,5 +1,4 @@
-"""Studies for the arena: autoencoders that differ in one thing, trained on as many images each. Plain functions of a
-scale."""
+"""Studies for the arena: autoencoders that differ in one thing, trained on equally many images."""
 
 from __future__ import annotations
 
@@ -15,8 +14,8 @@ from .losses import perceptual
 from .regularizers import RECIPES as REGULARIZERS
 
 BASELINE = "kl-1e-6"
-"""The arm that every study shares: latent diffusion's bottleneck, with about its KL weight in mean/mean units, and
-squared error."""
+"""The autoencoder that every study shares: latent diffusion's bottleneck and squared error. The weight is of a KL term
+in mean/mean units, and about latent diffusion's."""
 
 LEVELS = {2: (1, 2), 4: (1, 2, 2), 8: (1, 2, 2, 2), 16: (1, 2, 2, 2, 2), 32: (1, 2, 2, 2, 2, 2)}
 """Widths of levels by downsample factor, in multiples of the first."""
@@ -31,7 +30,7 @@ class StudyScale:
     channels: int = 16
     """width of the autoencoders' first level"""
     images: int = 40_000
-    """that each autoencoder is trained on"""
+    """training images of each autoencoder"""
     batch: int = 32
     lr: float = 1.5e-3
 
@@ -96,8 +95,7 @@ def base(scale: StudyScale, factor: int | None = None, latent_channels: int = 4)
 
 
 def grafted(recipe: TrainConfig, scale: StudyScale) -> TrainConfig:
-    """What a recipe changes of its control, on the baseline of this scale: bottleneck, losses, regularizers,
-    discriminator."""
+    """The baseline of this scale with a recipe's bottleneck, losses, regularizers and discriminator."""
     config = base(scale)
     prefixes = tuple(sorted({max(1, p * config.model.latent_channels // 16) for p in recipe.model.bottleneck.prefixes}))
     bottleneck = dataclasses.replace(recipe.model.bottleneck, prefixes=prefixes)
@@ -117,7 +115,7 @@ def _beta(scale: StudyScale, beta: float) -> TrainConfig:
 
 
 def kl(scale: StudyScale) -> dict[str, TrainConfig]:
-    """KL weights from next to nothing to a strong prior, and no KL term at all."""
+    """KL weights from almost 0 to a strong prior, and no KL term at all."""
     point = dataclasses.replace(base(scale).model, bottleneck=BottleneckConfig(kind="point"))
     return {
         BASELINE: base(scale),
@@ -127,7 +125,7 @@ def kl(scale: StudyScale) -> dict[str, TrainConfig]:
 
 
 def channels(scale: StudyScale) -> dict[str, TrainConfig]:
-    """Channels and downsample factors about the baseline's, at equal tokens for the generator."""
+    """Channels and downsample factors around the baseline's, with equal numbers of tokens for the generator."""
     f = scale.factor
     return {
         BASELINE: base(scale),
@@ -137,13 +135,13 @@ def channels(scale: StudyScale) -> dict[str, TrainConfig]:
 
 
 def bottleneck(scale: StudyScale) -> dict[str, TrainConfig]:
-    """KL against bounded, normalized and disturbed latents; clamped-ae is the debate's proposal."""
+    """KL against bounded, normalized and noisy latents; clamped-ae is the debate's proposal."""
     names = ("tanh", "softclamp", "rmsnorm", "layernorm", "noise", "clamped-ae", "variance-expansion")
     return {BASELINE: base(scale)} | {name: grafted(BOTTLENECKS[name](), scale) for name in names}
 
 
 def equivariance(scale: StudyScale) -> dict[str, TrainConfig]:
-    """Regularizers that shape latents for a diffusion model's sake, without a network's weights."""
+    """Regularizers that shape latents for a diffusion model and need no network's weights."""
     return {BASELINE: base(scale)} | {
         n: grafted(REGULARIZERS[n](), scale) for n in ("equivariance", "scale-equivariance", "spectrum", "lowpass")
     }

@@ -13,11 +13,10 @@ LEVELS = {4: (1, 2, 2), 8: (1, 1, 2, 2), 16: (1, 1, 2, 2, 2)}
 
 
 def tiny(config: TrainConfig) -> TrainConfig:
-    """The recipe on some ten thousand parameters and a few hundred crops of 32 px: everything that it does, and nothing
-    that it could show.
+    """The recipe with some ten thousand parameters and a few hundred crops of 32 px: all its parts, without a result.
 
-    What is named by weights that have to be given or fetched stays named. Fine-tuning recipes take the file's network,
-    of any size.
+    Networks whose weights must be given or fetched stay the same. Fine-tuning recipes take the file's network, of any
+    size.
     """
     model = config.model
     small: AutoencoderConfig = dataclasses.replace(

@@ -14,10 +14,10 @@ from ...data.subsets import some
 from ...features.classifier import Classifier, classes_seen, fit
 from ...intervals import Interval, student
 from ...models import Autoencoder
-from ...random_streams import random_seed
+from ...random_streams import PIXEL_VARIANTS, random_seed
 from ..codes import Code, Codes, Track, decode_pixels, pixel_digests
 from ..features.label_splits import Draws
-from .plan import ALPHA, METHODS, PIXELS, Blend, Method, Noise, blends
+from .plan import ALPHA, METHODS, Blend, Method, Noise, blends
 from .render import variant_latents
 
 COPIES, TRANSFORMED, MIXED = "copies", "pixels: shifts and noise", "pixels: mixup"
@@ -86,7 +86,7 @@ def judge(
     for count, choice in track(tasks):
         known = codes.of(draws.labelled[choice][count].tolist())
         targets = torch.from_numpy(draws.targets[draws.labelled[choice][count]])
-        key = random_seed(seed, PIXELS, choice)
+        key = random_seed(seed, PIXEL_VARIANTS, choice)
         possible = [method for method in methods if count > 1 or method != "interpolate"]
         for name, (pixels, soft) in training_sets(
             autoencoder,
@@ -150,7 +150,7 @@ def transformed(pixels: Tensor, draws: Sequence[int], per_image: int, flip: bool
     reach = max(1, pixels.shape[-1] // 8)
     found = []
     for image, draw in zip(pixels.repeat_interleave(per_image, 0), draws, strict=True):
-        generator.manual_seed(random_seed(seed, PIXELS, draw))
+        generator.manual_seed(random_seed(seed, PIXEL_VARIANTS, draw))
         down, right = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
         level, mirror = torch.rand(2, generator=generator).tolist()
         x = F.pad(image[None].float(), (reach,) * 4, mode="replicate")[0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...data import ImageFile
 from ...errors import ConfigError, DataError, FormatError
-from ...random_streams import random_seed, random_uniforms
+from ...random_streams import PARTNERS, random_seed, random_uniforms
 
 Method = Literal["noise", "interpolate", "mixup"]
 
@@ -27,9 +27,6 @@ for photographs."""
 
 HALFWAY = 0.5
 """Largest weight of the partner in an interpolation: beyond, the result is a variant of the partner."""
-
-PARTNERS, NOISE, PIXELS = 103, 104, 105
-"""Streams of counter-keyed randomness (random_streams.py)."""
 
 MOST = 2**16
 """Most variants of one image, plus 1."""

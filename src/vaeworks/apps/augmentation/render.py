@@ -15,11 +15,11 @@ from ...data.source_lookup import place_named
 from ...errors import ConfigError, DataError
 from ...images import open_image, to_uint8
 from ...models.digest import SAME_PRECISION, model_digest
-from ...random_streams import latent_noise
+from ...random_streams import VARIANT_NOISE, latent_noise
 from ...runtime import Codec
 from ..codes import Code, decode_picture, encode_picture
 from ..generation.interpolate import linear
-from .plan import NOISE, Noise, Variant
+from .plan import Noise, Variant
 
 KEPT = 64
 """Codes in the cache."""
@@ -33,7 +33,7 @@ def variant_latents(
         return linear(codes[0], codes[1], weights[1])
     if noise is None:
         return codes[0].mean
-    drawn = latent_noise(seed, [draw], tuple(codes[0].mean.shape), NOISE)[0]  # type: ignore[arg-type]
+    drawn = latent_noise(seed, [draw], tuple(codes[0].mean.shape), VARIANT_NOISE)[0]  # type: ignore[arg-type]
     if noise.std is None:
         return codes[0].sample(noise.temperature or 0.0, noise=drawn)
     return codes[0].mean + torch.tensor(noise.std)[:, None, None] * drawn

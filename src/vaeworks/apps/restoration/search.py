@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import ConfigError, DataError
 from ...images import crop_to, from_model_range, pad_to_multiple, to_model_range
+from ...latents.posteriors import picture_posterior
 from ...runtime import Codec
 from .baselines import first_guess
 from .damage import Damage
@@ -84,7 +85,7 @@ def restore_picture(
     if bool(missing.all()):
         raise DataError("all pixels are missing; nothing is known of this picture")
     start = first_guess(damage) if start is None else start
-    z = codec.encode(to_model_range(start[None]), pad=True).mean[0].float()
+    z = picture_posterior(codec, start).mean[0].float()
     search = Search(codec, prior.at(*z.shape[-2:]).to(z.device), damage, np.hypot(damage.noise, prior.error), seed)
     best = search.run(z, steps)
     decoded = crop_to(search.decode(best)[None], height, width)[0].float().cpu()

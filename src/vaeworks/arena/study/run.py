@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from ...data.labels import find_labels, find_masks
 from ...data.square_images import prepare
 from ...errors import ConfigError
 from ...recipes.studies import Study, StudyScale
-from ..api import Begin, run_arena, silently
+from ...reporting import SILENT, Reporter
 from ..entries import Entrant
 from ..pool import check_jobs
 from ..results import Outcome
 from ..space import SpaceSpec
+from ..tournament import run_tournament
 from .autoencoders import ArmTask, StudyArm, train_arms
 
 FEWEST = 5
@@ -71,7 +72,7 @@ class StudyResult:
         }
 
 
-def run_study(
+def compare_arms(
     name: str,
     study: Study,
     source: str,
@@ -86,20 +87,20 @@ def run_study(
     labels: str | None = None,
     jobs: int | None = None,
     device: torch.device | None = None,
-    say: Callable[[str], None] = lambda line: None,
-    begin: Begin = silently,
+    reporter: Reporter = SILENT,
 ) -> StudyResult:
-    """Train the arms, examine them, and hold an arena; everything is kept in `folder`, which several studies may share.
+    """Train a study's autoencoders, examine them and run a tournament; several studies may share the folder.
 
-    only: names of arms besides the baseline; by default all. vae_seeds: how often each autoencoder is trained; the
-    generator's first seed takes the first one, and so on, so that the intervals know of both kinds of chance.
-    Errors: those of `train` and `run_arena`; KeyboardInterrupt after Ctrl-C, with everything kept.
+    only: names of autoencoders besides the baseline; by default all. vae_seeds: number of times that each autoencoder
+    is trained. The generator's first seed takes the first of them, and so on, so that intervals cover the chance of
+    both trainings.
+    Errors: those of `train` and `run_tournament`; KeyboardInterrupt after Ctrl-C, with everything kept.
     """
     configs = _chosen(study.arms(scale), only)
-    with begin("looking at images"):
+    with reporter.counting("looking at images"):
         images = scan(source)
     classes, masks = find_labels(images.files, labels), find_masks(images.files, None)
-    with begin("reading images") as progress:
+    with reporter.counting("reading images") as progress:
         pictures = prepare(images, folder / "pictures", scale.size, 3, classes, progress)
     place = folder / "pictures" / pictures.digest[:16]
     tasks = [
@@ -107,13 +108,13 @@ def run_study(
         for seed in range(vae_seeds)
         for n, c in configs.items()
     ]
-    with begin("training autoencoders") as progress:
-        trained = train_arms(tasks, check_jobs(jobs, device or torch.device("cpu")), say, progress)
+    with reporter.counting("training autoencoders") as progress:
+        trained = train_arms(tasks, check_jobs(jobs, device or torch.device("cpu")), reporter.detail, progress)
     arms = {n: [arm for arm in trained if arm.name == n] for n in configs}
     entrants = [
         Entrant(n, tuple(SpaceSpec("vae", str(folder / arm.path)) for arm in found)) for n, found in arms.items()
     ]
-    outcome = run_arena(
+    outcome = run_tournament(
         entrants,
         images,
         folder,
@@ -124,8 +125,7 @@ def run_study(
         weights=weights,
         jobs=jobs,
         device=device,
-        say=say,
-        begin=begin,
+        reporter=reporter,
     )
     seconds = math.fsum(arm.seconds for found in arms.values() for arm in found)
     seconds += math.fsum(r.seconds for by in outcome.results.values() for rs in by.values() for r in rs)

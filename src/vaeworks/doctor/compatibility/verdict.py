@@ -15,6 +15,7 @@ from torch import Tensor
 from ...images import grid
 from ...metrics import psnr
 from ...models import Autoencoder
+from ...pages.heatmap import wrapped
 from .decode import Constants, DecodedPhotos, takes_constants
 
 # Thresholds lie between what was measured, on the photographs of `look` at 256 and 128 px, of sound VAEs and of planted
@@ -250,7 +251,7 @@ def picture_of(seen: DecodedPhotos, verdict: Fog, rows: int = 3) -> Image.Image:
     sheet = grid(pictures, gap=4)
     column = (sheet.width + 4) // 3
     font = ImageFont.load_default(15)
-    lines = _wrapped(verdict.sentence, font, sheet.width - 8)
+    lines = wrapped(verdict.sentence, font, sheet.width - 8)
     page = Image.new("RGB", (sheet.width, sheet.height + LINE * (1 + len(lines))), "white")
     page.paste(sheet, (0, LINE))
     draw = ImageDraw.Draw(page)
@@ -270,14 +271,3 @@ def labelled(picture: Image.Image, title: str) -> Image.Image:
         title = "..." + title[4:]
     ImageDraw.Draw(page).text((4, 3), title, fill="black", font=font)
     return page
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) > width and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..io import read, stored_tensors
 from ..keymap import TAESD_HALVES
 from ..locate import Located, locate
 from ..stream import Item, tensor_item, write_stream
-from ..vae_slot import Constants, VaeSlot, assumed, check_fits, find_slot, is_certain, is_scaled_by, misfit_of
+from ..vae_slot import Constants, VaeSlot, assumed, check_fits, find_slot, in_words, is_certain, is_scaled_by, misfit_of
 from .folders import (
     CHECKPOINTS,
     TINY_VAES,
@@ -70,6 +70,10 @@ class Installed:
     others: tuple[str, ...] = ()
     """further files: of a TAESD, the decoder"""
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
 
 def install(
     vae: str | Path,
@@ -78,28 +82,32 @@ def install(
     *,
     checkpoint: str | Path | None = None,
     name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    **settings: Any,
 ) -> Installed:
-    """Write a VAE, of any layout, as a file that an application loads, in the folder and under the name where it looks.
+    """Write a VAE as a file that an application loads, in the folder and under the name where it looks.
 
-    application: "webui" (AUTOMATIC1111, Forge) or "comfyui"; root: its folder, or the models folder in it. checkpoint:
-    that the VAE is for; webui then takes the file by itself. name: of the file, without ending; of a TAESD one of
-    `TINY_NAMES`. Latents that are normalized otherwise than the application does are folded into the weights; their
-    dtype is kept. settings: what the VAE's file does not tell, as for `load`.
-    Errors: FormatError for files that are no VAE and no checkpoint; ConfigError for a VAE that the application cannot
-    load or that does not fit the checkpoint, for another folder, and where another file has the name or would be taken
-    instead.
+    >>> vw.install("vae.ckpt", "webui", "stable-diffusion-webui", checkpoint="models/sd.safetensors").path
+    'models/sd.vae.safetensors'
+
+    vae: a VAE file or folder of any layout. application: "webui" (AUTOMATIC1111, Forge) or "comfyui". root: the
+    application's folder, or the models folder in it. checkpoint: the checkpoint to use the VAE with; webui then selects
+    the file automatically. name: the file's name without ending; for a TAESD one of `TINY_NAMES`. settings: facts that
+    the VAE's file leaves out, as keywords of `load`.
+    A normalization that differs from the application's is folded into the weights. The dtype of the weights is kept.
+    Errors: FormatError for files without a VAE or a diffusion model; ConfigError for a VAE that the application cannot
+    load or that does not fit the checkpoint, for a folder of something else, for a name that another file has, and for
+    a file that the application would select instead.
     """
     if application not in NAMES:
         raise ConfigError(f"unknown application {application!r}; known: {', '.join(NAMES)}")
     models = models_folder(root, application)
-    located = locate(vae, **settings)
-    seat = None if checkpoint is None else find_slot(checkpoint)
+    located = locate(vae, **(settings or {}))
+    slot = None if checkpoint is None else find_slot(checkpoint)
     remarks = [
         remark for remark in located.remarks if remark != located.ambiguity
     ]  # of which is said what becomes of it
-    job = _Job(located, application, models, seat, name, overwrite, str(vae), remarks)
+    job = _Job(located, application, models, slot, name, overwrite, str(vae), remarks)
     return (
         _install_tiny(job, located.config)
         if isinstance(located.config, TinyConfig)
@@ -112,7 +120,7 @@ class _Job:
     located: Located
     application: Application
     models: Path
-    seat: VaeSlot | None
+    slot: VaeSlot | None
     name: str | None
     overwrite: bool
     source: str
@@ -120,15 +128,15 @@ class _Job:
 
     @property
     def constants(self) -> Constants | None:
-        return None if self.seat is None else self.seat.constants
+        return None if self.slot is None else self.slot.constants
 
 
 # VAEs of the KL family
 
 
 def _install_kl(job: _Job, config: AutoencoderConfig) -> Installed:
-    if job.seat is not None:
-        check_fits(job.located, job.seat)
+    if job.slot is not None:
+        check_fits(job.located, job.slot)
     dst, how = _place(job)
     target = _fold_target(job, config)
     if target is None:
@@ -156,14 +164,14 @@ def _place(job: _Job) -> tuple[Path, str]:
     if job.application == "comfyui":
         dst = job.models / VAES["comfyui"] / f"{_file_name(job)}.safetensors"
         return dst, f"in ComfyUI, choose {dst.name} in the node Load VAE (r updates its list)"
-    if job.seat is None:
+    if job.slot is None:
         dst = job.models / VAES["webui"] / f"{_file_name(job)}.safetensors"
         return dst, f"choose {dst.name} as SD VAE in A1111's settings, in the box VAE / Text Encoder in Forge"
     if job.name is not None:
         raise ConfigError(
             f"with a checkpoint the file has the checkpoint's name, not {job.name!r}; leave one of the two out"
         )
-    checkpoint = job.seat.path
+    checkpoint = job.slot.path
     if (job.models / CHECKPOINTS["webui"]).resolve() not in checkpoint.resolve().parents:
         job.notes.append(
             f"{checkpoint.parent} is not in models/{CHECKPOINTS['webui']}: A1111 looks there only with --ckpt-dir"
@@ -213,13 +221,13 @@ _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT"
 
 def _fold_target(job: _Job, config: AutoencoderConfig) -> Constants | None:
     """The constants to which the VAE must be brought; None where it has them, or where they are not known."""
-    if config.normalization == "batchnorm" or (job.seat is not None and job.constants is None):
+    if config.normalization == "batchnorm" or (job.slot is not None and job.constants is None):
         return None
     if job.constants is not None:
         scaled = is_scaled_by(job.located, job.constants)
         if scaled is None:
             job.notes.append(
-                f"its file does not say how its latents are scaled; the application uses {_numbers(job.constants)} "
+                f"its file does not say how its latents are scaled; the application uses {in_words(job.constants)} "
                 "with this checkpoint"
             )
         elif scaled and not is_certain(job.located):
@@ -238,7 +246,7 @@ def _fold_target(job: _Job, config: AutoencoderConfig) -> Constants | None:
     if not published or any(is_scaled_by(job.located, constants) for constants in published):
         return None
     if len(published) > 1:
-        choices = " or ".join(f"{name}'s {_numbers(constants)}" for constants, name in published.items())
+        choices = " or ".join(f"{name}'s {in_words(constants)}" for constants, name in published.items())
         raise ConfigError(
             f"the application normalizes latents with {choices}, this VAE has {_own_numbers(config)}: give the "
             "checkpoint that it is for (--for), to which it is brought"
@@ -253,7 +261,7 @@ def _has_constants(published: AutoencoderConfig, config: AutoencoderConfig) -> b
 
 def _folded(job: _Job, config: AutoencoderConfig, constants: Constants) -> Constants:
     job.notes.append(
-        f"its {_own_numbers(config)} was folded into the weights, because the application uses {_numbers(constants)}"
+        f"its {_own_numbers(config)} was folded into the weights, because the application uses {in_words(constants)}"
     )
     return constants
 
@@ -262,13 +270,8 @@ def _own_numbers(config: AutoencoderConfig) -> str:
     return (
         "normalization by channel"
         if config.normalization == "channel"
-        else _numbers((config.scaling_factor, config.shift_factor))
+        else in_words((config.scaling_factor, config.shift_factor))
     )
-
-
-def _numbers(constants: Constants) -> str:
-    scale, shift = constants
-    return f"scaling_factor {scale:g}" + (f" and shift_factor {shift:g}" if shift else "")
 
 
 def _check_loads(job: _Job, config: AutoencoderConfig, *, folded: bool) -> None:
@@ -301,7 +304,7 @@ def _plain(config: AutoencoderConfig) -> AutoencoderConfig:
 
 def _check_rivals(job: _Job, dst: Path) -> None:
     """Errors: ConfigError where A1111 would take another file, or could not tell two apart."""
-    checkpoint = None if job.seat is None else job.seat.path
+    checkpoint = None if job.slot is None else job.slot.path
     rivals = webui_rivals(job.models, dst, checkpoint)
     if rivals.namesakes:
         raise ConfigError(
@@ -337,8 +340,8 @@ def _note_more_folders(job: _Job) -> None:
 
 
 def _install_tiny(job: _Job, config: TinyConfig) -> Installed:
-    if job.seat is not None and (misfit := misfit_of(config, job.seat)):
-        raise ConfigError(f"{job.seat.path} is made for {misfit}")
+    if job.slot is not None and (misfit := misfit_of(config, job.slot)):
+        raise ConfigError(f"{job.slot.path} is made for {misfit}")
     kind = _tiny_name(job, config)
     ending = ".pth" if job.application == "webui" else ".safetensors"
     folder = job.models / TINY_VAES[job.application]
@@ -397,7 +400,7 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
         return job.name
     match = re.match(rf"({'|'.join(sorted(fitting, reverse=True))})(?:_|\.|$)", Path(job.source).name)
     said = match[1] if match else None
-    if job.seat is not None and len(fitting) > 1:
+    if job.slot is not None and len(fitting) > 1:
         fitting = [name for name in fitting if TINY_NAMES[name] == job.constants]
         if len(fitting) == 1:
             but = f", although its name says {said}" if said not in (None, *fitting) else ""

@@ -11,6 +11,7 @@ from typing import Literal
 from ...config import MODELS, AutoencoderConfig, TinyConfig
 from ..diffusers_config import only_in_metadata
 from ..kinds.families import CheckpointFamily
+from ..vae_slot import in_words
 from .candidate import OfferedFile
 
 TO_LDM = "`vaeworks convert SRC DST.safetensors --layout ldm` makes a file for it"
@@ -90,14 +91,14 @@ def _other_latents(config: AutoencoderConfig, family: CheckpointFamily | None) -
     if config.normalization == "channel":
         own = "latents_mean and latents_std"
     else:
-        own = _numbers(config.scaling_factor, config.shift_factor)
+        own = in_words((config.scaling_factor, config.shift_factor))
         pairs = constants.values()
         if any(
             math.isclose(config.scaling_factor, s, rel_tol=1e-3) and abs(config.shift_factor - t) < 1e-3
             for s, t in pairs
         ):
             return None
-    theirs = " or ".join(_numbers(*pair) for pair in constants.values())
+    theirs = " or ".join(map(in_words, constants.values()))
     return f"its latents are normalized by {own}, the application takes the diffusion model's {theirs}"
 
 
@@ -110,10 +111,6 @@ def _constants(config: AutoencoderConfig) -> dict[str, tuple[float, float]]:
         for n, vae in published.items()
         if (vae.latent_channels, vae.downsample_factor) == latents
     }
-
-
-def _numbers(scaling: float, shift: float) -> str:
-    return f"scaling_factor {scaling:g}" + (f", shift_factor {shift:g}" if shift else "")
 
 
 def unseen(words: list[str]) -> str:

@@ -11,6 +11,7 @@ from .families import UNETS, CheckpointFamily, Entries, checkpoint_family, is_de
 from .signatures import CLASSES, ENCODERS, HALVES, LORA, LYCORIS, PARTS, VAES, Table
 
 __all__ = [
+    "DIFFUSERS_CLASSES",
     "CheckpointFamily",
     "checkpoint_family",
     "foreign_kind",
@@ -22,7 +23,8 @@ __all__ = [
 EMBEDDING_WIDTHS = (768, 1024, 1280, 2048, 4096)
 """Widths of text encoders' tokens."""
 
-SUPPORTED_CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
+DIFFUSERS_CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2", "AutoencoderTiny")
+"""VAE classes of diffusers whose networks vaeworks has."""
 
 _CROSS_ATTENTION = re.compile(
     r"attn2[._](?:processor\.)?to_k(?:_lora)?\.(?:lora_down|lora_A|lora\.down|down)(?:\.default)?\.weight$"
@@ -193,6 +195,6 @@ def _half(names: _Names) -> str | None:
 def unsupported_class(name: str) -> str | None:
     """What a class of diffusers, from a config.json, is, in one phrase; None for one of ours and for a name that says
     nothing."""
-    if name in SUPPORTED_CLASSES:
+    if name in DIFFUSERS_CLASSES:
         return None
     return next((f"{words} ({name})" for part, words in CLASSES if part in name), None)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from typing import get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from ...config import AutoencoderConfig
+from ...devices import torch_dtype
 from ...errors import ConfigError
+from ...files.atomic import check_ending, check_free_name
+from ...formats.io import read, write
+from ...formats.locate import Layout, locate
 from ...models import Autoencoder, Decoder, Encoder
 from .deviation import Deviation, deviation, outputs
 from .emulation import in_precision
@@ -23,6 +29,63 @@ SMALLEST_NORMAL = 2.0**-14
 """Of float16; smaller numbers lose digits, and below 2**-25 all of them."""
 
 ADVICE = "run this VAE in bfloat16, which has float32's range"
+
+
+@dataclass(frozen=True)
+class RepairedVae:
+    """What `repair` made."""
+
+    result: Repair
+    """the new autoencoder, its scales and its measured deviations"""
+    out: str | None
+    """the file or folder that was written"""
+    layout: Layout
+    notes: tuple[str, ...]
+    """plain sentences on what the source leaves uncertain"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"out": self.out, **self.result.to_dict(), "notes": list(self.notes)}
+
+
+def repair(
+    model: str | Path | Autoencoder,
+    dst: str | Path | None = None,
+    *,
+    layout: Layout = "native",
+    dtype: str | torch.dtype | None = None,
+    headroom: float = 4.0,
+    data: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> RepairedVae:
+    """Rescale a VAE that gives black images in float16, without training, and measure the error.
+
+    >>> repaired = vw.repair("vae.safetensors", "vae-fp16.safetensors", dtype="fp16")
+    >>> repaired.result.deviation("repaired", "float16").images_psnr                      # dB
+
+    model: an autoencoder, or where one is. dst: the file (layout "diffusers": the folder) to write; None writes
+    nothing. dtype: of the stored weights, "fp32", "bf16", "fp16" or a torch dtype; None keeps them. headroom: how many
+    times larger than measured activations may become. data: a folder of images or an image to measure on; None: the
+    bundled photographs. settings: facts that the file leaves out, as keywords of `load`.
+    Errors: those of `load` and `half_safe`; DataError for unreadable images; ConfigError without `overwrite` for a name
+    that is taken.
+    """
+    stored = None if dtype is None else torch_dtype(dtype)
+    if dst is not None:
+        check_free_name(Path(dst), overwrite)
+        if layout != "diffusers":
+            check_ending(Path(dst))
+    notes: tuple[str, ...] = ()
+    if isinstance(model, Autoencoder):
+        vae = model
+    else:
+        source = locate(model, **(settings or {}))
+        vae, notes = read(source), source.lasting_doubts
+    result = half_safe(vae, None if data is None else sample_images(vae, data), headroom=headroom)
+    if dst is not None:
+        write(result.autoencoder, dst, layout, dtype=stored, overwrite=overwrite)
+    return RepairedVae(result, None if dst is None else str(dst), layout, notes)
 
 
 def half_safe(
@@ -51,7 +114,7 @@ def half_safe(
     _check_weights(repaired, scaled=True)
     compared = sorted({largest(before, half).image for half in get_args(Half)})
     rough, lost = _precision_lost(autoencoder, scales) if needed else (0.0, 0.0)
-    repair = Repair(
+    result = Repair(
         repaired,
         scales,
         headroom=headroom,
@@ -64,8 +127,8 @@ def half_safe(
         rough_weights=rough,
         lost_weights=lost,
     )
-    _check_result(repair)
-    return repair
+    _check_result(result)
+    return result
 
 
 def _scale(ranges: list[LayerRange], half: Half, headroom: float) -> float:

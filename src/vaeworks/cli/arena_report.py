@@ -1,0 +1,27 @@
+"""The command `arena report`: judge six claims by finished studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from .console import TERMINAL
+
+
+def arena_report(
+    folder: Annotated[Positional[Path], arg(metavar="DIR", help="folder that `arena study --out` has filled")],
+    out: Annotated[Path, arg(metavar="DIR", help="folder for six-claims.md, and for its plots in images/")],
+) -> dict[str, Any]:
+    """Six claims about the SD VAE, judged by finished studies: a page with tables, verdicts and plots.
+
+    In Python: `vaeworks.report_claims`.
+    """
+    from ..arena.api import report_claims
+
+    report = report_claims(folder, out)
+    for claim in report.claims:
+        TERMINAL.say(f"{claim.standing}: {claim.said}")
+    TERMINAL.say(f"{report.page} has the figures")
+    return report.to_dict()

@@ -1,0 +1,46 @@
+"""The command `inspect`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from .console import console, print_notes
+from .options import Told, settings_of
+
+if TYPE_CHECKING:
+    from ..formats.identify import Identity
+
+Files = Annotated[
+    Positional[tuple[str, ...]], arg(metavar="FILE", help="VAE files or folders, full checkpoints, hf:OWNER/NAME")
+]
+
+
+def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
+    """Identify VAE files: family, f, c, layout, dtype, scale, who loads them; compare several. (`vaeworks.inspect`)"""
+    from ..formats.identify import ComparedFiles
+    from ..formats.identify import inspect as run
+
+    result = run(*files, settings=settings_of(told))
+    for identity in result.files if isinstance(result, ComparedFiles) else (result,):
+        _print_identity(identity)
+    for pair in result.relations if isinstance(result, ComparedFiles) else ():
+        console().print(f"{pair.a} and {pair.b}: {pair.relation}")
+    return result.to_dict()
+
+
+def _print_identity(identity: Identity) -> None:
+    from rich.table import Table
+
+    out = console()
+    out.print(str(identity.path), style="bold")
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, value in identity.rows():
+        table.add_row(name, value)
+    out.print(table)
+    loaders = Table(box=None, show_header=False, padding=(0, 2))
+    for application, verdict in identity.support.items():
+        loaders.add_row(application, verdict.loads, verdict.why)
+    out.print(loaders)
+    print_notes(identity.notes)

@@ -1,0 +1,37 @@
+"""The command `match`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from .console import TERMINAL
+from .options import Checkpoint, Overwrite, Told, settings_of
+
+
+def match(
+    checkpoint: Checkpoint,
+    vaes: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="VAE", help="candidates; none: judge the checkpoint's own VAE only")
+    ] = (),
+    out: Annotated[
+        Path | None,
+        arg(metavar="PNG", help="comparison image to write: original, correct decode, decode with this VAE"),
+    ] = None,
+    data: Annotated[str | None, arg(metavar="SRC", help="photographs to decode; default: four bundled ones")] = None,
+    told: Told = (),
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """Judge which VAE fits a checkpoint, and whether its own is missing, broken or foggy. (`vaeworks.match`)"""
+    from ..doctor.compatibility.match import match as run
+
+    result = run(checkpoint, vaes, data, out=out, settings=settings_of(told), overwrite=overwrite)
+    for sentence in result.sentences():
+        TERMINAL.say(sentence)
+    if out is not None and result.picture is None:
+        TERMINAL.warn("no picture was written, because nothing could be decoded")
+    elif out is not None:
+        TERMINAL.say(str(out))
+    return result.to_dict()

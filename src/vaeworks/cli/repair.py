@@ -1,0 +1,44 @@
+"""The command `repair`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from .console import TERMINAL, print_notes
+from .options import DType, Model, Overwrite, ScaleOf, Target, Told, dtype_of, settings_of
+
+
+def repair(
+    model: Model,
+    dst: Target,
+    purpose: Annotated[
+        Literal["fp16"], arg(name="for", help="goal; fp16: activations that stay finite in float16")
+    ] = "fp16",
+    layout: Annotated[Literal["native", "ldm", "diffusers"], arg(help="layout of DST")] = "native",
+    dtype: DType = "keep",
+    headroom: Annotated[float, arg(help="factor by which activations may exceed the measured ones")] = 4.0,
+    data: Annotated[str | None, arg(metavar="SRC", help="images to measure on; default: bundled photographs")] = None,
+    scale_of: ScaleOf = None,
+    told: Told = (),
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """Rescale a VAE that gives black images in float16, without training; measure the error. (`vaeworks.repair`)"""
+    from ..runtime import repair as run
+
+    result = run(
+        model,
+        dst,
+        layout=layout,
+        dtype=dtype_of(dtype),
+        headroom=headroom,
+        data=data,
+        settings=settings_of(told, scale_of=scale_of),
+        overwrite=overwrite,
+    )
+    for sentence in result.result.sentences():
+        TERMINAL.say(sentence)
+    TERMINAL.say(f"{dst}  {layout}" + ("" if result.result.needed else ", unchanged, because nothing overflows"))
+    print_notes(result.notes)
+    return result.to_dict()

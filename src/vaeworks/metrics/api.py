@@ -1,0 +1,307 @@
+"""The evaluation of models on images: how faithful their reconstructions are."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data import ImageFile, ImageSet
+from ..data.inputs import Images, image_set
+from ..data.trained_on import trained_on
+from ..errors import ConfigError, DataError, FormatError
+from ..features.weights import is_here, load_lpips
+from ..files.outputs import check_free
+from ..losses.perceptual import LPIPS
+from ..models import Autoencoder
+from ..reporting import SILENT, Reporter
+from ..runtime.opening import Model, open_model
+from .crop import Crop
+from .evaluation import Evaluation
+from .feature_spaces import Features, load_features
+from .gallery import Shot, chosen, gallery
+from .legibility import legibility as measure_legibility
+from .measure import NO_LPIPS, measure
+from .results import (
+    GALLERY,
+    RECORD,
+    REPORT,
+    Evaluations,
+    UnlikeEvaluationsError,
+    check_evaluations_alike,
+    combined,
+    read_evaluations,
+    write_evaluations,
+)
+from .throughput import throughput
+
+
+def evaluate(
+    model: Model,
+    data: Images,
+    *,
+    limit: int | None = 512,
+    multiple: int | None = None,
+    resize: int | None = None,
+    kernel: str = "lanczos",
+    seed: int | None = None,
+    features: Features | str | None = None,
+    features_weights: str | Path | None = None,
+    lpips: LPIPS | str | None = None,
+    no_lpips: str = NO_LPIPS,
+    legibility: bool = False,
+    speed: tuple[int, int] | None = None,
+    val_fraction: float | None = None,
+    include_training: bool = False,
+    name: str = "",
+    settings: Mapping[str, Any] | None = None,
+    reporter: Reporter = SILENT,
+) -> Evaluation:
+    """Measure how faithfully a model reconstructs images, beside two baselines that learn nothing.
+
+    >>> vw.evaluate("runs/dogs", "photos").psnr
+    31.2
+
+    model: an autoencoder, or where one is. data: SRC of the command line, or images that `scan` has found. The images
+    that a run folder was trained on are left out, unless include_training is on. val_fraction: only the images that a
+    run with this data.val_fraction holds out.
+    limit: longest side of the central crop that is judged, in pixels; None: whole images. multiple: the crop's sides
+    are multiples of this, by default of the downsample factor. resize: length in pixels to which the shorter side is
+    resized before the crop, by `kernel`, one of Pillow's filters; None: not at all.
+    seed: None judges the posterior's mode, a number a sample. features: the space of the distances between sets, by a
+    name that `load_features` takes, with `features_weights`; None or "off": no distances. lpips: an LPIPS network;
+    "auto" (where its weights are in the cache), "fetch", or a folder of weights; None or "off": not measured, which
+    `no_lpips` explains. legibility: measure rendered text and edges, too. speed: (pixels of a side, images of a batch)
+    at which throughput and memory are measured.
+    name: the result's title. settings: facts that the model's file does not state, as keywords of `load`.
+    Errors: ConfigError for settings that break a rule; DataError where no image can be used; FormatError for missing
+    weights. Several models: `evaluate_models`.
+    """
+    autoencoder = open_model(model, settings)
+    crop = Crop(_common_multiple([model], [autoencoder], multiple), limit, resize, kernel)
+    images = image_set(data, reporter)
+    files = _unseen([model], images, val_fraction, include_training, reporter)
+    space = _features(features, features_weights, autoencoder.device, reporter)
+    distance, why = _lpips(lpips, no_lpips, autoencoder.device, reporter)
+    found = measure(
+        autoencoder,
+        files,
+        crop,
+        seed=seed,
+        features=space,
+        lpips=distance,
+        no_lpips=why,
+        name=name,
+        reporter=reporter,
+    )
+    return dataclasses.replace(
+        found,
+        skipped=(*images.skipped, *found.skipped),
+        legibility=measure_legibility(autoencoder, progress=_reading(reporter, name)) if legibility else None,
+        speed=throughput(autoencoder, *speed) if speed else None,
+    )
+
+
+def evaluate_models(
+    models: Sequence[Model],
+    data: Images,
+    *,
+    limit: int | None = 512,
+    multiple: int | None = None,
+    resize: int | None = None,
+    kernel: str = "lanczos",
+    seed: int | None = None,
+    features: Features | str | None = "statistics",
+    features_weights: str | Path | None = None,
+    lpips: LPIPS | str | None = "auto",
+    legibility: bool = True,
+    speed: tuple[int, int] | None = None,
+    val_fraction: float | None = None,
+    include_training: bool = False,
+    against: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> Evaluations:
+    """Evaluate one or more models on the same pixels, with paired differences against the first: `vaeworks eval`.
+
+    >>> vw.evaluate_models(["sd.safetensors", "runs/dogs"], "photos").paired[0].verdict
+    'better'
+
+    models, data and what is measured: as in `evaluate`; multiple is by default the models' common downsample factor,
+    and images that any of the models was trained on are left out. against: earlier eval.json files, which join the
+    comparison if they were measured alike. out: folder for eval.json, gallery.png and report.html; overwrite: replace
+    them.
+    Errors: those of `evaluate`; ConfigError for models that take unlike images, and where `out` holds results;
+    UnlikeEvaluationsError for earlier results of another protocol, after everything was measured and written.
+    """
+    if not models:
+        raise ConfigError("no MODEL is given: vaeworks eval MODEL --data SRC")
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_free(folder, (RECORD, GALLERY, REPORT), overwrite)
+    earlier = [e for path in against for e in read_evaluations(path)]
+    check_evaluations_alike(earlier)
+    vaes = [open_model(model, settings) for model in models]
+    crop = Crop(_common_multiple(models, vaes, multiple), limit, resize, kernel)
+    images = image_set(data, reporter)
+    images = dataclasses.replace(images, files=_unseen(models, images, val_fraction, include_training, reporter))
+    device = vaes[0].device
+    space = _features(features, features_weights, device, reporter)
+    distance, why = _lpips(lpips, NO_LPIPS, device, reporter)
+    measured = [
+        evaluate(
+            vae,
+            images,
+            limit=limit,
+            multiple=crop.multiple,
+            resize=resize,
+            kernel=kernel,
+            seed=seed,
+            features=space,
+            lpips=distance,
+            no_lpips=why,
+            legibility=legibility,
+            speed=speed,
+            name=title,
+            reporter=reporter,
+        )
+        for title, vae in zip(_titles(models), vaes, strict=True)
+    ]
+    try:
+        check_evaluations_alike([*measured, *earlier])
+        unlike = None
+    except ConfigError as error:  # known only now, because the protocol names the images that could be read
+        unlike, earlier = error, []
+    result = combined(measured, earlier)
+    if folder is not None:
+        galleries = _galleries(vaes, measured, images.files, crop, seed)
+        result = write_evaluations(folder, result, galleries, overwrite, reporter)
+    if unlike is not None:
+        raise UnlikeEvaluationsError(str(unlike), result)
+    return result
+
+
+def _common_multiple(models: Sequence[Model], vaes: Sequence[Autoencoder], multiple: int | None) -> int:
+    """The number of which the sides of all models' crops are multiples.
+
+    Errors: ConfigError for models that do not take the same images.
+    """
+    channels = [vae.config.in_channels for vae in vaes]
+    if odd := next((i for i, c in enumerate(channels) if c != channels[0]), None):
+        raise ConfigError(
+            f"{_named(models[0])} takes images of {channels[0]} channels and {_named(models[odd])} of {channels[odd]}, "
+            "so no image suits both; judge each alone"
+        )
+    common = math.lcm(*(vae.downsample_factor for vae in vaes))
+    if multiple is not None and multiple % common:
+        whose = "the models' common downsample_factor" if len(vaes) > 1 else "the model's downsample_factor"
+        raise ConfigError(f"multiple (={multiple}) must be a multiple of {common}, {whose}")
+    return multiple or common
+
+
+def _named(model: Model) -> str:
+    return model.config.name if isinstance(model, Autoencoder) else str(model)
+
+
+def _titles(models: Sequence[Model]) -> list[str]:
+    """A title for each path: its last part, with as many parents as make them differ; "" for an autoencoder."""
+    paths = ["" if isinstance(model, Autoencoder) else str(model) for model in models]
+    parts = [
+        [p for p in Path(path.removeprefix("hf:")).parts if p not in ("/", ".", "run", "model.safetensors")] or [path]
+        for path in paths
+    ]
+    titles = paths
+    for depth in range(1, max(map(len, parts)) + 1):
+        titles = ["/".join(part[-depth:]) for part in parts]
+        if len(set(titles)) == len(titles):
+            break
+    return titles
+
+
+def _unseen(
+    models: Sequence[Model],
+    images: ImageSet,
+    val_fraction: float | None,
+    include_training: bool,
+    reporter: Reporter,
+) -> tuple[ImageFile, ...]:
+    """The images that none of the models was trained on. Errors: DataError where there is none."""
+    if val_fraction is not None:
+        _, images = images.split(val_fraction)
+    runs = [] if include_training else [Path(model) for model in models if not isinstance(model, Autoencoder)]
+    seen = [trained_on(run) for run in runs]
+    files = tuple(file for file in images.files if not any(file.digest in digests for digests in seen))
+    if not files:
+        why = (
+            f"held out at val-fraction {val_fraction}"
+            if val_fraction is not None
+            else "unseen by this run; --include-training judges it"
+        )
+        raise DataError(f"no file of {images.source!r} is {why}")
+    if left_out := len(images.files) - len(files):
+        reporter.say(
+            f"{left_out:,} images left out, because this run was (if streamed: may have been) trained on them; see "
+            "--include-training"
+        )
+    return files
+
+
+def _features(
+    asked: Features | str | None, weights: str | Path | None, device: torch.device, reporter: Reporter
+) -> Features | None:
+    if not isinstance(asked, str):
+        return asked
+    return None if asked == "off" else load_features(asked, weights, device, reporter.detail)
+
+
+def _lpips(
+    asked: LPIPS | str | None, why_not: str, device: torch.device, reporter: Reporter
+) -> tuple[LPIPS | None, str]:
+    """LPIPS with AlexNet, as published figures have it; or why it is not measured.
+
+    Errors: FormatError for weights that were asked for and are missing.
+    """
+    if not isinstance(asked, str):
+        return asked, why_not
+    if asked == "off":
+        return None, "LPIPS: not measured, because --lpips off was given"
+    if asked == "auto" and not is_here("alexnet"):
+        return (
+            None,
+            "LPIPS: not measured, because AlexNet's weights and LPIPS's heads are not in the cache; --lpips fetch, or "
+            "a folder",
+        )
+    if asked in ("auto", "fetch"):
+        return load_lpips("alexnet", say=reporter.detail).to(device), ""
+    if not Path(asked).exists():
+        raise FormatError(
+            f"lpips (={asked}) must be auto, fetch, off, or a folder that holds AlexNet's weights and LPIPS's heads"
+        )
+    return load_lpips("alexnet", path=asked).to(device), ""
+
+
+def _reading(reporter: Reporter, name: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    return lambda pictures: reporter.track(pictures, f"{name}: reading text")
+
+
+def _galleries(
+    vaes: Sequence[Autoencoder],
+    evaluations: Sequence[Evaluation],
+    files: tuple[ImageFile, ...],
+    crop: Crop,
+    seed: int | None,
+) -> list[tuple[Shot, ...]]:
+    """The first model's best, median and worst images, as every model reconstructs them."""
+    picks = chosen(evaluations[0])
+    galleries = []
+    for vae, evaluation in zip(vaes, evaluations, strict=True):
+        by_path = {score.path: score for score in evaluation.scores}
+        alike = tuple((rank, by_path[score.path]) for rank, score in picks)
+        galleries.append(gallery(vae, evaluation, files, crop, seed, alike))
+    return galleries

@@ -1,0 +1,172 @@
+"""The measurement of one model, image by image, beside two baselines that learn nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import ImageFile, ImageSet
+from ..errors import ConfigError, DataError
+from ..images import to_model_range, to_pillow, to_uint8
+from ..losses.ms_ssim import ms_ssim, scales
+from ..losses.perceptual import LPIPS
+from ..models import Autoencoder
+from ..reporting import SILENT, Reporter
+from .baselines import down_up, jpeg_at
+from .colour import colour_bias
+from .crop import Crop
+from .evaluation import DOWN_UP, JPEG, Evaluation, ImageScore
+from .feature_spaces import Features, weights_digest
+from .protocol import NOT_MEASURED, Protocol
+from .reconstruction import psnr, ssim
+from .roundtrip import reconstruction
+from .sets import set_distances
+
+NO_LPIPS = "LPIPS: not measured, because no weights were given"
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What every image is measured with."""
+
+    autoencoder: Autoencoder
+    crop: Crop
+    seed: int | None
+    features: Features | None
+    lpips: LPIPS | None
+
+
+def measure(
+    autoencoder: Autoencoder,
+    files: Sequence[ImageFile],
+    crop: Crop,
+    *,
+    seed: int | None = None,
+    features: Features | None = None,
+    lpips: LPIPS | None = None,
+    no_lpips: str = NO_LPIPS,
+    name: str = "",
+    reporter: Reporter = SILENT,
+) -> Evaluation:
+    """The figures of every image, of the model and of two baselines on the same pixels, and the distances of the sets.
+
+    Each image is read once; only its figures and features stay in memory. The arguments are those of `evaluate`.
+    Errors: DataError where no image can be used; ConfigError for a model whose images cannot be judged.
+    """
+    if (channels := autoencoder.config.in_channels) not in (1, 3):
+        raise ConfigError(
+            f"this model's images have {channels} channels, and only images of 1 or 3 are evaluated; `vaeworks listen` "
+            "evaluates sound, which has 2"
+        )
+    setup = _Setup(autoencoder, crop, seed, features, lpips)
+    scores: list[ImageScore] = []
+    vectors: list[tuple[np.ndarray, np.ndarray]] = []
+    skipped: list[tuple[str, str]] = []
+    flattened = 0
+    for number, file in enumerate(reporter.track(files, f"{name}: evaluating")):
+        try:
+            image, alpha = crop.read(file.path, autoencoder.config.in_channels)
+            if features is not None and min(image.shape[-2:]) < features.smallest:
+                raise DataError(
+                    f"{image.shape[-1]}x{image.shape[-2]} pixels are too few for {features.name}, which needs "
+                    f"{features.smallest}"
+                )
+        except DataError as error:
+            skipped.append((str(file.path), str(error)))
+            continue
+        recon, finite = reconstruction(autoencoder, image, seed, number)
+        if recon.shape != image.shape:
+            raise ConfigError(
+                f"the model turns {image.shape[0]} channels into {recon.shape[0]}, so its output cannot be compared "
+                "with the input; give a model whose in_channels and out_channels are equal"
+            )
+        scores.append(_score(setup, str(file.path), image, recon, finite))
+        flattened += alpha
+        if features is not None:
+            recon_features = features(recon)
+            if not finite:
+                recon_features = np.full_like(recon_features, np.nan)
+            vectors.append((features.of_original(image), recon_features))
+    if not scores:
+        raise DataError(f"no image can be evaluated; the first: {skipped[0][0]}: {skipped[0][1]}")
+    digest = ImageSet("", tuple(f for f in files if str(f.path) not in {path for path, _ in skipped})).digest
+    sets = (
+        set_distances(features, *(np.stack(side) for side in zip(*vectors, strict=True)))
+        if features is not None
+        else None
+    )
+    notes = _notes(scores, flattened, None if lpips is not None else no_lpips)
+    return Evaluation(
+        autoencoder.config.name,
+        _protocol(setup, digest, scores),
+        tuple(scores),
+        tuple(skipped),
+        name,
+        sets,
+        tuple(notes),
+    )
+
+
+def _protocol(setup: _Setup, digest: str, scores: list[ImageScore]) -> Protocol:
+    counts = sorted({scales(score.height, score.width) for score in scores})
+    return Protocol(
+        setup.crop.stated,
+        digest,
+        setup.crop.resize_stated,
+        posterior="mode" if setup.seed is None else f"sample, seed {setup.seed}",
+        ms_ssim=f"{' or '.join(map(str, counts))} scales, weights of Wang et al. 2003, mean over channels; mean over "
+        "images",
+        lpips=NOT_MEASURED
+        if setup.lpips is None
+        else f"{setup.lpips.network.name}, v0.1 heads, {weights_digest(setup.lpips)}",
+        features=NOT_MEASURED if setup.features is None else setup.features.stated,
+    )
+
+
+def _notes(scores: list[ImageScore], flattened: int, no_lpips: str | None) -> list[str]:
+    said = [no_lpips] if no_lpips else []
+    if flattened:
+        said.append(f"{flattened:,} images with transparency were flattened onto white")
+    if dead := [score.path for score in scores if not score.finite]:
+        named = ", ".join(Path(path).name for path in dead[:3]) + (", ..." if len(dead) > 3 else "")
+        said.append(
+            f"the model's output is not finite (NaN or infinite) for {len(dead):,} of {len(scores):,} images: {named}"
+        )
+    return said
+
+
+def _score(setup: _Setup, path: str, image: Tensor, recon: Tensor, finite: bool) -> ImageScore:
+    _, height, width = image.shape
+    factor = setup.autoencoder.downsample_factor
+    latent_bytes = 2 * setup.autoencoder.latent_channels * height * width // factor**2
+    original = to_pillow(image)
+    shrunk = to_uint8(down_up(original, factor))
+    jpeg, jpeg_bytes = jpeg_at(original, latent_bytes)
+    baselines = {
+        name: (psnr(image, other), ssim(image, other)) for name, other in ((DOWN_UP, shrunk), (JPEG, to_uint8(jpeg)))
+    }
+    lpips = None if setup.lpips is None else _lpips(setup.lpips, image, recon)
+    figures = (psnr(image, recon), ssim(image, recon), _ms_ssim(image, recon), lpips, colour_bias(image, recon))
+    if not finite:
+        figures = (math.nan, math.nan, math.nan, None if lpips is None else math.nan, (math.nan,) * len(figures[-1]))
+    return ImageScore(
+        path, width, height, figures[0], figures[1], baselines, latent_bytes, jpeg_bytes, *figures[2:], finite
+    )
+
+
+def _ms_ssim(image: Tensor, recon: Tensor) -> float:
+    a, b = (to_model_range(x[None]).double() for x in (image, recon))
+    return ms_ssim(b, a).item()
+
+
+@torch.inference_mode()
+def _lpips(distance: LPIPS, image: Tensor, recon: Tensor) -> float:
+    device = next(distance.parameters()).device
+    a, b = (to_model_range(x[None]).to(device) for x in (image, recon))
+    return distance.per_image(b, a).item()
