@@ -200,7 +200,7 @@ def test_settings(options: dict, says: str) -> None:
 
 def test_pixels(vae: vw.Autoencoder) -> None:
     """A network is given pixels of 0..255 and its own channels only."""
-    with pytest.raises(DataError, match=r"must be in 0\.\.255"):
+    with pytest.raises(DataError, match=r"values in 0\.\.255"):
         AnomalyDetector(vae).fit(textures(30) / 255)
     with pytest.raises(ConfigError, match="3 channels, the autoencoder takes 1"):
         AnomalyDetector(vae).fit(np.repeat(textures(30)[..., None], 3, axis=-1))

@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 import vaeworks as vw
+from vaeworks.cli.console import TERMINAL
 from vaeworks.cli.main import main
 from vaeworks.data import photos, procedural, scan
 from vaeworks.data.image_ref import ImageFile
@@ -387,10 +388,13 @@ def test_a_folder_of_the_same_name_is_mentioned(
     """The word means what is built in, for both words; ./ names the folder."""
     monkeypatch.chdir(tmp_path)
     for name in ("photos", "procedural"):
-        assert data_source(name) == name and not capsys.readouterr().err
+        assert data_source(name, reporter=TERMINAL) == name and not capsys.readouterr().err
         (tmp_path / name).mkdir()
-        assert data_source(name) == name and f"for the folder of that name write ./{name}" in capsys.readouterr().err
-        assert data_source(f"./{name}") == f"./{name}" and not capsys.readouterr().err
+        assert (
+            data_source(name, reporter=TERMINAL) == name
+            and f"for the folder of that name write ./{name}" in capsys.readouterr().err
+        )
+        assert data_source(f"./{name}", reporter=TERMINAL) == f"./{name}" and not capsys.readouterr().err
     with pytest.raises(DataError, match="no image file"):
         scan("./procedural")
     assert len(scan("procedural:8").files) == 8

@@ -1,4 +1,4 @@
-"""Images in: which of them, which crops, in which order."""
+"""Training and test data: sources of images, crops, their order, labels and masks."""
 
 from .bundled_photos import photos
 from .crops import Crops, CropSource

@@ -1,4 +1,4 @@
-"""Real photographs that are on every machine: they come with scikit-image and scikit-learn."""
+"""Photographs on every machine: scikit-image and scikit-learn contain them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ SCIKIT_IMAGE = (
     "astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png",
     "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
 )  # fmt: skip
-"""In skimage/data; of the stereo pair only the left one, so that no held-out photograph has a twin in training."""
+"""Files in skimage/data. Of the stereo pair only the left photograph is used, so that no held-out one has a twin."""
 
 SCIKIT_LEARN = ("china.jpg", "flower.jpg")
-"""In sklearn/datasets/images."""
+"""Files in sklearn/datasets/images."""
 
 
 def photos() -> list[Path]:

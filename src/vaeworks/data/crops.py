@@ -1,4 +1,4 @@
-"""Training crops by image counter: crop k of a run is the same wherever and whenever it is asked for."""
+"""Training crops by counter: crop k of a run does not depend on the process or the time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ..random_streams import CROP, Order, random_uniforms
 from .image_ref import ImageFile, open_place
 
 Say = Callable[[str], None]
-"""Tells people something, in one line."""
+"""Prints a line for people."""
 
 Loaded = tuple[Tensor, dict[int, str]]
-"""Crops, uint8 n c size size, and for those that could not be read, by place in the part, the reason."""
+"""Crops, uint8 n c size size, and the reasons for unreadable ones, by position in the part."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class BatchShare:
 
     counters: list[int]
     work: list[Any]
-    """what whoever loads them is told, one entry a crop"""
+    """arguments for `load`, one entry per crop"""
     origin: list[Any] = field(default_factory=list)
-    """what this process remembers of them, one entry a crop"""
+    """facts that stay in this process, one entry per crop"""
 
 
 class CropSource(Protocol):
-    """What `batches` takes crops from."""
+    """A source of crops for `batches`."""
 
     @property
     def load(self) -> Callable[[list[Any]], Loaded]:
-        """A part's work done, in whatever process. Errors: DataError."""
+        """Function from a part's work to crops; it runs in any process. Errors: DataError."""
         ...
 
     def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[BatchShare]:
@@ -49,12 +49,12 @@ class CropSource(Protocol):
         ...
 
     def finish(self, part: BatchShare, loaded: Loaded, say: Say) -> Tensor:
-        """A part's crops, out of what `load` returned: uint8 n c size size."""
+        """A part's crops, from the result of `load`: uint8 n c size size."""
         ...
 
 
 class Crops(Dataset[tuple[Tensor, int]]):
-    """Crops of images that can be read at any time."""
+    """Crops of images that can be read in any order."""
 
     def __init__(self, files: tuple[ImageFile, ...], config: DataConfig, seed: int, channels: int = 3):
         self.files = files
@@ -98,7 +98,7 @@ class Crops(Dataset[tuple[Tensor, int]]):
             yield BatchShare(counters, counters)
 
     def load(self, counters: list[int]) -> Loaded:
-        """Crops as one tensor. Errors: DataError naming the image that cannot be read any more."""
+        """Crops as one tensor. Errors: DataError that names the image which cannot be read any more."""
         return torch.stack([self[counter][0] for counter in counters]), {}
 
     def finish(self, part: BatchShare, loaded: Loaded, say: Say) -> Tensor:
@@ -109,8 +109,8 @@ class Crops(Dataset[tuple[Tensor, int]]):
 def random_crop(image: Image.Image, size: int, min_scale: float, flip: bool, seed: int, counter: int) -> Image.Image:
     """A random square of the image, resized to size x size (Lanczos), mirrored half of the time.
 
-    The square's side is min_scale..1 of the image's shorter side, but at least `size`, so that nothing is enlarged.
-    Everything random depends on (seed, counter) alone.
+    The square's side is min_scale to 1 times the image's shorter side, but at least `size`, so that nothing is
+    enlarged. The crop depends on (seed, counter) alone.
     """
     scale, x, y, mirror = random_uniforms(seed, CROP, counter, 4)
     short = min(image.size)

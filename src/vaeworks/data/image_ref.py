@@ -1,4 +1,4 @@
-"""Where an image is kept, and what is known of it once it has been looked at."""
+"""References to encoded images, and the facts of an image after a scan."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..images import file_content, open_image
 
 
 class ImageRef(Protocol):
-    """A place that holds an encoded image and can be read at any time: a `Path`, a tar's member, a data set's row, an
-    image that is drawn.
+    """A reference to an encoded image that can be read at any time: a `Path`, a member of a tar, a row of a data set, a
+    drawn image.
 
-    Its `str` is the name by which people find it.
+    Its `str` is the name by which people find the image.
     """
 
     @property
@@ -31,7 +31,7 @@ class ImageRef(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A readable image."""
+    """An image that can be read, with its facts."""
 
     path: ImageRef
     digest: str
@@ -45,14 +45,14 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class InMemoryImage:
-    """An encoded image in memory, with the name of the place it came from."""
+    """An encoded image in memory, with the name of its origin."""
 
     name: str
     content: bytes
 
     @property
     def stem(self) -> str:
-        """The name's last part."""
+        """Last part of the name, without its ending."""
         return Path(self.name).stem
 
     def read_bytes(self) -> bytes:
@@ -64,7 +64,7 @@ class InMemoryImage:
 
 
 def read_place(place: ImageRef) -> bytes:
-    """The encoded image at a place.
+    """The encoded image of a reference.
 
     Errors: DataError, with the reason in a few words.
     """
@@ -72,12 +72,12 @@ def read_place(place: ImageRef) -> bytes:
         return file_content(place) if isinstance(place, Path) else place.read_bytes()
     except OSError as error:
         raise DataError(error.strerror or str(error)) from None
-    except ValueError as error:  # a name that holds what no name may
+    except ValueError as error:  # a name with characters that no name may have
         raise error if isinstance(error, DataError) else DataError(str(error)) from None
 
 
 def open_place(place: ImageRef | str, channels: int = 3) -> Image.Image:
-    """The image at a place, or in the file of that name: as `open_image`.
+    """The image of a reference, or in the file of that name, as by `open_image`.
 
     Errors: DataError, with the reason in a few words.
     """

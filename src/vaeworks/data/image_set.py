@@ -1,4 +1,4 @@
-"""Which images there are: every one of a source, looked at once, and split for good."""
+"""Scan all images of a source once, and split them by content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .sources.dispatch import find_places
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The usable images of a source, and what was left out."""
+    """The usable images of a source, and those that were skipped."""
 
     source: str
     files: tuple[ImageFile, ...]
@@ -24,24 +24,25 @@ class ImageSet:
     """(name, reason) of every image that cannot be used"""
 
     def split(self, val_fraction: float) -> tuple[ImageSet, ImageSet]:
-        """Training and validation part. An image's side depends on its content alone, so it never changes sides."""
+        """Split into training and validation images. The side of an image depends on its
+        content alone."""
         val = tuple(f for f in self.files if is_held_out(f.digest, val_fraction))
         train = tuple(f for f in self.files if not is_held_out(f.digest, val_fraction))
         return ImageSet(self.source, train, self.skipped), ImageSet(self.source, val)
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the images' contents in order, in hex: equal sets of images have equal digests."""
+        """SHA-256 over the images' contents in order, in hex: equal sets have equal digests."""
         return hashlib.sha256("".join(f.digest for f in self.files).encode()).hexdigest()
 
 
 def content_position(digest: str) -> float:
-    """A number in [0,1) that spreads contents evenly: 32 bits of the SHA-256."""
+    """A number in [0,1), evenly distributed over contents: 32 bits of the SHA-256."""
     return int(digest[24:32], 16) / 2**32
 
 
 def is_held_out(digest: str, val_fraction: float) -> bool:
-    """Whether an image of this content is held out for validation."""
+    """Whether an image with this content is held out for validation."""
     return content_position(digest) < val_fraction
 
 
@@ -52,11 +53,12 @@ def scan(
     *,
     decode: bool = True,
 ) -> ImageSet:
-    """Every image of a source, read whole once, so that no broken one interrupts a training run later.
+    """Read every image of a source once, so that no broken one interrupts a training run later.
 
-    source: as sources.py says, but no stream. min_side: images with a shorter side, in pixels, are left out.
-    progress: wraps the places, told their number. decode: False hashes files and looks at their headers alone, which is
-    many times faster; broken pixels then show when they are read, and sides are those before EXIF orientation.
+    source: as in sources/dispatch.py, but no stream. min_side: smallest usable shorter side in pixels.
+    progress: function of the images and their number that returns the images, to show progress. decode: False hashes
+    files and reads their headers alone, which is many times faster; broken pixels then show later, and width and height
+    are those before EXIF orientation.
     Errors: DataError for a missing or empty source, or where no image is usable.
     """
     places, unusable = find_places(source)
@@ -82,7 +84,7 @@ def _tracked(results: Iterable, total: int, progress: Callable | None) -> Iterat
 
 
 def _look(place: ImageRef, min_side: int, decode: bool) -> ImageFile | str:
-    """The image's facts, or why it cannot be used."""
+    """The image's facts, or the reason why it cannot be used."""
     try:
         content = read_place(place)
         width, height, alpha = image_facts(content, decode)

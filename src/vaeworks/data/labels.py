@@ -1,4 +1,4 @@
-"""Which class an image is of, and where its object is: from folders, file names, a table, or a folder of masks."""
+"""Classes of images from folders, file names or a table; masks of their objects from a folder."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .sources.folder import files_below
 from .table import plain
 
 MOST = 2**27
-"""Bytes of a table: that of a million images has less."""
+"""Most bytes of a table; that of a million images has fewer."""
 
 NUMBER = re.compile(r"[\s_\-.]*\d+$")
-"""What a file name ends with after its class."""
+"""The number at the end of a file name, behind its class."""
 
 
 def find_labels(files: Sequence[ImageFile], how: str | None = None) -> tuple[str, ...] | None:
     """A class per image.
 
-    how: "folders", the name of the folder that an image lies in; "names", file names up to their last number
-    ("beagle_12.jpg" is a beagle); a CSV file whose rows begin with a file name and a class; "none". None: folders, if
-    two or more hold two images each.
+    how: "folders", the name of each image's folder; "names", file names up to their last number ("beagle_12.jpg" is a
+    beagle); a CSV file whose rows begin with a file name and a class; "none". None: folders, if at least two hold two
+    images or more.
     Errors: DataError for a table that cannot be read or lacks an image.
     """
     if how == "none":
@@ -62,14 +62,12 @@ def _from_table(files: Sequence[ImageFile], path: Path) -> tuple[str, ...]:
 
 
 def find_masks(files: Sequence[ImageFile], folder: str | Path | None = None) -> tuple[ImageRef | None, ...] | None:
-    """A mask per image: of its name in a folder, with any ending, also after "_mask"; None where an image has none.
+    """A mask per image: the file in `folder` with the image's name, with any ending and also with "_mask" behind it;
+    None for an image without one.
 
-    Where several have that name, it is the one in a folder that is called as the image's.
-
-    Without a folder it is the mask that the image's place knows, as that of a drawn image does; None if no place knows
-    one.
-
-    Errors: DataError where there is no folder, no mask of any image, or more than one of an image.
+    Of several files with that name, the mask is the one in a folder that has the name of the image's folder.
+    folder: None takes the masks that images bring along, as drawn images do; the result is None if no image has one.
+    Errors: DataError where there is no folder, no mask at all, or more than one mask of an image.
     """
     if folder is None:
         drawn = tuple(getattr(file.path, "mask", None) for file in files)
@@ -90,13 +88,13 @@ def find_masks(files: Sequence[ImageFile], folder: str | Path | None = None) -> 
 
 
 def _mask_of(image: Path, known: Mapping[str, Sequence[Path]]) -> Path | None:
-    """The mask of an image, by its name, and by its folder's where names return."""
+    """The mask of an image, by its name, and by its folder's name if several images have that name."""
     found = known.get(image.stem, ())
     if len(found) > 1:
         found = [path for path in found if path.parent.name == image.parent.name] or found
     if len(found) > 1:
         raise DataError(
-            f"{image} has {len(found)} masks, {found[0]} and {found[1]}; put them into folders that are called as the "
-            "images'"
+            f"{image} has {len(found)} masks, {found[0]} and {found[1]}; put them into folders with the names of the "
+            "images' folders"
         )
     return found[0] if found else None

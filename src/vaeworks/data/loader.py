@@ -1,4 +1,4 @@
-"""Crops in batches, prepared by worker processes that may die."""
+"""Prepare batches of crops in worker processes, and replace workers that die."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ..launcher import cores
 from .crops import BatchShare, CropSource, Loaded, Say
 
 DEATHS = 3
-"""How often in a row workers may die without a batch in between."""
+"""Most deaths of workers in a row, without a batch in between."""
 
 Load = Callable[[list[Any]], Loaded]
 Sent = tuple[Tensor | np.ndarray, dict[int, str]]
-"""Loaded, on its way from another process."""
+"""A `Loaded` on its way from another process."""
 
 
 def batches(
@@ -43,13 +43,12 @@ def batches(
     world: int = 1,
     say: Say | None = None,
 ) -> Generator[tuple[Tensor, list[int]]]:
-    """Crops start..stop of a run in batches: uint8 n c size size, and their counters. A last, smaller batch is left
-    out.
+    """Crops start..stop of a run in batches: uint8 n c size size, and their counters. A smaller last batch is left out.
 
-    batch: images of all `world` data-parallel processes together, a multiple of `world`; process `rank` gets its part
-    of each, so that all together see what one alone sees. workers: processes that prepare crops. Those that die are
-    replaced, which changes no crop; `say` is told of it.
-    Errors: DataError naming the image that cannot be read any more, after all batches before it; DataError where
+    batch: images per batch over all `world` data-parallel processes, a multiple of `world`. Process `rank` gets its
+    part of each batch, so that all processes together see the images that one process would see. workers: processes
+    that prepare crops; dead ones are replaced, which changes no crop. say: gets a line about each death.
+    Errors: DataError that names an image which cannot be read any more, after all batches before it; DataError where
     workers keep dying.
     """
     say = say or _silent
@@ -111,8 +110,7 @@ def _by_workers(
 
 
 def _next(parts: Iterator[BatchShare], ending: list[DataError]) -> BatchShare | None:
-    """The next part; None at the end, which may be an error that waits in `ending` until all parts before it are
-    through."""
+    """The next part; None at the end. An error at the end waits in `ending` until all parts before it are done."""
     try:
         return next(parts, None)
     except DataError as error:
@@ -122,8 +120,8 @@ def _next(parts: Iterator[BatchShare], ending: list[DataError]) -> BatchShare | 
 
 @contextmanager
 def _processes(load: Load, workers: int) -> Iterator[Callable[[list[Any]], Future[Any]]]:
-    """Worker processes; gives the function that hands them work; `Sent` comes back, on GPU machines `Loaded` in
-    page-locked memory.
+    """Start worker processes; the context is a function that gives them work. Its futures hold `Sent`, or on GPU
+    machines `Loaded` in page-locked memory.
 
     Errors: _NoProcessesError.
     """
@@ -154,11 +152,11 @@ def _processes(load: Load, workers: int) -> Iterator[Callable[[list[Any]], Futur
 
 
 class _NoProcessesError(Exception):
-    """None can be started."""
+    """No process can be started."""
 
 
 _load: Load
-"""In a worker process: what it was started for."""
+"""The function of a worker process."""
 
 
 def _start(load: Load, hears_end: Connection) -> None:
@@ -174,8 +172,8 @@ def _start(load: Load, hears_end: Connection) -> None:
 
 
 def _wait_for_end(hears_end: Connection) -> None:
-    """End this worker process when it is told to, which nobody reads so that all hear it, or when the training process
-    is gone."""
+    """End this worker process at the signal in the pipe, which stays unread so that all workers see it, or when the
+    training process is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel, hears_end])
@@ -183,7 +181,7 @@ def _wait_for_end(hears_end: Connection) -> None:
 
 
 def _work(work: list[Any]) -> Sent:
-    """In a worker process: crops in shared memory, or, where that is full, as an array that goes through a pipe."""
+    """Run in a worker process: crops in shared memory or, if that is full, as an array for the pipe."""
     crops, rest = _load(work)
     try:
         return crops.share_memory_(), rest

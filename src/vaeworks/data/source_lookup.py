@@ -1,4 +1,4 @@
-"""What a text names: whether it is a source of images, and which place has that name. No image is read for it."""
+"""Look names up without reading images: whether a text is a data source, and which image has a name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from .synthetic.procedural import is_procedural, procedural_source
 
 
 def is_source(text: str) -> bool:
-    """Whether a text is a source, as far as its form and the names of files tell: no image is read, nothing is
-    fetched."""
+    """Whether a text is a data source, by its form and the names of files: no image is read or fetched."""
     try:
         if text in ("photos", DIGITS) or (text and Path(text).expanduser().exists()):
             return True
@@ -33,11 +32,11 @@ def is_source(text: str) -> bool:
 
 
 def place_named(name: str) -> ImageRef:
-    """The place whose `str` a name is: a file, a member of a tar, an image of an IDX file, one of scikit-learn's
+    """The image whose `str` is this name: a file, a member of a tar, an image of an IDX file, one of scikit-learn's
     digits.
 
-    Errors: DataError where there is none, or the name does not tell it: that of a data set's row, of what is drawn or
-    made.
+    Errors: DataError where there is no such image, and for names that do not lead to one: those of rows of data sets,
+    drawn images and made sounds.
     """
     path = Path(name)
     if "\0" in name or len(name) > 4096:

@@ -1,9 +1,9 @@
-"""Crops of a stream: which image is number k is a function of the source, the seed and k, found by reading up to it.
+"""Crops of a stream. Image number k is a function of the source, the seed and k; finding it takes reading up to it.
 
-An epoch takes the shards in an order from (seed, epoch) and their rows as they are stored. Rows that are held out or
-unusable are left out; every `BLOCK` of the others are shuffled by (seed, epoch, block). An image whose header is fine
-and whose pixels turn out to be broken gives its place to the next of its block: so all processes agree without a word,
-though each decodes its own share. From an epoch's last, smaller block it is left out.
+An epoch reads the shards in an order from (seed, epoch), and their rows as they are stored. Rows that are held out or
+unusable are skipped; every `BLOCK` of the others are shuffled by (seed, epoch, block). An image with a good header and
+broken pixels is replaced by the next image of its block. So all processes agree without communication, although each
+decodes its own share. In an epoch's last, smaller block broken images are left out instead.
 """
 
 from __future__ import annotations
@@ -34,16 +34,15 @@ from .image_set import ImageSet
 from .sources.stream import ImageStream, content_digest
 
 SAID = 5
-"""Skipped rows that are named."""
+"""Number of skipped rows that are named."""
 
 BLOCK = 1000
-"""Images that are shuffled among each other, and kept in memory, encoded, at a time; twice as many while the next are
-read."""
+"""Images that are shuffled together and kept in memory, encoded; twice as many while the next block is read."""
 
 
 @dataclass(frozen=True)
 class Bookmark:
-    """Where a block begins."""
+    """The beginning of a block."""
 
     counter: int
     """of its first crop"""
@@ -51,13 +50,13 @@ class Bookmark:
     block: int = 0
     """within the epoch"""
     shard: int = 0
-    """place in the epoch's order of shards"""
+    """position in the epoch's order of shards"""
     row: int = 0
     """within the shard"""
 
     @property
     def is_possible(self) -> bool:
-        """Whether these are counts: a file may say anything."""
+        """Whether the values are possible counts; a file may hold anything."""
         return (
             all(type(n) is int and 0 <= n < 2**48 for n in dataclasses.astuple(self))
             and max(self.epoch, self.block) < 2**31
@@ -66,7 +65,7 @@ class Bookmark:
 
 @dataclass(frozen=True)
 class StreamBlock:
-    """Images of a stream that follow each other, shuffled: names and encoded bytes."""
+    """Consecutive images of a stream, shuffled: names and encoded bytes."""
 
     first: int
     """counter of the first crop"""
@@ -82,7 +81,7 @@ class Cut:
     channels: int
 
     def __call__(self, work: list[tuple[int, bytes]]) -> Loaded:
-        """Crops of (counter, encoded image); black, with the reason, where an image cannot be read."""
+        """Crops of (counter, encoded image); a black one and the reason for an image that cannot be read."""
         size = self.config.size
         crops, reasons = torch.zeros(len(work), self.channels, size, size, dtype=torch.uint8), {}
         for place, (counter, content) in enumerate(work):
@@ -100,22 +99,22 @@ class Cut:
 
 
 class StreamedCrops:
-    """Crops of images that come one after the other. For `batches`, as `Crops` is."""
+    """Crops of a stream, for `batches`."""
 
     def __init__(
         self, stream: ImageStream, config: DataConfig, seed: int, channels: int = 3, bookmarks: Path | None = None
     ):
-        """bookmarks: a file that keeps where blocks begin, so that a continued run need not read all again; None: no
-        such file."""
+        """bookmarks: a file that keeps the beginnings of blocks, so that a continued run need not read everything
+        again; None: no file."""
         self.stream = stream
         self.load = Cut(config, seed, channels)
         self.bookmarks = Bookmarks(
             bookmarks, [stream.digest, stream.val_fraction, sorted(stream.judged), seed, config.size, BLOCK]
         )
         self.rows_read = 0
-        """rows looked at, over all epochs"""
+        """rows read, over all epochs"""
         self.rows_skipped = 0
-        """of these, rows that cannot be used"""
+        """rows of these that cannot be used"""
 
     def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[BatchShare]:
         """This process's parts of the whole batches of crops start..stop. Errors: DataError where the stream cannot be
@@ -135,7 +134,7 @@ class StreamedCrops:
                 )
 
     def finish(self, part: BatchShare, loaded: Loaded, say: Say) -> Tensor:
-        """The crops, with those of the next images of the block for those that could not be read.
+        """The crops; those that could not be read are replaced by crops of the next images of the block.
 
         Errors: DataError where no image of a block can be read.
         """
@@ -155,7 +154,7 @@ class StreamedCrops:
         raise DataError(f"none of the {len(block.images)} images around {block.images[first][0]} can be read")
 
     def _blocks(self, mark: Bookmark, keep: bool, stopped: threading.Event, say: Say) -> Iterator[StreamBlock]:
-        """Blocks from a bookmark on, without end but for `stopped`. keep: write bookmarks on the way."""
+        """Blocks from a bookmark on, until `stopped`. keep: write bookmarks."""
         count = self.stream.shards.count
         while True:
             order = _shuffled(count, self.load.seed, SHARDS, mark.epoch)
@@ -173,8 +172,7 @@ class StreamedCrops:
                         mark = Bookmark(mark.counter + BLOCK, mark.epoch, mark.block + 1, shard, row + 1)
                         self.bookmarks.add(mark, keep)
                         images = []
-            # the last block may be small, and without an image to stand in: what is broken in it leaves before it is
-            # counted
+            # the last block may lack images to replace broken ones, so broken ones are left out before counting
             images = [
                 (name, content)
                 for name, content in images
@@ -196,7 +194,7 @@ class StreamedCrops:
         return StreamBlock(mark.counter, [images[place] for place in order])
 
     def _usable(self, name: str, content: bytes | DataError, say: Say) -> bytes | None:
-        """The encoded image, if it is for training and its header says that it is large enough."""
+        """The encoded image, if it is for training and large enough by its header."""
         self.rows_read += 1
         if isinstance(content, bytes):
             if not self.stream.trains(content_digest(content)):
@@ -234,33 +232,32 @@ class StreamedCrops:
 
 
 class Bookmarks:
-    """Where blocks begin, as far as it is known; in a file, if there is one to keep them for a continued run."""
+    """The known beginnings of blocks, also in a file for a continued run, if there is one."""
 
     def __init__(self, path: Path | None, of: list[Any]):
-        """of: everything that places of blocks depend on, as JSON values; bookmarks of anything else count for
-        nothing."""
+        """of: everything that the beginnings depend on, as JSON values; bookmarks of other values are ignored."""
         self.path = path
         self.of = hashlib.sha256(json.dumps(of).encode()).hexdigest()
         self.known = [Bookmark(0)]
         for line in path.read_text(errors="replace").splitlines() if path is not None and path.is_file() else ():
             with suppress(
                 ValueError, TypeError, KeyError, AttributeError, RecursionError
-            ):  # being written when the run was killed
+            ):  # a line that was being written when the run was killed
                 values = json.loads(line)
                 if values.pop("of") == self.of and (mark := Bookmark(**values)).is_possible:
                     self.known.append(mark)
 
     def before(self, counter: int) -> Bookmark:
-        """The last known beginning of a block that holds this crop or one before it."""
+        """The last known beginning of a block at or before this crop."""
         return max((mark for mark in self.known if mark.counter <= counter), key=lambda mark: mark.counter)
 
     def add(self, mark: Bookmark, keep: bool) -> None:
-        """Remember one more, and write it into the file if `keep`; one that is known already is not written again."""
+        """Add a beginning, and write it to the file if `keep`; a known one is not written again."""
         if mark.counter <= self.known[-1].counter:
             return
         self.known.append(mark)
         if keep and self.path is not None:
-            with suppress(OSError), self.path.open("a") as file:  # a full disk costs a longer start, no more
+            with suppress(OSError), self.path.open("a") as file:  # a full disk only makes the next start longer
                 file.write("\n" + json.dumps({"of": self.of, **dataclasses.asdict(mark)}))
 
 
@@ -269,7 +266,7 @@ def _shuffled(length: int, seed: int, stream: int, counter: int) -> list[int]:
 
 
 def _read_ahead(blocks: Iterator[StreamBlock], stopped: threading.Event) -> Generator[StreamBlock]:
-    """The same blocks; while one is being used the next is read. Sets `stopped` at the end."""
+    """The same blocks; the next is read while one is in use. Sets `stopped` at the end."""
     with ThreadPoolExecutor(1) as reader:
         try:
             coming = reader.submit(next, blocks)
@@ -286,7 +283,7 @@ def training_crops(
 ) -> Crops | StreamedCrops:
     """Training crops of a set of images, or of a stream, for `batches`.
 
-    bookmarks: where a stream keeps where its blocks begin.
+    bookmarks: the file for the beginnings of a stream's blocks.
     """
     if isinstance(images, ImageStream):
         return StreamedCrops(images, config, seed, channels, bookmarks)

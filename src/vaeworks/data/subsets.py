@@ -1,4 +1,4 @@
-"""Some of many images, chosen alike every time."""
+"""Choose some of many images, with the same choice every time."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 
 
 def some(count: int, most: int) -> np.ndarray:
-    """Numbers of at most so many of `count` images, in order, chosen at random and always alike: even spacing may meet
-    one class alone."""
+    """Indices of at most `most` of `count` images, in order: a random choice with a fixed seed, because even spacing
+    may meet one class alone."""
     chosen = np.random.Generator(np.random.Philox(count)).permutation(count)[:most]
     return np.sort(chosen)
 
 
 def spaced(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers 0..count-1, evenly spaced."""
+    """At most `most` of the indices 0..count-1, evenly spaced."""
     taken = min(most, count)
     return [i * count // taken for i in range(taken)]

@@ -1,7 +1,7 @@
-"""Tables of comma-separated values: the only place where they are written, so that no cell of them is a formula.
+"""Write CSV tables. This is the only place that does, so that no cell is a formula.
 
-Programs that show tables compute what begins like a formula, and a file or a class may be called `=HYPERLINK(...)`.
-Such text gets an apostrophe in front, as OWASP advises ("CSV Injection"); numbers stay as they are.
+Spreadsheet programs compute cells that begin like a formula, and a file or a class may have the name
+`=HYPERLINK(...)`. Such text gets an apostrophe in front, as OWASP advises ("CSV Injection"); numbers stay as they are.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import re
 from collections.abc import Iterable, Sequence
 
 FORMULA = re.compile(r"\s*[=+\-@\t\r\n＝＋－＠]")
-"""What text begins with that is computed."""
+"""Beginnings of text that programs compute."""
 
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.ASCII)
 
 APART = re.compile(r"[,;|\"\t\r\n]")
-"""What keeps cells apart in one program or another, so that what holds it stands in quotes."""
+"""Separators of cells in various programs; cells with one are quoted."""
 
 
 def table(rows: Iterable[Sequence[object]]) -> str:
-    """Rows as text, a line for each; None is an empty cell."""
+    """Rows as text, one line each; None is an empty cell."""
     return "".join(",".join(map(_cell, row)) + "\n" for row in rows)
 
 
@@ -31,5 +31,5 @@ def _cell(value: object) -> str:
 
 
 def plain(cell: str) -> str:
-    """A cell's text without the apostrophe that `table` has given it."""
+    """A cell's text without the apostrophe that `table` put in front."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell[1:]) else cell

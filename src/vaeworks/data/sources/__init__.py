@@ -1,1 +1,1 @@
-"""Where images come from: folders, tars, the hub, streams, digits, sound."""
+"""Kinds of data sources: folders, tars, the hub, streams, digits, sounds."""

@@ -1,4 +1,4 @@
-"""Handwritten digits: scikit-learn's, which are on every machine, and files as MNIST is kept in (IDX).
+"""Handwritten digits: those of scikit-learn, which are on every machine, and IDX files such as MNIST's.
 
 digits      1,797 images of 8 x 8 pixels, of ten classes
 FOLDER      of *-images-idx3-ubyte[.gz], with *-labels-idx1-ubyte[.gz] beside them where there are labels
@@ -22,19 +22,19 @@ from ...images import regular_file
 from ..synthetic.procedural import png
 
 DIGITS = "digits"
-"""What a source is called that is scikit-learn's digits."""
+"""Name of the source with scikit-learn's digits."""
 
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
-"""What the names of IDX files end with, before ".gz"."""
+"""Endings of the names of IDX files, before ".gz"."""
 
 
 MOST, MOST_IMAGES = 2**30 - 2**25, 2**22
-"""Bytes, and images, of an IDX file: those that are in use have less, and a packed one may claim anything."""
+"""Most bytes and images of an IDX file. Usual files have less; a compressed one may claim anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Digit:
-    """A place with one gray image of a set of digits, white on black."""
+    """One gray image of a set of digits, white on black."""
 
     source: str
     """DIGITS, or the path of a file of images"""
@@ -62,7 +62,7 @@ def digits(source: str = DIGITS) -> list[Digit]:
 
 
 def idx_files(folder: Path) -> list[Path]:
-    """Files of images that are IDX by their names, in order."""
+    """Files of images in IDX format, by their names, in order."""
     return sorted(path for ending in ("", ".gz") for path in folder.glob(f"*{IMAGES}{ending}"))
 
 

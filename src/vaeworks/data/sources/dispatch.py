@@ -1,14 +1,16 @@
-"""What a data source is: the bundled photographs, images that are drawn, a folder, tars, a Hugging Face data set, or a
-stream of these.
+"""Data sources: which kind of source a text names, and the images in it.
 
-photos                                  the bundled photographs procedural[:COUNT[:SIZE[:SEED]]]        images that are
-drawn, labelled and masked digits                                  scikit-learn's handwritten digits, labelled
-sound:SRC, segments:SRC, stereo:SRC     spectrograms of sounds: files, or made[:COUNT[:SEED]] (sound.py) FOLDER, FILE
-images of a folder tree, or one; of a folder without images its tars, parquet or IDX files shards/{000..012}.tar,
-shards/*.tar     tars, as WebDataset lays them out hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]] a data set of the Hugging
-Face hub dataset:PATH[:SPLIT[:COLUMN]]           one on this machine: what `save_to_disk` wrote, a folder with parquet
-or other files stream:SOURCE                           tars or a data set, read from front to back instead of looked at
-whole
+photos                                      the bundled photographs
+procedural[:COUNT[:SIZE[:SEED]]]            drawn images with labels and masks
+digits                                      scikit-learn's handwritten digits, labelled
+sound:SRC, segments:SRC, stereo:SRC         spectrograms of sound files, or of made[:COUNT[:SEED]] (sound.py)
+FOLDER, FILE                                the images of a folder tree, or one image; in a folder without images its
+                                            tars, parquet or IDX files
+shards/{000..012}.tar, shards/*.tar         tars in WebDataset's layout
+hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]]     a data set of the Hugging Face hub
+dataset:PATH[:SPLIT[:COLUMN]]               a data set on this machine: written by `save_to_disk`, or a folder with
+                                            parquet or other files
+stream:SOURCE                               tars or a data set, read from front to back
 """
 
 from __future__ import annotations
@@ -29,12 +31,12 @@ from .tars import all_tar_members, tar_files
 
 
 def is_stream(source: str | Path) -> bool:
-    """Whether a source is to be read from front to back."""
+    """Whether a source is read from front to back."""
     return str(source).startswith(STREAM)
 
 
 def find_places(source: str | Path) -> tuple[list[ImageRef], list[tuple[str, str]]]:
-    """Where the images of a source are, in its order, and (name, reason) of what is known to be unusable already.
+    """The images of a source in its order, and (name, reason) of those that are known to be unusable.
 
     Errors: DataError for a source that is missing or empty; MissingExtraError for a data set without `datasets`.
     """
@@ -45,7 +47,7 @@ def find_places(source: str | Path) -> tuple[list[ImageRef], list[tuple[str, str
 
 
 def _not_looked_at(source: str | Path, error: Exception) -> DataError:
-    """What to say of names that are too long, of no home of that user, and of folders in each other by the thousand."""
+    """The error for names that are too long, unknown home folders, and thousands of nested folders."""
     return DataError(
         f"data source {str(source)[:300]!r} cannot be looked at: {getattr(error, 'strerror', None) or error}"
     )
@@ -107,7 +109,7 @@ def open_shards(source: str) -> Shards | TarShards:
 
 
 def streamed_dataset(source: str) -> DatasetName:
-    """What a source that begins with `stream:` is to the library that reads it.
+    """The data set of a source that begins with `stream:`.
 
     Errors: DataError for a source that cannot be streamed.
     """

@@ -1,4 +1,4 @@
-"""Images as files: one, or every one in a folder tree."""
+"""Image files: one, or all in a folder tree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..bundled_photos import photos
 
 
 def find_images(source: str | Path) -> list[Path]:
-    """Paths of a source: `photos` (bundled with scikit-image and scikit-learn), one image file, or a folder tree.
+    """The image files of a source: `photos` (bundled with scikit-image and scikit-learn), one file, or a folder tree.
 
     Errors: DataError where there is no such folder or no image file in it.
     """
@@ -37,11 +37,11 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     try:
         yield from os.walk(root, followlinks=False)
     except RecursionError:  # Python 3.11 calls itself for every level
-        raise DataError(f"folders in {str(root)[:300]!r} lie in each other by the hundred") from None
+        raise DataError(f"folders in {str(root)[:300]!r} are nested by the hundred; give one further down") from None
 
 
 def files_below(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of a folder tree with these endings, in order of their paths; hidden ones are left out."""
+    """Files of a folder tree with these endings, sorted by path, without hidden ones."""
     return sorted(
         Path(folder, name)
         for folder, _, names in _walk(root)

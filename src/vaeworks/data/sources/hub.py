@@ -20,12 +20,12 @@ from .row_files import Reach, folder_reach, shown
 from .tars import tar_files
 
 LOCAL = "dataset:"
-"""What a source begins with that is a data set on this machine; one of the hub begins with HUB."""
+"""Beginning of a source that is a data set on this machine; one of the hub begins with HUB."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetName:
-    """What a source says of a data set: where it is, and which split and column; empty where it does not say."""
+    """The parts of a data set's name: place, split and column; empty parts are not given."""
 
     kind: str
     """HUB or LOCAL"""
@@ -59,7 +59,7 @@ class DatasetRow:
             value = _table(self.name)[self.index].column(0)[0].as_py()
         except (OSError, DataError):
             raise
-        except Exception as error:  # whatever the library and its readers report
+        except Exception as error:  # the library and its readers raise errors of many kinds
             raise DataError(_line(error)) from None
         return encoded(value, _reach(self.name))
 
@@ -68,7 +68,7 @@ class DatasetRow:
 
 
 def dataset_name(source: str) -> DatasetName:
-    """hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]] or dataset:PATH[:SPLIT[:COLUMN]], taken apart.
+    """Parse hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]] or dataset:PATH[:SPLIT[:COLUMN]].
 
     Errors: DataError for anything else.
     """
@@ -90,7 +90,7 @@ def dataset_name(source: str) -> DatasetName:
 
 
 def is_dataset_folder(folder: Path) -> bool:
-    """Whether `save_to_disk` of the library has written this folder."""
+    """Whether the library's `save_to_disk` wrote this folder."""
     return (folder / "dataset_dict.json").is_file() or (
         (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
     )
@@ -99,7 +99,7 @@ def is_dataset_folder(folder: Path) -> bool:
 def rows(name: DatasetName) -> list[DatasetRow]:
     """Every row of a data set.
 
-    Errors: MissingExtraError without `datasets`; DataError for one that cannot be opened, or without a column of
+    Errors: MissingExtraError without `datasets`; DataError for a data set that cannot be opened, or has no column of
     images.
     """
     name, dataset = _opened(name, streaming=False)
@@ -108,7 +108,7 @@ def rows(name: DatasetName) -> list[DatasetRow]:
 
 
 class Shards:
-    """A data set as a stream: the rows of any of its shards from any row on, in the order in which they are stored."""
+    """A data set as a stream: the rows of any shard, from any row on, in stored order."""
 
     def __init__(self, name: DatasetName):
         self.name, dataset = _opened(name, streaming=True)
@@ -117,8 +117,8 @@ class Shards:
         self._dataset: Any = dataset
 
     def rows(self, shard: int, start: int = 0) -> Iterator[tuple[str, bytes | DataError]]:
-        """(name, encoded image, or why there is none) of a shard's rows from number `start` on; what is before is read
-        and dropped.
+        """(name, encoded image or the reason why there is none) of a shard's rows from number `start` on; earlier rows
+        are read and dropped.
 
         Errors: DataError where the shard cannot be read on.
         """
@@ -132,7 +132,7 @@ class Shards:
                 return
             except DataError as error:
                 yield name, error
-            except Exception as error:  # whatever the library, its readers and the network report
+            except Exception as error:  # the library, its readers and the network raise errors of many kinds
                 raise DataError(f"{name} and what follows cannot be read: {_line(error)}") from None
             else:
                 yield name, content
@@ -145,10 +145,10 @@ class Shards:
 
 
 def encoded(value: Any, reach: Reach = Reach()) -> bytes:  # noqa: B008
-    """The bytes of an image as the library stores it: bytes, or {"bytes", "path"} with one of the two.
+    """The encoded image in the library's form: bytes, or {"bytes", "path"} with one of the two.
 
-    reach: which files a path may name; without it none.
-    Errors: DataError where there is no image, or not here; those of networks where it cannot be had now.
+    reach: the files that a path may name; by default none.
+    Errors: DataError where there is no image, or none within reach; those of networks.
     """
     content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if content is None and path is None:
@@ -165,7 +165,7 @@ def encoded(value: Any, reach: Reach = Reach()) -> bytes:  # noqa: B008
 
 @cache
 def _reach(name: DatasetName) -> Reach:
-    """Which files a data set may name."""
+    """The files that a data set may name."""
     if name.kind == LOCAL:
         return folder_reach(name.path) if Path(name.path).is_dir() else Reach()
     import datasets
@@ -179,11 +179,11 @@ def _reach(name: DatasetName) -> Reach:
 
 
 _tables: dict[DatasetName, Any] = {}
-"""Data sets that this process has open, as arrow tables of the column of images, so that nothing is decoded."""
+"""The open data sets of this process, as arrow tables of the image column, so that nothing is decoded."""
 
 
 def _table(name: DatasetName) -> Any:
-    """The table of a data set with split and column."""
+    """The table of a data set whose name has split and column."""
     if name not in _tables:
         _tables[name] = _as_table(*_opened(name, streaming=False))
     return _tables[name]
@@ -203,7 +203,7 @@ def _opened(name: DatasetName, streaming: bool) -> tuple[DatasetName, Any]:
         dataset, split = _load(datasets, name, streaming)
     except DataError:
         raise
-    except Exception as error:  # whatever the library, its readers and the network report
+    except Exception as error:  # the library, its readers and the network raise errors of many kinds
         remedy = (
             "check the name, the network (HF_HUB_OFFLINE) and, for a private one, 'hf auth login'"
             if name.kind == HUB
@@ -217,7 +217,7 @@ def _opened(name: DatasetName, streaming: bool) -> tuple[DatasetName, Any]:
 
 
 def _load(datasets: Any, name: DatasetName, streaming: bool) -> tuple[Any, str]:
-    """The data set's split, and which it is: the one asked for, `train`, or the only one."""
+    """The data set's split and its name: the one that is given, `train`, or the only one."""
     if name.kind == LOCAL and is_dataset_folder(Path(name.path)):
         _check_saved(Path(name.path))
         loaded = datasets.load_from_disk(os.path.abspath(name.path))
@@ -247,18 +247,18 @@ def _load(datasets: Any, name: DatasetName, streaming: bool) -> tuple[Any, str]:
 
 
 READ = ("parquet", "arrow", "imagefolder", "json", "csv")
-"""The library's readers that are used for what is here: others hold no images, or follow links out of their files."""
+"""The library's readers for local files. Others hold no images, or follow links out of their files."""
 
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
-"""Files in which a data set says what it consists of."""
+"""Files that describe a data set."""
 
 CARD, HEAD = 2**24, 2**18
-"""Bytes of such a file, and of the YAML in it: 6,000 names of classes. Of crafted YAML the parser reads 90,000 a
-second."""
+"""Most bytes of such a file and of its YAML, which suffice for 6,000 class names. The parser reads 90,000 bytes of
+crafted YAML per second."""
 
 
 def _check_cards(folder: Path) -> None:
-    """Errors: DataError for a card that would take the library's parser long, or much memory."""
+    """Errors: DataError for a card that would cost the library's parser much time or memory."""
     for name in CARDS:
         if not os.path.lexists(folder / name):
             continue
@@ -277,7 +277,7 @@ def _check_cards(folder: Path) -> None:
 
 
 def _check_saved(folder: Path) -> None:
-    """Errors: DataError for what `save_to_disk` would not have written: names of parts elsewhere."""
+    """Errors: DataError for a folder that `save_to_disk` would not write, such as one with names of files elsewhere."""
     reach = folder_reach(str(folder))
     try:
         if (folder / "dataset_dict.json").is_file():
@@ -309,10 +309,10 @@ def _plain(name: Any) -> str:
 
 @contextmanager
 def _only_own_files(datasets: Any, reach: Reach) -> Iterator[None]:
-    """While it lasts, the library looks for no files but the data set's own.
+    """Inside this context the library looks for the data set's own files alone.
 
-    Patterns of files stand in a README, in YAML beside it, and behind names of configurations; all of them come through
-    one function.
+    Patterns of files stand in a README, in YAML beside it, and behind names of configurations; the library resolves all
+    of them with one function, which is replaced here.
     """
     module, resolve = datasets.data_files, datasets.data_files.resolve_pattern
 
@@ -328,7 +328,7 @@ def _only_own_files(datasets: Any, reach: Reach) -> Iterator[None]:
 
 
 def _check_files(builder: Any, name: DatasetName) -> None:
-    """Errors: DataError for a reader that is not used, and for files of data that are not the data set's own."""
+    """Errors: DataError for a reader that is not used here, and for data files that are not the data set's own."""
     allowed = READ if name.kind == LOCAL else (*READ, "webdataset", "cache")
     if builder.name not in allowed:
         raise DataError(
@@ -355,8 +355,7 @@ def _split(names: list[str], name: DatasetName) -> str:
 
 
 def _image_column(features: dict[str, Any], name: DatasetName, split: str) -> str:
-    """The column of images: the one asked for, or the only one whose type is an image, or else the only one of
-    bytes."""
+    """The column of images: the one that is given, the only one of type image, or else the only one of bytes."""
     images = [column for column, kind in features.items() if getattr(kind, "_type", "") == "Image"]
     return choose_column(
         images or [column for column, kind in features.items() if _holds_bytes(kind)], list(features), name, split
@@ -364,7 +363,7 @@ def _image_column(features: dict[str, Any], name: DatasetName, split: str) -> st
 
 
 def choose_column(images: list[str], columns: list[str], name: DatasetName, split: str) -> str:
-    """The column that is asked for, or the only one of `images`. Errors: DataError."""
+    """The column that is given, or the only one of `images`. Errors: DataError."""
     if name.column in images:
         return name.column
     if name.column:

@@ -1,7 +1,7 @@
-"""Which files the rows and the cards of a data set may name: those of the data set itself.
+"""The files that rows and cards of a data set may name: those of the data set itself.
 
-A path in a row is a stranger's text. Handed to the file system it would reach everything that this user may read;
-handed to fsspec, whose addresses can name programs and templates, it would do what it says.
+A path in a row is a stranger's text. The file system would open every file that this user may read; fsspec, whose
+addresses can name programs and templates, would run them.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from ...errors import DataError
 from ...images import LARGEST_FILE, file_content, regular_file
 
 HUB_ADDRESS = "hf://datasets/"
-"""What an address of the hub begins with."""
+"""Beginning of an address of the hub."""
 
 ZIP = "zip://"
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".rar")
-"""Endings of files that the library would unpack into its cache, however large they become."""
+"""Endings of files that the library would unpack into its cache, at any size."""
 
 REMEDY = (
     "; copy the images into the folder, write the data set with the images in it, or give the folder of images as the "
     "source"
 )
-"""What makes a data set of paths readable."""
+"""How to make a data set of paths readable."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What a data set may name."""
+    """The files that a data set may name."""
 
     folders: tuple[Path, ...] = ()
-    """real paths; relative names count from the first"""
+    """resolved paths; relative names start at the first"""
     hub: bool = False
-    """whether it is of the hub, and may name what is there"""
+    """whether the data set is of the hub, and may name files there"""
 
     def content(self, name: str) -> bytes:
-        """What a file holds that a row names: its path, hf://datasets/..., or zip://MEMBER::FILE with either.
+        """The content of a file that a row names: by path, hf://datasets/..., or zip://MEMBER::FILE with either.
 
-        Errors: DataError for any other, and for what is no regular file; those of networks.
+        Errors: DataError for any other name, and for anything but a regular file; those of networks.
         """
         first, *rest = name.split("::")
         if self.hub and is_hub_address(name):
@@ -58,14 +58,14 @@ class Reach:
             raise DataError(f"{shown(name)}: {error.strerror or error}") from None
 
     def file(self, name: str) -> Path:
-        """Where a file lies that is named by its path, links resolved. Errors: DataError for one outside."""
+        """The resolved path of a file. Errors: DataError for one outside the folders."""
         if "://" in name or "::" in name or not self.folders:
             raise DataError(
                 f"a row names {shown(name)}, and not a file of the data set's own folder; it is not opened{REMEDY}"
             )
         try:
             path = Path(os.path.realpath(self.folders[0] / name))
-        except (ValueError, OSError):  # what no name may hold, links in a circle
+        except (ValueError, OSError):  # characters that no name may have, circular links
             raise DataError(f"no file {shown(name)}") from None
         if not any(path.is_relative_to(folder) for folder in self.folders):
             raise DataError(
@@ -74,7 +74,7 @@ class Reach:
         return path
 
     def check_pattern(self, pattern: str, base: str) -> None:
-        """Errors: DataError for a pattern of files in a data set's card that may match others than its own."""
+        """Errors: DataError for a pattern in a data set's card that may match files of others."""
         within = base.startswith(HUB_ADDRESS) if self.hub else self._holds(base)
         plain = ":" not in pattern and not os.path.isabs(pattern) and ".." not in Path(pattern.replace("\\", "/")).parts
         if not (within and plain) and not (self.hub and is_hub_address(pattern)):
@@ -85,12 +85,11 @@ class Reach:
             )
 
     def _holds(self, base: str) -> bool:
-        """Whether it is one of the folders or within; its name may go through links, as that of a folder on another
-        disk does."""
+        """Whether a path is one of the folders or within one, with links resolved, such as those to another disk."""
         return any(Path(os.path.realpath(base)).is_relative_to(folder) for folder in self.folders)
 
     def check_file(self, name: str) -> None:
-        """Errors: DataError for a file of data that is not the data set's own, or is packed."""
+        """Errors: DataError for a data file that is not the data set's own, or is compressed."""
         if self.hub and is_hub_address(name):
             return
         path = self.file(name)
@@ -114,14 +113,14 @@ def is_hub_address(name: str) -> bool:
 
 
 def folder_reach(folder: str) -> Reach:
-    """That of a data set in a folder here; in the hub's cache its files are links to the blobs beside it."""
+    """The reach of a data set in a local folder; in the hub's cache its files are links to blobs."""
     root = Path(os.path.realpath(folder))
     blobs = root.parent.parent / "blobs"
     return Reach((root, blobs) if root.parent.name == "snapshots" and blobs.is_dir() else (root,))
 
 
 def shown(name: str) -> str:
-    """A stranger's text, in a line and cut."""
+    """A stranger's text on one line, shortened."""
     return repr(name[:200]) + ("..." if len(name) > 200 else "") if len(name) > 200 or not name.isprintable() else name
 
 
@@ -156,6 +155,6 @@ def _member(archive: Path, member: str) -> bytes:
 
 @lru_cache(maxsize=4)
 def _zip_file(archive: Path, process: int) -> zipfile.ZipFile:
-    """A zip file whose list of members is read once; in each process, because they would share a place in the file."""
+    """An open zip file, one per process, because processes would share its file position."""
     regular_file(archive).close()
     return zipfile.ZipFile(archive)

@@ -1,12 +1,13 @@
-"""Sounds as a source of pictures: files, or sounds that are made.
+"""Sounds as a source of images: spectrograms of sound files, or of sounds made by formulas.
 
-    sound:SRC                       SRC: a file or folder tree of wav, flac, ogg, mp3; a picture for each, as long as
-    the sound sound:made[:COUNT[:SEED]]       sounds by formulas, labelled, of 2 s; without numbers 2,000 of seed 0
-    segments:SRC                    the same SRC in pictures of 128 columns (2 s), side by side stereo:SRC
-    the same SRC in pictures of two channels, left and right, as long as the sounds
+    sound:SRC                       SRC: a file or folder tree of wav, flac, ogg, mp3; an image for each sound, as long
+                                    as the sound
+    sound:made[:COUNT[:SEED]]       labelled sounds by formulas, of 2 s; by default 2,000 of seed 0
+    segments:SRC                    the same SRC in images of 128 columns (2 s), side by side
+    stereo:SRC                      the same SRC in images of two channels, left and right, as long as the sounds
 
-A sound shorter than 128 columns is followed by silence. Several channels become their mean, but in stereo, where mono
-is both.
+A sound shorter than 128 columns is followed by silence. The mean of several channels is used, except in stereo, where a
+mono sound is both channels.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ..synthetic.synthesis import sound as synthesized
 from .folder import files_below
 
 SOUND, SEGMENTS, STEREO, MADE = "sound:", "segments:", "stereo:", "made"
-"""What a source begins with that is sound, sound in pieces, or sound of two channels; and what is then made."""
+"""Beginnings of sources of sounds, segments of sounds and stereo sounds; the name of made sounds."""
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 """File name endings that count as sounds."""
@@ -39,21 +40,21 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 FORM = f"{SOUND}{MADE}[:COUNT[:SEED]], such as {SOUND}{MADE}:2000:0"
 
 MOST = 1_000_000
-"""Made sounds of a source: their names have six digits."""
+"""Most made sounds of a source; their names have six digits."""
 
 MOST_SAMPLES = 2**26
-"""Samples of a file, of all its channels: 25 minutes of one at 44,100 a second."""
+"""Most samples of a file, over all channels: 25 minutes of one channel at 44,100 per second."""
 
 RATES = 1_000, 768_000
-"""Samples a second: beyond, a file's few bytes would ask for a filter, or a sound, of gigabytes."""
+"""Samples per second: with other rates, a file of a few bytes would need a filter or a sound of gigabytes."""
 
 LEAST = 128
-"""Columns of a picture at least, and of a segment."""
+"""Fewest columns of an image, and the columns of a segment."""
 
 
 @dataclass(frozen=True, slots=True)
 class SoundFile:
-    """A place whose picture is the spectrogram of a file."""
+    """The spectrogram of a sound file, as an image reference."""
 
     path: Path
     channels: int = 1
@@ -65,11 +66,11 @@ class SoundFile:
         return self.path.stem
 
     def samples(self) -> NDArray[np.float64]:
-        """The sound: n samples, or 2 n, MEL.rate a second. Errors: DataError."""
+        """The sound: samples n, or 2 n, MEL.rate per second. Errors: DataError."""
         return read_sound(self.path, self.channels)
 
     def read_bytes(self) -> bytes:
-        """The spectrogram as a PNG, which says how it was made. Errors: DataError."""
+        """The spectrogram as a PNG with its parameters. Errors: DataError."""
         return _encoded(picture(self.samples()))
 
     def __str__(self) -> str:
@@ -78,7 +79,7 @@ class SoundFile:
 
 @dataclass(frozen=True, slots=True)
 class MadeSound:
-    """A place whose picture is the spectrogram of a sound that is made: number `index` of a seed."""
+    """The spectrogram of a made sound, number `index` of a seed, as an image reference."""
 
     index: int
     seed: int = 0
@@ -91,13 +92,13 @@ class MadeSound:
         return f"{self.seed}-{self.index:06d}"
 
     def samples(self) -> NDArray[np.float64]:
-        """The sound: n samples, or 2 n, MEL.rate a second; of two channels it is panned by constant power to its
+        """The sound: samples n, or 2 n, MEL.rate per second. Two channels are panned with constant power to the sound's
         `position`."""
         samples = synthesized(self.index, self.seed)
         return panned(samples, position(self.index, self.seed)) if self.channels == 2 else samples
 
     def read_bytes(self) -> bytes:
-        """The spectrogram as a PNG, which says how it was made."""
+        """The spectrogram as a PNG with its parameters."""
         return _encoded(picture(self.samples()))
 
     def __str__(self) -> str:
@@ -109,19 +110,19 @@ Sound = SoundFile | MadeSound
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A place with LEAST columns of a sound's picture."""
+    """LEAST columns of a sound's spectrogram, as an image reference."""
 
     of: Sound
     start: int
-    """its first column"""
+    """number of its first column"""
 
     @property
     def stem(self) -> str:
-        """The sound's, and where in it."""
+        """Name of the sound, and the first column."""
         return f"{self.of.stem}-{self.start:06d}"
 
     def read_bytes(self) -> bytes:
-        """The spectrogram as a PNG, which says how it was made. Errors: DataError."""
+        """The spectrogram as a PNG with its parameters. Errors: DataError."""
         return _encoded(_filled(_whole(self.of)[..., self.start : self.start + LEAST]))
 
     def __str__(self) -> str:
@@ -148,8 +149,7 @@ def sounds(source: str, channels: int = 1) -> list[Sound]:
 
 
 def segments(source: str) -> tuple[list[Segment], list[tuple[str, str]]]:
-    """All segments of a source's sounds, and (name, reason) of sounds that cannot be read. Every sound is read for
-    it."""
+    """All segments of a source's sounds, and (name, reason) of sounds that cannot be read. It reads every sound."""
     found: list[Segment] = []
     skipped = []
     for sound in sounds(source):
@@ -163,10 +163,10 @@ def segments(source: str) -> tuple[list[Segment], list[tuple[str, str]]]:
 
 
 def read_sound(path: Path, channels: int = 1) -> NDArray[np.float64]:
-    """A file's samples in [-1,1], resampled to MEL.rate: n, the mean of its channels, or of two channels 2 n, left and
-    right.
+    """Read a file's samples in [-1,1], resampled to MEL.rate: n, the mean of its channels, or with `channels` = 2 left
+    and right, 2 n.
 
-    A mono file's only channel is both. WAV is read by scipy, everything else by soundfile.
+    The channel of a mono file is both. scipy reads WAV, soundfile everything else.
     Errors: DataError, with the reason in a few words; MissingExtraError without soundfile.
     """
     values, rate = _wav(path) if path.suffix.lower() == ".wav" else _any(path)
@@ -198,7 +198,7 @@ def _encoded(image: Tensor) -> bytes:
 
 @lru_cache(maxsize=4)
 def _whole(sound: Sound) -> Tensor:
-    """A sound's picture, kept for its next segment."""
+    """A sound's spectrogram, cached for its next segment."""
     return picture(sound.samples())
 
 
@@ -219,13 +219,13 @@ def _wav(path: Path) -> tuple[NDArray[np.float64], int]:
     from scipy.io import wavfile
 
     try:
-        with quiet, regular_file(path) as file:  # it warns of chunks that have no samples
+        with quiet, regular_file(path) as file:  # it warns of chunks without samples
             rate, values = wavfile.read(file)
     except DataError:
         raise
     except OSError as error:
         raise DataError(error.strerror or str(error)) from None
-    except Exception as error:  # a torn header ends in whatever it happens to mean
+    except Exception as error:  # a torn header raises errors of many kinds
         raise DataError(
             f"not a WAV file that scipy reads: {' '.join(str(error).split()) or type(error).__name__}"
         ) from None
@@ -249,7 +249,7 @@ def _any(path: Path) -> tuple[NDArray[np.float64], int]:
         raise DataError(f"not a sound that soundfile reads: {error.error_string}") from None
     except OSError as error:
         raise DataError(error.strerror or str(error)) from None
-    except Exception as error:  # a torn header ends in whatever it happens to mean
+    except Exception as error:  # a torn header raises errors of many kinds
         raise DataError(
             f"not a sound that soundfile reads: {' '.join(str(error).split()) or type(error).__name__}"
         ) from None

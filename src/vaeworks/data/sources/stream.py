@@ -1,4 +1,4 @@
-"""A source that is read from front to back, because it is too large to be looked at whole."""
+"""Streams: sources that are read from front to back, because they are too large for a scan."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .hub import Shards
 from .tar_stream import TarShards
 
 BEGINNING = 64
-"""Rows by which a stream is known again."""
+"""Number of first rows that identify a stream."""
 
 
 @dataclass(frozen=True)
 class ImageStream:
-    """The training images of a stream. Which of them are usable shows when they are read."""
+    """The training images of a stream. Reading shows which of them are usable."""
 
     source: str
     shards: Shards | TarShards
@@ -32,18 +32,18 @@ class ImageStream:
     judged: frozenset[str] = frozenset()
     """digests of validation images of another source, which are held out as well"""
     files: tuple[ImageFile, ...] = ()
-    """none is known in advance"""
+    """empty: no image is known in advance"""
     skipped: tuple[tuple[str, str], ...] = ()
 
     def trains(self, digest: str) -> bool:
-        """Whether an image of this content is for training."""
+        """Whether an image with this content is for training."""
         return not is_held_out(digest, self.val_fraction) and digest not in self.judged
 
     def held_out(self, count: int, min_side: int) -> ImageSet:
-        """The first `count` usable images that `val_fraction` holds out, in memory; all of the stream is read if there
-        are fewer.
+        """The first `count` usable images that `val_fraction` holds out, in memory. If there are fewer, the whole
+        stream is read.
 
-        min_side: images with a shorter side, in pixels, are left out. Errors: DataError where the stream cannot be
+        min_side: smallest usable shorter side in pixels. Errors: DataError where the stream cannot be
         read.
         """
         if not self.val_fraction:
@@ -83,7 +83,7 @@ def content_digest(content: bytes | DataError) -> str:
 def _first(
     source: str, shards: Shards | TarShards, count: int, min_side: int, wanted: Callable[[str], bool]
 ) -> ImageSet:
-    found: dict[str, ImageFile] = {}  # by content, because some data sets have one placeholder many times
+    found: dict[str, ImageFile] = {}  # by content, because some data sets repeat a placeholder
     for name, content in _rows(shards):
         digest = content_digest(content)
         if isinstance(content, DataError) or digest in found or not wanted(digest):

@@ -1,8 +1,7 @@
-"""Headers of a tar file, one after the other: what every one claims is checked against the file before it is believed.
+"""Read the headers of a tar file in order, and check each claim against the file.
 
-Python's own reader follows a size of -512 back to where it came from, in any release before the mend of CVE-2025-8194,
-reads extended headers of any length into memory, and answers odd bytes with whatever they happen to mean. It also has
-no way to be told.
+Python's own reader loops at a size of -512 in releases before the fix of CVE-2025-8194, reads extended headers of any
+length into memory, and interprets odd bytes in some way or other. No option changes that.
 Sources: POSIX pax (ustar and its extended headers), GNU tar's long names and sparse files.
 """
 
@@ -13,49 +12,49 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 BLOCK = 512
-"""Bytes of a header, and what contents are padded to a multiple of."""
+"""Bytes of a header; contents are padded to a multiple of it."""
 
 LONGEST = 2**20
-"""Bytes of an extended header: names have fewer."""
+"""Most bytes of an extended header; names have fewer."""
 
 MOST = 10_000_000
-"""Headers of a file."""
+"""Most headers of a file."""
 
 REGULAR, SPARSE, FOLDER = (b"0", b"\0", b"7", b"S"), b"S", b"5"
-"""Kinds of members with contents: files, contiguous ones, and GNU's sparse ones; of the latter alone; of folders."""
+"""Kinds of members with contents (files, contiguous files, GNU's sparse files); sparse files; folders."""
 
 WITHOUT = (b"1", b"2", b"3", b"4", FOLDER, b"6")
-"""Kinds of members that have no contents, whatever their size says: links, devices, folders, pipes."""
+"""Kinds of members without contents, whatever their size field holds: links, devices, folders, pipes."""
 
 LONG_NAME, LONG_LINK, PAX, PAX_GLOBAL = b"L", b"K", (b"x", b"X"), b"g"
 
 
 class BrokenTarError(Exception):
-    """Headers end here, and why."""
+    """The headers cannot be read further, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What a tar says of a member."""
+    """The facts of a tar's member."""
 
     name: str
     kind: bytes
     offset: int
     """of its first byte, in bytes"""
     size: int
-    """in bytes; all of them are within the file"""
+    """in bytes; the whole member is within the file"""
     sparse: bool
 
     @property
     def is_plain(self) -> bool:
-        """Whether its bytes are a file's, as they are."""
+        """Whether its bytes are the content of a file."""
         return self.kind in REGULAR and not self.sparse
 
 
 def read_members(file: BinaryIO, length: int) -> Iterator[Member]:
-    """Members in the order of a tar file of `length` bytes. Whatever is claimed, the next header lies behind the last.
+    """Members of a tar file of `length` bytes, in order. Every header lies behind the one before, whatever sizes claim.
 
-    Errors: BrokenTarError, with the reason in a few words, behind all members before it; OSError.
+    Errors: BrokenTarError with the reason, after all members before it; OSError.
     """
     place, extended = 0, _Extended()
     for _ in range(MOST):
@@ -75,7 +74,7 @@ def read_members(file: BinaryIO, length: int) -> Iterator[Member]:
             extended.add(kind, _read(file, place, size), here)
             place += _padded(size)
             continue
-        if kind == SPARSE:  # its map may go on in front of its contents
+        if kind == SPARSE:  # its map may continue in front of its contents
             more = bool(block[482])
             while more:
                 more, place = bool(_read(file, place, BLOCK)[504:505].strip(b"\0")), place + BLOCK
@@ -90,7 +89,7 @@ def read_members(file: BinaryIO, length: int) -> Iterator[Member]:
 
 
 class _Extended:
-    """What extended headers say of the member that follows. Those of all members (`g`) may not move or rename any."""
+    """The claims of extended headers about the next member. Global headers (`g`) may not move or rename members."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -112,7 +111,7 @@ class _Extended:
 
 
 def _records(content: bytes, here: int) -> Iterator[tuple[bytes, bytes]]:
-    """Names and values of pax records: their length, a blank, name=value, a new line."""
+    """Names and values of pax records; a record is its length, a blank, name=value and a new line."""
     content, place = content.rstrip(b"\0"), 0
     while place < len(content):
         digits, blank, _ = content[place : place + 21].partition(b" ")
@@ -132,7 +131,7 @@ def _header(block: bytes, here: int) -> tuple[str, bytes, int]:
     if _number(block[148:156], here) not in (sum(rest), signed):
         raise BrokenTarError(f"broken at byte {here:,}")
     name, kind, prefix = _text(block[:100]), block[156:157], _text(block[345:500])
-    if kind == b"\0" and name.endswith("/"):  # as tars had folders before there was a kind
+    if kind == b"\0" and name.endswith("/"):  # folders in old tars without kinds
         kind = FOLDER
     if prefix and kind not in (LONG_NAME, LONG_LINK, SPARSE):
         name = f"{prefix}/{name}"
@@ -140,8 +139,8 @@ def _header(block: bytes, here: int) -> tuple[str, bytes, int]:
 
 
 def _number(field: bytes, here: int) -> int:
-    """A number in octal digits, or in binary with the first bit set. Errors: BrokenTarError for any other, and for one
-    below zero."""
+    """A number in octal digits, or in binary with the first bit set. Errors: BrokenTarError for any other field, and
+    for negative numbers."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.partition(b"\0")[0].strip()
@@ -170,7 +169,7 @@ def _read(file: BinaryIO, place: int, size: int) -> bytes:
 
 
 BEHIND = 2**24
-"""Bytes behind the end mark that are looked at: tar pads to far less."""
+"""Bytes behind the end mark that are checked; tar pads to far less."""
 
 
 def _check_end(file: BinaryIO, place: int) -> None:

@@ -1,5 +1,4 @@
-"""Tars as a stream: samples in the order in which they are stored, whose members are found by our own reader of
-headers."""
+"""Tars as a stream: samples in stored order, read with tar_headers.py."""
 
 from __future__ import annotations
 
@@ -15,11 +14,11 @@ from .tar_headers import BrokenTarError
 from .tars import TarMember, key_and_field, plain_members
 
 LOOKED_AT = 5
-"""Samples whose fields tell which field is the image."""
+"""Number of first samples whose fields decide the image field."""
 
 
 class TarShards:
-    """As `Shards`: a tar is a shard, a sample is a row, and the column is a field such as `jpg`."""
+    """Tars with the interface of `Shards`: a tar is a shard, a sample is a row, the column is a field such as `jpg`."""
 
     def __init__(self, name: DatasetName, tars: list[Path]):
         self.tars = tars
@@ -30,7 +29,7 @@ class TarShards:
         self.name = dataclasses.replace(name, split=split, column=choose_column(images, fields, name, split))
 
     def rows(self, shard: int, start: int = 0) -> Iterator[tuple[str, bytes | DataError]]:
-        """(name, encoded image, or why there is none) of a tar's samples from number `start` on.
+        """(name, encoded image or the reason why there is none) of a tar's samples from number `start` on.
 
         Errors: DataError where the tar cannot be read on.
         """
@@ -47,7 +46,7 @@ class TarShards:
 
 
 def _fields(tar: Path) -> list[str]:
-    """Those of its first samples. Errors: DataError for what is no tar."""
+    """The fields of the first samples. Errors: DataError for a file that is no tar."""
     found: dict[str, None] = {}
     try:
         for sample in itertools.islice(_samples(tar), LOOKED_AT):
@@ -66,7 +65,7 @@ def _image(member: TarMember | DataError | None) -> bytes | DataError:
 
 
 def _samples(tar: Path) -> Iterator[dict[str, TarMember | DataError]]:
-    """Members of each sample by their fields; hidden ones, and those without a field, are left out. Errors: as
+    """Members of each sample by their fields, without hidden ones and those without a field. Errors: those of
     `plain_members`."""
     members = (member for member in plain_members(tar) if not _hidden(member.name))
     for _, sample in itertools.groupby(members, key=lambda member: key_and_field(member.name)[0]):
@@ -76,7 +75,7 @@ def _samples(tar: Path) -> Iterator[dict[str, TarMember | DataError]]:
             for member in sample:
                 field = member.name.rpartition("/")[2].partition(".")[2]
                 found[field] = DataError(f"{member.name} is in {tar} twice") if field in found else member
-        except BrokenTarError as error:  # behind this sample, as far as it goes
+        except BrokenTarError as error:  # raised after the readable part of this sample
             broken = error
         yield found
         if broken:

@@ -1,7 +1,7 @@
-"""Images in tar files, as WebDataset lays them out: read where they lie, never extracted.
+"""Images in tar files with WebDataset's layout, read in place without extraction.
 
-A sample is the members whose names are equal up to the first dot behind the last slash; what follows is the member's
-field.
+A sample consists of the members whose names are equal up to the first dot behind the last slash. The rest of a name is
+the member's field.
 Source: the WebDataset format (github.com/webdataset/webdataset).
 """
 
@@ -21,7 +21,7 @@ from .folder import files_below
 from .tar_headers import FOLDER, BrokenTarError, Member, read_members
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
-"""Endings of tars that can only be read from their beginning."""
+"""Endings of compressed tars, which can only be read from their beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +56,15 @@ class TarMember:
 
 
 def tar_files(source: str) -> list[Path] | None:
-    """The tars that a source names: one file, braces as in {000..012} or {a,b}, wildcards, a folder with tars and no
-    images.
+    """The tars that a source names: one file, braces as in {000..012} or {a,b}, wildcards, or a folder with tars and
+    without images; None for a source of another kind.
 
-    None where it names no tar.
-    Errors: DataError for a name without a file, and for compressed tars, in which nothing can be found without reading
-    all before it.
+    Errors: DataError for a name without a file, and for compressed tars, which cannot be read in any order.
     """
     root = Path(source).expanduser()
     try:
         is_folder, is_file = root.is_dir(), root.exists()
-    except OSError:  # a name that is too long; in braces it may stand for shorter ones
+    except OSError:  # the name is too long; its braces may stand for shorter ones
         is_folder = is_file = False
     if is_folder:
         found = [] if files_below(root, SUFFIXES) else files_below(root, (".tar", *COMPRESSED))
@@ -90,8 +88,8 @@ def _matches(name: str) -> list[Path]:
 
 
 def _wild(path: Path) -> Iterator[Path]:
-    """What wildcards match. Through `**`, glob would follow links in circles; pathlib does not, but finds what is
-    hidden."""
+    """Matches of wildcards. With `**`, glob follows circular links; pathlib does not, but finds hidden files, which are
+    left out."""
     if "**" not in path.parts:
         return map(Path, glob.iglob(str(path)))
     root = Path(path.anchor)
@@ -102,21 +100,20 @@ def _wild(path: Path) -> Iterator[Path]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds what no name may
+    except (OSError, ValueError):  # a name that is too long, or has characters that no name may have
         return False
 
 
 MOST_NAMES = 100_000
-"""Names that braces may stand for."""
+"""Most names that braces may stand for."""
 
 MOST_BRACES = 20
 
 
 def expand_braces(text: str) -> list[str]:
-    """shard-{008..010}.tar as shard-008.tar, shard-009.tar, shard-010.tar, and {a,b} as both, from left to right, as
-    shells do.
+    """Expand braces as shells do: shard-{008..010}.tar to shard-008.tar, shard-009.tar, shard-010.tar; {a,b} to both.
 
-    Errors: DataError for what stands for more than MOST_NAMES names.
+    Errors: DataError for more than MOST_NAMES names.
     """
     if len(text) > 4096:
         raise DataError(f"{text[:100]!r} and what follows is longer than a path can be")
@@ -145,12 +142,11 @@ def _choices(first: str | None, last: str | None, words: str | None) -> list[str
 
 
 def tar_members(tar: Path, field: str = "") -> tuple[list[TarMember], list[tuple[str, str]]]:
-    """The images of a tar in its order, and (name, reason) of what cannot be used: links, further images of a sample, a
+    """The images of a tar in its order, and (name, reason) of unusable members: links, further images of a sample, a
     torn end.
 
-    A sample with an image field as simple as `jpg` has no other image, so that `0001.seg.png` is none beside
-    `0001.jpg`.
-    field: the images' field, where others are not meant.
+    Beside a simple image field such as `jpg`, a sample's other images are skipped: `0001.seg.png` beside `0001.jpg`.
+    field: the field of the images; empty: any.
     Errors: DataError for a file that is no tar.
     """
     found: list[TarMember] = []
@@ -179,13 +175,13 @@ def tar_members(tar: Path, field: str = "") -> tuple[list[TarMember], list[tuple
 
 
 def plain_members(tar: Path) -> Iterator[TarMember]:
-    """Files in a tar, in its order. Errors: BrokenTarError, behind all members before it; DataError for what cannot be
-    opened."""
+    """Files in a tar, in its order. Errors: BrokenTarError, after all members before it; DataError for a file that
+    cannot be opened."""
     return (TarMember(tar, member.name, member.offset, member.size) for member in _members(tar) if member.is_plain)
 
 
 def _members(tar: Path) -> Iterator[Member]:
-    """Members of a tar. Errors: BrokenTarError; DataError for what cannot be opened."""
+    """Members of a tar. Errors: BrokenTarError; DataError for a file that cannot be opened."""
     try:
         with regular_file(tar) as file:
             yield from read_members(file, os.fstat(file.fileno()).st_size)
@@ -199,7 +195,7 @@ def _one_a_sample(members: list[TarMember]) -> tuple[list[TarMember], list[tuple
     for key, sample in itertools.groupby(members, key=lambda member: key_and_field(member.name)[0]):
         images = list(sample)
         plain = [member for member in images if f".{key_and_field(member.name)[1]}" in SUFFIXES]
-        if not plain:  # names with dots of other meanings
+        if not plain:  # dots in these names have another meaning
             kept += images
             continue
         kept.append(plain[0])
@@ -208,14 +204,14 @@ def _one_a_sample(members: list[TarMember]) -> tuple[list[TarMember], list[tuple
 
 
 def key_and_field(name: str) -> tuple[str, str]:
-    """0001 and seg.png of a/0001.seg.png, the former with its folder."""
+    """The key, with its folder, and the field of a name: a/0001 and seg.png of a/0001.seg.png."""
     folder, slash, last = name.rpartition("/")
     key, _, field = last.partition(".")
     return folder + slash + key, field.lower()
 
 
 def all_tar_members(tars: list[Path], field: str = "") -> tuple[list[TarMember], list[tuple[str, str]]]:
-    """`tar_members` of several tars, one after the other; one of several that is no tar is skipped.
+    """`tar_members` of several tars in order. Of several files, those that are no tars are skipped.
 
     Errors: DataError for a single file that is no tar.
     """

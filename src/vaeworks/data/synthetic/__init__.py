@@ -1,1 +1,1 @@
-"""Images and sounds that are made by formulas: data sets without files."""
+"""Images and sounds made by formulas: data sets without files."""

@@ -1,4 +1,4 @@
-"""A procedural image: which shape, textures and colours number k of a seed has, and its pixels."""
+"""Draw procedural images: shape, textures, colours and pixels of number k of a seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .letters import LETTERS, Array
 T = TypeVar("T")
 
 CLASSES = ("disc", "square", "triangle", "star", "ring", "cross", "text", "stripes")
-"""What is in the foreground; image number k has class k mod 8. `stripes` is a disc that is filled with a grating."""
+"""Foregrounds. Image number k has class k mod 8; `stripes` is a disc filled with a grating."""
 
 SHAPES: dict[str, shapes.Shape] = {
     "disc": shapes.disc, "square": shapes.square, "triangle": shapes.triangle, "star": shapes.star, "ring": shapes.ring,
@@ -29,7 +29,7 @@ SIZES = dict.fromkeys(CLASSES, (0.35, 0.75)) | {"text": (0.6, 0.8), "stripes": (
 px."""
 
 TILT = math.radians(20)
-"""How far a word is turned at most; other shapes stand at any angle."""
+"""Largest angle of a word; other shapes have any angle."""
 
 BACKGROUNDS = (textures.PLAIN, textures.GRADIENT, textures.NOISE, textures.GRAIN, textures.CHECKS, textures.STRIPES)
 
@@ -37,13 +37,13 @@ FILLS = (textures.PLAIN, textures.GRADIENT, textures.NOISE, textures.GRAIN, text
 """No stripes: they are a class."""
 
 CONTRAST = 0.3
-"""Least `distance` of the foreground's colours from the background's, all blends of each one's two included."""
+"""Smallest `distance` between foreground and background, over all blends of the two colours of each."""
 
 GRATING = 0.5
-"""Least `distance` between a grating's two colours."""
+"""Smallest `distance` between the two colours of a grating."""
 
 FINER = 2
-"""Points along each side of a pixel that are averaged for it."""
+"""Points along each side of a pixel; a pixel is their average."""
 
 WEIGHTS = np.sqrt(np.array([2.0, 4.0, 3.0]) / 9)
 BLENDS = np.linspace(0, 1, 5)[:, None]
@@ -51,7 +51,7 @@ TRIES = 16
 
 
 def picture(index: int, size: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Image number `index`, size size 3, and where its foreground covers half a pixel or more, size size."""
+    """Image number `index`, size size 3, and its mask, size size: where the foreground covers half a pixel or more."""
     kind = CLASSES[index % len(CLASSES)]
     deal = iter(random_uniforms(seed, SCENE, index, 32).tolist())
     side = FINER * size
@@ -72,15 +72,14 @@ def picture(index: int, size: int, seed: int) -> tuple[NDArray[np.uint8], NDArra
 
 
 def distance(a: Array, b: Array) -> Array:
-    """How unlike colours ... 3 in [0,1] are: Euclidean, with red, green and blue weighted 2:4:3; 1 from black to
-    white."""
+    """Euclidean distance of colours ... 3 in [0,1], with red, green and blue weighted 2:4:3; 1 from black to white."""
     return np.sqrt((((a - b) * WEIGHTS) ** 2).sum(-1))
 
 
 def colours(index: int, seed: int, least: float = 0.0) -> Array:
-    """Two colours of the background and two of the foreground, 4 3 in [0,1], of which CONTRAST holds.
+    """Two colours of the background and two of the foreground, 4 3 in [0,1], at least CONTRAST apart.
 
-    least: `distance` of the foreground's two.
+    least: smallest `distance` between the two of the foreground.
     """
     for attempt in itertools.count():
         found = random_uniforms(seed, COLOURS, index + (attempt << 32), TRIES * 12).reshape(TRIES, 4, 3)
@@ -98,8 +97,8 @@ def colours(index: int, seed: int, least: float = 0.0) -> Array:
 def _surface(
     kinds: Sequence[str], deal: Iterator[float], x: Array, y: Array, extent: float, side: int, lattice: tuple[int, int]
 ) -> Array:
-    """One of these textures. x, y: from the middle of what has it; extent: its width; lattice: seed and counter of
-    noise."""
+    """One of these textures. x, y: coordinates from the middle of the textured area; extent: its width; lattice: seed
+    and counter of noise."""
     kind, angle = _pick(deal, kinds), _between(deal, 0, 2 * math.pi)
     if kind == textures.PLAIN:
         return np.zeros((side, side))

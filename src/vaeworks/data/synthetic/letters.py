@@ -1,4 +1,4 @@
-"""Capital letters as signed distances, so that a word can be drawn at any size and angle."""
+"""Signed distances of capital letters, to draw words at any size and angle."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Array = NDArray[np.float64]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 CAP = 64
-"""Height of a capital letter in the cells that are kept, in their pixels."""
+"""Height of a capital letter in a cell, in pixels."""
 
 GAP = 5
-"""Pixels of a cell on either side of its letter: half of what is between two letters."""
+"""Pixels of a cell on either side of its letter: half the gap between letters."""
 
 PAD = 8
 """Pixels of a cell above and below its letter; Q and J may reach into them."""
 
 BOLD = 2.0
-"""Pixels by which strokes are widened on each side: the font's own are thinner than a pixel of small images."""
+"""Pixels added to strokes on each side: in small images the font's own are thinner than a pixel."""
 
 
 def word(text: str) -> Array:
@@ -32,7 +32,7 @@ def word(text: str) -> Array:
 
 
 def sampled(values: Array, row: Array, column: Array) -> Array:
-    """Values h w at fractional rows and columns of pixel centres, bilinearly; the border's beyond it."""
+    """Values h w at fractional rows and columns of pixel centres: bilinear, with border values outside."""
     height, width = values.shape
     row, column = row.clip(0, height - 1), column.clip(0, width - 1)
     top, left = row.astype(np.int64).clip(0, height - 2), column.astype(np.int64).clip(0, width - 2)
@@ -45,7 +45,7 @@ def sampled(values: Array, row: Array, column: Array) -> Array:
 
 @lru_cache(maxsize=len(LETTERS))
 def _letter(character: str) -> Array:
-    """A cell: one letter's signed distances. The font is the one that Pillow brings along."""
+    """A cell: the signed distances of one letter, in Pillow's own font."""
     font = ImageFont.load_default(round(CAP / 0.7))
     left, _, right, _ = font.getbbox(character)
     picture = Image.new("L", (round(right - left) + 2 * GAP, CAP + 2 * PAD))
@@ -54,10 +54,10 @@ def _letter(character: str) -> Array:
 
 
 def signed_distance(level: Array) -> Array:
-    """Distance of every pixel from the outline where a picture passes zero, in pixels; negative where it is positive.
+    """Distance of every pixel from the outline, where `level` passes zero, in pixels; negative inside.
 
-    level: h w, positive inside. The outline is known where it crosses rows and columns of pixel centres, by linear
-    interpolation.
+    level: h w, positive inside. Linear interpolation finds the points where the outline crosses rows and columns of
+    pixel centres.
     """
     points = np.concatenate([_crossings(level), _crossings(level.T)[:, ::-1]])
     rows, columns = (points[:, axis].astype(np.float32) for axis in (0, 1))

@@ -1,8 +1,8 @@
-"""Images that are drawn when they are read, labelled and masked: a data set without files.
+"""Images with labels and masks that are drawn when they are read: a data set without files.
 
-    procedural[:COUNT[:SIZE[:SEED]]]        such as procedural:4096:64; without numbers 20,000 images of 32 px of seed 0
+    procedural[:COUNT[:SIZE[:SEED]]]        such as procedural:4096:64; by default 20,000 images of 32 px, seed 0
 
-Image number k is a function of (SEED, SIZE, k) alone, and up to its resolution of (SEED, k): COUNT changes none.
+Image number k is a function of (SEED, SIZE, k) alone, and, apart from its resolution, of (SEED, k).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ...errors import DataError
 from .drawing import CLASSES, picture
 
 PROCEDURAL = "procedural"
-"""What a source is called, or begins with, that is drawn."""
+"""Name or beginning of a source of drawn images."""
 
 FORM = f"{PROCEDURAL}[:COUNT[:SIZE[:SEED]]], such as {PROCEDURAL}:20000:32:0"
 
 MOST = 1_000_000
-"""Images of a source: their names have six digits, and every image of a source is looked at once."""
+"""Most images of a source: their names have six digits, and a scan draws every image once."""
 
 SIDES = 8, 1024
 """Sides that can be drawn, in pixels."""
@@ -34,7 +34,7 @@ SIDES = 8, 1024
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A place whose image is drawn: number `index` of a seed, `size` x `size` pixels."""
+    """A drawn image, number `index` of a seed with `size` x `size` pixels, as an image reference."""
 
     index: int
     size: int = 32
@@ -42,7 +42,7 @@ class Drawn:
 
     @property
     def label(self) -> int:
-        """The class, as its place in CLASSES."""
+        """Index of the class in CLASSES."""
         return self.index % len(CLASSES)
 
     @property
@@ -52,7 +52,7 @@ class Drawn:
 
     @property
     def mask(self) -> DrawnMask:
-        """Where the foreground is, as a place of its own."""
+        """The mask of the foreground, as an image reference."""
         return DrawnMask(self)
 
     def image(self) -> Tensor:
@@ -69,13 +69,13 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class DrawnMask:
-    """A place with the foreground of a drawn image: 255 where it covers half a pixel or more, else 0."""
+    """The mask of a drawn image: 255 where the foreground covers half a pixel or more, else 0."""
 
     of: Drawn
 
     @property
     def stem(self) -> str:
-        """The image's, and what it is."""
+        """Name of the image, with "_mask" behind it."""
         return f"{self.of.stem}_mask"
 
     def image(self) -> Tensor:
@@ -105,12 +105,12 @@ def procedural(count: int = 20_000, size: int = 32, seed: int = 0) -> list[Drawn
 
 
 def is_procedural(source: str) -> bool:
-    """Whether a source's images are to be drawn."""
+    """Whether a source is of drawn images."""
     return source.partition(":")[0] == PROCEDURAL
 
 
 def procedural_source(source: str) -> list[Drawn]:
-    """The images that a source says: procedural[:COUNT[:SIZE[:SEED]]].
+    """The images of the source procedural[:COUNT[:SIZE[:SEED]]].
 
     Errors: DataError for anything else, and as `procedural`.
     """
@@ -120,10 +120,10 @@ def procedural_source(source: str) -> list[Drawn]:
 
 
 def png(values: NDArray[np.uint8], *notes: tuple[str, str]) -> bytes:
-    """A PNG of uint8 values h w (gray) or h w 3 (RGB); notes: names and texts that go along, in ASCII.
+    """A PNG of uint8 values h w (gray) or h w 3 (RGB). notes: names and texts to store in it, in ASCII.
 
-    Its pixels are stored, not compressed: that is quick, and the bytes, whose hash decides on which side of a split an
-    image is, do not depend on how a compressor was built.
+    Pixels are stored without compression. That is fast, and the bytes, whose hash decides the side of a split, do not
+    depend on the build of a compressor.
     """
     height, width = values.shape[:2]
     rows = np.zeros((height, 1 + values.size // height), dtype=np.uint8)  # a row begins with its filter: 0, none

@@ -1,8 +1,8 @@
-"""What is in the foreground of a procedural image: outlines as signed distances.
+"""Foregrounds of procedural images: shapes as signed distances.
 
-A shape is a function of coordinates with the origin in its middle, x to the right and y down, and of the radius of the
-circle that it
-fills: negative inside, positive outside, and near the outline the distance from it, in units of the image's side.
+A shape is a function of coordinates, with the origin in its middle, x to the right and y down, and of the radius of its
+circumscribed circle. It is negative inside and positive outside; near the outline it is the distance from it, in units
+of the image's side.
 Source of the star: Quilez, "2D distance functions".
 """
 
@@ -18,13 +18,13 @@ from .letters import CAP, Array, sampled, word
 Shape = Callable[[Array, Array, float], Array]
 
 STAR_WAIST = 0.45
-"""Radius of a star's inner corners, as a part of its outer ones'."""
+"""Radius of a star's inner corners, as a share of the outer ones."""
 
 RING_HOLE = 0.55
-"""Radius of a ring's hole, as a part of its own."""
+"""Radius of a ring's hole, as a share of the ring's."""
 
 CROSS_ARM = 0.3
-"""Half the width of a cross's arms, as a part of its radius."""
+"""Half the width of a cross's arms, as a share of its radius."""
 
 
 def disc(x: Array, y: Array, radius: float) -> Array:
@@ -44,7 +44,7 @@ def square(x: Array, y: Array, radius: float) -> Array:
 
 
 def triangle(x: Array, y: Array, radius: float) -> Array:
-    """An equilateral triangle whose corners are on the circle, one of them below."""
+    """An equilateral triangle whose corners are on the circle, one at the bottom."""
     return np.maximum(-y, abs(x) * math.sqrt(0.75) + y / 2) - radius / 2
 
 
@@ -56,7 +56,7 @@ def cross(x: Array, y: Array, radius: float) -> Array:
 
 
 def star(x: Array, y: Array, radius: float) -> Array:
-    """A star of five points, which are on the circle."""
+    """A five-pointed star whose points are on the circle."""
     cos, sin = math.cos(math.pi / 5), math.sin(math.pi / 5)
     x = abs(x)
     for side in (cos, -cos):  # two reflections leave one half of one point

@@ -1,5 +1,4 @@
-"""Sounds that are made by formulas: which, number k of a seed, its samples, and where between two loudspeakers it
-is."""
+"""Sounds made by formulas: the samples of number k of a seed, and its position between two loudspeakers."""
 
 from __future__ import annotations
 
@@ -15,10 +14,10 @@ from ..spectrogram import MEL
 
 Array = NDArray[np.float64]
 Deal = Iterator[float]
-"""Random numbers in [0,1), one after the other."""
+"""A sequence of random numbers in [0,1)."""
 
 RATE, LENGTH = MEL.rate, 127 * MEL.hop
-"""Samples a second, and of a sound: 2.03 s, 128 columns of a spectrogram."""
+"""Samples per second, and per sound: 2.03 s, 128 columns of a spectrogram."""
 
 TIME = np.arange(LENGTH) / RATE
 
@@ -36,7 +35,7 @@ FORMANTS = {
 
 
 def sound(index: int, seed: int) -> Array:
-    """Sound number `index` of a seed: samples LENGTH in [-1,1], of class `index` mod 8, at a random level over quiet
+    """Sound number `index` of a seed, of class `index` mod 8: LENGTH samples in [-1,1], at a random level over quiet
     hiss."""
     deal = iter(random_uniforms(seed, SOUND, 2 * index, 64).tolist())
     noise = 2 * random_uniforms(seed, SOUND, 2 * index + 1, 2 * LENGTH) - 1
@@ -46,13 +45,13 @@ def sound(index: int, seed: int) -> Array:
 
 
 def position(index: int, seed: int) -> float:
-    """Where sound number `index` of a seed is, from 0 (left) to 1 (right); none is further out than 0.05 or 0.95."""
+    """Position of sound number `index` of a seed, from 0 (left) to 1 (right); it is between 0.05 and 0.95."""
     return _between(iter(random_uniforms(seed, PANNING, index, 1).tolist()), 0.05, 0.95)
 
 
 def panned(samples: Array, position: float) -> Array:
-    """Samples n, left and right, 2 n, by the law of constant power: gains are cosine and sine of a quarter turn's share
-    `position`."""
+    """Left and right, 2 n, of samples n, panned with constant power: the gains are cosine and sine of `position` times
+    a quarter turn."""
     angle = position * math.pi / 2
     return np.array([[math.cos(angle)], [math.sin(angle)]]) * samples
 
@@ -100,7 +99,7 @@ def sweep(deal: Deal, noise: Array) -> Array:
 
 
 def drum(deal: Deal, noise: Array) -> Array:
-    """Beats of a skin, whose pitch falls, and of rattling wires."""
+    """Drum beats: a skin, whose pitch falls, and rattling wires."""
     beat, made = _between(deal, 0.2, 0.6), np.zeros(LENGTH)
     for number in range(int(LENGTH / RATE / beat)):
         start = (number + 0.1) * beat
@@ -112,7 +111,7 @@ def drum(deal: Deal, noise: Array) -> Array:
 
 
 def noise_band(deal: Deal, noise: Array) -> Array:
-    """Noise of a band, slowly swelling."""
+    """Band noise of slowly varying loudness."""
     low = _pitch(deal, 100, 4000)
     band = butter(4, (low, min(low * _between(deal, 1.3, 4), 7600)), "bandpass", fs=RATE, output="sos")
     return sosfilt(band, noise) * (1 + 0.9 * np.sin(2 * math.pi * (_between(deal, 0.5, 6) * TIME + next(deal))))
@@ -127,7 +126,7 @@ def fm(deal: Deal, noise: Array) -> Array:
 
 
 def pluck(deal: Deal, noise: Array) -> Array:
-    """Plucked strings: noise that goes round in a delay line and is averaged (Karplus & Strong 1983)."""
+    """Plucked strings: noise in an averaging delay line (Karplus & Strong 1983)."""
     made, count = np.zeros(LENGTH), 1 + int(4 * next(deal))
     for number in range(count):
         delay = round(RATE / _pitch(deal, 80, 800))

@@ -1,8 +1,7 @@
-"""How far a procedural image's surface is between its two colours: fields h w in [0,1], the same ones at every
-resolution.
+"""Textures of procedural images: fields h w in [0,1] that blend two colours, equal at every resolution.
 
-Coordinates are in units of the image's side; `pixel` is a pixel's side in them. Edges are one pixel wide ramps, and
-noise is an average over each pixel, so that averages of a fine field's pixels are those of a coarse one.
+Coordinates are in units of the image's side; `pixel` is a pixel's side in these units. Edges are ramps one
+pixel wide, and noise is averaged over each pixel, so that averages of a fine field are the pixels of a coarse one.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from .letters import Array
 PLAIN, GRADIENT, NOISE, GRAIN, CHECKS, STRIPES = "plain", "gradient", "noise", "grain", "checks", "stripes"
 
 GRAIN_CELLS = 24
-"""Grains along a side: at 32 px little finer than the pixels, so that there is nothing in them that only noise has."""
+"""Grains along a side: hardly finer than the pixels of 32 px, so that grain is no pure noise."""
 
 
 def gradient(x: Array, y: Array, angle: float, extent: float) -> Array:
-    """From 0 to 1 along a direction, 1/2 at the origin. extent: of what is filled."""
+    """From 0 to 1 along a direction, 1/2 at the origin. extent: width of the filled area."""
     cos, sin = math.cos(angle), math.sin(angle)
     return (0.5 + (cos * x + sin * y) / extent).clip(0, 1)
 
@@ -40,8 +39,8 @@ def checks(x: Array, y: Array, angle: float, period: float, pixel: float) -> Arr
 
 
 def noise(lattice: Array, side: int) -> Array:
-    """Smooth noise of side x side pixels: a quadratic spline over the image with these coefficients in [0,1], k k,
-    spread around 1/2."""
+    """Smooth noise of side x side pixels around 1/2: a quadratic spline over the image with these coefficients k k in
+    [0,1]."""
     weights = _pixel_weights(side, len(lattice) - 2)
     return (0.5 + 1.8 * (weights @ lattice @ weights.T - 0.5)).clip(0, 1)
 
