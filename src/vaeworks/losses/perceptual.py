@@ -21,8 +21,8 @@ class FeatureDistance(nn.Module):
     taps.
 
     It is not calibrated: it serves as a loss, but its values are not LPIPS and compare only with each other. The
-    network is frozen and stays in evaluation mode; the gradient reaches the images through it. It runs in the dtype of its own weights whatever autocast says: `distance.network.bfloat16()` is faster and differs in the
-    third digit.
+    network is frozen and stays in evaluation mode; the gradient reaches the images through it. It runs in the dtype of
+    its own weights whatever autocast says: `distance.network.bfloat16()` is faster and differs in the third digit.
     """
 
     def __init__(self, network: nn.Module):
