@@ -42,7 +42,10 @@ PATIENCE = 4
 CALM = 0.5
 """Share of a threshold below which trouble is over."""
 
-ELSEWHERE = "the adversarial gradient starts here and changes the course of the figures: they are not compared with earlier ones"
+ELSEWHERE = (
+    "the adversarial gradient starts here and changes the course of the figures: they are not compared with earlier "
+    "ones"
+)
 
 
 class LearningRate:
