@@ -1,8 +1,6 @@
-"""The card of a trained model, RUN/README.md, as Hugging Face reads it: what it is, how it was made, what it came to,
-how to load it.
+"""The card of a trained model, RUN/README.md, for Hugging Face: the model, its training, its figures, how to load it.
 
-It says what the run's files say and nothing else. Of a data source on this machine only the last part of its path is
-told.
+The card holds nothing but what the run's files hold. Of a path on this machine only the last part is shown.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ...distributed import broadcast_tensors, on_rank0
+from ...distributed import broadcast_tensors, on_all_ranks, on_rank0, rank
 from ...errors import FormatError
 from ...files.atomic import atomic, check_header, read_tensors, write_tensors
 from ..state import TrainState
@@ -113,33 +113,31 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.safetensors") if NAME.fullmatch(path.name))
 
 
-def load_checkpoint(path: Path | None, trained: TrainState) -> Position:
+def load_checkpoint(path: Path, trained: TrainState) -> Position:
     """Load a checkpoint into the state, in place, in all processes; process 0 reads the file.
 
     Errors: FormatError for a torn file or one of another network.
     """
-
-    found: dict[str, Tensor] | None = None
-
-    def read() -> Position:
-        nonlocal found
-        assert path is not None
-        found, metadata = read_tensors(path)
-        if METADATA_KEY not in metadata:
-            raise FormatError(f"{path} is no training checkpoint")
-        try:
-            return _position_in(metadata[METADATA_KEY])
-        except (TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise FormatError(f"{path} does not say how far its run has come: {str(error)[:100]}") from None
-
-    position = on_rank0(read)
-    tensors = broadcast_tensors(found)
+    found = on_all_ranks(lambda: _read(path) if rank() == 0 else None)
+    position = on_rank0(lambda: found[1])  # type: ignore[index]
+    tensors = broadcast_tensors(None if found is None else found[0])
     try:
         _restore(trained, tensors)
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{path} belongs to another network: {reason}") from None
     return position
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Position]:
+    """A checkpoint's tensors and position."""
+    tensors, metadata = read_tensors(path)
+    if METADATA_KEY not in metadata:
+        raise FormatError(f"{path} is no training checkpoint")
+    try:
+        return tensors, _position_in(metadata[METADATA_KEY])
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise FormatError(f"{path} does not say how far its run has come: {str(error)[:100]}") from None
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -176,8 +176,8 @@ def _text(value: object) -> str:
 def trained_on(model: Path) -> Container[str]:
     """Content digests of the images that a run was trained on, for `in`; empty for a path that is no run.
 
-    The images of a stream are not listed: all that were not held out count as trained on.
-    Errors: FormatError for a list of images that cannot be read.
+    Of a stream they are not known one by one: all that were not held out count as trained on.
+    Errors: FormatError for a list of images that is none.
     """
     if not (model / DATA).is_file():
         return set()
@@ -248,7 +248,7 @@ def _is_file(values: Any) -> bool:
 
 @dataclass(frozen=True)
 class _AllBut:
-    """The set of all contents but those that a stream holds out."""
+    """All contents but those that a stream holds out."""
 
     val_fraction: float
     judged: frozenset[str]
