@@ -1,4 +1,4 @@
-"""Where a run computes, and in which precision."""
+"""Devices and precisions by name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(device: torch.device) -> Literal["fp32", "bf16"]:
-    """What precision "auto" means on a device: bf16 where the hardware computes with it, else fp32."""
+    """The precision "auto" on a device: bf16 where the hardware computes with it, else fp32."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}

@@ -1,6 +1,6 @@
-"""Data-parallel processes: means over them, for numbers that a batch depends on, and one word for all of them.
+"""Data-parallel processes: means over processes, and work whose result or error all of them share.
 
-Outside of such a run every function here is the identity, so that callers need not ask.
+With one process every function here does nothing, so that callers need not ask.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .launcher import is_shared, place, shared
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=6)
-"""How long processes wait for each other: while process 0 looks at a large data set, hours. One that has died is
+"""How long processes wait for each other. Process 0 may read a large data set for hours; a process that has died is
 noticed at once."""
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number; 0 is the one that writes and speaks."""
+    """This process's number; process 0 writes files and prints."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -50,8 +50,7 @@ def process_mean(value: Tensor) -> Tensor:
 
 
 def process_average(value: Tensor) -> Tensor:
-    """`process_mean` with a gradient, of any order: a loss of it has in each process what a mean over processes makes
-    the gradient."""
+    """`process_mean` with a gradient, of any order. A mean over processes of the gradients is then that of the loss."""
     return _Average.apply(value) if world_size() > 1 else value
 
 
@@ -62,7 +61,7 @@ class _Average(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # every process has a loss of the same mean, and each of them counts for what this one put in
+        # every process has a loss of the same mean, and the losses of all of them depend on this one's value
         return _Average.apply(grad)
 
 
@@ -87,9 +86,9 @@ def process_sum(numbers: list[float]) -> list[float]:
 
 
 def on_rank0(work: Callable[[], T]) -> T:
-    """What `work` returns in process 0, in every process; what it raises is raised in every process.
+    """Run `work` in process 0; its result, or its error, is that of every process.
 
-    The result must be plain data: it is sent around.
+    The result must be plain data, because it is sent to the others.
     """
     if world_size() == 1:
         return work()
@@ -106,7 +105,7 @@ def on_rank0(work: Callable[[], T]) -> T:
 
 
 def on_all_ranks(work: Callable[[], T]) -> T:
-    """What `work` returns in each process; what it raises in any is raised in every process."""
+    """Run `work` in every process; an error of any of them is raised in all."""
     if world_size() == 1:
         return work()
     error: Exception | None = None
@@ -119,8 +118,7 @@ def on_all_ranks(work: Callable[[], T]) -> T:
 
 
 def agree(error: Exception | None) -> None:
-    """Errors: the first error of any process, in all of them: one that stopped alone would leave the others waiting for
-    it."""
+    """Errors: the first error of any process, in all of them; the others would wait for one that stopped alone."""
     if world_size() == 1:
         if error is not None:
             raise error
@@ -163,8 +161,7 @@ def _device() -> torch.device:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Processes that are started here hear no Ctrl-C, which reaches all of a terminal, from their first moment on;
-    their parent does."""
+    """Processes that are started in this context ignore Ctrl-C from their first moment on; their parent does not."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -204,14 +201,14 @@ def joined(device: torch.device) -> Iterator[None]:
             with suppress(RuntimeError):
                 dist.barrier()
         elif isinstance(error, RuntimeError) and _is_lost(error):
-            raise TrainingError("another process of this run has ended; what it said, if anything, tells why") from None
+            raise TrainingError("another process of this run has ended; look at its messages for the reason") from None
         raise
     finally:
         dist.destroy_process_group()
 
 
 def _is_lost(error: RuntimeError) -> bool:
-    """Whether it says that another process cannot be reached."""
+    """Whether the error says that another process cannot be reached."""
     said = str(error)
     return isinstance(error, dist.DistError) or any(
         words in said for words in ("closed by peer", "reset by peer", "Broken pipe")

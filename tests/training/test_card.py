@@ -149,7 +149,8 @@ def test_what_was_on_is_told(tmp_path: Path) -> None:
     assert "mse of pixels in [-1,1] + 0.3 x without-weights" in text
     assert "scale_equivariance 0.25" in text
     assert (
-        "unet, relativistic loss, adaptive weight 0.5, felt from 2,100 images on, encoder frozen from then on" in text
+        "unet, relativistic loss, adaptive weight 0.5, with adversarial gradient from 2,100 images on, encoder frozen "
+        "from then on" in text
     )
     assert "At the end of the run this was not mended: the latents blow up: too large." in text
     assert "not mended: channels" not in text

@@ -311,7 +311,7 @@ def test_phases_of_a_run(undisturbed: Path) -> None:
     assert felt[128] == pytest.approx(0.5)
     assert felt[min(felt)] < felt[128]
     events = [line["event"] for line in lines if "event" in line]
-    assert any("learns unfelt" in e for e in events) and any("full weight" in e for e in events)
+    assert any("discriminator warm-up" in e for e in events) and any("full weight" in e for e in events)
     assert not any(
         line["alarm"] for line in lines if "event" in line and "kind" not in line
     )  # those with a kind are of the run
@@ -522,7 +522,7 @@ def test_a_longer_run_keeps_its_discriminators_start(folder: Path, tmp_path: Pat
     train(config, folder, tmp_path / "run", show=False)
     train(dataclasses.replace(config, images=192), folder, tmp_path / "run", show=False, resume=True)
     lines = read_log(tmp_path / "run")
-    assert [line["images_seen"] for line in lines if "learns unfelt" in str(line.get("event", ""))] == [32]
+    assert [line["images_seen"] for line in lines if "discriminator warm-up" in str(line.get("event", ""))] == [32]
     assert json.loads((tmp_path / "run" / "result.json").read_text())["images_seen"] == 192
 
 

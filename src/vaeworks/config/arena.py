@@ -1,4 +1,4 @@
-"""The arena: how a latent space is put to the test, frozen and versioned."""
+"""The protocol of the arena, frozen and versioned."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from ..errors import ConfigError
 
 ARENA_VERSION = 1
-"""Of the protocol: it grows whenever anything in arena/ changes a figure."""
+"""Version of the protocol: it grows whenever anything in arena/ changes a figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +17,9 @@ class DiTConfig:
     """A diffusion transformer's size."""
 
     width: int
-    """of a token in the network, a multiple of 4 and of `heads`"""
+    """width of a token in the network, a multiple of 4 and of `heads`"""
     depth: int
-    """blocks"""
+    """number of blocks"""
     heads: int
 
     def __post_init__(self) -> None:
@@ -43,31 +43,31 @@ Shift = Literal["none", "dimension"]
 
 @dataclass(frozen=True, kw_only=True)
 class ArenaConfig:
-    """One protocol: everything that the figures of two latent spaces must have in common to be compared."""
+    """One protocol: the settings that two latent spaces must share so that their figures can be compared."""
 
     tokens: int = 16
-    """that the generator sees of an image, whatever the latents' size: squares of latents make a token"""
+    """tokens of an image, whatever the size of its latents; a square of latents makes a token"""
     probes: tuple[str, ...] = ("xs", "s")
-    """sizes of the generator; a difference counts only where all agree"""
+    """sizes of the generator; a difference between spaces counts only where all of them agree"""
     seeds: tuple[int, ...] = (0, 1)
-    """of the generator's weights, order, times, noise and samples: equal ones for every latent space"""
+    """seeds of the generator's weights, order, times, noise and samples, the same for every latent space"""
     shifts: tuple[Shift, ...] = ("none", "dimension")
-    """of times: none, and by the latents' dimension (RAE); with both, each space keeps what suits the first generator's
-    first seed"""
+    """timestep shifts to try: none, or by the latents' dimension (RAE); with both, each latent space keeps the one that
+    scores best in a pilot run of the first generator and seed"""
     images: int = 32_768
     """training images for each generator"""
     batch: int = 128
     lr: float = 1e-3
-    """AdamW's, constant after the warm-up, for width 128 and less; above it falls with 1 / sqrt(width)"""
+    """learning rate of AdamW, constant after the warm-up, for widths up to 128; above, it falls with 1 / sqrt(width)"""
     warmup_images: int = 8_192
     ema_halflife: int = 8_192
-    """of the average of weights that is judged, in images; shorter at the beginning, as in training VAEs"""
+    """half-life of the weight average that is scored, in images; shorter at the beginning, as in training VAEs"""
     looks: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
-    """shares of the training after which samples are judged"""
+    """shares of the training after which samples are scored"""
     samples: int = 1_024
-    """of each look; classes equally often, from the same noise at each look"""
+    """samples at each of them, from the same noise each time, all classes equally often"""
     sampler_steps: int = 25
-    """of Euler's method, without guidance"""
+    """steps of Euler's method, without guidance"""
 
     def __post_init__(self) -> None:
         side = math.isqrt(max(self.tokens, 0))

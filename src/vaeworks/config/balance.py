@@ -1,4 +1,4 @@
-"""The settings of the discriminator's start and of the watch over it. No torch."""
+"""Settings of the discriminator's supervisor. No torch."""
 
 from __future__ import annotations
 
@@ -10,51 +10,53 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class BalanceConfig:
-    """When the discriminator starts, how it is let in, and what counts as trouble. All counts are in images."""
+    """When the discriminator starts, how its weight rises, and what counts as trouble. All counts are in images."""
 
     start_images: int | None = None
-    """start at this count; None: when the reconstruction has stopped falling, between `earliest` and `latest`"""
+    """count at which the discriminator starts; None: when the reconstruction loss has stopped falling, between
+    `earliest` and `latest`"""
     earliest: int = 20_000
-    """no start before"""
+    """count before which it does not start"""
     latest: int = 200_000
-    """start at the latest, with or without a plateau"""
+    """count at which it starts even without a plateau"""
     window: int = 20_000
-    """over which the fall of the reconstruction loss is measured"""
+    """length over which the fall of the reconstruction loss is measured"""
     flat: float = 0.02
-    """relative change of the reconstruction loss per window that counts as none"""
+    """relative change of the reconstruction loss per window below which it counts as flat"""
     warmup: int = 5_000
-    """the discriminator learns alone so long; up to four times as long while it is right in less than `warm` of the
-    cases"""
+    """length of the warm-up, in which the autoencoder gets no adversarial gradient; up to four times as long while the
+    discriminator's accuracy is below `warm`"""
     warm: float = 0.6
     """accuracy at which the discriminator is warm"""
     ramp: int = 10_000
-    """over which the adversarial term rises to its full weight"""
+    """length of the rise of the adversarial term to its full weight"""
     smoothing: int = 1_000
-    """half-life of the averages that are watched"""
+    """half-life of the averages that the supervisor watches"""
     patience: int = 4_000
-    """trouble has to last so long before something is done"""
+    """length of trouble after which the supervisor acts"""
     cooldown: int = 10_000
-    """after something was done, nothing else is for so long (except after a collapse)"""
+    """length after an action in which the supervisor does not act again, except after a collapse"""
     winning: float = 0.99
     """accuracy at which the discriminator wins"""
     recovered: float = 0.95
-    """accuracy below which it no longer does"""
+    """accuracy below which it no longer wins"""
     apart: float = 50.0
-    """distance between the mean logits of images and of reconstructions that is too much; half of it is well again"""
+    """distance between the mean logits of images and reconstructions that counts as trouble; half of it ends
+    the trouble"""
     clamp: float = 1e4
-    """limit of the adaptive weight; at it, the adversarial gradient has vanished"""
+    """limit of the adaptive weight, reached where the adversarial gradient has vanished"""
     worse: float = 0.3
-    """share by which the reconstruction may be worse than its best; half of it is well again"""
+    """share by which the reconstruction may be worse than its best; half of it ends the trouble"""
     collapsed: float = 1.0
-    """share by which the reconstruction is worse than its best after a collapse"""
+    """share by which a collapsed reconstruction is worse than its best"""
     pause: int = 4_000
-    """how long a paused discriminator does not learn"""
+    """length of a pause of the discriminator"""
     lowest: float = 1 / 16
-    """the weight is not halved below this"""
+    """smallest weight that halving leads to"""
     nonfinite: int = 3
     """steps in a row with a loss or gradient that is not finite that count as a collapse"""
     restores: int = 3
-    """how often the last good state is restored; after the next collapse the adversarial term stays off"""
+    """times that the last good state is restored; after the next collapse the adversarial term stays off"""
 
     def __post_init__(self) -> None:
         for name in ("window", "ramp", "smoothing", "patience", "nonfinite"):
@@ -91,7 +93,7 @@ class BalanceConfig:
         warmup: float = 0.025,
         ramp: float = 0.05,
     ) -> BalanceConfig:
-        """Counts in proportion to the length of a run: a start between 20 and 60 % of it, felt in full 7.5 % later."""
+        """Counts in proportion to the length of a run: start between 20 and 60 % of it, full weight 7.5 % later."""
 
         def share(of: float, least: int = 1) -> int:
             return max(round(images * of), least)

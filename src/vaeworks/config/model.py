@@ -1,4 +1,4 @@
-"""Architectures: what an autoencoder is made of, and what its latents are."""
+"""Architectures of autoencoders, and the normalization of their latents."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..errors import ConfigError
 from .plain import abridged
 
 MAX_LEVELS = 16
-"""Most levels of an autoencoder: the last one is 1/32768 of the image. Published ones have six at most."""
+"""Most levels of an autoencoder. Published ones have six at most."""
 
 OPEN = ("scaling_factor", "norm_groups", "norm_eps", "padding_mode", "num_heads", "bottleneck.bound")
-"""Settings that neither names nor shapes of tensors tell; shift_factor goes with scaling_factor."""
+"""Settings that cannot be read off the names and shapes of tensors; shift_factor goes with scaling_factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentConfig:
-    """What every kind of autoencoder has: channels of images and latents, and the normalization of the latents.
+    """The part that all autoencoders share: channels of images and latents, and the normalization of the latents.
 
-    `normalization` says which numbers make the z that a diffusion model sees; the others are facts that are not
+    `normalization` names the numbers that make the z of a diffusion model; the other numbers are kept as facts and not
     applied. Where a foreign config carries several, the order is batchnorm, channel, scalar (`formats/diffusers.py`).
     """
 
@@ -49,7 +49,7 @@ class LatentConfig:
     latents_norm_eps: float = 1e-4
     """epsilon of normalization "batchnorm" """
     guessed: tuple[str, ...] = field(default=(), compare=False)
-    """settings that no file and nobody has told, as NAME=VALUE: guesses as long as they have this value, and never
+    """settings that are guesses, as NAME=VALUE; a setting with another value is no guess any more; guesses are never
     written as facts"""
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class LatentConfig:
 
     @property
     def guesses(self) -> tuple[str, ...]:
-        """The names of what is guessed."""
+        """Names of the settings that are guesses."""
         return tuple(guess.partition("=")[0] for guess in self.guessed)
 
     @property
@@ -86,11 +86,11 @@ class LatentConfig:
         return "scaling_factor" not in self.guesses
 
     def guessing(self, names: Iterable[str]) -> Self:
-        """The same configuration, in which these settings are guesses, besides those that are."""
+        """The same configuration with these settings marked as guesses, too."""
         return dataclasses.replace(self, guessed=_guesses(self, dict.fromkeys((*self.guesses, *names))))
 
     def told(self, **values: Any) -> Self:
-        """The configuration with these values, which are facts."""
+        """The configuration with these values, which are marked as facts."""
         changed = dataclasses.replace(self, **values)
         return dataclasses.replace(
             changed, guessed=tuple(g for g in changed.guessed if g.partition("=")[0].split(".")[0] not in values)
@@ -116,8 +116,7 @@ def setting(config: LatentConfig, name: str) -> Any:
 
 
 def _guesses(config: LatentConfig, names: Iterable[str]) -> tuple[str, ...]:
-    """NAME=VALUE for those of the settings that this kind of configuration has; a scale that does not count is no
-    guess."""
+    """NAME=VALUE for every setting that this kind of configuration has; a scale that is not applied is no guess."""
     values = {name: setting(config, name) for name in names}
     if config.normalization != "scalar":
         values.pop("scaling_factor", None)
@@ -126,26 +125,27 @@ def _guesses(config: LatentConfig, names: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class BottleneckConfig:
-    """What latents are: the sample of a Gaussian posterior, or a bounded point; and what disturbs them in training."""
+    """The kind of latents (a sample of a Gaussian posterior, or a bounded point), and their noise in training."""
 
     kind: Literal["kl", "point"] = "kl"
     """kl: the encoder predicts mean and log-variance; point: latents alone, without a KL term"""
     bound: Literal["none", "tanh", "softclamp", "clamp", "rmsnorm", "sphere", "layernorm"] = "none"
-    """of kind point: tanh, softclamp and clamp to +-limit; rmsnorm and sphere by position; layernorm over the whole"""
+    """bound of the latents of kind point. tanh, softclamp, clamp: to +-limit; rmsnorm, sphere: at each position;
+    layernorm: over the whole map"""
     limit: float = 3.0
-    """of tanh, softclamp, clamp; TAESD's softclamp has 3"""
+    """limit of tanh, softclamp and clamp (TAESD: 3)"""
     eps: float = 1e-6
-    """of rmsnorm, sphere, layernorm"""
+    """epsilon of rmsnorm, sphere and layernorm"""
     noise: Literal["none", "additive", "interpolative", "sigma"] = "none"
-    """on the latents that the decoder is trained with, see models/bottleneck.py"""
+    """noise on the latents that the decoder is trained on (models/bottleneck.py)"""
     noise_scale: float = 0.3
-    """its strength: about a share of the latents' standard deviation"""
+    """strength of the noise, about as a share of the latents' standard deviation"""
     prefixes: tuple[int, ...] = ()
-    """numbers of leading channels, one of which a training image keeps; empty: all, always (DC-AE 1.5)"""
+    """counts of leading channels; each training image keeps one of these counts (DC-AE 1.5); empty: all channels"""
 
     @property
     def disturbs(self) -> bool:
-        """Whether the decoder is trained on other latents than the encoder's."""
+        """Whether the decoder is trained on disturbed latents."""
         return self.noise != "none" or bool(self.prefixes)
 
     def __post_init__(self) -> None:
@@ -179,7 +179,8 @@ class AutoencoderConfig(LatentConfig):
     mid_attention: bool = True
     """self-attention in the middle of encoder and decoder"""
     attention_factors: tuple[int, ...] = ()
-    """more self-attention at 1/factor of the image size: LDM's attn_resolutions=[16] at 256 px is (16,)"""
+    """factors of the levels with self-attention, at 1/factor of the image size (LDM's attn_resolutions=[16] at 256 px:
+    16)"""
     num_heads: int = 1
     """heads of every self-attention block"""
     quant_conv: bool = True
@@ -191,14 +192,14 @@ class AutoencoderConfig(LatentConfig):
     norm_eps: float = 1e-6
     """epsilon of every GroupNorm"""
     padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros"
-    """what 3x3 convolutions of stride 1 see beyond the border (some fine-tunes of SDXL's VAE: reflect)"""
+    """padding of 3x3 convolutions of stride 1 (some fine-tunes of SDXL's VAE: reflect)"""
     encoder_scale: float = 1.0
-    """factor at which the encoder's weights carry their activations; every norm_eps is multiplied by its square
+    """factor by which the encoder's weights scale its activations; every norm_eps is multiplied by its square
     (`runtime/fp16/repair.py` makes it small, so that float16 does not overflow)"""
     decoder_scale: float = 1.0
     """as encoder_scale, for the decoder"""
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
-    """what latents are"""
+    """kind of latents, and their noise in training"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -278,8 +279,7 @@ def _widths(channels: int, mult: tuple[float, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class TinyConfig(LatentConfig):
-    """The TAESD family (Bohan): small distilled autoencoders that see latents as the diffusion model does, hence no
-    scaling.
+    """The TAESD family (Bohan): small distilled autoencoders whose latents are the diffusion model's z, unscaled.
 
     Widths and blocks are given by level, largest image first. The defaults are TAESD's.
     """

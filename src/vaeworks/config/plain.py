@@ -14,10 +14,10 @@ from typing import Any, Literal, TypeVar
 from ..errors import ConfigError
 
 LIMIT = 2**64
-"""What whole numbers of files are below: larger ones are no setting, and do not become floats."""
+"""Bound of whole numbers in files: larger ones are no setting, and cannot become floats."""
 
 SHOWN = 100
-"""Characters of a value that a message shows."""
+"""Most characters of a value in a message."""
 
 
 def dumps(value: Any) -> str:
@@ -34,7 +34,7 @@ def dumps(value: Any) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON values. What is guessed is part of it only where something is."""
+    """A configuration as plain JSON values. `guessed` is left out where it is empty."""
     return dataclasses.asdict(
         config, dict_factory=lambda items: {name: value for name, value in items if value or name != "guessed"}
     )
@@ -50,7 +50,7 @@ _ABRIDGED.maxstring = _ABRIDGED.maxother = _ABRIDGED.maxlong = SHOWN
 
 
 def abridged(value: Any) -> str:
-    """A value as a message shows it: values of files have any length and depth."""
+    """A value in a message: shortened, because values of files have any length and depth."""
     if isinstance(value, dict):
         return "an object"
     text = _ABRIDGED.repr(value)

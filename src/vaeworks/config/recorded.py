@@ -1,9 +1,8 @@
-"""What a file may only ask for: code to run, and what is fetched from a network or told to it. A user has to name it as
-well.
+"""Settings that a file alone must not decide: code to run, and data to fetch from or send to a network.
 
-A run's record is a file, and files come from anywhere. Its names of such things are kept in types of their own, which
-are equal to the same text from a user and yet told from it. The command line's defaults are a record's values, so that
-an option that is given in a call replaces the one by the other.
+A run's record is a file, and files come from anywhere. So a user has to repeat such settings. Values from a file have
+types of their own, which equal the same text from a user but can be told apart. The command line's defaults are a
+record's values, and an option in a call replaces the file's value by the user's.
 """
 
 from __future__ import annotations
@@ -18,34 +17,34 @@ from .training import TrainConfig
 
 
 class Recorded(str):
-    """A text that a file has, and no user has repeated."""
+    """A text from a file that no user has repeated."""
 
 
 class RecordedNames(tuple):
-    """Names that a file has, and no user has repeated."""
+    """Names from a file that no user has repeated."""
 
 
 HUB = "hf:"
-"""What a source begins with that is of the hub."""
+"""Prefix of a source on the hub."""
 
 STREAM = "stream:"
-"""What a source begins with that is read from front to back; what is behind it may be of the hub."""
+"""Prefix of a source that is read from front to back; a source on the hub may follow."""
 
 NETWORKS = ("regularizers.alignment_network", "adversarial.network")
 """Settings that may name code (MODULE:FUNCTION), or a network that another library loads."""
 
 PLACES = ("finetune.path", "finetune.teacher", "data.val")
-"""Settings that may name what is on this machine, read as data, or what is on the hub."""
+"""Settings that may name a place on this machine, which is read as data, or on the hub."""
 
 REMOTE_TRACKERS = ("wandb",)
 """Trackers that send figures and pictures away."""
 
 _OPTIONS = {"finetune.path": "--from"}
-"""Of the command line, where it is not the setting's own name."""
+"""Command-line options whose name is not the setting's."""
 
 
 def recorded(config: TrainConfig) -> TrainConfig:
-    """The same configuration as one that was read from a file."""
+    """The same configuration, marked as read from a file."""
     for setting in (*NETWORKS, *PLACES):
         if (value := _get(config, setting)) is not None:
             config = _with(config, setting, Recorded(value))
@@ -53,10 +52,9 @@ def recorded(config: TrainConfig) -> TrainConfig:
 
 
 def check_asked(config: TrainConfig, known: Collection[str]) -> None:
-    """Check that whatever a configuration would run, or reach a network for, was named by a user and not by a file
-    alone.
+    """Check that a user, and not a file alone, has named the code and the network places of a configuration.
 
-    known: networks that may be named anywhere, because they are this package's own.
+    known: networks that a file may name, because they are this package's own.
     Errors: ConfigError, which names the first such setting and how to allow it.
     """
     for setting, words in _asking(config, known):
@@ -69,12 +67,12 @@ def check_asked(config: TrainConfig, known: Collection[str]) -> None:
 
 
 def asked_options(config: TrainConfig, known: Collection[str]) -> list[str]:
-    """Options that the command line wants again, to go on with a run of this configuration."""
+    """Options that have to be repeated to resume a run of this configuration."""
     return [word for setting, words in _asking(config, known) for word in (_option(setting), *words)]
 
 
 def _asking(config: TrainConfig, known: Collection[str]) -> Iterator[tuple[str, list[str]]]:
-    """(setting, its words) of what runs code or reaches a network."""
+    """(setting, its words) for every setting that runs code or reaches a network."""
     for setting in NETWORKS:
         value = _get(config, setting)
         if value is not None and value not in known:

@@ -12,12 +12,12 @@ from .model import AutoencoderConfig
 from .named import MODELS
 
 MOST_SIDE, MOST_WORKERS, MOST_BATCH, MOST_HALVINGS, MOST_WIDTH = 2**16, 1024, 2**20, 30, 2**16
-"""Beyond what any machine does. Numbers of files are checked against them before anything is made of that size."""
+"""Limits that no machine reaches. Numbers from files are checked against them before memory is allocated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images, and what is cut out of them."""
+    """Which images are used, and which crops are cut out of them."""
 
     size: int = 64
     """side of the square training crops, in pixels"""
@@ -28,9 +28,9 @@ class DataConfig:
     val_fraction: float = 0.1
     """share of files held out, chosen by content hash"""
     val: str | None = None
-    """another source for validation; then nothing of the training source is held out"""
+    """another source for validation; no image of the training source is held out then"""
     val_images: int = 16
-    """how many held-out images the validation during training looks at"""
+    """held-out images in each validation during training"""
     workers: int = 2
     """processes that prepare crops; 0: none"""
     cache_mib: int = 512
@@ -72,10 +72,11 @@ class LossConfig:
     perceptual: Literal[
         "none", "lpips-vgg16", "lpips-alexnet", "lpips-squeezenet", "vgg16-conv1to3", "without-weights"
     ] = "none"
-    """distance of what a frozen network sees: LPIPS, whose weights are fetched once; an uncalibrated one on weights of
-    yours; without-weights: 1/2 (1 - MS-SSIM) + L1 of Haar wavelets, for machines without a network"""
+    """distance of a frozen network's features. lpips-*: LPIPS, whose weights are downloaded once; vgg16-conv1to3: an
+    uncalibrated distance on weights of your own; without-weights: 1/2 (1 - MS-SSIM) + L1 of Haar wavelets, for machines
+    without a network"""
     perceptual_weight: float = 1.0
-    """LDM has 1"""
+    """weight of the perceptual distance (LDM: 1)"""
     perceptual_path: str | None = None
     """file or folder with the network's weights; None: cache, or download"""
     beta: float = 1e-6
@@ -88,14 +89,14 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegularizerConfig:
-    """What latents are asked for besides, for the sake of a diffusion model. Weights and probabilities; 0: not at
-    all."""
+    """Regularizers that make latents easier for a diffusion model. Weights and probabilities; 0 switches one off."""
 
     equivariance: float = 0.0
-    """share of steps in which latents and images are resized and turned alike (EQ-VAE: 0.5); then nothing else is
-    reconstructed"""
+    """share of steps in which latents and images are resized and turned alike, and only these are reconstructed
+    (EQ-VAE: 0.5)"""
     equivariance_prior: float = 0.25
-    """share of the other steps in which images are shrunk before they are encoded, so that small pictures stay known"""
+    """share of the other steps in which images are shrunk before encoding, so that the model still knows small
+    pictures"""
     lowpass: float = 0.0
     """share of steps in which latents and images alike lose their high frequencies (decoding spectrum matching:
     0.75)"""
@@ -113,16 +114,16 @@ class RegularizerConfig:
     alignment: float = 0.0
     """weight of the agreement with a frozen network's features (VA-VAE: 0.5, then 0.1 with margins)"""
     alignment_network: str | None = None
-    """that network: a name of features/nets.py, a folder or hub id of a transformers model (hf:OWNER/NAME), or
-    MODULE:FUNCTION without arguments that returns it; in Python it may be given to `train` instead"""
+    """the frozen network: a name of features/nets.py, a folder or hub id of a transformers model (hf:OWNER/NAME), or
+    MODULE:FUNCTION, which is called without arguments and returns it; in Python `train` takes one as well"""
     alignment_path: str | None = None
     """file or folder with the weights of a named network; None: cache, or download"""
     alignment_margins: tuple[float, float] = (0.0, 0.0)
-    """what agreement is not asked for: of cosines with the features, and of cosines between places (VA-VAE's last
-    stage: 0.5 0.25)"""
+    """margins within which disagreement costs nothing: of cosines with the features, and of cosines between places
+    (VA-VAE's last stage: 0.5 0.25)"""
     alignment_adaptive: bool = True
-    """the weight is relative to the strength of the reconstruction, as VA-VAE has it; it costs a second backward pass
-    of the decoder"""
+    """scale the weight by the strength of the reconstruction's gradient (VA-VAE); needs a second backward pass of the
+    decoder"""
 
     def __post_init__(self) -> None:
         _not_negative(
@@ -180,7 +181,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
-    """The discriminator: which, how strong, and when. The watch over it has its thresholds in config/balance.py."""
+    """The discriminator: its kind, its weight, and its start. The supervisor's thresholds are in config/balance.py."""
 
     discriminator: Literal["none", "patch", "modern", "residual", "unet", "projected"] = "none"
     """patch: latent diffusion's PatchGAN with BatchNorm; modern: anti-aliased, GroupNorm; residual: R3GAN's,
@@ -189,19 +190,20 @@ class AdversarialConfig:
     loss: Literal["hinge", "vanilla", "least-squares", "relativistic"] = "hinge"
     """relativistic pairs an image with its own reconstruction (R3GAN)"""
     weight: float = 0.5
-    """of the adversarial term; beside it stand the adaptive weight and the supervisor's"""
+    """weight of the adversarial term; the adaptive weight and the supervisor's are multiplied with it"""
     adaptive: bool = True
-    """as strong as the reconstruction, measured at the decoder's last layer (VQGAN)"""
+    """adaptive weight: make the adversarial gradient as strong as the reconstruction's at the decoder's last layer
+    (VQGAN)"""
     stage: Literal["both", "decoder"] = "both"
-    """decoder: from when the adversarial term is felt, the encoder is frozen, so that it cannot spoil the latents"""
+    """decoder: freeze the encoder as soon as the adversarial term counts, so that it cannot spoil the latents"""
     channels: int = 64
     """width of the discriminator's first level (projected: of its heads)"""
     num_layers: int = 3
-    """halvings"""
+    """halvings of the resolution"""
     network: str | None = None
-    """of kind projected: the frozen network, named as in regularizers.alignment-network"""
+    """frozen network of discriminator projected, named as in regularizers.alignment-network"""
     network_path: str | None = None
-    """its weights, where it is one of features/nets.py; None: cache, or download"""
+    """file or folder with that network's weights, if it is one of features/nets.py; None: cache, or download"""
     r1: float = 0.0
     """gamma of the gradient penalty at images (R3GAN at 64 px: 1)"""
     r2: float = 0.0
@@ -215,18 +217,18 @@ class AdversarialConfig:
             kind="adam", lr=1e-4, betas=(0.5, 0.9), warmup_images=0, final_lr=1.0, clip_norm=0.0
         )
     )
-    """of the discriminator"""
+    """optimizer of the discriminator"""
     start_images: int | None = None
-    """it starts at this count of images; None: when the reconstruction has come to rest, between `earliest` and
-    `latest`"""
+    """images seen when the discriminator starts; None: when the reconstruction loss has stopped falling, between
+    `earliest` and `latest`"""
     earliest: float = 0.2
-    """no start before this share of the run"""
+    """share of the run before which the discriminator does not start"""
     latest: float = 0.6
-    """a start at the latest at this share of the run, with or without rest"""
+    """share of the run at which the discriminator starts even if the reconstruction loss still falls"""
     warmup: float = 0.025
-    """share of the run in which the discriminator learns alone, before the autoencoder feels it"""
+    """share of the run in which the discriminator learns and the autoencoder gets no adversarial gradient yet"""
     ramp: float = 0.05
-    """share of the run over which the adversarial term then rises to its full weight"""
+    """share of the run, after the warm-up, over which the adversarial term rises to its full weight"""
 
     @property
     def on(self) -> bool:
@@ -270,21 +272,20 @@ class AdversarialConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """Where a run starts from if not from random weights, and what of it is trained."""
+    """The VAE that a run starts from, and which half of it is trained."""
 
     path: str | None = None
-    """the VAE to start from, whatever `load` takes; None: random weights"""
+    """VAE to start from, anything that `load` takes; None: random weights"""
     part: Literal["all", "decoder", "encoder"] = "all"
-    """decoder: the latents stay what they are, to the last bit; encoder: a new one for the same latents and decoder"""
+    """half to train. decoder: the latents stay the same to the last bit; encoder: a new one for the same decoder"""
     expects: str | None = None
-    """the published VAE that `path` must have the architecture of (config/named.py); its scale is taken where the file
-    has none"""
+    """published VAE (config/named.py) whose architecture `path` must have; its scale is used where the file has none"""
     required: bool = False
-    """there is nothing to train without `path`"""
+    """refuse to start without `path`"""
     teacher: str | None = None
-    """a VAE whose latents the encoder shall reach, whatever `load` takes"""
+    """VAE whose latents the encoder learns to predict, anything that `load` takes"""
     teacher_weight: float = 1.0
-    """of the squared distance from the teacher's latents, in units of their standard deviation"""
+    """weight of the squared distance from the teacher's latents, in units of their standard deviation"""
 
     def __post_init__(self) -> None:
         _not_negative(self, "teacher_weight")
@@ -296,7 +297,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run. Everything that grows is counted in images seen, never in steps."""
+    """One training run. Progress is counted in images seen, never in steps."""
 
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -312,10 +313,10 @@ class TrainConfig:
     micro_batch: int | None = None
     """images per forward and backward pass; the step's gradient is their sum. None: the whole batch"""
     max_minutes: float | None = None
-    """end early, with the schedule completed, after so many minutes of training"""
+    """minutes of training after which the run ends, with the learning-rate schedule completed"""
     init: Literal["default", "linear"] = "default"
-    """default: PyTorch's and LDM's; linear: starts as a linear multi-scale transform (models/init.py), converges
-    faster"""
+    """initial weights. default: PyTorch's, as in LDM; linear: a linear multi-scale transform (models/init.py), which
+    converges faster"""
     ema_halflife: int = 1000
     """half-life of the weight average that is saved as the model, in images; 0: none"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -325,10 +326,10 @@ class TrainConfig:
     channels_last: bool = True
     """NHWC memory layout"""
     compile: bool = False
-    """torch.compile for the autoencoder's forward and backward pass: some minutes before the first step"""
+    """use torch.compile for the autoencoder's forward and backward pass; takes some minutes before the first step"""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """with several processes (torchrun): ddp: each has the whole model; fsdp: each has a shard of weights, averages and
-    moments"""
+    """how several processes (torchrun) share the model. ddp: each has all of it; fsdp: each has a shard of weights,
+    averages and moments"""
     val_every: int = 5_000
     """images between validations, each with a reconstruction grid"""
     save_every: int = 10_000
@@ -338,13 +339,13 @@ class TrainConfig:
     keep_checkpoints: int = 2
     """newest checkpoints kept, besides the best"""
     stats_images: int = 1_000
-    """training crops that measure the latents' mean, std, scaling_factor and shift_factor"""
+    """training crops over which the latents' mean, std, scaling_factor and shift_factor are measured at the end"""
     trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ("tensorboard",)
-    """where figures are shown besides the run's own page; log.jsonl has them all"""
+    """services that show the figures besides the run's own page; log.jsonl has them all"""
     license: str | None = None
-    """licence of the trained weights, for the model card, as Hugging Face abbreviates it"""
+    """licence of the trained weights for the model card, in Hugging Face's abbreviation"""
     seed: int = 0
-    """of order, augmentation, noise and weights"""
+    """seed of order, augmentation, noise and weights"""
     device: str = "auto"
     """auto: cuda where there is one, else cpu"""
 
@@ -378,7 +379,7 @@ class TrainConfig:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        """Settings that are right alone and wrong together."""
+        """Errors: ConfigError for settings that are valid alone and contradict each other."""
         regularizers, point = self.regularizers, self.model.bottleneck.kind == "point"
         if regularizers.variance_expansion > 0 and point:
             raise ConfigError(
@@ -389,13 +390,13 @@ class TrainConfig:
             raise ConfigError("regularizers.variance-floor looks at the whole batch at once; leave micro-batch away")
         if parts and regularizers.alignment > 0 and regularizers.alignment_adaptive:
             raise ConfigError(
-                "the adaptive weight of alignment looks at the whole batch at once; leave micro-batch away, or switch "
-                "it off"
+                "the adaptive weight of alignment needs the whole batch at once; remove micro-batch, or set "
+                "regularizers.alignment-adaptive to False"
             )
         if self.compile and regularizers.equivariance > 0:
             raise ConfigError(
-                "equivariance changes sizes from step to step, for which compile would start anew each time; leave one "
-                "away"
+                "equivariance changes sizes from step to step, and compile would start again for each; switch one of "
+                "them off"
             )
         start = self.adversarial.start_images
         if self.adversarial.on and start is not None and start >= self.images:
@@ -404,7 +405,7 @@ class TrainConfig:
             )
         if self.compile and regularizers.alignment > 0 and regularizers.alignment_adaptive:
             raise ConfigError(
-                "a compiled pass cannot be gone through backwards twice; set regularizers.alignment-adaptive to False"
+                "torch.compile allows only one backward pass; set regularizers.alignment-adaptive to False"
             )
         if self.finetune.part == "decoder":
             for name in ("spectrum", "variance_expansion", "envelope", "variance_floor", "alignment"):

@@ -1,7 +1,6 @@
-"""Adversarial losses: what the discriminator minimizes, and what it makes the autoencoder minimize.
+"""Adversarial losses: the discriminator's, and the autoencoder's.
 
-`discriminator_objective` and `generator_objective` are whole sides of the game: the one lets no gradient into the
-autoencoder, the other leaves none in the discriminator.
+`discriminator_objective` gives the autoencoder no gradient, and `generator_objective` gives the discriminator none.
 """
 
 from __future__ import annotations
@@ -24,19 +23,21 @@ Kind = Literal["hinge", "vanilla", "least-squares", "relativistic"]
 
 
 def discriminator_loss(real: Logits, fake: Logits, kind: Kind) -> Tensor:
-    """The discriminator's loss, a scalar in fp32, of the logits of images and of their reconstructions.
+    """The discriminator's loss, a scalar in fp32, from the logits of images and of their reconstructions.
 
-    hinge, Lim & Ye 2017 (arXiv 1705.02894): mean of relu(1 - real) and relu(1 + fake) vanilla, Goodfellow et al. 2014
-    (arXiv 1406.2661): mean of softplus(-real) and softplus(fake) least-squares, Mao et al. 2016 (arXiv 1611.04076):
-    mean of (real - 1)^2 and fake^2 relativistic, Jolicoeur-Martineau 2018 (arXiv 1807.00734) in R3GAN's pairing:
-    softplus(fake - real), an image against its own reconstruction
+    - hinge, Lim & Ye 2017 (arXiv 1705.02894): mean of relu(1 - real) and relu(1 + fake)
+    - vanilla, Goodfellow et al. 2014 (arXiv 1406.2661): mean of softplus(-real) and softplus(fake)
+    - least-squares, Mao et al. 2016 (arXiv 1611.04076): mean of (real - 1)^2 and fake^2
+    - relativistic, Jolicoeur-Martineau 2018 (arXiv 1807.00734), paired as in R3GAN: softplus(fake - real) of an image
+      and its own reconstruction
+
     Errors: ConfigError where the two have different shapes.
     """
     return _mean(_discriminator_losses(kind), real, fake)
 
 
 def generator_loss(fake: Logits, kind: Kind, real: Logits | None = None) -> Tensor:
-    """The autoencoder's adversarial loss, a scalar in fp32, of the logits of its reconstructions.
+    """The autoencoder's adversarial loss, a scalar in fp32, from the logits of its reconstructions.
 
     hinge: -fake; vanilla: softplus(-fake), the one that does not saturate (latent diffusion takes -fake here, too);
     least-squares: (fake - 1)^2 / 2; relativistic: softplus(real - fake), which needs the logits of the images as well.
@@ -132,9 +133,9 @@ def gradient_penalty(logits: Logits, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def accuracy(real: Logits, fake: Logits, kind: Kind) -> tuple[Tensor, Tensor]:
-    """Share of logits that are right, of images and of reconstructions: scalars in [0,1]; 0.5 is chance.
+    """Shares of images and of reconstructions with the right logit: scalars in [0,1]; 0.5 is chance.
 
-    Of the relativistic loss, it is the share of pairs in the right order, twice.
+    For the relativistic loss both are the share of pairs in the right order.
     """
     if kind == "relativistic":
         ordered = _mean(lambda r, f: (r > f).float() + (r == f).float() / 2, real, fake)

@@ -1,4 +1,4 @@
-"""LeCam regularization: logits are held near what the other side usually gets."""
+"""LeCam regularization: it holds logits near the other side's average."""
 
 from __future__ import annotations
 

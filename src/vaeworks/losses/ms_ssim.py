@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from .precision import full_precision
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Of the scales, finest first: the paper's, from observers' judgements."""
+"""Weights of the scales, finest first, from the paper's experiments with observers."""
 
 WINDOW, SIGMA = 11, 1.5
 """The Gaussian window: its side and standard deviation, in pixels."""
@@ -19,12 +19,11 @@ C1, C2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
 """Stabilizers, for pixels that span 2."""
 
 LEAST = 1e-4
-"""Similarities below are cut off: a negative one has no power with a broken exponent, and at 0 the power's slope is
-infinite."""
+"""Least similarity: a negative number has no fractional power, and at 0 the power's slope is infinite."""
 
 
 def scales(height: int, width: int) -> int:
-    """How many scales an image allows: up to 5, each half as large, and the window must fit into the smallest (5 from
+    """Number of scales for an image: up to 5, each half as large, and the window must fit into the smallest (5 from
     176 px, 3 at 64).
 
     Errors: ConfigError for an image smaller than the window.

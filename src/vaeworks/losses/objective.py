@@ -1,7 +1,6 @@
-"""The objective: a sum of named terms, each a mean, so that weights mean the same at every size.
+"""The objective: a weighted sum of named terms, each a mean, so that weights mean the same at every size.
 
-It has two sides: what is asked of pixels, whose gradient enters the decoder through the images alone, and what is asked
-of latents.
+There are pixel terms, whose gradient reaches the network only through the reconstruction, and latent terms.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from .regularize import envelope, variance_expansion, variance_floor
 from .spectrum import encoding_spectrum_matching
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""Of a reconstruction and its images, n c h w in [-1,1], to a scalar that is a mean over images."""
+"""From a reconstruction and its images, n c h w in [-1,1], to a scalar, a mean over images."""
 
 Terms = dict[str, Tensor]
 """Scalars by name, before weighting."""
 
 
 class Distribution(Protocol):
-    """What an encoder predicts: latents for certain, or a variance and a divergence from the prior as well."""
+    """The prediction of an encoder: latents alone, or a mean, a variance and a divergence from the prior."""
 
     @property
     def is_point(self) -> bool:
-        """Whether there is no variance, and so no divergence that could be a loss."""
+        """Whether there is no variance, and so no KL term."""
 
     @property
     def mean(self) -> Tensor:
@@ -50,10 +49,9 @@ def pixel_terms(
     perceptual: Distance | None = None,
     log_variance: Tensor | None = None,
 ) -> Terms:
-    """Distances of a reconstruction and its images, n 3 h w in [-1,1]: reconstruction, and perceptual where there is
-    one.
+    """Pixel terms of a reconstruction and its images, n 3 h w in [-1,1]: reconstruction, perceptual if there is one.
 
-    log_variance: the learned one of reconstruction "gaussian".
+    log_variance: the learned log-variance of reconstruction "gaussian".
     """
     match config.reconstruction:
         case "gaussian":
@@ -70,8 +68,10 @@ def pixel_terms(
 def latent_terms(
     posterior: Distribution, latents: Tensor, images: Tensor, config: LossConfig, also: RegularizerConfig
 ) -> Terms:
-    """What is asked of latents n c h w, samples of `posterior`, of images n 3 f*h f*w: kl, and regularizers whose
-    weight is not 0."""
+    """Latent terms: kl, and the regularizers whose weight is not 0.
+
+    latents: samples of `posterior`, n c h w, of images n 3 f*h f*w.
+    """
     terms = {"kl": latents.new_zeros(()) if posterior.is_point else posterior.kl().float().mean()}
     if also.spectrum > 0:
         terms["spectrum"] = encoding_spectrum_matching(latents, images)

@@ -1,6 +1,6 @@
-"""Distances in what a frozen network sees.
+"""Perceptual distances: distances of a frozen network's features.
 
-The network is given: any module that returns its features, each n c h w, for images in [-1,1].
+The network is any module that returns feature maps, each n c h w, for images in [-1,1].
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ class FeatureDistance(nn.Module):
     """Squared distance of unit-length features at every place: summed over channels, mean over places, summed over the
     taps.
 
-    Of any network; calibrated by nobody, so it may be a loss, but its figures are not LPIPS and compare only with
-    themselves. The network is frozen and stays in evaluation mode; the gradient reaches the images through it. It runs
-    in the dtype of its own weights whatever autocast says: `distance.network.bfloat16()` is faster and differs in the
-    third digit.
+    It is not calibrated: it serves as a loss, but its values are not LPIPS and compare only with each other. The
+    network is frozen and stays in evaluation mode; the gradient reaches the images through it. It runs in the dtype of
+    its own weights whatever autocast says: `distance.network.bfloat16()` is faster and differs in the third digit.
     """
 
     def __init__(self, network: nn.Module):
@@ -88,8 +87,7 @@ def unit(features: Tensor, epsilon: float = 1e-10) -> Tensor:
 
 
 def distance_without_weights(recon: Tensor, images: Tensor) -> Tensor:
-    """½ (1 - MS-SSIM) + Haar L1: what stands in for a perceptual distance where no network's weights are to be had; a
-    scalar.
+    """½ (1 - MS-SSIM) + Haar L1: the substitute for a perceptual distance where no network is available; a scalar.
 
     For images of at least 11 x 11 pixels. It sees structure and edges at several sizes, but knows nothing of textures.
     """

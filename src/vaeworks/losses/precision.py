@@ -1,4 +1,4 @@
-"""In what precision losses are computed."""
+"""The precision of losses."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""L1 in the bands of a multi-scale transform: what is wrong at every size counts, not only what is wrong in single
-pixels.
+"""L1 in the bands of a multi-scale transform: errors of every size count, not only those of single pixels.
 
-Both transforms are linear, so they are taken of the error, whose border is repeated where its sides are no multiples of
+Both transforms are linear, so they are applied to the error. Its border is repeated where its sides are no multiples of
 2^levels.
 """
 

@@ -1,4 +1,4 @@
-"""Distances of pixels: of a reconstruction and its images, both n c h w in [-1,1], to a scalar that is a mean.
+"""Pixel distances: from a reconstruction and its images, both n c h w in [-1,1], to a scalar, a mean.
 
 All are computed in fp32 and have finite gradients at equal images.
 """
@@ -96,4 +96,4 @@ DISTANCES: dict[str, Callable[..., Tensor]] = {
     "l1": l1, "mse": mse, "huber": huber, "charbonnier": charbonnier, "ms_ssim": ms_ssim_loss,
     "haar": haar_l1, "laplacian": laplacian_l1, "focal_frequency": focal_frequency,
 }  # fmt: skip
-"""Those that are 0 at equal images and take nothing else, by name."""
+"""Distances by name: those that are 0 at equal images and need no other argument."""

@@ -1,5 +1,4 @@
-"""What a latent space can be asked for besides a small KL: to keep its variance, to agree with other
-features."""
+"""Regularizers of latents besides the KL term: variance, size, and agreement with a frozen network's features."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Regularizers of the latents' spectrum. Source: Ning et al. 2026, "Spectrum Matching" (arXiv 2603.14645), from its
-formulas."""
+"""Regularizers of the latents' spectrum, after Ning et al. 2026, "Spectrum Matching" (arXiv 2603.14645)."""
 
 from __future__ import annotations
 

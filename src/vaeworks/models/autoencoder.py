@@ -1,5 +1,4 @@
-"""The autoencoder: images to a distribution over latents, latents to images, and the normalization between them
-and a diffusion model."""
+"""The autoencoder: it encodes images, decodes latents, and normalizes latents for a diffusion model."""
 
 from __future__ import annotations
 
@@ -22,8 +21,13 @@ from .tiny import TinyDecoder, TinyEncoder
 
 
 class Autoencoder(nn.Module):
-    """An autoencoder for latent diffusion: of the KL-f8 family (Rombach et al. 2021, arXiv 2112.10752) or of
-    TAESD's."""
+    """An autoencoder for latent diffusion, of the KL family (Rombach et al. 2021, arXiv 2112.10752) or of TAESD's.
+
+    f is the factor between the sides of images and latents, c the number of latent channels.
+
+    >>> posterior = vae.encode(vw.open_image("dog.jpg", size=512))
+    >>> images = vae.decode(posterior.sample())
+    """
 
     def __init__(self, config: AutoencoderConfig | TinyConfig):
         super().__init__()
@@ -56,7 +60,8 @@ class Autoencoder(nn.Module):
         """The posterior of images n 3 h w in [-1,1]; its latents are n c h/f w/f, unnormalized.
 
         pad: repeat the last row and column until height and width are multiples of f.
-        Errors: ConfigError (a ValueError) for a size that is no multiple of f, or for wrong channels.
+        Errors: ConfigError (a ValueError) for a size that is no multiple of f, and for another type, layout or number
+        of channels. Floats on the CPU that look like [0,1] or [0,255] get a warning.
         """
         check_images(images, self.config.in_channels)
         warn_of_range(images)
@@ -69,7 +74,7 @@ class Autoencoder(nn.Module):
         return self.posterior(moments)
 
     def posterior(self, moments: Tensor) -> Posterior:
-        """What a KL autoencoder's moments, behind quant_conv, say of the latents: a Gaussian, or a bounded point."""
+        """The posterior of a KL autoencoder's moments, taken after quant_conv: a Gaussian, or a bounded point."""
         # autocast leaves them in half precision, in which the KL of a small variance is wrong by percents
         moments = moments.float() if torch.is_autocast_enabled(moments.device.type) else moments
         bottleneck = self.kl_config.bottleneck
@@ -100,11 +105,11 @@ class Autoencoder(nn.Module):
         return clamped(crop_to(recon, images.shape[-2], images.shape[-1]))
 
     def normalize(self, latents: Tensor) -> Tensor:
-        """What a diffusion model sees: (latents - shift) * scale, n c h w to n c h w.
+        """The z of a diffusion model: (latents - shift) * scale, n c h w to n c h w.
 
         normalization "scalar": shift_factor and scaling_factor; "channel": the channel's mean, and scaling_factor /
         std; "batchnorm": mean and 1 / std of batch normalization's running statistics. With latents_patch p, the result
-        is n p*p*c h/p w/p, the squares' latents becoming channels before that.
+        is n p*p*c h/p w/p: the latents of every p x p square become channels first.
         Errors: ConfigError for latents whose sides are no multiples of p.
         """
         p = self.config.latents_patch
@@ -119,7 +124,7 @@ class Autoencoder(nn.Module):
         return (latents - shift) * scale
 
     def denormalize(self, z: Tensor) -> Tensor:
-        """From what a diffusion model makes back to the latents that `decode` takes: z / scale + shift, n c h w."""
+        """The latents that `decode` takes, from a diffusion model's z: z / scale + shift, n c h w."""
         shift, scale = self._affine(z)
         latents = z / scale + shift
         return F.pixel_shuffle(latents, self.config.latents_patch) if self.config.latents_patch > 1 else latents
@@ -147,7 +152,7 @@ class Autoencoder(nn.Module):
         """
         if isinstance(self.config, TinyConfig):
             raise ConfigError(
-                "this is a TAESD, which has no posterior, no normalization layers and no scaling; take a KL autoencoder"
+                "this is a TAESD, which has no posterior, no normalization layers and no scaling; use a KL autoencoder"
             )
         return self.config
 
@@ -169,7 +174,7 @@ class Autoencoder(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the network holds."""
+        """Number of parameters."""
         return sum(p.numel() for p in self.parameters())
 
     @property

@@ -1,5 +1,4 @@
-"""What stands between encoder and decoder besides a Gaussian posterior: bounds on latents, and noise on them in
-training.
+"""Bottlenecks besides the Gaussian posterior: bounds on latents, and noise on latents in training.
 
 Sources: TAESD (soft clamp), DiTo arXiv 2501.18593 (LayerNorm), GAE (RMSNorm), Sphere-Encoder arXiv 2602.15030, l-DeTok
 arXiv 2507.15856 (interpolated noise), RAE arXiv 2510.11690 (additive noise of a random level), LatentLM arXiv
@@ -33,11 +32,13 @@ def bounded(latents: Tensor, config: BottleneckConfig) -> Tensor:
 
 
 def perturbed(latents: Tensor, config: BottleneckConfig, noise: Tensor, level: Tensor) -> Tensor:
-    """What the decoder is trained on: latents n c h w with noise, and with the last channels at 0.
+    """Latents n c h w as the decoder is trained on them: with noise, and with the last channels at 0.
 
-    noise: standard normal, n c h w. level: n numbers in [0,1), which choose how much of it a sample gets, and how many
-    channels it keeps. Kinds of noise, s being `config.noise_scale`: additive z + level s noise; interpolative (1 -
-    level) z + level s noise; sigma z + |N(0, s/0.8)| noise, one scalar a sample.
+    noise: standard normal, n c h w. level: n numbers in [0,1), one a sample; it sets the strength of the noise and the
+    number of channels that stay. Kinds of noise, with s for `config.noise_scale`:
+    - additive: z + level s noise
+    - interpolative: (1 - level) z + level s noise
+    - sigma: z + |N(0, s/0.8)| noise, one scalar a sample
     """
     t = level.to(latents)[:, None, None, None]
     noise = noise.to(latents)

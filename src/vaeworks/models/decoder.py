@@ -11,8 +11,8 @@ from .recompute import run
 
 
 class DecoderLevel(nn.Module):
-    """Residual blocks at one resolution, attention after each where asked for, then doubling except at the last
-    level."""
+    """Residual blocks at one resolution, each followed by attention if configured, then doubling (not at the last
+    level)."""
 
     def __init__(self, config: AutoencoderConfig, in_channels: int, out_channels: int, factor: int, last: bool):
         super().__init__()
@@ -61,7 +61,7 @@ class Decoder(nn.Module):
         return self.conv_out(self.features(z))
 
     def features(self, z: Tensor) -> Tensor:
-        """What the last convolution makes the image of: latents n c h w to n c' f*h f*w."""
+        """The input of the last convolution: latents n c h w to n c' f*h f*w."""
         recompute = self.gradient_checkpointing and self.training
         x = self.middle(self.conv_in(z), recompute)
         for level in self.levels:

@@ -1,4 +1,4 @@
-"""A small diffusion transformer: tokens of noisy latents, a time and a class to the velocity of a flow."""
+"""A small diffusion transformer: it predicts the velocity of a flow from noisy tokens, a time and a class."""
 
 from __future__ import annotations
 
@@ -55,8 +55,7 @@ class DiT(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """Self-attention and a perceptron, each between a shift and a scale of what goes in and a gate of what comes
-    out."""
+    """Self-attention and a perceptron, each with a shift and a scale of its input and a gate on its output."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()

@@ -11,8 +11,8 @@ from .recompute import run
 
 
 class EncoderLevel(nn.Module):
-    """Residual blocks at one resolution, attention after each where asked for, then halving except at the last
-    level."""
+    """Residual blocks at one resolution, each followed by attention if configured, then halving (not at the last
+    level)."""
 
     def __init__(self, config: AutoencoderConfig, in_channels: int, out_channels: int, factor: int, last: bool):
         super().__init__()

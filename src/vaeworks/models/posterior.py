@@ -1,4 +1,4 @@
-"""The distribution that an encoder predicts for the latents of an image."""
+"""The distribution of an image's latents, which the encoder predicts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Posterior:
 
     @classmethod
     def point(cls, latents: Tensor) -> Posterior:
-        """The posterior of an encoder that predicts no variance: latents n c h w for certain. Its KL is infinite."""
+        """The posterior of an encoder that predicts latents n c h w without a variance. Its KL is infinite."""
         posterior = cls.__new__(cls)
         posterior.mean, posterior.logvar, posterior.is_point = latents, torch.full_like(latents, -math.inf), True
         return posterior

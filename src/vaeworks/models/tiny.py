@@ -1,4 +1,4 @@
-"""The TAESD family: convolutions and ReLU, no normalization, no distribution.
+"""The TAESD family: convolutions and ReLU, without normalization and without a posterior.
 
 Small enough for live previews, distilled from the VAE whose latents they share.
 Source: Bohan, "Tiny AutoEncoder for Stable Diffusion".
@@ -34,7 +34,7 @@ class TinyBlock(nn.Module):
 
 
 class TinyEncoder(nn.Module):
-    """Images to latents as a diffusion model sees them."""
+    """From images to latents, which are the diffusion model's z."""
 
     def __init__(self, config: TinyConfig):
         super().__init__()
@@ -59,7 +59,7 @@ class TinyEncoder(nn.Module):
 
 
 class TinyDecoder(nn.Module):
-    """Latents as a diffusion model sees them to images."""
+    """From latents, which are the diffusion model's z, to images."""
 
     def __init__(self, config: TinyConfig):
         super().__init__()

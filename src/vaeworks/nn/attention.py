@@ -26,11 +26,11 @@ class SpatialAttention(nn.Module):
         return x + self.attend(tokens, *self.keys_values(tokens))
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Of normalized positions n c h w: n heads h*w c/heads each."""
+        """Keys and values of normalized positions n c h w: n heads h*w c/heads each."""
         return self._heads(self.key, tokens), self._heads(self.value, tokens)
 
     def attend(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """What normalized positions n c h w, all or some, find among these keys: n c h w."""
+        """Attention of normalized positions n c h w, all or some, to these keys and values: n c h w."""
         h = F.scaled_dot_product_attention(self._heads(self.query, tokens), keys, values)
         return self.out(h.transpose(1, 2).flatten(2)).transpose(1, 2).unflatten(2, tokens.shape[2:])
 

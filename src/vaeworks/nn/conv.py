@@ -1,4 +1,4 @@
-"""3x3 convolutions that keep height and width, computed in training on CPUs in the way that is fastest there."""
+"""3x3 convolutions that keep height and width, with the fastest algorithm for training on CPUs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .winograd import minimal_filtering
 LEAST_CHANNELS = {torch.float32: 64, torch.float64: 64, torch.bfloat16: 128}
 LEAST_TILES = {torch.float32: 64, torch.float64: 64, torch.bfloat16: 256}
 LEAST_DOUBLED = 32
-"""Channels and tiles; fewer are slower than PyTorch's own convolution, or no faster (measured: docs/log.md)."""
+"""Channels and tiles below which PyTorch's own convolution is as fast or faster (measured: docs/log.md)."""
 
 
 class Conv3x3(nn.Conv2d):
-    """A convolution with a frame of one zero. Its weights and their names are nn.Conv2d's."""
+    """A convolution with zero padding of one pixel. Its weights and their names are nn.Conv2d's."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3, padding=1)
@@ -45,7 +45,7 @@ def convolved(x: Tensor, layer: nn.Conv2d) -> Tensor:
 
 
 def _can(x: Tensor, layer: nn.Conv2d) -> bool:
-    """Whether it is a plain 3x3 convolution, in NHWC memory, on a CPU, whose gradient is wanted."""
+    """Whether this is a plain 3x3 convolution with a gradient, in NHWC memory on a CPU."""
     plain = (
         layer.kernel_size == (3, 3)
         and layer.stride == layer.dilation == (1, 1)
@@ -64,7 +64,7 @@ def _can(x: Tensor, layer: nn.Conv2d) -> bool:
 
 
 def _dtype(x: Tensor) -> torch.dtype:
-    """What is computed in: autocast's type, except for fp64, which it lets alone."""
+    """The type of the computation: autocast's, except for fp64, which autocast leaves as it is."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64 else x.dtype
 
 

@@ -1,8 +1,8 @@
-"""Means and variances of maps in NHWC memory on CPUs, exact where there is hardly any variance.
+"""Means and variances of maps in NHWC memory on CPUs, exact even where the variance is tiny.
 
-PyTorch's own group normalization takes E[x^2] - E[x]^2 there, in float32: where a mean is three times its deviation it
-is 1e-5 off, and of a flat picture, where epsilon alone is below the root, nothing is right. In NCHW memory it merges
-parts, as is done here.
+PyTorch's own group normalization computes E[x^2] - E[x]^2 there, in float32. Where the mean is three times the standard
+deviation, the result is 1e-5 off; for a flat picture it is wrong altogether. In NCHW memory PyTorch merges the moments
+of parts, as this module does.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 PIXELS, NUMBERS = 2048, 2**17
-"""Of a part whose moments are computed at once, at least one of them: it shall stay in a cache, and a call has its
-price."""
+"""Least size of a part whose moments are computed at once: small enough for a cache, large enough for a call's
+overhead."""
 
 TOGETHER = 2**15
 """Numbers of an image's part up to which those of all images are computed at once."""
 
 SAMPLED = 8
-"""Every which pixel of a part is looked at for a first guess of its mean: it then is within sqrt(8) standard deviations
-of it, whatever the picture, so that the square that is taken away below is at most 8 variances."""
+"""Stride of the pixels that give a first guess of a part's mean. The guess is within sqrt(8) standard deviations of the
+mean, whatever the picture, so that the square that is subtracted below is at most 8 variances."""
 
 
 def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def parts(x: Tensor) -> tuple[Tensor, ...]:
 def channel_moments(part: Tensor) -> Tensor:
     """Mean and biased variance of every channel of n c h w: 2 n c, float64.
 
-    Sums are in no less than float32, of what is left when a guess of the mean is taken away.
+    Sums are at least float32, of differences from a guess of the mean.
     """
     rows = part.permute(0, 2, 3, 1).flatten(1, 2)  # n h*w c, a view; sums over it are 20 times faster than var_mean
     if rows[:1].numel() > TOGETHER:

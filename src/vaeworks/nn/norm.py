@@ -1,4 +1,4 @@
-"""Group normalization, with the SiLU that follows it almost everywhere."""
+"""Group normalization, and the SiLU that follows it almost everywhere."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class GroupNorm(nn.GroupNorm):
         return _group_norm(x, self.num_groups, self.weight, self.bias, self.eps_for(x.dtype))
 
     def eps_for(self, dtype: torch.dtype) -> float:
-        """eps, as far as float16 can hold it: GPUs cast it to the input's type, and with 0 a group without variance
-        becomes NaN."""
+        """eps, but no less than float16's smallest number: GPUs cast it to the input's type, and with 0 a group without
+        variance becomes NaN."""
         return max(self.eps, SMALLEST_FLOAT16) if dtype == torch.float16 else self.eps
 
     def silu(self, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class _GroupNormSiLU(torch.autograd.Function):
-    """silu(group_norm(x)) that keeps x alone for the backward pass and normalizes again there.
+    """silu(group_norm(x)) that saves only x for the backward pass, and normalizes again there.
 
     Training on CPUs only. PyTorch's own backward pass of group_norm is up to 20 times slower in NHWC memory than in
     NCHW there, and copies of large maps to NCHW cost up to eight times what the pass itself needs in NHWC.

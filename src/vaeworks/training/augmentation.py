@@ -1,4 +1,4 @@
-"""What chance decides for a whole step: a function of (seed, counter of its first image), the same in all processes."""
+"""Random augmentation of a whole step: a function of (seed, counter of its first image), the same in all processes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from ..losses.spectrum import lowpass
 from ..random_streams import STEP, random_uniforms
 
 CUTS = (8, 10, 12)
-"""Diagonals of an 8x8 block's frequencies that a low-pass step takes away. Source: Ning et al. 2026 (arXiv
-2603.14645)."""
+"""Diagonals of an 8x8 block's frequencies that a low-pass step removes. Source: Ning et al. 2026 (arXiv 2603.14645)."""
 
 SHRINKS = (2, 4)
-"""Of scale equivariance. Source: Skorokhodov et al. 2025 (arXiv 2502.14831)."""
+"""Factors of scale equivariance. Source: Skorokhodov et al. 2025 (arXiv 2502.14831)."""
 
 
 UNCHANGED = Transform()
@@ -24,7 +23,7 @@ UNCHANGED = Transform()
 
 @dataclass(frozen=True)
 class StepAugmentation:
-    """What happens to latents and images alike in one step, and by how much both are shrunk for scale equivariance."""
+    """The transform of latents and images in one step, and the factor by which scale equivariance shrinks both."""
 
     where: Where = "nowhere"
     transform: Transform = UNCHANGED
@@ -43,7 +42,7 @@ class StepAugmentation:
         return lowpass(latents, self.cut) if self.cut else latents
 
     def on_target(self, images: Tensor, multiple: int) -> Tensor:
-        """What the decoded latents shall look like, from the images as they were encoded."""
+        """The target of the reconstruction, from the images as they were encoded."""
         images = self.transform(images, multiple) if self.where == "latents" else images
         return lowpass(images, self.cut) if self.cut else images
 
@@ -54,10 +53,10 @@ NOTHING = StepAugmentation()
 def draw_augmentation(
     config: RegularizerConfig, seed: int, first_counter: int, size: int, least: int, factor: int
 ) -> StepAugmentation:
-    """The draw of the step that begins with this image, of `size` pixels.
+    """The augmentation of the step that begins with this image, of `size` pixels.
 
-    What takes the reconstruction's place gets no smaller than `least` pixels; what is decoded besides, than one latent
-    of `factor` pixels.
+    A transformed reconstruction has at least `least` pixels a side; the second one, of scale equivariance, has at least
+    one latent of `factor` pixels.
     """
     if not (config.equivariance or config.lowpass or config.scale_equivariance):
         return NOTHING

@@ -1,4 +1,4 @@
-"""What fine-tuning has changed of a VAE, and what it has not."""
+"""Comparison of a fine-tuned VAE with the VAE that it started from."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from .latent_stats import LatentStats
 from .run.init import start_autoencoder
 
 DRIFT = 0.1
-"""Change of the latents' standard deviation that is told: a diffusion model was trained on what they were."""
+"""Relative change of the latents' standard deviation from which there is a warning: a diffusion model was trained on
+the old latents."""
 
 
 @dataclass(frozen=True)
 class FinetuneComparison:
-    """A fine-tuned VAE beside the one that it began as; pictures are held-out ones."""
+    """A fine-tuned VAE compared with the one that it started from, on held-out images."""
 
     start: str
     encoder_unchanged: bool
-    """whether every tensor of the encoder has the bytes that it had"""
+    """whether every tensor of the encoder is the same, byte for byte"""
     decoder_unchanged: bool
     old_latents_before: float | None
     """mean PSNR in dB of the old latents decoded by the old decoder; None without held-out images"""
     old_latents_after: float | None
-    """the same latents decoded by the new decoder: what pictures that were painted before look like now"""
+    """mean PSNR in dB of the old latents decoded by the new decoder, as for images that were generated before"""
     latents_moved: float | None
     """root mean square difference of new and old latents, in standard deviations of the old ones"""
     std_before: float
-    """standard deviation of the old latents, over the training crops that measured the new ones"""
+    """standard deviation of the old latents, over the same training crops as `std_after`"""
     std_after: float
     warning: str | None
-    """for people, where latents have drifted from the scale that the file keeps"""
+    """a sentence where the latents have drifted from the scale that the file keeps"""
 
 
 def compare_with_start(
@@ -50,16 +51,15 @@ def compare_with_start(
     stats: LatentStats,
     measured: Callable[[Autoencoder], LatentStats],
 ) -> FinetuneComparison | None:
-    """What a run has made of the VAE that it began with; None for a run from random weights, or where that VAE is not
-    there any more.
+    """Compare the result of a run with the VAE that it started from; None for random weights, or where the VAE is gone.
 
-    images: held-out ones, uint8 c h w. stats: of the judged one's latents, which `measured` finds for the other.
+    images: held-out ones, uint8 c h w. stats: of `judged`'s latents; `measured` gives those of the other VAE.
     """
     if config.finetune.path is None:
         return None
     try:
         start = start_autoencoder(config.finetune.path).to(judged.device).eval()
-        start.config = judged.config  # the same scale, whatever was taken for granted
+        start.config = judged.config  # the same scale for both
     except VaeworksError:
         return None
     same_encoder, same_decoder = (
@@ -78,7 +78,7 @@ def compare_with_start(
 
 
 def drift_warning(config: TrainConfig, before: float, after: float) -> str | None:
-    """What people should know where latents of this standard deviation have become ones of that; None within DRIFT."""
+    """A warning where the latents' standard deviation has changed from `before` to `after`; None within DRIFT."""
     ratio = after / before
     if abs(ratio - 1) <= DRIFT:
         return None
@@ -115,5 +115,5 @@ def _on_image(start: Autoencoder, judged: Autoencoder, image: Tensor) -> tuple[f
 
 
 def _quality(image: Tensor, decoded: Tensor) -> float:
-    """PSNR in dB, an exact image's being 100; nan where the decoder gave no numbers."""
+    """PSNR in dB, at most 100; nan where the decoder's output is not finite."""
     return min(100.0, psnr(image, from_model_range(decoded)[0].cpu())) if decoded.isfinite().all() else math.nan

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the loop grants at the end of a step."""
+"""Ctrl-C and SIGTERM, on which the loop acts at the end of a step."""
 
 from __future__ import annotations
 

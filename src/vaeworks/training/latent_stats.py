@@ -1,4 +1,4 @@
-"""Where a scaling factor comes from: the statistics of a trained model's latents."""
+"""Statistics of a trained model's latents, from which its scaling factor follows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..images import to_model_range
 from ..models import Autoencoder
 
 LEAST = 1e-6
-"""Smallest standard deviation of a channel, as a share of that of all: fp32 has no smaller differences."""
+"""Smallest standard deviation of a channel as a share of that of all channels; fp32 resolves no smaller differences."""
 
 Config = TypeVar("Config", bound=LatentConfig)
 
@@ -39,19 +39,18 @@ class LatentStats:
     patch_std: tuple[float, ...] = ()
 
     def applied_to(self, config: Config) -> Config:
-        """The configuration with these figures; of normalization "channel" the scale stays 1."""
+        """The configuration with these figures; with normalization "channel" the scale is 1."""
         channel = config.normalization == "channel"
         scale, shift = (1.0, 0.0) if channel else (self.scaling_factor, self.shift_factor)
         return config.told(latents_mean=self.mean, latents_std=self.std, scaling_factor=scale, shift_factor=shift)
 
     def apply_(self, autoencoder: Autoencoder) -> None:
-        """Give the autoencoder the normalization that its latents have turned out to need, in the kind that its
-        configuration names."""
+        """Set the autoencoder's normalization, of the kind that its configuration names, to these statistics."""
         if autoencoder.config.normalization == "batchnorm":
             running_mean, running_var = autoencoder.bn.running_mean, autoencoder.bn.running_var
             assert running_mean is not None and running_var is not None
             running_mean.copy_(torch.tensor(self.patch_mean, dtype=torch.float64))
-            # epsilon is added to it again; where it is more than all there is, nothing can be done
+            # epsilon will be added again; where it exceeds the variance, the variance becomes 0
             var = torch.tensor(self.patch_std, dtype=torch.float64).square() - autoencoder.config.latents_norm_eps
             running_var.copy_(var.clamp_min(0))
         else:
@@ -62,9 +61,8 @@ class LatentStats:
 def measure_latents(autoencoder: Autoencoder, crops: CropSource, num_images: int, batch: int) -> LatentStats:
     """Mean and standard deviation of the latents of the first `num_images` training crops.
 
-    They are those of posterior samples, computed without sampling: Var[z] = Var[mean] + E[variance]. A warning tells of
-    latents that are the same everywhere: there is nothing to normalize then, and nothing to learn for a diffusion
-    model.
+    The statistics are those of posterior samples, computed without sampling: Var[z] = Var[mean] + E[variance]. Latents
+    that are the same everywhere get a warning: a diffusion model can learn nothing from them.
     """
     patch = autoencoder.config.latents_patch
     c = autoencoder.latent_channels * patch**2
@@ -83,10 +81,8 @@ def measure_latents(autoencoder: Autoencoder, crops: CropSource, num_images: int
         std = torch.ones_like(std)
     channel_var = channel_square - channel_mean.square()
     if (channel_var <= (LEAST * channel_mean).square()).all():
-        warnings.warn(
-            f"latents of {count} crops are the same everywhere: the encoder tells nothing of its images", stacklevel=2
-        )
-    least = (LEAST * std) ** 2  # of a channel that is dead, so that it can be divided by
+        warnings.warn(f"latents of {count} crops are the same everywhere: the encoder ignores its images", stacklevel=2)
+    least = (LEAST * std) ** 2  # so that the std of a dead channel can be divided by
     channel_std = channel_var.clamp_min(least).sqrt()
     stats = LatentStats(count, tuple(channel_mean.tolist()), tuple(channel_std.tolist()), 1 / std.item(), shift.item())
     if patch == 1 and autoencoder.config.normalization != "batchnorm":

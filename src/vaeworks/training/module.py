@@ -1,4 +1,4 @@
-"""What is trained: the autoencoder, and what has weights of its own beside it."""
+"""The trained module: the autoencoder, and the other parameters that are trained with it."""
 
 from __future__ import annotations
 
@@ -20,33 +20,34 @@ LOG_VARIANCE = -3.0
 
 
 Disturbance = tuple[Tensor, Tensor]
-"""Of latents in training: standard normal noise n c h/f w/f, independent of the posterior's, and n levels in [0,1)."""
+"""How latents are disturbed in training: standard normal noise n c h/f w/f, independent of the posterior's, and n
+levels in [0,1)."""
 
 
 class ForwardOutput(NamedTuple):
-    """What a forward pass of training came to; plain tensors, so that wrappers can look through it."""
+    """The result of a forward pass in training; plain tensors, so that wrappers find them."""
 
     recon: Tensor
-    """n 3 h w, of the latents that the decoder was given"""
+    """n 3 h w, decoded from the disturbed latents"""
     features: Tensor
-    """n c' h w, what the last convolution made them of"""
+    """n c' h w, the input of the last convolution"""
     latents: Tensor
-    """n c h/f w/f, samples of the posterior, before anything disturbs them"""
+    """n c h/f w/f, samples of the posterior, undisturbed"""
     mean: Tensor
     logvar: Tensor
-    """of the posterior, n c h/f w/f; -inf for a point"""
+    """mean and log-variance of the posterior, n c h/f w/f; the log-variance of a point is -inf"""
     small: Tensor | None
-    """n 3 h/s w/s, decoded from latents shrunk by s; None: not asked for"""
+    """n 3 h/s w/s, decoded from latents shrunk by s; None where the step has no scale equivariance"""
     projected: Tensor | None
-    """n d h/f w/f, latents as the frozen network's features may be; None: not asked for"""
+    """n d h/f w/f, latents projected to the width of the frozen network's features; None without alignment"""
 
 
 class TrainModule(nn.Module):
-    """Everything with trained weights. Its forward pass is a step's, whole, so that DistributedDataParallel and compile
-    see one call."""
+    """All trained weights. Its forward pass is that of a whole step, so that DistributedDataParallel and compile see
+    one call."""
 
     def __init__(self, autoencoder: Autoencoder, config: TrainConfig, feature_channels: int | None = None):
-        """feature_channels: of the frozen network that latents are aligned with."""
+        """feature_channels: channels of the features that latents are aligned with."""
         super().__init__()
         self.autoencoder = autoencoder
         self.projection = (
@@ -55,13 +56,13 @@ class TrainModule(nn.Module):
             else None
         )
         gaussian = config.loss.reconstruction == "gaussian"
-        # of one element, because FSDP shares out the first dimension of everything
+        # one element instead of a scalar, because FSDP splits the first dimension of every parameter
         self.log_variance = nn.Parameter(torch.tensor([LOG_VARIANCE])) if gaussian else None
         self._encoder_trains = True
 
     def train_parts(self, encoder: bool, decoder: bool = True) -> None:
-        """Switch halves of the autoencoder on and off: what is off gets no gradient and is not moved by any
-        optimizer."""
+        """Switch the training of each half of the autoencoder on or off. A half that is off gets no gradient, and no
+        optimizer moves it."""
         self._encoder_trains = encoder
         vae = self.autoencoder
         for part, trains in (
@@ -72,11 +73,11 @@ class TrainModule(nn.Module):
         ):
             part.requires_grad_(trains)
         if self.projection is not None:
-            self.projection.requires_grad_(encoder)  # it serves the encoder alone
+            self.projection.requires_grad_(encoder)  # only the encoder's training needs it
 
     @property
     def encoder_trains(self) -> bool:
-        """Whether the encoder is on."""
+        """Whether the encoder is trained."""
         return self._encoder_trains
 
     def forward(
@@ -91,7 +92,7 @@ class TrainModule(nn.Module):
         features, recon = self._decoded(draw.on_latents(given))
         small = self._decoded(Transform(1 / draw.shrink)(given))[1] if draw.shrink else None
         projected = None if self.projection is None else self.projection(latents)
-        # copies of what are views of the moments: wrappers hook into what a forward pass returns
+        # copies, because these are views of the moments, and wrappers put hooks on the results of a forward pass
         return ForwardOutput(
             recon, features, latents, posterior.mean.clone(), posterior.logvar.clone(), small, projected
         )
@@ -103,7 +104,7 @@ class TrainModule(nn.Module):
         return features, decoder.conv_out(features)
 
     def beside(self) -> dict[str, nn.Parameter]:
-        """Trained parameters that are not the autoencoder's, by name."""
+        """Trained parameters outside of the autoencoder, by name."""
         return {name: p for name, p in self.named_parameters() if not name.startswith("autoencoder.")}
 
 

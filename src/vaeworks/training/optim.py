@@ -10,17 +10,15 @@ from torch import nn
 from ..config import OptimizerConfig
 
 FASTER = 10.0
-"""How much faster single numbers are learned than weights: a log-variance has a way to go that weights have not."""
+"""Factor of the learning rate for parameters of one number: a log-variance has to move much farther than a weight."""
 
 
 def build_optimizer(
     parameters: nn.Module | Iterable[nn.Parameter], config: OptimizerConfig, single: Iterable[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """Adam or AdamW; biases and norms are not decayed. Parameters that are frozen have no gradient, and stay as they
-    are.
+    """Adam or AdamW; biases and norms have no weight decay. Frozen parameters have no gradient and stay as they are.
 
-    Groups have a "scale", a factor of the learning rate that the schedule gives. single: parameters that are one
-    number.
+    Groups have a "scale", a factor of the schedule's learning rate. single: parameters of one number.
     """
     trained = list(parameters.parameters() if isinstance(parameters, nn.Module) else parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in trained)  # one pass over memory instead of a dozen
@@ -37,6 +35,6 @@ def build_optimizer(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its rate."""
+    """Set every group's learning rate: `lr` times the group's scale."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("scale", 1.0)

@@ -1,4 +1,4 @@
-"""Several processes as one: each has a share of every batch."""
+"""Training in several processes, each with a share of every batch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from .state import TrainState
 
 
 def check_processes(config: TrainConfig) -> None:
-    """Errors: ConfigError for a batch that cannot be shared out evenly."""
+    """Errors: ConfigError for a batch that cannot be split evenly."""
     if config.batch % world_size():
         raise ConfigError(f"batch (={config.batch}) must be a multiple of the number of processes (={world_size()})")
 
 
 def wrap_ddp_(trained: TrainState) -> None:
-    """Let `trained.model` average gradients over processes. To be called again whenever a half of the autoencoder is
-    switched on or off.
+    """Make `trained.model` average gradients over processes (ddp). Call it again when a half is switched on or off.
 
-    ddp: the wrapper sees the whole forward pass of a step, and knows from its making which parameters get a gradient.
+    The reason: the wrapper decides when it is made which parameters get a gradient.
     """
     if world_size() > 1 and trained.config.parallel == "ddp":
         device = trained.autoencoder.device
@@ -31,7 +30,7 @@ def wrap_ddp_(trained: TrainState) -> None:
 
 
 def unshard(network: Autoencoder) -> Autoencoder:
-    """The network with whole weights, for validating and saving: itself, or with fsdp a copy. All processes must call
+    """The network with whole weights, for validation and saving: itself, or with fsdp a copy. All processes must call
     it."""
     if not hasattr(next(network.parameters()), "full_tensor"):
         return network
@@ -42,6 +41,6 @@ def unshard(network: Autoencoder) -> Autoencoder:
 
 
 def agree_on_time(wish: bool, seconds: float) -> tuple[bool, float]:
-    """What all processes go by: whether any of them was asked to stop, and process 0's clock."""
+    """Whether any process was asked to stop, and process 0's seconds: the same answer in all processes."""
     wished, clock = process_sum([float(wish), seconds if rank() == 0 else 0.0])
     return wished > 0, clock

@@ -1,4 +1,4 @@
-"""What changes in the course of a run, as functions of images seen."""
+"""Progress and learning rate as functions of the images seen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..config import OptimizerConfig, TrainConfig
 
 def progress(config: TrainConfig, images_seen: int, seconds: float) -> float:
     """Share of the run that is done, in [0,1]: of its images or of its minutes, whichever is further."""
-    done = images_seen / (config.images - config.images % config.batch)  # a last batch that is not whole is left out
+    done = images_seen / (config.images - config.images % config.batch)  # a last, incomplete batch is left out
     if config.max_minutes is not None:
         done = max(done, seconds / (60 * config.max_minutes))
     return min(done, 1.0)

@@ -1,4 +1,4 @@
-"""Everything that a step needs and a checkpoint keeps."""
+"""The networks and optimizers of a run: what a step needs, and a checkpoint keeps."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from .module import TrainModule
 from .optim import build_optimizer
 
 Features = Callable[[Tensor], Tensor | Sequence[Tensor]]
-"""Images n 3 h w in [-1,1] to a map of features n d h' w' by a frozen network, or to several, of which the last one
-counts."""
+"""A frozen network: from images n 3 h w in [-1,1] to a feature map n d h' w', or to several; the last one counts."""
 
 
 @dataclass
@@ -32,15 +31,15 @@ class TrainState:
     learner: TrainModule
     optimizer: torch.optim.Optimizer
     average: Autoencoder | None = None
-    """of the autoencoder's weights, which is what a run saves as its model"""
+    """the average of the autoencoder's weights, which a run saves as its model"""
     adversary: Adversary | None = None
     perceptual: Distance | None = None
     features: Features | None = None
-    """that latents are aligned with"""
+    """the frozen network that latents are aligned with"""
     teacher: Autoencoder | None = None
-    """whose latents the encoder shall reach"""
+    """the VAE whose latents the encoder learns to predict"""
     model: nn.Module = field(init=False)
-    """what is called in a step: the learner, or a wrapper around it"""
+    """the module that a step calls: the learner, or a wrapper around it"""
 
     def __post_init__(self) -> None:
         self.model = self.learner
@@ -57,7 +56,7 @@ class TrainState:
         feature_channels: int | None = None,
         teacher: Autoencoder | None = None,
     ) -> TrainState:
-        """All of it at the start of a run, where the autoencoder is."""
+        """The state at the start of a run, on the autoencoder's device."""
         learner = TrainModule(autoencoder, config, feature_channels).to(autoencoder.device).train()
         learner.train_parts(encoder=config.finetune.part != "decoder", decoder=config.finetune.part != "encoder")
         average = copy.deepcopy(autoencoder).requires_grad_(False).eval() if config.ema_halflife else None
@@ -73,7 +72,7 @@ class TrainState:
 
     @property
     def autoencoder(self) -> Autoencoder:
-        """The one that is trained."""
+        """The autoencoder that is trained."""
         return self.learner.autoencoder
 
     @property
@@ -82,8 +81,8 @@ class TrainState:
         return self.average if self.average is not None else self.autoencoder
 
     def update_average_(self, decay: float) -> None:
-        """One step of the average. What is never trained is left out: an average with itself may change the sign of a
-        zero."""
+        """One step of the weight average, without a half that is never trained: averaging a zero with itself may change
+        its sign."""
         if self.average is None:
             return
         part = self.config.finetune.part
@@ -100,10 +99,10 @@ class TrainState:
 
 
 def _share_out_(learner: TrainModule, average: Autoencoder | None) -> None:
-    """Weights become shards, one in each process; gradients and moments, which are made of them, follow.
+    """Split weights into shards, one in each process; gradients and moments are split with them.
 
-    Residual blocks and attentions are whole only while they compute, and the rest during a step. The average never
-    computes as it is.
+    The weights of residual blocks and attentions are gathered only while they compute, all others for a whole step. The
+    average is not computed with while it is split.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard

@@ -36,12 +36,12 @@ ALONE = StepPlan("reconstruction", train_discriminator=False, weight=0.0)
 
 @dataclass(frozen=True)
 class StepResult:
-    """Figures of one step: means over the batch and all processes."""
+    """Figures of one step, each a mean over the batch and all processes."""
 
     loss: float
-    """what the autoencoder minimized"""
+    """the loss of the autoencoder"""
     reconstruction: float
-    """mean distance of pixels in [-1,1], in the objective's kind"""
+    """mean distance of pixels in [-1,1], of the configured kind"""
     perceptual: float
     """mean perceptual distance, 0 where there is none"""
     kl: float
@@ -49,13 +49,13 @@ class StepResult:
     mse: float
     """mean squared error of pixels in [-1,1]"""
     grad_norm: float
-    """before clipping"""
+    """gradient norm before clipping"""
     others: dict[str, float] = field(default_factory=dict)
-    """by their names in the log: regularizers, the discriminator's figures"""
+    """other figures by their names in the log: regularizers and the discriminator's"""
 
     @property
     def psnr(self) -> float:
-        """Of the batch, in dB, peak 2: without clamping or rounding."""
+        """PSNR of the batch in dB, peak 2, without clamping or rounding."""
         return 10 * math.log10(4 / self.mse) if self.mse > 0 else math.inf
 
     @property
@@ -65,11 +65,11 @@ class StepResult:
 
     @property
     def finite(self) -> bool:
-        """Whether loss and gradient are numbers, and the discriminator's as well."""
+        """Whether loss and gradient norm are finite, the discriminator's included."""
         return all(map(math.isfinite, (self.loss, self.grad_norm, self.others.get("discriminator_grad_norm", 0.0))))
 
     def figures(self, lr: float) -> dict[str, float]:
-        """What the log is told."""
+        """The figures of a step line in the log."""
         return {
             "loss": self.loss,
             "reconstruction": self.reconstruction,
@@ -90,12 +90,12 @@ class MicroBatch:
     images: Tensor
     """n 3 h w in [-1,1], as they are encoded"""
     target: Tensor
-    """n 3 h' w', what the reconstruction shall be"""
+    """n 3 h' w', the target of the reconstruction"""
     noise: Tensor
     disturbance: Disturbance | None
     draw: StepAugmentation
     share: float
-    """of the batch of this process"""
+    """share of this process's batch"""
 
 
 def training_step(
@@ -109,25 +109,25 @@ def training_step(
     discriminator_lr: float | None = None,
     first_counter: int | None = None,
 ) -> StepResult:
-    """One step on a batch, uint8 n c h w, whose randomness is keyed by its image counters, and by the global batch's
-    first.
+    """One step of the autoencoder, and one of the discriminator, on a batch, uint8 n c h w.
 
-    The gradient is the batch's whatever micro_batch is, and the global batch's over all processes, adaptive weights
-    included. The autoencoder feels the discriminator by `plan.weight`; the discriminator then learns from the same
-    reconstructions, detached. If loss or gradient are not finite, weights stay as they were. done: share of the run.
-    Rates: None: the optimizers' own.
+    Random numbers are functions of the images' counters, and of the first counter of the global batch (first_counter).
+    The gradient is that of the global batch over all processes, whatever micro_batch is, adaptive weights included.
+    `plan.weight` scales the adversarial term; the discriminator then learns from the same reconstructions, detached. If
+    loss or gradient are not finite, weights stay as they were. done: share of the run. lr, discriminator_lr: None
+    leaves the optimizers' own.
     """
     first = counters[0] if first_counter is None else first_counter
     parts = list(_parts(t, batch, counters, first))
-    felt = plan.weight * t.config.adversarial.weight if t.adversary is not None else 0.0
-    adaptive = _measured(t, parts) if felt and t.config.adversarial.adaptive and len(parts) > 1 else None
+    gan_weight = plan.weight * t.config.adversarial.weight if t.adversary is not None else 0.0
+    adaptive = _measured(t, parts) if gan_weight and t.config.adversarial.adaptive and len(parts) > 1 else None
     t.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     recons = []
     for part in parts:
         with _message(t.model, last=part is parts[-1]):
             result = _forward(t, part)
-            figures = _backward(t, part, result, felt, adaptive)
+            figures = _backward(t, part, result, gan_weight, adaptive)
         recons.append((part.target, _wide(result.recon)))
         for name, value in figures.items():
             sums[name] = sums.get(name, 0.0) + value * (part.share if name not in _WHOLE else 1.0 / len(parts))
@@ -144,7 +144,7 @@ def training_step(
 
 
 _WHOLE = {"adaptive_weight", "adversarial_weight", "alignment_weight"}
-"""Figures of the whole batch, which every part has."""
+"""Figures of the whole batch, which are the same in every part."""
 
 
 def _parts(t: TrainState, batch: Tensor, counters: list[int], first: int) -> Iterator[MicroBatch]:
@@ -169,8 +169,7 @@ def _parts(t: TrainState, batch: Tensor, counters: list[int], first: int) -> Ite
 
 
 def smallest(t: TrainState) -> int:
-    """Pixels below which no picture is shrunk, where its size is drawn: what all that looks at it needs, in whole
-    latents."""
+    """Least side in pixels of an image whose size is drawn: enough for every loss and network, in whole latents."""
     needs = [
         _smallest_for_losses(t),
         *([t.features.smallest] if isinstance(t.features, Backbone) else [UNKNOWN] if t.features else []),
@@ -201,13 +200,13 @@ def _forward(t: TrainState, part: MicroBatch) -> ForwardOutput:
 
 
 def _backward(
-    t: TrainState, part: MicroBatch, result: ForwardOutput, felt: float, adaptive: Tensor | None
+    t: TrainState, part: MicroBatch, result: ForwardOutput, gan_weight: float, adaptive: Tensor | None
 ) -> dict[str, Tensor]:
-    """Gradients of a part's share of the loss; figures of the part.
+    """Accumulate the gradients of a part's share of the loss; returns figures of the part.
 
-    What is asked of pixels is gone through backwards first, down to the reconstruction, and the sum of these gradients
-    then enters the autoencoder at once: so each loss network is gone through once, and the adaptive weight costs no
-    pass.
+    Every pixel loss reaches the network only through the reconstruction, so we differentiate there first. The sum of
+    these gradients then enters the autoencoder in one backward pass: each loss network has one, too, and the adaptive
+    weight needs none.
     """
     config = t.config
     pixels = _wide(result.recon).requires_grad_()
@@ -216,7 +215,7 @@ def _backward(
     loss = weighted(terms, weights(config.loss))
     pixel_grad, *learned_grads = torch.autograd.grad(loss, [pixels, *learned])
     figures = {**terms, "mse": mse(pixels.detach(), part.target)}
-    # numbers whose gradient is known already; before any backward pass, after which their memory may be given back
+    # the gradient of these parameters is known; taken before any backward pass, which may free their memory
     other = sum(((p * g).sum() for p, g in zip(learned, learned_grads, strict=True)), loss.new_zeros(()))
 
     at_latents, more = _latent_loss(t, part, result, pixel_grad)
@@ -224,11 +223,11 @@ def _backward(
     other = other + at_latents
     loss = loss.detach() + at_latents.detach()
 
-    if felt:
+    if gan_weight:
         adversarial, adversarial_grad = _adversarial(t, part.target, pixels)
         if config.adversarial.adaptive and adaptive is None:
             adaptive = adaptive_weight(*(_at_last_layer(t, result, grad) for grad in (pixel_grad, adversarial_grad)))
-        weight = loss.new_tensor(felt) if adaptive is None else felt * adaptive
+        weight = loss.new_tensor(gan_weight) if adaptive is None else gan_weight * adaptive
         pixel_grad = pixel_grad + weight * adversarial_grad
         loss = loss + weight * adversarial
         figures |= {"adversarial": adversarial, "adversarial_weight": weight}
@@ -249,7 +248,7 @@ def _adversarial(t: TrainState, target: Tensor, pixels: Tensor) -> tuple[Tensor,
 
 
 def _latent_loss(t: TrainState, part: MicroBatch, result: ForwardOutput, pixel_grad: Tensor) -> tuple[Tensor, Terms]:
-    """What is asked of latents, weighted and summed, and its terms."""
+    """The weighted sum of the latent terms, and the terms."""
     config, f = t.config, t.autoencoder.downsample_factor
     posterior = posterior_of(result, config.model.bottleneck.kind == "point")
     terms = latent_terms(posterior, result.latents, part.images, config.loss, config.regularizers)
@@ -280,9 +279,9 @@ def _latent_loss(t: TrainState, part: MicroBatch, result: ForwardOutput, pixel_g
 
 
 def _alignment_weight(result: ForwardOutput, pixel_grad: Tensor, alignment: Tensor) -> Tensor:
-    """How much stronger the reconstruction's gradient is at the latents than the alignment's: a scalar, at most 1e8.
+    """Ratio of the gradient norms of reconstruction and alignment at the latents: a scalar, at most 1e8.
 
-    VA-VAE (arXiv 2501.01423) measures both at the encoder's last layer, which they enter through the latents alone.
+    VA-VAE (arXiv 2501.01423) measures both at the encoder's last layer, which they reach only through the latents.
     """
     ours = torch.autograd.grad(result.recon, result.latents, pixel_grad.to(result.recon.dtype), retain_graph=True)[0]
     theirs = torch.autograd.grad(alignment, result.latents, retain_graph=True)[0]
@@ -298,8 +297,7 @@ def _at_last_layer(t: TrainState, result: ForwardOutput, pixel_grad: Tensor) -> 
 
 
 def _measured(t: TrainState, parts: list[MicroBatch]) -> Tensor:
-    """The adaptive weight of a batch in parts, whose gradients at the last layer add up, by a forward pass of its
-    own."""
+    """The adaptive weight of a batch in parts: a forward pass of its own sums their gradients at the last layer."""
     sums = [torch.zeros((), device=t.autoencoder.device)] * 2
     for part in parts:
         with torch.no_grad():
@@ -318,17 +316,17 @@ def _measured(t: TrainState, parts: list[MicroBatch]) -> Tensor:
 
 
 def _wide(recon: Tensor) -> Tensor:
-    """A reconstruction without its past, in no less than fp32."""
+    """A reconstruction, detached, in at least fp32."""
     return recon.detach().to(torch.promote_types(recon.dtype, torch.float32))
 
 
 def _message(model: nn.Module, last: bool) -> AbstractContextManager:
-    """Gradients go around once a step, with the last part."""
+    """The context of a part's passes: processes exchange gradients once a step, with the last part."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
 
 
 def _result(sums: dict[str, Tensor]) -> StepResult:
-    """Figures as numbers, means over processes: one message, and one wait for the device."""
+    """Figures as numbers, means over processes: one message between them, and one synchronization with the device."""
     values = dict(
         zip(sums, process_mean(torch.stack([value.float() for value in sums.values()])).tolist(), strict=True)
     )

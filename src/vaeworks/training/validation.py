@@ -1,4 +1,4 @@
-"""A look at held-out images in the course of a run."""
+"""Validation on held-out images during a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CROP = 256
 """Longest side of the crops that are validated, in pixels."""
 
 SHOWN = 6
-"""Images in a grid."""
+"""Most images in a grid."""
 
 ROW_GAP = 2
 """White pixels between a grid's images."""
@@ -31,7 +31,7 @@ ROW_GAP = 2
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What a look at held-out images came to."""
+    """Figures of one validation on held-out images."""
 
     psnr: float
     """mean over images in dB, by the posterior's mode, rounded to 8 bits; an exact image counts as 100; nan where the
@@ -39,9 +39,9 @@ class ValidationResult:
     ssim: float | None
     """mean over images; None where all are smaller than SSIM's window"""
     latent_mean: tuple[float, ...]
-    """of the posterior's means, per channel, over all images and places"""
+    """mean of the posterior's means, per channel, over all images and positions"""
     latent_std: tuple[float, ...]
-    """likewise"""
+    """standard deviation of the posterior's means, likewise"""
     latent_absmax: float
     """largest absolute value of a posterior's mean"""
     posterior_std: tuple[float, ...] | None
@@ -53,7 +53,7 @@ class ValidationResult:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """As they stand in the log."""
+        """The figures by their names in the log."""
         found = {
             "val_psnr": self.psnr,
             "val_ssim": self.ssim,
@@ -78,8 +78,10 @@ def validation_files(files: Sequence[ImageFile]) -> list[ImageFile]:
 
 @torch.inference_mode()
 def validate(autoencoder: Autoencoder, images: Sequence[Tensor]) -> ValidationResult:
-    """Every image, uint8 c h w with sides that are multiples of f, through the posterior's mode and back, and what its
-    latents are like."""
+    """Reconstruct every image by the posterior's mode, and measure the reconstructions and the latents.
+
+    images: uint8 c h w, sides multiples of f.
+    """
     was_training = autoencoder.training
     autoencoder.eval()
     latents, psnrs = _Latents(), []

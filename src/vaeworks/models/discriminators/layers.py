@@ -1,4 +1,4 @@
-"""What several discriminators are built of. All of it can be differentiated twice, as gradient penalties need."""
+"""Layers that several discriminators share. All can be differentiated twice, as gradient penalties need."""
 
 from __future__ import annotations
 

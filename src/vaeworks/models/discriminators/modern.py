@@ -1,4 +1,4 @@
-"""PatchGAN without its three old parts: strided convolutions that alias, BatchNorm, and 4x4 kernels."""
+"""PatchGAN without aliasing convolutions, BatchNorm and 4x4 kernels."""
 
 from __future__ import annotations
 

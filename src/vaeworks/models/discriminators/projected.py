@@ -14,8 +14,7 @@ from ...nn import GroupNorm
 from .layers import SLOPE, check_size, conv
 
 FeatureNet = Callable[[Tensor], Sequence[Tensor]]
-"""Images n c h w in [-1,1] to feature maps n c_i h_i w_i, largest first; what normalization it needs is its own
-affair."""
+"""From images n c h w in [-1,1] to feature maps n c_i h_i w_i, largest first; it normalizes its input itself."""
 
 
 class ProjectedDiscriminator(nn.Module):

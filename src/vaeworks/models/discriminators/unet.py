@@ -1,4 +1,4 @@
-"""The U-Net discriminator: is the picture real, and is every pixel."""
+"""The U-Net discriminator: one logit for the image, and one for every pixel."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The discriminator of a run: when it begins, how it is trained, and what is done when the balance is lost."""
+"""The discriminator of a run: its training, its start, and the supervision of the balance."""

@@ -1,15 +1,14 @@
-"""The supervised start of the discriminator: when it begins, how it is let in, and what is done when the balance is
-lost.
+"""The supervisor of the discriminator: when it starts, how its weight rises, and what happens when the balance is lost.
 
     reconstruction  ->  warmup            ->  ramp                ->  adversarial
-    only                it learns, the        the weight of the       watched
-                        autoencoder does      adversarial term
-                        not feel it           rises
+    only                it learns; the        the weight of the       watched
+                        autoencoder gets      adversarial term
+                        no gradient of it     rises
 
-A state machine of plain numbers: no clock, no randomness, all counts in images. So a run that goes on from a saved
-state decides what the undisturbed run would have decided; and so do all processes of a run, given the same figures
-(means over processes). It decides and says why; the training loop acts. A weight that was halved stays so: one that
-goes up and down would chase noise.
+A state machine of plain numbers: no clock, no randomness, all counts in images. So a resumed run decides as the
+undisturbed run would have decided, and all processes of a run decide alike from the same figures (means over
+processes). It decides and gives the reason; the training loop acts. A halved weight stays halved, because a weight that
+goes up and down would follow noise.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from .plateau import Plateau
 
 
 class Balance:
-    """The supervisor. `plan` before each step, `observe` after it, `validated` after each validation."""
+    """The state machine. Read `plan` before a step, call `observe` after it and `validated` after a validation."""
 
     def __init__(self, config: BalanceConfig, state: BalanceState | None = None):
         self.config = config
@@ -39,7 +38,7 @@ class Balance:
     def from_dict(cls, config: BalanceConfig, values: dict[str, Any]) -> Balance:
         """The supervisor that `to_dict` was called on.
 
-        Errors: ConfigError for what is no such state.
+        Errors: ConfigError for values that are no such state.
         """
         try:
             state = from_dict(BalanceState, values)
@@ -53,7 +52,7 @@ class Balance:
 
     @property
     def plan(self) -> StepPlan:
-        """What the next step does."""
+        """The plan of the next step."""
         s = self.state
         rise = {"ramp": (s.images_seen - s.phase_since) / self.config.ramp, "adversarial": 1.0}.get(s.phase, 0.0)
         learns = s.phase in ("warmup", "ramp", "adversarial") and s.paused_until is None
@@ -61,13 +60,12 @@ class Balance:
 
     @property
     def restore_to(self) -> int:
-        """The newest state that certainly is good: the newest checkpoint of at most so many images must not be
-        deleted."""
-        # trouble shows up in an average only some time after it began
+        """Images at the newest state that is certainly good. The newest checkpoint up to there must not be deleted."""
+        # an average shows trouble only some time after it began
         return max(self.state.safe_at, self.state.healthy_at - 2 * self.config.smoothing)
 
     def observe(self, figures: StepFigures) -> tuple[Event, ...]:
-        """Take in a step; returns what was decided because of it."""
+        """Take in the figures of a step; returns the decisions."""
         s = self.state
         assert figures.images_seen >= s.images_seen, "images are counted on, also after a restore"
         images = figures.images_seen - s.images_seen
@@ -84,8 +82,7 @@ class Balance:
         return (*events, *self._judge()) if s.phase in ("ramp", "adversarial") else events
 
     def validated(self, loss: float) -> tuple[Event, ...]:
-        """Take in the loss of held-out images (positive, lower is better) at the images seen last; returns what was
-        decided."""
+        """Take in the loss of held-out images after the last step (positive, lower is better); returns decisions."""
         s = self.state
         if not math.isfinite(loss):
             return self._not_finite()
@@ -106,13 +103,17 @@ class Balance:
         age = s.images_seen - s.phase_since
         if s.phase == "reconstruction" and (why := self._reason_to_start()):
             self._enter("warmup" if c.warmup else "ramp")
-            s.safe_at = s.images_seen  # what is saved here has no discriminator that could have spoiled it
-            so = f"the discriminator learns unfelt for {c.warmup:,} images" if c.warmup else "the discriminator starts"
+            s.safe_at = s.images_seen  # the discriminator cannot have spoiled this state
+            so = (
+                f"discriminator warm-up, {c.warmup:,} images without adversarial gradient"
+                if c.warmup
+                else "the discriminator starts"
+            )
             return (Event(s.images_seen, f"{why}: {so}", action="save"),)
         cold = s.accuracy is not None and s.accuracy < c.warm
         if s.phase == "warmup" and age >= (4 * c.warmup if cold else c.warmup):
             self._enter("ramp")
-            s.safe_at = s.images_seen  # and here the discriminator is warm
+            s.safe_at = s.images_seen  # nor this one, and here the discriminator is warm
             right = "" if s.accuracy is None else f" and is right in {_percent(s.accuracy)} of cases"
             message = (
                 f"the discriminator has learned for {age:,} images{right}; its weight rises over {c.ramp:,} images"
@@ -140,7 +141,7 @@ class Balance:
             else f"{'falls' if change < 0 else 'rises'} by {_percent(abs(change), 1)} in {c.window:,} images"
         )
         if s.plateau.reached:
-            return f"the reconstruction loss has come to rest (it {pace})"
+            return f"the reconstruction loss has stopped falling (it {pace})"
         if s.images_seen < c.latest:
             return ""
         still = f", while the reconstruction loss still {pace}" if pace else ""
@@ -152,7 +153,7 @@ class Balance:
     # ------------------------------------------------------------------ watching
 
     def _average(self, figures: StepFigures, images: int) -> None:
-        """Exponential averages with a half-life in images, which begin as plain means."""
+        """Update the exponential averages, with a half-life in images; they begin as plain means."""
         s = self.state
         age = s.images_seen - s.averaging_since
         keep = min(0.5 ** (images / self.config.smoothing), 1 - images / age) if age else 0.0
@@ -174,13 +175,13 @@ class Balance:
 
     @property
     def _worse(self) -> float:
-        """Share by which the reconstruction is worse than its best; 0 as long as its average is too young to tell."""
+        """Share by which the reconstruction is worse than its best; 0 while its average is too young."""
         s = self.state
         young = s.images_seen - s.averaging_since < self.config.smoothing
         return 0.0 if young or not s.best or s.reconstruction is None else s.reconstruction / s.best - 1
 
     def _watch(self) -> None:
-        """Since when each trouble lasts: it begins above one threshold and ends below a lower one."""
+        """Update since when each trouble lasts. It begins above one threshold and ends below a lower one."""
         s, c = self.state, self.config
 
         def since(old: int | None, value: float | None, begins: float, ends: float) -> int | None:
@@ -193,7 +194,7 @@ class Balance:
         s.winning_since = since(s.winning_since, s.accuracy, c.winning, c.recovered)
         s.apart_since = since(s.apart_since, s.gap, c.apart, c.apart / 2)
         s.clamped_since = since(s.clamped_since, s.clamped, 0.9, 0.5)
-        if s.phase != "adversarial":  # before, it may win: the autoencoder has not learned from it yet
+        if s.phase != "adversarial":  # before, it may win, because the autoencoder has not learned from it yet
             s.winning_since = s.apart_since = s.clamped_since = None
         if s.phase not in ("ramp", "adversarial"):
             s.worse_since = s.collapsed_since = None
@@ -205,7 +206,7 @@ class Balance:
     # ------------------------------------------------------------------ acting
 
     def _judge(self) -> tuple[Event, ...]:
-        """What is done about trouble that lasts."""
+        """Decide about trouble that lasts."""
         s, c = self.state, self.config
         if s.collapsed_since is not None and s.images_seen - s.collapsed_since >= c.smoothing:
             worse = (
@@ -223,7 +224,7 @@ class Balance:
         return ()
 
     def _troubles(self) -> tuple[_Trouble, ...]:
-        """What may be wrong, the worst first."""
+        """All kinds of trouble, the worst first."""
         s, c = self.state, self.config
         right = "" if s.accuracy is None else _percent(s.accuracy)
         apart = f"the logits of images and reconstructions have been {s.gap or 0:.3g} apart"
@@ -238,7 +239,7 @@ class Balance:
         )
 
     def _back_off(self, trouble: _Trouble) -> Event:
-        """Halve the weight at the first strike, pause the discriminator at the next, and so on in turns."""
+        """Halve the weight at the first strike, pause the discriminator at the next, and so on alternately."""
         s, c = self.state, self.config
         assert trouble.since is not None
         message = f"{trouble.what} for {s.images_seen - trouble.since:,} images{trouble.so}; "
@@ -288,8 +289,8 @@ class Balance:
         return (self._restore(cause),)
 
     def _restore(self, cause: str) -> Event:
-        """Back to the last good state, with half the weight and a new rise; or without a discriminator, after too many
-        collapses."""
+        """Restore the last good state, with half the weight and a new ramp; after too many collapses, without a
+        discriminator."""
         s, c, target = self.state, self.config, self.restore_to
         now, fresh = s.images_seen, BalanceState(s.plateau)
         s = self.state = replace(
@@ -318,7 +319,7 @@ class Balance:
 
 @dataclass(frozen=True)
 class _Trouble:
-    """Since when it lasts, and the two parts of the sentence about it, around how long."""
+    """A kind of trouble: since when it lasts, and the parts of its sentence before and after the duration."""
 
     since: int | None
     what: str

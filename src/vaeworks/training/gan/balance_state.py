@@ -1,4 +1,4 @@
-"""What the supervisor of the discriminator is told, remembers and answers. No torch."""
+"""Inputs, state and decisions of the discriminator's supervisor. No torch."""
 
 from __future__ import annotations
 
@@ -10,58 +10,58 @@ from .plateau import Plateau
 Phase = Literal["reconstruction", "warmup", "ramp", "adversarial", "off"]
 
 Action = Literal["save", "halve", "pause", "resume", "restore", "stop"]
-"""save: write a checkpoint now, a good state to come back to. halve, pause, resume: done already, `plan` has changed.
-restore: put weights, average and both optimizers back to the newest checkpoint of at most `restore_to` images, keep
-this state and go on counting, and save. stop: end the run, because it is not the discriminator that is ill."""
+"""save: write a checkpoint now, as a good state to return to. halve, pause, resume: `plan` has changed already.
+restore: load weights, average and both optimizers from the newest checkpoint of at most `restore_to` images, keep
+this state and the count of images, and save. stop: end the run, because the discriminator is not the cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepFigures:
-    """What a step came to. Any cadence will do, but steps that are not finite are always told; what was not measured is
-    None."""
+    """Figures of a step. They may come at any interval, but each step that is not finite must be reported. None: not
+    measured."""
 
     images_seen: int
-    """after the step"""
+    """images seen after the step"""
     reconstruction: float
-    """what the autoencoder minimizes without the adversarial term; positive, lower is better"""
+    """loss of the autoencoder without the adversarial term; positive, lower is better"""
     finite: bool = True
     """whether all losses and gradients of the step were numbers"""
     accuracy_real: float | None = None
-    """share of images that the discriminator takes for real, in [0,1]"""
+    """share of images that the discriminator classifies as real, in [0,1]"""
     accuracy_fake: float | None = None
-    """share of reconstructions that it does not take for real, in [0,1]"""
+    """share of reconstructions that it classifies as reconstructed, in [0,1]"""
     logit_gap: float | None = None
     """mean logit of images minus mean logit of reconstructions"""
     adaptive_weight: float | None = None
-    """before it is multiplied with anything"""
+    """the adaptive weight alone, before other factors"""
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What the next step does."""
+    """The plan of the next step."""
 
     phase: Phase
     train_discriminator: bool
     weight: float
-    """of the adversarial term, in [0,1]: a factor beside the recipe's own weight and the adaptive one"""
+    """factor of the adversarial term, in [0,1], besides the configured weight and the adaptive weight"""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that was decided, in a sentence for the user."""
+    """A decision, with a sentence for the user."""
 
     images_seen: int
     message: str
     action: Action | None = None
     alarm: bool = False
-    """whether it is about trouble, and no mere change of phase"""
+    """whether it reports trouble, and not only a change of phase"""
     restore_to: int | None = None
-    """with "restore": the newest good state; a checkpoint of at most so many images has it"""
+    """with "restore": images at the newest good state; load a checkpoint of at most so many"""
 
 
 @dataclass
 class BalanceState:
-    """All that the supervisor remembers: plain numbers, none of them infinite."""
+    """The state of the supervisor: plain numbers, none of them infinite."""
 
     plateau: Plateau
     phase: Phase = "reconstruction"
@@ -69,20 +69,20 @@ class BalanceState:
     """images at which the phase began"""
     images_seen: int = 0
     scale: float = 1.0
-    """of the adversarial term, after halvings"""
+    """weight of the adversarial term after halvings"""
     paused_until: int | None = None
     quiet_until: int = 0
-    """nothing is done before, except after a collapse"""
+    """images before which the supervisor does not act, except after a collapse"""
     strikes: int = 0
-    """how often something was done since the discriminator last was in balance"""
+    """number of actions since the discriminator last was in balance"""
     restored: int = 0
-    """how often the last good state was restored"""
+    """number of restores"""
     nonfinite: int = 0
     """steps in a row that were not finite"""
     healthy_at: int = 0
-    """when all was well for the last time"""
+    """images at the last step without trouble"""
     safe_at: int = 0
-    """when the loop was last told to save a good state"""
+    """images at the last saved good state"""
     averaging_since: int = 0
     """images at which the averages began"""
     reconstruction: float | None = None

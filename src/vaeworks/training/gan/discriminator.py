@@ -21,7 +21,7 @@ from ..optim import build_optimizer, set_learning_rate
 
 
 class Adversary:
-    """A discriminator that learns beside the autoencoder. Its gradients are averaged over processes by itself."""
+    """A discriminator with its optimizer. It averages its gradients over processes itself."""
 
     def __init__(self, network: nn.Module, config: AdversarialConfig):
         self.network = network.train()
@@ -70,7 +70,7 @@ class Adversary:
         average_gradients_(self.network.parameters())
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip_norm or math.inf)
         sums["discriminator_grad_norm"] = norm
-        if norm.isfinite():  # a loss that is not finite has no finite gradient
+        if norm.isfinite():  # the gradient of a loss that is not finite is not finite
             if lr is not None:
                 set_learning_rate(self.optimizer, lr)
             self.optimizer.step()
@@ -80,12 +80,12 @@ class Adversary:
 
     @property
     def steps(self) -> int:
-        """How many it has taken."""
-        return next((int(state["step"]) for state in self.optimizer.state.values()), 0)  # all have taken as many
+        """Number of steps taken."""
+        return next((int(state["step"]) for state in self.optimizer.state.values()), 0)  # the same for all parameters
 
     def _settle_norms(self) -> None:
-        """One step of the power iteration behind every spectral norm, which is then left alone: else each micro-batch
-        would be judged by another network."""
+        """One power iteration of every spectral norm, before the step: within it, all micro-batches get the same
+        network."""
         for norm in self._spectral:
             norm.train()
         with torch.no_grad():
@@ -97,7 +97,7 @@ class Adversary:
 
     @property
     def _silent(self) -> set[str]:
-        """Figures of terms that are off, and the adversarial loss, which is the whole where nothing is added to it."""
+        """Figures that are not logged: terms that are off, and the adversarial loss, which is part of the total."""
         c = self.config
         return {"adversarial"} | {name for name, weight in (("r1", c.r1), ("r2", c.r2)) if not weight}
 

@@ -1,4 +1,4 @@
-"""Has a loss stopped falling? A robust slope over a window of images. No torch, no clock."""
+"""Detects that a loss has stopped falling, by a robust slope over a window of images. No torch, no clock."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from itertools import combinations
 
 BINS = 16
-"""means that a window is made of"""
+"""number of means in a window"""
 CONFIRMATIONS = 4
-"""bins in a row at whose end the loss has to look flat"""
+"""number of bins in a row at whose end the loss must be flat"""
 
 
 @dataclass
 class Plateau:
-    """The recent past of a noisy positive loss, as means over bins of images; plain numbers, so that it can be saved.
+    """The recent history of a noisy positive loss, as means over bins of images: plain numbers that can be saved.
 
-    Any cadence of figures gives about the same answer, as long as a window has at least BINS / 2 of them.
+    Figures may come at any interval, as long as a window has at least BINS / 2 of them.
     """
 
     window: int
@@ -26,7 +26,7 @@ class Plateau:
     means: tuple[float, ...] = ()
     """mean loss of full bins"""
     total: float = 0.0
-    """of the bin that is being filled: losses times images"""
+    """sum of losses times images in the bin that is being filled"""
     weight: int = 0
     """images of the bin that is being filled"""
     seen: int = 0
@@ -35,8 +35,8 @@ class Plateau:
     """full bins in a row at whose end the loss looked flat"""
 
     def add(self, images_seen: int, loss: float, threshold: float) -> None:
-        """Take in the loss of the images since the last figure; flat is a relative change of less than `threshold` per
-        window."""
+        """Take in the loss of the images since the last figure. threshold: relative change per window below which the
+        loss is flat."""
         images = max(images_seen - self.seen, 0)
         self.seen = images_seen
         self.total += loss * images
@@ -54,7 +54,7 @@ class Plateau:
     def change(self) -> float | None:
         """Relative change per window, negative where the loss falls; None before there is a window full of figures.
 
-        The median of the slopes of all pairs of bins (Theil 1950, Sen 1968), which no outlier moves far.
+        The median of the slopes of all pairs of bins (Theil 1950, Sen 1968), which is robust to outliers.
         """
         if len(self.ends) < BINS // 2 or self.ends[-1] - self.ends[0] < 0.9 * self.window:
             return None

@@ -1,4 +1,4 @@
-"""Between the step and the supervisor of the discriminator: what the one measures, and what the other decides."""
+"""Connects the training step with the balance: the step's figures go in, decisions come out."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .plateau import Plateau
 
 
 class Supervisor:
-    """The balance of a run. Without a discriminator it watches for steps that are not finite alone."""
+    """The balance of a run. Without a discriminator it only watches for steps that are not finite."""
 
     def __init__(self, trained: TrainState, saved: dict[str, Any]):
-        """saved: what `to_dict` gave; {} at the start of a run."""
+        """saved: the result of `to_dict`; {} at the start of a run."""
         self.trained = trained
         adversarial = trained.config.adversarial
-        # counts are shares of the run's length as it was when it began: a run that is made longer later keeps them
+        # counts are shares of the run's length at its start; a run that is extended later keeps them
         if saved and not saved.keys() >= {"config", "state"}:
             raise FormatError(
                 "the checkpoint does not hold the state of the discriminator's supervisor; take an earlier one"
@@ -41,26 +41,25 @@ class Supervisor:
 
     @property
     def plan(self) -> StepPlan:
-        """What the next step does."""
+        """The plan of the next step."""
         return self.balance.plan
 
     @property
     def restore_to(self) -> int | None:
-        """The newest state that certainly is good; None where nothing is ever restored."""
+        """Images at the newest state that is certainly good; None without a discriminator."""
         return self.balance.restore_to if self.trained.adversary is not None else None
 
     def switch_parts(self) -> bool:
-        """Freeze the encoder from when the adversarial term is felt, where the configuration asks for it; whether
-        anything has changed."""
+        """Freeze the encoder while the adversarial term counts, if so configured. Returns whether anything changed."""
         part, stage = self.trained.config.finetune.part, self.trained.config.adversarial.stage
-        felt = self.plan.phase in ("ramp", "adversarial")
-        encoder = part != "decoder" and not (stage == "decoder" and felt)
+        adversarial = self.plan.phase in ("ramp", "adversarial")
+        encoder = part != "decoder" and not (stage == "decoder" and adversarial)
         changed = encoder != self.trained.learner.encoder_trains
         self.trained.learner.train_parts(encoder, decoder=part != "encoder")
         return changed
 
     def observe(self, images_seen: int, result: StepResult) -> tuple[Event, ...]:
-        """Take in a step; returns what was decided because of it."""
+        """Take in a step; returns the decisions."""
         others = result.others
         gap = others["logit_real"] - others["logit_fake"] if "logit_real" in others else None
         figures = StepFigures(
@@ -75,12 +74,12 @@ class Supervisor:
         return self.balance.observe(figures)
 
     def validated(self, psnr: float | None) -> tuple[Event, ...]:
-        """Take in the PSNR of held-out images, in dB."""
+        """Take in the PSNR of held-out images, in dB; returns the decisions."""
         return () if psnr is None or self.trained.adversary is None else self.balance.validated(10 ** (-psnr / 20))
 
     def _watched(self, result: StepResult) -> float:
-        """What the autoencoder minimizes without the adversarial term, as a positive number: a likelihood's place is
-        its error's root."""
+        """The autoencoder's loss without the adversarial term, as a positive number; the root mean squared error stands
+        for a likelihood."""
         loss = self.trained.config.loss
         pixels = result.mse**0.5 if loss.reconstruction in ("gaussian", "optimal-gaussian") else result.reconstruction
         return pixels + loss.perceptual_weight * result.perceptual

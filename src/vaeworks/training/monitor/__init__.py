@@ -1,1 +1,1 @@
-"""What people see of a run: log, terminal, page, alarms, card, trackers."""
+"""Monitoring of a run: log, alarms, terminal, page, trackers, and the model card."""

@@ -1,4 +1,4 @@
-"""What an alarm is."""
+"""The type of an alarm."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Kind = Literal["posterior collapse", "dead channels", "latent blow-up", "learnin
 
 @dataclass(frozen=True)
 class Alarm:
-    """A trouble that begins or grows, or that is over."""
+    """Trouble that begins, grows, or is over."""
 
     kind: Kind
     message: str
-    """a sentence: what is seen, what it means, what to do"""
+    """a sentence: observation, meaning, remedy"""
     over: bool = False

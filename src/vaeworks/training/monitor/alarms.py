@@ -1,8 +1,7 @@
-"""Alarms: what a run's figures say about trouble, in plain words, each once until it has passed.
+"""Alarms: sentences about trouble in a run's figures, each once until it is over.
 
-An alarm is a function of the log's lines alone: no clock, no file. A run that goes on feeds the lines that were kept,
-and then decides what the undisturbed run would have decided. Whether the discriminator wins is its supervisor's to say
-(balance.py).
+An alarm is a function of the log's lines alone: no clock, no file. A resumed run takes in the lines that were kept, and
+then raises the alarms of an undisturbed run. The discriminator's supervisor reports whether it wins (balance.py).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from .watch_latents import BlowUp, Collapse
 
 
 class Alarms:
-    """All watches over a run. earlier: the lines of the log so far, whose alarms have been raised already."""
+    """All watches over a run. earlier: lines of the log whose alarms have been raised already."""
 
     def __init__(self, config: TrainConfig, earlier: Iterable[Mapping[str, Any]] = ()):
         self._watches = (Collapse(config), BlowUp(config), LearningRate(config), HeldOut(config))
@@ -26,7 +25,7 @@ class Alarms:
             self.observe(line)
 
     def observe(self, line: Mapping[str, Any]) -> tuple[Alarm, ...]:
-        """Take in a line of the log; returns the alarms that begin, grow or are over with it."""
+        """Take in a line of the log; returns the alarms that begin, grow or end with it."""
         if EVENT in line:
             return ()
         return tuple(alarm for watch in self._watches for alarm in watch.observe(line))

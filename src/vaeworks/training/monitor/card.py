@@ -1,8 +1,6 @@
-"""The card of a trained model, RUN/README.md, as Hugging Face reads it: what it is, how it was made, what it came to,
-how to load it.
+"""The card of a trained model, RUN/README.md, for Hugging Face: the model, its training, its figures, how to load it.
 
-It says what the run's files say and nothing else. Of a data source on this machine only the last part of its path is
-told.
+The card holds nothing but what the run's files hold. Of a path on this machine only the last part is shown.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ def write_card(run: Path) -> Path:
 
 
 def card(run: Path) -> str:
-    """The text of the card of a finished run."""
+    """The text of a finished run's card."""
     located = locate(run / MODEL)
     if not isinstance(located.config, AutoencoderConfig):
         raise FormatError(f"{run / MODEL} is a TAESD, which no run trains")
@@ -136,7 +134,7 @@ def _figures(facts: Facts) -> str:
         if metrics["ssim"] is not None:
             rows.append(("SSIM", f"{metrics['ssim']:.4f}"))
         if best is not None and best > metrics["psnr"] + 0.005:
-            rows.append(("PSNR of the best state on the way (best.safetensors)", f"{best:.2f} dB"))
+            rows.append(("PSNR of the best state (best.safetensors)", f"{best:.2f} dB"))
     if facts.model.bottleneck.kind == "kl" and (kl := number(facts.step.get("bits_per_dimension"))) is not None:
         rows.append(("KL divergence, last training batch", f"{kl:.3g} bits per latent element"))
     table = ["| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
@@ -268,12 +266,16 @@ def _discriminator(facts: Facts) -> str:
     a = facts.config.adversarial
     if not a.on:
         return "none"
-    felt = next(
+    first = next(
         (line["images_seen"] for line in facts.lines if (number(line.get("adversarial_weight")) or 0) > 0), None
     )
-    since = f"felt from {felt:,} images on" if felt is not None else "never felt"
+    since = (
+        f"with adversarial gradient from {first:,} images on"
+        if first is not None
+        else "without adversarial gradient so far"
+    )
     adaptive = "adaptive " if a.adaptive else ""
-    frozen = ", encoder frozen from then on" if a.stage == "decoder" and felt is not None else ""
+    frozen = ", encoder frozen from then on" if a.stage == "decoder" and first is not None else ""
     return f"{a.discriminator}, {a.loss} loss, {adaptive}weight {a.weight:g}, {since}{frozen}"
 
 

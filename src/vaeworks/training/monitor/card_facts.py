@@ -1,4 +1,4 @@
-"""What the files of a finished run say, for its card."""
+"""Facts from the files of a finished run, for its card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .log_schema import LOOK, STEP
 
 @dataclass(frozen=True)
 class Facts:
-    """What the files of a finished run say."""
+    """Facts from the files of a finished run."""
 
     name: str
     record: RunRecord
@@ -26,7 +26,7 @@ class Facts:
 
     @property
     def config(self) -> TrainConfig:
-        """Of the run."""
+        """The run's configuration."""
         return self.record.config
 
     @property
@@ -37,7 +37,7 @@ class Facts:
 
     @property
     def seen(self) -> str:
-        """What was trained on, in words."""
+        """The training images in words."""
         if (streamed := self.data.get("streamed")) is not None:
             count = f"{streamed['shards']} shards" if streamed.get("shards") else "all shards"
             return f"the images of {self.source}, read as a stream ({count})"
@@ -45,7 +45,7 @@ class Facts:
 
     @property
     def look(self) -> Mapping[str, Any]:
-        """The last look at held-out images; {} where none were held out."""
+        """The last validation; {} without held-out images."""
         return next((line for line in reversed(self.lines) if LOOK in line), {})
 
     @property
@@ -55,5 +55,5 @@ class Facts:
 
     @property
     def judged(self) -> int:
-        """How many held-out images a look is at."""
+        """Number of held-out images in a validation."""
         return min(self.config.data.val_images, len(self.data["val"]))

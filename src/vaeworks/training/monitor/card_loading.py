@@ -1,4 +1,4 @@
-"""How a trained model is loaded, by us and by others: the part of its card that has commands."""
+"""Commands that load a trained model here and in other applications: a part of its card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MODEL = "model.safetensors"
 
 
 def verdicts(located: Located) -> dict[str, Support]:
-    """What each application makes of a VAE, once it is saved as the application wants it."""
+    """Whether each application can load the VAE, saved in the layout that it reads."""
     folder, file = support(located, "diffusers"), support(located, "ldm")
     return {DIFFUSERS: folder[DIFFUSERS], WEBUI: file[WEBUI], COMFYUI: file[COMFYUI]}
 

@@ -1,4 +1,4 @@
-"""The curves on a run's page, out of its log's lines."""
+"""The curves on a run's page, from the lines of its log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Lines = Sequence[Mapping[str, Any]]
 Marks = Sequence[tuple[float, str]]
 
 PARTS = 150
-"""Parts of a long run whose means a curve shows: figures of single batches scatter."""
+"""Points of a curve; each is the mean of a part of a long run, because figures of single batches scatter."""
 
 MARKS = 30
 """Events that are marked on every curve, the newest."""

@@ -1,7 +1,6 @@
-"""What a run tells: lines of JSON that any program can read, trackers, a view in the terminal, alarms, and a page.
+"""The log of a run: lines of JSON, from which trackers, the view in the terminal, alarms, and the page are made.
 
-The lines are the source of all the rest. They depend on no clock, so that a run that goes on leaves the log of an
-undisturbed one.
+The lines depend on no clock, so that a resumed run leaves the log of an undisturbed one.
 """
 
 from __future__ import annotations
@@ -34,18 +33,16 @@ from .trackers import Trackers
 __all__ = ["JSONL", "RunLog", "last_look", "read_log"]
 
 OPTIONAL_PARTS = ("regularizers", "adversarial", "finetune")
-"""Of the configuration; by default they do nothing."""
+"""Parts of the configuration that do nothing by default."""
 
 REDRAWS = 0.25
 """Shortest time between two redraws, in seconds."""
 
 
 class RunLog:
-    """Writes a run's log and shows the run. Used as a context, in the process that speaks for all; `silent` makes one
-    for the others.
+    """Writes a run's log and shows the run. A context, used in process 0; `silent` makes one for the others.
 
-    images_seen: where the run goes on from; what it had logged after that is dropped. show: whether people are told
-    anything on stderr.
+    images_seen: where the run resumes; later lines of the log are dropped. show: whether to print on stderr.
     """
 
     def __init__(self, run: Path | None, config: TrainConfig, images_seen: int = 0, show: bool = True):
@@ -68,7 +65,7 @@ class RunLog:
 
     @classmethod
     def silent(cls) -> RunLog:
-        """One that writes and shows nothing."""
+        """A log that writes and shows nothing."""
         return cls(None, TrainConfig(), show=False)
 
     def __enter__(self) -> RunLog:
@@ -83,20 +80,20 @@ class RunLog:
             state: Literal["stopped", "failed"] = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
             self._write_page(Status(state, self._view.done, reason=str(error) or type(error).__name__))
         if self._live is not None:
-            self._live.stop()  # draws it a last time
+            self._live.stop()  # which draws the view for the last time
         self._trackers.close()
         self._file.close()
 
     # ------------------------------------------------------------------ what happens in a run
 
     def step(self, images_seen: int, figures: Mapping[str, Any]) -> None:
-        """The figures of a step."""
+        """Log the figures of a step."""
         self._write(images_seen, figures)
         if not self._looked and images_seen - self._told_at > self._config.val_every:  # no image is held out
             self._tell(images_seen)
 
     def look(self, images_seen: int, seen: ValidationResult) -> None:
-        """What a look at held-out images came to; the page is written anew."""
+        """Log the figures of a validation, and write the page again."""
         self._looked = True
         if seen.picture is not None:
             self._trackers.picture(images_seen, "reconstructions", seen.picture)
@@ -106,10 +103,10 @@ class RunLog:
     def event(
         self, images_seen: int, sentence: str, alarm: bool = False, action: str | None = None, kind: str | None = None
     ) -> None:
-        """A sentence for people: a line of JSON, and one in the terminal.
+        """Log a sentence for people, and print it.
 
-        alarm: whether it is about trouble; action: what is done about it; kind: of an alarm, or of the alarm that is
-        over with this.
+        alarm: whether it reports trouble; action: the supervisor's action; kind: the kind of the alarm that begins or
+        ends.
         """
         line = {"images_seen": images_seen, EVENT: sentence, "alarm": alarm, "action": action}
         self._append(line if kind is None else {**line, "kind": kind})
@@ -121,20 +118,20 @@ class RunLog:
             self._redraw()
 
     def live(self, images_seen: int, done: float, plan: StepPlan | None = None) -> None:
-        """Redraw the view, where it can be redrawn and it is time. Cheap: it may be called after every step.
+        """Redraw the view when it is time. Cheap enough to be called after every step.
 
-        done: share of the run; plan: of the discriminator's supervisor, where there is one.
+        done: share of the run; plan: the plan of the discriminator's supervisor.
         """
         self._view.step(images_seen, done, plan)
         if time.monotonic() - self._drawn_at >= REDRAWS:
             self._redraw()
 
     def say(self, text: str) -> None:
-        """A line for people, above the view."""
+        """Print a line for people above the view."""
         self.console.print(text, soft_wrap=True)
 
     def config(self, config: TrainConfig) -> None:
-        """The resolved configuration, for people; without the parts that are as if they were not there."""
+        """Print the resolved configuration, without optional parts at their defaults."""
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         values, defaults = to_dict(config), to_dict(TrainConfig())
         table.add_row("run", _words({k: v for k, v in values.items() if not isinstance(v, dict)}), style="dim")
@@ -144,7 +141,7 @@ class RunLog:
         self.console.print(table)
 
     def finish(self) -> None:
-        """Write the page and the model's card, when everything else is in the run folder."""
+        """Write the page and the model card, after everything else is in the run folder."""
         self._write_page(Status("finished", 1.0))
         if self._run is not None:
             self._attempt("the model card", functools.partial(write_card, self._run))
@@ -152,8 +149,8 @@ class RunLog:
     # ------------------------------------------------------------------ how
 
     def _write(self, images_seen: int, values: Mapping[str, Any]) -> None:
-        """One line of JSON, its numbers for the trackers, and the alarms that it raises. Figures that are not finite
-        become null."""
+        """Write a line of JSON, send its numbers to the trackers, and log the alarms that it raises. Figures that are
+        not finite become null."""
         line = {"images_seen": images_seen, **plain(values)}
         self._append(line)
         self._trackers.scalars(images_seen, line)
@@ -166,7 +163,7 @@ class RunLog:
         self._view.take(line)
 
     def _tell(self, images_seen: int) -> None:
-        """A line where nothing is redrawn, and the page."""
+        """Print a line where there is no view, and write the page."""
         self._told_at = images_seen
         if self._live is None:
             self.say(self._view.line())
@@ -182,21 +179,20 @@ class RunLog:
             self._page = None
 
     def _attempt(self, what: str, work: Callable[[], Any]) -> bool:
-        """Do what a run can do without; where it cannot be done, that is said. Returns whether it is worth to try
-        again."""
+        """Do work that a run can do without; a failure is printed. Returns whether another try makes sense."""
         try:
             work()
         except MissingExtraError as error:
             self.say(f"{what} is left out: {error}")
             return False
-        except Exception as error:  # of any kind: hours of training are worth more than a page
+        except Exception as error:  # any error: hours of training are worth more than a page
             reason = str(error) if isinstance(error, (VaeworksError, OSError)) else f"{type(error).__name__}: {error}"
             self.say(f"{what} could not be written, and the run goes on: {reason}")
         return True
 
 
 def _words(fields: Mapping[str, Any], prefix: str = "") -> str:
-    """Settings in a row, but for those that are not set."""
+    """Settings in a row, without those that are None."""
     said = [
         _words(value, f"{prefix}{name}.") if isinstance(value, Mapping) else f"{prefix}{name} {value}"
         for name, value in fields.items()

@@ -1,4 +1,4 @@
-"""The lines of a run's log, read back."""
+"""Reading the lines of a run's log."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from .log_schema import EVENT, LOOK
 JSONL = "log.jsonl"
 
 LIMIT = 2**64
-"""What whole numbers of a log are below, so that they become floats."""
+"""Bound of whole numbers in a log, so that they can become floats."""
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """Lines of a run's log, oldest first; each has images_seen. A line torn by an interruption is left out."""
+    """Lines of a run's log, oldest first; each has images_seen. Torn lines are left out."""
     return [line for _, line in _lines(run)]
 
 
 def keep_log(run: Path, images_seen: int) -> list[dict[str, Any]]:
-    """Drop the lines that an interrupted run logged after the checkpoint it goes on from, and a torn one; returns those
-    that stay."""
+    """Drop torn lines, and lines after the checkpoint at which the run resumes; returns the lines that stay."""
     if not (run / JSONL).exists():
         return []
     kept = [(text, line) for text, line in _lines(run) if line["images_seen"] <= images_seen]
@@ -31,8 +30,10 @@ def keep_log(run: Path, images_seen: int) -> list[dict[str, Any]]:
 
 
 def last_look(run: Path, images_seen: int) -> tuple[int | None, float | None, float | None]:
-    """Where a run that goes on from `images_seen` was validated last, the PSNR then, and the best so far, in dB; None
-    if never."""
+    """For a run that resumes at `images_seen`: images at its last validation, the PSNR then, and the best PSNR, in dB.
+
+    None without any validation.
+    """
     looks = [line for line in read_log(run) if LOOK in line and line["images_seen"] <= images_seen]
     if not looks:
         return None, None, None
@@ -55,8 +56,7 @@ def _lines(run: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _is_line(line: dict[str, Any]) -> bool:
-    """Whether a line has what its kind has: where it was written, figures as numbers or lists of them, sentences as
-    text."""
+    """Whether a line is valid: images_seen, figures as numbers or lists of numbers, sentences as text."""
     if type(line.get("images_seen")) is not int or not 0 <= line["images_seen"] < LIMIT:
         return False
     if EVENT in line:

@@ -1,6 +1,6 @@
-"""The figures in a run's log: which lines there are, which names a line has, and how numbers are written for people.
+"""The schema of a run's log: kinds of lines, names of figures, and numbers for people.
 
-A step line has the losses of one batch, a look line what held-out images came to, an event line a sentence. No line
+A step line has the losses of one batch, a look line the figures of a validation, an event line a sentence. No line
 depends on a clock.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 STEP, LOOK, EVENT = "loss", "val_psnr", "event"
-"""The name by which a line of each kind is known."""
+"""Keys that identify the three kinds of lines."""
 
 OBJECTIVE = ("loss", "reconstruction", "perceptual", "kl", "psnr", "bits_per_dimension", "grad_norm", "lr")
-"""Of every step line."""
+"""Figures of every step line."""
 
 DISCRIMINATOR = (
     "discriminator_loss",
@@ -30,23 +30,22 @@ DISCRIMINATOR = (
     "adaptive_weight",
     "adversarial_weight",
 )
-"""Of step lines while a discriminator learns, and while it is felt."""
-
+"""Figures of step lines while a discriminator is trained, or gives the autoencoder a gradient."""
 
 BEYOND = 1e150
-"""No figure is as large."""
+"""Bound of all figures."""
 
 
 def number(value: Any) -> float | None:
-    """A figure as a finite number; None for what is absent, no number, not finite, or so large that its square would
-    not be."""
+    """A figure as a finite number; None for a value that is missing, no number, not finite, or so large that its square
+    is not finite."""
     if type(value) is not float and (isinstance(value, bool) or not isinstance(value, (int, float))):
         return None
     return float(value) if abs(value) < BEYOND else None
 
 
 def regularizers(line: Mapping[str, Any]) -> dict[str, float | None]:
-    """What a step line has besides the objective's and the discriminator's figures: the regularizers that are on."""
+    """The regularizers of a step line: all figures besides the objective's and the discriminator's."""
     if STEP not in line:
         return {}
     return {
@@ -55,17 +54,16 @@ def regularizers(line: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def logit_gap(line: Mapping[str, Any]) -> float | None:
-    """Mean logit of images minus mean logit of reconstructions; None where a line has none."""
+    """Mean logit of images minus mean logit of reconstructions; None for a line without logits."""
     real, fake = number(line.get("logit_real")), number(line.get("logit_fake"))
     return None if real is None or fake is None else real - fake
 
 
 def carried(look: Mapping[str, Any]) -> list[float]:
-    """Nats per latent element that each channel of a posterior carries about an image, of a look line; [] where it has
-    none.
+    """Information about an image in each channel of a look line, in nats per latent element; [] without a posterior.
 
-    ½ ln(1 + variance of the means / mean variance), the capacity of a Gaussian channel, and never more than the KL
-    divergence, which bounds it from above (but counts an idle posterior that is not the prior, too).
+    ½ ln(1 + variance of the means / mean variance), the capacity of a Gaussian channel, and at most the KL divergence.
+    That is an upper bound, which also counts an idle posterior that differs from the prior.
     """
     means, posteriors, kls = (finite_list(look.get(name)) for name in ("latent_std", "posterior_std", "kl_per_channel"))
     if not kls or len(means) != len(kls) or len(posteriors) != len(kls):
@@ -76,19 +74,19 @@ def carried(look: Mapping[str, Any]) -> list[float]:
 
 
 def finite_list(values: Any) -> list[float]:
-    """A list of figures; [] where one is missing or not finite."""
+    """A list of figures; [] if one of them is missing or not finite."""
     found = [number(value) for value in values] if isinstance(values, (list, tuple)) else []
     return [value for value in found if value is not None] if None not in found else []
 
 
 def open_alarms(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The newest event of every kind of alarm that is not over yet."""
+    """The newest event of every kind of alarm that is not over."""
     newest = {line["kind"]: line for line in lines if EVENT in line and "kind" in line}
     return [line for line in newest.values() if line["alarm"]]
 
 
 def plain(value: Any) -> Any:
-    """A figure as JSON knows it: numbers that are not finite become null, tuples become lists."""
+    """A figure as a JSON value: numbers that are not finite become null, tuples become lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -97,7 +95,7 @@ def plain(value: Any) -> Any:
 
 
 def written(value: Any, form: str = ".3g") -> str:
-    """A figure for people: "–" for one that is absent or not finite."""
+    """A figure for people: "–" for one that is missing or not finite."""
     found = number(value)
     return "–" if found is None else format(found, form)
 
@@ -108,7 +106,7 @@ def percent(share: Any) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """As 1:02:03 or 2:03; "–" for what is not known."""
+    """Seconds as 1:02:03 or 2:03; "–" where they are unknown."""
     if number(seconds) is None:
         return "–"
     minutes, rest = divmod(max(0, round(seconds or 0)), 60)

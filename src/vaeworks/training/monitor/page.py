@@ -1,4 +1,4 @@
-"""The page of a run, RUN/report.html: how it goes, in one file that can be opened while it trains."""
+"""The page of a run, RUN/report.html: one file that can be opened during the training."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SKIPPED = 50
 
 @dataclass(frozen=True)
 class Status:
-    """How a run is, as far as the folder does not say it."""
+    """The state of a run that is not in its folder."""
 
     state: Literal["training", "finished", "stopped", "failed"]
     done: float

@@ -1,7 +1,6 @@
-"""A run as people watch it in a terminal: a block that is redrawn, or, where nothing can be redrawn, a line now and
-then.
+"""The view of a run in the terminal: a block that is redrawn, or single lines where nothing can be redrawn.
 
-All it shows comes from the log's lines, except the pace, which is measured here and goes nowhere else.
+All of it comes from the log's lines, except the pace, which is measured here and logged nowhere.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ..gan.balance_state import StepPlan
 from .log_schema import DISCRIMINATOR, EVENT, LOOK, STEP, duration, logit_gap, number, percent, regularizers, written
 
 PACE_SECONDS = 60.0
-"""The pace is that of the last minute: it follows the start of a discriminator, and does not jump with every step."""
+"""Window of the pace: it follows the start of a discriminator, and does not jump with every step."""
 
 EVENTS = 4
 """Sentences shown, newest last."""
@@ -43,9 +42,9 @@ class Pace:
         self._marks: deque[tuple[float, int, float]] = deque()
 
     def step(self, images_seen: int, done: float) -> None:
-        """So many images, and this share of the run, are done by now."""
+        """Record that so many images, and this share of the run, are done by now."""
         now = self._clock()
-        if len(self._marks) < 2 or now - self._marks[-2][0] >= PACE_SECONDS / 120:  # no more marks than needed
+        if len(self._marks) < 2 or now - self._marks[-2][0] >= PACE_SECONDS / 120:  # enough for the window
             self._marks.append((now, images_seen, done))
         else:
             self._marks[-1] = (now, images_seen, done)
@@ -59,7 +58,7 @@ class Pace:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the run is done, at this pace; None where that cannot be told."""
+        """Seconds until the run is done, at this pace; None where it is unknown."""
         share = self._per_second(2)
         return None if not share else max(0.0, 1 - self._marks[-1][2]) / share
 
@@ -70,14 +69,14 @@ class Pace:
 
 
 class Curve:
-    """A figure over the whole run in few characters: the means of equal parts."""
+    """A small curve of a figure over the whole run: the means of equal parts."""
 
     def __init__(self) -> None:
         self._sums: list[tuple[float, int]] = []
         self._part = 1
 
     def add(self, value: float) -> None:
-        """The next value."""
+        """Add the next value."""
         if self._sums and self._sums[-1][1] < self._part:
             total, count = self._sums[-1]
             self._sums[-1] = (total + value, count + 1)
@@ -101,7 +100,7 @@ class Curve:
 
 
 class View:
-    """What there is to see of a run. Fed with the log's lines, also with those of an earlier part of the run."""
+    """The state of a run for display. It takes the log's lines, also those of an earlier part of the run."""
 
     def __init__(self, config: TrainConfig, pace: Pace | None = None):
         self._config = config
@@ -117,18 +116,18 @@ class View:
         self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
 
     def step(self, images_seen: int, done: float, plan: StepPlan | None) -> None:
-        """How far the run is, and what the supervisor of the discriminator plans, if there is one."""
+        """Take in the progress of the run, and the plan of the discriminator's supervisor."""
         self._images_seen, self.done = images_seen, done
         self._plan = plan if self._config.adversarial.on else None
         self.pace.step(images_seen, done)
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """A line of the log."""
+        """Take in a line of the log."""
         self._images_seen = max(self._images_seen, line["images_seen"])
         if EVENT in line:
             self._events.append(dict(line))
             return
-        if STEP in line:  # a discriminator that no longer learns has no figures
+        if STEP in line:  # a paused discriminator has no figures
             self._figures = {name: value for name, value in self._figures.items() if name not in DISCRIMINATOR}
             self._regularizers = regularizers(line)
         self._figures |= line
@@ -144,7 +143,7 @@ class View:
         yield self.block(options.max_width, plain=options.ascii_only)
 
     def block(self, width: int, plain: bool = False) -> RenderableType:
-        """The block for a terminal of so many characters. plain: with ASCII only."""
+        """The block for a terminal of this width in characters. plain: ASCII only."""
         parts = [self._progress(width), self._table(width, plain)]
         if self._plan is not None or "accuracy_real" in self._figures:
             parts.append(self._discriminator())
@@ -166,7 +165,7 @@ class View:
         return f"{figure} images/s  {duration(self.pace.left)} left"
 
     def _table(self, width: int, plain: bool) -> RenderableType:
-        """Figures in two columns where they fit, without their curves where they fit only so, else in one."""
+        """Figures in two columns with curves, or without curves, or in one column: the first that fits."""
         losses, quality = self._losses(), self._quality()
         for columns, curves in (
             ((losses, quality), not plain),
@@ -251,7 +250,7 @@ class View:
 
 
 def _width(columns: Sequence[Sequence[Row]], curves: bool) -> int:
-    """Characters that columns of figures take."""
+    """Width of columns of figures in characters."""
     widths = [max(len(row[i]) for row in column) + 1 for column in columns for i in range(3 if curves else 2)]
     return sum(widths) - 1
 

@@ -146,7 +146,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 class Trackers:
-    """Several trackers as one that never fails. say: where it is told that one is left out."""
+    """Several trackers as one that never fails. say: prints a line about a tracker that is left out."""
 
     def __init__(
         self, names: Sequence[str], run: Path, config: TrainConfig, images_seen: int, say: Callable[[str], None]

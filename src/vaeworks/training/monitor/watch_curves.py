@@ -1,7 +1,7 @@
 """Watches over the course of a run: a learning rate that is too high, overfitting, and a run that learns nothing.
 
-All is judged in dB, because the losses have units of their own, and some are negative. While an adversarial term is
-felt, the course is not judged here: PSNR falls then, as it should, and the supervisor of the discriminator watches it.
+All thresholds are in dB, because losses have different units, and some are negative. While there is an adversarial
+gradient, nothing is watched here: PSNR falls then, as it should, and the discriminator's supervisor watches the run.
 """
 
 from __future__ import annotations
@@ -16,39 +16,40 @@ from .alarm import Alarm, Kind
 from .log_schema import LOOK, STEP, number
 
 WINDOW = 32
-"""Step lines that are judged together. The PSNR of a batch scatters by 1 to 2 dB, the median of so many by 0.3."""
+"""Step lines in a window. The PSNR of a batch scatters by 1 to 2 dB, the median of a window by 0.3."""
 
 FALLEN = 1.5
-"""dB that the median of a window may be below the best one's; besides, their middle halves must not overlap."""
+"""Fall of a window's median from the best window's, in dB; besides, their middle halves must not overlap."""
 
 STEEP = 10.0
-"""Growth of the gradient norm since its lowest window: of a window's lower quartile, so that no single spike counts."""
+"""Growth of the gradient norm's lower quartile since its lowest window; the quartile ignores single spikes."""
 
 OVERFITTED = 0.5
-"""dB that held-out images may be below their best while training crops go on improving."""
+"""Fall of held-out images from their best, in dB, while training crops still improve."""
 
 LOST = 3.0
-"""dB that held-out images may be below their best, with or without."""
+"""Fall of held-out images from their best, in dB, in any case."""
 
 IMPROVED = 0.25
-"""dB that count as an improvement of training crops: about what the median of a window scatters by."""
+"""Improvement of training crops that counts, in dB: about the scatter of a window's median."""
 
 GRAY = 15.0
-"""dB of held-out images which a run should come to pass: plain gray has about 13 on photographs."""
+"""PSNR of held-out images, in dB, that a run should exceed: plain gray has about 13 on photographs."""
 
 PATIENCE = 4
-"""Looks after the warm-up in which it should."""
+"""Validations after the warm-up until then."""
 
 CALM = 0.5
-"""Share of a threshold at which a trouble is over."""
+"""Share of a threshold below which trouble is over."""
 
 ELSEWHERE = (
-    "the adversarial term is felt from here on, which changes the course: it is no longer compared with what was before"
+    "the adversarial gradient starts here and changes the course of the figures: they are not compared with earlier "
+    "ones"
 )
 
 
 class LearningRate:
-    """Training crops that are reconstructed worse than before, and gradients that grow."""
+    """Watches for training crops that are reconstructed worse than before, and for gradients that grow."""
 
     def __init__(self, config: TrainConfig):
         self._config = config
@@ -65,7 +66,7 @@ class LearningRate:
         """Take in a line; an alarm when it begins, and when it is over."""
         if STEP not in line:
             return
-        if felt(line):
+        if has_adversarial_gradient(line):
             if self._on:
                 yield Alarm("learning rate", ELSEWHERE, over=True)
             self._forget()
@@ -110,7 +111,7 @@ class LearningRate:
 
 
 class HeldOut:
-    """Held-out images against training crops, and against a plain gray picture."""
+    """Compares held-out images with training crops, and with a plain gray picture."""
 
     def __init__(self, config: TrainConfig):
         self._config = config
@@ -124,7 +125,7 @@ class HeldOut:
     def observe(self, line: Mapping[str, Any]) -> Iterator[Alarm]:
         """Take in a line; alarms when a trouble begins, and when it is over."""
         if STEP in line:
-            if felt(line):
+            if has_adversarial_gradient(line):
                 if self._on is not None:
                     yield Alarm(self._on, ELSEWHERE, over=True)
                 self._psnrs.clear()
@@ -188,6 +189,6 @@ class HeldOut:
         )
 
 
-def felt(line: Mapping[str, Any]) -> bool:
-    """Whether the autoencoder felt a discriminator in this step."""
+def has_adversarial_gradient(line: Mapping[str, Any]) -> bool:
+    """Whether the autoencoder got a gradient of the discriminator in this step."""
     return (number(line.get("adversarial_weight")) or 0.0) > 0

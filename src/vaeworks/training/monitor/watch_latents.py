@@ -12,26 +12,25 @@ from .alarm import Alarm, Kind
 from .log_schema import LOOK, carried, finite_list, number
 
 ALIVE_AGAIN = 2.0
-"""Multiple of either threshold at which a channel counts as alive again."""
+"""Factor of either threshold above which a channel counts as alive again."""
 
 GROWN = 10.0
-"""Growth of the latents' standard deviation since the first look after the warm-up. From there, trained runs settle
-within a factor of 3; latents that grow tenfold have nothing that holds them."""
+"""Growth of the latents' standard deviation since the first validation after the warm-up. Healthy runs stay within a
+factor of 3; a tenfold growth has no limit."""
 
 FAR = 200.0
-"""Absolute value that no latent should have: twice what Stable Diffusion 1.5's, the widest of the published ones, come
-to (17.4 at scale 0.18215); SDXL's stay below 35, Flux.2's below 7."""
+"""Absolute value that no latent should have: twice that of Stable Diffusion 1.5, the widest of the published ones (17.4
+at scale 0.18215); SDXL's latents stay below 35, Flux.2's below 7."""
 
 CALM = 0.5
-"""Share of either threshold at which latents are calm again."""
+"""Share of either threshold below which the trouble is over."""
 
 
 class Collapse:
-    """Channels that carry nothing: by their information where there is a posterior, by their variance where latents are
-    points.
+    """Watches for channels that carry nothing: by their information for a posterior, by their variance for points.
 
-    A channel counts once it has been silent in two looks in a row after the learning rate's warm-up: an untrained
-    encoder is silent, too.
+    A channel counts after two validations in a row after the learning rate's warm-up: in an untrained encoder all
+    channels carry nothing.
     """
 
     def __init__(self, config: TrainConfig):
@@ -94,7 +93,7 @@ class Collapse:
 
 
 class BlowUp:
-    """Latents that grow without bound: by their standard deviation over all channels, and by their largest value."""
+    """Watches for latents that grow without bound: by their standard deviation over all channels and largest value."""
 
     def __init__(self, config: TrainConfig):
         self._config = config

@@ -1,1 +1,1 @@
-"""The folder of a run: its record, its checkpoints, and what it starts from."""
+"""The folder of a run: preparation, checkpoints, and the record."""

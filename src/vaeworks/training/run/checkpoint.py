@@ -1,7 +1,7 @@
-"""Checkpoints: one safetensors file each, whole or absent, from which a run goes on as if it had never stopped.
+"""Checkpoints: one safetensors file each, whole or absent, from which a run continues as if it had never stopped.
 
-Order, crops and noise are functions of (seed, images seen), so that a checkpoint holds no random state; and it holds
-whole tensors by name, however many processes wrote it, so that any number of them can go on.
+Order, crops and noise are functions of (seed, images seen), so that a checkpoint holds no random state. It holds whole
+tensors by name, whatever the number of processes, so that any number of them can resume.
 
 model.* average.* beside.* discriminator.* lecam.*      weights and statistics
 optimizer.* discriminator_optimizer.*                   <exp_avg|exp_avg_sq|step>.<parameter>
@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ...distributed import broadcast_tensors, on_rank0
+from ...distributed import broadcast_tensors, on_all_ranks, on_rank0, rank
 from ...errors import FormatError
 from ...files.atomic import atomic, check_header, read_tensors, write_tensors
 from ..state import TrainState
@@ -27,29 +27,27 @@ from ..state import TrainState
 METADATA_KEY = "vaeworks_checkpoint"
 
 NAME = re.compile(r"[0-9]{10,18}\.safetensors")
-"""Of a checkpoint's file: the images seen."""
-
+"""Name of a checkpoint's file: the images seen."""
 
 LONGEST = 1e10
-"""Seconds that a run may have taken: three centuries. Infinities and NaN are no less."""
+"""Bound of the seconds of a run: three centuries. Infinities and NaN are not below it."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come."""
+    """The progress of a run."""
 
     images_seen: int = 0
     seconds: float = 0.0
-    """of training, over all its parts"""
+    """time of training and validation, over all parts of the run"""
     balance: dict[str, Any] = field(default_factory=dict)
-    """what the supervisor of the discriminator remembers, and its settings"""
+    """state and settings of the discriminator's supervisor"""
     planned: bool = True
-    """written where the run's plan asks for it, and not where a user interrupted: a run that was never interrupted has
-    it as well"""
+    """whether the run's plan asks for this checkpoint, so that an undisturbed run has it as well"""
 
 
 def state_tensors(trained: TrainState) -> dict[str, Tensor]:
-    """All that is kept, by the names above; whole tensors, in every process; those that were shards are on the CPU."""
+    """The tensors of a checkpoint by the names above, whole, in every process; tensors from shards are on the CPU."""
     networks = {"model": trained.autoencoder, "average": trained.average}
     tensors = {
         f"{part}.{name}": t
@@ -72,16 +70,16 @@ def state_tensors(trained: TrainState) -> dict[str, Tensor]:
 
 
 def save_checkpoint(folder: Path, trained: TrainState, position: Position, keep: int, good: int | None = None) -> Path:
-    """Write checkpoint folder/<images seen>.safetensors in process 0, then delete the old ones that nobody needs.
+    """Write checkpoint folder/<images seen>.safetensors in process 0, then delete old ones.
 
-    Kept are the newest `keep` planned ones, this one, and the newest planned one of at most `good` images, to which the
-    supervisor may want to return. Errors: VaeworksError where the disk is full; the older checkpoints are kept then.
+    It keeps the newest `keep` planned ones, this one, and the newest planned one of at most `good` images, to which the
+    supervisor may return. Errors: VaeworksError where the disk is full; the older checkpoints stay then.
     """
     path = folder / f"{position.images_seen:010d}.safetensors"
     tensors = state_tensors(trained)
 
     def write() -> None:
-        if position.planned or not path.exists():  # at the same place, the planned one has the same weights
+        if position.planned or not path.exists():  # a planned one at the same place has the same weights
             with atomic(path, overwrite=True) as temporary:
                 write_tensors(temporary, tensors, {METADATA_KEY: json.dumps(asdict(position))})
         _delete_old(folder, path, keep, good)
@@ -101,7 +99,7 @@ def _delete_old(folder: Path, newest: Path, keep: int, good: int | None) -> None
 
 
 def planned_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints that an undisturbed run has as well, oldest first; torn files are none."""
+    """Planned checkpoints, oldest first, without torn files."""
     return [path for path in checkpoint_files(folder) if (position := _position(path)) is not None and position.planned]
 
 
@@ -111,38 +109,35 @@ def images_of(path: Path) -> int:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """Files with a checkpoint's name, fewest images first. What else is in the folder is never read, and never
-    deleted."""
+    """Files with a checkpoint's name, fewest images first. Other files are never read, and never deleted."""
     return sorted(path for path in folder.glob("*.safetensors") if NAME.fullmatch(path.name))
 
 
-def load_checkpoint(path: Path | None, trained: TrainState) -> Position:
-    """Put a checkpoint's state into what is trained, in place, in all processes; process 0 reads it.
+def load_checkpoint(path: Path, trained: TrainState) -> Position:
+    """Load a checkpoint into the state, in place, in all processes; process 0 reads the file.
 
     Errors: FormatError for a torn file or one of another network.
     """
-
-    found: dict[str, Tensor] | None = None
-
-    def read() -> Position:
-        nonlocal found
-        assert path is not None
-        found, metadata = read_tensors(path)
-        if METADATA_KEY not in metadata:
-            raise FormatError(f"{path} is no training checkpoint")
-        try:
-            return _position_in(metadata[METADATA_KEY])
-        except (TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise FormatError(f"{path} does not say how far its run has come: {str(error)[:100]}") from None
-
-    position = on_rank0(read)
-    tensors = broadcast_tensors(found)
+    found = on_all_ranks(lambda: _read(path) if rank() == 0 else None)
+    position = on_rank0(lambda: found[1])  # type: ignore[index]
+    tensors = broadcast_tensors(None if found is None else found[0])
     try:
         _restore(trained, tensors)
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{path} belongs to another network: {reason}") from None
     return position
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Position]:
+    """A checkpoint's tensors and position."""
+    tensors, metadata = read_tensors(path)
+    if METADATA_KEY not in metadata:
+        raise FormatError(f"{path} is no training checkpoint")
+    try:
+        return tensors, _position_in(metadata[METADATA_KEY])
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise FormatError(f"{path} does not say how far its run has come: {str(error)[:100]}") from None
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -165,26 +160,25 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def good_checkpoint(folder: Path, images: int) -> Path | None:
-    """The newest planned checkpoint of at most so many images: what an undisturbed run would return to."""
+    """The newest planned checkpoint of at most so many images, to which an undisturbed run would return."""
     paths = [path for path in planned_checkpoints(folder) if images_of(path) <= images]
     return paths[-1] if paths else None
 
 
 def remove_newer(path: Path) -> None:
-    """Delete the checkpoints after this one, which are torn: they must not count among the newest ones that are
-    kept."""
+    """Delete the checkpoints after this one, which are torn. They must not count among the newest ones."""
     for other in checkpoint_files(path.parent):
         if other.name > path.name:
             other.unlink()
 
 
 def _position_in(text: str) -> Position:
-    """The position in a checkpoint's metadata; fields of earlier versions are passed over."""
+    """The position in a checkpoint's metadata; unknown fields are ignored."""
     known = {f.name for f in fields(Position)}
     found = Position(**{name: value for name, value in json.loads(text).items() if name in known})
     counted = (
         type(found.images_seen) is int and 0 <= found.images_seen < 10**18
-    )  # as many as a checkpoint's name has digits for
+    )  # as a checkpoint's name has up to 18 digits
     counted = counted and type(found.seconds) in (int, float) and 0 <= found.seconds < LONGEST
     if not counted or not isinstance(found.balance, dict) or not isinstance(found.planned, bool):
         raise ValueError("images_seen, seconds, balance and planned are of other kinds, or impossible")
@@ -192,7 +186,7 @@ def _position_in(text: str) -> Position:
 
 
 def _position(path: Path) -> Position | None:
-    """A checkpoint's position, from its header; None for a torn file or another one."""
+    """A checkpoint's position, from its header; None for a torn file or one that is no checkpoint."""
     try:
         check_header(path)
         with safe_open(path, framework="pt") as file:
@@ -247,13 +241,13 @@ def _load(network: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 
 def _is_shared_out(tensor: Tensor) -> bool:
-    """Whether it is a DTensor; importing that class takes most of a second."""
+    """Whether a tensor is a DTensor, without importing that class, which takes most of a second."""
     return hasattr(tensor, "full_tensor")
 
 
 @torch.no_grad()
 def _assign_(target: Any, value: Tensor) -> None:
-    """Put a whole tensor into one that may be shared out between processes."""
+    """Copy a whole tensor into one that may be split between processes."""
     if _is_shared_out(target):
         from torch.distributed.tensor import distribute_tensor
 

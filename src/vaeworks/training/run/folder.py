@@ -1,12 +1,18 @@
-"""The folder of a run: what it was asked to do, on which files, and how it goes on.
+"""The folder of a run: its record, its images, and its results.
 
-RUN/run.json                 recipe, configuration, data source: the record RUN/data.json                every image,
-the side it is on, what was skipped and why; of a stream only what is validated RUN/stream.jsonl             of a
-stream: where its blocks of images begin, so that a continued run need not read all again RUN/log.jsonl, tensorboard/
-figures by images seen RUN/samples/                 reconstruction grids: original, reconstruction, difference x 4
-RUN/checkpoints/             to continue from RUN/best.safetensors         the average weights with the best validation
-PSNR so far, native layout; statistics when the run ends RUN/model.safetensors        the finished model, native layout,
-with measured scaling_factor and shift_factor RUN/result.json              the figures it ended with
+RUN/run.json                   the record: recipe, configuration, data source
+RUN/data.json                  every image and the side it is on; skipped files with the reason; of a stream only the
+                               validation images
+RUN/stream.jsonl               of a stream: where its blocks of images begin, so that a resumed run need not read all
+RUN/log.jsonl, tensorboard/    figures by images seen
+RUN/report.html                the run's page
+RUN/samples/                   reconstruction grids: original, reconstruction, difference x 4
+RUN/checkpoints/               states to resume from
+RUN/best.safetensors           the model with the best validation PSNR so far, native layout; the statistics of its
+                               latents are added when the run ends
+RUN/model.safetensors          the finished model, native layout, with measured scaling_factor and shift_factor
+RUN/result.json                the final figures
+RUN/README.md                  the model card
 """
 
 from __future__ import annotations
@@ -52,21 +58,20 @@ CHANGEABLE = (
     "regularizers.alignment_path",
     "adversarial.network_path",
 )
-"""Settings that a continued run may change: they do not change what has been learned so far."""
-
+"""Settings that a resumed run may change, because they do not change what has been learned so far."""
 
 MOVABLE = ("finetune.path", "finetune.teacher")
-"""Files that may be elsewhere when a run goes on, but not appear or vanish."""
+"""Files that may have moved when a run is resumed, but not appear or vanish."""
 
 
 def _matters(name: str, before: Any, now: Any) -> bool:
-    """Whether a setting must not change from the one to the other in a run that is continued."""
+    """Whether a resumed run must not change this setting from the one value to the other."""
     return name not in CHANGEABLE and not (name in MOVABLE and before is not None and now is not None)
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What run.json holds."""
+    """The content of run.json."""
 
     recipe: str
     source: str
@@ -74,7 +79,7 @@ class RunRecord:
 
 
 def check_folder(out: Path, record: RunRecord, resume: bool) -> None:
-    """Check that a folder is free for a new run, or holds the run to continue; changes nothing.
+    """Check that a folder is free for a new run, or holds the run to resume; changes nothing.
 
     Errors: ConfigError for a folder that is not empty, for nothing to resume, or for a run of another configuration.
     """
@@ -98,7 +103,7 @@ def check_folder(out: Path, record: RunRecord, resume: bool) -> None:
 
 
 def _said(value: Any) -> str:
-    """A setting for people: texts that are no print, and values without end, are shown as such."""
+    """A setting in a message: unprintable texts are escaped, long values are cut."""
     text = (
         value
         if isinstance(value, str) and value.isprintable()
@@ -110,7 +115,7 @@ def _said(value: Any) -> str:
 
 
 def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, val: ImageSet) -> None:
-    """Write down what the run is and on which files.
+    """Write the record of the run and the list of its images.
 
     Errors: VaeworksError where the folder cannot be written.
     """
@@ -131,10 +136,10 @@ def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, va
 
 
 def read_run(out: Path) -> RunRecord:
-    """The record of the run in a folder. What it says of code and networks is not done before a user has said it, too
-    (config/recorded.py).
+    """The record of the run in a folder.
 
-    Errors: ConfigError where there is none, FormatError for what is no run's record.
+    Code and network places that it names are used only after a user has repeated them (config/recorded.py).
+    Errors: ConfigError where there is no run, FormatError for a file that is no record.
     """
     if not (out / RUN).is_file():
         raise ConfigError(f"{out} holds no run to resume; leave --resume away to start one")
@@ -150,7 +155,7 @@ def read_run(out: Path) -> RunRecord:
 
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Characters that a terminal obeys: what a record says becomes defaults of options, which help prints."""
+"""Control characters, which terminals obey. Values of a record become defaults of options, which help prints."""
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -189,9 +194,9 @@ def read_data(out: Path) -> dict[str, Any]:
 
 
 def read_result(out: Path) -> dict[str, Any]:
-    """The figures that the run in a folder ended with; {} where it has not.
+    """The final figures of the run in a folder; {} before its end.
 
-    Errors: FormatError for a file that holds others.
+    Errors: FormatError for a file with other content.
     """
     if not (out / RESULT).is_file():
         return {}
@@ -212,7 +217,7 @@ def read_result(out: Path) -> dict[str, Any]:
 
 
 def _in_range(value: Any) -> bool:
-    """Whether it is a number that is not negative, and not beyond what is counted."""
+    """Whether a value is a number in [0, 2^63)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
@@ -225,9 +230,9 @@ def _is_file(values: Any) -> bool:
 
 
 def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | ImageStream, ImageSet, list[str]]:
-    """Training and validation images, and what people should know about them.
+    """Training and validation images, and sentences about them.
 
-    Errors: DataError for a source without usable images, or for one that is not what the run in `out` started with.
+    Errors: DataError for a source without usable images, or with other images than the run in `out` started with.
     """
     given = None
     if is_stream(source) and config.model.in_channels == 2:
@@ -276,7 +281,7 @@ def _split_set(config: TrainConfig, source: str, given: ImageSet | None) -> tupl
         try:
             open_place(
                 file.path, config.model.in_channels
-            )  # other channels than the model's are found before a folder is made
+            )  # a wrong number of channels is found before a folder is made
         except DataError as error:
             raise DataError(f"{file.path}: {error}") from None
     told.append(

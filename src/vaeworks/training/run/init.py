@@ -1,5 +1,4 @@
-"""What a run starts from: random weights, or a VAE that is there already; and the frozen networks that it learns
-from."""
+"""The networks at the start of a run: random weights or an existing VAE, and the frozen networks of the losses."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ NORMALIZATION = (
     "latents_patch",
     "latents_norm_eps",
 )
-"""What says how a diffusion model sees latents."""
+"""Settings of the normalization of latents."""
 
 ARCHITECTURE = (
     "in_channels",
@@ -57,16 +56,15 @@ ARCHITECTURE = (
     "latents_patch",
     "bottleneck.kind",
 )
-"""What a published VAE is told by."""
+"""Settings by which a published VAE is recognized."""
 
 
 def with_start(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
-    """The configuration with the architecture and the scale of the VAE that the run starts from, and what people should
-    know of it.
+    """The configuration with the architecture and scale of the VAE that the run starts from; and sentences about it.
 
-    With a teacher, whose latents become this model's, the scale is the teacher's. Only headers are read.
-    Errors: ConfigError for a TAESD to train, for a VAE of another architecture than `finetune.expects`, for a teacher
-    of other latents; FormatError for what is no VAE.
+    With a teacher, the scale is the teacher's, because its latents become this model's. Only headers are read.
+    Errors: ConfigError for a TAESD, for a VAE of another architecture than `finetune.expects`, and for a teacher with
+    other latents; FormatError for a file that is no VAE.
     """
     path, expects, teacher = config.finetune.path, config.finetune.expects, config.finetune.teacher
     model = config.model
@@ -82,8 +80,7 @@ def with_start(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
 
 
 def _of_start(config: TrainConfig, path: str) -> tuple[AutoencoderConfig, list[str]]:
-    """The architecture and scale of the VAE at `path`, with what shall disturb its latents in training, which is no
-    property of weights."""
+    """The architecture and scale of the VAE at `path`, with the configured noise on its latents in training."""
     located, expects = locate(path), config.finetune.expects
     found = located.config
     if not isinstance(found, AutoencoderConfig):
@@ -104,7 +101,9 @@ def _of_start(config: TrainConfig, path: str) -> tuple[AutoencoderConfig, list[s
     bottleneck = dataclasses.replace(
         found.bottleneck, noise=wished.noise, noise_scale=wished.noise_scale, prefixes=wished.prefixes
     )
-    network = {name: getattr(found, name) for name in NETWORK}  # guessed or not, the result is trained with these
+    network = {
+        name: getattr(found, name) for name in NETWORK
+    }  # facts from now on, because the model is trained with these
     return found.told(bottleneck=bottleneck, **network), told
 
 
@@ -133,10 +132,10 @@ def _as_expected(found: AutoencoderConfig, located: Located, expects: str) -> tu
 
 
 def _for_teacher(model: AutoencoderConfig, teacher: str, has_scale: bool) -> tuple[AutoencoderConfig, list[str]]:
-    """The configuration with the teacher's normalization; has_scale: the model has one of its own, for a teacher that
-    says none.
+    """The configuration with the teacher's normalization.
 
-    Errors: ConfigError where the teacher's latents are others.
+    has_scale: the model has a scale of its own, which it keeps where the teacher's is unknown.
+    Errors: ConfigError where the teacher's latents have another shape.
     """
     located = locate(teacher)
     found = located.config
@@ -159,10 +158,10 @@ def _normalization(config: Any) -> dict[str, Any]:
 
 
 def initial_model(config: TrainConfig, teacher: Autoencoder | None = None, blank: bool = False) -> Autoencoder:
-    """The network that a run starts from: a function of the configuration, its seed and the file that it names.
+    """The network at the start of a run: a function of the configuration, its seed and the file that it names.
 
-    blank: a checkpoint will fill it, so that the file need not be there any more. teacher: of normalization
-    "batchnorm", it gives the statistics. Errors: FormatError where the file is gone.
+    blank: a checkpoint will fill it, so that the file is not needed. teacher: gives the statistics of normalization
+    "batchnorm". Errors: FormatError where the file is gone.
     """
     if config.finetune.path is not None and not blank:
         model = _started(config.model, start_autoencoder(config.finetune.path))
@@ -180,11 +179,11 @@ def initial_model(config: TrainConfig, teacher: Autoencoder | None = None, blank
 
 
 MOST_TENSORS, MOST_NUMBERS = 20_000, 2**36
-"""Of a network that is trained: a run's record may ask for any, and hours would go by before memory is full."""
+"""Limits of a network. A run's record may name any size, and hours would pass before memory is full."""
 
 
 def _check_extent(config: AutoencoderConfig) -> None:
-    """Errors: ConfigError for a network that no machine of this kind trains."""
+    """Errors: ConfigError for a network beyond these limits."""
     numbers = 0
     for count, (_, shape) in enumerate(each_shape(config)):
         numbers += math.prod(shape)
@@ -196,7 +195,7 @@ def _check_extent(config: AutoencoderConfig) -> None:
 
 
 def _started(config: AutoencoderConfig, start: Autoencoder) -> Autoencoder:
-    """A network with copies of another's weights, as the file may change while the run lasts; their normalization may
+    """A network with copies of another's weights, because the file may change during the run. Their normalization may
     differ."""
     with torch.device("meta"):
         model = Autoencoder(config)
@@ -207,9 +206,9 @@ def _started(config: AutoencoderConfig, start: Autoencoder) -> Autoencoder:
 
 
 def start_autoencoder(path: str) -> Autoencoder:
-    """The VAE in a file, in fp32, activations at their natural size. Its weights may still be in the file.
+    """The VAE in a file, in fp32, without a repair for float16. Its weights may be mapped from the file.
 
-    Errors: FormatError for what is no VAE, or not there.
+    Errors: FormatError for a missing file, or one that is no VAE.
     """
     found = read(locate(path)).float()
     config = found.config
@@ -220,27 +219,27 @@ def start_autoencoder(path: str) -> Autoencoder:
 
 @dataclass(frozen=True)
 class Frozen:
-    """Networks that a run learns from and does not train."""
+    """Frozen networks of a run."""
 
     perceptual: Distance | None = None
     features: Backbone | None = None
-    """whose deepest map latents are aligned with"""
+    """network whose deepest map latents are aligned with"""
     feature_channels: int | None = None
     judge: Backbone | None = None
-    """whose features a projected discriminator sees"""
+    """network whose features a projected discriminator judges"""
     teacher: Autoencoder | None = None
 
 
 def load_frozen(config: TrainConfig, device: torch.device, say: Say | None = None, features: Any = None) -> Frozen:
-    """The frozen networks that a configuration names. features: one of the caller's own, in place of
-    regularizers.alignment_network.
+    """The frozen networks that a configuration names.
 
-    Errors: FormatError or ConfigError for one that is not there; nothing else takes its place.
+    features: a network of the caller's own, instead of regularizers.alignment_network.
+    Errors: FormatError or ConfigError for a network that is missing; there is no fallback.
     """
     f, size, c = config.model.downsample_factor, config.data.size, config.model.in_channels
     found = Frozen(perceptual=perceptual_distance(config.loss, device, say))
     if config.precision == "bf16" and isinstance(found.perceptual, FeatureDistance):
-        found.perceptual.network.bfloat16()  # as autocast would, and without casting its weights at every step
+        found.perceptual.network.bfloat16()  # as autocast would, without casting its weights at every step
     regularizers, adversarial = config.regularizers, config.adversarial
     if features is not None and not regularizers.alignment:
         raise ConfigError("features are for the alignment of latents, whose weight is 0; set regularizers.alignment")
@@ -264,7 +263,7 @@ def load_frozen(config: TrainConfig, device: torch.device, say: Say | None = Non
 
 
 def initial_discriminator(config: TrainConfig, judge: Backbone | None) -> nn.Module | None:
-    """The discriminator with the random weights of this seed; None where there is none.
+    """The discriminator with random weights of the run's seed; None without one.
 
     Errors: ConfigError for crops too small for it.
     """
