@@ -1,5 +1,4 @@
-"""Equivariance: whether the latents of a picture that is made smaller, turned, mirrored or shifted are the latents so
-transformed."""
+"""Equivariance: whether encoding a smaller, turned, mirrored or shifted image gives the latents transformed alike."""
 
 from __future__ import annotations
 
@@ -27,24 +26,23 @@ Coder = Callable[[Tensor], Tensor]
 
 IMAGES, IMAGES_QUICK = 24, 4
 DECODED, DECODED_QUICK = 8, 2
-"""Images that are transformed and encoded; and those decoded from transformed latents."""
+"""Number of images that are transformed and encoded, and of those decoded from transformed latents."""
 
 LEAST = 6
-"""Latents along a side that are needed, so that something is left away from the border."""
+"""Smallest side in latents, so that something is left away from the border."""
 
 UNRELATED = 2.0
-"""Error of latents that have nothing to do with each other: the sum of their variances. Latents that change their sign
-come to 4."""
+"""Error of unrelated latents: the sum of their variances. Latents that change their sign have 4."""
 
 SHIFT = 0.2
-"""Error of a shift by exactly one latent from which on it fails. Convolutions commute with it, but for global
-normalization, attention and borders: TAEF2 and 8 VAEs of our recipes have 0.0001 to 0.005; with random weights, small
+"""Smallest failing error of a shift by exactly one latent. Convolutions commute with the shift, except at borders and
+for global normalization and attention: TAEF2 and 8 VAEs of our recipes have 0.0001 to 0.005; with random weights, small
 networks have 0.03, SD 1's 0.07 and TAEF2's 0.17; an encoder with planted noise that stays in its place (tests) has
 0.8."""
 
 OTHER = 0.5
-"""Error of turning, mirroring or halving from which on the panel speaks of it: a quarter of unrelated latents. EQ-VAE
-and scale equivariance train for it; of our recipes' VAEs scale-equivariance has 0.45 for half the size, the others 0.5
+"""Smallest error of turning, mirroring or halving that the panel reports: a quarter of unrelated latents. EQ-VAE and
+scale equivariance train for less; of our recipes' VAEs scale-equivariance has 0.45 for half the size, the others 0.5
 to 1.3, and all have 1 and more for turns."""
 
 LABELS = {
@@ -61,11 +59,11 @@ LABELS = {
     "shift_1/4": "shifted by a quarter",
 }
 DECODER = ("scale_1/2", "rot_90", "hflip", "shift_1")
-"""Transformations that are tried on the decoder."""
+"""Transformations for the decoder."""
 
 
 def examine(subject: Subject) -> Finding:
-    """Error of encoding a transformed image against transforming its latents, and of decoding them."""
+    """Compare encoding a transformed image with transforming its latents, and decode the transformed latents."""
     if (found := broken(subject)) is not None:
         return found
     cells = crop_cells(subject)
@@ -118,10 +116,10 @@ def examine(subject: Subject) -> Finding:
 
 @torch.inference_mode()
 def encoder_errors(encode: Coder, images: Tensor, f: int) -> dict[str, float]:
-    """||E(t x) - t E(x)||^2 over elements, mean, by transformation t of images n k H W.
+    """Mean of ||E(t x) - t E(x)||^2 over elements, by transformation t of images n k H W.
 
-    encode: to latents n c h w whose channels have variance 1, so that 2 is the error of unrelated latents.
-    Transformations for which the images are too small are left out.
+    encode: images to latents n c h w whose channels have variance 1, so that unrelated latents have the error 2.
+    Transformations that need larger images are left out.
     """
     z = encode(images)
     errors = {}
@@ -146,13 +144,12 @@ def _error(a: Tensor, b: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder makes of transformed latents."""
+    """PSNR of decoded transformed latents."""
 
     before: list[float]
     """PSNR of D(z) against x"""
     falls: Rows
-    """dB that are lost against decoding latents as they are, by transformation: PSNR of D(z) against x less that of D(t
-    z) against t x"""
+    """loss in dB by transformation: PSNR of D(z) against x, minus PSNR of D(t z) against t x"""
     own: Rows
     """PSNR of D(t z) against t D(z)"""
     picture: Picture
@@ -216,7 +213,7 @@ def _even(x: Tensor, f: int) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """dB between images in [-1,1], the first clamped; at most 100."""
+    """PSNR in dB between images in [-1,1], the first clamped; at most 100."""
     return float(decibels(error(a, b).mean().cpu().numpy()))
 
 

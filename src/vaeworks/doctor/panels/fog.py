@@ -1,5 +1,4 @@
-"""Washed-out or tinted pictures: by the VAE itself, by the constants it would be used with, or beside the VAE it
-replaces."""
+"""Washed-out or tinted pictures: by the VAE itself, under applications' constants, or in the place of another VAE."""
 
 from __future__ import annotations
 
@@ -23,26 +22,26 @@ APPLICATIONS: Mapping[int, Mapping[str, tuple[float, float]]] = {
     4: {"Stable Diffusion 1 and 2": (0.18215, 0.0), "Stable Diffusion XL": (0.13025, 0.0)},
     16: {"Stable Diffusion 3": (1.5305, 0.0609), "Flux.1": (0.3611, 0.1159)},
 }
-"""(scaling_factor, shift_factor) that applications take for a checkpoint of such latent channels at f8, whatever a
+"""(scaling_factor, shift_factor) that applications use for an f8 checkpoint with these latent channels, whatever the
 VAE's file says."""
 
 TINT = 2.3
-"""Mean shift of a colour in Lab that is just noticeable (Mahy et al. 1994: Delta E 2.3)."""
+"""Just noticeable mean shift of a colour in Lab (Mahy et al. 1994: Delta E 2.3)."""
 
 BLOCK = 4
-"""Side of the blocks in which tint is measured, in latents."""
+"""Side of the blocks whose tint is measured, in latents."""
 
 GRAY, LEAST_GRAY = 10.0, 0.01
-"""Chroma in Lab below which a block is nearly gray, and the share of a picture that must be so for its tint to be
-measured."""
+"""Chroma in Lab below which a block is nearly gray, and the share of a picture that must be nearly gray for its tint to
+be measured."""
 
 IMAGES, IMAGES_QUICK = 24, 4
 TRIED, TRIED_QUICK = 4, 2
-"""Images that are looked at, and of these how many under applications' constants."""
+"""Number of images, and of those that are also decoded under applications' constants."""
 
 
 def examine(subject: Subject) -> Finding:
-    """Contrast, saturation and tint of what it decodes, and what applications' constants would make of it."""
+    """Measure contrast, saturation and tint of decoded images, as they are and under applications' constants."""
     need_content(subject)
     numbers = subject.some(IMAGES_QUICK if subject.quick else IMAGES)
     pixels = [subject.pixels[i].clone() for i in numbers]
@@ -81,7 +80,7 @@ def examine(subject: Subject) -> Finding:
 
 
 def _constants(subject: Subject) -> Constants:
-    """Those under which the reference's diffusion model runs."""
+    """The constants under which the reference's diffusion model runs."""
     assert subject.reference is not None
     config = subject.reference.config
     return (
@@ -155,7 +154,7 @@ def _verdict(fog: Fog, tint: float) -> tuple[Verdict, str]:
 
 
 def _applications(subject: Subject, seen: DecodedPhotos, count: int) -> dict[str, list[Any]]:
-    """What pictures look like when an application decodes latents of right scale under its own constants."""
+    """Pictures that an application decodes from latents of the right scale under its own constants."""
     vae = subject.autoencoder
     if subject.factor != 8 or not takes_constants(vae) or not subject.known:
         return {}
@@ -174,7 +173,7 @@ def _applications(subject: Subject, seen: DecodedPhotos, count: int) -> dict[str
 
 
 def _misfits(table: Mapping[str, list[Any]]) -> tuple[list[str], list[str]]:
-    """Applications in which pictures look right, and those in which they do not."""
+    """Applications whose pictures look right, and those whose pictures do not."""
     good: list[str] = []
     bad: list[str] = []
     for name, contrast, saturation in zip(

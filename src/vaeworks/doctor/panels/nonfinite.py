@@ -1,4 +1,4 @@
-"""Latents of which statistics would say nothing: what is no number, and images without content."""
+"""Latents without meaningful statistics: NaN and infinities, and images without content."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def not_finite(subject: Subject) -> float:
 
 
 def broken(subject: Subject) -> Finding | None:
-    """The finding where any latent is no finite number; None where all are.
+    """The finding for latents with NaN or infinities; None where all are finite.
 
-    Errors: NotExamined for images that have one colour, all the same, whose latents have no statistics.
+    Errors: NotExamined where every image is of one colour, because such latents have no statistics.
     """
     share = not_finite(subject)
     if share:

@@ -1,5 +1,4 @@
-"""Scale and shape of the latents: whether a diffusion model sees what it expects, and where the magic number comes
-from."""
+"""Scale and shape of the latents: whether they are as a diffusion model expects, and which scaling factor they need."""
 
 from __future__ import annotations
 
@@ -34,38 +33,38 @@ Array = NDArray[np.float64]
 Complaint = tuple[Verdict, str]
 
 SOUND = 0.75, 1.33
-"""Root mean square of normalized latents inside which a scale is right. VAEs with their right scale have 0.86..1.28 on
-four photographs (doctor/compatibility/decode.py), and 0.80..1.25 on 64 portraits of dogs which they were not measured
-on (eight of our recipes, TAEF2). Beyond SCALES of doctor/compatibility/decode.py it is certainly wrong; between them,
-other images may be the reason."""
+"""Smallest and largest root mean square of normalized latents with the right scale. VAEs with their right scale have
+0.86..1.28 on four photographs (doctor/compatibility/decode.py), and 0.80..1.25 on 64 other portraits of dogs (eight of
+our recipes, TAEF2). Beyond SCALES of doctor/compatibility/decode.py the scale is certainly wrong; in between, unusual
+images may be the reason."""
 
 LEAST = 4
-"""Images with which a scale can be called certainly wrong: SCALES was measured on so many."""
+"""Smallest number of images for calling a scale certainly wrong: SCALES was measured on so many."""
 
 LONGEST, HEAVIEST = 17.4, 4.57
-"""Largest |z| and excess kurtosis of Stable Diffusion 1.5's scaled latents, the longest tails that are published of a
-VAE in wide use; SDXL's have 4.3 and -0.23. Only the first is judged: of kurtosis, sound VAEs of our recipes have 4 to
-26. No study shows what tails cost."""
+"""Largest |z| and excess kurtosis of Stable Diffusion 1.5's scaled latents, the longest published tails of a widely
+used VAE; SDXL's have 4.3 and -0.23. Only the first is judged, because sound VAEs of our recipes have a kurtosis of 4 to
+26. No study shows the cost of tails."""
 
 LEAST_RANK = 0.25
 """Effective rank, as a share of the channels, below which three quarters of them are repetition. VAEs of our recipes
 have 0.28 (trained under noise, against which repetition helps) to 0.81, TAEF2 0.52."""
 
 LEAST_BITS = 0.5
-"""Of a latent element, below which a posterior is more noise than message: 1/2 log2(1 + 1), at equal variances."""
+"""Bits of a latent element below which its posterior is more noise than signal: 1/2 log2(1 + 1), at equal variances."""
 
 FAR = 5.0
-"""Standard deviations from which on a latent counts as far out; of a normal distribution 1 in 1.7 million is."""
+"""Standard deviations beyond which a latent counts as far out; 1 in 1.7 million of a normal distribution is."""
 
 VECTORS, VECTORS_QUICK = 16384, 4096
-"""Positions, from all images, of which the distance to the normal distribution is taken."""
+"""Number of positions, from all images, for the distance to the normal distribution."""
 
 BINS, REACH = 64, 8.0
-"""Of the histogram, and how many standard deviations it reaches."""
+"""Bins of the histogram, and its reach in standard deviations."""
 
 
 def examine(subject: Subject) -> Finding:
-    """Moments, tails, correlations, capacity, and the scaling factor that these latents should have."""
+    """Measure moments, tails, correlations and capacity, and the scaling factor that these latents need."""
     if (found := broken(subject)) is not None:
         return found
     channels = measure_channels(subject)
@@ -99,19 +98,19 @@ def examine(subject: Subject) -> Finding:
 
 @dataclass(frozen=True)
 class LatentScale:
-    """How large latents are for a diffusion model."""
+    """The size of the latents that a diffusion model sees."""
 
     rms: Interval
     """root mean square of normalized posterior samples: should be 1"""
     factor: Interval
-    """1 / standard deviation of unnormalized samples, with the sign of scaling_factor, which it should be"""
+    """the right scaling_factor: 1 / standard deviation of unnormalized samples, with the sign of the configured one"""
     shift: Interval
-    """their mean: what shift_factor should be"""
+    """the right shift_factor: the mean of unnormalized samples"""
     stds: Array
-    """of the normalized channels, after latents_patch"""
+    """standard deviations of the normalized channels, after latents_patch"""
 
     def figures(self, subject: Subject) -> dict[str, Figure]:
-        """Of the scale, beside those that the configuration has."""
+        """Figures of the scale, beside the configured values."""
         config, known = subject.autoencoder.config, "" if subject.known else ", a guess"
         limit = f"should be 1; ill outside {SCALES[0]:g} to {SCALES[1]:g}"
         figures = {"rms": Figure.of("what a diffusion model sees, root mean square", self.rms, limit=limit)}
@@ -135,7 +134,7 @@ class LatentScale:
         return figures
 
     def complaints(self, subject: Subject) -> Iterator[Complaint]:
-        """What is wrong with the scale."""
+        """The faults of the scale."""
         config, rms = subject.autoencoder.config, self.rms
         off = f"a diffusion model sees latents {rms.value:.2f} times the right size"
         cure = f": its scaling factor is {config.scaling_factor:.5g} and should be {self.factor.value:.4g}"
@@ -156,7 +155,7 @@ class LatentScale:
 
 
 def measure_scale(subject: Subject, channels: Channels) -> LatentScale:
-    """Statistics of what a diffusion model sees, and of what it is made of."""
+    """Statistics of the normalized latents that a diffusion model sees, and of the unnormalized ones."""
     seed = subject.protocol.seed
     seen = measure_channels(subject, seen=True).sampled
     sign = math.copysign(1.0, subject.autoencoder.config.scaling_factor)  # a mirrored latent space is as good
@@ -170,22 +169,22 @@ def measure_scale(subject: Subject, channels: Channels) -> LatentScale:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of latents standardized by channel: the means about their mean, over their standard deviation."""
+    """Shape of latents standardized by channel: posterior means without their mean, over their standard deviation."""
 
     largest: Array
     """c: largest |z|"""
     far: Array
     """c: share beyond FAR"""
     histogram: Array
-    """c BINS: density; what is beyond REACH is left out"""
+    """c BINS: density within REACH"""
     distance: float
     """sliced Wasserstein-2 to N(0, I)"""
     floor: float
-    """that of as many independent normal vectors"""
+    """sliced distance of as many independent normal vectors"""
 
 
 def measure_shape(subject: Subject, channels: Channels, vectors: int) -> Shape:
-    """A second pass over all latents, since standardizing needs the first one's moments."""
+    """A second pass over all latents, because standardizing needs the moments of the first."""
     total = channels.total
     mean, std = (torch.from_numpy(x).float()[:, None, None] for x in (total.mean[0], total.std.clip(1e-12)))
     c, positions = len(total.std), subject.mean.shape[-2] * subject.mean.shape[-1]
