@@ -100,7 +100,7 @@ def examine_files(
     names = check_panels(panels)
     if isinstance(files, ImageSample):
         if (size, limit, quick, labels, masks) != (None, None, False, None, None):
-            raise ConfigError("size, limit, quick, labels and masks belong to the ImageSample; leave them away here")
+            raise ConfigError("size, limit, quick, labels and masks belong to the ImageSample; leave them out here")
         sample = files
         check_examinable(autoencoder, sample.size, reference)
     else:

@@ -39,8 +39,8 @@ ALIKE = 0.1
 picture. Planted decoders that make one picture of everything have 0; no sound VAE has less than 0.47."""
 
 CROPPED = (
-    " --quick decodes the middle of the latents alone: a decoder that looks far does worse there (TAEF2 by 14 dB of "
-    "worth)."
+    " --quick decodes the middle of the latents alone: a decoder with a large receptive field does worse there (TAEF2 "
+    "loses 14 dB of worth)."
 )
 
 SAMPLES, SAMPLES_QUICK = 8, 6
@@ -64,10 +64,10 @@ def examine(subject: Subject) -> Finding:
         verdict,
         sentence,
         figures,
-        meaning="A channel that carries nothing is capacity paid for and not used, and a diffusion model has to learn "
-        "it all the same. Pictures decoded from random latents are no pictures in latent diffusion, and that is no "
-        "collapse: its KL term is so weak that latents are not normally distributed by far, and the diffusion model, "
-        "not the prior, knows what they look like. What would be bad is a decoder that makes the same of all latents.",
+        meaning="A dead channel is unused capacity that a diffusion model still has to learn. In latent diffusion, "
+        "random latents do not decode to pictures, and that is not a collapse: the KL term is so weak that latents are "
+        "far from normally distributed, and the diffusion model learns their distribution. A collapse is a decoder "
+        "that makes the same picture of all latents.",
         remedy=_remedy(verdict, subject, figures),
         dispute="Whether unused channels matter is disputed: with scalar normalization a diffusion model sees them as "
         "a constant, and more channels help reconstruction while generation gets worse past a number that depends on "
@@ -229,23 +229,23 @@ def _figures(subject: Subject, channels: Channels, ablation: Ablation, sampled: 
         figures["active"] = Figure(
             "active channels by Burda: variance of the means above 0.01", active, limit=f"of {c}"
         )
-        figures["bits"] = Figure("what all latents of an image can carry", _image_bits(subject, channels), unit="bits")
+        figures["bits"] = Figure("capacity of all latents of an image", _image_bits(subject, channels), unit="bits")
     figures["effective_rank"] = Figure.of(
-        "channels in use, by effective rank",
+        "used channels, by effective rank",
         jackknifed(channels.sets, lambda m: effective_rank(m.covariance)),
         limit=f"of {c}",
     )
     figures["worth"] = Figure(
-        "what all channels together are worth", ablation.whole, unit="dB", limit=f"ill below {WORTHLESS:g}"
+        "worth of all channels together", ablation.whole, unit="dB", limit=f"ill below {WORTHLESS:g}"
     )
     if len(ablation.loss):
         figures["most_worth"] = Figure(
-            f"most that one channel is worth, channel {ablation.numbers[int(ablation.loss.argmax())]}",
+            f"largest worth of one channel, channel {ablation.numbers[int(ablation.loss.argmax())]}",
             float(ablation.loss.max()),
             unit="dB",
         )
         figures["least_worth"] = Figure(
-            f"least that one channel is worth, channel {ablation.numbers[int(ablation.loss.argmin())]}",
+            f"smallest worth of one channel, channel {ablation.numbers[int(ablation.loss.argmin())]}",
             float(ablation.loss.min()),
             unit="dB",
         )
@@ -334,9 +334,7 @@ def _remedy(verdict: Verdict, subject: Subject, figures: dict[str, Figure]) -> s
             f"Fewer channels, {weaker}or a recipe that keeps channels' variance: clamped-ae, batchnorm, "
             "variance-expansion."
         )
-    return (
-        "Train the decoder under noise: recipes noise and denoise; for latent diffusion alone, nothing has to be done."
-    )
+    return "Train the decoder under noise: recipes noise and denoise. Latent diffusion alone needs no remedy."
 
 
 def _picture(sampled: PriorSamples) -> Picture:

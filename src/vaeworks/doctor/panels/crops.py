@@ -39,12 +39,12 @@ def undecodable(share: float) -> Finding:
     """The finding for a decoder that gives NaN or infinities for finite latents."""
     return Finding(
         "ill",
-        f"{share:.2%} of the decoded values are NaN or infinite in float32, so that nothing else can be measured",
+        f"{share:.2%} of the decoded values are NaN or infinite in float32, so nothing else can be measured",
         {
             "not_finite": Figure("decoded values that are NaN or infinite", 100 * share, unit="%", limit="ill above 0"),
             "psnr": Figure("PSNR of reconstructions", float("nan"), unit="dB"),
         },
         meaning="The decoder has broken weights or overflows. Pictures are black or noise.",
-        remedy="Take another copy of the file; the precision panel tells in which layer it begins.",
+        remedy="Get another copy of the file; the precision panel names the first such layer.",
         uncertainty="Counted exactly, in float32, on the images that were decoded.",
     )

@@ -94,9 +94,8 @@ def examine(subject: Subject) -> Finding:
         sentence,
         figures,
         meaning="0 means that turning a picture turns its latents; 1 that the latents' mean would be as good a guess; "
-        "2 that the two have nothing to do with each other. Where the same thing has unlike latents when it is smaller "
-        "or turned, a diffusion model has to learn it once for each; and latents cannot be resized, turned or shifted "
-        "in place of pictures.",
+        "2 that the two are unrelated. If a smaller or turned object has different latents, a diffusion model has to "
+        "learn each version separately, and latents cannot be resized, turned or shifted in place of pictures.",
         remedy=""
         if verdict == "healthy"
         else "Recipes equivariance and scale-equivariance train for it; with other VAEs, transform pictures and encode "
@@ -106,8 +105,8 @@ def examine(subject: Subject) -> Finding:
         uncertainty=f"{len(numbers)} images, of which the middle {cells * subject.factor} px were encoded; "
         f"{len(shown)} decoded; intervals resample images. Channels are divided by their standard deviation, dead ones "
         "left out. Sizes are reduced by averaging squares, in images and latents; shifts by fractions are bilinear, so "
-        "that not even an ideal encoder has 0 there; shifts are compared away from the border, and include what "
-        "cutting the picture alone changes through global normalization.",
+        "even an ideal encoder is above 0 there; shifts are compared away from the border, and include the effect of "
+        "cropping on global normalization.",
         pictures=(seen.picture,),
         curves=(_curve(figures),),
         images=len(numbers),
@@ -179,9 +178,9 @@ def _decoded(subject: Subject, numbers: list[int], cells: int) -> Decoded | floa
             rows.append([subject.uint8(x)[0], *pictures])
     titles = ["image"]
     for name in DECODER[:3]:
-        titles += [LABELS[name], "its latents so changed, decoded"]
+        titles += [LABELS[name], "its transformed latents, decoded"]
     return Decoded(
-        before, falls, own, Picture("pictures transformed, and what transformed latents decode to", sheet(rows, titles))
+        before, falls, own, Picture("transformed pictures, and decoded transformed latents", sheet(rows, titles))
     )
 
 

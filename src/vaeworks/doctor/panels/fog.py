@@ -56,7 +56,7 @@ def examine(subject: Subject) -> Finding:
     rows = (seen.originals, seen.fitting, seen.shown) if made else (seen.originals, seen.own)
     shown = [[x.expand(3, -1, -1) for x in row[:4]] for row in rows]
     caption = (
-        "Originals; decoded with what fits; decoded as they would be"
+        "Originals; decoded with the right constants; decoded with the constants in use"
         if made
         else "Originals; decoded from its own latents"
     )
@@ -66,13 +66,13 @@ def examine(subject: Subject) -> Finding:
         verdict,
         sentence + _worst_application(table),
         figures,
-        meaning="A washed-out picture comes from a decoder that fades, or, far more often, from latents at another "
-        "scale than the decoder was trained on: a checkpoint used with a VAE of another family, or a scaling factor "
-        "that does not belong to it. Colours and contrast go first; shapes stay.",
+        meaning="A washed-out picture comes from a decoder that fades or, far more often, from latents at another "
+        "scale than in the decoder's training: a checkpoint with a VAE of another family, or with a wrong scaling "
+        "factor. Colours and contrast suffer first; shapes stay.",
         remedy=_remedy(verdict, table, made is not None),
         uncertainty=f"{len(numbers)} images; intervals of colours resample them. Limits of contrast and saturation are "
-        "from planted scales on sound VAEs (doctor/compatibility/verdict.py); blur costs contrast, too, so that only "
-        "less than what blur explains is called a fault.",
+        "from planted scales on sound VAEs (doctor/compatibility/verdict.py); blur also reduces contrast, so only a "
+        "larger loss counts as a fault.",
         pictures=tuple(pictures),
         tables={"used with an application's constants": table} if table else {},
         images=len(numbers),
@@ -98,7 +98,7 @@ def _figures(fog: Fog, seen: DecodedPhotos, tint: NDArray[np.floating[Any]]) -> 
             "saturation, of the original's", fog.saturation, limit=f"{range_}: {fog.fitting_saturation:.2f}"
         ),
         "psnr": Figure("PSNR", fog.psnr, unit="dB"),
-        "latents_std": Figure("standard deviation of what the diffusion model sees", fog.latents_std, limit="about 1"),
+        "latents_std": Figure("standard deviation of the normalized latents", fog.latents_std, limit="about 1"),
     }
     for i, name in enumerate(
         ("lightness", "green to red where it is gray", "blue to yellow where it is gray") if len(tint) else ()
@@ -110,9 +110,7 @@ def _figures(fog: Fog, seen: DecodedPhotos, tint: NDArray[np.floating[Any]]) -> 
         figures["correlation"] = Figure(
             "correlation with the reference's latents", seen.correlation, limit="other latents below 0.6"
         )
-        figures["scale"] = Figure(
-            "latents it is given, over those it expects", fog.scale, limit="0.87 to 1.15 does not show"
-        )
+        figures["scale"] = Figure("given latents over expected latents", fog.scale, limit="0.87 to 1.15 does not show")
     return figures
 
 

@@ -68,7 +68,7 @@ SMALL = 0.1
 """Noise level at which amplification is measured."""
 
 ONCE = "Encode each picture once and keep its latents; compose in pixels, not by decoding and encoding again."
-CAST = f"{ONCE} A cast or gain that is the same everywhere can be taken off the decoded picture, or be trained away."
+CAST = f"{ONCE} A uniform cast or gain can be removed from the decoded picture, or by training."
 NOISE = f"Recipes noise, sigma-noise and denoise train the decoder under noise, at some cost in PSNR. {ONCE}"
 
 FLAT = 1e-5
@@ -94,18 +94,18 @@ def examine(subject: Subject) -> Finding:
         verdict,
         sentence,
         figures,
-        meaning="A diffusion model never hits latents exactly: what its small errors do to pictures is what noise does "
-        "here. Who edits pictures in latents, or saves and encodes them again (inpainting, video, repeated image to "
-        "image), goes through the rounds, and sees their drift of colour and contrast.",
+        meaning="A diffusion model never hits latents exactly; noise shows the effect of its small errors on pictures. "
+        "Editing pictures in latents, or saving and encoding them again (inpainting, video, repeated image to image), "
+        "repeats the rounds, with their drift of colour and contrast.",
         remedy=remedy,
         dispute="Decoding under noise ranked tokenizers like their generators did (11 discrete ones, correlation above "
-        "0.95), which has not been shown for continuous latents; a very faithful VAE loses 3 dB early just because it "
-        "has more to lose.",
+        "0.95), which has not been shown for continuous latents; a very faithful VAE loses 3 dB early only because it "
+        "starts higher.",
         uncertainty=f"{len(survey.against)} images under noise, {len(survey.middles)} midpoints, {len(survey.cycles)} "
         f"images in rounds, each the middle {side} px; intervals resample images (pairs of them). One draw of noise "
         "per image, the same at all levels. Pictures are clamped, and in rounds rounded to 8 bits. Between levels the "
-        f"3 dB point is interpolated as for a linear decoder; {LEVELS[-1]:g} means that it was not reached. Of few "
-        "images, drift of colour is the length of a noisy mean, and too large.",
+        f"3 dB point is interpolated as for a linear decoder; {LEVELS[-1]:g} means that it was not reached. With few "
+        "images, the drift of colour is biased upwards, because it is the length of a noisy mean.",
         pictures=survey.pictures,
         curves=tuple(_curves(survey)),
         images=subject.count,
@@ -193,7 +193,7 @@ def _surveyed(subject: Subject) -> NoiseSurvey | float:
         for i, one in zip(cycled[:3], cycles[:3], strict=True)
     ]
     pictures.append(
-        Picture("encoded and decoded again and again", sheet(rows, ["image", *(f"round {k + 1}" for k in shown)]))
+        Picture("encoded and decoded repeatedly", sheet(rows, ["image", *(f"round {k + 1}" for k in shown)]))
     )
     return NoiseSurvey(
         np.stack(against),
@@ -248,7 +248,7 @@ def _figures(survey: NoiseSurvey) -> dict[str, Figure]:
             "PSNR of each image's mean colour",
             bootstrap(psnr(survey.floor)),
             "dB",
-            "what a decoder that draws nothing has",
+            "that of a decoder that draws nothing",
         ),
         "lost": Figure.of(
             "squared error without noise over that of the mean colour",
@@ -271,7 +271,7 @@ def _figures(survey: NoiseSurvey) -> dict[str, Figure]:
     figures["touch"] = Figure.of(
         "change of latents when pixels get noise of one gray level", bootstrap(survey.touch), "sigma"
     )
-    figures["again"] = Figure.of("distance of re-encoded latents, real ones", bootstrap(survey.again, _root), "sigma")
+    figures["again"] = Figure.of("distance of re-encoded latents, of images", bootstrap(survey.again, _root), "sigma")
     if survey.middles:
         for name in ("slerp", "lerp"):
             rows = [getattr(m, name) for m in survey.middles]
@@ -279,7 +279,7 @@ def _figures(survey: NoiseSurvey) -> dict[str, Figure]:
         fade = float(np.mean([m.crossfade for m in survey.middles]))
         sharpness = bootstrap([m.sharpness for m in survey.middles])
         figures["sharpness"] = Figure.of(
-            "detail of midpoints (slerp) over that of real ones", sharpness, limit=f"{fade:.2f} of mixed pixels"
+            "detail of midpoints (slerp) over that of images", sharpness, limit=f"{fade:.2f} of mixed pixels"
         )
     return figures | _round_figures(survey)
 

@@ -59,12 +59,12 @@ def examine(subject: Subject) -> Finding:
         sentence,
         figures,
         meaning="Half precision takes half the memory, and less time on hardware made for it. float16 holds numbers up "
-        "to 65504 and turns larger ones into infinity, which becomes a black picture or NaN; bfloat16 has float32's "
-        "range with three digits, so it never overflows and is coarser.",
+        "to 65504 and turns larger ones into infinity, which becomes a black picture or NaN. bfloat16 has float32's "
+        "range with three digits: it never overflows, and is coarser.",
         remedy=_remedy(verdict, safe, broken),
-        uncertainty=f"Ranges are the largest of {len(numbers)} images at {subject.protocol.size} px: others may go "
-        f"beyond, hence the headroom. Deviations are of {len(worst)} of them, with the largest values. On CPUs the "
-        "rounding of a GPU's kernels is emulated.",
+        uncertainty=f"Ranges are maxima over {len(numbers)} images at {subject.protocol.size} px: other images may "
+        f"exceed them, hence the headroom. Deviations are measured on {len(worst)} of them, with the largest values. "
+        "On CPUs the rounding of a GPU's kernels is emulated.",
         curves=(_curve(ranges),),
         pictures=tuple(_pictures(subject, reference, results)),
         tables={"ten largest": _table(sorted(ranges, key=_size, reverse=True)[:10])},
@@ -101,8 +101,7 @@ def _verdict(
     if broken is not None:
         return (
             "ill",
-            f"it overflows in float32 already: {broken.name} gives values that are no numbers, on 1 of the images at "
-            "least",
+            f"it overflows in float32 already: {broken.name} gives NaN or infinity on at least 1 of the images",
             "",
         )
     half, coarse = found["float16"], found["bfloat16"]
@@ -134,7 +133,7 @@ def _verdict(
 
 def _remedy(verdict: Verdict, safe: str, broken: LayerRange | None) -> str:
     if broken is not None:
-        return "Take the file again: its weights, or the images, hold values that no precision computes with."
+        return "Get the file again: its weights, or the images, hold values that no precision can compute with."
     if verdict == "healthy":
         return ""
     repair = "`vaeworks repair MODEL DST --for fp16` scales its activations down by a power of two, with equal results"

@@ -86,9 +86,9 @@ def examine(subject: Subject) -> Finding:
         "from 1e-6 to 1e-2 give the same FID (VE-Loss, arXiv 2603.21085), and no published study shows what bounding "
         "latents gains.",
         uncertainty=f"{subject.count} images; intervals resample them, of ranks and kurtosis by the jackknife. The "
-        "scale depends on the images: flat ones have smaller latents, so that up to a quarter of difference may be "
-        "theirs. Largest values grow with the number of images. Neighbouring latents are alike, so that the floor of "
-        "the distance, which is of independent ones, is too low.",
+        "scale depends on the images: flat images have smaller latents and may explain up to a quarter of difference. "
+        "Largest values grow with the number of images. The distance's floor is for independent vectors; neighbouring "
+        "latents are alike, so it is too low.",
         pictures=tuple(_pictures(channels)),
         curves=(_histogram(shape),),
         tables={"channels": _table(channels, shape)},
@@ -113,7 +113,7 @@ class LatentScale:
         """Figures of the scale, beside the configured values."""
         config, known = subject.autoencoder.config, "" if subject.known else ", a guess"
         limit = f"should be 1; ill outside {SCALES[0]:g} to {SCALES[1]:g}"
-        figures = {"rms": Figure.of("what a diffusion model sees, root mean square", self.rms, limit=limit)}
+        figures = {"rms": Figure.of("normalized latents, root mean square", self.rms, limit=limit)}
         if config.normalization == "scalar":
             own = (
                 f"in its configuration {config.scaling_factor:.5g}{known}",
@@ -129,8 +129,8 @@ class LatentScale:
             figures["channel_std_high"] = Figure(
                 "largest standard deviation of a normalized channel", float(self.stds.max()), limit="should be 1"
             )
-        figures["scaling_factor"] = Figure.of("scaling factor that it should have", self.factor, limit=own[0])
-        figures["shift_factor"] = Figure.of("shift that it should have", self.shift, limit=own[1])
+        figures["scaling_factor"] = Figure.of("right scaling factor", self.factor, limit=own[0])
+        figures["shift_factor"] = Figure.of("right shift", self.shift, limit=own[1])
         return figures
 
     def complaints(self, subject: Subject) -> Iterator[Complaint]:
@@ -141,15 +141,15 @@ class LatentScale:
         cure = cure if config.normalization == "scalar" else ""
         if not SOUND[0] <= rms.value <= SOUND[1]:
             certain = subject.known and subject.count >= LEAST and not SCALES[0] <= rms.value <= SCALES[1]
-            guess = "" if subject.known else "; its file does not say which scale is right"
+            guess = "" if subject.known else "; its file does not state the right scale"
             yield "ill" if certain else "watch", off + cure + guess
         if config.normalization != "scalar":
             bad = int(((self.stds < SCALES[0]) | (self.stds > SCALES[1])).sum())
             if bad:
                 text = (
                     f"{bad} of {len(self.stds)} normalized channels have a standard deviation outside {SCALES[0]:g} to "
-                    f"{SCALES[1]:g} ({self.stds.min():.2f} to {self.stds.max():.2f}): it is normalized with statistics "
-                    "that are not those of these latents"
+                    f"{SCALES[1]:g} ({self.stds.min():.2f} to {self.stds.max():.2f}): its normalization has the "
+                    "statistics of other latents"
                 )
                 yield "watch", text
 
@@ -252,7 +252,7 @@ def _figures(subject: Subject, channels: Channels, shape: Shape) -> dict[str, Fi
         sample = channels.kl.mean(1)
         figures["bits"] = Figure("KL divergence from the prior, bits per latent element", bits(float(sample.mean())))
         figures["rate"] = Figure(
-            "what a latent element can carry, bits",
+            "capacity of a latent element, bits",
             bits(float(channels.rate.mean())),
             limit=f"watch below {LEAST_BITS}; Stable Diffusion 1's 14.7 or more",
         )
@@ -268,7 +268,7 @@ def _complaints(channels: Channels, shape: Shape, figures: dict[str, Figure]) ->
             f"{figures['kurtosis'].value:.0f}",
         )
     if "rate" in figures and figures["rate"].value < LEAST_BITS:
-        yield "watch", f"its posterior is more noise than message: {figures['rate'].value:.2g} bits a latent element"
+        yield "watch", f"its posterior is more noise than signal: {figures['rate'].value:.2g} bits a latent element"
     if channels.dead.any():
         dead = int(channels.dead.sum())
         yield "watch", f"{dead} of {c} channels {'carries' if dead == 1 else 'carry'} nothing"
@@ -280,7 +280,7 @@ def _complaints(channels: Channels, shape: Shape, figures: dict[str, Figure]) ->
 def _verdict(complaints: list[Complaint], figures: dict[str, Figure], known: bool) -> Complaint:
     if not complaints:
         rms, far = figures["rms"].value, figures["largest"].value
-        guess = "" if known else "; its file does not say its scale, and the one that is assumed fits"
+        guess = "" if known else "; its file does not state its scale, and the assumed one fits"
         return (
             "healthy",
             f"a diffusion model sees latents of root mean square {rms:.2f}, none beyond {far:.1f} standard "
@@ -296,7 +296,7 @@ def _constant(subject: Subject) -> Finding:
         "ill",
         f"all latents of {subject.count} images are one number: standard deviation 0",
         {"std": Figure("standard deviation of the latents", 0.0, limit="ill at 0")},
-        meaning="The encoder says nothing about the image. Nothing can be made of that.",
+        meaning="The encoder carries nothing about the image. Nothing can be generated from such latents.",
         remedy="Take another file, or train it anew: `vaeworks train small-f8c16`.",
         uncertainty=f"Exact, over {subject.count} images.",
         images=subject.count,
@@ -306,10 +306,10 @@ def _constant(subject: Subject) -> Finding:
 def _magic(subject: Subject, channels: Channels, scale: LatentScale) -> str:
     std = channels.sampled.pooled().overall[1]
     text = (
-        "A diffusion model adds noise of standard deviation 1, so its latents have to be about as large. Nothing in a "
-        "VAE's training fixes their size, so they are multiplied by one over their standard deviation. That is all "
-        "there is to Stable Diffusion's 0.18215: one over 5.49, measured on the first batch of its training. This "
-        f"VAE's latents of these images have a standard deviation of {std:.4g}, hence {scale.factor.value:.4g}."
+        "A diffusion model adds noise of standard deviation 1, so its latents need about the same size. A VAE's "
+        "training does not fix their size, so they are multiplied by one over their standard deviation. Stable "
+        "Diffusion's 0.18215 is one over 5.49, measured on the first batch of its training. This VAE's latents of "
+        f"these images have a standard deviation of {std:.4g}, hence {scale.factor.value:.4g}."
     )
     spread = channels.total.std
     if subject.autoencoder.config.normalization == "scalar" and len(spread) > 1 and spread.min() > 0:
@@ -327,7 +327,7 @@ def _remedy(subject: Subject, scale: LatentScale, channels: Channels, shape: Sha
         if config.normalization == "scalar":
             found.append(
                 f"Give the diffusion model scaling_factor {scale.factor.value:.4g} and shift_factor "
-                f"{scale.shift.value:.3g}; where an application has its own numbers fixed, `vaeworks fold MODEL DST "
+                f"{scale.shift.value:.3g}; where an application has fixed constants, `vaeworks fold MODEL DST "
                 "--scaling-factor ...` moves the difference into the weights."
             )
         else:

@@ -84,9 +84,9 @@ def examine(subject: Subject) -> Finding:
         sentence,
         figures,
         meaning="A diffusion model learns latents faster when those of one object, and of one kind of picture, are "
-        "alike: then less is left to guess on the way from noise to a picture. VAEs trained for reconstruction alone, "
-        "as Stable Diffusion's, have little of that. Velocity ambiguity says how much is left to guess within a class: "
-        "rho is what class and place do not tell, phi how evenly that is spread.",
+        "alike, because less is uncertain on the way from noise to a picture. VAEs trained for reconstruction alone, "
+        "such as Stable Diffusion's, have little of that. Velocity ambiguity measures the uncertainty within a class: "
+        "rho is the variance that class and place do not predict, phi the evenness of its spectrum.",
         remedy=REMEDY if verdict == "watch" else "",
         dispute="Disputed: of 86 tokenizers with like reconstruction, velocity ambiguity, neighbours and object "
         "contrast predict generation best (arXiv 2606.03578), but what semantic latents gain for diffusion they lose "
@@ -246,7 +246,7 @@ def _labelled(
         )
     gain = bootstrap(right["probe"] - right["probe_pixels"])
     figures["probe_gain"] = Figure.of(
-        "labels found beyond those found from pixels", gain, limit="watch where it may be 0"
+        "labels found from latents minus those found from pixels", gain, limit="watch where it may be 0"
     )
     return figures
 
@@ -258,7 +258,7 @@ def _ambiguous(found: Ambiguity) -> dict[str, Figure]:
             found.viv,
             limit=f"white noise 1.57; published baseline {BASELINE}, good {GOOD}",
         ),
-        "rho": Figure("variance within classes, of all (rho)", found.rho, limit="1: class and place tell nothing"),
+        "rho": Figure("variance within classes, of all (rho)", found.rho, limit="1: class and place predict nothing"),
         "phi": Figure("evenness of its spectrum (phi)", found.phi, limit=f"1 of white noise; watch from {EVEN}"),
     }
     if found.flip_flop is not None:
@@ -311,8 +311,9 @@ def _uncertainty(subject: Subject, count: int, usable: Sequence[str]) -> str:
         text += (
             f"{len(usable)} classes with {CLASS} images or more{some}. VIV-DCT is within 5 % with {CLASS} images a "
             "class where fields are stationary, and an upper bound where they are not; the published one is by another "
-            "estimator, which needs ten times as many images as here. Few and like classes make a probe's figure say "
-            "more of them than of the VAE: compare it with the pixels' and with other VAEs on the same images. "
+            "estimator, which needs ten times as many images as here. With few or similar classes a probe's figure "
+            "depends more on them than on the VAE: compare it with the pixels' figure and with other VAEs on the same "
+            "images. "
         )
     if subject.masks is None:
         text += (
@@ -327,7 +328,7 @@ def _pictures(
 ) -> Iterator[Picture]:
     shown = [numbers[i * len(numbers) // min(3, len(numbers))] for i in range(min(3, len(numbers)))]
     yield Picture(
-        "likeness (cosine) of every latent to the one that is marked",
+        "similarity (cosine) of every latent to the marked one",
         grid([[x for i in shown for x in _likeness(subject, i, latents([i]))]], gap=4),
     )
     if len(numbers) > max(NEIGHBOURS):

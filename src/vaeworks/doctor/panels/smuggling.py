@@ -78,23 +78,23 @@ def examine(subject: Subject) -> Finding:
         verdict,
         sentence,
         figures,
-        meaning="A cell of the latents should say what is in its part of the picture. Where a few cells of very large "
-        "values steer colour or contrast of the whole picture, a diffusion model must hit those few cells exactly: an "
-        "error there, an edit or a crop changes everything else.",
+        meaning="A cell of the latents should describe its part of the picture. If a few cells with very large values "
+        "steer colour or contrast of the whole picture, a diffusion model must hit those cells exactly: an error "
+        "there, an edit or a crop changes everything else.",
         remedy=""
         if verdict == "healthy"
-        else "Train with noise on the latents (recipes noise, sigma-noise, denoise), or with a bound (recipe "
-        "clamped-ae, softclamp), under which no cell can carry a large value unharmed; do not crop, tile or edit "
-        "latents of this VAE where the marked cells are.",
+        else "Train with noise on the latents (recipes noise, sigma-noise, denoise), or with a bound (recipes "
+        "clamped-ae, softclamp), which keeps every cell's value small; do not crop, tile or edit latents of this VAE "
+        "where the marked cells are.",
         dispute="That Stable Diffusion's VAE smuggles global information through bright spots (drhead, 2024) is "
         "disputed: editing them was found to change distant patches only slightly, and its log-variance says little, "
         "the posterior being nearly deterministic.",
         uncertainty=f"Norms and log-variances are of {n} images; sensitivity and occlusion of {m}, on crops of "
         f"{survey.cells} x {survey.cells} latents about the cell of the largest norm; intervals resample images. "
-        f"Sensitivity is a mean over {survey.probes} random probes; the slope is freed of their noise by two "
-        f"independent halves. The best cell to smuggle through may not be among the {survey.occluded} occluded ones. "
-        "Group normalization couples all cells a little: hence something far away changes in every VAE of this family, "
-        "and more so in smaller pictures.",
+        f"Sensitivity is a mean over {survey.probes} random probes; two independent halves remove their noise from the "
+        f"slope. The best cell to smuggle through may not be among the {survey.occluded} occluded ones. "
+        "Group normalization couples all cells a little, so distant parts change in every VAE of this family, and more "
+        "so in smaller pictures.",
         pictures=(_picture(subject, survey),),
         images=n,
     )
@@ -277,7 +277,7 @@ def _figures(subject: Subject, survey: SmugglingSurvey) -> dict[str, Figure]:
             _mean(survey.outliers),
             limit=f"{gaussian:.2f} of a Gaussian; watch above {NORM_OUTLIER:g}",
         ),
-        "norm_largest": Figure("the same, of the worst image", float(survey.outliers.max())),
+        "norm_largest": Figure("the same, for the worst image", float(survey.outliers.max())),
         "norm_top": Figure.of(
             "share of energy in the top 1 % of cells", _mean(survey.shares), limit=f"{share:.3f} of a Gaussian"
         ),
@@ -407,7 +407,7 @@ def _picture(subject: Subject, survey: SmugglingSurvey) -> Picture:
     if subject.logvar is None:
         titles.remove("log-variance")
     caption = (
-        "light: large; sensitivity by its logarithm; influence: what replacing the cell that acts farthest by its "
-        "neighbours' mean changes, 0.1 to 100 gray levels by logarithm"
+        "light: large; sensitivity on a logarithmic scale; influence: change by replacing the farthest-acting cell "
+        "with its neighbours' mean, 0.1 to 100 gray levels on a logarithmic scale"
     )
     return Picture(caption, sheet(rows, titles))

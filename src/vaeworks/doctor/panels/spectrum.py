@@ -37,7 +37,7 @@ WHITE = 0.95
 +- 0.01; of 12 VAEs of our recipes, on 64 portraits of dogs, the whitest (f8c64) has 0.84."""
 
 REMEDY = (
-    "Recipes that take needless detail out of latents: scale-equivariance, lowpass, spectrum, equivariance; also "
+    "Recipes that remove needless detail from latents: scale-equivariance, lowpass, spectrum, equivariance; also "
     "weaker KL (which adds white noise) and fewer channels."
 )
 
@@ -63,23 +63,23 @@ def examine(subject: Subject) -> Finding:
         )
     seen = measure_spectra(subject, subject.some(IMAGES_QUICK if subject.quick else IMAGES))
     if not seen.energy.sum() > 0:
-        raise NotExamined("needs latents that differ; all of these are one number, of which the panel scale says more")
+        raise NotExamined("needs latents that differ; all of these are one number; see the panel scale")
     figures = _figures(seen)
     verdict, sentence = _verdict(seen, figures)
     return Finding(
         verdict,
         sentence,
         figures,
-        meaning="A diffusion model makes coarse structure first and fine detail last, as pictures are made: their "
-        "power falls steeply with frequency. Fine detail in latents that does not follow from their neighbours is "
-        "noise to it; it has to be learned place by place, and small errors in it show as grain or wrong texture.",
+        meaning="A diffusion model makes coarse structure first and fine detail last, which suits pictures, whose "
+        "power falls steeply with frequency. Fine detail that neighbouring latents do not predict is noise to it: the "
+        "model has to learn it place by place, and small errors show as grain or wrong texture.",
         remedy="" if verdict == "healthy" else REMEDY,
         dispute="High-frequency share predicts generation better for LightningDiT than for SiT, and less well than "
-        "semantic measures for both (arXiv 2606.03578); it is no illness by itself.",
-        uncertainty=f"{len(seen.power)} images, which intervals resample; channels are standardized first, dead ones "
-        f"left out. The ceiling is exact for {h} x {w}; values of latents of other sizes, and of images with less "
-        "detail, cannot be compared. Flatness is corrected for the finite number of images as for white noise; images "
-        "that are alike make it a little too low.",
+        "semantic measures for both (arXiv 2606.03578); it is not a fault by itself.",
+        uncertainty=f"{len(seen.power)} images, resampled for the intervals; channels are standardized first, dead "
+        f"ones left out. The ceiling is exact for {h} x {w}; values for latents of other sizes, or for images with "
+        "less detail, do not compare. Flatness is corrected for the finite number of images as for white noise; "
+        "images that are alike make it a little too low.",
         pictures=(_picture(seen),),
         curves=tuple(_curves(seen)),
         tables={"channels": _table(seen)},

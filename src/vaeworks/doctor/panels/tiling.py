@@ -71,23 +71,23 @@ def examine(subject: Subject) -> Finding:
     verdict, sentence = _verdict(shifts, scores, tile)
     shown = [[exact, *(difference(*rows[name][i], 8) for name in OVERLAP)] for i, exact in enumerate(originals)]
     half = [[_halved(x) for x in row] for row in shown]
-    origin = "enlarged to it, none being that large" if enlarged else "of that size"
+    origin = "enlarged, because none is that large" if enlarged else "of that size"
     return Finding(
         verdict,
         sentence,
         figures,
         meaning="Programs decode large pictures in tiles to save memory. Group normalization then takes mean and "
-        "variance of a tile instead of the whole picture, and attention sees a tile only; so every tile comes out with "
-        "a tone of its own, and blending turns the steps into gradients.",
+        "variance of a tile instead of the whole picture, and attention sees one tile only. So every tile gets its own "
+        "tone, and blending turns the steps into gradients.",
         remedy=""
         if verdict == "healthy"
         else "Decode in strips, which give the whole picture's result within a budget (vaeworks decode --memory; in a "
-        "pipeline, vaeworks.accelerate(pipe)), or whole; in other applications, take the largest tiles and overlap "
-        "that fit. A decoder that normalizes nothing over the picture (TAESD; not TAEF2, which has a normalized "
-        "branch) does not suffer.",
+        "pipeline, vaeworks.accelerate(pipe)), or whole; in other applications, use the largest tiles and overlap that "
+        "fit. A decoder without normalization over the picture is not affected (TAESD; not TAEF2, which has a "
+        "normalized branch).",
         uncertainty=f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''} of {whole} px, {origin}, in tiles of "
-        f"{tile} px; the figures are the worst of them, without an interval. diffusers' tiles are tested equal to its "
-        "own code, ComfyUI's are restated from its published one.",
+        f"{tile} px; the figures are those of the worst, without an interval. Tests compare diffusers' tiles with its "
+        "own code; ComfyUI's tiles are restated from its published code.",
         pictures=(Picture("decoded whole; difference x 8 to diffusers' tiles; to ComfyUI's", grid(half, gap=4)),),
         images=len(pictures),
     )
