@@ -1,4 +1,4 @@
-"""What is wrong with a VAE, or with a VAE in its place."""
+"""Diagnoses: of a VAE itself, and of a VAE in the place of another."""
 
 from .api import Examinations, examine, examine_models
 from .compatibility.match import Match, fog, fog_picture, match

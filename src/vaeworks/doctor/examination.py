@@ -1,4 +1,4 @@
-"""A model through all panels, and several models on the same images."""
+"""The examination of a model: all panels on the same images, with a cache of their findings."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ that shows progress."""
 
 @dataclass(frozen=True)
 class Examination:
-    """What the panels found of one model."""
+    """The findings of one model."""
 
     model: str
-    """as its user named it"""
+    """path or name that the user gave"""
     facts: Mapping[str, Any]
-    """what it is: name, digest, parameters, dtype, constants"""
+    """facts of the model: name, digest, parameters, dtype, constants"""
     protocol: DoctorProtocol
     findings: Mapping[str, Finding]
-    """by panel, worst first"""
+    """findings by panel, worst first"""
     seconds: Mapping[str, float]
-    """by panel, and "encoding": what they took, or had taken when their finding was kept"""
+    """seconds that each panel and "encoding" took; of a cached finding, when it was made"""
 
     @property
     def counts(self) -> dict[str, int]:
-        """Panels by verdict, worst first."""
+        """Number of panels by verdict, worst first."""
         return {verdict: sum(f.verdict == verdict for f in self.findings.values()) for verdict in VERDICTS}
 
     def __repr__(self) -> str:
@@ -62,7 +62,7 @@ class Examination:
         return notebook.heading(repr(self)) + notebook.table(rows, ("panel", "verdict", "finding"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but pictures as JSON values: what report.json holds."""
+        """Everything but pictures as JSON values: the content of report.json."""
         findings = {
             name: {"title": TITLES[name], **to_dict(found), "seconds": self.seconds.get(name, 0.0)}
             for name, found in self.findings.items()
@@ -110,7 +110,7 @@ def examine_files(
     names = check_panels(panels)
     if isinstance(files, ImageSample):
         if (size, limit, quick, labels, masks) != (None, None, False, None, None):
-            raise ConfigError("size, limit, quick, labels and masks belong to the ImageSample; leave them away here")
+            raise ConfigError("size, limit, quick, labels and masks belong to the ImageSample; leave them out here")
         sample = files
         check_examinable(autoencoder, sample.size, reference)
     else:
@@ -161,14 +161,14 @@ def _examined(name: str, subject: Subject) -> tuple[Finding, float]:
 
 
 def _keep(folder: Path, found: Finding, seconds: float) -> None:
-    with atomic(folder, overwrite=True) as temporary:  # over a torn one
+    with atomic(folder, overwrite=True) as temporary:  # replaces a torn one
         write_finding(temporary, found, seconds)
 
 
 def check_panels(panels: Iterable[str] | None) -> list[str]:
-    """The panels' names, in the order of TITLES.
+    """The panels in the order of TITLES; None: all.
 
-    Errors: ConfigError for an unknown one, or for none.
+    Errors: ConfigError for an unknown panel, or for none.
     """
     if panels is None:
         return list(TITLES)
@@ -182,18 +182,18 @@ def check_panels(panels: Iterable[str] | None) -> list[str]:
 
 
 def doctor_cache() -> Path:
-    """Where findings are kept: doctor/ in the cache folder (docs/doctor.md); it may be deleted at any time."""
+    """The folder of cached findings: doctor/ in the cache folder (docs/doctor.md). It may be deleted at any time."""
     return cache_folder().parent / "doctor"
 
 
 def _key(protocol: DoctorProtocol, known: bool) -> str:
-    """What a kept finding depends on besides the model: the protocol, and the code that measures."""
+    """A hash of what a cached finding depends on besides the model: the protocol and the code."""
     return hashlib.sha256(f"{protocol.digest} {known} {_code()} {torch.__version__}".encode()).hexdigest()[:16]
 
 
 @cache
 def _code() -> str:
-    """SHA-256 over the source, so that no finding outlives the code that made it."""
+    """SHA-256 over the source, so that no cached finding outlives the code that made it."""
     digest = hashlib.sha256(__version__.encode())
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
@@ -217,18 +217,19 @@ def _facts(autoencoder: Autoencoder, digest: str, known: bool) -> dict[str, Any]
 
 
 def check_rules(rules: Iterable[str], panels: Iterable[str] | None) -> None:
-    """Errors: ConfigError for what is no rule of `failing`, or is about a panel that is not among these; None: all."""
+    """Errors: ConfigError for a rule that `failing` does not know, or for a panel that is not among `panels` (None:
+    all)."""
     nothing = Finding.absent(NotExamined(""))
     blank = Examination("", {}, DoctorProtocol("", 0, 0), dict.fromkeys(check_panels(panels), nothing), {})
     failing(blank, rules)
 
 
 def failing(examination: Examination, rules: Iterable[str]) -> list[str]:
-    """Sentences on findings that a user asked to be judged.
+    """A sentence for every finding that breaks a rule.
 
-    rules: "ill" (any panel that is), "watch" (that or worse), a panel's name (ill), or PANEL:watch. What could not be
-    examined does not fail.
-    Errors: ConfigError for what is no rule.
+    rules: "ill" (any panel that is ill), "watch" (watch or ill), a panel's name (if it is ill), or PANEL:watch. A panel
+    that could not be examined breaks none.
+    Errors: ConfigError for an unknown rule.
     """
     found: dict[str, str] = {}
     for rule in rules:

@@ -1,4 +1,4 @@
-"""What a panel of the doctor says: figures, pictures, and a verdict that follows from them."""
+"""The finding of a panel: figures, pictures, and a verdict that follows from them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..images import notebook
 from ..intervals import Interval
 
 Verdict = Literal["ill", "watch", "healthy", "not examined"]
-"""ill: what is made with this VAE suffers; watch: it may, or science disputes it; not examined: it could not be
-measured."""
+"""ill: images made with this VAE suffer; watch: they may, or science disputes it; not examined: the panel could not
+measure."""
 
 VERDICTS: tuple[Verdict, ...] = ("ill", "watch", "healthy", "not examined")
-"""Worst first."""
+"""All verdicts, worst first."""
 
 
 class NotExamined(DataError):  # noqa: N818 - the name is a verdict's
-    """A panel cannot say anything: too few images, no labels, an architecture without the thing.
+    """A panel cannot measure: too few images, no labels, an architecture without the feature.
 
-    Its message is one sentence with the remedy.
+    The message is one sentence with the remedy.
     """
 
 
@@ -33,20 +33,20 @@ class Figure:
     """A measured number."""
 
     label: str
-    """what it is, in a few words"""
+    """what was measured, in a few words"""
     value: float
     low: float | None = None
-    """95 % interval, resampling images (or what `Finding.uncertainty` names); None where it has none, being exact or a
-    maximum"""
+    """lower end of the 95 % interval from resampling images (or what `Finding.uncertainty` names); None for exact
+    values and maxima"""
     high: float | None = None
     unit: str = ""
     """"dB", "%", "sigma", "px" ...; a share in 0..1 has none"""
     limit: str = ""
-    """what is compared with it, in a few words: "ill above 0.5"; "ceiling of white noise 0.48" """
+    """what the value is compared with, in a few words: "ill above 0.5"; "ceiling of white noise 0.48" """
 
     @classmethod
     def of(cls, label: str, interval: Interval, unit: str = "", limit: str = "") -> Figure:
-        """A figure with the interval that a bootstrap gave."""
+        """A figure with a bootstrap interval."""
         return cls(label, interval.value, interval.low, interval.high, unit, limit)
 
     @property
@@ -56,7 +56,7 @@ class Figure:
 
     @property
     def interval(self) -> str:
-        """Its ends as people read them; empty where there is none."""
+        """The interval's ends as people read them; empty without an interval."""
         if self.low is None or self.high is None or not (math.isfinite(self.low) and math.isfinite(self.high)):
             return ""
         return f"{number(self.low)} to {number(self.high)}"
@@ -67,7 +67,7 @@ class Figure:
 
 
 def number(value: float) -> str:
-    """Three digits that count, without needless exponents."""
+    """A number with three significant digits, without needless exponents."""
     if not math.isfinite(value):
         return str(value)
     if value == round(value) and abs(value) < 1e6:
@@ -85,7 +85,7 @@ class Picture:
     caption: str
     image: Image.Image = field(compare=False, repr=False)
     pixelated: bool = False
-    """small maps, whose pixels are latents: enlarged without blurring"""
+    """enlarge without blurring: for small maps whose pixels are latents"""
 
     def _repr_png_(self) -> bytes:
         """The picture, for notebooks."""
@@ -99,37 +99,37 @@ class Curves:
     title: str
     lines: Mapping[str, Sequence[tuple[float, float | None]]]
     x: str
-    """what is along the x axis"""
+    """label of the x axis"""
     y: str = ""
     log: bool = False
-    """y in powers of ten, where all values are positive"""
+    """logarithmic y axis, where all values are positive"""
     levels: Mapping[str, float] = field(default_factory=dict)
     """named horizontal lines: limits, ceilings"""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one panel found."""
+    """The result of one panel."""
 
     verdict: Verdict
     sentence: str
     """the verdict in plain words, with the figure it rests on"""
     figures: Mapping[str, Figure]
-    """by names that stay: they are keys of report.json"""
+    """figures by name; the names are keys of report.json and do not change"""
     meaning: str = ""
-    """what it means for the one who uses this VAE"""
+    """what the verdict means for users of this VAE"""
     remedy: str = ""
-    """what to do; empty where there is nothing to do"""
+    """what to do; empty where nothing is needed"""
     dispute: str = ""
     """one sentence where science disputes the diagnosis"""
     uncertainty: str = ""
-    """how sure the figures are, and why: what was resampled, how many images, what biases them"""
+    """how certain the figures are: what was resampled, how many images, which biases"""
     pictures: tuple[Picture, ...] = ()
     curves: tuple[Curves, ...] = ()
     tables: Mapping[str, Mapping[str, Sequence[float | str]]] = field(default_factory=dict)
-    """values by channel, by layer ...: {table: {column: values}}"""
+    """values by channel, layer and so on: {table: {column: values}}"""
     images: int = 0
-    """how many were looked at"""
+    """number of examined images"""
 
     def __post_init__(self) -> None:
         assert self.verdict == "not examined" or self.figures, "no verdict without a figure"
@@ -152,5 +152,5 @@ class Finding:
 
     @classmethod
     def absent(cls, why: NotExamined) -> Finding:
-        """The finding of a panel that could not measure."""
+        """The finding of a panel that cannot measure."""
         return cls("not examined", str(why), {})

@@ -1,4 +1,4 @@
-"""report.html: what the doctor found, in one file; compare.html: several models side by side."""
+"""report.html with the findings of one model, and compare.html with several models side by side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPORT, RECORD = "report.html", "report.json"
 COMPARE, COMPARE_RECORD = "compare.html", "compare.json"
 
 JPEG_FROM = 160_000
-"""Pixels from which a picture is stored as JPEG: photographs; small maps stay exact."""
+"""Pixels from which a picture is stored as JPEG, so that photographs are small files and small maps stay exact."""
 
 
 def write_report(folder: Path, examination: Examination, overwrite: bool = True) -> None:
@@ -33,7 +33,7 @@ def write_report(folder: Path, examination: Examination, overwrite: bool = True)
 
 
 def page_values(examination: Examination) -> dict[str, Any]:
-    """What the template shows."""
+    """The values that the template shows."""
     return {
         "version": __version__,
         "model": short_name(examination.model),
@@ -47,7 +47,7 @@ def page_values(examination: Examination) -> dict[str, Any]:
 
 
 def short_name(model: str) -> str:
-    """What people call a model by its path: the last part that says something."""
+    """A short name of a model: the last telling part of its path."""
     parts = [part for part in Path(model).parts if part not in ("/", "run", "vae", "model.safetensors")]
     return parts[-1] if parts else model
 
@@ -98,10 +98,10 @@ def _rows(table: Mapping[str, Sequence[float | str]]) -> dict[str, Any]:
 def write_comparison(
     folder: Path, examinations: Sequence[Examination], places: Sequence[str], overwrite: bool = True
 ) -> None:
-    """Write compare.html and compare.json: every figure of several models, whose reports lie at `places` below the
-    folder.
+    """Write compare.html and compare.json with every figure of several models.
 
-    Errors: ConfigError where they were examined by unlike protocols, naming what differs.
+    places: folders of the models' reports, relative to `folder`.
+    Errors: ConfigError where the models were examined by different protocols, naming the difference.
     """
     rows = comparison(examinations)
     names = [place.rstrip("/") for place in places]
@@ -130,9 +130,9 @@ def write_comparison(
 
 
 def comparison(examinations: Sequence[Examination]) -> list[dict[str, Any]]:
-    """Panels with the verdict of every model, and every figure's value and interval by model.
+    """Every panel with each model's verdict, and every figure with each model's value and interval.
 
-    Errors: ConfigError for unlike protocols.
+    Errors: ConfigError for different protocols.
     """
     check_alike(examinations)
     panels = []
@@ -159,8 +159,7 @@ def comparison(examinations: Sequence[Examination]) -> list[dict[str, Any]]:
 
 
 def check_alike(examinations: Sequence[Examination]) -> None:
-    """Errors: ConfigError for examinations by unlike protocols; the model's reference VAE may differ in nothing
-    either."""
+    """Errors: ConfigError for examinations by different protocols, which includes the reference VAE."""
     first = examinations[0]
     for other in examinations[1:]:
         found = differences(first.protocol, other.protocol)

@@ -1,4 +1,4 @@
-"""Findings as files: JSON for programs and for the cache, pictures beside it."""
+"""Findings as files: JSON for programs and for the cache, with pictures beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..images import image_file
 from .finding import Curves, Figure, Finding, Picture
 
 SCHEMA = 1
-"""Of report.json: raised when a key changes its meaning or goes; new keys may come."""
+"""Version of report.json: it rises when a key changes its meaning or goes; new keys do not raise it."""
 
 
 def to_dict(finding: Finding) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def from_dict(values: Mapping[str, Any], pictures: tuple[Picture, ...] = ()) -> 
 
 
 def write_finding(folder: Path, finding: Finding, seconds: float) -> None:
-    """Keep a finding in a new folder: finding.json last, so that a torn one has none."""
+    """Write a finding into a new folder; finding.json comes last, so that a torn folder has none."""
     folder.mkdir(parents=True)
     captions = []
     for number, picture in enumerate(finding.pictures):
@@ -56,11 +56,11 @@ def write_finding(folder: Path, finding: Finding, seconds: float) -> None:
     values = {"finding": to_dict(finding), "pictures": captions, "seconds": seconds}
     (folder / "finding.json").write_text(
         json.dumps(values), encoding="utf-8"
-    )  # with NaN and Infinity as Python writes and reads them
+    )  # NaN and Infinity as Python writes and reads them
 
 
 def read_finding(folder: Path) -> tuple[Finding, float] | None:
-    """What was kept and the seconds it took; None where nothing, or nothing whole, is."""
+    """A cached finding and the seconds it took; None where there is no whole one."""
     try:
         values = json.loads((folder / "finding.json").read_text(encoding="utf-8"))
         pictures = []

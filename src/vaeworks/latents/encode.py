@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..files.atomic import check_room
 from ..files.locks import LOCK, alone_in
 from ..models import Autoencoder
 from ..models.digest import model_digest
+from ..reporting import Progress
 from ..runtime.codec import Codec
 from ..runtime.memory import as_gib, free_memory
 from .index import begin, check_folder, finish, place_for
@@ -28,9 +29,6 @@ from .plan import DTYPES, LatentsPlan, Settings, Shard, labels_digest, normaliza
 from .shards import Content, ShardRow, is_done, write_shard
 from .squares import Squares
 from .tensors import LABELS, check_finite, encoded, latents_shape, tensor_names
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished images, and of all."""
 
 BATCH = 8
 

@@ -52,4 +52,4 @@ def picture_posterior(codec: Codec, image: Tensor) -> Posterior:
 
     Errors: those of `Codec.encode`.
     """
-    return posterior_of(lambda images: codec.encode(images, pad=True), image[None], codec.autoencoder.device)
+    return codec.encode(to_model_range(image[None]), pad=True)

@@ -1,1 +1,1 @@
-"""What panels measure: functions of tensors, each tested where the answer is known."""
+"""Measurements of the panels: functions of tensors, each tested where the answer is known."""

@@ -1,4 +1,4 @@
-"""What the channels of a posterior carry about an image, in nats and bits, and which carry nothing."""
+"""Information that the channels of a posterior carry about an image, in nats and bits; and dead channels."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Channels:
     """Statistics of all latents by channel."""
 
     sets: ChannelMoments
-    """of the posteriors' means, in sets of images"""
+    """moments of the posteriors' means, by sets of images"""
     variance: Array
-    """g c: mean variance of the posteriors, by the same sets; 0 where latents are points"""
+    """g c: mean posterior variance, by the same sets; 0 where latents are points"""
     kl: Array | None
     """n c: mean KL divergence from the prior by image, nats per element; None where latents are points"""
     low: Array
@@ -35,25 +35,25 @@ class Channels:
 
     @property
     def total(self) -> ChannelMoments:
-        """Of all means."""
+        """Moments of all means."""
         return self.sets.pooled()
 
     @property
     def sampled(self) -> ChannelMoments:
-        """Of posterior samples, which diffusion models are trained on, in sets: Var[z] = Var[mean] + E[variance]."""
+        """Moments of posterior samples, which diffusion models are trained on, by sets: Var[z] = Var[mean] +
+        E[variance]."""
         return self.sets.widened(self.variance)
 
     @property
     def noise(self) -> Array:
-        """c: mean variance of the posteriors."""
+        """c: mean posterior variance."""
         return np.average(self.variance, axis=0, weights=self.sets.count)
 
     @property
     def rate(self) -> Array | None:
         """c: 1/2 ln(1 + Var[mean] / E[variance]), nats per element; None where latents are points.
 
-        The capacity of a channel with Gaussian noise (Shannon 1949): what its elements can say at most, told apart from
-        what the noise makes.
+        The capacity of a channel with Gaussian noise (Shannon 1949): the most that its elements can carry.
         """
         if self.kl is None:
             return None
@@ -80,7 +80,7 @@ class Channels:
 
 
 def measure_channels(subject: Subject, seen: bool = False) -> Channels:
-    """One pass over all latents. seen: as a diffusion model sees them, normalized, with latents_patch's channels."""
+    """One pass over all latents. seen: take them as a diffusion model sees them, normalized and cut into patches."""
     gathering = Gathering()
     variances, kls, lows, highs = [], [], [], []
     parts = zip(
@@ -118,10 +118,10 @@ def _normalized(subject: Subject, mean: torch.Tensor, var: torch.Tensor) -> tupl
 
 
 def standardization(channels: Channels) -> tuple[list[int], torch.Tensor, torch.Tensor]:
-    """Numbers of the channels that carry something (of all, where none does), and their mean and standard deviation: c
-    1 1, float32.
+    """Numbers of the live channels (all, where none is live), and their mean and standard deviation: c 1 1, float32.
 
-    A dead channel's rounding errors would count as much as any other channel, once divided by their standard deviation.
+    Dead channels are left out: divided by their standard deviation, their rounding errors would count as much as any
+    other channel.
     """
     total, alive = channels.total, np.flatnonzero(np.logical_not(channels.dead))
     numbers: list[int] = alive.tolist() or list(range(len(channels.dead)))

@@ -1,4 +1,4 @@
-"""Moments of latents by channel: added up in one pass over any number of images, in float64, and merged exactly."""
+"""Moments of latents by channel: summed in one pass over any number of images, in float64, and merged exactly."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ...intervals import DRAWS, Interval, bootstrap, jackknife
 Array = NDArray[np.float64]
 
 GROUPS = 128
-"""Sets of images whose moments are kept apart for the bootstrap. Up to so many images each is a set of its own; beyond,
-sets are images drawn from all over the folder, so that their number, and the memory, is bounded."""
+"""Most sets of images whose moments are kept apart for the bootstrap. Up to this many images, each is its own set;
+beyond it, a set has images from all over the folder, which bounds the memory."""
 
 
 @dataclass(frozen=True)
 class ChannelMoments:
-    """Of sets of vectors of c channels; shapes begin with the number of sets g."""
+    """Moments of g sets of vectors with c channels."""
 
     count: Array
-    """g: vectors"""
+    """g: number of vectors"""
     mean: Array
-    """g c"""
+    """g c: means"""
     comoment: Array
     """g c c: sums of products of deviations from the mean"""
     cube: Array
@@ -36,14 +36,14 @@ class ChannelMoments:
 
     @classmethod
     def of(cls, latents: Tensor) -> ChannelMoments:
-        """Those of n c h w, as one set."""
+        """The moments of n c h w as one set."""
         x = latents.detach().double().movedim(1, -1).reshape(-1, latents.shape[1]).cpu().numpy()
         mean = x.mean(0)
         d = x - mean
         return cls(np.array([float(len(x))]), mean[None], (d.T @ d)[None], (d**3).sum(0)[None], (d**4).sum(0)[None])
 
     def pooled(self, sets: Sequence[int] | NDArray[np.integer[Any]] | None = None) -> ChannelMoments:
-        """One set made of these (by number, repetition counts); of all by default.
+        """One set merged from these sets (numbers, which may repeat), by default from all.
 
         Exact, whatever the sets' sizes and means. Source: Pebay 2008, "Formulas for robust, one-pass parallel
         computation of covariances and arbitrary-order statistical moments" (SAND2008-6212), equations 1.1 and 3.1.
@@ -61,25 +61,24 @@ class ChannelMoments:
 
     @classmethod
     def side_by_side(cls, parts: Iterable[ChannelMoments]) -> ChannelMoments:
-        """Sets of several, one after the other."""
+        """The sets of several moments, one after the other."""
         found = list(parts)
         return cls(*(np.concatenate([getattr(part, f.name) for part in found]) for f in fields(cls)))
 
     def widened(self, variance: Array) -> ChannelMoments:
-        """Those of vectors with independent noise added, whose variances g c are given; cubes and fourth powers stay as
-        they are."""
+        """The moments with independent noise of variance g c added; third and fourth powers stay as they are."""
         noise = np.einsum("g,gc,cd->gcd", self.count, variance, np.eye(variance.shape[1]))
         return replace(self, comoment=self.comoment + noise)
 
     @property
     def covariance(self) -> Array:
-        """Of the only set: c c."""
+        """Covariance of the only set: c c."""
         value: Array = self.comoment[0] / self.count[0]
         return value
 
     @property
     def std(self) -> Array:
-        """Of the only set: c."""
+        """Variance of the only set: c."""
         return np.sqrt(np.diagonal(self.covariance).clip(0))
 
     @property
@@ -98,14 +97,14 @@ class ChannelMoments:
 
 
 class Gathering:
-    """Moments of images that come one after the other, in at most GROUPS sets."""
+    """Collects the moments of images that come one after the other, in at most GROUPS sets."""
 
     def __init__(self, groups: int = GROUPS):
         self._groups, self._seen = groups, 0
         self._sets: list[ChannelMoments] = []
 
     def add(self, latents: Tensor) -> None:
-        """Take in n c h w."""
+        """Add latents n c h w."""
         for image in latents:
             new, place = ChannelMoments.of(image[None]), self._seen % self._groups
             if place == len(self._sets):
@@ -116,7 +115,7 @@ class Gathering:
 
     @property
     def sets(self) -> ChannelMoments:
-        """Of all images that came."""
+        """The moments of all images that came."""
         return ChannelMoments.side_by_side(self._sets)
 
 
@@ -129,31 +128,31 @@ def interval(
 
 
 def jackknifed(sets: ChannelMoments, statistic: Callable[[ChannelMoments], float]) -> Interval:
-    """As `interval`, by the jackknife: for statistics such as ranks and kurtosis, which repeated images would bias."""
+    """As `interval`, by the jackknife: for statistics that repeated images would bias, such as ranks and kurtosis."""
     numbers = np.arange(len(sets.count))
     without = [statistic(sets.pooled(numbers[numbers != i])) for i in numbers] if len(numbers) > 1 else []
     return jackknife(statistic(sets.pooled()), without)
 
 
 def effective_rank(covariance: Array) -> float:
-    """How many equally strong, uncorrelated channels would spread as evenly: (sum l)^2 / sum l^2 over the eigenvalues
-    l, 1..c.
+    """The participation ratio (sum l)^2 / sum l^2 of the eigenvalues l, 1..c: the number of equally strong,
+    uncorrelated channels with the same spread.
 
-    The participation ratio. nan where there is no variance.
+    nan where there is no variance.
     """
     square = float((covariance**2).sum())
     return float(np.trace(covariance)) ** 2 / square if square > 0 else float("nan")
 
 
 def correlation(covariance: Array) -> Array:
-    """Of channels, c c; 0 beside a channel that is constant."""
+    """Correlation of channels, c c; 0 for constant channels."""
     std = np.sqrt(np.diagonal(covariance).clip(0))
     product = np.outer(std, std)
     return np.divide(covariance, product, out=np.zeros_like(covariance), where=product > 0)
 
 
 def condition_number(covariance: Array) -> float:
-    """Largest over smallest eigenvalue; infinite where a direction has no variance (less than float32 can tell), nan
+    """Largest over smallest eigenvalue; infinite where a direction has no variance that float32 can tell from 0, nan
     where none has."""
     values = np.linalg.eigvalsh(covariance)
     if not values[-1] > 0:

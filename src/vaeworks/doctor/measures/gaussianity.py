@@ -1,4 +1,4 @@
-"""How far a cloud of vectors is from the standard normal distribution, in one figure."""
+"""The distance of a set of vectors from the standard normal distribution."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 DIRECTIONS = 512
-"""On which vectors are projected: with so many, the mean over directions is certain to a few percent."""
+"""Number of directions: with so many, the mean over directions is certain to a few percent."""
 
 
 def sliced_wasserstein(vectors: Tensor, seed: int = 0, directions: int = DIRECTIONS) -> float:
@@ -26,6 +26,6 @@ def sliced_wasserstein(vectors: Tensor, seed: int = 0, directions: int = DIRECTI
 
 
 def floor(m: int, d: int, seed: int = 0, directions: int = DIRECTIONS) -> float:
-    """What `sliced_wasserstein` is for m vectors that are from N(0, I): finite samples are never exactly normal."""
+    """`sliced_wasserstein` of m vectors drawn from N(0, I): a finite sample is never exactly normal."""
     vectors = torch.randn(m, d, generator=torch.Generator().manual_seed(seed + 1))
     return sliced_wasserstein(vectors, seed, directions)

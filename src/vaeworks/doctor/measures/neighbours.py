@@ -14,12 +14,12 @@ from torch import Tensor
 Array = NDArray[np.float64]
 
 FOLDS = 5
-"""Of the probe's cross-validation."""
+"""Folds of the probe's cross-validation."""
 
 
 def nearest(vectors: Array, k: int) -> NDArray[np.int64]:
-    """Numbers n k of the k vectors with the largest cosine to each of n d, nearest first, itself left out. Of equals,
-    the first."""
+    """Numbers n k of the k other vectors with the largest cosine to each of n d, nearest first; of equal ones, the
+    first."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = vectors / np.where(length > 0, length, 1)
     cosine = unit @ unit.T
@@ -45,15 +45,14 @@ def chance_same(labels: Sequence[str]) -> float:
 
 
 def majority(labels: Sequence[str]) -> float:
-    """Share of the most frequent label: what a model without information gets right."""
+    """Share of the most frequent label: the accuracy of a model without information."""
     return float(np.unique(np.asarray(labels), return_counts=True)[1].max() / len(labels))
 
 
 def object_mean(z: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of n c h w over positions, weighted by the share of each that is object: n c. mask: bool n H W, or None for
-    all alike.
+    """Mean of n c h w over positions, each weighted by the share that the object covers: n c.
 
-    Where an image has no object, all positions count.
+    mask: bool n H W; None weighs all alike. All positions count where an image has no object.
     """
     if mask is None:
         return z.mean((2, 3))
@@ -63,15 +62,16 @@ def object_mean(z: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def pooled(x: Tensor, cells: int) -> Tensor:
-    """n c h w as mean and standard deviation over positions, and means of cells x cells parts: n c (2 + cells^2)."""
+    """Features n c (2 + cells^2) of n c h w: mean and standard deviation over positions, and the means of cells x cells
+    parts."""
     return torch.cat([x.mean((2, 3)), x.std((2, 3), correction=0), F.adaptive_avg_pool2d(x, cells).flatten(1)], dim=1)
 
 
 def probe(features: Array, labels: Sequence[str], seed: int = 0) -> Array:
-    """Whether a logistic regression that has not seen an image gives it its label, by image: n, 0 or 1.
+    """By image, 1 where a logistic regression trained on other images predicts its label, else 0: n.
 
-    features: n d, standardized within each training part. Stratified FOLDS-fold cross-validation; every label on FOLDS
-    images at least.
+    features: n d, standardized within each training part. The cross-validation is stratified and has FOLDS folds;
+    every label needs FOLDS images at least.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -82,6 +82,6 @@ def probe(features: Array, labels: Sequence[str], seed: int = 0) -> Array:
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
     names = np.asarray(labels)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a probe that is nearly converged is a probe
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a nearly converged probe is good enough
         guessed = cross_val_predict(model, features, names, cv=StratifiedKFold(FOLDS, shuffle=True, random_state=seed))
     return np.asarray(guessed == names, dtype=np.float64)

@@ -1,4 +1,5 @@
-"""What one cell of the latents does to the picture: how strongly, how far, and to what beyond its neighbourhood."""
+"""The effect of one cell of the latents on the picture: its strength, its reach, and its part outside the
+neighbourhood."""
 
 from __future__ import annotations
 
@@ -15,19 +16,19 @@ GRAY = 127.5
 
 @dataclass(frozen=True)
 class Influence:
-    """Of one cell."""
+    """The effect of one cell."""
 
     cell: tuple[int, int]
-    """row, column"""
+    """row and column of the cell"""
     total: float
-    """energy: sum of squared changes over pixels and colours, in gray levels squared"""
+    """energy: sum of squared changes over pixels and colours, in squared gray levels"""
     nonlocal_share: float
-    """of that energy, outside the window of 3f x 3f pixels around the cell: 0..1"""
+    """share of the energy outside the window of 3f x 3f pixels around the cell: 0..1"""
     far: float
     """root mean square of the change outside the window, in gray levels; nan where the window holds the whole
     picture"""
     radius_50: float
-    """radius about the cell's middle that contains half of the energy, in pixels"""
+    """radius around the cell's middle that contains half of the energy, in pixels"""
     radius_95: float
 
 
@@ -43,7 +44,7 @@ def occluded(latents: Tensor, cell: tuple[int, int]) -> Tensor:
 
 
 def influence(change: Tensor, cell: tuple[int, int], f: int) -> Influence:
-    """Of the change k H W of a picture in a model's range that replacing a cell made."""
+    """The effect of a cell, from the change k H W that replacing it made in a picture in [-1,1]."""
     energy = (change.double() * GRAY).square().sum(0).cpu()
     total = float(energy.sum())
     near = window(energy.shape, cell, f)
@@ -61,14 +62,14 @@ def influence(change: Tensor, cell: tuple[int, int], f: int) -> Influence:
 
 
 def window(shape: tuple[int, ...] | torch.Size, cell: tuple[int, int], f: int) -> Tensor:
-    """Which pixels are in the 3f x 3f about a cell: bool H W."""
+    """The window of 3f x 3f pixels around a cell: bool H W."""
     rows, columns = (torch.arange(length) for length in shape)
     return ((rows // f - cell[0]).abs() <= 1)[:, None] & ((columns // f - cell[1]).abs() <= 1)
 
 
 def energy_radius(energy: Tensor, middle: tuple[float, float], share: float) -> float:
-    """The smallest radius about `middle` within which a map H W has at least this share of its sum; nan where that is
-    0."""
+    """The smallest radius around `middle` that contains at least this share of the sum of a map H W; nan where the sum
+    is 0."""
     total = energy.sum()
     if not total > 0:
         return float("nan")
@@ -86,8 +87,8 @@ def receptive_radius(energy: Tensor, middle: tuple[float, float]) -> tuple[float
 
 
 def encoder_gradient(model: Autoencoder, images: Tensor, cell: tuple[int, int], seed: int = 0) -> Tensor:
-    """Squared gradient k H W of one cell of the encoder's means, of random signs over its channels, by the pixels of
-    images 1 k H W."""
+    """Squared gradient k H W of one cell of the encoder's means, summed over channels with random signs, by the pixels
+    of images 1 k H W."""
     with torch.enable_grad():
         x = images.detach().clone().requires_grad_()
         mean = model.encode(x).mean
@@ -126,8 +127,7 @@ def outlier(maps: Tensor) -> Tensor:
 
 
 def of_gaussian(c: int, h: int, w: int, seed: int = 0, draws: int = 32) -> tuple[float, float]:
-    """`outlier` of norms and `concentration` of energy that independent normal latents c h w have, on average over
-    draws."""
+    """`outlier` of norms and `concentration` of energy of independent normal latents c h w, averaged over draws."""
     random = torch.Generator().manual_seed(seed)
     energy = torch.cat([torch.randn(1, c, h, w, generator=random).square().sum(1) for _ in range(draws)])
     return float(outlier(energy.sqrt()).mean()), float(concentration(energy).mean())

@@ -1,4 +1,4 @@
-"""How strongly pixels answer to each element of the latents, and whether log-variances know it."""
+"""The sensitivity of pixels to each element of the latents, and its relation to log-variances."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def sensitivity(decode: Network, latents: Tensor, probes: int, seed: int = 0) ->
     """||J_i||^2, the squared length of a picture's derivative by each element of latents 1 c h w, estimated twice: 2 c
     h w.
 
-    Hutchinson's estimator: of v with independent signs, E (J^T v)_i^2 = ||J_i||^2. Both halves of the probes give an
-    estimate of their own, so that what they have in common is free of the probes' noise; their mean is the estimate.
+    Hutchinson's estimator: for v with independent signs, E (J^T v)_i^2 = ||J_i||^2. Each half of the probes gives its
+    own estimate, so that their covariance is free of the probes' noise; the mean of both is the estimate.
     probes: even, at least 2.
     Source: Hutchinson 1990; Bekas et al. 2007.
     """
@@ -37,11 +37,12 @@ def sensitivity(decode: Network, latents: Tensor, probes: int, seed: int = 0) ->
 
 
 def covariances(logvar: Tensor, halves: Tensor) -> tuple[float, float, float]:
-    """Of log-variance and ln ||J||^2, of ln ||J||^2 with itself, of log-variance with itself, over the elements of one
-    picture.
+    """Covariances over the elements of one picture: of log-variance with ln ||J||^2, variance of ln ||J||^2, variance
+    of log-variance.
 
-    logvar: c h w; halves: `sensitivity`'s, whose two estimates give the middle one without the probes' noise, which
-    would make slopes too flat. Elements without any sensitivity are left out; nan where fewer than 3 are left.
+    logvar: c h w; halves: the two estimates of `sensitivity`, which give the second value without the probes' noise,
+    because that would make slopes too flat. Elements without any sensitivity are left out; nan where fewer than 3 are
+    left.
     """
     used = (halves > 0).all(0)
     if int(used.sum()) < 3:
@@ -52,7 +53,7 @@ def covariances(logvar: Tensor, halves: Tensor) -> tuple[float, float, float]:
 
 
 def slope(rows: Array) -> float:
-    """Slope of log-variance against ln ||J||^2, of `covariances` n 3; nan where sensitivity does not differ.
+    """Slope of log-variance against ln ||J||^2, from `covariances` n 3; nan where sensitivity does not vary.
 
     With squared error and KL weight beta the best variance is sigma_i^2 = beta / (beta + 2 ||J_i||^2), so that the
     slope is -1 as long as sigma is small.
@@ -65,7 +66,7 @@ def explained(rows: Array) -> float:
     """R^2 of that line, 0..1: the share of the log-variance's variance that sensitivity explains; 0 of a constant
     log-variance.
 
-    nan where sensitivity does not differ.
+    nan where sensitivity does not vary.
     """
     xy, xx, yy = rows.mean(0)
     if not xx > 0:

@@ -1,4 +1,4 @@
-"""What becomes of pictures when their latents are disturbed, mixed, or decoded and encoded again and again."""
+"""Pictures of latents that are disturbed, mixed, or decoded and encoded repeatedly."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Array = NDArray[np.floating[Any]]
 Coder = Callable[[Tensor], Tensor]
 
 LEVELS = 0.0, 0.05, 0.1, 0.2, 0.4, 0.8
-"""Noise in standard deviations of each channel (techniques of RobusTok and l-DeTok: decode-under-noise)."""
+"""Noise levels, in standard deviations of each channel (decode-under-noise of RobusTok and l-DeTok)."""
 
 WORST = 4.0
-"""Mean squared error of white for black, range [-1,1]."""
+"""Mean squared error of white against black, range [-1,1]."""
 
 
 def error(a: Tensor, b: Tensor) -> Tensor:
@@ -38,10 +38,10 @@ def psnr(errors: Array) -> Array:
 def noise_errors(
     decode: Coder, z: Tensor, x: Tensor, std: Tensor, seed: int, levels: Sequence[float] = LEVELS
 ) -> tuple[Array, Array, list[Tensor]]:
-    """Errors of D(z + s std eps) against x, and against D(z), by level s, for one image 1 k H W: two arrays l; and the
+    """Errors of D(z + s std eps) against x and against D(z) for one image 1 k H W, by level s: two arrays l; and the
     pictures.
 
-    std: c 1 1. The first level is 0. One eps for all levels, so that the curve is smooth.
+    std: c 1 1. The first level is 0. All levels share one eps, so that the curve is smooth.
     """
     eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z) * std.to(z)
     pictures = [decode(z + s * eps) if s else decode(z) for s in levels]
@@ -54,9 +54,9 @@ def noise_errors(
 
 
 def level_of_loss(errors: Array, loss: float = 3.0, levels: Sequence[float] = LEVELS) -> float:
-    """The noise level at which the error has grown by `loss` dB, from errors by level; the last level where it has not.
+    """The noise level at which the error has grown by `loss` dB, from errors by level; the last level if it never has.
 
-    Between levels the error is taken to be linear in the level's square: for a linear decoder it is.
+    Between levels the error is taken as linear in the level's square, which it is for a linear decoder.
     """
     wanted = errors[0] * 10 ** (loss / 10)
     for i in range(1, len(levels)):
@@ -79,8 +79,8 @@ def lerp(a: Tensor, b: Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The middle on the arc between two latents 1 c h w, once each channel is standardized; as long as they are on
-    average.
+    """The middle of the arc between two latents 1 c h w with standardized channels; its length is their mean length.
+
 
     Source: White 2016 (arXiv 1609.04468).
     """
@@ -91,7 +91,7 @@ def slerp(a: Tensor, b: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def gradient_energy(images: Tensor) -> float:
-    """Mean squared difference between neighbouring pixels of n k H W: of how much fine detail a picture has."""
+    """Mean squared difference between neighbouring pixels of n k H W: a measure of fine detail."""
     x = images.clamp(-1, 1).double()
     return float((x.diff(dim=-1).square().mean() + x.diff(dim=-2).square().mean()) / 2)
 
@@ -103,14 +103,14 @@ class Rounds:
     errors: Array
     """k: mean squared errors against the image"""
     drift: Array
-    """k: root mean square distance of round's latents from the first ones, in standard deviations"""
+    """k: root mean square distance of each round's latents from the first, in standard deviations"""
     colour: Array
     """k a: mean colour minus the image's, by the axes of metrics/colour.py"""
     gain: Array
-    """k: contrast of a round's picture over that of the one before: the slope of regression between them; 1 where that
-    has no contrast"""
+    """k: contrast of each round's picture over the one before, the slope of the regression between them; 1 where the
+    one before has no contrast"""
     pictures: tuple[Tensor, ...]
-    """k: uint8 1 k H W"""
+    """pictures of the rounds, uint8 1 k H W"""
 
 
 def cycle(encode: Coder, decode: Coder, x: Tensor, std: Tensor, rounds: int) -> Rounds:
@@ -135,13 +135,13 @@ def cycle(encode: Coder, decode: Coder, x: Tensor, std: Tensor, rounds: int) -> 
 
 
 def contrast_gain(before: Tensor, after: Tensor) -> float:
-    """Slope of the regression of a picture 1 k H W on the one before, the mean of each colour taken off: g where after
-    = g before + c."""
+    """Slope of the regression of a picture 1 k H W on the one before, without the mean of each colour: g in
+    after = g before + c."""
     a, b = ((x - x.mean((2, 3), keepdim=True)).double() for x in (before, after))
     power = float(a.square().mean())
     return float((a * b).mean()) / power if power > 1e-9 else 1.0
 
 
 def lab_axes(channels: int) -> list[int]:
-    """Which numbers of `Rounds.colour` are L, a and b (L alone of gray images)."""
+    """Positions of L, a and b in `Rounds.colour` (gray images have L alone)."""
     return [i for i, name in enumerate(axes(channels)) if name in ("L", "a", "b")]

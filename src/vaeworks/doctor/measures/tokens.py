@@ -1,7 +1,8 @@
-"""Structure of a latent's tokens (its vectors, one per position): whether near ones are alike, and those of one object.
+"""Structure of a latent's tokens (its vectors, one per position): similarity of near tokens, and of tokens of one
+object.
 
-Definitions: iREPA; distances are in pixels, so that models of different factors can be compared, and each image's mean
-token is taken away first where that is said, because otherwise all tokens of an image are alike.
+The definitions are iREPA's. Distances are in pixels, so that models of different factors compare. "Centred" tokens lack
+their image's mean token, because otherwise all tokens of an image are alike.
 """
 
 from __future__ import annotations
@@ -17,24 +18,25 @@ from torch import Tensor
 Array = NDArray[np.float64]
 
 NEAR, FAR = 24 / 252, 96 / 252
-"""Distances, as shares of an image's side: 24 and 96 of 252 pixels. Near is at least the next token."""
+"""Largest near and smallest far distance, as shares of an image's side: 24 and 96 of 252 pixels. Near includes the
+next token in any case."""
 
 ANCHORS = 64
-"""Tokens of an object that are compared with the others, at most."""
+"""Most tokens of an object that are compared with the others."""
 
 
 def directions(z: Tensor, centred: bool = True) -> Tensor:
-    """Tokens n c h w with length 1, without their image's mean if `centred`; 0 where there is nothing left."""
+    """Tokens n c h w of length 1, without their image's mean if `centred`; 0 where nothing is left."""
     if centred:
         z = z - z.mean((2, 3), keepdim=True)
     return F.normalize(z, dim=1)
 
 
 def similarity_by_distance(u: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cosine of pairs of tokens of n c h w (of length 1) by their Manhattan distance 0, 1 ..: n d; and how many
-    pairs, d.
+    """Mean cosine of pairs of tokens of n c h w (of length 1) by their Manhattan distance 0, 1 ..: n d; and the number
+    of pairs, d.
 
-    Both directions of a pair count. By the autocorrelation, in place of all pairs.
+    Both directions of a pair count. The autocorrelation gives the sums without visiting all pairs.
     """
     h, w = u.shape[-2:]
     size = 2 * h - 1, 2 * w - 1
@@ -75,14 +77,14 @@ def decay(u: Tensor, factor: int) -> Tensor:
 
 
 def spread(z: Tensor) -> Tensor:
-    """RMSC: root mean square distance of tokens (of length 1, not centred before) from their mean, by image: n; 0 all
-    alike, 1 all different."""
+    """RMSC: root mean square distance of tokens (of length 1, not centred) from their mean, by image: n; 0 where all
+    are alike, 1 where all differ."""
     u = directions(z, centred=False)
     return (u - u.mean((2, 3), keepdim=True)).square().sum(1).mean((1, 2)).sqrt().double()
 
 
 def object_contrast(u: Tensor, mask: Tensor, factor: int) -> float:
-    """SRSS of one image: over tokens of the object, mean cosine to their neighbours in it minus that to far background.
+    """SRSS of one image: mean cosine of the object's tokens to neighbours in the object, minus that to far background.
 
     u: c h w of length 1, centred; mask: bool h w, where the object is. Near: up to one token, itself left out; far: as
     in `local_distant`. nan where no token of the object has both.

@@ -1,4 +1,4 @@
-"""Transformations that images and latents share: smaller, turned, mirrored, shifted."""
+"""Transformations of images and latents alike: smaller, turned, mirrored, shifted."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ TURNS: Mapping[str, Transform] = {
     "hflip": lambda x: x.flip(-1),
     "vflip": lambda x: x.flip(-2),
 }
-"""Turns and mirrors, exact on any square grid."""
+"""Turns and mirrors, which are exact on any square grid."""
 
 SHIFTS: Mapping[str, float] = {"crop": 0.0, "shift_1": 1.0, "shift_1/2": 0.5, "shift_1/4": 0.25}
 """Shifts along both sides, in latents (f pixels)."""
 
 
 def smaller(x: Tensor, factor: int) -> Tensor:
-    """n c h w made smaller by averaging squares of factor x factor, images and latents alike: little aliasing, no
-    choice of a kernel."""
+    """n c h w made smaller by averaging squares of factor x factor: little aliasing, and no kernel to choose."""
     return F.avg_pool2d(x, factor)
 
 

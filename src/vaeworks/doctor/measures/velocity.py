@@ -1,8 +1,8 @@
-"""Velocity ambiguity: how uncertain the direction is that a flow model of one class has to predict, from the latents'
+"""Velocity ambiguity: the uncertainty of the direction that a flow model of one class predicts, from the latents'
 spectrum alone.
 
-For the path from noise to data z with variance l along a direction, what remains uncertain of the velocity at time t is
-l / ((1-t)^2 + t^2 l), and its integral over t is pi/2 sqrt(l). VIV is the mean of that over directions and classes.
+On the path from noise to data z with variance l along a direction, the velocity at time t has the conditional variance
+l / ((1-t)^2 + t^2 l), whose integral over t is pi/2 sqrt(l). VIV is the mean of that over directions and classes.
 Source: "diffusing right space" (arXiv 2606.03578); the estimator by DCT, and the parts rho and phi, are derived from
 its formulas.
 """
@@ -32,7 +32,7 @@ class Ambiguity:
     1."""
 
     viv: Interval
-    """0.. pi/2: mean over classes; its interval is by the jackknife over images"""
+    """0.. pi/2: mean over classes, with the jackknife's interval over images"""
     within: float
     """variance within classes (over n - 1), mean over classes"""
     flip_flop: float | None
@@ -40,14 +40,12 @@ class Ambiguity:
 
     @property
     def rho(self) -> float:
-        """Share of the variance that is within classes, 0..1: 1 where neither class nor place tells anything of a
-        latent."""
+        """Share of the variance within classes, 0..1: 1 where neither class nor position predicts a latent."""
         return min(1.0, self.within)
 
     @property
     def phi(self) -> float:
-        """VIV over the most that is possible with this rho, pi/2 sqrt(rho): flatness of the spectrum, 1 of white
-        noise."""
+        """VIV over its maximum for this rho, pi/2 sqrt(rho): flatness of the spectrum, 1 for white noise."""
         return self.viv.value / (math.pi / 2 * math.sqrt(self.within)) if self.within > 0 else math.nan
 
 

@@ -1,4 +1,4 @@
-"""All panels of the doctor, by name, in the order in which equally bad findings stand on the page."""
+"""The panels of the doctor by name; equally bad findings keep this order on the page."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ TITLES = {
     "equivariance": "Equivariance: small, turned, mirrored, shifted",
     "semantics": "Semantics and structure",
 }
-"""By the names that --panels and report.json know. Each has a module of its name with a function `examine(subject)`."""
+"""Titles by the names in --panels and report.json. Each panel has a module of its name with a function
+`examine(subject)`."""
 
 
 def panel(name: str) -> Panel:
-    """The function of a panel; its module is imported only now."""
+    """The function of a panel; its module is imported here, when it is needed."""
     function: Panel = importlib.import_module(f".{name}", __package__).examine
     return function

@@ -1,4 +1,4 @@
-"""Collapse: channels that carry nothing, a decoder that ignores its latents, and samples that are all alike."""
+"""Collapse: dead channels, a decoder that ignores its latents, and samples that are all alike."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ from .nonfinite import broken
 Array = NDArray[np.float64]
 
 ACTIVE = 0.01
-"""Variance of a unit's posterior mean over images, from which on it is active, beside a prior of variance 1. Source:
-Burda et al. 2015 (arXiv 1509.00519)."""
+"""Smallest variance over images of an active unit's posterior mean, where the prior has variance 1. Source: Burda et
+al. 2015 (arXiv 1509.00519)."""
 
 IGNORED = 0.1
 """Mean distance between reconstructions over that between the images, below which the decoder ignores its latents:
 planted decoders that do have 0. VAEs of our recipes and TAEF2 have 0.92 to 1.08, random weights 0.34 to 0.62."""
 
 WORTHLESS = 1.0
-"""dB of PSNR that latents bring pictures nearer to the images than their mean does, below which the decoder makes
-nothing of them. On portraits of dogs, random weights in encoder, decoder or both bring -0.9 to 0.6, the linear start at
-f32c4 5.9, VAEs of our recipes 11 to 19, TAEF2 6 (of crops, which it decodes in other colours) and 20."""
+"""Gain in PSNR of latents over their mean, in dB, below which the decoder does not use them. On portraits of dogs,
+random weights in encoder, decoder or both gain -0.9 to 0.6, the linear start at f32c4 5.9, VAEs of our recipes 11 to
+19, TAEF2 6 (on crops, which it decodes in other colours) and 20."""
 
 ALIKE = 0.1
-"""Mean distance between pictures of random latents, over that between reconstructions, below which they are all the
-same picture: planted decoders that make one picture of everything have 0; of sound VAEs, none has less than 0.47."""
+"""Mean distance between pictures of random latents, over that between reconstructions, below which they count as one
+picture. Planted decoders that make one picture of everything have 0; no sound VAE has less than 0.47."""
 
 CROPPED = (
-    " --quick decodes the middle of the latents alone: a decoder that looks far does worse there (TAEF2 by 14 dB of "
-    "worth)."
+    " --quick decodes the middle of the latents alone: a decoder with a large receptive field does worse there (TAEF2 "
+    "loses 14 dB of worth)."
 )
 
 SAMPLES, SAMPLES_QUICK = 8, 6
-"""Images, and pictures decoded from each kind of random latents."""
+"""Number of images, and of pictures decoded from each kind of random latents."""
 
 ABLATED, ABLATED_QUICK = (4, 8), (2, 4)
-"""Images and channels of which the loss by ablation is measured."""
+"""Number of images and of channels whose loss by ablation is measured."""
 
 
 def examine(subject: Subject) -> Finding:
-    """Active units, rate and rank of the channels, what each is worth to the decoder, and how much random latents'
-    pictures differ."""
+    """Measure active units, rate and rank of the channels, the worth of each to the decoder, and the differences
+    between pictures of random latents."""
     if (found := broken(subject)) is not None:
         return found
     channels = measure_channels(subject)
@@ -64,10 +64,10 @@ def examine(subject: Subject) -> Finding:
         verdict,
         sentence,
         figures,
-        meaning="A channel that carries nothing is capacity paid for and not used, and a diffusion model has to learn "
-        "it all the same. Pictures decoded from random latents are no pictures in latent diffusion, and that is no "
-        "collapse: its KL term is so weak that latents are not normally distributed by far, and the diffusion model, "
-        "not the prior, knows what they look like. What would be bad is a decoder that makes the same of all latents.",
+        meaning="A dead channel is unused capacity that a diffusion model still has to learn. In latent diffusion, "
+        "random latents do not decode to pictures, and that is not a collapse: the KL term is so weak that latents are "
+        "far from normally distributed, and the diffusion model learns their distribution. A collapse is a decoder "
+        "that makes the same picture of all latents.",
         remedy=_remedy(verdict, subject, figures),
         dispute="Whether unused channels matter is disputed: with scalar normalization a diffusion model sees them as "
         "a constant, and more channels help reconstruction while generation gets worse past a number that depends on "
@@ -86,23 +86,21 @@ def examine(subject: Subject) -> Finding:
 
 @dataclass(frozen=True)
 class Ablation:
-    """What is lost when a channel is replaced by its mean."""
+    """The loss when a channel is replaced by its mean."""
 
     numbers: list[int]
-    """of the channels that were tried, strongest variance first"""
+    """numbers of the tried channels, largest variance first"""
     loss: Array
-    """dB of PSNR by channel, mean over images"""
+    """loss in PSNR by channel, in dB, mean over images"""
     whole: float
-    """likewise, when all channels are replaced by theirs at once"""
+    """loss when all channels are replaced by their means at once, in dB"""
     images: int
 
 
 def ablate(subject: Subject, channels: Channels, images: int, most: int) -> Ablation:
-    """Decode with single channels replaced by their mean over all images, and compare PSNR to the image with that of
-    all channels.
+    """Decode with single channels replaced by their mean over all images, and compare PSNR with that of all channels.
 
-    Of more than `most` channels, those that are tried are evenly spaced in order of their variance, from the strongest
-    to the weakest.
+    At most `most` channels are tried, evenly spaced in the order of their variance.
     """
     order = np.argsort(-channels.total.std, kind="stable")
     count = min(most, len(order))
@@ -121,7 +119,7 @@ def ablate(subject: Subject, channels: Channels, images: int, most: int) -> Abla
 
 
 def _psnr(decoded: Tensor, target: Tensor) -> Tensor:
-    """dB of n images in [-1,1], clamped; n. Error below rounding to 8 bits counts as that rounding."""
+    """PSNR of n images in [-1,1], clamped, in dB: n. An error below rounding to 8 bits counts as that rounding."""
     error = (decoded.clamp(-1, 1).cpu() - target).square().mean((1, 2, 3)) / 4
     return -10 * error.clamp_min(1 / (12 * 255**2)).log10()
 
@@ -132,18 +130,18 @@ class PriorSamples:
 
     images: Tensor
     recon: Tensor
-    """of the images' latents"""
+    """decoded latents of the images"""
     prior: Tensor
-    """of normal noise, as large as the normalized latents should be"""
+    """decoded normal noise, as large as normalized latents should be"""
     fitted: Tensor
-    """of normal noise with the latents' own means and covariance between channels"""
+    """decoded normal noise with the latents' own means and covariance of channels"""
 
     finite: bool
-    """whether all of them were numbers"""
+    """whether all values were finite"""
 
     @property
     def count(self) -> int:
-        """How many of each kind."""
+        """Number of pictures of each kind."""
         return len(self.images)
 
     @property
@@ -153,7 +151,7 @@ class PriorSamples:
 
 
 def sample(subject: Subject, channels: Channels, count: int) -> PriorSamples:
-    """Images, their reconstructions, and what is decoded of random latents."""
+    """Images, their reconstructions, and pictures decoded from random latents."""
     latents, images = _cropped(subject, subject.some(count))
     generator = torch.Generator().manual_seed(subject.protocol.seed)
     vae = subject.autoencoder
@@ -170,22 +168,21 @@ def sample(subject: Subject, channels: Channels, count: int) -> PriorSamples:
 
 
 def colored(noise: Tensor, mean: Array, covariance: Array) -> Tensor:
-    """Standard normal noise n c h w with this mean c and covariance c c between channels, by the latter's symmetric
-    root."""
+    """Normal noise n c h w with this mean c and covariance c c of channels, by the symmetric root of the covariance."""
     values, vectors = np.linalg.eigh(covariance)
     root = torch.from_numpy(vectors * np.sqrt(values.clip(0)) @ vectors.T).float()
     return torch.einsum("cd,ndhw->nchw", root, noise) + torch.from_numpy(mean).float()[:, None, None]
 
 
 def diversity(pictures: Tensor) -> Array:
-    """Root mean square difference of every pair of n pictures: n n, 0 on the diagonal, in the unit of the pictures."""
+    """Root mean square difference of every pair of n pictures: n n, 0 on the diagonal, in units of the pictures."""
     flat = pictures.flatten(1).double()
     return np.asarray(torch.cdist(flat, flat).numpy() / math.sqrt(flat.shape[1]))
 
 
 def relative_diversity(pictures: Tensor, reference: Tensor) -> Interval:
-    """Mean distance between pictures, over that between reference pictures, with the jackknife's interval. nan where
-    they are all one."""
+    """Mean distance between pictures over that between reference pictures, with the jackknife's interval; nan where the
+    reference pictures are equal."""
     own, other = diversity(pictures), diversity(reference)
     numbers = range(min(len(own), len(other))) if min(len(own), len(other)) > 3 else ()
     return jackknife(_ratio(own, other), [_ratio(_left_out(own, i), _left_out(other, i)) for i in numbers])
@@ -206,7 +203,8 @@ def _left_out(distances: Array, i: int) -> Array:
 
 
 def _cropped(subject: Subject, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Latents and images in [-1,1]; of --quick the middle half of each side, which decodes in a quarter of the time."""
+    """Latents and images in [-1,1]; with --quick the middle half of each side, which decodes in a quarter of the
+    time."""
     latents, images = subject.mean[list(numbers)], subject.images(numbers).cpu()
     patch, f = subject.autoencoder.config.latents_patch, subject.factor
     h, w = latents.shape[-2:]
@@ -231,23 +229,23 @@ def _figures(subject: Subject, channels: Channels, ablation: Ablation, sampled: 
         figures["active"] = Figure(
             "active channels by Burda: variance of the means above 0.01", active, limit=f"of {c}"
         )
-        figures["bits"] = Figure("what all latents of an image can carry", _image_bits(subject, channels), unit="bits")
+        figures["bits"] = Figure("capacity of all latents of an image", _image_bits(subject, channels), unit="bits")
     figures["effective_rank"] = Figure.of(
-        "channels in use, by effective rank",
+        "used channels, by effective rank",
         jackknifed(channels.sets, lambda m: effective_rank(m.covariance)),
         limit=f"of {c}",
     )
     figures["worth"] = Figure(
-        "what all channels together are worth", ablation.whole, unit="dB", limit=f"ill below {WORTHLESS:g}"
+        "worth of all channels together", ablation.whole, unit="dB", limit=f"ill below {WORTHLESS:g}"
     )
     if len(ablation.loss):
         figures["most_worth"] = Figure(
-            f"most that one channel is worth, channel {ablation.numbers[int(ablation.loss.argmax())]}",
+            f"largest worth of one channel, channel {ablation.numbers[int(ablation.loss.argmax())]}",
             float(ablation.loss.max()),
             unit="dB",
         )
         figures["least_worth"] = Figure(
-            f"least that one channel is worth, channel {ablation.numbers[int(ablation.loss.argmin())]}",
+            f"smallest worth of one channel, channel {ablation.numbers[int(ablation.loss.argmin())]}",
             float(ablation.loss.min()),
             unit="dB",
         )
@@ -336,9 +334,7 @@ def _remedy(verdict: Verdict, subject: Subject, figures: dict[str, Figure]) -> s
             f"Fewer channels, {weaker}or a recipe that keeps channels' variance: clamped-ae, batchnorm, "
             "variance-expansion."
         )
-    return (
-        "Train the decoder under noise: recipes noise and denoise; for latent diffusion alone, nothing has to be done."
-    )
+    return "Train the decoder under noise: recipes noise and denoise. Latent diffusion alone needs no remedy."
 
 
 def _picture(sampled: PriorSamples) -> Picture:

@@ -1,4 +1,4 @@
-"""Crops that bound what decoding costs, and decoders whose pictures are no numbers."""
+"""Crops that bound the cost of decoding, and the finding for decoders that give NaN or infinities."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..finding import Figure, Finding
 from ..subject import Subject
 
 CROP = 128
-"""Side in pixels of the crops that are decoded: a quarter of the cost of 256. At least CELLS latents."""
+"""Side of the decoded crops in pixels, at a quarter of the cost of 256; at least CELLS latents."""
 
 CELLS = 16
 
 
 def crop_cells(subject: Subject) -> int:
-    """Side of the crops in latents; not more than there are."""
+    """Side of the crops in latents, at most the whole side."""
     return min(subject.mean.shape[-1], subject.mean.shape[-2], max(CELLS, CROP // subject.factor))
 
 
 def middle_crop(subject: Subject, cells: int) -> tuple[int, int]:
-    """Row and column, in latents, of the crop in the middle."""
+    """First row and column, in latents, of the middle crop."""
     return (subject.mean.shape[-2] - cells) // 2, (subject.mean.shape[-1] - cells) // 2
 
 
@@ -36,15 +36,15 @@ def not_finite(pictures: Tensor) -> float:
 
 
 def undecodable(share: float) -> Finding:
-    """The finding where a decoder gives no numbers for finite latents."""
+    """The finding for a decoder that gives NaN or infinities for finite latents."""
     return Finding(
         "ill",
-        f"{share:.2%} of the decoded values are NaN or infinite in float32, so that nothing else can be measured",
+        f"{share:.2%} of the decoded values are NaN or infinite in float32, so nothing else can be measured",
         {
             "not_finite": Figure("decoded values that are NaN or infinite", 100 * share, unit="%", limit="ill above 0"),
             "psnr": Figure("PSNR of reconstructions", float("nan"), unit="dB"),
         },
         meaning="The decoder has broken weights or overflows. Pictures are black or noise.",
-        remedy="Take another copy of the file; the precision panel tells in which layer it begins.",
+        remedy="Get another copy of the file; the precision panel names the first such layer.",
         uncertainty="Counted exactly, in float32, on the images that were decoded.",
     )

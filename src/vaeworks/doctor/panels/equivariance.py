@@ -1,5 +1,4 @@
-"""Equivariance: whether the latents of a picture that is made smaller, turned, mirrored or shifted are the latents so
-transformed."""
+"""Equivariance: whether encoding a smaller, turned, mirrored or shifted image gives the latents transformed alike."""
 
 from __future__ import annotations
 
@@ -27,24 +26,23 @@ Coder = Callable[[Tensor], Tensor]
 
 IMAGES, IMAGES_QUICK = 24, 4
 DECODED, DECODED_QUICK = 8, 2
-"""Images that are transformed and encoded; and those decoded from transformed latents."""
+"""Number of images that are transformed and encoded, and of those decoded from transformed latents."""
 
 LEAST = 6
-"""Latents along a side that are needed, so that something is left away from the border."""
+"""Smallest side in latents, so that something is left away from the border."""
 
 UNRELATED = 2.0
-"""Error of latents that have nothing to do with each other: the sum of their variances. Latents that change their sign
-come to 4."""
+"""Error of unrelated latents: the sum of their variances. Latents that change their sign have 4."""
 
 SHIFT = 0.2
-"""Error of a shift by exactly one latent from which on it fails. Convolutions commute with it, but for global
-normalization, attention and borders: TAEF2 and 8 VAEs of our recipes have 0.0001 to 0.005; with random weights, small
+"""Smallest failing error of a shift by exactly one latent. Convolutions commute with the shift, except at borders and
+for global normalization and attention: TAEF2 and 8 VAEs of our recipes have 0.0001 to 0.005; with random weights, small
 networks have 0.03, SD 1's 0.07 and TAEF2's 0.17; an encoder with planted noise that stays in its place (tests) has
 0.8."""
 
 OTHER = 0.5
-"""Error of turning, mirroring or halving from which on the panel speaks of it: a quarter of unrelated latents. EQ-VAE
-and scale equivariance train for it; of our recipes' VAEs scale-equivariance has 0.45 for half the size, the others 0.5
+"""Smallest error of turning, mirroring or halving that the panel reports: a quarter of unrelated latents. EQ-VAE and
+scale equivariance train for less; of our recipes' VAEs scale-equivariance has 0.45 for half the size, the others 0.5
 to 1.3, and all have 1 and more for turns."""
 
 LABELS = {
@@ -61,11 +59,11 @@ LABELS = {
     "shift_1/4": "shifted by a quarter",
 }
 DECODER = ("scale_1/2", "rot_90", "hflip", "shift_1")
-"""Transformations that are tried on the decoder."""
+"""Transformations for the decoder."""
 
 
 def examine(subject: Subject) -> Finding:
-    """Error of encoding a transformed image against transforming its latents, and of decoding them."""
+    """Compare encoding a transformed image with transforming its latents, and decode the transformed latents."""
     if (found := broken(subject)) is not None:
         return found
     cells = crop_cells(subject)
@@ -96,9 +94,8 @@ def examine(subject: Subject) -> Finding:
         sentence,
         figures,
         meaning="0 means that turning a picture turns its latents; 1 that the latents' mean would be as good a guess; "
-        "2 that the two have nothing to do with each other. Where the same thing has unlike latents when it is smaller "
-        "or turned, a diffusion model has to learn it once for each; and latents cannot be resized, turned or shifted "
-        "in place of pictures.",
+        "2 that the two are unrelated. If a smaller or turned object has different latents, a diffusion model has to "
+        "learn each version separately, and latents cannot be resized, turned or shifted in place of pictures.",
         remedy=""
         if verdict == "healthy"
         else "Recipes equivariance and scale-equivariance train for it; with other VAEs, transform pictures and encode "
@@ -108,8 +105,8 @@ def examine(subject: Subject) -> Finding:
         uncertainty=f"{len(numbers)} images, of which the middle {cells * subject.factor} px were encoded; "
         f"{len(shown)} decoded; intervals resample images. Channels are divided by their standard deviation, dead ones "
         "left out. Sizes are reduced by averaging squares, in images and latents; shifts by fractions are bilinear, so "
-        "that not even an ideal encoder has 0 there; shifts are compared away from the border, and include what "
-        "cutting the picture alone changes through global normalization.",
+        "even an ideal encoder is above 0 there; shifts are compared away from the border, and include the effect of "
+        "cropping on global normalization.",
         pictures=(seen.picture,),
         curves=(_curve(figures),),
         images=len(numbers),
@@ -118,10 +115,10 @@ def examine(subject: Subject) -> Finding:
 
 @torch.inference_mode()
 def encoder_errors(encode: Coder, images: Tensor, f: int) -> dict[str, float]:
-    """||E(t x) - t E(x)||^2 over elements, mean, by transformation t of images n k H W.
+    """Mean of ||E(t x) - t E(x)||^2 over elements, by transformation t of images n k H W.
 
-    encode: to latents n c h w whose channels have variance 1, so that 2 is the error of unrelated latents.
-    Transformations for which the images are too small are left out.
+    encode: images to latents n c h w whose channels have variance 1, so that unrelated latents have the error 2.
+    Transformations that need larger images are left out.
     """
     z = encode(images)
     errors = {}
@@ -146,13 +143,12 @@ def _error(a: Tensor, b: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder makes of transformed latents."""
+    """PSNR of decoded transformed latents."""
 
     before: list[float]
     """PSNR of D(z) against x"""
     falls: Rows
-    """dB that are lost against decoding latents as they are, by transformation: PSNR of D(z) against x less that of D(t
-    z) against t x"""
+    """loss in dB by transformation: PSNR of D(z) against x, minus PSNR of D(t z) against t x"""
     own: Rows
     """PSNR of D(t z) against t D(z)"""
     picture: Picture
@@ -182,9 +178,9 @@ def _decoded(subject: Subject, numbers: list[int], cells: int) -> Decoded | floa
             rows.append([subject.uint8(x)[0], *pictures])
     titles = ["image"]
     for name in DECODER[:3]:
-        titles += [LABELS[name], "its latents so changed, decoded"]
+        titles += [LABELS[name], "its transformed latents, decoded"]
     return Decoded(
-        before, falls, own, Picture("pictures transformed, and what transformed latents decode to", sheet(rows, titles))
+        before, falls, own, Picture("transformed pictures, and decoded transformed latents", sheet(rows, titles))
     )
 
 
@@ -216,7 +212,7 @@ def _even(x: Tensor, f: int) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """dB between images in [-1,1], the first clamped; at most 100."""
+    """PSNR in dB between images in [-1,1], the first clamped; at most 100."""
     return float(decibels(error(a, b).mean().cpu().numpy()))
 
 

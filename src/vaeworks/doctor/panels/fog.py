@@ -1,5 +1,4 @@
-"""Washed-out or tinted pictures: by the VAE itself, by the constants it would be used with, or beside the VAE it
-replaces."""
+"""Washed-out or tinted pictures: by the VAE itself, under applications' constants, or in the place of another VAE."""
 
 from __future__ import annotations
 
@@ -23,26 +22,26 @@ APPLICATIONS: Mapping[int, Mapping[str, tuple[float, float]]] = {
     4: {"Stable Diffusion 1 and 2": (0.18215, 0.0), "Stable Diffusion XL": (0.13025, 0.0)},
     16: {"Stable Diffusion 3": (1.5305, 0.0609), "Flux.1": (0.3611, 0.1159)},
 }
-"""(scaling_factor, shift_factor) that applications take for a checkpoint of such latent channels at f8, whatever a
+"""(scaling_factor, shift_factor) that applications use for an f8 checkpoint with these latent channels, whatever the
 VAE's file says."""
 
 TINT = 2.3
-"""Mean shift of a colour in Lab that is just noticeable (Mahy et al. 1994: Delta E 2.3)."""
+"""Just noticeable mean shift of a colour in Lab (Mahy et al. 1994: Delta E 2.3)."""
 
 BLOCK = 4
-"""Side of the blocks in which tint is measured, in latents."""
+"""Side of the blocks whose tint is measured, in latents."""
 
 GRAY, LEAST_GRAY = 10.0, 0.01
-"""Chroma in Lab below which a block is nearly gray, and the share of a picture that must be so for its tint to be
-measured."""
+"""Chroma in Lab below which a block is nearly gray, and the share of a picture that must be nearly gray for its tint to
+be measured."""
 
 IMAGES, IMAGES_QUICK = 24, 4
 TRIED, TRIED_QUICK = 4, 2
-"""Images that are looked at, and of these how many under applications' constants."""
+"""Number of images, and of those that are also decoded under applications' constants."""
 
 
 def examine(subject: Subject) -> Finding:
-    """Contrast, saturation and tint of what it decodes, and what applications' constants would make of it."""
+    """Measure contrast, saturation and tint of decoded images, as they are and under applications' constants."""
     need_content(subject)
     numbers = subject.some(IMAGES_QUICK if subject.quick else IMAGES)
     pixels = [subject.pixels[i].clone() for i in numbers]
@@ -57,7 +56,7 @@ def examine(subject: Subject) -> Finding:
     rows = (seen.originals, seen.fitting, seen.shown) if made else (seen.originals, seen.own)
     shown = [[x.expand(3, -1, -1) for x in row[:4]] for row in rows]
     caption = (
-        "Originals; decoded with what fits; decoded as they would be"
+        "Originals; decoded with the right constants; decoded with the constants in use"
         if made
         else "Originals; decoded from its own latents"
     )
@@ -67,13 +66,13 @@ def examine(subject: Subject) -> Finding:
         verdict,
         sentence + _worst_application(table),
         figures,
-        meaning="A washed-out picture comes from a decoder that fades, or, far more often, from latents at another "
-        "scale than the decoder was trained on: a checkpoint used with a VAE of another family, or a scaling factor "
-        "that does not belong to it. Colours and contrast go first; shapes stay.",
+        meaning="A washed-out picture comes from a decoder that fades or, far more often, from latents at another "
+        "scale than in the decoder's training: a checkpoint with a VAE of another family, or with a wrong scaling "
+        "factor. Colours and contrast suffer first; shapes stay.",
         remedy=_remedy(verdict, table, made is not None),
         uncertainty=f"{len(numbers)} images; intervals of colours resample them. Limits of contrast and saturation are "
-        "from planted scales on sound VAEs (doctor/compatibility/verdict.py); blur costs contrast, too, so that only "
-        "less than what blur explains is called a fault.",
+        "from planted scales on sound VAEs (doctor/compatibility/verdict.py); blur also reduces contrast, so only a "
+        "larger loss counts as a fault.",
         pictures=tuple(pictures),
         tables={"used with an application's constants": table} if table else {},
         images=len(numbers),
@@ -81,7 +80,7 @@ def examine(subject: Subject) -> Finding:
 
 
 def _constants(subject: Subject) -> Constants:
-    """Those under which the reference's diffusion model runs."""
+    """The constants under which the reference's diffusion model runs."""
     assert subject.reference is not None
     config = subject.reference.config
     return (
@@ -99,7 +98,7 @@ def _figures(fog: Fog, seen: DecodedPhotos, tint: NDArray[np.floating[Any]]) -> 
             "saturation, of the original's", fog.saturation, limit=f"{range_}: {fog.fitting_saturation:.2f}"
         ),
         "psnr": Figure("PSNR", fog.psnr, unit="dB"),
-        "latents_std": Figure("standard deviation of what the diffusion model sees", fog.latents_std, limit="about 1"),
+        "latents_std": Figure("standard deviation of the normalized latents", fog.latents_std, limit="about 1"),
     }
     for i, name in enumerate(
         ("lightness", "green to red where it is gray", "blue to yellow where it is gray") if len(tint) else ()
@@ -111,9 +110,7 @@ def _figures(fog: Fog, seen: DecodedPhotos, tint: NDArray[np.floating[Any]]) -> 
         figures["correlation"] = Figure(
             "correlation with the reference's latents", seen.correlation, limit="other latents below 0.6"
         )
-        figures["scale"] = Figure(
-            "latents it is given, over those it expects", fog.scale, limit="0.87 to 1.15 does not show"
-        )
+        figures["scale"] = Figure("given latents over expected latents", fog.scale, limit="0.87 to 1.15 does not show")
     return figures
 
 
@@ -155,7 +152,7 @@ def _verdict(fog: Fog, tint: float) -> tuple[Verdict, str]:
 
 
 def _applications(subject: Subject, seen: DecodedPhotos, count: int) -> dict[str, list[Any]]:
-    """What pictures look like when an application decodes latents of right scale under its own constants."""
+    """Pictures that an application decodes from latents of the right scale under its own constants."""
     vae = subject.autoencoder
     if subject.factor != 8 or not takes_constants(vae) or not subject.known:
         return {}
@@ -174,7 +171,7 @@ def _applications(subject: Subject, seen: DecodedPhotos, count: int) -> dict[str
 
 
 def _misfits(table: Mapping[str, list[Any]]) -> tuple[list[str], list[str]]:
-    """Applications in which pictures look right, and those in which they do not."""
+    """Applications whose pictures look right, and those whose pictures do not."""
     good: list[str] = []
     bad: list[str] = []
     for name, contrast, saturation in zip(

@@ -1,5 +1,4 @@
-"""Noise and smoothness: pictures of disturbed and mixed latents, and pictures that are encoded and decoded again and
-again."""
+"""Noise and smoothness: pictures of disturbed and mixed latents, and of repeated encoding and decoding."""
 
 from __future__ import annotations
 
@@ -37,51 +36,50 @@ from .nonfinite import broken
 Array = NDArray[np.floating[Any]]
 
 IMAGES, IMAGES_QUICK = 24, 4
-"""Images that are decoded under noise."""
+"""Number of images that are decoded under noise."""
 
 CYCLED, CYCLED_QUICK = 10, 3
-"""Images that are encoded and decoded again and again."""
+"""Number of images that are encoded and decoded repeatedly."""
 
 ROUNDS, ROUNDS_QUICK = 8, 4
 
 PAIRS, PAIRS_QUICK = 10, 2
 
 COLOUR, COLOUR_WATCH = 2.3, 1.0
-"""Lab units by which a single round may shift the mean colour: 2.3 is the just noticeable difference (Mahy et al.
+"""Largest shift of the mean colour by one round, in Lab units: 2.3 is the just noticeable difference (Mahy et al.
 1994), 1 can hardly be seen. Of TAEF2 and 7 VAEs of our recipes on 3 portraits of dogs, all but one have 0.35 to 0.95;
 tanh has 2.2."""
 
 GAIN, GAIN_WATCH = 0.2, 0.1
-"""Share by which a round may change contrast. The same VAEs have 0.97 to 1.05, random weights 0.32. With 10 % four
-rounds change it by half or a third, with 20 % they double or halve it (arithmetic)."""
+"""Largest change of contrast by one round, as a share. The same VAEs have 0.97 to 1.05, random weights 0.32. With 10 %
+four rounds change it by half or a third, with 20 % they double or halve it (arithmetic)."""
 
 AMPLIFIED = 2.0
-"""Noise in pictures over noise in latents. An orthonormal transform that loses nothing has 1; the same VAEs have 0.58
-(noise) to 1.07."""
+"""Largest ratio of noise in pictures to noise in latents. An orthonormal transform that loses nothing has 1; the same
+VAEs have 0.58 (noise) to 1.07."""
 
 FALL = 3.0
-"""dB that each further round may cost. The same VAEs have 1.4 to 2.4."""
+"""Largest loss by each further round, in dB. The same VAEs have 1.4 to 2.4."""
 
 SPAN = 4
-"""Rounds over which drift is taken, however many there are: it becomes slower with each."""
+"""Rounds that drift is measured over, however many there are, because it slows down with each."""
 
 SMALL = 0.1
-"""Noise level at which amplification is taken."""
+"""Noise level at which amplification is measured."""
 
 ONCE = "Encode each picture once and keep its latents; compose in pixels, not by decoding and encoding again."
-CAST = f"{ONCE} A cast or gain that is the same everywhere can be taken off the decoded picture, or be trained away."
+CAST = f"{ONCE} A uniform cast or gain can be removed from the decoded picture, or by training."
 NOISE = f"Recipes noise, sigma-noise and denoise train the decoder under noise, at some cost in PSNR. {ONCE}"
 
 FLAT = 1e-5
-"""Mean squared deviation from an image's mean colour, range [-1,1], up to which images count as plain: less than one
-gray level."""
+"""Largest mean squared deviation from its mean colour, range [-1,1], of a plain image: less than one gray level."""
 
 TOUCH = 2 / 255
-"""Standard deviation of the noise that pixels get to see what the encoder makes of it: one gray level."""
+"""Standard deviation of the noise that is added to pixels to measure the encoder's response: one gray level."""
 
 
 def examine(subject: Subject) -> Finding:
-    """Decoding under noise, midpoints, and encode-decode rounds."""
+    """Decode under noise, decode midpoints, and repeat encoding and decoding."""
     if (found := broken(subject)) is not None:
         return found
     survey = _surveyed(subject)
@@ -96,18 +94,18 @@ def examine(subject: Subject) -> Finding:
         verdict,
         sentence,
         figures,
-        meaning="A diffusion model never hits latents exactly: what its small errors do to pictures is what noise does "
-        "here. Who edits pictures in latents, or saves and encodes them again (inpainting, video, repeated image to "
-        "image), goes through the rounds, and sees their drift of colour and contrast.",
+        meaning="A diffusion model never hits latents exactly; noise shows the effect of its small errors on pictures. "
+        "Editing pictures in latents, or saving and encoding them again (inpainting, video, repeated image to image), "
+        "repeats the rounds, with their drift of colour and contrast.",
         remedy=remedy,
         dispute="Decoding under noise ranked tokenizers like their generators did (11 discrete ones, correlation above "
-        "0.95), which has not been shown for continuous latents; a very faithful VAE loses 3 dB early just because it "
-        "has more to lose.",
+        "0.95), which has not been shown for continuous latents; a very faithful VAE loses 3 dB early only because it "
+        "starts higher.",
         uncertainty=f"{len(survey.against)} images under noise, {len(survey.middles)} midpoints, {len(survey.cycles)} "
         f"images in rounds, each the middle {side} px; intervals resample images (pairs of them). One draw of noise "
         "per image, the same at all levels. Pictures are clamped, and in rounds rounded to 8 bits. Between levels the "
-        f"3 dB point is interpolated as for a linear decoder; {LEVELS[-1]:g} means that it was not reached. Of few "
-        "images, drift of colour is the length of a noisy mean, and too large.",
+        f"3 dB point is interpolated as for a linear decoder; {LEVELS[-1]:g} means that it was not reached. With few "
+        "images, the drift of colour is biased upwards, because it is the length of a noisy mean.",
         pictures=survey.pictures,
         curves=tuple(_curves(survey)),
         images=subject.count,
@@ -116,7 +114,7 @@ def examine(subject: Subject) -> Finding:
 
 @dataclass(frozen=True)
 class Midpoints:
-    """Of the latents between two images."""
+    """Measurements of the latents halfway between two images."""
 
     lerp: float
     """mean squared distance of E(D(m)) from m, in variances"""
@@ -124,17 +122,17 @@ class Midpoints:
     sharpness: float
     """gradient energy of D(m) over the mean of the ends', slerp"""
     crossfade: float
-    """the same of the mean of both pictures"""
+    """gradient energy of the mean of both pictures, likewise"""
 
 
 @dataclass(frozen=True)
 class NoiseSurvey:
-    """All that was measured."""
+    """All measurements of the panel."""
 
     against: Array
     """n l: mean squared error against the image, by noise level"""
     own: Array
-    """n l: against the picture of undisturbed latents"""
+    """n l: mean squared error against the picture of undisturbed latents"""
     floor: Array
     """n: mean squared error of the image's own mean colour"""
     again: Array
@@ -144,12 +142,12 @@ class NoiseSurvey:
     middles: tuple[Midpoints, ...]
     cycles: tuple[Rounds, ...]
     lab: tuple[int, ...]
-    """which numbers of a round's colour are L, a, b"""
+    """positions of L, a and b in a round's colour"""
     pictures: tuple[Picture, ...]
 
 
 def _surveyed(subject: Subject) -> NoiseSurvey | float:
-    """All measurements; or the share of decoded values that are no numbers."""
+    """All measurements; or the share of decoded values that are NaN or infinite."""
     quick, cells = subject.quick, crop_cells(subject)
     total = measure_channels(subject).total
     mean, std = (torch.from_numpy(v).float()[:, None, None] for v in (total.mean[0], total.std.clip(1e-6)))
@@ -195,7 +193,7 @@ def _surveyed(subject: Subject) -> NoiseSurvey | float:
         for i, one in zip(cycled[:3], cycles[:3], strict=True)
     ]
     pictures.append(
-        Picture("encoded and decoded again and again", sheet(rows, ["image", *(f"round {k + 1}" for k in shown)]))
+        Picture("encoded and decoded repeatedly", sheet(rows, ["image", *(f"round {k + 1}" for k in shown)]))
     )
     return NoiseSurvey(
         np.stack(against),
@@ -211,14 +209,14 @@ def _surveyed(subject: Subject) -> NoiseSurvey | float:
 
 
 def _distance(a: Tensor, b: Tensor, std: Tensor) -> float:
-    """Mean squared, in variances."""
+    """Mean squared distance in variances."""
     return float(((a - b) / std.to(a)).double().square().mean())
 
 
 def _middles(
     subject: Subject, latents: dict[int, Tensor], decoded: dict[int, Tensor], mean: Tensor, std: Tensor
 ) -> tuple[tuple[Midpoints, ...], list[list[Tensor]]]:
-    """Of neighbouring images in the list; none of one image."""
+    """Midpoints of neighbouring images in the list; none for a single image."""
     numbers = list(latents)
     pairs = list(pairwise(numbers))[: PAIRS_QUICK if subject.quick else PAIRS]
     mean, std = mean.to(subject.autoencoder.device), std.to(subject.autoencoder.device)
@@ -250,7 +248,7 @@ def _figures(survey: NoiseSurvey) -> dict[str, Figure]:
             "PSNR of each image's mean colour",
             bootstrap(psnr(survey.floor)),
             "dB",
-            "what a decoder that draws nothing has",
+            "that of a decoder that draws nothing",
         ),
         "lost": Figure.of(
             "squared error without noise over that of the mean colour",
@@ -273,7 +271,7 @@ def _figures(survey: NoiseSurvey) -> dict[str, Figure]:
     figures["touch"] = Figure.of(
         "change of latents when pixels get noise of one gray level", bootstrap(survey.touch), "sigma"
     )
-    figures["again"] = Figure.of("distance of re-encoded latents, real ones", bootstrap(survey.again, _root), "sigma")
+    figures["again"] = Figure.of("distance of re-encoded latents, of images", bootstrap(survey.again, _root), "sigma")
     if survey.middles:
         for name in ("slerp", "lerp"):
             rows = [getattr(m, name) for m in survey.middles]
@@ -281,7 +279,7 @@ def _figures(survey: NoiseSurvey) -> dict[str, Figure]:
         fade = float(np.mean([m.crossfade for m in survey.middles]))
         sharpness = bootstrap([m.sharpness for m in survey.middles])
         figures["sharpness"] = Figure.of(
-            "detail of midpoints (slerp) over that of real ones", sharpness, limit=f"{fade:.2f} of mixed pixels"
+            "detail of midpoints (slerp) over that of images", sharpness, limit=f"{fade:.2f} of mixed pixels"
         )
     return figures | _round_figures(survey)
 

@@ -1,5 +1,4 @@
-"""Whether it can be computed in half precision: how large values become, layer by layer, and what float16 and bfloat16
-cost."""
+"""Half precision: the largest values of every layer, and the cost of float16 and bfloat16."""
 
 from __future__ import annotations
 
@@ -16,22 +15,23 @@ from ..finding import Curves, Figure, Finding, Picture, Verdict
 from ..subject import Subject
 
 HEADROOM = 4.0
-"""Distance to float16's largest number that `vaeworks repair` leaves: other images than those measured have larger
+"""Margin to float16's largest number that `vaeworks repair` leaves, because unmeasured images have larger
 activations."""
 
 SAFE, POOR = 45.0, 35.0
-"""PSNR in dB, of pictures decoded in half precision against float32. Rounding to 8 bits costs 59 dB; at 45 the error is
-about 1.4 gray levels, which shows nowhere; at 35 it is 4.5, which does in skies."""
+"""PSNR in dB of pictures decoded in half precision against float32. Rounding to 8 bits gives 59 dB; at 45 the error is
+about 1.4 gray levels and invisible; at 35 it is 4.5 and visible in skies."""
 
 IMAGES, IMAGES_QUICK = 16, 2
 COMPARED, COMPARED_QUICK = 4, 1
-"""Images for the ranges, and of these how many, with the largest activations, are computed in other precisions."""
+"""Number of images for the ranges, and of those with the largest activations that are computed in other precisions."""
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def examine(subject: Subject) -> Finding:
-    """Ranges on real images, the first layer to overflow, and each half precision's distance from float32."""
+    """Measure ranges on the images, the first layer to overflow, and the distance of each half precision from
+    float32."""
     numbers = subject.some(IMAGES_QUICK if subject.quick else IMAGES)
     images = subject.images(numbers).cpu()
     ranges = [
@@ -59,12 +59,12 @@ def examine(subject: Subject) -> Finding:
         sentence,
         figures,
         meaning="Half precision takes half the memory, and less time on hardware made for it. float16 holds numbers up "
-        "to 65504 and turns larger ones into infinity, which becomes a black picture or NaN; bfloat16 has float32's "
-        "range with three digits, so it never overflows and is coarser.",
+        "to 65504 and turns larger ones into infinity, which becomes a black picture or NaN. bfloat16 has float32's "
+        "range with three digits: it never overflows, and is coarser.",
         remedy=_remedy(verdict, safe, broken),
-        uncertainty=f"Ranges are the largest of {len(numbers)} images at {subject.protocol.size} px: others may go "
-        f"beyond, hence the headroom. Deviations are of {len(worst)} of them, with the largest values. On CPUs the "
-        "rounding of a GPU's kernels is emulated.",
+        uncertainty=f"Ranges are maxima over {len(numbers)} images at {subject.protocol.size} px: other images may "
+        f"exceed them, hence the headroom. Deviations are measured on {len(worst)} of them, with the largest values. "
+        "On CPUs the rounding of a GPU's kernels is emulated.",
         curves=(_curve(ranges),),
         pictures=tuple(_pictures(subject, reference, results)),
         tables={"ten largest": _table(sorted(ranges, key=_size, reverse=True)[:10])},
@@ -73,7 +73,7 @@ def examine(subject: Subject) -> Finding:
 
 
 def _measured(subject: Subject, numbers: Sequence[int]) -> Sequence[LayerRange]:
-    """Ranges over images that are read one at a time."""
+    """Ranges over images, one at a time."""
     merged: dict[str, LayerRange] = {}
     for place, number in enumerate(subject.track(numbers)):
         for layer in activation_ranges(subject.autoencoder, subject.images([number])):
@@ -97,12 +97,11 @@ def _figures(name: str, found: Deviation) -> dict[str, Figure]:
 def _verdict(
     ranges: Sequence[LayerRange], top: LayerRange, broken: LayerRange | None, found: dict[str, Deviation]
 ) -> tuple[Verdict, str, str]:
-    """Verdict, sentence, and the half precision that is safe ("" where none is)."""
+    """Verdict, sentence, and the safe half precision ("" without one)."""
     if broken is not None:
         return (
             "ill",
-            f"it overflows in float32 already: {broken.name} gives values that are no numbers, on 1 of the images at "
-            "least",
+            f"it overflows in float32 already: {broken.name} gives NaN or infinity on at least 1 of the images",
             "",
         )
     half, coarse = found["float16"], found["bfloat16"]
@@ -134,7 +133,7 @@ def _verdict(
 
 def _remedy(verdict: Verdict, safe: str, broken: LayerRange | None) -> str:
     if broken is not None:
-        return "Take the file again: its weights, or the images, hold values that no precision computes with."
+        return "Get the file again: its weights, or the images, hold values that no precision can compute with."
     if verdict == "healthy":
         return ""
     repair = "`vaeworks repair MODEL DST --for fp16` scales its activations down by a power of two, with equal results"
@@ -172,7 +171,7 @@ def _table(ranges: Sequence[LayerRange]) -> dict[str, list[float | str]]:
 
 
 def _pictures(subject: Subject, reference: Sequence[Outputs], results: dict[str, list[Outputs]]) -> list[Picture]:
-    """The first compared picture in every precision, and what it differs by from float32."""
+    """The first compared picture in every precision, and its difference to float32."""
     exact = subject.uint8(reference[0][1])[0]
     row = [exact]
     for actual in results.values():

@@ -1,5 +1,4 @@
-"""Scale and shape of the latents: whether a diffusion model sees what it expects, and where the magic number comes
-from."""
+"""Scale and shape of the latents: whether they are as a diffusion model expects, and which scaling factor they need."""
 
 from __future__ import annotations
 
@@ -34,38 +33,38 @@ Array = NDArray[np.float64]
 Complaint = tuple[Verdict, str]
 
 SOUND = 0.75, 1.33
-"""Root mean square of normalized latents inside which a scale is right. VAEs with their right scale have 0.86..1.28 on
-four photographs (doctor/compatibility/decode.py), and 0.80..1.25 on 64 portraits of dogs which they were not measured
-on (eight of our recipes, TAEF2). Beyond SCALES of doctor/compatibility/decode.py it is certainly wrong; between them,
-other images may be the reason."""
+"""Smallest and largest root mean square of normalized latents with the right scale. VAEs with their right scale have
+0.86..1.28 on four photographs (doctor/compatibility/decode.py), and 0.80..1.25 on 64 other portraits of dogs (eight of
+our recipes, TAEF2). Beyond SCALES of doctor/compatibility/decode.py the scale is certainly wrong; in between, unusual
+images may be the reason."""
 
 LEAST = 4
-"""Images with which a scale can be called certainly wrong: SCALES was measured on so many."""
+"""Smallest number of images for calling a scale certainly wrong: SCALES was measured on so many."""
 
 LONGEST, HEAVIEST = 17.4, 4.57
-"""Largest |z| and excess kurtosis of Stable Diffusion 1.5's scaled latents, the longest tails that are published of a
-VAE in wide use; SDXL's have 4.3 and -0.23. Only the first is judged: of kurtosis, sound VAEs of our recipes have 4 to
-26. No study shows what tails cost."""
+"""Largest |z| and excess kurtosis of Stable Diffusion 1.5's scaled latents, the longest published tails of a widely
+used VAE; SDXL's have 4.3 and -0.23. Only the first is judged, because sound VAEs of our recipes have a kurtosis of 4 to
+26. No study shows the cost of tails."""
 
 LEAST_RANK = 0.25
 """Effective rank, as a share of the channels, below which three quarters of them are repetition. VAEs of our recipes
 have 0.28 (trained under noise, against which repetition helps) to 0.81, TAEF2 0.52."""
 
 LEAST_BITS = 0.5
-"""Of a latent element, below which a posterior is more noise than message: 1/2 log2(1 + 1), at equal variances."""
+"""Bits of a latent element below which its posterior is more noise than signal: 1/2 log2(1 + 1), at equal variances."""
 
 FAR = 5.0
-"""Standard deviations from which on a latent counts as far out; of a normal distribution 1 in 1.7 million is."""
+"""Standard deviations beyond which a latent counts as far out; 1 in 1.7 million of a normal distribution is."""
 
 VECTORS, VECTORS_QUICK = 16384, 4096
-"""Positions, from all images, of which the distance to the normal distribution is taken."""
+"""Number of positions, from all images, for the distance to the normal distribution."""
 
 BINS, REACH = 64, 8.0
-"""Of the histogram, and how many standard deviations it reaches."""
+"""Bins of the histogram, and its reach in standard deviations."""
 
 
 def examine(subject: Subject) -> Finding:
-    """Moments, tails, correlations, capacity, and the scaling factor that these latents should have."""
+    """Measure moments, tails, correlations and capacity, and the scaling factor that these latents need."""
     if (found := broken(subject)) is not None:
         return found
     channels = measure_channels(subject)
@@ -87,9 +86,9 @@ def examine(subject: Subject) -> Finding:
         "from 1e-6 to 1e-2 give the same FID (VE-Loss, arXiv 2603.21085), and no published study shows what bounding "
         "latents gains.",
         uncertainty=f"{subject.count} images; intervals resample them, of ranks and kurtosis by the jackknife. The "
-        "scale depends on the images: flat ones have smaller latents, so that up to a quarter of difference may be "
-        "theirs. Largest values grow with the number of images. Neighbouring latents are alike, so that the floor of "
-        "the distance, which is of independent ones, is too low.",
+        "scale depends on the images: flat images have smaller latents and may explain up to a quarter of difference. "
+        "Largest values grow with the number of images. The distance's floor is for independent vectors; neighbouring "
+        "latents are alike, so it is too low.",
         pictures=tuple(_pictures(channels)),
         curves=(_histogram(shape),),
         tables={"channels": _table(channels, shape)},
@@ -99,22 +98,22 @@ def examine(subject: Subject) -> Finding:
 
 @dataclass(frozen=True)
 class LatentScale:
-    """How large latents are for a diffusion model."""
+    """The size of the latents that a diffusion model sees."""
 
     rms: Interval
     """root mean square of normalized posterior samples: should be 1"""
     factor: Interval
-    """1 / standard deviation of unnormalized samples, with the sign of scaling_factor, which it should be"""
+    """the right scaling_factor: 1 / standard deviation of unnormalized samples, with the sign of the configured one"""
     shift: Interval
-    """their mean: what shift_factor should be"""
+    """the right shift_factor: the mean of unnormalized samples"""
     stds: Array
-    """of the normalized channels, after latents_patch"""
+    """standard deviations of the normalized channels, after latents_patch"""
 
     def figures(self, subject: Subject) -> dict[str, Figure]:
-        """Of the scale, beside those that the configuration has."""
+        """Figures of the scale, beside the configured values."""
         config, known = subject.autoencoder.config, "" if subject.known else ", a guess"
         limit = f"should be 1; ill outside {SCALES[0]:g} to {SCALES[1]:g}"
-        figures = {"rms": Figure.of("what a diffusion model sees, root mean square", self.rms, limit=limit)}
+        figures = {"rms": Figure.of("normalized latents, root mean square", self.rms, limit=limit)}
         if config.normalization == "scalar":
             own = (
                 f"in its configuration {config.scaling_factor:.5g}{known}",
@@ -130,33 +129,33 @@ class LatentScale:
             figures["channel_std_high"] = Figure(
                 "largest standard deviation of a normalized channel", float(self.stds.max()), limit="should be 1"
             )
-        figures["scaling_factor"] = Figure.of("scaling factor that it should have", self.factor, limit=own[0])
-        figures["shift_factor"] = Figure.of("shift that it should have", self.shift, limit=own[1])
+        figures["scaling_factor"] = Figure.of("right scaling factor", self.factor, limit=own[0])
+        figures["shift_factor"] = Figure.of("right shift", self.shift, limit=own[1])
         return figures
 
     def complaints(self, subject: Subject) -> Iterator[Complaint]:
-        """What is wrong with the scale."""
+        """The faults of the scale."""
         config, rms = subject.autoencoder.config, self.rms
         off = f"a diffusion model sees latents {rms.value:.2f} times the right size"
         cure = f": its scaling factor is {config.scaling_factor:.5g} and should be {self.factor.value:.4g}"
         cure = cure if config.normalization == "scalar" else ""
         if not SOUND[0] <= rms.value <= SOUND[1]:
             certain = subject.known and subject.count >= LEAST and not SCALES[0] <= rms.value <= SCALES[1]
-            guess = "" if subject.known else "; its file does not say which scale is right"
+            guess = "" if subject.known else "; its file does not state the right scale"
             yield "ill" if certain else "watch", off + cure + guess
         if config.normalization != "scalar":
             bad = int(((self.stds < SCALES[0]) | (self.stds > SCALES[1])).sum())
             if bad:
                 text = (
                     f"{bad} of {len(self.stds)} normalized channels have a standard deviation outside {SCALES[0]:g} to "
-                    f"{SCALES[1]:g} ({self.stds.min():.2f} to {self.stds.max():.2f}): it is normalized with statistics "
-                    "that are not those of these latents"
+                    f"{SCALES[1]:g} ({self.stds.min():.2f} to {self.stds.max():.2f}): its normalization has the "
+                    "statistics of other latents"
                 )
                 yield "watch", text
 
 
 def measure_scale(subject: Subject, channels: Channels) -> LatentScale:
-    """Statistics of what a diffusion model sees, and of what it is made of."""
+    """Statistics of the normalized latents that a diffusion model sees, and of the unnormalized ones."""
     seed = subject.protocol.seed
     seen = measure_channels(subject, seen=True).sampled
     sign = math.copysign(1.0, subject.autoencoder.config.scaling_factor)  # a mirrored latent space is as good
@@ -170,22 +169,22 @@ def measure_scale(subject: Subject, channels: Channels) -> LatentScale:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of latents standardized by channel: the means about their mean, over their standard deviation."""
+    """Shape of latents standardized by channel: posterior means without their mean, over their standard deviation."""
 
     largest: Array
     """c: largest |z|"""
     far: Array
     """c: share beyond FAR"""
     histogram: Array
-    """c BINS: density; what is beyond REACH is left out"""
+    """c BINS: density within REACH"""
     distance: float
     """sliced Wasserstein-2 to N(0, I)"""
     floor: float
-    """that of as many independent normal vectors"""
+    """sliced distance of as many independent normal vectors"""
 
 
 def measure_shape(subject: Subject, channels: Channels, vectors: int) -> Shape:
-    """A second pass over all latents, since standardizing needs the first one's moments."""
+    """A second pass over all latents, because standardizing needs the moments of the first."""
     total = channels.total
     mean, std = (torch.from_numpy(x).float()[:, None, None] for x in (total.mean[0], total.std.clip(1e-12)))
     c, positions = len(total.std), subject.mean.shape[-2] * subject.mean.shape[-1]
@@ -253,7 +252,7 @@ def _figures(subject: Subject, channels: Channels, shape: Shape) -> dict[str, Fi
         sample = channels.kl.mean(1)
         figures["bits"] = Figure("KL divergence from the prior, bits per latent element", bits(float(sample.mean())))
         figures["rate"] = Figure(
-            "what a latent element can carry, bits",
+            "capacity of a latent element, bits",
             bits(float(channels.rate.mean())),
             limit=f"watch below {LEAST_BITS}; Stable Diffusion 1's 14.7 or more",
         )
@@ -269,7 +268,7 @@ def _complaints(channels: Channels, shape: Shape, figures: dict[str, Figure]) ->
             f"{figures['kurtosis'].value:.0f}",
         )
     if "rate" in figures and figures["rate"].value < LEAST_BITS:
-        yield "watch", f"its posterior is more noise than message: {figures['rate'].value:.2g} bits a latent element"
+        yield "watch", f"its posterior is more noise than signal: {figures['rate'].value:.2g} bits a latent element"
     if channels.dead.any():
         dead = int(channels.dead.sum())
         yield "watch", f"{dead} of {c} channels {'carries' if dead == 1 else 'carry'} nothing"
@@ -281,7 +280,7 @@ def _complaints(channels: Channels, shape: Shape, figures: dict[str, Figure]) ->
 def _verdict(complaints: list[Complaint], figures: dict[str, Figure], known: bool) -> Complaint:
     if not complaints:
         rms, far = figures["rms"].value, figures["largest"].value
-        guess = "" if known else "; its file does not say its scale, and the one that is assumed fits"
+        guess = "" if known else "; its file does not state its scale, and the assumed one fits"
         return (
             "healthy",
             f"a diffusion model sees latents of root mean square {rms:.2f}, none beyond {far:.1f} standard "
@@ -297,7 +296,7 @@ def _constant(subject: Subject) -> Finding:
         "ill",
         f"all latents of {subject.count} images are one number: standard deviation 0",
         {"std": Figure("standard deviation of the latents", 0.0, limit="ill at 0")},
-        meaning="The encoder says nothing about the image. Nothing can be made of that.",
+        meaning="The encoder carries nothing about the image. Nothing can be generated from such latents.",
         remedy="Take another file, or train it anew: `vaeworks train small-f8c16`.",
         uncertainty=f"Exact, over {subject.count} images.",
         images=subject.count,
@@ -307,10 +306,10 @@ def _constant(subject: Subject) -> Finding:
 def _magic(subject: Subject, channels: Channels, scale: LatentScale) -> str:
     std = channels.sampled.pooled().overall[1]
     text = (
-        "A diffusion model adds noise of standard deviation 1, so its latents have to be about as large. Nothing in a "
-        "VAE's training fixes their size, so they are multiplied by one over their standard deviation. That is all "
-        "there is to Stable Diffusion's 0.18215: one over 5.49, measured on the first batch of its training. This "
-        f"VAE's latents of these images have a standard deviation of {std:.4g}, hence {scale.factor.value:.4g}."
+        "A diffusion model adds noise of standard deviation 1, so its latents need about the same size. A VAE's "
+        "training does not fix their size, so they are multiplied by one over their standard deviation. Stable "
+        "Diffusion's 0.18215 is one over 5.49, measured on the first batch of its training. This VAE's latents of "
+        f"these images have a standard deviation of {std:.4g}, hence {scale.factor.value:.4g}."
     )
     spread = channels.total.std
     if subject.autoencoder.config.normalization == "scalar" and len(spread) > 1 and spread.min() > 0:
@@ -328,7 +327,7 @@ def _remedy(subject: Subject, scale: LatentScale, channels: Channels, shape: Sha
         if config.normalization == "scalar":
             found.append(
                 f"Give the diffusion model scaling_factor {scale.factor.value:.4g} and shift_factor "
-                f"{scale.shift.value:.3g}; where an application has its own numbers fixed, `vaeworks fold MODEL DST "
+                f"{scale.shift.value:.3g}; where an application has fixed constants, `vaeworks fold MODEL DST "
                 "--scaling-factor ...` moves the difference into the weights."
             )
         else:

@@ -1,5 +1,4 @@
-"""Semantics and structure: whether near latents are alike, and images of one class; and how much a class leaves to
-guess."""
+"""Semantics and structure: similarity of near latents and of images of one class, and the ambiguity within a class."""
 
 from __future__ import annotations
 
@@ -28,17 +27,17 @@ from .nonfinite import broken
 Array = NDArray[np.float64]
 T = TypeVar("T")
 Latents = Callable[[Sequence[int]], Tensor]
-"""Standardized latents of images, by their numbers."""
+"""Takes numbers of images, and returns their standardized latents."""
 
 CLASS, CLASSES = 16, 2
-"""Images of a class, and classes, that are needed: with 16, VIV by the DCT is off by up to 5 % (simulated fields)."""
+"""Smallest number of images in a class, and of classes: with 16 images, VIV by the DCT is off by up to 5 % (simulated
+fields)."""
 
 IMAGES, IMAGES_QUICK = 1024, 256
-"""Images that are compared with each other."""
+"""Number of images that are compared with each other."""
 
 EACH, EACH_QUICK, ALL, MOST_CLASSES = 128, 48, 1024, 40
-"""Images of a class that VIV is estimated from, fewer of many classes, so that all have ALL together; and how many
-classes."""
+"""Most images of a class for estimating VIV (fewer where there are many classes, ALL in total), and most classes."""
 
 NEIGHBOURS = 5, 10
 
@@ -47,19 +46,19 @@ REMEDY = (
 )
 
 UNLIKE = 0.05
-"""LDS below which near latents are no more alike than far ones: planted white noise has 0.00 +- 0.01."""
+"""LDS below which near latents are not more alike than far ones: planted white noise has 0.00 +- 0.01."""
 
 BASELINE, GOOD = 1.14, 0.37
 """VIV of the convolutional baseline and of a good tokenizer in arXiv 2606.03578."""
 
 EVEN = 0.95
-"""phi from which on a class's latents are as ambiguous as white noise of their variance: that has 0.98 when estimated
+"""Smallest phi of latents that are as ambiguous as white noise of their variance. White noise has 0.98 when estimated
 from 16 images a class; the most even of our recipes' VAEs, kl-strong, has 0.90 on portraits of cats and dogs, TAEF2
 0.78."""
 
 
 def examine(subject: Subject) -> Finding:
-    """Structure of the tokens, and with labels: neighbours, a linear probe, and velocity ambiguity."""
+    """Measure the structure of the tokens, and with labels neighbours, a linear probe, and velocity ambiguity."""
     if (found := broken(subject)) is not None:
         return found
     if min(subject.mean.shape[-2:]) < 4:
@@ -85,9 +84,9 @@ def examine(subject: Subject) -> Finding:
         sentence,
         figures,
         meaning="A diffusion model learns latents faster when those of one object, and of one kind of picture, are "
-        "alike: then less is left to guess on the way from noise to a picture. VAEs trained for reconstruction alone, "
-        "as Stable Diffusion's, have little of that. Velocity ambiguity says how much is left to guess within a class: "
-        "rho is what class and place do not tell, phi how evenly that is spread.",
+        "alike, because less is uncertain on the way from noise to a picture. VAEs trained for reconstruction alone, "
+        "such as Stable Diffusion's, have little of that. Velocity ambiguity measures the uncertainty within a class: "
+        "rho is the variance that class and place do not predict, phi the evenness of its spectrum.",
         remedy=REMEDY if verdict == "watch" else "",
         dispute="Disputed: of 86 tokenizers with like reconstruction, velocity ambiguity, neighbours and object "
         "contrast predict generation best (arXiv 2606.03578), but what semantic latents gain for diffusion they lose "
@@ -115,7 +114,7 @@ class Tokens:
     """d: mean cosine by Manhattan distance 0, 1 ..."""
 
     def figures(self) -> dict[str, Figure]:
-        """With intervals over images."""
+        """Figures with intervals over images."""
         known = self.contrast[np.isfinite(self.contrast)]
         figures = {
             "rmsc": Figure.of(
@@ -142,7 +141,7 @@ class Tokens:
         return figures
 
     def curve(self, subject: Subject) -> Curves:
-        """Similarity by distance, while there are pairs enough."""
+        """Similarity by distance, as long as there are enough pairs."""
         last = min(subject.mean.shape[-2:])
         line = [(float(d * subject.factor), float(y)) for d, y in enumerate(self.similarity[:last])]
         return Curves(
@@ -155,8 +154,8 @@ class Tokens:
 
 
 def _measure(subject: Subject, numbers: Sequence[int], latents: Latents) -> tuple[Tokens, Array, Array, Array]:
-    """Structure of the tokens; and by image: the latents' mean (of the object), and features of latents and of pixels
-    for the probe."""
+    """Structure of the tokens; and for each image the mean of its latents (of its object), and features of latents and
+    pixels for the probe."""
     rows: list[list[Tensor]] = []
     contrasts: list[float] = []
     side, f = min(subject.mean.shape[-2:]), subject.factor
@@ -190,13 +189,14 @@ def _measure(subject: Subject, numbers: Sequence[int], latents: Latents) -> tupl
 
 
 def _usable(labels: Sequence[str] | None) -> list[str]:
-    """Labels that have CLASS images, in order; [] where they are fewer than CLASSES."""
+    """Labels with at least CLASS images, in order; [] where fewer than CLASSES have so many."""
     names = sorted(name for name, count in Counter(labels or ()).items() if count >= CLASS)
     return names if len(names) >= CLASSES else []
 
 
 def _classes(subject: Subject, usable: Sequence[str], most: int) -> list[list[int]]:
-    """Numbers of at most `most` images of every class, evenly spaced; and of MOST_CLASSES classes, evenly spaced."""
+    """Numbers of at most `most` images of each class, evenly spaced, for at most MOST_CLASSES classes, evenly
+    spaced."""
     assert subject.labels is not None
     members = {
         name: [i for i, label in enumerate(subject.labels) if label == name] for name in _even(usable, MOST_CLASSES)
@@ -210,7 +210,7 @@ def _even(items: Sequence[T], most: int) -> list[T]:
 
 
 class _Classes(Sequence[Tensor]):
-    """Latents of one class after the other, read when they are asked for: all may be larger than memory."""
+    """Latents of one class after the other, read when needed, because all may be larger than memory."""
 
     def __init__(self, numbers: Sequence[Sequence[int]], latents: Latents):
         self._numbers, self._latents = numbers, latents
@@ -225,7 +225,7 @@ class _Classes(Sequence[Tensor]):
 def _labelled(
     vectors: Array, features: Array, pixels: Array, labels: Sequence[str], usable: Sequence[str], seed: int
 ) -> dict[str, Figure]:
-    """Neighbours and probes, of the images whose class has enough."""
+    """Neighbours and probes of the images whose class is large enough."""
     kept = [i for i, label in enumerate(labels) if label in usable]
     names = [labels[i] for i in kept]
     chance, most = chance_same(names), majority(names)
@@ -246,7 +246,7 @@ def _labelled(
         )
     gain = bootstrap(right["probe"] - right["probe_pixels"])
     figures["probe_gain"] = Figure.of(
-        "labels found beyond those found from pixels", gain, limit="watch where it may be 0"
+        "labels found from latents minus those found from pixels", gain, limit="watch where it may be 0"
     )
     return figures
 
@@ -258,7 +258,7 @@ def _ambiguous(found: Ambiguity) -> dict[str, Figure]:
             found.viv,
             limit=f"white noise 1.57; published baseline {BASELINE}, good {GOOD}",
         ),
-        "rho": Figure("variance within classes, of all (rho)", found.rho, limit="1: class and place tell nothing"),
+        "rho": Figure("variance within classes, of all (rho)", found.rho, limit="1: class and place predict nothing"),
         "phi": Figure("evenness of its spectrum (phi)", found.phi, limit=f"1 of white noise; watch from {EVEN}"),
     }
     if found.flip_flop is not None:
@@ -311,8 +311,9 @@ def _uncertainty(subject: Subject, count: int, usable: Sequence[str]) -> str:
         text += (
             f"{len(usable)} classes with {CLASS} images or more{some}. VIV-DCT is within 5 % with {CLASS} images a "
             "class where fields are stationary, and an upper bound where they are not; the published one is by another "
-            "estimator, which needs ten times as many images as here. Few and like classes make a probe's figure say "
-            "more of them than of the VAE: compare it with the pixels' and with other VAEs on the same images. "
+            "estimator, which needs ten times as many images as here. With few or similar classes a probe's figure "
+            "depends more on them than on the VAE: compare it with the pixels' figure and with other VAEs on the same "
+            "images. "
         )
     if subject.masks is None:
         text += (
@@ -327,7 +328,7 @@ def _pictures(
 ) -> Iterator[Picture]:
     shown = [numbers[i * len(numbers) // min(3, len(numbers))] for i in range(min(3, len(numbers)))]
     yield Picture(
-        "likeness (cosine) of every latent to the one that is marked",
+        "similarity (cosine) of every latent to the marked one",
         grid([[x for i in shown for x in _likeness(subject, i, latents([i]))]], gap=4),
     )
     if len(numbers) > max(NEIGHBOURS):
@@ -347,7 +348,7 @@ def _pictures(
 
 
 def _likeness(subject: Subject, number: int, z: Tensor) -> list[Tensor]:
-    """The image with a latent marked, and the cosines to it, in pixels: uint8."""
+    """The image with one latent marked, and the cosines of all latents to it, as pixels: uint8."""
     u, f = directions(z)[0], subject.factor
     h, w = u.shape[-2:]
     y, x = _anchor(

@@ -1,5 +1,5 @@
-"""Smuggling: single cells of the latents that carry what belongs to the whole picture, as spots of Stable Diffusion's
-VAE are said to."""
+"""Smuggling: single cells of the latents that carry information of the whole picture, as the bright spots of Stable
+Diffusion's VAE reportedly do."""
 
 from __future__ import annotations
 
@@ -35,34 +35,33 @@ from .nonfinite import broken
 Array = NDArray[np.floating[Any]]
 
 IMAGES, IMAGES_QUICK = 8, 2
-"""Images whose decoder is probed; norms and log-variances are of all images."""
+"""Number of images for probing the decoder; norms and log-variances are measured on all images."""
 
 PROBES, PROBES_QUICK = 8, 4
 
 CELLS, CELLS_QUICK = (4, 4, 8), (2, 1, 3)
-"""Cells that are occluded: of the largest norm, of the largest sensitivity, at random."""
+"""Number of occluded cells: with the largest norm, with the largest sensitivity, at random."""
 
 FLOOR = -30.0
 """The clamp of the log-variance (models/posterior.py)."""
 
 NORM_OUTLIER = 8.0
-"""Largest over median norm, mean over images, from which on cells are outliers: of TAEF2 and 8 VAEs of our recipes on
-64 portraits of dogs at 256 px the largest is 5.2 (strong KL), the smallest 2.1 (TAEF2). A spike that is planted into
-one cell of n in every picture cannot have more than about sqrt(n), because it widens the standard deviation, in which
-norms are."""
+"""Smallest ratio of largest to median norm, mean over images, of outliers. TAEF2 and 8 VAEs of our recipes, on 64
+portraits of dogs at 256 px, have at most 5.2 (strong KL) and at least 2.1 (TAEF2). A spike planted into one of n cells
+of every picture cannot exceed about sqrt(n), because it widens the standard deviation that norms are measured in."""
 
 FAR, NONLOCAL = 2.0, 0.1
-"""Gray levels by which the picture beyond a cell's neighbourhood may change, and share of the cell's influence that may
-be there. On the same VAEs, the worst cell has 0.39 to 0.83 gray levels and a share of 0.013 to 0.059; random weights
-have 6 and 0.6, a planted global colour 20 and more. Both are needed: a very large value leaves traces far away in any
-decoder."""
+"""Largest change of the picture outside a cell's neighbourhood, in gray levels, and largest share of the cell's
+influence there. On the same VAEs, the worst cell has 0.39 to 0.83 gray levels and a share of 0.013 to 0.059; random
+weights have 6 and 0.6, a planted global colour 20 and more. Both must be exceeded, because a very large value leaves
+traces far away in any decoder."""
 
 LEAST = 5
-"""Latents along a side that are needed, for something to be outside a cell's neighbourhood."""
+"""Smallest side in latents, so that something is outside a cell's neighbourhood."""
 
 
 def examine(subject: Subject) -> Finding:
-    """Norms, log-variances, sensitivity and occlusion."""
+    """Measure norms and log-variances, and the decoder's sensitivity and response to occlusion."""
     if (found := broken(subject)) is not None:
         return found
     if min(subject.mean.shape[-2:]) < LEAST:
@@ -79,23 +78,23 @@ def examine(subject: Subject) -> Finding:
         verdict,
         sentence,
         figures,
-        meaning="A cell of the latents should say what is in its part of the picture. Where a few cells of very large "
-        "values steer colour or contrast of the whole picture, a diffusion model must hit those few cells exactly: an "
-        "error there, an edit or a crop changes everything else.",
+        meaning="A cell of the latents should describe its part of the picture. If a few cells with very large values "
+        "steer colour or contrast of the whole picture, a diffusion model must hit those cells exactly: an error "
+        "there, an edit or a crop changes everything else.",
         remedy=""
         if verdict == "healthy"
-        else "Train with noise on the latents (recipes noise, sigma-noise, denoise), or with a bound (recipe "
-        "clamped-ae, softclamp), under which no cell can carry a large value unharmed; do not crop, tile or edit "
-        "latents of this VAE where the marked cells are.",
+        else "Train with noise on the latents (recipes noise, sigma-noise, denoise), or with a bound (recipes "
+        "clamped-ae, softclamp), which keeps every cell's value small; do not crop, tile or edit latents of this VAE "
+        "where the marked cells are.",
         dispute="That Stable Diffusion's VAE smuggles global information through bright spots (drhead, 2024) is "
         "disputed: editing them was found to change distant patches only slightly, and its log-variance says little, "
         "the posterior being nearly deterministic.",
         uncertainty=f"Norms and log-variances are of {n} images; sensitivity and occlusion of {m}, on crops of "
         f"{survey.cells} x {survey.cells} latents about the cell of the largest norm; intervals resample images. "
-        f"Sensitivity is a mean over {survey.probes} random probes; the slope is freed of their noise by two "
-        f"independent halves. The best cell to smuggle through may not be among the {survey.occluded} occluded ones. "
-        "Group normalization couples all cells a little: hence something far away changes in every VAE of this family, "
-        "and more so in smaller pictures.",
+        f"Sensitivity is a mean over {survey.probes} random probes; two independent halves remove their noise from the "
+        f"slope. The best cell to smuggle through may not be among the {survey.occluded} occluded ones. "
+        "Group normalization couples all cells a little, so distant parts change in every VAE of this family, and more "
+        "so in smaller pictures.",
         pictures=(_picture(subject, survey),),
         images=n,
     )
@@ -107,24 +106,24 @@ class Probed:
 
     number: int
     place: tuple[int, int]
-    """of the crop, in latents"""
+    """first row and column of the crop, in latents"""
     latents: Tensor
-    """1 c h w"""
+    """latents of the crop, 1 c h w"""
     decoded: Tensor
-    """k H W"""
+    """pixels of the crop, k H W"""
     gain: Tensor
-    """h w: ||J|| by position, of changes by one standard deviation of each channel, in gray levels over the whole
+    """h w: ||J|| by position for changes by one standard deviation of each channel, in gray levels over the whole
     picture"""
     rows: tuple[float, float, float] | None
-    """`covariances`, where there are log-variances above the clamp"""
+    """the `covariances`, where log-variances are above the clamp"""
     common: tuple[Influence, ...]
-    """of cells at random"""
+    """occlusions of random cells"""
     chosen: tuple[Influence, ...]
-    """of cells with the largest norm or sensitivity"""
+    """occlusions of the cells with the largest norm or sensitivity"""
     worst: tuple[int, int]
-    """the cell, of all, that changes most far away"""
+    """the occlusion that changes most far away"""
     change: Tensor
-    """k H W: what replacing that cell changed"""
+    """k H W: the change of the picture by that occlusion"""
     encoder: tuple[float, float]
     """radii of the encoder's receptive field: 50 and 95 % of the energy, in pixels; nan where not measured"""
     decoder: tuple[float, float]
@@ -132,29 +131,29 @@ class Probed:
 
 @dataclass(frozen=True)
 class SmugglingSurvey:
-    """All that was measured."""
+    """All measurements of the panel."""
 
     outliers: Array
     """n: largest norm over median norm of the standardized latents, by image"""
     shares: Array
-    """n: of the energy, in the top 1 % of positions"""
+    """n: share of the energy in the top 1 % of positions"""
     fixed: float
     """largest over median of the mean norm by position"""
     gaussian: tuple[float, float]
     floor: Array | None
     """n: share of log-variances at the clamp"""
     logvar: float | None
-    """median of all log-variances that were looked at"""
+    """median of the sampled log-variances"""
     cells: int
     probes: int
     occluded: int
     norms: dict[int, Tensor] = field(repr=False)
-    """by image probed, of the whole picture: h w"""
+    """norms of the whole picture by probed image: h w"""
     probed: tuple[Probed, ...] = ()
 
 
 def _surveyed(subject: Subject) -> SmugglingSurvey | float:
-    """All measurements; or the share of decoded values that are no numbers."""
+    """All measurements; or the share of decoded values that are NaN or infinite."""
     alive, mean, std = standardization(measure_channels(subject))
     numbers = subject.some(IMAGES_QUICK if subject.quick else IMAGES)
     outliers, shares, seen = [], [], 0
@@ -203,7 +202,7 @@ def _surveyed(subject: Subject) -> SmugglingSurvey | float:
 def _probe(
     subject: Subject, i: int, cells: int, norm: Tensor, scale: Tensor, probes: int, fields: bool
 ) -> Probed | float:
-    """fields: whether receptive fields are measured, which do not differ much from image to image."""
+    """The probes of one image. fields: measure receptive fields, which hardly differ between images."""
     model, f, seed = subject.autoencoder, subject.factor, subject.protocol.seed + i
     top, left = (
         min(max(int(at) - cells // 2, 0), side - cells)
@@ -259,7 +258,7 @@ def _probe(
 def _cells(
     norm: Tensor, gain: Tensor, counts: tuple[int, int, int], seed: int
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Cells of the largest norm and sensitivity; and others at random."""
+    """Cells with the largest norm and sensitivity, and random other cells."""
     w = norm.shape[1]
     chosen: list[int] = []
     for values, count in ((norm, counts[0]), (gain, counts[1])):
@@ -278,7 +277,7 @@ def _figures(subject: Subject, survey: SmugglingSurvey) -> dict[str, Figure]:
             _mean(survey.outliers),
             limit=f"{gaussian:.2f} of a Gaussian; watch above {NORM_OUTLIER:g}",
         ),
-        "norm_largest": Figure("the same, of the worst image", float(survey.outliers.max())),
+        "norm_largest": Figure("the same, for the worst image", float(survey.outliers.max())),
         "norm_top": Figure.of(
             "share of energy in the top 1 % of cells", _mean(survey.shares), limit=f"{share:.3f} of a Gaussian"
         ),
@@ -408,7 +407,7 @@ def _picture(subject: Subject, survey: SmugglingSurvey) -> Picture:
     if subject.logvar is None:
         titles.remove("log-variance")
     caption = (
-        "light: large; sensitivity by its logarithm; influence: what replacing the cell that acts farthest by its "
-        "neighbours' mean changes, 0.1 to 100 gray levels by logarithm"
+        "light: large; sensitivity on a logarithmic scale; influence: change by replacing the farthest-acting cell "
+        "with its neighbours' mean, 0.1 to 100 gray levels on a logarithmic scale"
     )
     return Picture(caption, sheet(rows, titles))

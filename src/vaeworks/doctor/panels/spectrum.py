@@ -1,5 +1,5 @@
-"""Spectrum of the latents: how much of it is fine detail that neighbours do not tell, against pictures and against
-white noise."""
+"""Spectrum of the latents: the share of fine detail that neighbours do not predict, compared with images and with white
+noise."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from .nonfinite import broken
 Array = NDArray[np.float64]
 
 RHOS = 0.25, 0.5
-"""Shares of the highest diagonal frequency beyond which frequencies are called high (arXiv 2606.03578)."""
+"""Shares of the highest diagonal frequency beyond which frequencies count as high (arXiv 2606.03578)."""
 
 BASELINE, GOOD = 0.40, 0.04
 """SEC_0.25 of the baseline and of good tokenizers in arXiv 2606.03578. Of our recipes' VAEs, on 64 portraits of dogs,
 f4c4 has 0.32, f8c4 0.45, f8c16 0.45 to 0.69, f8c64 0.73; TAEF2 0.41."""
 
 WHITE = 0.95
-"""Share of white noise's SEC_0.25 from which on latents are noise to their neighbours: planted white noise has 1.00 +-
-0.01; of 12 VAEs of our recipes, on 64 portraits of dogs, the whitest (f8c64) has 0.84."""
+"""Smallest share of white noise's SEC_0.25 of latents that are noise to their neighbours: planted white noise has 1.00
++- 0.01; of 12 VAEs of our recipes, on 64 portraits of dogs, the whitest (f8c64) has 0.84."""
 
 REMEDY = (
-    "Recipes that take needless detail out of latents: scale-equivariance, lowpass, spectrum, equivariance; also "
+    "Recipes that remove needless detail from latents: scale-equivariance, lowpass, spectrum, equivariance; also "
     "weaker KL (which adds white noise) and fewer channels."
 )
 
 SIDE = 8
-"""Latents along a side that are needed for a slope."""
+"""Smallest side in latents for a slope."""
 
 IMAGES, IMAGES_QUICK = 512, 96
-"""Images whose spectra are taken."""
+"""Number of images for the spectra."""
 
 BLOCK = 8
 
 
 def examine(subject: Subject) -> Finding:
-    """High-frequency share, slopes of latents and images, block profile, flatness, and the divergence between the
+    """Measure high-frequency share, slopes of latents and images, block profile, flatness, and the divergence of the
     spectra."""
     if (found := broken(subject)) is not None:
         return found
@@ -63,23 +63,23 @@ def examine(subject: Subject) -> Finding:
         )
     seen = measure_spectra(subject, subject.some(IMAGES_QUICK if subject.quick else IMAGES))
     if not seen.energy.sum() > 0:
-        raise NotExamined("needs latents that differ; all of these are one number, of which the panel scale says more")
+        raise NotExamined("needs latents that differ; all of these are one number; see the panel scale")
     figures = _figures(seen)
     verdict, sentence = _verdict(seen, figures)
     return Finding(
         verdict,
         sentence,
         figures,
-        meaning="A diffusion model makes coarse structure first and fine detail last, as pictures are made: their "
-        "power falls steeply with frequency. Fine detail in latents that does not follow from their neighbours is "
-        "noise to it; it has to be learned place by place, and small errors in it show as grain or wrong texture.",
+        meaning="A diffusion model makes coarse structure first and fine detail last, which suits pictures, whose "
+        "power falls steeply with frequency. Fine detail that neighbouring latents do not predict is noise to it: the "
+        "model has to learn it place by place, and small errors show as grain or wrong texture.",
         remedy="" if verdict == "healthy" else REMEDY,
         dispute="High-frequency share predicts generation better for LightningDiT than for SiT, and less well than "
-        "semantic measures for both (arXiv 2606.03578); it is no illness by itself.",
-        uncertainty=f"{len(seen.power)} images, which intervals resample; channels are standardized first, dead ones "
-        f"left out. The ceiling is exact for {h} x {w}; values of latents of other sizes, and of images with less "
-        "detail, cannot be compared. Flatness is corrected for the finite number of images as for white noise; images "
-        "that are alike make it a little too low.",
+        "semantic measures for both (arXiv 2606.03578); it is not a fault by itself.",
+        uncertainty=f"{len(seen.power)} images, resampled for the intervals; channels are standardized first, dead "
+        f"ones left out. The ceiling is exact for {h} x {w}; values for latents of other sizes, or for images with "
+        "less detail, do not compare. Flatness is corrected for the finite number of images as for white noise; "
+        "images that are alike make it a little too low.",
         pictures=(_picture(seen),),
         curves=tuple(_curves(seen)),
         tables={"channels": _table(seen)},
@@ -89,35 +89,35 @@ def examine(subject: Subject) -> Finding:
 
 @dataclass(frozen=True)
 class Spectra:
-    """Of n images, and of their latents standardized by channel."""
+    """Spectra of n images and of their latents, standardized by channel."""
 
     alive: list[int]
-    """numbers of the channels that are not dead, of which all of this is"""
+    """numbers of the live channels, which all fields are about"""
     power: Array
     """n h w: squared DCT coefficients, mean over channels"""
     channels: Array
-    """c h w: likewise, mean over images"""
+    """c h w: squared DCT coefficients, mean over images"""
     radial: Array
     """n b: power of the latents by frequency"""
     pictures: Array
-    """n b: of the images, made as small as the latents and standardized alike"""
+    """n b: power of the images by frequency, made as small as the latents and standardized alike"""
     frequencies: Array
-    """b: in cycles per latent, up to 1/2"""
+    """b: frequencies in cycles per latent, up to 1/2"""
     blocks: Array | None
     """n 64: amplitudes of the latents' 8 x 8 blocks"""
     picture_blocks: Array
-    """n 64: of the images' own"""
+    """n 64: amplitudes of the images' 8 x 8 blocks"""
     divergence: Array
-    """n: of the spectra, in nats (losses/spectrum.py)"""
+    """n: divergence of the spectra in nats (losses/spectrum.py)"""
 
     @property
     def energy(self) -> Array:
-        """h w: mean over images."""
+        """Power h w, mean over images."""
         return np.asarray(self.power.mean(0))
 
 
 def measure_spectra(subject: Subject, numbers: list[int]) -> Spectra:
-    """Of these images."""
+    """The spectra of these images."""
     alive, mean, std = standardization(measure_channels(subject))
     rows: list[list[Tensor]] = []
     channels = torch.zeros(len(alive), *subject.mean.shape[2:], dtype=torch.float64)
@@ -159,8 +159,8 @@ def slope(power: Array, frequencies: Array, h: int) -> float:
     """Exponent a of power ~ frequency^a: least squares of ln power against ln frequency, from 2 cycles a side to 1/2 a
     latent.
 
-    power: n b, of which the mean over n is taken; 0 of white noise, about -2 of photographs. nan where a power is 0, or
-    fewer than 3 bins are left.
+    power: n b, averaged over n. White noise has 0, photographs about -2. nan where a power is 0, or fewer than 3 bins
+    are left.
     """
     mean, used = power.mean(0), frequencies >= 2 / h - 1e-9
     if used.sum() < 3 or not (mean[used] > 0).all():

@@ -1,4 +1,4 @@
-"""What applications' tiles do to a picture: each tile is normalized by statistics of its own."""
+"""Tiled decoding in applications: each tile is normalized by its own statistics."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from .nonfinite import need_content
 Decode = Callable[[Tensor], Tensor]
 
 TILE, WHOLE = 512, 768
-"""Sides in pixels: of a tile, which is what diffusers and ComfyUI take by default, and of the picture that is
-decoded."""
+"""Sides in pixels: of a tile, the default of diffusers and ComfyUI; and of the decoded picture."""
 
 TILE_QUICK, WHOLE_QUICK = 192, 288
-"""With --quick; in smaller tiles everything is worse than in the real thing."""
+"""The sides with --quick; smaller tiles make everything worse than in applications."""
 
 MOST = 128
-"""Latents along a side, at most: attention over those of a model with a small f would take minutes."""
+"""Largest side in latents: with more, attention would take minutes in models with a small f."""
 
 OVERLAP = {"diffusers": 1 / 4, "ComfyUI": 1 / 4}
-"""Of neighbouring tiles, as a share of a tile: their defaults."""
+"""Overlap of neighbouring tiles, as a share of a tile: the applications' defaults."""
 
 NOTICEABLE, VISIBLE = 1.0, 2.3
 """Delta E in Lab between the tones of a region, tiled and whole: 2.3 is just noticeable side by side (Mahy et al.
@@ -41,7 +40,7 @@ PICTURES, PICTURES_QUICK = 3, 1
 
 
 def examine(subject: Subject) -> Finding:
-    """Pictures decoded whole and by two applications' tiles, and the difference in tone and in detail."""
+    """Decode pictures whole and in two applications' tiles, and compare tones and details."""
     need_content(subject)
     f = subject.factor
     tile, whole = (max(1, side // f) * f for side in ((TILE_QUICK, WHOLE_QUICK) if subject.quick else (TILE, WHOLE)))
@@ -72,23 +71,23 @@ def examine(subject: Subject) -> Finding:
     verdict, sentence = _verdict(shifts, scores, tile)
     shown = [[exact, *(difference(*rows[name][i], 8) for name in OVERLAP)] for i, exact in enumerate(originals)]
     half = [[_halved(x) for x in row] for row in shown]
-    origin = "enlarged to it, none being that large" if enlarged else "of that size"
+    origin = "enlarged, because none is that large" if enlarged else "of that size"
     return Finding(
         verdict,
         sentence,
         figures,
         meaning="Programs decode large pictures in tiles to save memory. Group normalization then takes mean and "
-        "variance of a tile instead of the whole picture, and attention sees a tile only; so every tile comes out with "
-        "a tone of its own, and blending turns the steps into gradients.",
+        "variance of a tile instead of the whole picture, and attention sees one tile only. So every tile gets its own "
+        "tone, and blending turns the steps into gradients.",
         remedy=""
         if verdict == "healthy"
         else "Decode in strips, which give the whole picture's result within a budget (vaeworks decode --memory; in a "
-        "pipeline, vaeworks.accelerate(pipe)), or whole; in other applications, take the largest tiles and overlap "
-        "that fit. A decoder that normalizes nothing over the picture (TAESD; not TAEF2, which has a normalized "
-        "branch) does not suffer.",
+        "pipeline, vaeworks.accelerate(pipe)), or whole; in other applications, use the largest tiles and overlap that "
+        "fit. A decoder without normalization over the picture is not affected (TAESD; not TAEF2, which has a "
+        "normalized branch).",
         uncertainty=f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''} of {whole} px, {origin}, in tiles of "
-        f"{tile} px; the figures are the worst of them, without an interval. diffusers' tiles are tested equal to its "
-        "own code, ComfyUI's are restated from its published one.",
+        f"{tile} px; the figures are those of the worst, without an interval. Tests compare diffusers' tiles with its "
+        "own code; ComfyUI's tiles are restated from its published code.",
         pictures=(Picture("decoded whole; difference x 8 to diffusers' tiles; to ComfyUI's", grid(half, gap=4)),),
         images=len(pictures),
     )
@@ -97,8 +96,8 @@ def examine(subject: Subject) -> Finding:
 def blended_tiles(decode: Decode, latents: Tensor, tile: int, overlap: int, factor: int) -> Tensor:
     """Images n c f*h f*w of latents n c h w, tile by tile as diffusers' AutoencoderKL does.
 
-    tile, overlap: in latents. Tiles begin at multiples of tile - overlap; over the overlap a tile is faded in linearly,
-    from above first.
+    tile, overlap: in latents. Tiles begin at multiples of tile - overlap; a tile is faded in linearly over the overlap,
+    first from above, then from the left.
     """
     step, ramp, kept = tile - overlap, overlap * factor, (tile - overlap) * factor
     height, width = latents.shape[-2:]
@@ -118,7 +117,7 @@ def blended_tiles(decode: Decode, latents: Tensor, tile: int, overlap: int, fact
 
 
 def _fade(before: Tensor, image: Tensor, ramp: int, dim: int) -> None:
-    """Let the end of `before` become the beginning of `image`, in place."""
+    """Fade from the end of `before` into the beginning of `image`, in place."""
     ramp = min(ramp, before.shape[dim], image.shape[dim])
     if not ramp:
         return
@@ -133,7 +132,7 @@ def averaged_tiles(decode: Decode, latents: Tensor, tile: int, overlap: int, fac
     """Images n c f*h f*w of latents n c h w as ComfyUI's tiled decoding: the mean of three tilings, square, tall and
     wide.
 
-    Within a tiling, tiles overlap and are weighted by how near their edge is.
+    Within a tiling, tiles overlap, and pixels weigh less towards a tile's edge.
     """
     shapes = ((tile, tile), (tile * 2, max(tile // 2, 1)), (max(tile // 2, 1), tile * 2))
     found = [_weighted_tiles(decode, latents, shape, min(overlap, min(shape) - 1), factor) for shape in shapes]
@@ -205,6 +204,6 @@ def _verdict(shifts: dict[str, list[Any]], scores: dict[str, list[float]], tile:
 
 
 def _halved(picture: Tensor) -> Tensor:
-    """Half as large, three channels: the page has no room for more."""
+    """The picture at half its size, in three channels, to fit on the page."""
     image: Sequence[int] = picture.shape
     return to_uint8(to_pillow(picture.expand(3, -1, -1)).resize((image[-1] // 2, image[-2] // 2), Image.Resampling.BOX))
