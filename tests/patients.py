@@ -12,7 +12,8 @@ from torch import Tensor
 
 import vaeworks as vw
 from vaeworks.data import ImageFile, photos
-from vaeworks.doctor.subject import DoctorProtocol, Subject, encode_subject
+from vaeworks.doctor.image_sample import DoctorProtocol
+from vaeworks.doctor.subject import Subject, encode_subject
 from vaeworks.models.init import linear_init_
 
 

@@ -143,14 +143,14 @@ def test_calls_from_python(here: Path) -> None:
     for name, half in (("decoder", "decode"), ("encoder", "encode")):
         codec = Codec(vw.load(here / name))
         with pytest.raises(NotFiniteError):
-            getattr(codec, half)(torch.zeros(1, 4, 4, 4) if half == "decode" else torch.rand(1, 3, 32, 32))
+            getattr(codec, half)(torch.zeros(1, 4, 4, 4) if half == "decode" else torch.rand(1, 3, 32, 32) * 2 - 1)
     with pytest.raises(NotFiniteError, match="images hold"):
         Codec(vw.load(here / "sound")).encode(torch.full((1, 3, 32, 32), math.inf))
     sound = vw.load(here / "sound")
     with torch.no_grad():
         sound.encoder.conv_out.bias[6] = math.inf
     with pytest.raises(NotFiniteError, match="encoded latents hold 16 values"):
-        Codec(sound).encode(torch.rand(1, 3, 32, 32))
+        Codec(sound).encode(torch.rand(1, 3, 32, 32) * 2 - 1)
     broken = vw.load(here / "decoder")
     seen = validate(broken, [image.byte()])
     assert seen.picture is None and math.isnan(seen.psnr) and not reconstruction(broken, image.byte())[1]

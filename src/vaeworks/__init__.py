@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .moved import install as _find_moved_modules
+
 if TYPE_CHECKING:
     from .config import AutoencoderConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
     from .errors import ConfigError, DataError, FormatError, MissingExtraError, TrainingError, VaeworksError
@@ -82,6 +84,9 @@ __all__ = [
     "to_diffusers",
     "train",
 ]
+
+
+_find_moved_modules()
 
 
 def __getattr__(name: str) -> Any:

@@ -50,9 +50,10 @@ class MissingExtraError(VaeworksError, ImportError):
 
 
 class NotFiniteError(ConfigError, DataError):
-    """Values that are no numbers: the setting (a precision) or the data (images, latents, weights) can be to blame.
+    """Values that are NaN or infinite: the setting (a precision) or the data (images, latents, weights) can be to
+    blame.
 
-    What holds them is not written: as a picture it would be black or white, and look like a result.
+    They are never written: as a picture they would be black or white, and look like a result.
     """
 
     exit_code = 1
@@ -74,8 +75,8 @@ _SHORTAGES = {
 
 
 def shortage(error: BaseException) -> str | None:
-    """What has run out, in a sentence, for an error that tells of it: a MemoryError, or a library's RuntimeError; None
-    for any other."""
+    """One sentence about what has run out, for a MemoryError or a library's RuntimeError of that kind; None for any
+    other."""
     said = one_line(str(error), 300)
     meant = next((meant for words, meant in _SHORTAGES.items() if words in said.lower()), None)
     if isinstance(error, MemoryError):

@@ -18,7 +18,7 @@ DRAWS = 1000
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure, and between which values it lies with 95 % confidence."""
+    """A figure and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -38,8 +38,8 @@ def bootstrap(
 ) -> Interval:
     """A statistic of n images, with the percentile interval of resampled sets of n.
 
-    sample: n ..., one row per image, whatever the statistic needs of it; so that sets, too, can have a statistic that
-    is no mean. One image has no interval: its ends are nan. Source: Efron & Tibshirani 1993, chapter 13.
+    sample: n ..., one row per image, holding whatever the statistic needs; so the statistic of a set need not be a
+    mean. The interval of one image is nan. Source: Efron & Tibshirani 1993, chapter 13.
     """
     value, low, high = intervals(sample, statistic, draws=draws, seed=seed)
     return Interval(float(value), float(low), float(high))
@@ -48,7 +48,7 @@ def bootstrap(
 def intervals(
     sample: ArrayLike, statistic: Callable[[Array], Any] = mean, *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Array, Array, Array]:
-    """As `bootstrap`, for a statistic that is an array: values, lower and upper ends, each of its shape."""
+    """As `bootstrap`, for a statistic that is an array. Returns values, lower and upper ends, each of its shape."""
     rows = np.asarray(sample, dtype=np.float64)
     value = np.asarray(statistic(rows), dtype=np.float64)
     if len(rows) < 2:
@@ -64,10 +64,11 @@ NORMAL_95 = 1.96
 
 
 def jackknife(value: float, without: ArrayLike) -> Interval:
-    """A figure with its 95 % interval, value +- 1.96 standard errors, from the figures that leave one image (or set of
-    images) out.
+    """A figure with its 95 % interval, value +- 1.96 standard errors, from figures that each leave one image (or set)
+    out.
 
-    without: n. Two are needed; else the ends are nan. Source: Efron & Tibshirani 1993, chapter 11.
+    For figures that are curved in the data: resampled sets, with their repeated images, would bias those. without: n;
+    the interval of fewer than two is nan. Source: Efron & Tibshirani 1993, chapter 11.
     """
     figures = np.asarray(without, dtype=np.float64)
     n = len(figures)
@@ -78,10 +79,10 @@ def jackknife(value: float, without: ArrayLike) -> Interval:
 
 
 def student(values: ArrayLike) -> Interval:
-    """Mean over choices, with Student's 95 % interval; of one choice its ends are nan.
+    """Mean over repetitions, with Student's 95 % interval; the interval of one repetition is nan.
 
-    It says how much the choice of labels (and the seed of training) changes the mean; the test images are the same in
-    all of them.
+    Over choices of labels (and training seeds), it says how much that choice changes the mean; the test images are the
+    same in all of them.
     """
     from scipy.stats import t
 

@@ -1,5 +1,4 @@
-"""What a process is told in its environment: its place among those started together, and how its threads wait. No
-torch."""
+"""What the environment says of a process: its place among those started together, and how threads wait. No torch."""
 
 from __future__ import annotations
 
@@ -29,9 +28,9 @@ Diffusion's decoder at 192 px takes 1.7 s there with 1,000 turns and 2.6 without
 
 
 def share_cores() -> None:
-    """Let OpenMP's threads give their cores away while they wait, here and in processes that are started from here.
+    """Let OpenMP's threads release their cores soon while they wait, here and in processes started from here.
 
-    Before torch is imported, or it counts for those alone. What a user has set stays.
+    Call it before torch is imported; afterwards it affects started processes only. What a user has set stays.
     """
     if SPIN_COUNT not in os.environ and WAIT_POLICY not in os.environ:
         os.environ[SPIN_COUNT] = SPINS
@@ -48,8 +47,7 @@ class ProcessPlace(NamedTuple):
 
 
 def place() -> ProcessPlace | None:
-    """This process's place; None where it is alone. Who has started several also says where they meet, in
-    MASTER_ADDR."""
+    """This process's place; None where it runs alone. A launcher sets MASTER_ADDR as well."""
     for rank, size, local in NAMES:
         if rank in os.environ and int(os.environ.get(size, "1")) > 1 and "MASTER_ADDR" in os.environ:
             return ProcessPlace(int(os.environ[rank]), int(os.environ[size]), int(os.environ.get(local, "0")))
@@ -57,7 +55,7 @@ def place() -> ProcessPlace | None:
 
 
 def speaks() -> bool:
-    """Whether this process is the one that tells people what has come out."""
+    """Whether this process is the one that prints results."""
     here = place()
     return here is None or here.rank == 0
 
@@ -69,12 +67,12 @@ def shared(error: E, teller: int = 0) -> E:
 
 
 def is_shared(error: BaseException) -> bool:
-    """Whether all processes raise it."""
+    """Whether all processes raise this error."""
     return hasattr(error, "teller")
 
 
 def tells(error: BaseException) -> bool:
-    """Whether this process is the one that tells people of an error."""
+    """Whether this process is the one that prints an error."""
     here = place()
     return here is None or getattr(error, "teller", here.rank) == here.rank
 

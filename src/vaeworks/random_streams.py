@@ -1,8 +1,12 @@
-"""Counter-keyed randomness: what image number k of a run is, how it is cropped and which noise it gets are functions
-of (seed, k) alone. So nothing about randomness is saved in a checkpoint, and neither the number of workers nor of
-processes, nor an interruption, changes a run.
+"""Counter-keyed randomness: every random number is a function of (seed, stream, counter) alone.
+
+So image number k of a run, its crop and its noise depend on (seed, k) only. A checkpoint needs no random state, and
+neither the number of workers or processes nor an interruption changes a run.
 
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox). NumPy guarantees the bit stream.
+
+This module is the registry of all streams: one number for each use, so that no two uses share random numbers. Those
+that share one on purpose are in SHARED. A number never changes: results that people have published depend on it.
 """
 
 from __future__ import annotations
@@ -11,8 +15,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, CROP, NOISE, INIT, LEVEL, STEP, SHARDS, BLOCKS, DISTURBANCE, SCENE, COLOURS, LATTICE, SOUND, PANNING = range(14)
-"""Streams: one for each use, so that no two uses share random numbers."""
+from .errors import ConfigError
+
+# data and training
+ORDER = 0  # epochs of a data set
+CROP = 1  # where an image is cropped
+NOISE = 2  # samples of posteriors, in training, encoding and evaluation
+INIT = 3  # first weights: counter 0 of the autoencoder, 1 of the discriminator, 2 of the alignment's projection
+LEVEL = 4  # how strongly latents are disturbed
+STEP = 5  # the augmentation of a training step
+SHARDS = 6  # order of a stream's shards
+BLOCKS = 7  # order within a block of a stream
+DISTURBANCE = 8  # noise on latents in training
+
+# synthetic images and sounds
+SCENE = 9
+COLOURS = 10
+LATTICE = 11
+SOUND = 12
+PANNING = 13
+
+# the arena
+ARENA_NOISE = 64  # noise and times of a probe's training
+ARENA_SAMPLES = 65  # noise that a probe's samples start from
+ARENA_WEIGHTS = 66  # first weights of a probe
+
+# generation
+VARIANTS = 96  # variants of an image
+WALK = 97  # directions of a walk around an image
+PRIOR = 98  # samples of the prior
+DENSITY_WEIGHTS = 99  # first weights of a flow-matching density
+DENSITY_TIMES = 100  # noise and times of its training
+DENSITY_SAMPLES = 101  # noise that its samples start from
+DENSITY_POSTERIORS = 102  # samples of posteriors that a density is fitted to
+
+# augmentation
+PARTNERS = 103  # which images are blended, and by how much
+VARIANT_NOISE = 104  # noise on the latents of variants
+PIXEL_VARIANTS = 105  # the baseline in pixels
+
+CLASSIFIER_STEPS = ORDER  # disturbances of a classifier's training; another number would change the arena's figures
+
+SHARED = ("CLASSIFIER_STEPS",)
+"""Names of streams with the number of another one."""
 
 
 def random_words(seed: int, stream: int, counter: int, count: int) -> np.ndarray:
@@ -30,8 +75,14 @@ def random_seed(seed: int, stream: int, counter: int = 0) -> int:
     return int(random_words(seed, stream, counter, 1)[0] >> np.uint64(1))
 
 
+def check_seed(seed: int) -> None:
+    """Errors: ConfigError for a negative seed."""
+    if seed < 0:
+        raise ConfigError(f"seed (={seed}) must not be negative")
+
+
 class Order:
-    """The endless sequence of a data set's indices: one shuffled epoch after another, each from (seed, epoch)."""
+    """The endless sequence of a data set's indices: shuffled epochs in a row, each a function of (seed, epoch)."""
 
     def __init__(self, length: int, seed: int):
         self.length = length
@@ -40,7 +91,7 @@ class Order:
         self._permutation = np.empty(0, dtype=np.int64)
 
     def __getitem__(self, counter: int) -> int:
-        """Which file the image number `counter` of the run is."""
+        """Index of the image number `counter` of the run."""
         epoch, position = divmod(counter, self.length)
         if epoch != self._epoch:
             self._permutation = np.argsort(random_words(self.seed, ORDER, epoch, self.length), kind="stable")

@@ -13,9 +13,9 @@ from .words import cut, printable
 
 
 class Terminal(Console):
-    """stderr, without markup: what is printed, wherever it comes from, is shown and never acted upon.
+    """stderr without markup: text is shown as it is and never acted upon, wherever it comes from.
 
-    A string is one line; for more lines print several, or a `Text`.
+    A string is one line; for several lines print several strings, or a `Text`.
     """
 
     def __init__(self, **options: Any):

@@ -1,5 +1,5 @@
-"""Words that were not chosen here (names, metadata, what libraries say) as they may stand before a reader: seen whole,
-never acted upon."""
+"""Foreign text (names, metadata, messages of libraries) made printable: readers see all of it, and a terminal acts on
+none of it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ stand."""
 
 
 def printable(text: str) -> str:
-    """The text with all that a terminal would act upon or not show as escapes: controls, line ends, changes of
+    """The text with everything escaped that a terminal would act upon or not show: controls, line ends, changes of
     direction."""
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def cut(text: str, most: int = MOST) -> str:
-    """The text, or of a longer one its first two thirds and its last third, and how much lies between."""
+    """The text; of a longer one its first two thirds and its last third, and how much is missing between them."""
     if len(text) <= most:
         return text
     return f"{text[: most * 2 // 3]} ... ({len(text) - most:,} characters left out) ... {text[-(most // 3) :]}"
@@ -30,7 +30,7 @@ def one_line(text: str, most: int = MOST) -> str:
 
 
 def speak(text: str) -> None:
-    """Tell people one line, on stderr."""
+    """Print one line on stderr."""
     print(one_line(text), file=sys.stderr)
 
 

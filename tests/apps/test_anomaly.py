@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import vaeworks as vw
 from vaeworks.apps.anomaly import AnomalyDetector, auroc, load_detector, localization, save_detector
 from vaeworks.apps.anomaly.density import Gaussian
+from vaeworks.apps.anomaly.detect import warn_of_trained
 from vaeworks.apps.anomaly.evidence import EvidenceScale, pooled, smoothed
 from vaeworks.apps.anomaly.extractors import PcaExtractor
 from vaeworks.apps.anomaly.folders import class_labels, read_images, read_truth
@@ -25,7 +26,7 @@ from vaeworks.apps.anomaly.heat import overlay
 from vaeworks.apps.anomaly.methods import Truth, baseline_rows, own_rows
 from vaeworks.apps.anomaly.threshold import alarm_range, conformal_threshold, p_values, split
 from vaeworks.cli import main
-from vaeworks.cli.detecting import _say_trained
+from vaeworks.cli.console import TERMINAL
 from vaeworks.data import scan
 from vaeworks.errors import ConfigError, DataError, FormatError
 from vaeworks.images import to_model_range
@@ -259,8 +260,8 @@ def test_evidence() -> None:
     values = np.append(np.random.default_rng(0).normal(3, 2, 10_001), [1e9])
     assert EvidenceScale.of(values) == EvidenceScale(pytest.approx(3, abs=0.1), pytest.approx(2, abs=0.1))  # type: ignore[arg-type]
     assert EvidenceScale.of(np.full(5, 7.0)).spread == pytest.approx(0.007)
-    sight = PcaExtractor.fitted(textures(30)[:, None].astype(float), 0.5)
-    assert sight.look(textures(30)[:, None].astype(float)).error.mean() == pytest.approx(
+    extractor = PcaExtractor.fitted(textures(30)[:, None].astype(float), 0.5)
+    assert extractor.views(textures(30)[:, None].astype(float)).error.mean() == pytest.approx(
         36, rel=0.2
     )  # what the noise's variance is
 
@@ -501,10 +502,10 @@ def test_normals_that_the_model_has_learned_from(tmp_path: Path, capsys: pytest.
     """The threshold is for images that nobody has learned from; where the model has, that is said."""
     files = scan("procedural:10:32").files
     (tmp_path / "data.json").write_text(json.dumps({"train": [{"digest": file.digest} for file in files[:4]]}))
-    _say_trained(tmp_path, files)
+    warn_of_trained(tmp_path, files, TERMINAL)
     assert "4 of 10 normal images are among those that the model was trained on" in capsys.readouterr().err
-    _say_trained(tmp_path, files[4:])
-    _say_trained(tmp_path / "vae.safetensors", files)
+    warn_of_trained(tmp_path, files[4:], TERMINAL)
+    warn_of_trained(tmp_path / "vae.safetensors", files, TERMINAL)
     assert not capsys.readouterr().err
 
 

@@ -16,7 +16,7 @@ from scipy.io import wavfile
 
 import vaeworks as vw
 from vaeworks.apps.audio import Heard, audible, griffin_lim, listen, magnitudes, sheet
-from vaeworks.apps.audio.listen import log_mel_distance, spectral_convergence
+from vaeworks.apps.audio.hear import log_mel_distance, spectral_convergence
 from vaeworks.cli import main
 from vaeworks.data import Crops, scan
 from vaeworks.data.image_ref import open_place

@@ -31,8 +31,8 @@ from vaeworks.apps.editing import (
     save_direction,
     transferred,
 )
+from vaeworks.apps.editing.directions import split_sources
 from vaeworks.cli import main
-from vaeworks.cli.editing import split_sources
 from vaeworks.errors import ConfigError, DataError, FormatError
 from vaeworks.images import open_image, to_pillow
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 import vaeworks as vw
 from vaeworks.apps.codes import Codes
-from vaeworks.apps.restoration import Damage, SpectralPrior, estimate_noise, fit_prior, plant, restore, restore_picture
+from vaeworks.apps.restoration import Damage, SpectralPrior, estimate_noise, fit_prior, plant, restore_picture
 from vaeworks.apps.restoration.baselines import baselines
 from vaeworks.apps.restoration.damage import MASKS, SALT
 from vaeworks.apps.restoration.harmonic import harmonic_fill
-from vaeworks.apps.restoration.restore import Search
 from vaeworks.apps.restoration.scores import score, summary
+from vaeworks.apps.restoration.search import Search
 from vaeworks.cli import main
 from vaeworks.config import BottleneckConfig
 from vaeworks.errors import ConfigError, DataError
@@ -81,7 +81,7 @@ def test_closed_form(model: tuple[vw.Codec, SpectralPrior], monkeypatch: pytest.
     """Of a linear decoder the optimum is ridge regression on the known pixels, with the weight that noise and error
     give."""
     codec, prior = model
-    monkeypatch.setattr(restore, "HELD_OUT", 0.0)
+    monkeypatch.setattr("vaeworks.apps.restoration.search.HELD_OUT", 0.0)
     truth = from_model_range(codec.decode(field(1, 5, seed=9)))[0, :, :18, :19]  # not divisible by 4: padded
     damage = plant(truth, "block+noise:20", seed=1)
     found = restore_picture(codec, damage, prior, steps=500)
@@ -142,7 +142,7 @@ def test_strips() -> None:
     for large in (2**20, 0):
         search = Search(vw.Codec(vae, tile=2), prior.at(6, 7), damage, 10.0, 0)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(restore, "LARGE", large)
+            patch.setattr("vaeworks.apps.restoration.search.LARGE", large)
             found.append(
                 search._value(prior.at(6, 7).coordinates(z[0]).double().numpy().ravel(), torch.Size((4, 6, 7)))
             )
@@ -255,8 +255,9 @@ def test_figures() -> None:
     better[:, :12] += 5
     rows = [{"VAE": found, "b": score(truth, better, region)}] * 3
     result = summary(rows, "VAE")
-    assert result["best"] == result["against"] == "b"
-    assert result["gain"]["value"] == pytest.approx(-20 * math.log10(2))
+    assert result.best == result.against == "b"
+    assert result.gain is not None
+    assert result.gain.value == pytest.approx(-20 * math.log10(2))
 
 
 @pytest.fixture(scope="module")

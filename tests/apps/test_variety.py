@@ -27,7 +27,7 @@ from vaeworks.apps.generation.interpolate import PATHS, interpolate, linear, pos
 from vaeworks.apps.generation.latent_map import COLORS, MARGIN, SIDE, latent_map, plane_points
 from vaeworks.apps.generation.sample_metrics import PixelFeatures
 from vaeworks.apps.generation.sampling import read_halves, sample_like
-from vaeworks.apps.generation.vary import disturbed, latent_scale, variants, walk, walk_figures
+from vaeworks.apps.generation.vary import closed_walk, disturbed, latent_scale, variants, walk_figures
 from vaeworks.cli import main
 from vaeworks.config import AutoencoderConfig, BottleneckConfig
 from vaeworks.data import scan
@@ -246,7 +246,7 @@ def test_noise_is_in_stds_of_the_channels() -> None:
 def test_a_walk_is_smooth_and_closed() -> None:
     """Even steps all around, as far from the middle as noise is, and farthest at about half the way."""
     known = Code(torch.zeros(3, 32, 32), torch.full((3, 32, 32), 0.2), 32, 32)
-    pictures = walk(Direct(), known, 16)  # type: ignore[arg-type]
+    pictures = closed_walk(Direct(), known, 16)  # type: ignore[arg-type]
     figures = walk_figures(pictures)
     assert figures["largest_step"] == pytest.approx(figures["mean_step"], rel=0.05)
     assert figures["mean_step"] == pytest.approx(2 * 0.2 * 127.5 * math.sin(math.pi / 16), rel=0.05)

@@ -21,10 +21,11 @@ from vaeworks.doctor import examination as examining
 from vaeworks.doctor import examine
 from vaeworks.doctor.examination import Examination, check_panels, doctor_cache, failing
 from vaeworks.doctor.finding import VERDICTS, Curves, Figure, Finding, NotExamined, Picture, number
+from vaeworks.doctor.image_sample import QUICK_IMAGES, DoctorProtocol, choose
 from vaeworks.doctor.page import check_alike, comparison, write_comparison, write_report
 from vaeworks.doctor.panels import TITLES, panel
 from vaeworks.doctor.serialization import from_dict, read_finding, to_dict, write_finding
-from vaeworks.doctor.subject import QUICK_IMAGES, DoctorProtocol, Subject, choose, encode_subject
+from vaeworks.doctor.subject import Subject, encode_subject
 from vaeworks.errors import ConfigError, DataError
 from vaeworks.intervals import Interval, bootstrap, intervals
 from vaeworks.models.digest import model_digest
@@ -73,6 +74,8 @@ def test_latents_are_on_disk_and_leave_no_trace(tmp_path: Path, monkeypatch: pyt
     seen = photos_patient(count=2)
     assert {p.name for folder in tmp_path.glob(".vaeworks-*/*.tmp") for p in folder.iterdir()} == {
         "pixels",
+        "whole-0",
+        "whole-1",
         "mean",
         "logvar",
     }

@@ -18,7 +18,6 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import vaeworks as vw
-from vaeworks import images
 from vaeworks.data import scan
 from vaeworks.data.image_ref import ImageFile, read_place
 from vaeworks.data.labels import find_labels
@@ -28,6 +27,7 @@ from vaeworks.data.sources.dispatch import find_places
 from vaeworks.data.sources.sound import read_sound
 from vaeworks.errors import DataError
 from vaeworks.images import has_alpha, image_size, mask_image, open_image
+from vaeworks.images import reading as images
 
 SRC = Path(vw.__file__).parent
 
@@ -48,7 +48,7 @@ import numpy as np
 from PIL import Image
 from vaeworks.data import scan
 from vaeworks.data.image_ref import open_place
-from vaeworks.doctor.subject import _mask
+from vaeworks.doctor.image_sample import read_mask
 from vaeworks.doctor.serialization import read_finding
 from vaeworks.images import has_alpha, image_size, open_image
 ran = []
@@ -61,7 +61,7 @@ uses = (
     lambda p: open_image(p.read_bytes()),
     lambda p: image_size(p.read_bytes()),
     open_place,
-    lambda p: _mask(p, 8),
+    lambda p: read_mask(p, 8),
     scan,
 )
 for use in uses:
@@ -96,7 +96,7 @@ def test_pillow_opens_files_in_one_place() -> None:
                 found.append(path.relative_to(SRC).as_posix())
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("PIL"):
                 assert not {"open", "ImageFile"} & {alias.name for alias in node.names}, path
-    assert found == ["images.py"]
+    assert found == ["images/reading.py"]
     assert "formats=FORMATS" in inspect.getsource(images.image_file)
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loss_oracles import objective
 from safetensors.torch import load_file, save_file
 
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig, BottleneckConfig
 from vaeworks.formats.fold import fold_to
-from vaeworks.losses import objective
 from vaeworks.models.bottleneck import bounded, perturbed
 from vaeworks.random_streams import noise_levels
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loss_oracles import objective
 from PIL import Image
 
 import vaeworks as vw
@@ -22,7 +23,6 @@ from vaeworks.config import AutoencoderConfig, BottleneckConfig, DataConfig, Los
 from vaeworks.data import Crops, scan
 from vaeworks.devices import resolve_device, resolve_precision
 from vaeworks.images import to_model_range
-from vaeworks.losses import objective
 from vaeworks.models import Posterior
 from vaeworks.models.ema import ema_decay, ema_update_
 from vaeworks.random_streams import latent_noise
@@ -465,13 +465,13 @@ def test_precision_follows_the_processor(capability: str, expected: str, monkeyp
 
 def test_precision_is_decided_once(folder: Path, tmp_path: Path, monkeypatch) -> None:
     """A run that began in one precision goes on in it on a processor where auto would mean the other."""
-    from vaeworks.training import loop
+    from vaeworks.training.run import prepare
     from vaeworks.training.run.folder import read_run
 
     config = dataclasses.replace(SHORT, precision="auto", images=16, val_every=16)
-    monkeypatch.setattr(loop, "resolve_precision", lambda device: "bf16")
+    monkeypatch.setattr(prepare, "resolve_precision", lambda device: "bf16")
     train(config, folder, tmp_path / "run", show=False)
-    monkeypatch.setattr(loop, "resolve_precision", lambda device: "fp32")
+    monkeypatch.setattr(prepare, "resolve_precision", lambda device: "fp32")
     result = train(dataclasses.replace(config, images=32), folder, tmp_path / "run", resume=True, show=False)
     assert result.precision == read_run(tmp_path / "run").config.precision == "bf16"
 

@@ -1,4 +1,4 @@
-"""Pictures to latents and back: single ones of any size, and whole sets of squares."""
+"""Images to latents and back: single images of any size, and whole sets of squares."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ..data import ImageSet
-from ..data.image_ref import open_place
-from ..errors import ConfigError, DataError
-from ..images import check_finite, crop_to, from_model_range, square, to_model_range
+from ..data import ImageFile, ImageSet
+from ..data.square_images import read_squares
+from ..errors import DataError
+from ..images import check_finite, crop_to, from_model_range
+from ..latents.posteriors import encode_batches, picture_posterior
+from ..latents.sizes import check_multiple
 from ..models import Autoencoder
 from ..runtime import Codec
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
-"""Wraps what is iterated over, to show progress."""
+"""Wraps an iterable to show progress."""
 
 PIXELS_AT_ONCE = 2**18
-"""Of a batch of squares: enough to keep processors busy, and little memory for any network."""
+"""Pixels of a batch of squares: enough to keep processors busy, and little memory for any network."""
 
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """What an encoder says of one picture."""
+    """The posterior of one image."""
 
     mean: Tensor
     """float32 c h/f w/f, unnormalized"""
     std: Tensor
     """likewise; zeros where latents are points"""
     height: int
-    """of the picture, in pixels: what padding added is cropped away again"""
+    """of the image before padding, in pixels"""
     width: int
 
     def sample(
@@ -48,7 +50,7 @@ class Code:
 
 def encode_picture(codec: Codec, image: Tensor) -> Code:
     """The code of an image uint8 c h w of any size. Errors: ConfigError for other channels than the model's."""
-    posterior = codec.encode(to_model_range(image[None]), pad=True)
+    posterior = picture_posterior(codec, image)
     mean = posterior.mean[0].float().cpu()
     std = torch.zeros_like(mean) if posterior.is_point else posterior.std[0].float().cpu()
     return Code(mean, std, image.shape[-2], image.shape[-1])
@@ -61,7 +63,7 @@ def decode_picture(codec: Codec, latents: Tensor, height: int, width: int) -> Te
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """A set of images as squares of one size, and what an encoder says of each."""
+    """A set of images as squares of one size, with the posterior of each."""
 
     pixels: Tensor
     """uint8 n c size size"""
@@ -70,17 +72,17 @@ class Codes:
     std: Tensor
     """likewise; zeros where latents are points"""
     names: tuple[str, ...]
-    """of the images' places"""
+    """the images' paths"""
     labels: tuple[str, ...] | None
     """a class per image"""
     skipped: tuple[tuple[str, str], ...] = ()
-    """(name, reason) of images that cannot be used"""
+    """(name, reason) of images that cannot be read"""
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def of(self, rows: Sequence[int]) -> Codes:
-        """Some of them, in this order."""
+        """The codes of some images, in this order."""
         rows = list(rows)
         return Codes(
             self.pixels[rows],
@@ -89,27 +91,6 @@ class Codes:
             tuple(self.names[i] for i in rows),
             None if self.labels is None else tuple(self.labels[i] for i in rows),
         )
-
-
-def read_squares(
-    images: ImageSet, size: int, channels: int, labels: Sequence[str] | None = None, track: Track = iter
-) -> tuple[Tensor, tuple[str, ...], tuple[str, ...] | None, tuple[tuple[str, str], ...]]:
-    """The middle square of every image, resized to `size` by Lanczos: uint8 n c size size; names, labels, and what was
-    skipped.
-
-    Errors: DataError where none can be read.
-    """
-    pixels, kept, skipped = [], [], list(images.skipped)
-    for number, file in enumerate(track(images.files)):
-        try:
-            pixels.append(square(open_place(file.path, channels), size))
-            kept.append(number)
-        except DataError as error:
-            skipped.append((str(file.path), str(error)))
-    if not kept:
-        raise DataError(f"no image of {images.source!r} can be read; the first: {skipped[0][0]}: {skipped[0][1]}")
-    names = tuple(str(images.files[i].path) for i in kept)
-    return torch.stack(pixels), names, None if labels is None else tuple(labels[i] for i in kept), tuple(skipped)
 
 
 def encode_squares(
@@ -121,19 +102,30 @@ def encode_squares(
     Errors: ConfigError for a size that is no multiple of f; DataError where no image can be read.
     """
     check_size(autoencoder, size)
-    pixels, names, kept, skipped = read_squares(images, size, autoencoder.config.in_channels, labels, track)
-    mean, std = encode_pixels(autoencoder, pixels, track)
-    return Codes(pixels, mean, std, names, kept, skipped)
+    pixels, kept, skipped = [], [], list(images.skipped)
+
+    def skip(file: ImageFile, error: DataError) -> None:
+        skipped.append((str(file.path), str(error)))
+
+    for number, image in read_squares(track(images.files), size, autoencoder.config.in_channels, skip):
+        pixels.append(image)
+        kept.append(number)
+    if not kept:
+        raise DataError(f"no image of {images.source!r} can be read; the first: {skipped[0][0]}: {skipped[0][1]}")
+    names = tuple(str(images.files[i].path) for i in kept)
+    classes = None if labels is None else tuple(labels[i] for i in kept)
+    squares = torch.stack(pixels)
+    return Codes(squares, *encode_pixels(autoencoder, squares, track), names, classes, tuple(skipped))
 
 
 @torch.inference_mode()
 def encode_pixels(autoencoder: Autoencoder, pixels: Tensor, track: Track = iter) -> tuple[Tensor, Tensor]:
     """Means and standard deviations, float32 n c h w on the CPU, of images uint8 n c size size."""
     means, stds = [], []
-    for part in track(pixels.split(_batch(pixels.shape[-1]))):
-        posterior = autoencoder.encode(to_model_range(part).to(autoencoder.device, autoencoder.dtype))
-        means.append(check_finite(posterior.mean.float().cpu(), "encoded latents"))
-        stds.append(torch.zeros_like(means[-1]) if posterior.is_point else posterior.std.float().cpu())
+    batches = track(pixels.split(_batch(pixels.shape[-1])))
+    for mean, std in encode_batches(autoencoder.encode, batches, autoencoder.device, autoencoder.dtype):
+        means.append(check_finite(mean, "encoded latents"))
+        stds.append(torch.zeros_like(mean) if std is None else std)
     return torch.cat(means), torch.cat(stds)
 
 
@@ -150,14 +142,14 @@ def decode_pixels(autoencoder: Autoencoder, latents: Tensor, track: Track = iter
 
 
 def pixel_digests(pixels: Tensor) -> list[str]:
-    """SHA-256 of every image n c h w, in hex: what divides images in halves that do not depend on their order."""
+    """SHA-256 of every image n c h w, in hex. `first_half` divides images by them, whatever their order."""
     return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
 
 
 def first_half(digests: ArrayLike) -> NDArray[np.bool_]:
-    """Which of n images are in the first half by their hashes; equal ones are on one side.
+    """Which of n images are in the first half by their hashes: bool n. Equal images are in the same half.
 
-    Neither half is empty, unless all images are equal: then nothing is in the first.
+    Neither half is empty, unless all images are equal: then the first is.
     """
     known = np.asarray(digests)
     middle = np.sort(known)[len(known) // 2]
@@ -167,11 +159,7 @@ def first_half(digests: ArrayLike) -> NDArray[np.bool_]:
 
 def check_size(autoencoder: Autoencoder, size: int) -> None:
     """Errors: ConfigError for a side, in pixels, that is no multiple of f."""
-    f = autoencoder.downsample_factor
-    if size < 1 or size % f:
-        raise ConfigError(
-            f"size (={size}) must be a multiple of downsample_factor (={f}), such as {max(1, round(size / f)) * f}"
-        )
+    check_multiple(size, autoencoder.downsample_factor)
 
 
 def _batch(size: int) -> int:

@@ -1,4 +1,4 @@
-"""A data set in a latent space: encoded once, standardized, in tokens."""
+"""A data set in a latent space: encoded once, standardized, cut into tokens."""
 
 from __future__ import annotations
 
@@ -12,67 +12,68 @@ import torch
 from torch import Tensor
 
 from ..config import dumps
-from ..data.square_images import Progress, SquareImages
+from ..data.square_images import SquareImages
 from ..errors import ConfigError, DataError, FormatError
 from ..files.arrays import read_array
 from ..files.atomic import atomic, map_file, read_json, write_text
-from ..images import from_model_range, to_model_range
-from ..models import Posterior
+from ..images import from_model_range
+from ..latents.posteriors import encode_batches
+from ..reporting import Progress
 from .space import Space
 
 BATCH = 64
-"""Images that go through a VAE together."""
+"""Images that go through the VAE together."""
 
 MEAN, STD, FACTS = "mean.npy", "std.npy", "encoded.json"
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Posteriors of all images, as the generator is given them."""
+    """The posteriors of all images, standardized for a generator."""
 
     space: Space
     mean: np.ndarray
     """n c h w, float32, mapped"""
     std: np.ndarray | None
-    """of n c h w; None where posteriors are points"""
+    """n c h w, likewise; None where latents are points"""
     centre: Tensor
-    """mean of what the generator sees, by channel, over samples of all posteriors: c 1 1"""
+    """mean by channel over samples of all posteriors, as the generator sees them: c 1 1"""
     spread: Tensor
-    """its standard deviation"""
+    """standard deviation, likewise"""
     patch: int
-    """side of the squares of latents that make a token"""
+    """side of a token, in latents"""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """c h w of latents."""
+        """c h w of an image's latents."""
         c, h, w = self.mean.shape[1:]
         return c, h, w
 
     @property
     def dimension(self) -> int:
-        """Numbers of an image's latents."""
+        """Number of values of an image's latents."""
         return math.prod(self.shape)
 
     @property
     def token_width(self) -> int:
-        """Numbers of a token."""
+        """Number of values of a token."""
         return self.shape[0] * self.patch**2
 
     def sample(self, rows: Sequence[int] | np.ndarray, noise: Tensor) -> Tensor:
-        """Tokens of samples of some images' posteriors: n k d. noise: standard normal, n c h w."""
+        """Tokens n k d of samples of some images' posteriors. noise: standard normal n c h w."""
         latents = torch.from_numpy(np.array(self.mean[rows]))
         if self.std is not None:
             latents = torch.addcmul(latents, torch.from_numpy(np.array(self.std[rows])), noise)
         return self.tokens((self.space.seen(latents) - self.centre) / self.spread)
 
     def images(self, tokens: Tensor) -> Tensor:
-        """Pictures of tokens n k d that a generator has made: uint8 n c size size."""
+        """Images of tokens n k d that a generator made: uint8 n c size size."""
         z = self.untokens(tokens.cpu().float())
         return self.decode(self.space.unseen(z * self.spread + self.centre))
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures of latents n c h w: uint8, on the CPU. What is no number becomes gray."""
+        """Images of latents n c h w: uint8, on the CPU. NaN becomes gray."""
         parts = [
             from_model_range(self.space.decode(part.to(self.space.device)).nan_to_num(0.0, 1.0, -1.0)).cpu()
             for part in latents.split(BATCH)
@@ -80,7 +81,7 @@ class Encoded:
         return torch.cat(parts)
 
     def tokens(self, z: Tensor) -> Tensor:
-        """n c h w to n k d: every square of `patch` places is a token."""
+        """Latents n c h w to tokens n k d: every square of patch x patch latents is a token."""
         return torch.nn.functional.pixel_unshuffle(z, self.patch).flatten(2).transpose(1, 2)
 
     def untokens(self, tokens: Tensor) -> Tensor:
@@ -90,9 +91,9 @@ class Encoded:
 
 
 def patch_for(shape: tuple[int, int, int], tokens: int, name: str) -> int:
-    """Side of the squares of latents that make a token, so that there are so many.
+    """Side of a token, in latents, where latents c h w are cut into `tokens` squares.
 
-    Errors: ConfigError where latents c h w cannot be cut like that.
+    Errors: ConfigError where they cannot be cut into that number.
     """
     side = math.isqrt(tokens)
     if shape[1] % side or shape[1] < side:
@@ -105,14 +106,14 @@ def patch_for(shape: tuple[int, int, int], tokens: int, name: str) -> int:
 
 
 def place_of(space: Space, pictures: SquareImages, folder: Path) -> Path:
-    """Where pictures in a space are kept below a folder."""
+    """The folder below `folder` that keeps the latents of these images in this space."""
     return folder / f"{space.digest[:16]}-{pictures.digest[:16]}"
 
 
 def encode(
     space: Space, pictures: SquareImages, folder: Path, tokens: int, name: str, progress: Progress | None = None
 ) -> Encoded:
-    """Encode all pictures once, into a folder; what is there of the same space and pictures is taken.
+    """Encode all images into a folder, or open what an earlier call encoded there of the same space and images.
 
     Errors: ConfigError for a space of other images or latents that do not give so many tokens; DataError for latents
     that are not finite, or constant; VaeworksError where the disk is full.
@@ -132,9 +133,9 @@ def encode(
 
 
 def open_encoded(space: Space, pictures: SquareImages, folder: Path, tokens: int, name: str) -> Encoded:
-    """What `encode` has left.
+    """Open what `encode` wrote.
 
-    Errors: FormatError where it has not been there; ConfigError for latents that do not give so many tokens.
+    Errors: FormatError where there is nothing; ConfigError for latents that do not give so many tokens.
     """
     place = place_of(space, pictures, folder)
     facts = read_json(place / FACTS)
@@ -164,22 +165,21 @@ def _encode(space: Space, pictures: SquareImages, folder: Path, name: str, progr
     std: np.ndarray | None = None
     total, squares = torch.zeros(shape[1], dtype=torch.float64), torch.zeros(shape[1], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
-    for start in range(0, pictures.count, BATCH):
+    start = 0
+    for latents, deviation in encode_batches(space.encode, pictures.batches(BATCH), space.device):
         rows = slice(start, start + BATCH)
-        posterior: Posterior = space.encode(to_model_range(pictures.batch(rows)).to(space.device))
-        latents = posterior.mean.float().cpu()
+        start += BATCH
         mean[rows] = latents.numpy()
-        if not posterior.is_point:
+        if deviation is not None:
             if std is None:
                 std = map_file(folder / STD, shape, np.float32)
-            deviation = posterior.std.float().cpu()
             std[rows] = deviation.numpy()
             latents = torch.addcmul(latents, deviation, torch.randn(latents.shape, generator=generator))
         z = space.seen(latents).double()
         total += z.sum((0, 2, 3))
         squares += z.square().sum((0, 2, 3))
         if progress:
-            progress(min(start + BATCH, pictures.count), pictures.count)
+            progress(min(start, pictures.count), pictures.count)
     count = shape[0] * shape[2] * shape[3]
     centre = total / count
     spread = (squares / count - centre.square()).clamp(min=0).sqrt()

@@ -26,7 +26,7 @@ from ..metrics.frechet import FeatureMoments
 from ..models.dit import DiT
 from ..models.ema import ema_decay, ema_update_
 from ..models.flow_matching import euler, flow_loss, shift_of
-from ..random_streams import Order, latent_noise, random_seed
+from ..random_streams import ARENA_NOISE, ARENA_SAMPLES, ARENA_WEIGHTS, Order, latent_noise, random_seed
 from .latent_dataset import Encoded
 from .scorer import SampleSetScore, Scorer
 
@@ -34,9 +34,6 @@ RESULT, CHECKPOINT, SAMPLES, FEATURES = "result.json", "checkpoint.safetensors",
 
 SAVE_EVERY = 16_384
 """Images between checkpoints."""
-
-NOISE_STREAM, SAMPLE_STREAM, WEIGHTS_STREAM = 64, 65, 66
-"""Of counter-keyed randomness (random_streams.py): training noise and times, samples' noise, initial weights."""
 
 SAMPLE_BATCH = 256
 
@@ -195,7 +192,7 @@ class _Training:
         self.trial, self.encoded, self.labels, self.config, self.device = trial, encoded, labels, config, device
         self.alpha = shift_of(trial.shift, encoded.dimension)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_seed(trial.seed, WEIGHTS_STREAM))
+            torch.manual_seed(random_seed(trial.seed, ARENA_WEIGHTS))
             make = (probe, math.isqrt(config.tokens), encoded.token_width, max(1, classes))
             self.model, self.average = DiT(*make).to(device), DiT(*make).to(device)
         self.average.load_state_dict(self.model.state_dict())
@@ -211,7 +208,7 @@ class _Training:
         """One batch."""
         config, batch = self.config, self.config.batch
         rows = np.array([self.order[self.step * batch + i] for i in range(batch)])
-        self.generator.manual_seed(random_seed(self.trial.seed, NOISE_STREAM, self.step))
+        self.generator.manual_seed(random_seed(self.trial.seed, ARENA_NOISE, self.step))
         times = torch.randn(
             batch, generator=self.generator
         )  # first, so that they are the same for latents of every shape
@@ -252,7 +249,7 @@ class _Training:
         labels = self.labels[[order[i] for i in range(count)]]
         side = math.isqrt(self.config.tokens)
         for part in torch.arange(count).split(SAMPLE_BATCH):
-            noise = latent_noise(self.trial.seed, part.tolist(), (self.encoded.token_width, side, side), SAMPLE_STREAM)
+            noise = latent_noise(self.trial.seed, part.tolist(), (self.encoded.token_width, side, side), ARENA_SAMPLES)
             tokens = noise.flatten(2).transpose(1, 2).contiguous().to(self.device)
             with autocast(self.device, "bf16" if self.device.type == "cuda" else "fp32"):
                 made = euler(self.average, tokens, labels[part].to(self.device), self.config.sampler_steps, self.alpha)

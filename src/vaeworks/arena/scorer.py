@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.square_images import Progress, SquareImages
+from ..data.square_images import SquareImages
 from ..data.subsets import some
 from ..errors import ConfigError, DataError
 from ..features.classifier import BATCH, NOISE, Classifier, trained
@@ -23,6 +23,7 @@ from ..images import to_model_range
 from ..metrics.feature_spaces import Features, load_features, weights_digest
 from ..metrics.frechet import FeatureMoments, moments, moments_distance
 from ..metrics.kernel import published_estimate
+from ..reporting import Progress
 
 SELF = "classifier"
 """Features of a classifier trained on the same images."""

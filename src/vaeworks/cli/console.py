@@ -46,8 +46,8 @@ class ConsoleReporter(Reporter):
         from rich.markup import escape
         from rich.progress import Progress as Bars
 
-        with Bars(console=console(), transient=True) as bars:
-            task = bars.add_task(escape(what))
+        with Bars(console=console(), transient=True, disable=not console().is_terminal) as bars:
+            task = bars.add_task(escape(what), total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
     @contextmanager

@@ -32,26 +32,31 @@ from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from ..words import one_line, speak
+from .anomaly import anomaly
 from .arena import arena
 from .arena_report import arena_report
 from .arena_study import arena_study
+from .augment import augment
 from .console import summary
+from .decode import decode
 from .demo import demo
-from .detecting import anomaly
 from .doctor import doctor
-from .editing import edit
-from .encoding import encode
+from .edit import edit
+from .encode import encode
 from .eval import evaluate
 from .exit_status import FailOnTriggered
 from .exporting import export
-from .labelling import augment, features
+from .features import features
+from .interpolate import interpolate
+from .listen import listen
 from .recipes import recipes
-from .restoring import restore
-from .running import decode, generate, reconstruct
-from .sounding import listen
+from .reconstruct import reconstruct
+from .restore import restore
+from .running import generate
+from .sample import sample
 from .swapping import bake, convert, extract, fold, inspect, install, match, repair
 from .train import train
-from .varying import interpolate, sample, vary
+from .vary import vary
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,

@@ -36,6 +36,13 @@ Data = Annotated[
         "`digits`, sound:SRC",
     ),
 ]
+Labels = Annotated[
+    str | None,
+    arg(
+        metavar="HOW",
+        help="classes of the images: folders, names or a CSV file; by default folders, if there are any",
+    ),
+]
 Out = Annotated[Path, arg(metavar="DIR", help="output folder")]
 Memory = Annotated[
     str | None,

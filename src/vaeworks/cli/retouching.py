@@ -112,8 +112,8 @@ def squares(autoencoder: Autoencoder, source: str, size: int | None, limit: int 
     """Images of a source as squares, encoded; `limit` at most, evenly spaced."""
     from ..apps.codes import check_size, encode_squares
     from ..data import scan
-    from ..doctor.examination import default_size
-    from ..doctor.subject import choose
+    from ..doctor.image_sample import choose
+    from ..images import default_size
 
     size = default_size(autoencoder.config) if size is None else size
     check_size(autoencoder, size)

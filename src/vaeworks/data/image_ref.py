@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +39,8 @@ class ImageFile:
     width: int
     """pixels, after EXIF orientation"""
     height: int
+    alpha: bool | None = field(default=None, compare=False)
+    """whether its header promises transparency; None: not known"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
-from ..images import image_size, open_image
+from ..images import image_facts
 from .image_ref import ImageFile, ImageRef, read_place
 from .sources.dispatch import find_places
 
@@ -85,9 +85,9 @@ def _look(place: ImageRef, min_side: int, decode: bool) -> ImageFile | str:
     """The image's facts, or why it cannot be used."""
     try:
         content = read_place(place)
-        width, height = open_image(content).size if decode else image_size(content)
+        width, height, alpha = image_facts(content, decode)
     except DataError as error:
         return str(error)
     if min(width, height) < min_side:
         return f"{width}x{height} pixels, smaller than {min_side}"
-    return ImageFile(place, hashlib.sha256(content).hexdigest(), width, height)
+    return ImageFile(place, hashlib.sha256(content).hexdigest(), width, height, alpha)

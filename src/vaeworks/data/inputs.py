@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from PIL import Image
 
@@ -14,6 +14,11 @@ from ..reporting import SILENT, Reporter
 from .image_ref import ImageFile
 from .image_set import ImageSet, scan
 from .sources.folder import find_images
+
+Inputs: TypeAlias = str | Path | Sequence[str | Path]
+"""One file or folder, or several."""
+
+T = TypeVar("T")
 
 BUILT_IN = {"photos": "the bundled photographs", "procedural": "images that are drawn", "digits": "handwritten digits"}
 """Sources that are there without files."""
@@ -38,12 +43,13 @@ def image_set(data: Images, reporter: Reporter = SILENT) -> ImageSet:
     return data if isinstance(data, ImageSet) else ImageSet("", tuple(data))
 
 
-def image_files(inputs: Sequence[str | Path], reporter: Reporter = SILENT) -> list[tuple[Path, Path]]:
+def image_files(inputs: Inputs, reporter: Reporter = SILENT) -> list[tuple[Path, Path]]:
     """(image file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where
     there is no image."""
-    _check_given(inputs)
     found = [
-        (path, source) for source in inputs for path in find_images(data_source(str(source), ("photos",), reporter))
+        (path, source)
+        for source in listed(inputs)
+        for path in find_images(data_source(str(source), ("photos",), reporter))
     ]
     return [
         (path, path.relative_to(source) if Path(source).is_dir() and source != "photos" else Path(path.name))
@@ -51,10 +57,10 @@ def image_files(inputs: Sequence[str | Path], reporter: Reporter = SILENT) -> li
     ]
 
 
-def files_ending(inputs: Sequence[str | Path], suffix: str) -> list[tuple[Path, Path]]:
+def files_ending(inputs: Inputs, suffix: str) -> list[tuple[Path, Path]]:
     """(file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where there is
     no such file."""
-    _check_given(inputs)
+    inputs = listed(inputs)
     found: list[tuple[Path, Path]] = []
     for source in map(Path, inputs):
         if not source.exists():
@@ -69,14 +75,17 @@ def files_ending(inputs: Sequence[str | Path], suffix: str) -> list[tuple[Path, 
     return found
 
 
-def _check_given(inputs: Sequence[str | Path]) -> None:
-    if not inputs:
+def listed(inputs: Inputs) -> list[str | Path]:
+    """The inputs as a list, also where one is given alone. Errors: ConfigError without inputs."""
+    found = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+    if not found:
         raise ConfigError("no IN is given; name files or folders behind MODEL")
+    return found
 
 
 def readable_images(
-    pairs: Sequence[tuple[Path, Path]], channels: int, reporter: Reporter = SILENT
-) -> Iterator[tuple[Path, Path, Image.Image]]:
+    pairs: Sequence[tuple[Path, T]], channels: int, reporter: Reporter = SILENT
+) -> Iterator[tuple[Path, T, Image.Image]]:
     """(source, target, image) of every file that can be read; the others are named, and are an error if there is no
     image at all."""
     errors = []

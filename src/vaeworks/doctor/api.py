@@ -17,10 +17,12 @@ from ..files.outputs import make_folder, short_names
 from ..formats.io import read
 from ..formats.locate import locate
 from ..formats.vae_slot import is_certain
+from ..images import default_size
 from ..models import Autoencoder
 from ..reporting import SILENT, Reporter
 from ..runtime.opening import Model
-from .examination import Examination, check_panels, check_rules, default_size, examine_files, failing
+from .examination import Examination, check_panels, check_rules, examine_files, failing
+from .image_sample import ImageSample
 from .page import COMPARE, COMPARE_RECORD, RECORD, REPORT, check_alike, write_comparison, write_report
 from .panels import TITLES
 from .serialization import SCHEMA
@@ -148,6 +150,7 @@ def examine_models(
     classes, shapes = _labels(images.files, labels, derived), _masks(images.files, masks, derived)
     if size is None:  # the same for all models, so that their figures compare
         size = default_size(*(_config(model, settings) for model in models))
+    sample = ImageSample(images.files, size=size, limit=limit, quick=quick, labels=classes, masks=shapes)
     compared_with = None if reference is None else _loaded(reference, None, reporter)[0]
     found: list[Examination] = []
     for position, (model, name) in enumerate(zip(models, names, strict=True)):
@@ -156,15 +159,10 @@ def examine_models(
         found.append(
             examine_files(
                 loaded,
-                images.files,
+                sample,
                 model=name,
                 panels=wanted,
-                size=size,
-                limit=limit,
-                quick=quick,
                 seed=seed,
-                labels=classes,
-                masks=shapes,
                 known=certain,
                 reference=compared_with,
                 keep=keep,

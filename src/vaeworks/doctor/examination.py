@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,21 +13,23 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..config import LatentConfig
 from ..data import ImageFile
 from ..data.image_ref import ImageRef
 from ..errors import ConfigError
 from ..files.atomic import atomic
 from ..files.cache import cache_folder
+from ..images import default_size, notebook
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from .finding import VERDICTS, Finding, NotExamined
+from .image_sample import DoctorProtocol, ImageSample, Track
 from .panels import TITLES, panel
 from .serialization import SCHEMA, read_finding, to_dict, write_finding
-from .subject import DoctorProtocol, Subject, Track, check_examinable, choose, encode_subject, protocol_of
+from .subject import Subject, check_examinable, encode_subject
 
 Begin = Callable[[str], Track]
-"""Is told what begins (a panel's name, or "encoding"), and gives what wraps its loop to show progress."""
+"""Called with the name of a step ("reading images", "encoding", a panel's name); returns a wrapper of the step's loop
+that shows progress."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,16 @@ class Examination:
         """Panels by verdict, worst first."""
         return {verdict: sum(f.verdict == verdict for f in self.findings.values()) for verdict in VERDICTS}
 
+    def __repr__(self) -> str:
+        """One line: the model, and panels by verdict."""
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items() if count)
+        return f"Examination({self.model}: {counts or 'no panel'})"
+
+    def _repr_html_(self) -> str:
+        """A row for each panel, worst first, for notebooks."""
+        rows = [(TITLES[name], finding.verdict, finding.sentence) for name, finding in self.findings.items()]
+        return notebook.heading(repr(self)) + notebook.table(rows, ("panel", "verdict", "finding"))
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but pictures as JSON values: what report.json holds."""
         findings = {
@@ -69,7 +80,7 @@ class Examination:
 
 def examine_files(
     autoencoder: Autoencoder,
-    files: Sequence[ImageFile],
+    files: Sequence[ImageFile] | ImageSample,
     *,
     model: str = "",
     panels: Iterable[str] | None = None,
@@ -86,21 +97,27 @@ def examine_files(
 ) -> Examination:
     """Examine a model on images.
 
-    model: its name on the page; panels: names of `TITLES`, None for all; size: as `default_size`; limit, quick, labels,
-    masks, known,
-    reference: as in `encode_subject`; keep: whether findings are taken from, and put into, the cache (`doctor_cache`),
-    by model and protocol;
-    begin: for progress.
+    files: the images, or an `ImageSample` that several models share, so that each image is read once for all of them;
+    size, limit, quick, labels and masks are then the sample's. model: its name on the page. panels: names of `TITLES`;
+    None: all. size: side of the squares that images become, in pixels; None: `default_size`. limit, quick: as in
+    `choose`. labels, masks: one for each file. known, reference: as in `encode_subject`. keep: cache results and reuse
+    them for the same model, images and options (`doctor_cache`). begin: for progress.
     Errors: ConfigError for an unknown panel; and those of `encode_subject`.
+
+        examination = examine(vw.load("vae.safetensors"), vw.data.scan("photos").files, quick=True)
+        print(examination.counts)
     """
     names = check_panels(panels)
-    size = default_size(autoencoder.config) if size is None else size
-    check_examinable(autoencoder, size, reference)
-    taken = choose(files, limit, quick)
-    chosen = [files[i] for i in taken]
-    marks = None if labels is None else [labels[i] for i in taken]
-    places = None if masks is None else [masks[i] for i in taken]
-    protocol = protocol_of(chosen, size, quick, seed, marks, places, reference, autoencoder.config.in_channels)
+    if isinstance(files, ImageSample):
+        if (size, limit, quick, labels, masks) != (None, None, False, None, None):
+            raise ConfigError("size, limit, quick, labels and masks belong to the ImageSample; leave them away here")
+        sample = files
+        check_examinable(autoencoder, sample.size, reference)
+    else:
+        size = default_size(autoencoder.config) if size is None else size
+        check_examinable(autoencoder, size, reference)
+        sample = ImageSample(files, size=size, limit=limit, quick=quick, labels=labels, masks=masks)
+    protocol = sample.protocol(autoencoder.config.in_channels, seed, reference)
     known = autoencoder.config.normalization_known if known is None else known
     digest = model_digest(autoencoder)
     folder = doctor_cache() / f"{digest[:16]}-{_key(protocol, known)}"
@@ -112,23 +129,14 @@ def examine_files(
     missing = [name for name in names if name not in findings]
     if missing:
         started = time.perf_counter()
-        patient = encode_subject(
-            autoencoder,
-            chosen,
-            size=size,
-            limit=len(chosen),
-            quick=quick,
-            seed=seed,
-            labels=marks,
-            masks=places,
-            known=known,
-            reference=reference,
-            track=begin("encoding"),
+        sample.pixels(autoencoder.config.in_channels, begin("reading images"))
+        subject = encode_subject(
+            autoencoder, sample, seed=seed, known=known, reference=reference, track=begin("encoding")
         )
         seconds["encoding"] = time.perf_counter() - started
         for name in missing:
-            patient.track = begin(name)
-            findings[name], seconds[name] = _examined(name, patient)
+            subject.track = begin(name)
+            findings[name], seconds[name] = _examined(name, subject)
             if keep:
                 _keep(folder / name, findings[name], seconds[name])
     worst_first = sorted(findings, key=lambda name: (VERDICTS.index(findings[name].verdict), list(TITLES).index(name)))
@@ -141,14 +149,14 @@ def examine_files(
     )
 
 
-def _examined(name: str, patient: Subject) -> tuple[Finding, float]:
+def _examined(name: str, subject: Subject) -> tuple[Finding, float]:
     started = time.perf_counter()
     try:
-        found = panel(name)(patient)
+        found = panel(name)(subject)
     except NotExamined as why:
         found = Finding.absent(why)
     if not found.images and found.verdict != "not examined":
-        found = replace(found, images=patient.count)
+        found = replace(found, images=subject.count)
     return found, time.perf_counter() - started
 
 
@@ -171,12 +179,6 @@ def check_panels(panels: Iterable[str] | None) -> list[str]:
     if not asked:
         raise ConfigError(f"no panel is named; choose from {', '.join(TITLES)}")
     return [name for name in TITLES if name in asked]
-
-
-def default_size(*configs: LatentConfig) -> int:
-    """About 256 pixels, as a multiple that every one of these models takes."""
-    multiple = math.lcm(*(config.downsample_factor * config.latents_patch for config in configs))
-    return max(1, round(256 / multiple)) * multiple
 
 
 def doctor_cache() -> Path:

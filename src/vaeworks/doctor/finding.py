@@ -10,6 +10,7 @@ from typing import Literal
 from PIL import Image
 
 from ..errors import DataError
+from ..images import notebook
 from ..intervals import Interval
 
 Verdict = Literal["ill", "watch", "healthy", "not examined"]
@@ -86,6 +87,10 @@ class Picture:
     pixelated: bool = False
     """small maps, whose pixels are latents: enlarged without blurring"""
 
+    def _repr_png_(self) -> bytes:
+        """The picture, for notebooks."""
+        return notebook.png(self.image)
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -128,6 +133,22 @@ class Finding:
 
     def __post_init__(self) -> None:
         assert self.verdict == "not examined" or self.figures, "no verdict without a figure"
+
+    def __repr__(self) -> str:
+        """One line: the verdict and its sentence."""
+        return f"Finding({self.verdict}: {self.sentence})"
+
+    def _repr_html_(self) -> str:
+        """Verdict, sentence, figures and pictures, for notebooks."""
+        rows = [(figure.label, figure.shown, figure.interval, figure.limit) for figure in self.figures.values()]
+        return "".join(
+            [
+                notebook.heading(f"{self.verdict}: {self.sentence}"),
+                notebook.table(rows, ("figure", "value", "95 % interval", "limit")),
+                *map(notebook.paragraph, (self.meaning, self.remedy, self.dispute, self.uncertainty)),
+                *(notebook.picture(p.image, p.caption, p.pixelated) for p in self.pictures),
+            ]
+        )
 
     @classmethod
     def absent(cls, why: NotExamined) -> Finding:

@@ -1,5 +1,4 @@
-"""Frozen networks whose features latents are aligned with, or discriminators look at: by name, from a folder, or
-anybody's own.
+"""Frozen networks for alignment and for discriminators: by name, from a folder, or the user's own.
 
 They stay in evaluation mode, are never trained, and let the gradient through to the image.
 """
@@ -36,8 +35,8 @@ UNKNOWN = 32
 class Backbone(nn.Module):
     """A frozen network as a list of feature maps: images n c h w in [-1,1] to maps n d_i h_i w_i, shallowest first.
 
-    `smallest`: side of the smallest images that it takes, in pixels; a network of one's own may have an attribute of
-    this name.
+    `smallest` is the side of the smallest images that it takes, in pixels; a user's own network may have an attribute
+    of this name.
     """
 
     def __init__(self, network: Callable[[Tensor], Any], name: str):
@@ -223,6 +222,6 @@ def _described(value: object) -> str:
 
 
 def _line(error: Exception) -> str:
-    """What an exception says, in one line."""
+    """An exception's message, in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.square_images import Progress, SquareImages
+from ..data.square_images import SquareImages
 from ..data.subsets import some
 from ..errors import DataError
 from ..files.atomic import atomic, read_tensors, write_tensors
 from ..images import to_model_range
-from ..random_streams import Order, random_seed
+from ..random_streams import CLASSIFIER_STEPS, Order, random_seed
+from ..reporting import Progress
 
 VERSION = 1
 """Of network and training: figures of another one are others."""
@@ -71,8 +72,7 @@ class Classifier(nn.Module):
 def trained(
     pictures: SquareImages, folder: Path, device: torch.device, progress: Progress | None = None
 ) -> tuple[Classifier, float]:
-    """The classifier of these pictures, and its accuracy on the eighth that it has not seen; from the folder, if it is
-    there.
+    """The classifier of these pictures, and its accuracy on the held-out eighth; read from the folder if it is there.
 
     Errors: DataError for pictures without at least two classes.
     """
@@ -138,7 +138,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / steps))
         rows = torch.tensor([order[step * batch + i] for i in range(batch)])
-        generator.manual_seed(random_seed(seed, 0, step))
+        generator.manual_seed(random_seed(seed, CLASSIFIER_STEPS, step))
         x = to_model_range(images(rows))
         x = (_disturbed(x, generator) if disturb else x).to(device)
         loss = F.cross_entropy(network(x)[1], targets[rows].to(device))

@@ -35,7 +35,7 @@ OXFORD = Scaling((123.68 / 127.5 - 1, 116.779 / 127.5 - 1, 103.939 / 127.5 - 1),
 
 
 class FeatureNet(nn.Module):
-    """Layers in a row, of which some are looked at. Frozen: its weights never ask for a gradient."""
+    """Layers in a row; the outputs of some of them are the features. Frozen: its weights never require a gradient."""
 
     def __init__(self, name: str, layers: Sequence[nn.Module], taps: Sequence[int], smallest: int, scaling: Scaling):
         """taps: numbers of the layers whose outputs are returned; smallest: side of the smallest image that reaches

@@ -1,4 +1,4 @@
-"""The perceptual distance that a run asks for, ready on its device."""
+"""The perceptual distance of a run, on its device."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LPIPS_NETWORKS = {"lpips-vgg16": "vgg16", "lpips-alexnet": "alexnet", "lpips-squ
 def perceptual_distance(
     config: LossConfig, device: torch.device, say: Callable[[str], None] | None = None
 ) -> Distance | None:
-    """The distance with frozen weights; None where the configuration asks for none. say: told of a download.
+    """The distance with frozen weights; None where the configuration wants none. say: takes a line about a download.
 
-    Errors: FormatError for weights that are not there and cannot be fetched: nothing else takes their place.
+    Errors: FormatError for weights that are not there and cannot be fetched; nothing replaces them.
     """
     if config.perceptual == "none":
         return None

@@ -1,8 +1,8 @@
 """Weights of feature networks and LPIPS heads: found where the user says, or in a cache, or fetched once. Never
 silently replaced.
 
-Files are read as any model file is: nothing in them is executed. What was fetched has the whole SHA-256 that is written
-here, when it is fetched and each time that it is loaded (2 GB take about a second).
+Files are read as any model file is: nothing in them is executed. A fetched file must have the whole SHA-256 that is
+written here, when it is fetched and each time it is loaded (2 GB take about a second).
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def load_set_net(name: str, path: str | Path | None = None, say: Say | None = No
 
 
 def is_here(name: str, version: str = "0.1") -> bool:
-    """Whether LPIPS with this backbone can be had without fetching anything."""
+    """Whether LPIPS with this backbone can be loaded without fetching anything."""
     return all(
         (cache_folder() / w.file).is_file() or local(w) is not None for w in (BACKBONES[name], HEADS[name, version])
     )
@@ -202,11 +202,11 @@ def load_feature_distance(
 
 
 def find(weights: Published, path: str | Path | None = None, say: Say | None = None) -> Path:
-    """The local file: at `path` where one is given; else in the cache, in torch's, or fetched into the cache.
+    """The local file: at `path` if one is given; else from the cache, from torch's cache, or fetched into the cache.
 
     path: the file itself, of whatever name and hash; or a folder that holds it, whose hash must be right.
-    Errors: FormatError where it is not at `path`, where what is in the cache is another file, and where it cannot be
-    fetched whole.
+    Errors: FormatError where it is not at `path`, where the cache holds another file, and where it cannot be fetched
+    whole.
     """
     if path is not None:
         return _given(weights, Path(path))
@@ -233,7 +233,7 @@ def local(weights: Published) -> Path | None:
 
 
 def _place(weights: Published) -> Path | None:
-    """Where the file is, whatever is in it: torchvision may have fetched it already."""
+    """Where the file is, whatever it holds: torchvision may have fetched it already."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "torch")
     places = (cache_folder() / weights.file, Path(home, "hub", "checkpoints", weights.file))
     return next((path for path in places if path.is_file()), None)
@@ -280,8 +280,8 @@ def _fetch(weights: Published, to: Path, say: Say | None) -> None:
 
 
 def _download(url: str, to: Path, most: int, chunk: int = 2**20) -> str:
-    """The SHA-256 of what was written to `to`. Errors: OSError, also for more than `most` bytes and for a way that
-    leaves https."""
+    """The SHA-256 of what was written to `to`. Errors: OSError, also for more than `most` bytes and for a redirection
+    away from https."""
     digest = hashlib.sha256()
     with urllib.request.build_opener(_SameScheme).open(url, timeout=30) as response, to.open("wb") as file:
         expected = response.headers.get("Content-Length")

@@ -1,4 +1,4 @@
-"""NumPy's files of one array, read as numbers: never as pickles, which `numpy.load` can do as well."""
+"""NumPy files of one array, read as numbers and never as pickles, which `numpy.load` would allow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import FormatError
 
 
 def read_array(path: Path, mapped: bool = False) -> np.ndarray:
-    """The array of a .npy file. mapped: read from the file when it is used.
+    """The array of a .npy file. mapped: its values are read when they are used.
 
     Errors: FormatError for a file that is missing, torn, or holds anything but numbers.
     """

@@ -33,11 +33,11 @@ MAX_HEADER = 16 * 2**20
 
 @contextmanager
 def atomic(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary name for `path`; the file or folder that the block makes there gets its final name at the end, when
+    """A temporary name for `path`. What the block makes there, a file or a folder, gets its final name at the end, once
     it is on the disk.
 
-    If the block fails, nothing is left and what was at `path` stays. What a killed process has left is removed by the
-    next call in that folder. Without `overwrite` nothing is replaced, not even what another program has put there
+    If the block fails, nothing is left, and what was at `path` stays. The next call in the same folder removes what a
+    killed process has left. Without `overwrite` nothing is replaced, not even what another program has put there
     meanwhile.
     Errors: ConfigError where `path` exists and `overwrite` is off, and for a name that no file can have; VaeworksError
     where the disk is full or not writable, or memory runs out.
@@ -182,7 +182,7 @@ def _to_disk(path: Path, whole: bool = True) -> None:
 
 
 def write_text(path: str | Path, text: str, overwrite: bool = True) -> None:
-    """Write a text file, whole or not at all; over what was there, or only where nothing is."""
+    """Write a text file, whole or not at all. With `overwrite` it replaces what was there."""
     with atomic(path, overwrite) as temporary:
         temporary.write_text(
             text, encoding="utf-8", errors="backslashreplace"
@@ -190,8 +190,8 @@ def write_text(path: str | Path, text: str, overwrite: bool = True) -> None:
 
 
 def write_picture(path: Path, picture: Image.Image, overwrite: bool = True) -> None:
-    """Write a picture, whole or not at all; over what was there, or only where nothing is. Its kind is that of the
-    name's ending.
+    """Write a picture, whole or not at all; the ending of its name decides the format. With `overwrite` it replaces
+    what was there.
 
     Errors: ConfigError for an ending that Pillow does not know, and for a name that is taken.
     """
@@ -201,7 +201,7 @@ def write_picture(path: Path, picture: Image.Image, overwrite: bool = True) -> N
 
 
 def picture_kind(path: Path) -> str:
-    """Pillow's name for the kind of picture that a file name asks for.
+    """Pillow's name for the picture format of a file name.
 
     Errors: ConfigError for an ending that Pillow cannot write.
     """
@@ -263,8 +263,8 @@ def check_room(path: Path, needed: int) -> None:
 
 
 def map_file(path: Path, shape: tuple[int, ...], kind: Any) -> np.memmap:
-    """An array whose memory is a new .npy file, for which there is room: to write to a map of a file on a full disk
-    ends the process.
+    """An array whose memory is a new .npy file. Room is checked first, because writing to a map of a file on a full
+    disk ends the process.
 
     Errors: VaeworksError where there is no room.
     """
@@ -292,8 +292,11 @@ def _umask() -> int:
 
 
 def check_header(path: Path) -> None:
-    """Errors: FormatError for a safetensors file that claims a header so long that to read it would take minutes and
-    gigabytes."""
+    """Check the length that a safetensors file claims for its header; reading an absurd one would take minutes and
+    gigabytes.
+
+    Errors: FormatError.
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER:

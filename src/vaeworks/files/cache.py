@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept: weights/ in $VAEWORKS_CACHE, by default ~/.cache/vaeworks
+    """The folder of fetched weights: weights/ in $VAEWORKS_CACHE, by default ~/.cache/vaeworks
     ($XDG_CACHE_HOME/vaeworks)."""
     base = os.environ.get("VAEWORKS_CACHE")
     return (

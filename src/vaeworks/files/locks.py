@@ -1,8 +1,8 @@
-"""Locks that the system takes away when a process dies: what is under one that is free belongs to nobody any more.
+"""Locks that the system releases when a process dies: what lies under a free lock belongs to nobody any more.
 
-They are the kernel's (flock), so that neither the number of a dead process, which another may have by now, nor other
-machines or containers on the same disk can mislead. Where a system or a disk has no such locks, nothing is locked, and
-nothing is taken for dead.
+They are the kernel's (flock). Process numbers would mislead, because another process may have a dead one's number by
+now, and so would other machines or containers on the same disk. Where a system or a disk has no such locks, nothing is
+locked, and no process is taken for dead.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Busy(Exception):  # noqa: N818 - what it means is for the caller to say
 
 @contextmanager
 def locked(path: Path, *, sure: bool = False) -> Iterator[None]:
-    """Hold the lock of this name: a file without content, which is there as long as it is held, or until the next one
-    after a death.
+    """Hold the lock of this name: an empty file that exists as long as the lock is held (after a death, until the next
+    holder). sure: also refuse where there are no locks.
 
-    sure: whether to be refused, too, where there are no locks. Errors: Busy; OSError where the file cannot be made.
+    Errors: Busy; OSError where the file cannot be made.
     """
     held = _take(path)
     if held == _NONE and sure:
@@ -52,7 +52,7 @@ LOCK = ".vaeworks-lock"
 
 @contextmanager
 def alone_in(folder: Path, name: str = LOCK) -> Iterator[None]:
-    """Hold the lock of a folder, which is made; at the end it is taken away again if nothing has come into it.
+    """Hold the lock of a folder, which is made if needed; at the end the folder is removed again if it is still empty.
 
     Errors: ConfigError where another process is at work there, and for a file; VaeworksError where the folder cannot be
     made.
@@ -75,14 +75,17 @@ def alone_in(folder: Path, name: str = LOCK) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those that it is in; returns the new ones, the innermost first. Errors: OSError."""
+    """Make a folder and its parents. Returns the new ones, the innermost first.
+
+    Errors: OSError.
+    """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return made
 
 
 def remove_empty(folders: list[Path]) -> None:
-    """Take folders away again, each if nothing has come into it."""
+    """Remove each of these folders that is still empty."""
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()  # refused where there is anything in it

@@ -1,4 +1,4 @@
-"""Where results go: targets that are checked before any work, and short names for several models."""
+"""Where results go: targets are checked before any work; several models get short names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from .atomic import check_name
 
 
 def targets(sources: list[tuple[Path, Path]], out: Path, suffix: str, overwrite: bool) -> list[tuple[Path, Path]]:
-    """(source, target) pairs; all targets are checked before the first is written."""
+    """(source, target) pairs for files (path, place below its folder). All targets are checked before the first is
+    written.
+
+    Errors: ConfigError for two sources of one target, for a target that exists without `overwrite`, and for an
+    impossible name.
+    """
 
     pairs = [(source, out / place.with_suffix(suffix)) for source, place in sources]
     seen: dict[Path, Path] = {}
@@ -28,9 +33,10 @@ def targets(sources: list[tuple[Path, Path]], out: Path, suffix: str, overwrite:
 
 
 def check_free(out: Path, names: Iterable[str], overwrite: bool, besides: str = "") -> None:
-    """Before any work: --out is no file, and holds none of the files to be written, unless they may be replaced.
+    """Check before any work that `out` is no file, and that it holds none of the files to be written, unless
+    `overwrite`.
 
-    besides: what --overwrite keeps, for the error.
+    besides: what --overwrite keeps, for the sentence. Errors: ConfigError.
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; --out is a folder")
@@ -40,7 +46,8 @@ def check_free(out: Path, names: Iterable[str], overwrite: bool, besides: str = 
 
 
 def check_apart(folders: Iterable[Path], places: Iterable[Path]) -> None:
-    """Before any work: no result lies in a folder that another one replaces whole."""
+    """Check before any work that no result lies in a folder that another result replaces as a whole. Errors:
+    ConfigError."""
     whole = set(folders)
     for place in places:
         if inside := next((parent for parent in place.parents if parent in whole), None):
@@ -51,7 +58,7 @@ def check_apart(folders: Iterable[Path], places: Iterable[Path]) -> None:
 
 
 def short_names(models: Iterable[str]) -> list[str]:
-    """A short name for each, all different: the file's, with its folder's before it where needed."""
+    """A short and unique name for each model: that of its file, with its folder's in front where needed."""
     names: list[str] = []
     for model in models:
         path = Path(model.removeprefix("hf:"))

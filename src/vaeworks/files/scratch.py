@@ -1,7 +1,7 @@
-"""Where files and folders are made before they get their names: a hidden folder beside them.
+"""Hidden folders in which files and folders are made before they get their names.
 
-Every call has names of its own, under a lock. What processes have left there that were killed, the next call in that
-folder removes; an old folder that was about to be replaced is put back.
+Every call has names of its own, under a lock. The next call in the same folder removes what killed processes have left,
+and puts an old folder back that was about to be replaced.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOCK, _NEW, _OLD = ".lock", ".tmp", ".old"
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """A name on the disk of `folder` that no other call has. What is there at the end is removed.
+    """A name on the disk of `folder` that no other call has. At the end, what was made there is removed.
 
     Errors: OSError where nothing can be written.
     """
@@ -53,7 +53,8 @@ def _claim(hidden: Path, ending: ExitStack) -> Path:
 
 
 def home(path: Path) -> Path:
-    """The folder that something in `path` will be in: its own, or of a name that `scratch` gave, the one beside."""
+    """The folder that `path` will finally stand in: its parent, or for a name that `scratch` gave, the folder beside
+    it."""
     return path.parent.parent if path.parent.name == SCRATCH else path.parent
 
 

@@ -1,4 +1,4 @@
-"""Whole data sets to latents, and the latents as a data set."""
+"""Data sets to latents, and latents as a data set."""
 
 from .encode import EncodedDataset, encode_dataset
 from .latent_set import LatentSet

@@ -1,4 +1,4 @@
-"""A data set to latents: what is done stays, the rest is done."""
+"""A data set to latents: finished shards stay, missing ones are made."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from .squares import Squares
 from .tensors import LABELS, check_finite, encoded, latents_shape, tensor_names
 
 Progress = Callable[[int, int], None]
-"""Is told how many images are done, and of how many."""
+"""Called with the number of finished images, and of all."""
 
 BATCH = 8
 
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """What a call has done."""
+    """The result of `encode_dataset`."""
 
     images: int
-    """encoded now"""
+    """images encoded by this call"""
     kept: int
-    """of shards that were there before"""
+    """images in shards that were there before"""
     complete: bool
-    """whether all shards of all processes are there"""
+    """whether the shards of all processes are there"""
     skipped: tuple[tuple[str, str], ...] = ()
-    """(name, reason) of images without latents; of this process's shards until all are there"""
+    """(name, reason) of images without latents: this process's, or everybody's once all shards are there"""
 
 
 @dataclass(eq=False)
 class _Work:
-    """One process's part."""
+    """The part of one process."""
 
     folder: Path
     plan: LatentsPlan
@@ -80,15 +80,19 @@ def encode_dataset(
     say: Say | None = None,
     progress: Progress | None = None,
 ) -> EncodedDataset:
-    """Latents of every image of a set, unnormalized, in shards (docs/latents.md); a second call does what is missing.
+    """Write the unnormalized latents of a set of images in shards (docs/latents.md); a second call makes what is
+    missing.
 
     images: `scan(source, decode=False)` is enough. labels: a class per image. batch: images that go through the network
-    together; workers: processes that read them; memory: as for `Codec`; none of the three changes more than rounding.
-    rank, world: this process of so many, which share the folder; each has a run of consecutive images, and the last to
-    end completes the index.
-    Errors: ConfigError for settings that cannot be, and for a folder with latents of another model, other images or
-    settings; DataError for images that change or vanish; VaeworksError where the disk is full: what is done stays
-    valid.
+    together; workers: processes that read images; memory: as for `Codec`. These three change rounding at most.
+    rank, world: the number of this process and the number of all processes that share the folder. Each encodes a run
+    of consecutive images; the last to finish completes the index.
+    Errors: ConfigError for settings that the model does not take, and for a folder with latents of another model, other
+    images or settings; DataError for images that change or vanish; VaeworksError where the disk is full. Finished
+    shards stay valid.
+
+        encode_dataset(vw.load("vae.safetensors"), vw.data.scan("photos"), "latents", Settings(size=256))
+        latents, label = LatentSet("latents")[0]
     """
     settings = settings or Settings()
     _check(autoencoder, images, settings, labels, batch, workers, rank, world)
@@ -151,7 +155,7 @@ def _check(
 
 @contextmanager
 def _telling_what_is_done(folder: Path, plan: LatentsPlan, rank: int) -> Iterator[None]:
-    """Whatever ends the work early also says what stays."""
+    """Add the number of finished shards to the error that ends the work early."""
     try:
         yield
     except ConfigError:
@@ -195,7 +199,7 @@ def _encode(
 def _one_ahead(
     codec: Codec, ready: Iterator[tuple[Tensor, list[int]]], squares: Squares, settings: Settings
 ) -> Generator[tuple[dict[str, Tensor], list[int], int]]:
-    """Latents on the CPU, their images' numbers, and the number of images in the batch; a GPU already has the next
+    """Latents on the CPU, the numbers of their images, and the number of images in the batch. A GPU works on the next
     batch meanwhile."""
     before: tuple[dict[str, Tensor], list[int], int] | None = None
     for pixels, numbers in ready:
@@ -221,12 +225,12 @@ def _write(work: _Work, shard: Shard, tensors: dict[str, Tensor], numbers: list[
 
 
 def _below(source: str, name: str) -> str:
-    """An image's name; of a folder, below it, so that it may be anywhere."""
+    """An image's name, relative to the source if that is a folder, so that the folder may move."""
     return name.removeprefix(f"{Path(source).expanduser()}/")
 
 
 def _numbers(labels: Sequence[str] | None, classes: list[str] | None, count: int) -> Tensor:
-    """Classes by their place in the alphabet, int64; zeros without classes, because readers of the layout want
+    """Class numbers in alphabetical order, int64; zeros without classes, because readers of the layout expect
     labels."""
     if labels is None or classes is None:
         return torch.zeros(count, dtype=torch.int64)
@@ -251,7 +255,7 @@ def _facts(autoencoder: Autoencoder, digest: str, settings: Settings, images: Im
 
 
 def _size(work: _Work) -> int:
-    """Bytes that the missing shards will take."""
+    """Bytes of the missing shards."""
     return sum(map(len, work.shards)) * _image_size(work)
 
 
@@ -261,8 +265,8 @@ def _image_size(work: _Work) -> int:
 
 
 def _check_memory(work: _Work) -> None:
-    """Errors: ConfigError for shards, one of which is in memory until it is written, that would take more than half of
-    what is free."""
+    """Errors: ConfigError where one shard, which is in memory until it is written, would take more than half of the
+    free memory."""
     count, half = max(map(len, work.shards)), free_memory(torch.device("cpu")) / 2
     if count * _image_size(work) > half:
         raise ConfigError(

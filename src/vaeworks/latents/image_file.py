@@ -1,4 +1,4 @@
-"""Latents of one image as a file."""
+"""A file with the latents of one image."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ METADATA_KEY = "vaeworks_latents"
 def write_latents(
     path: Path, latents: Tensor, config: LatentConfig, size: tuple[int, int], posterior: str, overwrite: bool = True
 ) -> None:
-    """Write `latents`, c h/f w/f, unnormalized, of an image of this (height, width); over what was there, or only where
-    nothing is.
+    """Write unnormalized latents c h/f w/f of an image.
 
-    A guessed scale is null. Errors: NotFiniteError for latents that hold what is no number.
+    size: the image's height and width in pixels. posterior: "mode" or "sample". overwrite: replace an existing file.
+    Scale and shift are null in the file where the configuration only guesses them.
+    Errors: NotFiniteError for latents that hold NaN or infinities.
     """
     check_finite(latents, "latents")
     scale, shift = (config.scaling_factor, config.shift_factor) if config.normalization_known else (None, None)
@@ -39,10 +40,9 @@ def write_latents(
 
 
 def read_latents(path: Path, config: LatentConfig) -> tuple[Tensor, tuple[int, int]]:
-    """Latents of one image, c h/f w/f, or of a shard, n c h/f w/f; and the (height, width) of an image. They are
-    mapped, not loaded.
+    """The latents of one image, c h/f w/f, or of a shard, n c h/f w/f, mapped; and the (height, width) of an image.
 
-    Errors: FormatError for a file without latents; ConfigError where they are those of another kind of model.
+    Errors: FormatError for a file without latents; ConfigError for latents of another kind of model.
     """
     tensors, metadata = read_tensors(path)
     if "latents" not in tensors or tensors["latents"].ndim not in (3, 4):

@@ -1,4 +1,4 @@
-"""The file that says what a folder of latents holds, and the statistics of all of them."""
+"""The index of a folder of latents, and the statistics of its latents."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from .tensors import LATENTS, LOGVAR
 INDEX, STATS = "index.json", "latents_stats.pt"
 
 STATISTICS = "latents_stats.sft"
-"""The statistics as safetensors, which are what is read here; STATS has the same for LightningDiT, which takes every
-file that ends in .safetensors for latents, and reads its statistics with PyTorch."""
+"""The statistics that vaeworks reads. STATS has the same numbers for LightningDiT, which takes every file that ends in
+.safetensors for latents and reads its statistics with PyTorch."""
 
 VERSION = 1
 
 MOST_SHARDS = 1_000_000
-"""Files that a folder's plan may have."""
+"""Most shards of a folder."""
 
 LEAST = 1e-6
-"""Smallest standard deviation of a channel, as a share of that of all: readers divide by it, and one that is dead has
-none."""
+"""Smallest standard deviation of a channel, as a share of that of all channels: readers divide by it, and a dead
+channel's is 0."""
 
 SAMPLES = 10_000
-"""Images that statistics are taken of at most, as LightningDiT does."""
+"""Most images that statistics are computed from; LightningDiT's number."""
 
 
 NEXT = ".next"
-"""Below a folder of latents: those that shall take their place, until they are whole."""
+"""Name of a folder below a folder of latents. New latents are made there until they can replace the old ones."""
 
 BEFORE = "before.json"
-"""In it: the plan of the latents that they replace."""
+"""Name of a file in NEXT: the plan of the latents that will be replaced."""
 
 
 def check_folder(folder: Path) -> None:
@@ -53,8 +53,7 @@ def check_folder(folder: Path) -> None:
 
 
 def place_for(folder: Path, plan: LatentsPlan, overwrite: bool) -> Path:
-    """Where to make a folder's latents: there, or, where it has others that are to be replaced, beside them until all
-    are made.
+    """Where to write latents of this plan: `folder` itself, or NEXT below it while it holds latents that they replace.
 
     Errors: ConfigError for a folder with other latents, or with files that readers would take for latents.
     """
@@ -62,12 +61,12 @@ def place_for(folder: Path, plan: LatentsPlan, overwrite: bool) -> Path:
         kept = read_plan(folder)
         if kept == plan:
             if _is_whole(folder / NEXT, plan):
-                _replace(folder, plan)  # a call was killed in the midst of it
+                _replace(folder, plan)  # an earlier call was killed while it replaced them
             return folder
         if not overwrite:
             check_same(plan, kept, str(folder))
         if not _is_of(folder / NEXT, plan):
-            remove(folder / NEXT)  # what would have replaced the old latents once, and was never completed
+            remove(folder / NEXT)  # an earlier replacement that was never completed
         return folder / NEXT
     if strange := sorted(folder.glob("*.safetensors")):
         raise ConfigError(f"{strange[0]} would be read as a part of the latents; choose an empty folder")
@@ -75,7 +74,7 @@ def place_for(folder: Path, plan: LatentsPlan, overwrite: bool) -> Path:
 
 
 def begin(place: Path, plan: LatentsPlan, facts: dict[str, Any], classes: list[str] | None) -> None:
-    """Say what a place will hold; one that already holds a part of just that is gone on with."""
+    """Write an index that is not complete, unless the folder already has one of this plan."""
     if not _is_of(place, plan):
         _write(place, plan, facts, classes, None, [])
 
@@ -93,7 +92,7 @@ def _is_whole(folder: Path, plan: LatentsPlan) -> bool:
 
 
 def read_plan(folder: Path) -> LatentsPlan:
-    """What a folder's latents depend on. Errors: FormatError where its index is missing, torn or of a newer version."""
+    """The plan of a folder's latents. Errors: FormatError for an index that is missing, torn or of a newer version."""
     found = read_json(folder / INDEX)
     if found.get("version") != VERSION:
         raise FormatError(f"{folder / INDEX} is no index of latents that this version of vaeworks reads")
@@ -111,9 +110,10 @@ def read_plan(folder: Path) -> LatentsPlan:
 def finish(
     folder: Path, plan: LatentsPlan, facts: dict[str, Any], classes: list[str] | None, unlisted: list[tuple[str, str]]
 ) -> list[Content] | None:
-    """Statistics and the complete index, once all shards are there: of several processes, whichever sees that does it.
+    """Write statistics and the complete index once all shards are there, and return the shards' contents; None before.
 
-    unlisted: (name, reason) of what the plan does not count. Errors: DataError where no image could be encoded.
+    Of several processes, the one that sees all shards does it. unlisted: (name, reason) of images that the plan does
+    not count. Errors: DataError where no image could be encoded.
     """
     shards = plan.shards()
     if not all(is_done(folder, shard, plan) for shard in shards):
@@ -130,12 +130,12 @@ def finish(
 
 
 def statistics(folder: Path, shards: list[Shard], rows: list[int]) -> dict[str, Tensor]:
-    """Mean and standard deviation by channel, float32 1 c 1 1 each, of at most SAMPLES images, evenly spaced; none is
+    """Mean and standard deviation by channel, float32 1 c 1 1 each, of at most SAMPLES images, evenly spaced, not
     mirrored.
 
-    Where log-variances are kept, of samples: the variance of the means, plus the mean variance. Divided by n - 1, as
-    LightningDiT does. A channel that is the same everywhere has LEAST of the others' deviation, or 1 where none has
-    any; a warning names it.
+    Where log-variances are kept, the statistics are those of samples: variance of the means plus mean variance. The
+    divisor is n - 1, as in LightningDiT. A constant channel gets LEAST times the others' deviation, or 1 where all are
+    constant; a warning names it.
     """
     total = sum(rows)
     taken = min(SAMPLES, total)
@@ -160,7 +160,7 @@ def statistics(folder: Path, shards: list[Shard], rows: list[int]) -> dict[str, 
     whole = spread.mean().sqrt()
     if dead := (std <= LEAST * whole).nonzero().flatten().tolist():
         warnings.warn(
-            f"channels {dead} of the latents are the same everywhere: they tell nothing of the images", stacklevel=2
+            f"channels {dead} of the latents are the same everywhere: they carry nothing about the images", stacklevel=2
         )
     std = std.clamp_min(LEAST * whole.item() or 1.0)
     return {"mean": mean.float()[None, :, None, None], "std": std.float()[None, :, None, None]}
@@ -195,7 +195,7 @@ def _write(
 
 def _write_stats(folder: Path, stats: dict[str, Tensor]) -> None:
     content = io.BytesIO()
-    torch.save(stats, content)  # to a path it would keep the temporary file's name within
+    torch.save(stats, content)  # given a path, it would store the temporary file's name
     with atomic(folder / STATS, overwrite=True) as temporary:
         temporary.write_bytes(content.getvalue())
     with atomic(folder / STATISTICS, overwrite=True) as temporary:
@@ -203,9 +203,9 @@ def _write_stats(folder: Path, stats: dict[str, Tensor]) -> None:
 
 
 def _replace(folder: Path, plan: LatentsPlan) -> None:
-    """Put whole new latents in the place of the old ones. If it is stopped in between, `begin` does it again.
+    """Move complete new latents to where the old ones are. If it is stopped, the next call finishes it.
 
-    From the first step on until the last, the index says that the folder is not complete: nobody reads a mixture.
+    The index says "not complete" from the first step to the last, so that nobody reads a mixture.
     """
     new = folder / NEXT
     if not (new / BEFORE).exists():

@@ -1,4 +1,4 @@
-"""Latents of a data set, to train on."""
+"""A folder of latents as a data set to train on."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from .tensors import FLIPPED, LABELS, LATENTS, LOGVAR
 
 
 class LatentSet(Dataset[tuple[Tensor, int]]):
-    """A folder that `encode_set` has filled: latents, and labels, read from mapped files when they are asked for.
+    """Latents and labels that `encode_dataset` wrote, read from mapped files when they are needed.
 
-    Rows are in the order of the images. It can be given to a `DataLoader`, with workers too.
+    Rows are in the order of the images. A `DataLoader` takes it, with workers too.
+
+        loader = DataLoader(LatentSet("latents"), batch_size=64, shuffle=True)
+        for latents, labels in loader: ...
     """
 
     def __init__(self, folder: str | Path):
-        """Errors: FormatError for a folder without an index; DataError for one that is not complete."""
+        """Errors: FormatError for a folder without an index; DataError for an incomplete one."""
         self.folder = Path(folder)
         self.plan = read_plan(self.folder)
         index = read_json(self.folder / INDEX)
@@ -52,24 +55,26 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Latents c h w, unnormalized, as they are kept; and the number of the class (0 where there are no classes)."""
+        """Unnormalized latents c h w in their stored dtype, and the class number (0 without classes)."""
         shard, row = self._place(index)
         return self._row(shard, LATENTS, row), int(self._row(shard, LABELS, row))
 
     def latents(self, index: int, flip: bool = False) -> Tensor:
-        """Latents c h w of an image, or of its mirror image. Errors: ConfigError where mirror images were not
-        encoded."""
+        """Latents c h w of an image, or of its mirror image.
+
+        Errors: ConfigError where mirror images were not encoded.
+        """
         shard, row = self._place(index)
         return self._row(shard, FLIPPED if flip else LATENTS, row)
 
     def posterior(self, index: int, flip: bool = False) -> Posterior:
-        """The posterior of an image, 1 c h w. Errors: ConfigError where moments were not kept."""
+        """The posterior of an image, 1 c h w. Errors: ConfigError where log-variances were not encoded."""
         shard, row = self._place(index)
         name = FLIPPED if flip else LATENTS
         return Posterior.of(self._row(shard, name, row)[None], self._row(shard, name + LOGVAR, row)[None])
 
     def image(self, index: int) -> ShardRow:
-        """Which image a row is of: its number in the data set, its name, the SHA-256 of its bytes."""
+        """The image of a row: its number in the data set, its name, the SHA-256 of its bytes."""
         shard, row = self._place(index)
         if shard not in self._rows:
             found = read_content(self.folder, self.shards[shard]).rows
@@ -81,16 +86,15 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
         return self._rows[shard][row]
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation by channel, 1 c 1 1 each: (latents - mean) / std is what LightningDiT trains
-        on."""
+        """Mean and standard deviation by channel, 1 c 1 1 each. LightningDiT trains on (latents - mean) / std."""
         path = next(
             (path for name in (STATISTICS, STATS) if (path := self.folder / name).is_file()), self.folder / STATISTICS
         )
-        archive = open_archive(path)  # never unpickled, where it is a pickle of an earlier version's
+        archive = open_archive(path)  # an earlier version's pickle is not unpickled
         return archive.read("mean"), archive.read("std")
 
     def _count(self, shard: int) -> int:
-        """Rows of a shard."""
+        """Number of a shard's rows."""
         return self._ends[shard] - (self._ends[shard - 1] if shard else 0)
 
     def _place(self, index: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What the latents of a data set depend on, and which file has which of them."""
+"""The plan of a data set's latents: what they depend on, and which shard holds which images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import torch
 from ..config import AutoencoderConfig, LatentConfig, differences, to_dict
 from ..errors import ConfigError
 from ..models import Autoencoder
+from .sizes import check_square
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 SHARD_SIZE = 10_000
-"""Images per shard, as LightningDiT has it."""
+"""Images per shard; LightningDiT's number."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,21 @@ class Settings:
     """side of the squares that images become, in pixels: the middle of the image, its shorter side resized to it by
     Lanczos"""
     posterior: Literal["mode", "sample", "moments"] = "mode"
-    """moments: means and log-variances, so that training can sample"""
+    """the posterior's mode, one sample, or moments: means and log-variances, so that training can sample"""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """of the latents that are kept"""
+    """dtype of the kept latents"""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """of the computation"""
+    """dtype of the computation"""
     flip: bool = False
-    """whether latents of the mirrored image are kept as well"""
+    """also keep the latents of the mirrored image"""
     shard_size: int = SHARD_SIZE
     """images per shard"""
     seed: int = 0
-    """of posterior "sample" """
+    """seed of posterior "sample" """
 
     def check(self, config: LatentConfig) -> None:
-        """Errors: ConfigError for settings that this model, or nobody, can do."""
-        factor = config.downsample_factor * config.latents_patch
-        if self.size < 1 or self.size % factor:
-            nearest = max(1, round(self.size / factor)) * factor
-            raise ConfigError(f"size (={self.size}) must be a multiple of {factor} for this model, such as {nearest}")
+        """Errors: ConfigError for settings that this model does not take, or none does."""
+        check_square(self.size, config)
         if self.shard_size < 1:
             raise ConfigError(f"shard_size (={self.shard_size}) must be at least 1 image")
         if self.seed < 0:
@@ -58,10 +56,10 @@ class Settings:
         if self.posterior == "moments" and not (
             isinstance(config, AutoencoderConfig) and config.bottleneck.kind == "kl"
         ):
-            raise ConfigError("this model's latents are points, without a variance; take --posterior mode")
+            raise ConfigError("this model's latents are points, without a variance; pass --posterior mode")
 
     def preprocessing(self, channels: int) -> str:
-        """What is done to an image, in words."""
+        """The preprocessing of an image in words."""
         colour = "RGB" if channels == 3 else "gray"
         return (
             f"upright by EXIF, transparency onto white, 8-bit {colour}; the largest middle square, resized to "
@@ -71,23 +69,23 @@ class Settings:
 
 @dataclass(frozen=True)
 class LatentsPlan:
-    """All that the latents depend on. Two calls with equal plans make equal files."""
+    """Everything that the latents depend on. Two calls with equal plans make equal files."""
 
     model: str
     """SHA-256 over configuration and weights"""
     images: str
     """SHA-256 over the images' contents, in order"""
     count: int
-    """of images"""
+    """number of images"""
     labels: str
     """SHA-256 over the images' classes; empty without"""
     settings: Settings
     processes: int = 1
-    """among which the images are divided"""
+    """number of processes that share the images"""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of it, in hex."""
+        """SHA-256 over all fields, in hex."""
         return hashlib.sha256(json.dumps(to_dict(self), sort_keys=True).encode()).hexdigest()
 
     def shards(self, rank: int | None = None) -> list[Shard]:
@@ -105,7 +103,7 @@ class LatentsPlan:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of latents: of the images start..stop of the data set."""
+    """One file: the latents of images start..stop of the data set."""
 
     rank: int
     number: int
@@ -114,17 +112,17 @@ class Shard:
 
     @property
     def stem(self) -> str:
-        """The file's name without its ending, as LightningDiT has it."""
+        """The file's name without its ending; LightningDiT's scheme."""
         return f"latents_rank{self.rank:02d}_shard{self.number:03d}"
 
     @property
     def file(self) -> str:
-        """Of latents."""
+        """Name of the file of latents."""
         return f"{self.stem}.safetensors"
 
     @property
     def names(self) -> str:
-        """Of the file that says which images they are of."""
+        """Name of the file that lists its images."""
         return f"{self.stem}.json"
 
     def __len__(self) -> int:
@@ -132,7 +130,7 @@ class Shard:
 
 
 def check_same(plan: LatentsPlan, kept: LatentsPlan, where: str) -> None:
-    """Errors: ConfigError where a folder's latents were made by another plan: one line that names all that differs."""
+    """Errors: ConfigError where a folder's latents have another plan; one line names all differences."""
     if found := differences(kept, plan):
         words = [
             f"{name.removeprefix('settings.').replace('_', '-')} ({_short(x)} there, {_short(y)} now)"
@@ -145,7 +143,7 @@ def check_same(plan: LatentsPlan, kept: LatentsPlan, where: str) -> None:
 
 
 def _short(value: Any) -> str:
-    """Hashes by their first 12 digits."""
+    """A value as text; of a hash, the first 12 digits."""
     return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value) or "none"
 
 
@@ -155,8 +153,8 @@ def labels_digest(labels: Sequence[str] | None) -> str:
 
 
 def normalization_facts(autoencoder: Autoencoder) -> dict[str, Any]:
-    """What makes of the latents what a diffusion model sees: kept beside them, and not applied to them; None where it
-    is not known."""
+    """The constants that normalize the latents for a diffusion model. They are stored beside the latents, not applied;
+    unknown ones are None."""
     config = autoencoder.config
     scale, shift = (config.scaling_factor, config.shift_factor) if config.normalization_known else (None, None)
     facts: dict[str, Any] = {
@@ -170,11 +168,11 @@ def normalization_facts(autoencoder: Autoencoder) -> dict[str, Any]:
     }
     if config.normalization == "batchnorm":
         mean, var = autoencoder.bn.running_mean, autoencoder.bn.running_var
-        assert mean is not None and var is not None  # they are tracked
+        assert mean is not None and var is not None  # BatchNorm tracks them
         facts |= {"batchnorm_mean": mean.tolist(), "batchnorm_std": (var + config.latents_norm_eps).sqrt().tolist()}
     return facts
 
 
 def settings_of(settings: Settings) -> Settings:
-    """Without what changes nothing: the seed where nothing is drawn."""
+    """The settings without the seed where nothing is drawn, so that equal latents have equal plans."""
     return settings if settings.posterior == "sample" else dataclasses.replace(settings, seed=0)

@@ -1,4 +1,4 @@
-"""Files of latents: written whole or not at all, each with a list of the images that it is of."""
+"""Shards: files of latents, each written whole or not at all, with a list of its images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .plan import DTYPES, LatentsPlan, Shard
 
 
 class ShardRow(NamedTuple):
-    """Of which image a row of a shard is."""
+    """The image of one row of a shard."""
 
     number: int
-    """in the data set"""
+    """position in the data set"""
     name: str
-    """below the source"""
+    """path below the source"""
     digest: str
-    """SHA-256 of its bytes"""
+    """SHA-256 of the file's bytes"""
 
 
 class Content(NamedTuple):
-    """What is known of a shard besides its latents."""
+    """The images of a shard."""
 
     rows: list[ShardRow]
     skipped: list[tuple[str, str]]
@@ -38,9 +38,9 @@ class Content(NamedTuple):
 def write_shard(
     folder: Path, shard: Shard, tensors: dict[str, Tensor], content: Content, plan: LatentsPlan, facts: dict[str, Any]
 ) -> None:
-    """Write a shard: its list first, so that one that is there is complete.
+    """Write a shard: its list first, so that every shard has one.
 
-    facts: of the VAE and the preprocessing. Errors: VaeworksError where it cannot be written.
+    facts: metadata about the VAE and the preprocessing. Errors: VaeworksError where it cannot be written.
     """
     text = json.dumps({"images": content.rows, "skipped": content.skipped}, ensure_ascii=False)
     write_text(folder / shard.names, text)
@@ -62,7 +62,7 @@ def write_shard(
 
 
 def is_done(folder: Path, shard: Shard, plan: LatentsPlan) -> bool:
-    """Whether a shard is there.
+    """Whether a shard and its list exist.
 
     Errors: FormatError for a file of its name that is torn, or belongs to other latents.
     """
@@ -86,7 +86,7 @@ def is_done(folder: Path, shard: Shard, plan: LatentsPlan) -> bool:
 
 
 def read_content(folder: Path, shard: Shard) -> Content:
-    """Of which images a shard is. Errors: FormatError for a list that is missing or torn."""
+    """The images of a shard. Errors: FormatError for a list that is missing or torn."""
     found = read_json(folder / shard.names)
     try:
         content = Content(

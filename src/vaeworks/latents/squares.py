@@ -1,4 +1,4 @@
-"""Squares of images in batches of one shard each, prepared by worker processes."""
+"""The images of shards as squares, in batches that worker processes prepare."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 from ..data import ImageFile
 from ..data.crops import BatchShare, Loaded, Say
 from ..data.image_ref import read_place
+from ..data.square_images import square_of
 from ..errors import DataError
-from ..images import open_image, square
 from .plan import Shard
 
 
 class Squares:
-    """The images of some shards as squares; what `data.batches` takes them from. No batch has images of two shards.
+    """The images of some shards as squares: a source for `data.batches`. No batch has images of two shards.
 
     So batches, and with them rounding, are the same whatever has been done before.
     """
@@ -32,7 +32,7 @@ class Squares:
         """why an image has no latents, by its number"""
 
     def parts(self, start: int, stop: int, batch: int, rank: int, world: int, say: Say) -> Generator[BatchShare]:
-        """All batches; the shards say which images are this process's."""
+        """All batches of the shards, which already are this process's part."""
         for shard in self.shards:
             for first in range(shard.start, shard.stop, batch):
                 numbers = list(range(first, min(first + batch, shard.stop)))
@@ -46,9 +46,9 @@ class Squares:
 
 
 def load_squares(work: list[Any], size: int, channels: int) -> Loaded:
-    """Squares of the images at (place, SHA-256), and why some of them are broken.
+    """Squares of the images at (place, SHA-256), and the reason for each that is broken.
 
-    Errors: DataError naming an image that cannot be read any more, or is another one now.
+    Errors: DataError for an image that can no longer be read, or has changed.
     """
     squares = torch.zeros(len(work), channels, size, size, dtype=torch.uint8)
     broken: dict[int, str] = {}
@@ -62,7 +62,7 @@ def load_squares(work: list[Any], size: int, channels: int) -> Loaded:
                 f"{place} has changed since the images were listed; leave them as they are until all are encoded"
             )
         try:
-            squares[number] = square(open_image(content, channels), size)
+            squares[number] = square_of(content, size, channels)
         except DataError as error:
             broken[number] = str(error)
     return squares, broken

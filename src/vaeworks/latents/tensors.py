@@ -1,4 +1,4 @@
-"""From a batch of squares to the tensors that a shard has of them."""
+"""A batch of squares to the tensors that a shard keeps."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from torch import Tensor
 
 from ..config import LatentConfig
 from ..errors import NotFiniteError
-from ..images import to_model_range
 from ..models import Posterior
 from ..random_streams import latent_noise
 from ..runtime.codec import Codec
 from .plan import DTYPES, Settings
+from .posteriors import posterior_of
 
 LATENTS, FLIPPED, LABELS = "latents", "latents_flip", "labels"
-"""Tensors of a shard; LightningDiT's names."""
+"""Names of a shard's tensors, as in LightningDiT."""
 
 LOGVAR = "_logvar"
-"""What the name of a tensor of log-variances ends with; what is before it is that of the means."""
+"""Suffix of the tensor of log-variances; the name before it is the means'."""
 
 MIRRORED = 2**40
-"""Numbers of mirrored images, for their noise, begin here: behind all others."""
+"""First number of the mirrored images' noise, beyond the numbers of all images."""
 
 
 def tensor_names(settings: Settings) -> list[str]:
@@ -37,15 +37,17 @@ def latents_shape(config: LatentConfig, size: int) -> tuple[int, int, int]:
 
 @torch.inference_mode()
 def encoded(codec: Codec, squares: Tensor, numbers: list[int], settings: Settings) -> dict[str, Tensor]:
-    """Latents, by name of tensor, n c h w each, in the dtype that is kept, on the codec's device. Nothing waits for a
-    GPU here.
+    """Latents n c h w by the name of their tensor, in the stored dtype, on the codec's device. Nothing waits for a GPU
+    here.
 
-    squares: uint8 n c size size; numbers: the images' in the data set, by which noise is keyed.
+    squares: uint8 n c size size; numbers: the images' positions in the data set, which key the noise.
     """
-    images = to_model_range(squares.to(codec.autoencoder.device, non_blocking=True))
-    found = _kept(codec.encode(images), numbers, LATENTS, settings)
+    device = codec.autoencoder.device
+    squares = squares.to(device, non_blocking=True)
+    found = _kept(posterior_of(codec.encode, squares, device), numbers, LATENTS, settings)
     if settings.flip:
-        found |= _kept(codec.encode(images.flip(-1)), [MIRRORED + n for n in numbers], FLIPPED, settings)
+        mirrored = posterior_of(codec.encode, squares.flip(-1), device)
+        found |= _kept(mirrored, [MIRRORED + n for n in numbers], FLIPPED, settings)
     return {name: tensor.to(DTYPES[settings.dtype]) for name, tensor in found.items()}
 
 
@@ -63,8 +65,8 @@ def _kept(posterior: Posterior, numbers: list[int], name: str, settings: Setting
 
 
 def check_finite(tensors: dict[str, Tensor], numbers: list[int], names: list[str], dtype: str) -> None:
-    """Errors: NotFiniteError naming the first image whose latents hold what is no number. names: of the data set's
-    images."""
+    """Errors: NotFiniteError naming the first image whose latents hold NaN or infinities. names: of all images of the
+    data set."""
     for name, tensor in tensors.items():
         if tensor.isfinite().all():
             continue

@@ -1,5 +1,5 @@
-"""What a training step minimizes. Losses are given networks' outputs; they import no network."""
+"""What a training step minimizes. Losses are given the outputs of networks, and import no network."""
 
-from .objective import Distance, objective
+from .objective import Distance
 
-__all__ = ["Distance", "objective"]
+__all__ = ["Distance"]

@@ -5,21 +5,11 @@
 with both gradients at the weights of the decoder's last layer, and no gradient of its own.
 Source: Esser et al. 2020 (arXiv 2012.09841), equation 7, and latent diffusion's constants.
 
-Three ways to get the gradients; they agree, since both losses see the last layer through the images alone:
-
-- `gradient_at(loss, last_layer.weight)`, for each loss. Every loss network is gone through backwards a second time
-  later.
-- pixel gradients first, of both losses at `recon`, and from there `pulled_back` to the last layer. The step then ends
-  with `recon.backward(reconstruction_gradient + weight * adversarial_gradient)`: each loss network is gone through
-  backwards once.
-- the same, but from pixels to the layer by the formula of a convolution's gradient, from what it was given:
-  `at_convolution`. The trainer's way: no graph is retained.
-
-torch.compile: with the first two ways the last layer has to stand outside of what is compiled. Inside, autograd can
-only run the whole compiled backward pass for it, which is slow, and which fails at the first adversarial step: compiled
-graphs give their buffers away ("donated buffers") and cannot be retained.
-DistributedDataParallel: nothing here calls its hooks; `adaptive_weight` averages the gradients over the processes
-itself.
+The trainer differentiates both losses with respect to the pixels first, and gets from there to the last layer by the
+formula of a convolution's gradient (`at_convolution`). So each loss network is gone through backwards once, no graph is
+retained, and torch.compile may compile the decoder whole: autograd could reach a layer inside of it only by the
+compiled backward pass of everything, whose buffers are given away ("donated buffers").
+DistributedDataParallel: no hook is called here; `adaptive_weight` averages the gradients over processes itself.
 """
 
 from __future__ import annotations
@@ -45,17 +35,6 @@ def adaptive_weight(
     """
     norms = [torch.linalg.vector_norm(process_mean(grad.float())) for grad in (reconstruction_grad, adversarial_grad)]
     return (norms[0] / (norms[1] + eps)).clamp(0.0, limit)
-
-
-def gradient_at(loss: Tensor, tensor: Tensor) -> Tensor:
-    """The gradient of a scalar loss at one tensor of its graph, in the tensor's shape, detached; the graph is kept."""
-    return torch.autograd.grad(loss, tensor, retain_graph=True)[0].detach()
-
-
-def pulled_back(recon: Tensor, tensor: Tensor, pixel_grad: Tensor) -> Tensor:
-    """The gradient at one tensor of the graph of `recon`, from the gradient at `recon` itself; the graph of `recon` is
-    kept."""
-    return torch.autograd.grad(recon, tensor, pixel_grad.to(recon.dtype), retain_graph=True)[0].detach()
 
 
 def at_convolution(conv: nn.Conv2d, features: Tensor, pixel_grad: Tensor) -> Tensor:

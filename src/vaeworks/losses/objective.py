@@ -97,15 +97,3 @@ def weights(loss: LossConfig, also: RegularizerConfig | None = None) -> dict[str
 def weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """The sum of terms times their weights: a scalar."""
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-
-
-def objective(
-    recon: Tensor, images: Tensor, posterior: Distribution, config: LossConfig, perceptual: Distance | None = None
-) -> tuple[Tensor, Terms]:
-    """The loss, and its terms before weighting: reconstruction + perceptual_weight * perceptual + beta * mean KL.
-
-    Sources: Higgins et al. 2017, beta-VAE; Rombach et al. 2021 (arXiv 2112.10752) with the perceptual term.
-    """
-    terms = pixel_terms(recon, images, config, perceptual)
-    terms["kl"] = recon.new_zeros((), dtype=torch.float32) if posterior.is_point else posterior.kl().float().mean()
-    return weighted(terms, weights(config)), terms

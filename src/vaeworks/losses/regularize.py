@@ -1,12 +1,7 @@
-"""What a latent space can be asked for besides a small KL: to bear noise, to keep its variance, to agree with other
-features.
-
-Random numbers are given, because in a run they are functions of the image (random_streams.py).
-"""
+"""What a latent space can be asked for besides a small KL: to keep its variance, to agree with other
+features."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,33 +10,6 @@ from torch import Tensor
 from ..distributed import process_average
 from .perceptual import unit
 from .precision import full_precision
-
-Noise = Literal["fixed", "uniform", "gaussian"]
-
-
-def noise_level(draws: Tensor, strength: float, kind: Noise = "uniform") -> Tensor:
-    """The standard deviation of every image's latent noise from one random number each: n to n.
-
-    fixed: strength. uniform, draws in [0,1): strength * draw, RAE's with 0.8 (arXiv 2510.11690). gaussian, draws
-    standard normal: strength / 0.8 * draw, either sign, LatentLM's and GAE's "sigma-VAE" with 0.2 (arXiv 2412.08635).
-    """
-    factor = {"fixed": torch.ones_like(draws), "uniform": draws, "gaussian": draws / 0.8}[kind]
-    return strength * factor
-
-
-def additive_noise(latents: Tensor, noise: Tensor, level: Tensor) -> Tensor:
-    """latents + level * noise: n c h w, n c h w standard normal, n."""
-    return latents + _per_image(level, latents) * noise
-
-
-def interpolative_noise(latents: Tensor, noise: Tensor, share: Tensor, gamma: float = 3.0) -> Tensor:
-    """(1 - share) * latents + share * gamma * noise, share in [0,1), uniform in training: n c h w, n c h w standard
-    normal, n.
-
-    Source: Yang et al. 2025, "l-DeTok" (arXiv 2507.15856).
-    """
-    share = _per_image(share, latents)
-    return (1 - share) * latents + share * gamma * noise
 
 
 @full_precision
@@ -110,7 +78,3 @@ def _as_large_as(latents: Tensor, features: Tensor) -> Tensor:
     if features.shape[-2:] == latents.shape[-2:]:
         return features
     return F.interpolate(features, size=latents.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _per_image(values: Tensor, latents: Tensor) -> Tensor:
-    return values.to(latents.dtype).view(-1, 1, 1, 1)

@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..images import crop_to, pad_to_multiple
-from .equivariance import Decode, Distance
 from .precision import full_precision
-from .reconstruction import l1
 
 BLOCK = 8
 """Side of the blocks of `lowpass`."""
@@ -49,14 +47,6 @@ def encoding_spectrum_matching(latents: Tensor, images: Tensor, delta: float = 1
     power, _ = radial_spectrum(latents, bins)
     p, q = _shares(target * frequencies**delta), _shares(power)
     return (p * (p / q).log()).sum(1).mean()
-
-
-def decoding_spectrum_matching(
-    decode: Decode, latents: Tensor, images: Tensor, cut: int, distance: Distance = l1
-) -> Tensor:
-    """Distance of decoded smooth latents and smooth images, both by `lowpass`: a scalar. The paper draws `cut` from 0,
-    8, 10, 12."""
-    return distance(decode(lowpass(latents, cut)), lowpass(images, cut))
 
 
 def lowpass(x: Tensor, cut: int) -> Tensor:

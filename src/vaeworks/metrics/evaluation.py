@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..errors import ConfigError
+from ..images import notebook
 from ..intervals import Interval, bootstrap
 from .colour import axes
 from .legibility import Legibility
@@ -95,6 +96,21 @@ class Evaluation:
     def not_finite(self) -> int:
         """Images for which the model's output was not finite."""
         return sum(not score.finite for score in self.scores)
+
+    def __repr__(self) -> str:
+        """One line: the model, its mean figures, and how many images they are of."""
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        figures = f"{self.psnr:.2f} dB PSNR, {self.ssim:.4f} SSIM" if self.scores else "no figures"
+        return f"Evaluation({self.title}: {figures}, {len(self.scores)} images{skipped})"
+
+    def _repr_html_(self) -> str:
+        """The figures with their intervals and the baselines, for notebooks."""
+        if not self.scores:
+            return notebook.paragraph(repr(self))
+        rows = [(name, f"{x.value:.4g}", f"{x.low:.4g} to {x.high:.4g}") for name, x in self.figures.items()]
+        rows += [(f"psnr of {name}", f"{self.baseline(name)[0]:.4g}", "") for name in (DOWN_UP, JPEG)]
+        figures = notebook.table(rows, ("figure", "mean", "95 % interval"))
+        return notebook.heading(repr(self)) + figures + "".join(map(notebook.paragraph, self.warnings))
 
     def values(self, figure: str) -> list[float]:
         """A figure of every image: psnr (at most 100), ssim, ms_ssim, lpips or an axis of the colour bias; empty if not

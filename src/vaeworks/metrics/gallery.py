@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..data import ImageFile
 from ..images import difference, grid
+from ..images.notebook import png
 from ..models import Autoencoder
 from .crop import Crop
 from .evaluation import Evaluation, ImageScore
@@ -28,6 +29,15 @@ class Shot:
     original: Tensor
     recon: Tensor
     difference: Tensor
+
+    @property
+    def picture(self) -> Image.Image:
+        """Original, reconstruction and difference side by side."""
+        return grid([[self.original, self.recon, self.difference]])
+
+    def _repr_png_(self) -> bytes:
+        """The picture, for notebooks."""
+        return png(self.picture)
 
 
 def chosen(

@@ -10,8 +10,9 @@ from typing import Any
 
 from .. import __version__
 from ..images import to_pillow
+from ..images.notebook import data_uri
 from ..intervals import Interval
-from ..pages import chart, data_uri, write_page
+from ..pages import chart, write_page
 from .comparison import Comparison, said, titles
 from .evaluation import DOWN_UP, JPEG, Evaluation
 from .gallery import GAIN, Shot

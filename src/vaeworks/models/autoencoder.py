@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..config import MODELS, TINY_MODELS, AutoencoderConfig, TinyConfig
 from ..errors import ConfigError
-from ..images import check_divisible, clamped, crop_to, pad_to_multiple
+from ..images import check_divisible, check_images, clamped, crop_to, pad_to_multiple, warn_of_range
 from .bottleneck import bounded
 from .decoder import Decoder
 from .encoder import Encoder
@@ -46,14 +46,20 @@ class Autoencoder(nn.Module):
         if config.normalization == "batchnorm":
             self.bn = nn.BatchNorm2d(c * config.latents_patch**2, eps=config.latents_norm_eps, affine=False)
 
+    def __repr__(self) -> str:
+        """One line about the model, and PyTorch's tree of its modules."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        numbers = f"{self.num_parameters:,} parameters, {_scale_words(self.config)}"
+        return f"{self.config.name} autoencoder: {numbers}, {dtype} on {self.device}\n{super().__repr__()}"
+
     def encode(self, images: Tensor, *, pad: bool = False) -> Posterior:
         """The posterior of images n 3 h w in [-1,1]; its latents are n c h/f w/f, unnormalized.
 
         pad: repeat the last row and column until height and width are multiples of f.
         Errors: ConfigError (a ValueError) for a size that is no multiple of f, or for wrong channels.
         """
-        if images.ndim != 4 or images.shape[1] != self.config.in_channels:
-            raise ConfigError(f"images must have shape n {self.config.in_channels} h w, not {tuple(images.shape)}")
+        check_images(images, self.config.in_channels)
+        warn_of_range(images)
         if pad:
             images = pad_to_multiple(images, self.config.downsample_factor)
         check_divisible(images.shape[-2], images.shape[-1], self.config.downsample_factor)
@@ -74,11 +80,7 @@ class Autoencoder(nn.Module):
 
         Errors: ConfigError for latents of another number of channels.
         """
-        if latents.ndim != 4 or latents.shape[1] != self.config.latent_channels:
-            raise ConfigError(
-                f"latents must have shape n {self.config.latent_channels} h w, not {tuple(latents.shape)}; they come "
-                "from a VAE with another number of latent channels"
-            )
+        check_latents(latents, self.config.latent_channels)
         return self.decoder(self.post_quant_conv(latents))
 
     def forward(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior]:
@@ -92,6 +94,8 @@ class Autoencoder(nn.Module):
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images n 3 h w in [-1,1] of any size, through the posterior's mode and back to n 3 h w, clamped to [-1,1]."""
+        check_images(images, self.config.in_channels)
+        warn_of_range(images)
         recon = self.decode(self.encode(images, pad=True).mode())
         return clamped(crop_to(recon, images.shape[-2], images.shape[-1]))
 
@@ -177,6 +181,31 @@ class Autoencoder(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+
+def check_latents(latents: Tensor, channels: int) -> None:
+    """Errors: ConfigError for what is no float tensor n c h w of so many channels. Values are not looked at."""
+    if not isinstance(latents, Tensor) or not latents.is_floating_point():
+        kind = latents.dtype if isinstance(latents, Tensor) else type(latents).__name__
+        raise ConfigError(f"latents must be floats n {channels} h w, not {kind}; `encode(images).mode()` gives them")
+    if latents.ndim == 4 and latents.shape[1] == channels:
+        return
+    remedy = "they come from a VAE with another number of latent channels"
+    if latents.ndim == 3 and latents.shape[0] == channels:
+        remedy = "they have no batch axis; give latents[None]"
+    elif latents.ndim == 4 and latents.shape[-1] == channels:
+        remedy = "their channels come last; permute them"
+    raise ConfigError(f"latents must have shape n {channels} h w, not {tuple(latents.shape)}; {remedy}")
+
+
+def _scale_words(config: AutoencoderConfig | TinyConfig) -> str:
+    """How a diffusion model sees the latents."""
+    if config.normalization == "batchnorm":
+        return "latents normalized by batch statistics"
+    if config.normalization == "channel":
+        return "latents normalized by channel"
+    shift = f", shift factor {config.shift_factor:g}" if config.shift_factor else ""
+    return f"scaling factor {config.scaling_factor:g}{shift}" + ("" if config.normalization_known else " (a guess)")
 
 
 def _halves(config: AutoencoderConfig | TinyConfig) -> tuple[Encoder, Decoder] | tuple[TinyEncoder, TinyDecoder]:

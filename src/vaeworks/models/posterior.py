@@ -34,6 +34,13 @@ class Posterior:
         posterior.mean, posterior.logvar, posterior.is_point = latents, torch.full_like(latents, -math.inf), True
         return posterior
 
+    def __repr__(self) -> str:
+        """One line: kind, shape and type."""
+        kind = "point" if self.is_point else "Gaussian"
+        shape = " x ".join(map(str, self.mean.shape))
+        dtype = str(self.mean.dtype).removeprefix("torch.")
+        return f"Posterior({kind}, latents {shape}, {dtype} on {self.mean.device})"
+
     @property
     def var(self) -> Tensor:
         """Variance, n c h w."""

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..errors import MissingExtraError
 from ..files.atomic import write_text
 
 COLORS = ("#3b6ea8", "#c8553d", "#6a8d3f", "#8a5a9e")
-
-
-def data_uri(image: Image.Image, quality: int | None = None) -> str:
-    """A picture as the value of an <img>'s src: PNG, or JPEG of this quality."""
-    buffer = io.BytesIO()
-    if quality is None:
-        image.save(buffer, "PNG", optimize=True)
-    else:
-        image.convert("RGB").save(buffer, "JPEG", quality=quality, subsampling=0)
-    kind = "png" if quality is None else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def line_chart(

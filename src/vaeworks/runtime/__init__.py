@@ -1,4 +1,4 @@
-"""Running an autoencoder where its arithmetic is tight."""
+"""Run an autoencoder within a memory budget, in half precision, or compiled."""
 
 from .codec import Certificate, Codec
 from .fp16.deviation import Deviation

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from ..config import AutoencoderConfig
 from ..errors import ConfigError
-from ..images import check_divisible, check_finite, clamped, pad_to_multiple
+from ..images import check_divisible, check_finite, check_images, clamped, pad_to_multiple, warn_of_range
 from ..models import Autoencoder, Decoder, Encoder, Posterior
+from ..models.autoencoder import check_latents
 from .compile import Graphs, When, compiled
 from .conv_kernels import FILTERED, Kernels
 from .gradients import decode_with_gradient, encode_with_gradient
 from .lazy_maps import Shape
-from .memory import free_memory, freed_at_once, parse_size
+from .memory import as_gib, free_memory, freed_at_once, parse_size
 from .plan import Run, StripPlan, planned, whole_plan, without_values
 from .strips import Striped
 
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from ..formats.shared_weights import TheirVAE
 
 SHARE = 0.7
-"""Of the memory that is free, what is used where no budget is given."""
+"""Share of the free memory to use without a budget."""
 
 GRADIENT_ROWS = 32
-"""Rows of a strip where gradients are wanted and `tile` says nothing."""
+"""Default rows of a strip when gradients are wanted."""
 
 PROBE = 64
-"""Latents along a side of the picture that `verify` decodes whole."""
+"""Side, in latents, of the part that `verify` decodes whole."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,17 @@ class Certificate:
     """How far a codec's result is from the whole picture's in float32, on outputs whose range is 2."""
 
     height: int
-    """of the picture that was compared, in pixels"""
+    """of the compared picture, in pixels"""
     width: int
     rows: int | None
-    """of a strip; None: it runs whole"""
+    """of a strip; None: whole"""
     dtype: str
     max_error: float
     mean_error: float
 
     @property
     def sentence(self) -> str:
-        """For people."""
+        """The certificate in a sentence."""
         how = "whole" if self.rows is None else f"strips of {self.rows} rows"
         return (
             f"checked on {self.width} x {self.height} px in {self.dtype}, {how}: against the whole picture in float32 "
@@ -60,12 +61,11 @@ class Certificate:
 
 
 class Codec:
-    """An autoencoder that is run in strips of rows: results are the whole picture's to rounding, and memory stays
+    """An autoencoder that runs in strips of rows: results equal the whole picture's to rounding, and memory stays
     within a budget.
 
-    The model is not changed; a copy in `dtype` is made where it has another. A TAESD runs whole, as PyTorch does it,
-    whatever the budget; and so do, where memory allows, narrow networks, what is compiled or captured as a CUDA graph,
-    and what is on a GPU.
+    The model is not changed; for another `dtype` it is copied. A TAESD always runs whole. Where memory allows, so do
+    narrow networks, compiled or captured networks, and networks on a GPU.
     """
 
     def __init__(
@@ -79,17 +79,16 @@ class Codec:
         graphs: bool = False,
         offload: bool = False,
     ) -> None:
-        """autoencoder: ours, or an AutoencoderKL of diffusers', whose weights are shared.
+        """autoencoder: ours, or a diffusers AutoencoderKL, whose weights are shared.
 
-        memory: bytes, or "4GiB", that one call may take beside weights, inputs and results; None: most of what is free
-        then.
-        tile: rows of a strip, instead of the planner's choice; nothing is run whole then. compile: as in
-        runtime/compile.py; "auto" compiles on GPUs alone. graphs: replay CUDA graphs of sizes that return, instead of
+        memory: bytes, or "4GiB", that one call may take beside weights, inputs and results; None: most of the free
+        memory at the call.
+        tile: rows of a strip, instead of the planner's choice; nothing runs whole then. compile: as in
+        runtime/compile.py; "auto" compiles only on GPUs. graphs: replay CUDA graphs of repeated sizes, instead of
         compiling.
-        offload: keep maps in the host's memory where a picture is computed in strips on a GPU, whose memory then has a
-        few strips only.
+        offload: keep maps in the host's memory where a GPU computes in strips; the GPU then holds only a few strips.
         Errors: ConfigError for a budget that is no size, a tile below 1, another `compile`, or a VAE that cannot be
-        taken over.
+        converted.
         """
         if tile is not None and (not isinstance(tile, int) or tile < 1):
             raise ConfigError(f"tile (={tile}) must be a whole number of rows, at least 1")
@@ -112,17 +111,24 @@ class Codec:
         self._plans: dict[tuple[str, Shape], StripPlan] = {}
         self._blank: Autoencoder | None = None
 
-    def decode(self, latents: Tensor, *, gradient: bool = False) -> Tensor:
-        """Images n 3 f*h f*w, about in [-1,1], from unnormalized latents n c h w, in the codec's dtype.
+    def __repr__(self) -> str:
+        """One line: the model, and how it is run."""
+        vae = self.autoencoder
+        memory = "most of the free memory" if self.memory is None else as_gib(self.memory)
+        rows = "" if self.tile is None else f", strips of {self.tile} rows"
+        dtype = str(vae.dtype).removeprefix("torch.")
+        return f"Codec({vae.config.name} autoencoder, {dtype} on {vae.device}, within {memory}{rows})"
 
-        gradient: whether latents and parameters can have gradients (runtime/gradients), in strips of `tile` rows, by
-        default 32; the budget does not count there, and a copy in another dtype has no gradients.
+    def decode(self, latents: Tensor, *, gradient: bool = False) -> Tensor:
+        """Decode unnormalized latents n c h w to images n 3 f*h f*w, about in [-1,1], in the codec's dtype.
+
+        gradient: make the result differentiable by latents and parameters (runtime/gradients), in strips of `tile`
+        rows, by default 32. The budget does not count there, and a copy in another dtype has no gradients.
         Errors: ConfigError for latents of other channels, and for a budget below the least that works; NotFiniteError
-        for latents, and images without gradients, that hold what is no number.
+        for infinities or NaN in the latents, or in images without gradients.
         """
         vae = self.autoencoder
-        if latents.ndim != 4 or latents.shape[1] != vae.latent_channels:
-            return vae.decode(latents)  # which tells what is wrong
+        check_latents(latents, vae.latent_channels)
         if not latents.numel():
             raise ConfigError(f"latents of shape {tuple(latents.shape)} hold nothing; every side must be at least 1")
         self._check_reflection(latents.shape[-2], latents.shape[-1])
@@ -131,7 +137,7 @@ class Codec:
             return decode_with_gradient(self._trainable(), latents, self.tile or GRADIENT_ROWS)
         return check_finite(self._decode(latents), "decoded images")
 
-    @torch.no_grad()  # not inference mode: what is made there cannot be trained on
+    @torch.no_grad()  # not inference mode, whose tensors cannot be trained on
     def _decode(self, latents: Tensor) -> Tensor:
         vae = self.autoencoder
         with torch.autocast(vae.device.type, enabled=False):
@@ -153,8 +159,8 @@ class Codec:
     def encode(self, images: Tensor, *, pad: bool = False, gradient: bool = False) -> Posterior:
         """The posterior of images n 3 h w in [-1,1]; arguments and errors are `Autoencoder.encode`'s and `decode`'s."""
         vae = self.autoencoder
-        if images.ndim != 4 or images.shape[1] != vae.config.in_channels:
-            return vae.encode(images, pad=pad)  # which tells what is wrong
+        check_images(images, vae.config.in_channels)
+        warn_of_range(images)
         if not images.numel():
             raise ConfigError(f"images of shape {tuple(images.shape)} hold nothing; every side must be at least 1")
         images = pad_to_multiple(images, vae.downsample_factor) if pad else images
@@ -186,11 +192,12 @@ class Codec:
             return _encoded(self.autoencoder, images, self._strips(plan, "encoding"))
 
     def _within_budget(self) -> AbstractContextManager[None]:
-        """Where a budget was given, nothing that is freed may go on counting."""
+        """With a budget, freed memory returns to the system at once."""
         return nullcontext() if self.memory is None else freed_at_once()
 
     def _parts(self, what: str, batch: Tensor) -> Sequence[Tensor] | None:
-        """Images one by one, where all of them at once do not fit, or only with maps that are computed again."""
+        """The images of a batch one by one, where the whole batch does not fit, or only with recomputed maps; else
+        None."""
         if len(batch) == 1:
             return None
         plan = self.plan_decode if what == "decoding" else self.plan_encode
@@ -216,14 +223,16 @@ class Codec:
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """As `Autoencoder.reconstruct`."""
+        check_images(images, self.autoencoder.config.in_channels)
+        warn_of_range(images)
         height, width = images.shape[-2:]
         return clamped(self.decode(self.encode(images, pad=True).mode())[..., :height, :width])
 
     def verify(self, latents: Tensor | None = None) -> Certificate:
-        """Decode a part of these latents, or noise, in strips as short as for a large picture and whole in float32; and
-        compare.
+        """Compare decoding in strips as short as for a large picture with decoding whole in float32, on a part of these
+        latents or on noise.
 
-        latents: n c h w; of the first image, at most PROBE x PROBE are taken.
+        latents: n c h w; at most PROBE x PROBE of the first image are used.
         """
         vae = self.autoencoder
         if latents is None:
@@ -243,7 +252,7 @@ class Codec:
         )
 
     def plan_decode(self, n: int, c: int, h: int, w: int) -> StripPlan:
-        """How latents of this shape would be decoded.
+        """The plan for decoding latents of this shape.
 
         Errors: ConfigError for a budget below the least that works.
         """
@@ -252,7 +261,7 @@ class Codec:
         return self._plan((n, c, h, w), n * w * 2 * widest, _decoded, "decoding")
 
     def plan_encode(self, n: int, c: int, h: int, w: int) -> StripPlan:
-        """How images of this shape would be encoded; as `plan_decode`."""
+        """The plan for encoding images of this shape; as `plan_decode`."""
         config = self.autoencoder.kl_config
         widest = max(width // 2**i for i, width in enumerate(config.widths))
         return self._plan((n, c, h, w), n * w * widest, _encoded, "encoding")
@@ -272,8 +281,8 @@ class Codec:
         return kept
 
     def _strips_are_faster(self, plan: StripPlan, what: str) -> bool:
-        """On CPUs, by filtering, and by doubling with the convolution after it as one (docs/log.md); but they cannot be
-        compiled."""
+        """Strips are faster on CPUs, by filtering, and by doubling and convolving as one (docs/log.md); but they cannot
+        be compiled."""
         vae = self.autoencoder
         gains = vae.dtype in FILTERED or what == "decoding"
         return self._offload or (vae.device.type == "cpu" and self._compile is not True and plan.wide >= 0.5 and gains)
@@ -287,7 +296,7 @@ class Codec:
     def _strips(self, plan: StripPlan, what: str) -> Striped:
         other = self._kernels["encoding" if what == "decoding" else "decoding"]
         if not plan.keep:
-            self._kernels[what].clear()  # the room is for maps
+            self._kernels[what].clear()  # the memory is for maps
         if plan.peak + other.bytes > plan.budget:
             other.clear()
         return plan.strips(self.autoencoder.kl_config.norm_groups, self._kernels[what], self._offload)

@@ -1,13 +1,12 @@
-"""When networks are compiled, and how they stay compiled while picture sizes change; and CUDA graphs for sizes that
-return.
+"""torch.compile where it pays, without recompiling for every picture size; and CUDA graphs for repeated sizes.
 
-The policy of `compiled`, in short. A function is traced once for any height and width (no two sizes are assumed to be
-equal because they are in the first picture), and once more for batches, because PyTorch always traces a size of one by
-itself; on CPUs also where latents pass 20480 numbers, from which on PyTorch takes another convolution. "auto" compiles
-nothing on CPUs; on GPUs it computes plainly until that has taken PATIENCE seconds, about what compiling costs, so that
-few pictures never wait for it; it then compiles, times both ways on the pictures that follow, and stays with the faster
-one. Where no compiler is, or compiling fails, one warning says so and the function is run as it is. What was compiled
-is kept on disk, in $TORCHINDUCTOR_CACHE_DIR if that is set, else in inductor/ in $VAEWORKS_CACHE.
+The policy of `compiled`: a function is traced once for any height and width (no two sizes are assumed to be equal
+because they are in the first picture), and once more for batches, because PyTorch treats a size of one by itself; on
+CPUs also above 20480 numbers in the latents, where PyTorch takes another convolution. "auto" never compiles on CPUs. On
+GPUs it computes plainly for PATIENCE seconds, about the price of compiling, so that few pictures never wait for it;
+then it compiles, times both ways on the next pictures, and keeps the faster one. Without a compiler, or if compiling
+fails, it warns once and runs the function as it is. Compiled code is stored in $TORCHINDUCTOR_CACHE_DIR if that is set,
+else in inductor/ in $VAEWORKS_CACHE.
 """
 
 from __future__ import annotations
@@ -29,24 +28,23 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 
 MapFunction: TypeAlias = Callable[[Tensor], Tensor]
-"""From a batch of maps n c h w to another, without random numbers and side effects: a network, or a part of one."""
+"""From a batch of maps n c h w to another, without random numbers or side effects: a network, or a part of one."""
 When: TypeAlias = bool | Literal["auto"]
 
 PATIENCE = 30.0
-"""Seconds of plain computing before "auto" compiles: about what compiling a decoder takes, so that it is at worst twice
-the price."""
+"""Seconds of plain computing before "auto" compiles: about what compiling a decoder takes, so that it costs at most
+twice the time."""
 AUTOMATIC = ("cuda",)
-"""Kinds of devices on which "auto" may compile: on CPUs, compiling takes longer than the pictures that it would pay
-for."""
+"""Device types on which "auto" may compile. On CPUs, compiling takes longer than it saves."""
 TRIALS = 3
-"""Pictures of either way that are timed before "auto" decides."""
+"""Timed pictures of each way before "auto" decides."""
 
 
 def compiled(function: MapFunction, when: When = "auto") -> MapFunction:
-    """The function, compiled when this module's policy says so; the same results to rounding. Not while a gradient is
-    wanted.
+    """The function, compiled as this module's policy says; equal results to rounding. It runs plainly while a gradient
+    is wanted.
 
-    when: True: at the first call; False: never, which returns the function itself.
+    when: True: compile at the first call; False: never, returns the function itself.
     Errors: ConfigError for another `when`.
     """
     if when not in (True, False, "auto"):
@@ -55,7 +53,7 @@ def compiled(function: MapFunction, when: When = "auto") -> MapFunction:
 
 
 class Compiled:
-    """A function that is compiled when it pays; see this module's first lines."""
+    """A function that is compiled when it pays, as this module's docstring says."""
 
     def __init__(
         self, function: MapFunction, when: Literal[True, "auto"], backend: str | Callable[..., Any] = "inductor"
@@ -64,7 +62,7 @@ class Compiled:
         self.state: Literal["plain", "trial", "compiled", "given up"] = "compiled" if when is True else "plain"
         self.spent = 0.0
         self.seconds: dict[bool, list[float]] = {False: [], True: []}
-        """of one number in the input, in the pictures that were timed: plain, compiled"""
+        """seconds per number of the input, of the timed pictures: plain, compiled"""
         self._fast: MapFunction | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -82,8 +80,8 @@ class Compiled:
         return self._tried(x)
 
     def _tried(self, x: Tensor) -> Tensor:
-        """One more picture of a trial. The first compiled one, which compiles, does not count; one more that does is
-        not the median."""
+        """One more picture of the trial. The first compiled one includes compiling and does not count; a second such
+        one does not reach the median."""
         fast, first = len(self.seconds[True]) <= len(self.seconds[False]), self._fast is None
         result, seconds = _timed(self._run_compiled if fast else self.function, x)
         if not (fast and first):
@@ -129,7 +127,7 @@ def _wait(device: torch.device) -> None:
 
 
 def missing_compiler(device: torch.device) -> str | None:
-    """What torch.compile would lack on this device, in words; None where everything is there."""
+    """What torch.compile lacks on this device, in words; None if nothing."""
     if device.type == "cuda":
         if find_spec("triton") is None:
             return "Triton is not installed (pip install 'vaeworks[triton]')"
@@ -150,10 +148,10 @@ def _found(variable: str, usual: tuple[str, ...]) -> bool:
 
 
 def keep_on_disk() -> None:
-    """Have compiled code kept in inductor/ in $VAEWORKS_CACHE (by default ~/.cache/vaeworks), unless
-    $TORCHINDUCTOR_CACHE_DIR says where.
+    """Store compiled code in inductor/ in $VAEWORKS_CACHE (by default ~/.cache/vaeworks), unless
+    $TORCHINDUCTOR_CACHE_DIR is set.
 
-    By itself, PyTorch keeps it in the folder of temporary files.
+    PyTorch's default is the folder of temporary files.
     """
     if not os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
         from ..files.cache import cache_folder
@@ -166,27 +164,27 @@ Key: TypeAlias = tuple[Any, ...]
 
 
 class Graphs:
-    """CUDA graphs of a function: all its kernels launched as one, which helps where pictures are small and launching
-    them takes longest.
+    """CUDA graphs of a function: all its kernels in one launch, which helps where pictures are small and launching
+    takes longest.
 
-    A size is computed plainly the first time, captured the second, and replayed from then on; the `most` sizes that
-    were used last are kept. All graphs share one pool of memory, so they are for one stream at a time. Weights that
-    change in place are seen, and ones that move are captured anew. On other devices, and where a gradient is wanted,
-    the function is run as it is.
+    A size is computed plainly the first time, captured the second, and replayed from then on; the `most` recent sizes
+    are kept. All graphs share one memory pool, so they are for one stream at a time. In-place changes of weights are
+    seen; weights that move are captured again. On other devices, and where a gradient is wanted, the function runs as
+    it is.
     """
 
     def __init__(self, function: MapFunction, weights: nn.Module, most: int = 4):
-        """function: must not look at values on the CPU in the middle (`.item()`, printing), nor wait for the device, as
+        """function: must not read values on the CPU in between (`.item()`, printing), nor wait for the device, as
         "auto" does.
 
-        weights: all that it computes with, whose addresses graphs hold.
+        weights: every module that it computes with; graphs hold their addresses.
         Errors: ConfigError for `most` below 1.
         """
         if most < 1:
             raise ConfigError(f"most (={most}) must be at least 1 graph")
         self.function, self.weights, self.most = function, weights, most
         self.kept: OrderedDict[Key, CapturedGraph | None] = OrderedDict()
-        """None: computed once, not captured"""
+        """None: computed once, not yet captured"""
         self._pool: Any = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -216,8 +214,8 @@ class CapturedGraph:
     def __init__(self, function: MapFunction, x: Tensor, pool: Any):
         with torch.inference_mode(), torch.cuda.device(x.device):
             self.input = x.clone(memory_format=torch.preserve_format)
-            # a first run outside the capture, on a stream of its own: libraries choose algorithms and take workspaces
-            # there
+            # a first run outside the capture, on its own stream, where libraries choose algorithms and allocate
+            # workspaces
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
@@ -228,8 +226,8 @@ class CapturedGraph:
                 self.output = function(self.input)
 
     def replay(self, x: Tensor) -> Tensor:
-        """The function of x, which has the captured input's shape and strides; a tensor of the caller's own."""
+        """The function of x, which must have the captured input's shape and strides; a new tensor."""
         with torch.inference_mode(), torch.cuda.device(x.device):
             self.input.copy_(x)
             self.graph.replay()
-        return self.output.clone()  # the next replay, of whatever size, overwrites it
+        return self.output.clone()  # the next replay of any size overwrites it

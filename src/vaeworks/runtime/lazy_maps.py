@@ -1,9 +1,9 @@
-"""Feature maps that are computed a strip of rows at a time, and kept or computed again.
+"""Feature maps computed a strip of rows at a time, and stored or recomputed.
 
-A `Map` gives any of its rows when asked. `Stored` has them in memory; the others compute theirs from another map's.
-`sweep` walks over a map from top to bottom, measures the statistics that the next group normalization needs, and keeps
-the rows if it is told to. So the result is the whole picture's, to rounding: statistics are of the whole map, and a
-convolution sees the rows around it, however small strips are.
+A `Map` returns any of its rows on request. `Stored` has them in memory; the others compute theirs from another map's.
+`sweep` goes over a map from top to bottom, measures the statistics that the next group normalization needs, and
+optionally stores the rows. The result is the whole picture's to rounding, however small strips are: statistics cover
+the whole map, and a convolution reads the rows around its strip.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Shape = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of every group of channels, over a whole map: n g each, float64."""
+    """Statistics of every group of channels over a whole map: n g each, float64."""
 
     mean: Tensor
     var: Tensor
@@ -38,33 +38,33 @@ EVERYTHING = 2**62
 
 
 class Map:
-    """A feature map n c h w, of which rows can be asked for."""
+    """A feature map n c h w that returns rows on request."""
 
     shape: Shape
     itemsize: int
-    """bytes of a number"""
+    """bytes per number"""
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows start..stop, within 0..h: n c (stop - start) w."""
         raise NotImplementedError
 
     def release(self, before: int) -> None:
-        """Rows above `before` will not be asked for again."""
+        """Promise not to request rows above `before` again."""
         raise NotImplementedError
 
 
 class Stored(Map):
-    """A map in memory, in blocks of rows, so that it can be filled and given back bit by bit."""
+    """A map in memory, as blocks of rows that are appended and freed one by one."""
 
     def __init__(self, shape: Shape, hold: Callable[[int], None] = lambda nbytes: None, offload: bool = False):
-        """hold: is told the bytes that are taken, or, if negative, given back; offload: into the host's memory, from a
-        GPU's."""
+        """hold: called with the bytes that are taken, negative when freed. offload: store in the host's memory instead
+        of the GPU's."""
         self.shape, self.hold, self.offload = shape, hold, offload
         self.blocks: list[Tensor | None] = []
         self.ends: list[int] = []
 
     def append(self, block: Tensor) -> None:
-        """Rows that follow those that are there."""
+        """Append the next rows."""
         self.itemsize, self.device = block.element_size(), block.device
         self.blocks.append(block.cpu() if self.offload and not block.is_meta else block)
         self.ends.append((self.ends[-1] if self.ends else 0) + block.shape[2])
@@ -87,7 +87,7 @@ class Stored(Map):
 
 
 class Convolved(Map):
-    """A 3x3 convolution of another map that keeps height and width, with a frame as `padding_mode` says."""
+    """A 3x3 convolution of another map that keeps height and width; padding as `padding_mode` says."""
 
     def __init__(self, source: Map, conv: nn.Conv2d, kernels: Kernels | None = None):
         n, _, h, w = source.shape
@@ -106,7 +106,7 @@ class Convolved(Map):
         return F.conv2d(F.pad(x, (1, 1, 0, 0), mode=self.conv.padding_mode), self.conv.weight, self.conv.bias)
 
     def _beyond(self, row: int) -> Tensor:
-        """The row above the first or below the last one."""
+        """The padding row above the first or below the last one."""
         height = self.shape[2]
         inside = {
             "reflect": abs(row) if row < 0 else height - 2,
@@ -122,7 +122,7 @@ class Convolved(Map):
 
 
 class Doubled(Map):
-    """Every pixel of another map four times: nearest-neighbour doubling."""
+    """Nearest-neighbour doubling of another map."""
 
     def __init__(self, source: Map):
         n, c, h, w = source.shape
@@ -138,7 +138,7 @@ class Doubled(Map):
 
 
 class Enlarged(Map):
-    """Nearest-neighbour doubling and a 3x3 convolution, whose frame is of zeros, as one."""
+    """Nearest-neighbour doubling and a zero-padded 3x3 convolution, as one."""
 
     def __init__(self, source: Map, conv: nn.Conv2d, kernels: Kernels | None = None):
         n, _, h, w = source.shape
@@ -157,7 +157,7 @@ class Enlarged(Map):
 
 
 class Halved(Map):
-    """A 3x3 convolution of another map with stride 2, after a row and a column of zeros at the bottom and the right."""
+    """A 3x3 convolution of another map with stride 2; zeros pad a row at the bottom and a column at the right."""
 
     def __init__(self, source: Map, conv: nn.Conv2d):
         n, _, h, w = source.shape
@@ -174,7 +174,7 @@ class Halved(Map):
 
 
 class Normalized(Map):
-    """Group normalization of another map by its statistics, then SiLU unless told otherwise."""
+    """Group normalization of another map by given statistics, then SiLU by default."""
 
     def __init__(self, source: Map, norm: GroupNorm, statistics: Statistics, silu: bool = True):
         self.source, self.shape, self.itemsize, self.silu = source, source.shape, source.itemsize, silu
@@ -184,7 +184,7 @@ class Normalized(Map):
 
     def rows(self, start: int, stop: int) -> Tensor:
         x = self.source.rows(start, stop)
-        if x.is_meta:  # a plan, which asks for shapes alone
+        if x.is_meta:  # a plan needs only shapes
             return x
         if self.silu and x.device.type != "cpu":
             return normalized_silu(x, self.norm, self.statistics.mean.float(), self.statistics.var.float())
@@ -197,7 +197,7 @@ class Normalized(Map):
 
 
 class Sum(Map):
-    """Another map, or its 1x1 convolution, and a branch that comes from it: a residual block's result."""
+    """The result of a residual block: another map, or its 1x1 convolution, plus a branch that is computed from it."""
 
     def __init__(self, source: Map, shortcut: nn.Module, branch: Map):
         self.source, self.shortcut, self.branch = source, shortcut, branch
@@ -213,11 +213,11 @@ class Sum(Map):
             self.wraps and before < EVERYTHING
         ):  # the first row's branch is computed from the last rows, and the other way round
             return
-        self.source.release(before - 2)  # the branch may be computed from it, through two convolutions
+        self.source.release(before - 2)  # the branch may read it through two convolutions
 
 
 class Attended(Map):
-    """Another map, and what its positions find by attention among keys and values of the whole of it."""
+    """Another map plus its self-attention: its positions query keys and values of the whole map."""
 
     def __init__(self, tokens: Normalized, attention: SpatialAttention, keys: Tensor, values: Tensor):
         self.tokens, self.attention, self.keys, self.values = tokens, attention, keys, values
@@ -232,7 +232,7 @@ class Attended(Map):
 
 
 def affine(norm: GroupNorm, statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """What group normalization does to a channel, as scale and shift: n c each, float64."""
+    """Group normalization of each channel as scale and shift: n c each, float64."""
     width = norm.num_channels // norm.num_groups
     rstd = (statistics.var + norm.eps).rsqrt().repeat_interleave(width, 1)
     scale = rstd * norm.weight.double()
@@ -240,8 +240,8 @@ def affine(norm: GroupNorm, statistics: Statistics) -> tuple[Tensor, Tensor]:
 
 
 def strips(height: int, rows: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows, from top to bottom, of about equal length and at most `rows`; in multiples of 4, as filtering
-    wants, if that is 4."""
+    """Ranges of rows from top to bottom, of about equal length and at most `rows`; multiples of 4 if `rows` is one, as
+    filtering needs."""
     step = math.ceil(height / math.ceil(height / rows))
     step = math.ceil(step / 4) * 4 if rows >= 4 else step
     step = min(step, rows // 4 * 4 or rows)
@@ -254,8 +254,8 @@ def sweep(
 ) -> Statistics | None:
     """Compute a map from top to bottom, and return the statistics of its groups of channels.
 
-    rows: of a strip, at most; groups: None where no group normalization follows; into: keeps the rows; release: gives
-    back, strip by strip, the memory of what the map is computed from.
+    rows: most rows of a strip. groups: None if no group normalization follows. into: stores the rows. release: free the
+    maps that this one is computed from, strip by strip.
     """
     total = _Parts()
     height = map_.shape[2]
@@ -276,7 +276,7 @@ def sweep(
 
 
 class _Parts:
-    """Mean and variance of parts of a map."""
+    """Mean and variance of a map, merged from parts of it."""
 
     def __init__(self) -> None:
         self.counts: list[int] = []
@@ -293,7 +293,7 @@ class _Parts:
 
 
 def _moments(part: Tensor) -> Tensor:
-    """Mean and biased variance of every channel: 2 n c, float64."""
+    """Mean and biased variance of every channel of a part: 2 n c, float64."""
     if part.device.type != "cpu":
         return torch.stack(group_moments(part, part.shape[1])).double()
     return channel_moments(part)

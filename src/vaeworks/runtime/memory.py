@@ -1,4 +1,4 @@
-"""Sizes of memory: as people write them, and what is free."""
+"""Memory sizes: parsing and printing them, and how much is free."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import torch
 from ..errors import ConfigError
 
 FREED = 2**20
-"""Bytes from which on a block is given back to the system as soon as it is freed, in `freed_at_once`."""
+"""Least bytes of a block that returns to the system as soon as it is freed, in `freed_at_once`."""
 
 LARGEST_KEPT = 2**25
-"""The same outside of it: the bound to which glibc raises its own, moving threshold (malloc/malloc.c,
+"""The same outside of `freed_at_once`: glibc raises its own, moving threshold to at most this value (malloc/malloc.c,
 DEFAULT_MMAP_THRESHOLD_MAX)."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -30,9 +30,8 @@ UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that a device has free: on Linux's CPUs what the system or a container leaves, elsewhere half of what there
-    is."""
-    if device.type == "cuda":  # what PyTorch keeps for itself is free for it
+    """Free bytes of a device. For a CPU: what Linux or the container has left; on other systems, half of all memory."""
+    if device.type == "cuda":  # PyTorch's own cache counts as free
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     try:
@@ -44,7 +43,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def container_memory(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes that a container's limit leaves (Linux control groups, version 2 or 1); infinite where there is none."""
+    """Bytes left below a container's limit (Linux control groups, version 2 or 1); infinite without a limit."""
     left = math.inf
     for limit, used in (
         ("memory.max", "memory.current"),
@@ -58,9 +57,9 @@ def container_memory(root: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 def parse_size(size: int | str) -> int:
-    """Bytes, or "4GiB", "800M", "2.5 GB" (all powers of 1024), as bytes.
+    """A size such as 4096, "4GiB", "800M" or "2.5 GB" in bytes; all units are powers of 1024.
 
-    Errors: ConfigError for what is no size.
+    Errors: ConfigError for any other text.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", str(size).lower())
     if not found or float(found[1]) <= 0:
@@ -69,7 +68,7 @@ def parse_size(size: int | str) -> int:
 
 
 def as_gib(nbytes: float) -> str:
-    """For people: 1.23 GiB, 45 MiB, 6 KiB."""
+    """A size in text: 1.23 GiB, 45 MiB, 6 KiB."""
     if nbytes >= 2**29:
         return f"{nbytes / 2**30:.2f} GiB"
     return f"{math.ceil(nbytes / 2**20)} MiB" if nbytes >= 2**20 else f"{math.ceil(nbytes / 2**10)} KiB"
@@ -77,11 +76,11 @@ def as_gib(nbytes: float) -> str:
 
 @contextmanager
 def freed_at_once() -> Iterator[None]:
-    """Memory of freed tensors goes back to the system at once, on Linux with glibc; elsewhere, and where the user has
-    set it, as ever.
+    """Return memory of freed tensors to the system at once, on Linux with glibc; no change elsewhere, or where the user
+    has set the threshold.
 
-    glibc keeps freed blocks of up to 32 MiB for later, scattered over a heap in which larger ones find no room: a
-    decode in strips that holds 650 MiB at most would take 1.4 GiB, and keep them (docs/log.md).
+    glibc keeps freed blocks of up to 32 MiB, scattered over a heap where larger ones find no room. A decode in strips
+    that holds at most 650 MiB would take 1.4 GiB, and keep them (docs/log.md).
     """
     mallopt = _mallopt()
     if mallopt is None:
@@ -101,7 +100,7 @@ def freed_at_once() -> Iterator[None]:
 
 
 class _Depth:
-    """How many are within `freed_at_once`, in all threads."""
+    """The number of threads within `freed_at_once`."""
 
     lock = threading.Lock()
     value = 0
@@ -109,6 +108,6 @@ class _Depth:
 
 @functools.cache
 def _mallopt() -> Callable[[int, int], int] | None:
-    """glibc's, unless its threshold is the user's choice."""
+    """glibc's `mallopt`; None where it is absent, or the user has set its threshold."""
     chosen = "MALLOC_MMAP_THRESHOLD_" in os.environ or "mmap_threshold" in os.environ.get("GLIBC_TUNABLES", "")
     return None if chosen or platform.libc_ver()[0] != "glibc" else ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""Models and codecs from what a user names: the first step of every function that takes MODEL."""
+"""Open models and codecs: the first step of every function that takes a model."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
 
 def open_model(model: Model, settings: Mapping[str, Any] | None = None, device: str = "auto") -> Autoencoder:
-    """The model on a device, ready to compute with: on a CPU float16 becomes float32, because convolutions in it are up
-    to hundreds of times slower there.
+    """The model on a device. On a CPU float16 becomes float32, because convolutions in float16 are up to hundreds of
+    times slower there.
 
-    settings: what the file does not tell of itself, as keywords of `load`. device: "auto" is a GPU where there is one.
-    An autoencoder is returned as it is, on its own device. Errors: those of `load`.
+    settings: facts that the file does not contain, as keywords of `load`. device: "auto" is a GPU if there is one. An
+    autoencoder is returned as it is, on its own device. Errors: those of `load`.
     """
     if isinstance(model, Autoencoder):
         return model
@@ -34,21 +34,33 @@ def open_model(model: Model, settings: Mapping[str, Any] | None = None, device: 
     return autoencoder.to(on)
 
 
+def open_in_own_dtype(model: Model, settings: Mapping[str, Any] | None = None) -> Autoencoder:
+    """The model in the dtype of its file, on a GPU if there is one. An autoencoder is returned as it is.
+
+    settings: as in `open_model`. Errors: those of `load`.
+    """
+    if isinstance(model, Autoencoder):
+        return model
+    return load(model, **(settings or {})).to(resolve_device("auto"))
+
+
+def name_of(model: Model) -> str:
+    """The model's name in results: the path or hub id that was given, or an autoencoder's own name."""
+    return model.config.name if isinstance(model, Autoencoder) else str(model)
+
+
 def open_codec(
     model: Model,
     memory: str | int | None = None,
     precision: Precision | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Codec:
-    """The model within a memory budget, on a GPU where there is one.
+    """A codec of the model within a memory budget, on a GPU if there is one.
 
-    memory: bytes, or "4GiB"; None: most of what is free. precision: None is the weights' own, but fp32 for fp16 weights
-    on a CPU. settings: as `open_model`.
+    memory: bytes, or "4GiB"; None: most of the free memory. precision: None is the weights' own, but fp32 for fp16
+    weights on a CPU. settings: as in `open_model`.
     """
-    if isinstance(model, Autoencoder):
-        autoencoder = model
-    else:
-        autoencoder = load(model, **(settings or {})).to(resolve_device("auto"))
+    autoencoder = open_in_own_dtype(model, settings)
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision is None and autoencoder.device.type == "cpu" and autoencoder.dtype == torch.float16:
         precision = "fp32"

@@ -1,8 +1,7 @@
-"""How large a picture will be computed: strips of how many rows, and which maps are kept, so that a memory budget
-holds.
+"""Plans for large pictures: rows per strip and stored maps, within a memory budget.
 
-A schedule is tried on tensors without values, which shows exactly what it would hold and compute. Of those that fit,
-the one with the least work is taken.
+Each schedule runs on tensors without values, which shows what it would store and compute. The one with the least work
+within the budget is taken.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ from .memory import as_gib
 from .strips import Ledger, Striped
 
 ROWS = 64, 32, 16, 8
-"""Rows of a strip that are tried, longest first: shorter ones take less memory and compute more rows twice."""
+"""Rows per strip to try, longest first. Shorter strips take less memory and compute more rows twice."""
 
 TEMPORARIES = 5
-"""Strips of the widest map that live at the same time while one is computed: input, normalized, frame, output and sum,
-in float32 (an estimate; benchmarks/decode_memory.py measures what is really taken)."""
+"""Strips of the widest map that live at the same time: input, normalized, padded, output and sum, in float32 (an
+estimate; benchmarks/decode_memory.py measures the true peak)."""
 
 BUFFERS = 4
-"""Buffers of minimal filtering: windows, tiles, products, and what is between them."""
+"""Buffers of minimal filtering: windows, tiles, products, and intermediate results."""
 
 RESERVE = 2**25
-"""Bytes for what libraries take for themselves, and what the allocator does not give back."""
+"""Bytes for libraries' own memory, and for what the allocator keeps."""
 
 WIDE = 64
-"""Channels from which on a convolution on a CPU gains by strips; narrower ones are made of too many small operations
-(docs/log.md)."""
+"""Least channels of a convolution that runs faster in strips on a CPU. Narrower ones consist of too many small
+operations (docs/log.md)."""
 
 Run = Callable[[Autoencoder, Tensor, Striped], Tensor]
-"""Computes something with a network without values, in strips."""
+"""Runs a network without values in strips."""
 
 
 @dataclass(frozen=True)
@@ -49,40 +48,39 @@ class StripPlan:
     """How a picture will be computed."""
 
     rows: int
-    """of a strip, at most"""
+    """most rows of a strip"""
     keep: bool
-    """whether prepared weights of convolutions stay, for the next picture"""
+    """whether prepared weights of convolutions are kept for the next picture"""
     peak: int
-    """bytes of maps, temporaries and prepared weights that it will take, about; weights and libraries are not
-    counted"""
+    """about how many bytes maps, temporaries and prepared weights take, without weights and libraries"""
     recomputed: tuple[str, ...]
-    """maps that are computed again each time they are needed, for want of room"""
+    """maps that are recomputed at each use, for lack of memory"""
     maps: int
     """bytes that maps may take"""
     budget: float
-    """bytes that it was made for"""
+    """the memory budget of the plan, in bytes"""
     work: int
-    """multiplications of the 3x3 convolutions, as the plain ones would need them"""
+    """multiplications of the 3x3 convolutions in their plain form"""
     wide: float
-    """share of them in convolutions that are wide enough for strips to be faster than the network as it is"""
+    """share of the multiplications in convolutions wide enough for strips to be faster"""
     whole: bool = False
-    """whether it is not computed in strips at all"""
+    """whether the picture is computed whole, without strips"""
 
     @property
     def sentence(self) -> str:
-        """The plan in plain words."""
+        """The plan in a sentence."""
         if self.whole:
             return f"whole, about {as_gib(self.peak)} at most"
         again = f", computing {len(self.recomputed)} maps more than once" if self.recomputed else ""
         return f"in strips of {self.rows} rows, about {as_gib(self.peak)} at most{again}"
 
     def strips(self, groups: int, kernels: Kernels, offload: bool = False) -> Striped:
-        """What runs it; kernels: those that are kept; offload: as it was planned."""
+        """The plan's runner. kernels: the prepared convolutions to keep. offload: as planned."""
         return Striped(groups, self.rows, Ledger(self.maps), kernels if self.keep else Kernels(), offload)
 
 
 class Counting(Kernels):
-    """Convolutions that compute nothing, and count what they would."""
+    """Convolutions that compute nothing and count their work."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +106,7 @@ class _Counted(Prepared):
 
 
 def without_values(network: Autoencoder) -> Autoencoder:
-    """A copy on the device "meta", for which no weight is copied."""
+    """A copy of the network on the device "meta"; no weight is copied."""
     parameters = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in network.parameters()
     }
@@ -130,9 +128,9 @@ def planned(
 ) -> StripPlan:
     """The schedule with the least work whose memory is within the budget, in bytes.
 
-    network: without values (on the device "meta"); run: computes with it from a tensor of this shape; row: numbers in a
-    row of the widest map; groups: of group normalizations; what: for the error; tile: rows of a strip, instead of a
-    choice; offload: maps are on the host.
+    network: without values (on the device "meta"). run: runs it on a tensor of this shape. row: numbers in a row of the
+    widest map. groups: of group normalizations. what: "encoding" or "decoding", for the error. tile: fixed rows of a
+    strip. offload: whether maps are in the host's memory.
     Errors: ConfigError for a budget below the least that works.
     """
     found: list[StripPlan] = []
@@ -141,7 +139,7 @@ def planned(
         least = min(least, plan.peak)
         if plan.peak <= budget:
             found.append(plan)
-            if not plan.recomputed:  # shorter strips can only take longer
+            if not plan.recomputed:  # shorter strips are only slower
                 break
     if not found:
         raise ConfigError(
@@ -154,9 +152,10 @@ def planned(
 def whole_plan(
     network: Autoencoder, run: Run, shape: Shape, row: int, groups: int, budget: float, height: int
 ) -> StripPlan | None:
-    """The whole picture at once, by the network itself, if that is within the budget; arguments are `planned`'s.
+    """The plan to run the network on the whole picture at once, if that fits into the budget; None if not. Arguments as
+    in `planned`.
 
-    About: it is counted as one strip, of the picture's height.
+    The estimate counts one strip of the picture's height.
     """
     (plan,) = _plans(network, run, shape, row, groups, math.inf, (height,))
     return replace(plan, whole=True) if plan.peak <= budget else None
@@ -176,7 +175,7 @@ def _plans(
     size = torch.promote_types(dtype, torch.float32).itemsize
     for rows in choices:
         passing = _passing(network)
-        tiles = 9 * row  # numbers in a row of them
+        tiles = 9 * row  # numbers in a row of tiles
         buffer = min(max(WORKSPACE, tiles), tiles * math.ceil(rows / 4)) if passing else 0
         spare = TEMPORARIES * size * row * rows + BUFFERS * dtype.itemsize * buffer + RESERVE
         for keep in (True, False):
@@ -191,7 +190,7 @@ def _plans(
                 )
             held = sum(counting.kept_bytes.values()) if keep else kernels
             peak = ledger.peak + spare + held
-            if keep and (ledger.recomputed or peak > budget):  # room is better used for maps
+            if keep and (ledger.recomputed or peak > budget):  # the memory is better spent on maps
                 continue
             maps, wide = int(min(budget - spare - held, 2**62)), counting.wide / max(1, counting.work)
             yield StripPlan(rows, keep, peak, tuple(ledger.recomputed), maps, budget, counting.work, wide)
@@ -199,7 +198,7 @@ def _plans(
 
 
 def _passing(network: Autoencoder) -> int:
-    """Bytes of weights that are prepared, used, and given back: three at a time where maps are computed from one
+    """Bytes of prepared weights that are used and freed: three convolutions at a time, where maps are computed from one
     another, and a copy."""
     convs = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     return 4 * max((prepared_bytes(conv, doubled=False) for conv in convs), default=0)

@@ -1,7 +1,7 @@
 """Encoder and decoder in strips of rows: the whole picture's result within a memory budget.
 
-Group normalization takes the statistics of the whole map, and attention its keys and values.
-Every tiled decoding that lacks one of these changes the picture (doctor/panels/tiling.py measures by how much).
+Group normalization uses the statistics of the whole map, and attention the whole map's keys and values. Tiled decoding
+without these changes the picture (doctor/panels/tiling.py measures by how much).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .lazy_maps import (
 )
 
 LAG = 4
-"""Strips by which giving back lags behind: a convolution's neighbours, and strips that end between others."""
+"""Strips by which freeing lags behind: a convolution's neighbours, and strips that end between others."""
 
 Measured = tuple[Map, Statistics]
 """A map with the statistics of its groups of channels."""
@@ -42,27 +42,27 @@ Measured = tuple[Map, Statistics]
 
 @dataclass
 class Ledger:
-    """How much memory maps take, and may take, in bytes."""
+    """Bytes that maps take, and may take."""
 
     budget: float = math.inf
     used: int = 0
     peak: int = 0
     recomputed: list[str] = field(default_factory=list)
-    """what was not kept, in order"""
+    """names of the maps that did not fit, in order"""
 
     def fits(self, nbytes: int) -> bool:
-        """Whether so much more may be kept."""
+        """Whether a map of this size fits."""
         return self.used + nbytes <= self.budget
 
     def hold(self, nbytes: int) -> None:
-        """Count memory that is taken, or, if negative, given back."""
+        """Count bytes that are taken, or, if negative, freed."""
         self.used += nbytes
         self.peak = max(self.peak, self.used)
 
 
 class Striped:
-    """One half of a KL autoencoder in strips of at most `rows` rows. Maps are kept as far as the ledger allows, else
-    computed again."""
+    """One half of a KL autoencoder in strips of at most `rows` rows. Maps are stored as far as the ledger allows, else
+    recomputed."""
 
     def __init__(
         self,
@@ -72,14 +72,13 @@ class Striped:
         kernels: Kernels | None = None,
         offload: bool = False,
     ) -> None:
-        """groups: of every group normalization; kernels: of convolutions, if there are prepared ones; offload: keep
-        maps on the host, where they do not count.
-        """
+        """groups: of every group normalization. kernels: prepared convolutions, if any. offload: store maps in the
+        host's memory, where they do not count."""
         self.groups, self.rows, self.ledger, self.kernels = groups, rows, ledger or Ledger(), kernels or Kernels()
         self.offload = offload
 
     def decode(self, decoder: Decoder, z: Tensor) -> Tensor:
-        """Latents n c h w, behind the quantization's convolution, to images n 3 f*h f*w."""
+        """Decode latents n c h w, after `post_quant_conv`, to images n 3 f*h f*w."""
         x = self._kept(self._convolved(self._held(z), decoder.conv_in))
         x = self._middle(decoder.middle, x)
         for number, level in enumerate(decoder.levels):
@@ -90,7 +89,7 @@ class Striped:
         return self._rows_of(self._convolved(Normalized(x[0], decoder.norm_out, x[1]), decoder.conv_out))
 
     def encode(self, encoder: Encoder, images: Tensor) -> Tensor:
-        """Images n 3 h w to moments n 2c h/f w/f, in front of the quantization's convolution."""
+        """Encode images n 3 h w to moments n 2c h/f w/f, before `quant_conv`."""
         x = self._swept(self._convolved(self._held(images), encoder.conv_in), "encoder.conv_in")
         for number, level in enumerate(encoder.levels):
             assert isinstance(level, EncoderLevel)
@@ -112,8 +111,8 @@ class Striped:
         return x
 
     def _block(self, block: ResBlock, x: Measured, name: str) -> Measured:
-        """A residual block: what is between its convolutions is kept if there is room for it; the output grows while it
-        is given back."""
+        """A residual block. The map between its convolutions is stored if it fits; the output grows while the input is
+        freed."""
         source, statistics = x
         inner = self._swept(
             self._convolved(Normalized(source, block.norm1, statistics), block.conv1), name, lag=LAG, again=True
@@ -134,10 +133,9 @@ class Striped:
         return found
 
     def _swept(self, map_: Map, name: str, lag: int = 0, again: bool = False) -> Measured:
-        """A map that is kept if there is room for it and for `lag` strips of a result that grows while it is given
-        back.
+        """A map that is stored if it fits, together with `lag` strips of the result that grows while it is freed.
 
-        again: whether what it is computed from is needed again.
+        again: whether the maps that it is computed from are needed again.
         """
         share = 1 + lag * min(self.rows, map_.shape[2]) / map_.shape[2]
         if self.offload or self.ledger.fits(int(share * self._bytes(map_))):

@@ -77,8 +77,8 @@ class TrainState:
         return self.learner.autoencoder
 
     @property
-    def judged(self) -> Autoencoder:
-        """The one that is validated and saved."""
+    def eval_model(self) -> Autoencoder:
+        """The autoencoder that is validated and saved."""
         return self.average if self.average is not None else self.autoencoder
 
     def update_average_(self, decay: float) -> None:

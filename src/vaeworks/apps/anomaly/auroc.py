@@ -1,4 +1,4 @@
-"""How well anomalies are told apart: AUROC of images, and of pixels and regions where masks say where they are."""
+"""Figures of anomaly detection: AUROC of images and, where masks are known, of pixels and regions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ...errors import DataError
 from ...intervals import DRAWS, Interval
 
 LIMIT = 0.3
-"""The rate of false positive pixels up to which PRO is integrated."""
+"""PRO is integrated over false positive rates of pixels up to this."""
 
 
 def auroc(normal: ArrayLike, anomalous: ArrayLike, seed: int = 0, draws: int = DRAWS) -> Interval:
     """Probability that an anomalous image scores higher than a normal one, ties counting half; with a 95 % bootstrap
     interval.
 
-    Normal and anomalous images are resampled each within themselves. Source: Hanley & McNeil 1982.
+    Normal and anomalous images are resampled separately. Source: Hanley & McNeil 1982.
     Errors: DataError where one of the two has no image.
     """
     a, b = (np.asarray(values, dtype=np.float64) for values in (anomalous, normal))
@@ -38,7 +38,7 @@ def auroc(normal: ArrayLike, anomalous: ArrayLike, seed: int = 0, draws: int = D
 
 @dataclass(frozen=True)
 class Localization:
-    """How well heat maps show where."""
+    """How well heat maps show the place of anomalies."""
 
     pixel_auroc: float
     pro: float
@@ -46,11 +46,11 @@ class Localization:
 
 
 def localization(maps: NDArray[Any], masks: NDArray[np.bool_], limit: float = LIMIT) -> Localization:
-    """AUROC of pixels, and PRO: how much of every defect, however small, is found at false positive rates up to
+    """AUROC of pixels, and PRO: the share of each defect, large or small, that is found at false positive rates up to
     `limit`.
 
-    maps, masks: n h w, true where something is anomalous; a region is what hangs together, corners included. Ties are
-    one threshold.
+    maps: n h w. masks: n h w, true where something is anomalous. A region is a connected component, with diagonal
+    neighbours. Equal values are one threshold.
     Source: Bergmann et al. 2020 (arXiv 1911.02357). Errors: DataError where no pixel is anomalous, or all are.
     """
     if not masks.any() or masks.all():
@@ -87,7 +87,7 @@ def _area(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float
 
 
 def shares(flags: Sequence[bool] | NDArray[np.bool_]) -> Interval:
-    """The share that is true, with Wilson's 95 % interval."""
+    """The share of true flags, with Wilson's 95 % interval."""
     from ...metrics.legibility import wilson
 
     return wilson(int(np.sum(flags)), len(flags))

@@ -1,7 +1,7 @@
-"""What a detector has to beat: methods without an autoencoder, or with its encoder alone, on the same normals.
+"""Baselines of anomaly detection: methods without an autoencoder, or with its encoder alone, on the same images.
 
-Each is a function: images that it is fitted on -> a function of images -> maps n h w of distances, or n distances. Maps
-become numbers as evidence does.
+Each is a function that is fitted on images and returns a function from images to distances: maps n h w, or n numbers.
+Maps become numbers as evidence does.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ Array = NDArray[Any]
 Reader = Callable[[Array], Array]
 
 THUMBNAIL = 32
-"""Side in pixels of what the nearest neighbours of pixels are looked for in."""
+"""Side in pixels of the images that nearest neighbours are searched in."""
 
 NEIGHBOURS = 5
-"""Images whose mean distance counts."""
+"""Number of nearest images; their mean distance is the score."""
 
 BANK = 10_000
-"""Patches of normal images that are remembered: drawn at random, where PatchCore chooses them evenly spread."""
+"""Patches of normal images that are kept. They are drawn at random; PatchCore chooses them evenly spread."""
 
 
 def mean_image(images: Array) -> Reader:
-    """Difference to the mean of the normal images."""
+    """Difference from the mean of the normal images."""
     mean = images.astype(np.float32).mean(0) / 127.5
     return lambda found: smoothed(np.square(found / np.float32(127.5) - mean).mean(1))
 
 
 def principal_components(images: Array) -> Reader:
-    """Difference to a reconstruction from principal components that keep 90 % of the variance."""
-    sight = PcaExtractor.fitted(images.astype(np.float32) / 127.5)
-    return lambda found: smoothed(sight.look(found.astype(np.float32) / 127.5).error)
+    """Difference from a reconstruction by principal components that keep 90 % of the variance."""
+    extractor = PcaExtractor.fitted(images.astype(np.float32) / 127.5)
+    return lambda found: smoothed(extractor.views(found.astype(np.float32) / 127.5).error)
 
 
 def nearest_images(images: Array) -> Reader:
@@ -50,7 +50,7 @@ def nearest_images(images: Array) -> Reader:
 
 
 def nearest_patches(images: Array, of: Callable[[Array], Array], factor: int, seed: int, track: Track = iter) -> Reader:
-    """Distance of every position's vector to the nearest one of normal images, wherever that was.
+    """Distance of every position's vector to the nearest vector of normal images, at any position.
 
     of: images to vectors n d h/factor w/factor. Source: PatchCore, Roth et al. 2021 (arXiv 2106.08265).
     """
@@ -69,15 +69,15 @@ def nearest_patches(images: Array, of: Callable[[Array], Array], factor: int, se
     return read
 
 
-def baselines(sight: VaeExtractor, seed: int, track: Track = iter) -> dict[str, Callable[[Array], Reader]]:
-    """All of them, by their names in tables."""
-    f = sight.autoencoder.downsample_factor
+def baselines(extractor: VaeExtractor, seed: int, track: Track = iter) -> dict[str, Callable[[Array], Reader]]:
+    """All baselines, by their names in tables."""
+    f = extractor.autoencoder.downsample_factor
     return {
         "mean image": mean_image,
         "PCA reconstruction": principal_components,
         f"nearest images, {THUMBNAIL} px": nearest_images,
-        "nearest latents": lambda images: nearest_patches(images, sight.latents, f, seed, track),
-        "nearest features": lambda images: nearest_patches(images, sight.patches, f, seed, track),
+        "nearest latents": lambda images: nearest_patches(images, extractor.latents, f, seed, track),
+        "nearest features": lambda images: nearest_patches(images, extractor.patches, f, seed, track),
     }
 
 

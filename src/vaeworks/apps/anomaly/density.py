@@ -1,4 +1,4 @@
-"""How unusual latents are: Gaussians with shrunk covariance, one for every position, or one for all of them."""
+"""Density of latents: Gaussians with shrunk covariance, one per position or one for all positions."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ Array = NDArray[Any]
 Kind = Literal["position", "shared"]
 
 FLOOR = 1e-6
-"""Smallest variance, as a share of the mean one: a channel that never changes has none."""
+"""Smallest variance, as a share of the mean variance: a constant channel has none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """For latents n c h w."""
+    """A Gaussian of latents n c h w."""
 
     mean: Array
-    """p c; p is h * w, or 1 where it is shared"""
+    """p c; p is h * w, or 1 for a shared Gaussian"""
     whitening: Array
-    """p c c: the inverse of it and of its transpose make the covariance"""
+    """p c c: inverse Cholesky factors of the covariances"""
 
     @classmethod
     def fitted(cls, latents: Array, kind: Kind = "position") -> Gaussian:
         """Means and Ledoit & Wolf's covariances of latents n c h w.
 
-        position: of every place alone, for objects that lie alike; shared: of all places, for textures and whatever
-        lies anyhow.
-        Source: PaDiM, Defard et al. 2020 (arXiv 2011.08785); Ledoit & Wolf 2004 for the shrinkage, instead of PaDiM's
-        constant.
+        kind: "position", one Gaussian per position, for aligned objects; "shared", one for all positions, for textures
+        and objects in any pose.
+        Source: PaDiM, Defard et al. 2020 (arXiv 2011.08785); Ledoit & Wolf 2004 for the shrinkage, in place of
+        PaDiM's constant.
         """
         from sklearn.covariance import ledoit_wolf
 

@@ -1,4 +1,4 @@
-"""The detector: learned from normal images alone."""
+"""The detector, fitted on normal images alone."""
 
 from __future__ import annotations
 
@@ -25,38 +25,37 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Readings:
-    """What a detector finds in n images."""
+    """Scores and heat maps of n images."""
 
     scores: dict[str, Array]
     """by kind of evidence, n: robust z-scores, higher being more anomalous"""
     anomaly: Array
     """n: all kinds of evidence combined"""
     heat: Array
-    """n h w: the same for every pixel, on a scale of its own"""
+    """n h w: the same for every pixel, standardized on pixels"""
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):
-    """What does not look like the normal images that it was fitted on, and where: an outlier detector in scikit-learn's
-    manner.
+    """An outlier detector for images with scikit-learn's interface: it is fitted on normal images, and shows where
+    others differ.
 
-    X: images uint8 n h w c, n c h w or n h w; or rows n d, which `image_shape` unfolds. Without an autoencoder rows may
-    be any table.
+    X: images uint8 n h w c, n c h w or n h w; or rows n d, which `image_shape` unfolds. Without an autoencoder, rows
+    may be of any table.
 
     autoencoder: a VAE; None: principal components of the fitted images that keep 90 % of their variance.
-    evidence: of "reconstruction", "features", "density" (evidence.py); None: all that there are (principal components
-    have no features).
+    evidence: some of "reconstruction", "features" and "density" (evidence.py); None: all that are possible (principal
+    components have no features).
     features: a frozen network, images n c h w in [-1,1] to maps n d h w; None: the autoencoder's encoder.
-    density: "position", a Gaussian for every place, for objects that lie alike; "shared", one for all places.
+    density: "position", a Gaussian per position, for aligned objects; "shared", one for all positions.
     combine: "mean" or "max" of the kinds' robust z-scores.
-    false_alarms: share of normal images that may be called anomalous; "auto": 0.05, or the smallest that the normals
-    suffice for.
-    held_out: share of the normals that nothing is fitted on: a third of them standardizes the evidence, the others set
-    the threshold.
+    false_alarms: share of normal images that may be called anomalous; "auto": 0.05, or the smallest share for which
+    there are enough normal images.
+    held_out: share of the normal images that nothing is fitted on: a third of them standardizes the evidence, the
+    others set the threshold.
     image_shape: of rows: (h, w), (h, w, c) or (c, h, w).
-    random_state: seed of the split, which goes by the images' content.
-    track: wraps batches, to show progress.
+    random_state: seed of the split, which depends on the images' content. track: wraps batches, to show progress.
 
-    Fitted: offset_ (of score_samples, as scikit-learn's), false_alarms_ (the rate that holds), split_, scales_,
+    Fitted: offset_ (of score_samples, as in scikit-learn), false_alarms_ (the rate in use), split_, scales_,
     calibration_ (the held-out normals' scores by kind of evidence), calibration_anomaly_ (all kinds combined).
     """
 
@@ -86,7 +85,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         self.track = track
 
     def fit(self, X: ArrayLike, y: object = None) -> AnomalyDetector:  # noqa: N803
-        """Learn what is normal. y is ignored.
+        """Fit the detector on normal images. y is ignored.
 
         Errors: ConfigError for a setting or a shape; DataError for too few images, or too few for `false_alarms`.
         """
@@ -102,7 +101,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         fitted = images[self.split_.fit]
         self.evidence_ = evidence
         self.image_shape_ = images.shape[1:]
-        self.sight_ = (
+        self.extractor_ = (
             PcaExtractor.fitted(fitted) if self.autoencoder is None else VaeExtractor(self.autoencoder, self.features)
         )
         self.gaussian_ = Gaussian.fitted(self._latents(fitted), self.density) if "density" in evidence else None
@@ -111,14 +110,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return self
 
     def score_samples(self, X: ArrayLike) -> Array:  # noqa: N803
-        """How normal every image is: n, higher being more normal; minus the combined z-score."""
+        """Minus the combined z-score of every image: n, higher is more normal."""
         scores = [self._scores(self._raw(part)) for part in batches(self._new_images(X), self.track or iter)]
         return -combined(
             {name: np.concatenate([part[name] for part in scores]) for name in self.evidence_}, self.combine
         )
 
     def decision_function(self, X: ArrayLike) -> Array:  # noqa: N803
-        """score_samples less the threshold: n, negative for what is called anomalous."""
+        """score_samples minus the threshold: n, negative for images that are called anomalous."""
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: ArrayLike) -> Array:  # noqa: N803
@@ -126,7 +125,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def heat_maps(self, X: ArrayLike) -> Array:  # noqa: N803
-        """Where images look anomalous: n h w, z-scores of pixels, higher being more anomalous."""
+        """z-scores of pixels: n h w, higher is more anomalous."""
         return self.readings(X).heat
 
     def readings(self, X: ArrayLike) -> Readings:  # noqa: N803
@@ -137,7 +136,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return Readings(scores, combined(scores, self.combine), np.concatenate([part.heat for part in parts]))
 
     def _check(self) -> tuple[str, ...]:
-        """The kinds of evidence. Errors: ConfigError."""
+        """The kinds of evidence, in order. Errors: ConfigError for a setting."""
         possible = tuple(name for name in EVIDENCE if name != "features" or self.autoencoder is not None)
         evidence = possible if self.evidence is None else tuple(dict.fromkeys(self.evidence))
         for name, value, known in (
@@ -159,7 +158,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return validated(self, X, self.image_shape, channels, reset)
 
     def _new_images(self, X: ArrayLike) -> Array:  # noqa: N803
-        """Those to be scored. Errors: ConfigError for another shape than that of the fitted ones."""
+        """Images to score. Errors: ConfigError for another shape than the fitted images have."""
         check_is_fitted(self)
         images = self._images(X, reset=False)
         if images.shape[1:] != self.image_shape_:
@@ -169,11 +168,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return images
 
     def _latents(self, images: Array) -> Array:
-        return np.concatenate([self.sight_.latents(part) for part in batches(images, self.track or iter)])
+        return np.concatenate([self.extractor_.latents(part) for part in batches(images, self.track or iter)])
 
     def _raw(self, images: Array) -> dict[str, Array]:
-        """Maps by kind of evidence."""
-        return raw_maps(self.sight_.look(images), self.gaussian_, self.evidence_)
+        """Maps of distances by kind of evidence."""
+        return raw_maps(self.extractor_.views(images), self.gaussian_, self.evidence_)
 
     def _scores(self, maps: dict[str, Array]) -> dict[str, Array]:
         return {name: self.scales_[name](pooled(values)).astype(np.float64) for name, values in maps.items()}
@@ -196,7 +195,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         self.normal_heat_ = float(np.median(seen))
 
     def _read(self, images: Array) -> Readings:
-        """Of one batch."""
+        """The readings of one batch."""
         maps = self._raw(images)
         height, width = images.shape[-2:]
         factor = 1 if self.autoencoder is None else self.autoencoder.downsample_factor

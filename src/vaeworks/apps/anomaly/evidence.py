@@ -1,12 +1,12 @@
-"""What speaks against an image: maps of distances, and one number for each map.
+"""Evidence against an image: maps of distances, and one number per map.
 
-reconstruction    what the autoencoder cannot draw: local RMS difference to the reconstruction, at three scales
-features          the same, in a network's features, each of length one as in LPIPS
-density           latents that are unlike those of normal images: Mahalanobis distance to a Gaussian
+reconstruction    local RMS difference from the reconstruction, at three scales: the model cannot draw anomalies
+features          the same difference in a network's features, each of length one as in LPIPS
+density           Mahalanobis distance of latents from a Gaussian of normal images' latents
 
-A map's number is the mean of its largest 1 %: a small defect counts, a single odd pixel less. Different kinds of
-evidence are made comparable by robust z-scores, (value - median) / (1.4826 MAD), of normal images that nothing was
-fitted on, and then averaged, or the largest is taken.
+The number of a map is the mean of its largest 1 %, so that a small defect counts and a single odd pixel counts less.
+Kinds of evidence become comparable as robust z-scores, (value - median) / (1.4826 MAD), with median and MAD of normal
+images that nothing was fitted on. The z-scores are averaged, or the largest is taken.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Combine = Literal["mean", "max"]
 
 EVIDENCE = ("reconstruction", "features", "density")
 TOP = 0.01
-"""Share of a map's positions whose mean is its number."""
+"""Share of a map's positions, the largest, whose mean is the map's number."""
 
 SMALLEST = 1e-3
-"""Of a spread, as a share of the median."""
+"""Smallest spread, as a share of the median."""
 
 SCALES = 1 / 128, 2 / 128, 4 / 128
 """Standard deviations of the smoothing, as shares of the shorter side: 2, 4 and 8 px of 256."""
@@ -37,16 +37,16 @@ SCALES = 1 / 128, 2 / 128, 4 / 128
 
 @dataclass(frozen=True)
 class EvidenceScale:
-    """What a kind of evidence is on normal images."""
+    """Centre and spread of one kind of evidence on normal images."""
 
     centre: float
     spread: float
 
     @classmethod
     def of(cls, values: Array) -> EvidenceScale:
-        """Median and 1.4826 MAD; the standard deviation where more than half are equal, and 1 where all are.
+        """Median and 1.4826 MAD; the standard deviation where more than half of the values are equal, 1 where all are.
 
-        A spread is at least SMALLEST of the median, so that rounding is never a finding.
+        The spread is at least SMALLEST of the median, so that rounding is no anomaly.
         """
         centre = float(np.median(values))
         spread = 1.4826 * float(np.median(np.abs(values - centre))) or float(np.std(values))
@@ -57,8 +57,7 @@ class EvidenceScale:
 
 
 def smoothed(squared: Array) -> Array:
-    """Local RMS of squared differences n h w, mean over SCALES: n h w. Rows without neighbourhoods (n 1 d) stay as they
-    are."""
+    """Local RMS of squared differences n h w, mean over SCALES: n h w. Rows of a table (n 1 d) are not smoothed."""
     from scipy.ndimage import gaussian_filter
 
     side = min(squared.shape[1:])
@@ -75,7 +74,7 @@ def pooled(maps: Array) -> Array:
 
 
 def raw_maps(views: Views, gaussian: Gaussian | None, names: tuple[str, ...]) -> dict[str, Array]:
-    """Distances by kind of evidence, n h w each; those of density at the latents' resolution."""
+    """Maps of distances by kind of evidence, n h w each; maps of density have the latents' resolution."""
     found: dict[str, Array] = {}
     for name in names:
         if name == "reconstruction":
@@ -90,14 +89,14 @@ def raw_maps(views: Views, gaussian: Gaussian | None, names: tuple[str, ...]) ->
 
 
 def combined(values: Mapping[str, Array], how: Combine) -> Array:
-    """Standardized values of all kinds of evidence as one."""
+    """One value from the standardized values of all kinds of evidence."""
     stacked = np.stack(list(values.values()))
     return stacked.mean(0) if how == "mean" else stacked.max(0)
 
 
 def enlarged(maps: Array, height: int, width: int, factor: int) -> Array:
-    """Maps n h' w' of positions `factor` pixels wide as n height width: bilinear, and what padding added is cropped
-    away."""
+    """Maps n h' w', whose positions are `factor` pixels wide, enlarged to n height width: bilinear, then without the
+    padding."""
     import torch
     import torch.nn.functional as F
 

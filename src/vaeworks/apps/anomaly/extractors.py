@@ -1,8 +1,7 @@
-"""What a detector sees of images: their latents, what reconstruction changed, and what it changed in a network's
-features.
+"""Measurements that a detector takes of images: latents, reconstruction error, and its error in a network's features.
 
-VaeSight    through an autoencoder of ours
-PcaSight    through principal components, which scikit-learn fits: for tables, and as the plainest autoencoder
+VaeExtractor    through an autoencoder
+PcaExtractor    through principal components of scikit-learn: for tables, and as the simplest autoencoder
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ from ..codes import PIXELS_AT_ONCE, Track
 
 Array = NDArray[Any]
 Maps = Callable[[Tensor], Sequence[Tensor]]
-"""A frozen network: images n c h w in [-1,1] to feature maps n d_i h_i w_i, as features/backbones.py makes them."""
+"""A frozen network: images n c h w in [-1,1] to feature maps n d_i h_i w_i, such as a `Backbone`."""
 
 EXPLAINED = 0.9
 """Share of the variance that principal components keep."""
 
 ROUNDING = 64
-"""Units in the last place that are no difference."""
+"""Differences up to so many units in the last place count as none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Of n images h x w."""
+    """Measurements of n images h x w."""
 
     error: Array
     """n h w: squared difference to the reconstruction, mean over channels"""
@@ -52,22 +51,23 @@ class Views:
 
 
 def batches(images: Array, track: Track = iter) -> Iterator[Array]:
-    """Images n c h w in parts that a network takes at once."""
+    """Images n c h w in parts that fit into one pass of a network."""
     step = max(1, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2]))
     yield from track([images[i : i + step] for i in range(0, len(images), step)])
 
 
 class VaeExtractor:
-    """Through an autoencoder: images are uint8 n c h w of its channels, of any size, padded to its factor."""
+    """Measure through an autoencoder. Images are uint8 n c h w, of any size; they are padded to a multiple of its
+    factor."""
 
     def __init__(self, autoencoder: Autoencoder, features: Maps | None = None):
-        """features: a network that compares images with reconstructions; None: the autoencoder's own encoder."""
+        """features: the network whose features are compared; None: the autoencoder's encoder."""
         self.autoencoder, self.features = autoencoder.eval(), features
         self.channels = autoencoder.config.in_channels
 
     @property
     def digests(self) -> dict[str, str]:
-        """Which networks these are, in hex."""
+        """SHA-256 of the networks, in hex."""
         foreign = {} if self.features is None else {"features": features_digest(self.features)}
         return {"model": model_digest(self.autoencoder)} | foreign
 
@@ -77,8 +77,8 @@ class VaeExtractor:
         return self._mean(self._input(images))[0].float().cpu().numpy()
 
     @torch.inference_mode()
-    def look(self, images: Array) -> Views:
-        """What is seen of images n c h w."""
+    def views(self, images: Array) -> Views:
+        """The measurements of images n c h w."""
         x = self._input(images)
         mean, own = self._mean(x)
         recon = check_finite(self.autoencoder.decode(mean), "decoded images").clamp(-1, 1)
@@ -96,7 +96,7 @@ class VaeExtractor:
     def patches(self, images: Array) -> Array:
         """The encoder's last two maps, averaged over 3x3 neighbours, at the latents' resolution: float32 n d h/f w/f.
 
-        Source: PatchCore, Roth et al. 2021 (arXiv 2106.08265), which takes an ImageNet classifier's.
+        Source: PatchCore, Roth et al. 2021 (arXiv 2106.08265), with maps of an ImageNet classifier.
         """
         mean, seen = self._mean(self._input(images))
         size = mean.shape[-2], mean.shape[-1]
@@ -117,7 +117,7 @@ class VaeExtractor:
 
 
 class PcaExtractor:
-    """Through principal components of images n c h w, whatever their values: latents are n k 1 1, and there are no
+    """Measure through principal components of images n c h w with any values. Latents are n k 1 1; there are no
     features."""
 
     digests: dict[str, str] = {}  # noqa: RUF012
@@ -142,26 +142,26 @@ class PcaExtractor:
         """Coordinates, n k 1 1."""
         return ((images.reshape(len(images), -1) - self.mean) @ self.components.T)[:, :, None, None]
 
-    def look(self, images: Array) -> Views:
-        """What is seen of images n c h w."""
+    def views(self, images: Array) -> Views:
+        """The measurements of images n c h w."""
         latents = self.latents(images)
         recon = (latents[:, :, 0, 0] @ self.components + self.mean).reshape(images.shape)
         off = images - recon
         rows = images.reshape(len(images), -1)
         rounding = ROUNDING * np.finfo(recon.dtype).eps * (np.abs(rows).max(1) + np.abs(self.mean).max())
-        off[np.abs(off) <= rounding[:, None, None, None]] = 0  # where all components are kept, nothing else is left
+        off[np.abs(off) <= rounding[:, None, None, None]] = 0  # with all components the error is rounding alone
         return Views((off**2).mean(1), latents, None)
 
 
 def features_digest(features: Maps) -> str:
-    """Which network it is, in hex; the name of one that is no module of PyTorch's."""
+    """SHA-256 in hex: of a module's weights, or of the name of any other callable."""
     if isinstance(features, nn.Module):
         return weights_digest(features)
     return hashlib.sha256(getattr(features, "__qualname__", type(features).__name__).encode()).hexdigest()
 
 
 def _taps(autoencoder: Autoencoder) -> list[nn.Module]:
-    """The encoder's modules that are looked at: the ends of its levels, and its middle."""
+    """The encoder's modules whose outputs are features: the ends of its levels, and its middle."""
     encoder = autoencoder.encoder
     if not isinstance(encoder, TinyEncoder):
         return [*encoder.levels, encoder.middle]
@@ -171,7 +171,7 @@ def _taps(autoencoder: Autoencoder) -> list[nn.Module]:
 
 @contextmanager
 def _watched(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """A list that what these modules return is added to."""
+    """A list that collects the outputs of these modules."""
     seen: list[Tensor] = []
     hooks = [module.register_forward_hook(lambda _module, _args, output: seen.append(output)) for module in modules]
     try:

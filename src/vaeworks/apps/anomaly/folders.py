@@ -1,4 +1,4 @@
-"""Images and masks of folders, all of one size, in memory."""
+"""Read images of one size with their classes and masks into memory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .methods import Truth
 Array = NDArray[Any]
 
 GOOD = "good"
-"""The class of normal images, by the name of its folder, as MVTec AD has it."""
+"""Class of normal images, the name of their folder in MVTec AD."""
 
 ANOMALOUS = "anomalous"
-"""The class of images of which nothing but their masks is known."""
+"""Class of images that are known to be anomalous by their masks alone."""
 
 
 def read_images(files: Sequence[ImageFile], size: int | None, channels: int, track: Track = iter) -> NDArray[np.uint8]:
-    """uint8 n c h w. size: side of the middle squares that images become; None: they are taken as they are.
+    """uint8 n c h w. size: side of the middle squares that images become; None: images stay as they are.
 
     Errors: those of `check_sizes`.
     """
@@ -49,8 +49,8 @@ def check_sizes(files: Sequence[ImageFile], size: int | None) -> None:
 
 
 def class_labels(files: Sequence[ImageFile], how: str | None) -> tuple[str, ...] | None:
-    """A class per image, GOOD being normal; by default that of the folder, if one is called so. None where nothing is
-    known."""
+    """A class per image; GOOD is normal. By default the folder's name, if a folder is called GOOD. None where no class
+    is known."""
     if how is not None:
         return find_labels(files, how)
     folders = tuple(Path(str(file.path)).parent.name for file in files)
@@ -65,11 +65,11 @@ def labels_by_masks(files: Sequence[ImageFile], masks: Path) -> tuple[str, ...]:
 
 
 def read_truth(files: Sequence[ImageFile], labels: Sequence[str], masks: Path | None, size: int | None) -> Truth:
-    """What is known of test images that are read with `size` as `read_images` does.
+    """Which test images are anomalous, and where. size: as for `read_images`.
 
-    masks: a folder with a mask for anomalous images, by name, in a subfolder for each class where there are such
-    (images.marked says what they mark). Errors: those of `check_sizes`; DataError for a mask of another size than its
-    image's, where there is none at all, or where none marks anything.
+    masks: a folder with a mask for each anomalous image, by name, or a subfolder of masks for each class. What a mask
+    marks, `images.marked` defines. Errors: those of `check_sizes`; DataError for a mask of another size than its image,
+    where there is no mask at all, or where no mask marks anything.
     """
     check_sizes(files, size)
     anomalous = np.array([label != GOOD for label in labels])
@@ -91,8 +91,8 @@ def read_truth(files: Sequence[ImageFile], labels: Sequence[str], masks: Path | 
 
 
 def _mask_places(files: Sequence[ImageFile], labels: Sequence[str], masks: Path) -> list[ImageRef | None]:
-    """Where masks have folders by class, classes are looked up one by one: MVTec AD's images are called 000 in each of
-    them."""
+    """The mask of each image. Where masks have folders by class, each class has its own folder: MVTec AD names images
+    000 in each class."""
     classes = sorted(set(labels) - {GOOD})
     folders = [masks / label for label in classes if (masks / label).is_dir()]
     if not folders:

@@ -1,4 +1,4 @@
-"""Heat maps as pictures."""
+"""Draw heat maps over images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from ...pages.heatmap import heat
 Array = NDArray[Any]
 
 STRENGTH = 0.75
-"""How much of a picture its heat covers where that is full."""
+"""Opacity of the hottest colour."""
 
 
 def overlay(image: Array, values: Array, begin: float, full: float) -> Tensor:
-    """A picture c h w, uint8, in gray under its heat map h w: bare below `begin`, yellow from `full` on: uint8 3 h
-    w."""
+    """An image uint8 c h w, in gray, under its heat map h w: no colour below `begin`, yellow from `full` on.
+
+    Returns uint8 3 h w.
+    """
     gray = torch.from_numpy(image.astype(np.float32)).mean(0).expand(3, -1, -1)
     share = torch.from_numpy(np.clip((values - begin) / (full - begin), 0, 1).astype(np.float32))
     colours = heat(share, 0.0, 1.0).float()
@@ -31,7 +33,7 @@ def overlay(image: Array, values: Array, begin: float, full: float) -> Tensor:
 
 
 def outlined(image: Array, mask: Array | None) -> Tensor:
-    """A picture c h w with its mask's outline in red: uint8 3 h w."""
+    """An image c h w with the outline of its mask in red: uint8 3 h w."""
     from scipy.ndimage import binary_dilation
 
     picture = torch.from_numpy(image).expand(3, -1, -1).clone()
@@ -44,10 +46,10 @@ def outlined(image: Array, mask: Array | None) -> Tensor:
 def sheet(
     images: Sequence[Array], heats: Sequence[Array], masks: Sequence[Array | None], normal_heat: float, columns: int = 4
 ) -> Image.Image:
-    """Pictures, with outlines of what is wrong where that is known, each beside its heat.
+    """A sheet of images, with outlines of their masks, each beside its heat map.
 
-    normal_heat: what one pixel in a thousand of a normal image reaches; there colour begins, and at three times it, it
-    is full.
+    normal_heat: the heat that one pixel in a thousand of a normal image reaches. Colour begins there, and is full at
+    three times this heat.
     """
     pairs = [
         grid(

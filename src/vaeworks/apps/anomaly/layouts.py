@@ -1,4 +1,4 @@
-"""What people give as X, in any of its layouts, to images n c h w."""
+"""Convert scikit-learn's X, in any layout, to images n c h w."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ CHANNELS = 1, 3
 
 
 def image_layout(shape: Sequence[int]) -> tuple[int, int, int]:
-    """Where channels, height and width are in a shape h w, h w c or c h w: their axes; channels -1 where there is no
-    such axis.
+    """The axes of channels, height and width in a shape h w, h w c or c h w; -1 for channels in h w.
 
-    Errors: ConfigError for a shape that is none of these, channels being 1 or 3.
+    Errors: ConfigError for any other shape; there are 1 or 3 channels.
     """
     if len(shape) == 2:
         return -1, 0, 1
@@ -27,14 +26,12 @@ def image_layout(shape: Sequence[int]) -> tuple[int, int, int]:
         return 2, 0, 1
     if len(shape) == 3 and shape[0] in CHANNELS:
         return 0, 1, 2
-    raise ConfigError(
-        f"images of shape {tuple(shape)} are not understood; give h w, h w c or c h w with 1 or 3 channels"
-    )
+    raise ConfigError(f"images cannot have the shape {tuple(shape)}; give h w, h w c or c h w with 1 or 3 channels")
 
 
 def as_images(x: NDArray[Any], image_shape: Sequence[int] | None) -> NDArray[Any]:
-    """Images n c h w of n h w c, n c h w or n h w; or of rows n d, which `image_shape` unfolds (None: n 1 1 d, without
-    neighbourhoods).
+    """Images n c h w of n h w c, n c h w or n h w; or of rows n d, which `image_shape` unfolds (None: n 1 1 d, the rows
+    of a table).
 
     Errors: ConfigError for another shape.
     """
@@ -55,10 +52,10 @@ def as_images(x: NDArray[Any], image_shape: Sequence[int] | None) -> NDArray[Any
 def validated(
     estimator: BaseEstimator, x: ArrayLike, image_shape: Sequence[int] | None, channels: int | None, reset: bool
 ) -> NDArray[Any]:
-    """Images n c h w of what an estimator is given as X: uint8 of `channels` for an autoencoder, float64 where there is
-    none (None).
+    """Images n c h w of an estimator's X: uint8 with `channels` for an autoencoder, float64 without one (None).
 
-    reset: as scikit-learn's `validate_data`. Errors: ConfigError, DataError; ValueError and TypeError of scikit-learn.
+    reset: as in scikit-learn's `validate_data`.
+    Errors: ConfigError, DataError; ValueError and TypeError of scikit-learn.
     """
     if getattr(x, "ndim", 2) > 2:
         array = validate_data(estimator, np.asarray(x), reset=reset, dtype=None, ensure_2d=False, allow_nd=True)
@@ -74,10 +71,10 @@ def validated(
 
 
 def as_pixels(images: NDArray[Any], channels: int) -> NDArray[np.uint8]:
-    """uint8 n `channels` h w, for a network, of images n c h w with values in 0..255; gray ones are repeated where it
-    wants colours.
+    """uint8 n `channels` h w of images n c h w with values in 0..255. A gray channel is repeated for a network of
+    colours.
 
-    Errors: DataError for other values; ConfigError for colours where it wants gray.
+    Errors: DataError for other values; ConfigError for colours where the network takes gray.
     """
     if images.shape[1] != channels:
         if images.shape[1] != 1:
@@ -87,5 +84,7 @@ def as_pixels(images: NDArray[Any], channels: int) -> NDArray[np.uint8]:
         return images
     low, high = float(images.min()), float(images.max())
     if low < 0 or high > 255 or (0 < high <= 1 and images.dtype.kind == "f"):
-        raise DataError(f"pixels must be in 0..255, as uint8 is; these are {images.dtype} in {low:g}..{high:g}")
+        raise DataError(
+            f"pixels must be uint8, or have values in 0..255; these are {images.dtype} in {low:g}..{high:g}"
+        )
     return np.round(images).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The detector, each kind of its evidence alone, and what it has to beat, on the same images: one table."""
+"""Figures of the detector, of each kind of its evidence alone, and of baselines on the same images."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is known of test images."""
+    """Which test images are anomalous, and where."""
 
     anomalous: NDArray[np.bool_]
     """n"""
     masks: NDArray[np.bool_] | None = None
-    """n h w: where; None without masks"""
+    """n h w: true where an image is anomalous; None without masks"""
     masked: NDArray[np.bool_] | None = None
-    """n: whether an image's mask is known, which that of a normal image is"""
+    """n: whether the mask of an image is known; normal images have an empty one"""
 
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method's figures."""
+    """The figures of one method."""
 
     method: str
     auroc: Interval | None
-    """of images; None where one of the two kinds is missing"""
+    """of images; None where normal or anomalous images are missing"""
     false_alarms: Interval | None
     """share of normal test images above the threshold"""
     found: Interval | None
-    """share of anomalous ones"""
+    """share of anomalous test images above it"""
     places: Localization | None
-    """None without maps, or where masks do not have both kinds of pixels"""
+    """of pixels; None without maps, or where masks lack normal or anomalous pixels"""
 
 
 def row(
     method: str, scores: Array, held_out: Array, rate: float, truth: Truth, maps: Array | None, seed: int = 0
 ) -> MethodRow:
-    """Figures of scores n and maps n h w, the threshold being set on held-out normals' scores."""
+    """Figures of scores n and maps n h w. The threshold is from the scores of held-out normal images."""
     alarms = scores > conformal_threshold(held_out, rate)
     normal, bad = scores[~truth.anomalous], scores[truth.anomalous]
     places = None
@@ -70,7 +70,7 @@ def row(
 
 
 def own_rows(detector: AnomalyDetector, readings: Readings, truth: Truth, seed: int = 0) -> Iterator[MethodRow]:
-    """The detector, and each kind of its evidence, alone, by its image scores."""
+    """Figures of the detector and, by its image scores, of each kind of evidence alone."""
     rate = detector.false_alarms_
     yield row("detector", readings.anomaly, detector.calibration_anomaly_, rate, truth, readings.heat, seed)
     if len(readings.scores) > 1:
@@ -81,9 +81,9 @@ def own_rows(detector: AnomalyDetector, readings: Readings, truth: Truth, seed: 
 def baseline_rows(
     detector: AnomalyDetector, normals: Array, test: Array, truth: Truth, seed: int = 0, track: Track = iter
 ) -> Iterator[MethodRow]:
-    """Baselines, fitted on the same of the `normals` n c h w, with thresholds set on the same of them."""
-    assert isinstance(detector.sight_, VaeExtractor)
-    for name, fit in baselines(detector.sight_, seed).items():
+    """Figures of baselines. They use the same images of `normals` n c h w for fit and threshold as the detector."""
+    assert isinstance(detector.extractor_, VaeExtractor)
+    for name, fit in baselines(detector.extractor_, seed).items():
         read = fit(normals[detector.split_.fit])
         held_out, _ = _read(read, normals[detector.split_.threshold])
         scores, maps = _read(read, test, track)
@@ -91,6 +91,6 @@ def baseline_rows(
 
 
 def _read(read: Any, images: Array, track: Track = iter) -> tuple[Array, Array | None]:
-    """Scores, and maps where there are any."""
+    """Scores, and maps if the method has any."""
     values = np.concatenate([read(part) for part in batches(images, track)])
     return (values, None) if values.ndim == 1 else (pooled(values), values)

@@ -1,5 +1,5 @@
-"""A fitted detector as one safetensors file: what it learned, and in its metadata, as JSON, all else. The networks are
-named by hashes."""
+"""Save a fitted detector as one safetensors file: its arrays as tensors, and settings and hashes of the networks as
+JSON in the metadata."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ FITTED = "evidence_", "image_shape_", "false_alarms_", "offset_", "normal_heat_"
 
 
 def save_detector(detector: AnomalyDetector, path: str | Path, overwrite: bool = False) -> None:
-    """Write a fitted detector, whole or not at all. Its autoencoder and feature network are not in the file.
+    """Write a fitted detector atomically. The file does not hold its autoencoder and feature network.
 
     Errors: ConfigError where `path` exists, or does not end in .safetensors.
     """
     check_ending(Path(path))
     facts = {
         "version": VERSION,
-        "networks": detector.sight_.digests,
+        "networks": detector.extractor_.digests,
         "parameters": {name: _plain(getattr(detector, name)) for name in PARAMETERS},
         "fitted": {name: _plain(getattr(detector, name)) for name in FITTED if hasattr(detector, name)},
         "scales": {name: asdict(scale) for name, scale in detector.scales_.items()},
@@ -45,8 +45,8 @@ def save_detector(detector: AnomalyDetector, path: str | Path, overwrite: bool =
     tensors["calibration_anomaly"] = detector.calibration_anomaly_
     if detector.gaussian_ is not None:
         tensors |= {"gaussian.mean": detector.gaussian_.mean, "gaussian.whitening": detector.gaussian_.whitening}
-    if isinstance(detector.sight_, PcaExtractor):
-        tensors |= {"pca.mean": detector.sight_.mean, "pca.components": detector.sight_.components}
+    if isinstance(detector.extractor_, PcaExtractor):
+        tensors |= {"pca.mean": detector.extractor_.mean, "pca.components": detector.extractor_.components}
     with atomic(path, overwrite) as temporary:
         arrays = {name: torch.from_numpy(np.array(values, order="C")) for name, values in tensors.items()}
         write_tensors(temporary, arrays, {METADATA_KEY: json.dumps(facts)})
@@ -55,9 +55,9 @@ def save_detector(detector: AnomalyDetector, path: str | Path, overwrite: bool =
 def load_detector(
     path: str | Path, autoencoder: Autoencoder | None = None, features: Maps | None = None
 ) -> AnomalyDetector:
-    """A detector that scores as the saved one did, given the same networks.
+    """Read a detector. With the same networks it scores as the saved one did.
 
-    Errors: FormatError for a file that is no detector; ConfigError for other networks than it was fitted with.
+    Errors: FormatError for a file that is no detector; ConfigError for networks that it was not fitted with.
     """
     tensors, metadata = read_tensors(Path(path))
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -72,9 +72,9 @@ def load_detector(
             _check_networks(path, facts["networks"], autoencoder, features)
         _restore(detector, facts, arrays)
         if linear:
-            detector.sight_ = PcaExtractor(arrays["pca.mean"], arrays["pca.components"])
+            detector.extractor_ = PcaExtractor(arrays["pca.mean"], arrays["pca.components"])
         else:
-            detector.sight_ = VaeExtractor(autoencoder, features)  # type: ignore[arg-type]
+            detector.extractor_ = VaeExtractor(autoencoder, features)  # type: ignore[arg-type]
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, (FormatError, ConfigError)):
             raise

@@ -1,4 +1,4 @@
-"""Where an alarm begins: by a stated rate of false alarms, on normal images that nothing else was learned from."""
+"""The threshold for a rate of false alarms, from normal images that nothing else was fitted on."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ from ...errors import ConfigError, DataError
 
 DEFAULT_RATE = 0.05
 FEWEST = 5
-"""Normal images, with which there are two to fit, two to standardize on, and one for the threshold."""
+"""Fewest normal images: two to fit, two to standardize, one for the threshold."""
 
 
 ROUNDING = 1e-5
-"""By which the same image's scores differ in batches of other sizes."""
+"""Relative difference of an image's scores between batch sizes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which normal images are for what; rows of each."""
+    """Rows of the normal images by their use."""
 
     fit: NDArray[np.intp]
     scale: NDArray[np.intp]
-    """kinds of evidence are standardized on these"""
+    """to standardize the kinds of evidence"""
     threshold: NDArray[np.intp]
 
 
 def sizes(count: int, held_out: float) -> tuple[int, int]:
-    """How many of `count` normals are for scales and for the threshold: a third of those held out, and the rest."""
+    """How many of `count` normal images standardize, and how many set the threshold: a third of those held out, and the
+    others."""
     held = max(3, round(held_out * count))
     scale = max(2, held // 3)
     return scale, held - scale
 
 
 def split(images: NDArray[Any], held_out: float, seed: int) -> Split:
-    """Normals by a hash of their content and the seed: order plays no part, and equal images are on one side.
+    """Split normal images by a hash of content and seed: independent of their order, and equal images have one use.
 
-    Errors: DataError for fewer than FEWEST images, or where too many are equal.
+    Errors: DataError for fewer than FEWEST images, or too many equal ones.
     """
     n = len(images)
     if n < FEWEST:
@@ -62,7 +63,7 @@ def split(images: NDArray[Any], held_out: float, seed: int) -> Split:
 
 
 def check_rate(rate: float, available: int, normals: int, held_out: float) -> None:
-    """Errors: ConfigError for a rate outside (0, 1); DataError where `available` of `normals` are too few to keep
+    """Errors: ConfigError for a rate outside (0, 1); DataError where `available` of `normals` images are too few for
     it."""
     if not 0 < rate < 1:
         raise ConfigError(f"false_alarms (={rate}) must be between 0 and 1")
@@ -77,36 +78,35 @@ def check_rate(rate: float, available: int, normals: int, held_out: float) -> No
 
 
 def fewest(rate: float) -> int:
-    """How many held-out normals a rate needs: 1 / rate - 1."""
+    """Number of held-out normal images that a rate needs: 1 / rate - 1."""
     return max(1, math.ceil(1 / rate - 1 - 1e-9))
 
 
 def smallest_rate(count: int) -> float:
-    """The smallest rate that `count` held-out normals can keep: 1 / (count + 1)."""
+    """Smallest rate for `count` held-out normal images: 1 / (count + 1)."""
     return 1 / (count + 1)
 
 
 def conformal_rank(count: int, rate: float) -> int:
-    """Which of `count` held-out scores, from the smallest, is the threshold: ceil((count + 1) (1 - rate)).
+    """Rank of the threshold among `count` held-out scores, from the smallest: ceil((count + 1) (1 - rate)).
 
-    A new normal image is then above it with a probability of at most `rate`.
+    A new normal image then exceeds the threshold with a probability of at most `rate`.
     Source: split conformal prediction, Papadopoulos et al. 2002; Bates et al. 2021 (arXiv 2104.08279) for outliers.
     """
     return math.ceil((count + 1) * (1 - rate) - 1e-9)
 
 
 def conformal_threshold(scores: ArrayLike, rate: float) -> float:
-    """The threshold of held-out normals' scores, higher being more anomalous; a rounding above one of them."""
+    """The threshold from the scores of held-out normal images: one of them, plus ROUNDING. Higher is more anomalous."""
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     threshold = float(ordered[conformal_rank(len(ordered), rate) - 1])
     return threshold + ROUNDING * abs(threshold)
 
 
 def alarm_range(count: int, rate: float) -> tuple[float, float]:
-    """Between which shares of alarms a threshold from `count` held-out normals lies with 95 %: how far chance takes it
-    from the rate.
+    """95 % range of the share of normal images above a threshold from `count` held-out images.
 
-    That share is distributed as Beta(count + 1 - k, k), k being the threshold's rank.
+    The share has the distribution Beta(count + 1 - k, k), where k is the threshold's rank.
     """
     from scipy.stats import beta
 
@@ -116,6 +116,6 @@ def alarm_range(count: int, rate: float) -> tuple[float, float]:
 
 
 def p_values(scores: ArrayLike, held_out: ArrayLike) -> NDArray[np.float64]:
-    """(1 + how many of m held-out normals score at least as high) / (m + 1), for every score."""
+    """For every score, (1 + number of held-out scores at least as high) / (number of held-out scores + 1)."""
     ordered = np.sort(np.asarray(held_out))
     return (1 + len(ordered) - np.searchsorted(ordered, np.asarray(scores), side="left")) / (len(ordered) + 1)

@@ -1,7 +1,18 @@
-"""Sound through an autoencoder of spectrograms, and pictures of spectrograms back to sound."""
+"""Send sound through an autoencoder of spectrograms, and turn pictures of spectrograms back into sound."""
 
 from .griffin_lim import audible, griffin_lim, magnitudes
-from .listen import Heard, SoundDistances, listen
+from .hear import Heard, SoundDistances, hear
+from .listen import ListenResult, listen
 from .sheet import sheet
 
-__all__ = ["Heard", "SoundDistances", "audible", "griffin_lim", "listen", "magnitudes", "sheet"]
+__all__ = [
+    "Heard",
+    "ListenResult",
+    "SoundDistances",
+    "audible",
+    "griffin_lim",
+    "hear",
+    "listen",
+    "magnitudes",
+    "sheet",
+]

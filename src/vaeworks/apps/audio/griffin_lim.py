@@ -1,4 +1,4 @@
-"""From a mel spectrogram back to sound: a spectrum that has these bands, and a phase that fits it."""
+"""Turn a mel spectrogram back into sound: estimate the spectrum of its bands, then a phase that fits."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from ...data.spectrogram import MEL, Mel, columns_of, filters, from_pixels, istf
 from ...errors import ConfigError
 
 ITERATIONS = 64
-"""Of Griffin-Lim; twice as many change little."""
+"""Iterations of Griffin-Lim; twice as many change little."""
 
 MOMENTUM = 0.99
-"""The value that Perraudin et al. recommend."""
+"""Momentum of accelerated Griffin-Lim, as Perraudin et al. recommend."""
 
 UPDATES = 200
-"""Of the non-negative least squares."""
+"""Updates of the non-negative least squares."""
 
 
 def magnitudes(levels: Tensor, mel: Mel = MEL) -> Tensor:
-    """Magnitudes of the spectrum, float32 bins columns, of levels in dB, bands columns; what is at the floor is silent.
+    """Magnitudes of the spectrum, float32 bins columns, from levels in dB, bands columns; levels at the floor are
+    silent.
 
-    The bands say less than the bins: of all spectra one with the least squared error in the bands' powers is taken, no
-    power negative. It is not that of scipy.optimize.nnls, which concentrates on few bins; this one stays near the
-    bands' own shape, and sounds nearer.
+    There are fewer bands than bins, so many spectra fit. The result has the least squared error in the bands' powers
+    under non-negative powers. The solution of scipy.optimize.nnls concentrates on few bins; this one keeps the shape of
+    the bands, and sounds nearer to the original.
     Source: multiplicative updates, Lee & Seung 2001 (theorem 1).
     """
     weights = filters(mel).to(levels.device)
     power = torch.where(levels > mel.floor, 10 ** (levels.double() / 10), 0)
-    # every band counts by its own size: weights are divided by their sums, so that narrow low bands do not outweigh
-    # wide high ones
+    # weights are divided by their sums, so that every band counts equally, narrow low ones and wide high ones
     sums = weights.sum(1, keepdim=True)
     weights, power = (weights / sums).float(), (power / sums).float()
     aimed = weights.T @ power
@@ -44,15 +44,15 @@ def magnitudes(levels: Tensor, mel: Mel = MEL) -> Tensor:
 def griffin_lim(
     magnitudes: Tensor, length: int, *, iterations: int = ITERATIONS, seed: int = 0, mel: Mel = MEL
 ) -> Tensor:
-    """So many samples, float32, whose spectrum has about these magnitudes, bins columns; it is one of many, chosen by a
-    random phase.
+    """`length` samples, float32, whose spectrum has about these magnitudes, bins columns. Many sounds do; a random
+    phase decides.
 
-    Errors: ConfigError for another number of columns than `length` samples have.
+    Errors: ConfigError for a number of columns that `length` samples do not have.
     Source: Griffin & Lim 1984; accelerated, Perraudin, Balazs & Sondergaard 2013 (algorithm 2).
     """
     if magnitudes.shape[-1] != columns_of(length, mel):
         raise ConfigError(
-            f"{length} samples have {columns_of(length, mel)} columns, and there are {magnitudes.shape[-1]}"
+            f"{length} samples have {columns_of(length, mel)} columns, got {magnitudes.shape[-1]}; give matching ones"
         )
     generator = torch.Generator().manual_seed(seed)
     angles = 2 * torch.pi * torch.rand(magnitudes.shape, generator=generator).to(magnitudes)
@@ -68,12 +68,12 @@ def griffin_lim(
 def audible(
     image: Tensor, length: int | None = None, *, iterations: int = ITERATIONS, seed: int = 0, mel: Mel = MEL
 ) -> NDArray[np.float64]:
-    """The sound of a picture of a spectrogram, uint8 c bands columns: samples in [-1,1], by default as many as the
-    columns reach.
+    """The sound of a spectrogram image uint8 c bands columns: samples in [-1,1], by default as many as the columns
+    cover.
 
-    Of two channels it is 2 n, both from the same random phase, so that equal channels sound equal; of three their mean
-    is taken.
-    Errors: ConfigError for a picture of another height than the bands.
+    Two channels give samples 2 n, both from the same random phase, so that equal channels sound equal; of three
+    channels the mean is used.
+    Errors: ConfigError for an image whose height is not the number of bands.
     """
     if image.shape[-2] != mel.bands:
         raise ConfigError(f"a spectrogram has {mel.bands} rows, one a band; this picture has {image.shape[-2]}")

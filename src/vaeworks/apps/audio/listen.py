@@ -1,116 +1,251 @@
-"""A sound through an autoencoder: what is heard again, and how far it is from what went in."""
+"""Send sounds through an autoencoder of spectrograms: the function behind `vaeworks listen`."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from scipy.io import wavfile
 
-from ...data.sources.sound import picture
-from ...data.spectrogram import MEL, columns_of, spectrogram, stft
-from ...errors import ConfigError
-from ...images import to_pillow, to_uint8
-from ...metrics.baselines import down_up
+from ...config import dumps
+from ...data.inputs import Inputs
+from ...data.sources.sound import MADE, SOUND, STEREO, Sound, sounds
+from ...data.spectrogram import MEL, Mel
+from ...errors import ConfigError, DataError, NotFiniteError
+from ...files.atomic import atomic, write_text
+from ...files.outputs import check_apart, check_free, make_folder
+from ...intervals import Interval, bootstrap
+from ...reporting import SILENT, Reporter
 from ...runtime import Codec
-from ..codes import decode_picture, encode_picture
-from .griffin_lim import ITERATIONS, audible
+from ...runtime.opening import Model, Precision, name_of, open_codec
+from .griffin_lim import ITERATIONS
+from .hear import Heard, Samples, SoundDistances, hear
+from .sheet import sheet
 
-Samples = NDArray[np.float64]
+RECORD = "listen.json"
+
+FIGURES = tuple(field.name for field in dataclasses.fields(SoundDistances))
 
 
 @dataclass(frozen=True)
-class SoundDistances:
-    """Distances from the original; a signal-to-noise ratio is not among them, because the phase is new and would make
-    it meaningless."""
+class HeardFile:
+    """One sound, and how far from it the reconstruction is."""
 
-    log_mel: float
-    """dB between pictures: what the autoencoder loses"""
-    log_mel_down_up: float
-    """dB; the same of a picture that was bicubically shrunk by f and enlarged"""
-    log_mel_ceiling: float
-    """dB between the original's picture and that of the sound Griffin-Lim makes of it: what the way back loses"""
-    log_mel_heard: float
-    """dB; likewise of the reconstruction's sound: what both lose"""
-    convergence_ceiling: float
-    """spectral convergence of the sound that Griffin-Lim makes of the original's picture; nan where the original is
-    silent"""
-    convergence_heard: float
-    """of that which it makes of the reconstruction"""
-
-
-@dataclass(frozen=True, eq=False)
-class Heard:
-    """A sound, and what comes back. Sounds are samples n in [-1,1], MEL.rate a second; pictures uint8 1 bands columns.
-
-    Of a model of two channels they are 2 n and 2 bands columns: left and right.
-    """
-
-    original: Samples
-    ceiling: Samples
-    """Griffin-Lim of the original's picture: as good as a perfect autoencoder would sound"""
-    recon: Samples
-    """Griffin-Lim of the reconstruction"""
-    image: Tensor
-    recon_image: Tensor
+    source: str
+    seconds: float
     figures: SoundDistances
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"source": self.source, "seconds": self.seconds, **dataclasses.asdict(self.figures)}
 
-def listen(codec: Codec, samples: Samples, *, iterations: int = ITERATIONS, seed: int = 0) -> Heard:
-    """A sound through an autoencoder of spectrograms, by its posterior's mode; both ways back start from the same
-    random phase.
 
-    Models of three channels get gray, and the mean of what they answer counts; those of two get left and right, or
-    samples n twice.
-    Errors: ConfigError for no samples, and for samples 2 n where the model has other channels than two.
+@dataclass(frozen=True)
+class SoundMeans:
+    """Mean figures of several sounds."""
+
+    sounds: int
+    means: Mapping[str, float | None]
+    """by the names of `SoundDistances`; None where no sound has that figure"""
+    intervals: Mapping[str, Interval | None] | None = None
+    """95 % bootstrap intervals; None for single classes"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        values: dict[str, Any] = {"sounds": self.sounds, **self.means}
+        if self.intervals is not None:
+            values["intervals"] = {n: None if i is None else dataclasses.asdict(i) for n, i in self.intervals.items()}
+        return values
+
+
+@dataclass(frozen=True)
+class ListenResult:
+    """The figures of all sounds."""
+
+    model: str
+    iterations: int
+    seed: int
+    transform: Mel
+    """how sounds become spectrograms"""
+    classes: Mapping[str, SoundMeans]
+    """by the folder that sounds are in, where there are several; "all" are all of them"""
+    skipped: Sequence[str]
+    """sounds that cannot be read, with the reason"""
+    sounds: Mapping[str, HeardFile]
+    """by the folder with the results, or the sound's name where nothing is written"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, as in listen.json."""
+        return {
+            "model": self.model,
+            "iterations": self.iterations,
+            "seed": self.seed,
+            "transform": dataclasses.asdict(self.transform),
+            "classes": {name: means.to_dict() for name, means in self.classes.items()},
+            "skipped": list(self.skipped),
+            "sounds": {place: sound.to_dict() for place, sound in self.sounds.items()},
+        }
+
+
+@overload
+def listen(
+    model: Model | Codec,
+    inputs: Samples,
+    *,
+    iterations: int = ITERATIONS,
+    seed: int = 0,
+    memory: str | int | None = None,
+    precision: Precision | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Heard: ...
+
+
+@overload
+def listen(
+    model: Model | Codec,
+    inputs: Inputs,
+    out: str | Path | None = None,
+    *,
+    iterations: int = ITERATIONS,
+    seed: int = 0,
+    memory: str | int | None = None,
+    precision: Precision | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> ListenResult: ...
+
+
+def listen(
+    model: Model | Codec,
+    inputs: Samples | Inputs,
+    out: str | Path | None = None,
+    *,
+    iterations: int = ITERATIONS,
+    seed: int = 0,
+    memory: str | int | None = None,
+    precision: Precision | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> Heard | ListenResult:
+    """Send sounds through an autoencoder of spectrograms and back to sound by Griffin-Lim.
+
+    >>> heard = vw.listen("runs/audio", samples)             # samples n in [-1,1], 16,000 a second; 2 n for stereo
+    >>> result = vw.listen("runs/audio", "sounds", "out")    # files; result.classes["all"].means["log_mel"]
+
+    model: a run folder, a VAE file or folder, hf:OWNER/NAME, an autoencoder or a codec.
+    inputs: samples; or sound files, folders, and made[:COUNT[:SEED]]. out: the folder for WAV files, pictures of the
+    spectrograms and listen.json; None: write nothing.
+    iterations: of Griffin-Lim. seed: of the phase that it starts from. memory: most memory beside the weights, in bytes
+    or as "4GiB". precision: of the computation; None: the weights' own, but fp32 for fp16 weights on a CPU.
+    settings: facts about the model that its file lacks, as keywords of `vw.load`. overwrite: replace existing results.
+
+    Returns the sound as it comes back and its distances (`Heard`) for samples, else the figures of all sounds. Sounds
+    that cannot be read are skipped.
+    Errors: ConfigError for settings that cannot be, or existing results; DataError where no sound can be read; those of
+    `vw.load`.
     """
-    channels, length = codec.autoencoder.config.in_channels, samples.shape[-1]
-    if not samples.size:
-        raise ConfigError("a sound without samples cannot be heard")
-    if samples.ndim == 2 and channels != 2:
-        raise ConfigError(f"a sound in stereo, and a model of {channels} channels; give it the mean of both sides")
-    if channels == 2:
-        samples = np.atleast_2d(samples).repeat(3 - samples.ndim, axis=0)
-    columns = columns_of(length)
-    padded = picture(samples)  # a network wants more than a few columns
-    code = encode_picture(codec, padded.expand(channels, -1, -1))
-    decoded = decode_picture(codec, code.mean, code.height, code.width)
-    answer = decoded if channels == 2 else decoded.float().mean(0, keepdim=True).round().to(torch.uint8)
-    image, recon_image = padded[..., :columns], answer[..., :columns]
-    ceiling, recon = (audible(each, length, iterations=iterations, seed=seed) for each in (image, recon_image))
-    small = _down_up(padded, codec.autoencoder.downsample_factor)[..., :columns]
-    figures = SoundDistances(
-        log_mel=log_mel_distance(image, recon_image),
-        log_mel_down_up=log_mel_distance(image, small),
-        log_mel_ceiling=log_mel_distance(image, spectrogram(ceiling)),
-        log_mel_heard=log_mel_distance(image, spectrogram(recon)),
-        convergence_ceiling=spectral_convergence(samples, ceiling),
-        convergence_heard=spectral_convergence(samples, recon),
-    )
-    return Heard(samples, ceiling, recon, image, recon_image, figures)
+    if iterations < 1 or seed < 0:
+        raise ConfigError(f"iterations (={iterations}) must be at least 1, and seed (={seed}) not negative")
+    if isinstance(inputs, np.ndarray):
+        if out is not None:
+            raise ConfigError(f"samples are not written, so out (={str(out)!r}) must not be given; give files for it")
+        return hear(_codec(model, memory, precision, settings), inputs, iterations=iterations, seed=seed)
+    found = [pair for source in _listed(inputs) for pair in _places(source)]
+    folder = None if out is None else Path(out)
+    _check_places(found, folder, overwrite)
+    codec = _codec(model, memory, precision, settings)
+    if codec.autoencoder.config.in_channels == 2:
+        found = [(dataclasses.replace(sound, channels=2), place) for sound, place in found]
+    if folder is not None:
+        make_folder(folder)
+    files: dict[str, HeardFile] = {}
+    errors = []
+    for sound, place in reporter.track(found, "listening"):
+        try:
+            heard = hear(codec, sound.samples(), iterations=iterations, seed=seed)
+        except NotFiniteError:  # an error of the network, so every sound has it
+            raise
+        except DataError as error:
+            errors.append(f"{sound}: {error}")
+            reporter.warn(f"skipped {errors[-1]}")
+            continue
+        if folder is not None:
+            _write(folder / place, heard, overwrite)
+        key = str(place if folder is None else folder / place)
+        files[key] = HeardFile(str(sound), heard.original.shape[-1] / MEL.rate, heard.figures)
+    if not files:
+        raise DataError(errors[0])
+    name = name_of(model.autoencoder if isinstance(model, Codec) else model)
+    result = ListenResult(name, iterations, seed, MEL, _means(list(files.values())), errors, files)
+    if folder is not None:
+        write_text(folder / RECORD, dumps(result.to_dict()) + "\n", overwrite)
+    return result
 
 
-def _down_up(image: Tensor, factor: int) -> Tensor:
-    return torch.cat([to_uint8(down_up(to_pillow(channel[None]), factor)) for channel in image])
+def _codec(
+    model: Model | Codec,
+    memory: str | int | None,
+    precision: Precision | None,
+    settings: Mapping[str, Any] | None,
+) -> Codec:
+    return model if isinstance(model, Codec) else open_codec(model, memory, precision, settings)
 
 
-def log_mel_distance(image: Tensor, other: Tensor) -> float:
-    """Root mean square over bands (and channels) of the difference in level, mean over columns, in dB, of two pictures
-    of spectrograms.
-
-    Source: the log spectral distance of Gray & Markel 1976, on mel bands.
-    """
-    return float(MEL.step * (image.double() - other.double()).square().mean((0, 1)).sqrt().mean())
+def _listed(inputs: Inputs) -> list[str]:
+    found = [str(inputs)] if isinstance(inputs, (str, Path)) else [str(source) for source in inputs]
+    if not found:
+        raise ConfigError("no IN is given: vaeworks listen MODEL IN... --out DIR")
+    return found
 
 
-def spectral_convergence(samples: Samples, other: Samples) -> float:
-    """Distance of magnitudes as a share of the original's (Frobenius norms): 0 is equal, 1 as far away as silence.
+def _places(source: str) -> list[tuple[Sound, Path]]:
+    """The sounds of a source, and the folder for each below the output folder."""
+    source = source.removeprefix(SOUND).removeprefix(STEREO)
+    root = Path(MADE) if source.partition(":")[0] == MADE else Path(source).expanduser()
+    root = root.parent if root.is_file() else root
+    return [(sound, Path(str(sound)).relative_to(root).with_suffix("")) for sound in sounds(source)]
 
-    It hears loud parts only.
-    Source: Sturmel & Daudet 2011.
-    """
-    a, b = (stft(torch.from_numpy(each)).abs() for each in (samples, other))
-    size = float(a.norm())
-    return float((a - b).norm()) / size if size else float("nan")
+
+def _check_places(found: Sequence[tuple[Sound, Path]], out: Path | None, overwrite: bool) -> None:
+    """Errors: ConfigError where two sounds have one folder, or results exist."""
+    seen: dict[Path, Sound] = {}
+    for sound, place in found:
+        if place in seen:
+            raise ConfigError(
+                f"{seen[place]} and {sound} would both become {place}; give them in two calls with two --out"
+            )
+        seen[place] = sound
+    check_apart(list(seen), list(seen))
+    if out is not None:
+        check_free(out, [RECORD, *map(str, seen)], overwrite)
+
+
+def _write(folder: Path, heard: Heard, overwrite: bool) -> None:
+    """Write all files of a sound, or none."""
+    waves = {"original": heard.original, "original-griffin-lim": heard.ceiling, "reconstruction": heard.recon}
+    with atomic(folder, overwrite) as temporary:
+        temporary.mkdir()
+        for name, samples in waves.items():
+            wavfile.write(temporary / f"{name}.wav", MEL.rate, (samples.T.clip(-1, 1) * 32767).round().astype("int16"))
+        sheet(heard.image, heard.recon_image).save(temporary / "spectrograms.png")
+
+
+def _means(files: Sequence[HeardFile]) -> dict[str, SoundMeans]:
+    """Means by class, where there are several, and over all sounds."""
+    labels = np.array([Path(file.source).parent.name for file in files])
+    values = {name: np.array([getattr(file.figures, name) for file in files]) for name in FIGURES}
+    found: dict[str, SoundMeans] = {}
+    classes = sorted(set(labels.tolist()))
+    for label in classes if len(classes) > 1 else ():
+        mine = labels == label
+        found[label] = SoundMeans(int(mine.sum()), {name: float(each[mine].mean()) for name, each in values.items()})
+    finite = {name: each[np.isfinite(each)] for name, each in values.items()}
+    intervals = {name: bootstrap(each) if len(each) else None for name, each in finite.items()}
+    means = {name: None if each is None else each.value for name, each in intervals.items()}
+    return found | {"all": SoundMeans(len(files), means, intervals)}

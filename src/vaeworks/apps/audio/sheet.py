@@ -1,4 +1,4 @@
-"""Spectrograms with axes: original, reconstruction, and their difference."""
+"""Draw spectrograms with axes: original, reconstruction, and their difference."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from ...images import difference, to_pillow
 
 HERTZ = (250, 500, 1000, 2000, 4000)
 SHOWN = 640
-"""Columns that are shown at most: the first 10 s."""
+"""Most columns on a sheet: the first 10 s."""
 
 SIDES = {1: ("",), 2: ("left: ", "right: ")}
-"""What panels are called, by the number of channels."""
+"""Prefixes of the panels' titles, by the number of channels."""
 
 SCALE, LEFT, TOP, GAP = 2, 60, 18, 22
-"""Pixels for one of the picture, and around the pictures."""
+"""Enlargement of a spectrogram's pixels; margins in pixels."""
 
 INK = 40
 
 
 def sheet(image: Tensor, recon: Tensor, gain: int = 4) -> Image.Image:
-    """Two pictures of spectrograms, uint8 c bands columns, and `gain` times their difference, above each other, with Hz
-    and seconds.
+    """Two spectrograms, uint8 c bands columns, above `gain` times their difference, with axes in Hz and seconds.
 
-    Of one channel there are three panels, of two six: left and right of each.
+    One channel has three panels, two channels have six: left and right of each.
     """
     image, recon = image[..., :SHOWN], recon[..., :SHOWN]
     full = 255 * MEL.step

@@ -1,5 +1,4 @@
-"""A folder of variants: its provenance first, then every image, whole or not at all, then a record that it is
-finished."""
+"""Write a folder of variants: provenance first, then each image atomically, at last the record of a finished set."""
 
 from __future__ import annotations
 
@@ -21,16 +20,16 @@ from ..codes import Track
 from .plan import Variant
 
 RECORD, ROWS, TABLE = "augment.json", "provenance.jsonl", "provenance.csv"
-"""What is written last; a row per variant, as JSON; the same as a table."""
+"""The record, written last; a row per variant as JSON; the same rows as CSV."""
 
 NEXT = ".next"
-"""Below the folder: a set that shall take the place of the one that is there, until it is whole."""
+"""Subfolder for a set that replaces the finished one, until it is complete."""
 
 
 def check_folder(out: Path, variants: Sequence[Variant], overwrite: bool) -> bool:
-    """Whether the folder holds an unfinished set of these very variants, which `write_folder` goes on with.
+    """Whether the folder holds an unfinished set of the same variants, which `write_folder` continues.
 
-    Errors: ConfigError where it holds something else that would be replaced, and `overwrite` is off.
+    Errors: ConfigError where files would be replaced without `overwrite`.
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; choose a folder for --out")
@@ -64,12 +63,12 @@ def write_folder(
     overwrite: bool = False,
     track: Track = iter,
 ) -> int:
-    """Write every variant as a PNG in its class's folder; the number of images that an interrupted call had made
-    already.
+    """Write every variant as a PNG into the folder of its class. Returns the number of images that an interrupted call
+    had written.
 
-    make: a variant to its image uint8 c h w. facts: what the record says, as JSON values. An interrupted call leaves
-    whole images and their provenance; the same call goes on where it stopped. Another set that is to be replaced stays
-    until the new one is whole.
+    make: function from a variant to its image uint8 c h w. facts: JSON values for the record. An interrupted call
+    leaves complete images and their provenance; the same call continues it. A set that is replaced stays until the new
+    one is complete.
     Errors: those of `check_folder`; ConfigError where another process is at work in the folder.
     """
     with alone_in(out):
@@ -96,7 +95,7 @@ def _make(
 ) -> int:
     if not going_on:
         if place.name == NEXT:
-            remove(place)  # what would have replaced the set once, and was never completed
+            remove(place)  # an incomplete replacement of an earlier call
         write_text(place / ROWS, _rows(variants))
     write_text(place / TABLE, _table(variants))
     kept = 0
@@ -110,8 +109,8 @@ def _make(
 
 
 def _move_in(out: Path, variants: Sequence[Variant]) -> None:
-    """Put a set that is whole where it belongs: provenance first, so that a call that is stopped here can be repeated;
-    the record last."""
+    """Move a complete set to its place: provenance first, so that a call that is stopped here can be repeated; the
+    record last."""
     for name in (ROWS, TABLE, *(variant.file for variant in variants), RECORD):
         if (out / NEXT / name).exists():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -120,22 +119,22 @@ def _move_in(out: Path, variants: Sequence[Variant]) -> None:
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:
-    """The provenance that is in a folder, a row per variant. Errors: FormatError for a file of something else."""
+    """Read the provenance in a folder, a row per variant. Errors: FormatError for a file that is none."""
     try:
         rows = [json.loads(line) for line in (out / ROWS).read_text(encoding="utf-8").splitlines()]
     except (ValueError, RecursionError) as error:
         raise FormatError(
-            f"{out / ROWS} is no provenance of variants: {str(error)[:100]}; take it away, or another --out"
+            f"{out / ROWS} is no provenance of variants: {str(error)[:100]}; move it, or choose another --out"
         ) from None
     if not all(isinstance(row, dict) and isinstance(row.get("file"), str) for row in rows):
         raise FormatError(
-            f"{out / ROWS} is no provenance of variants, whose rows name files; take it away, or another --out"
+            f"{out / ROWS} is no provenance of variants, whose rows name files; move it, or choose another --out"
         )
     return rows
 
 
 def _clear(out: Path) -> None:
-    """Take away the images of the set that was there before, so that none is left without its provenance."""
+    """Delete the images of the earlier set, so that none is left without its provenance."""
     (out / RECORD).unlink(missing_ok=True)
     if (out / ROWS).exists():
         for row in read_rows(out):
@@ -150,7 +149,7 @@ def _rows(variants: Sequence[Variant]) -> str:
 
 
 def _table(variants: Sequence[Variant]) -> str:
-    """One column for every class's probability."""
+    """The provenance as CSV, with one column per class for its probability."""
     classes = sorted({name for variant in variants for name in variant.label})
     rows: list[Sequence[object]] = [
         [

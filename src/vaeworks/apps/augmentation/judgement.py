@@ -1,4 +1,4 @@
-"""Whether a classifier with few labels gains by variants of latents, beside what needs no autoencoder."""
+"""Judge whether a classifier with few labels gains by variants of latents, beside augmentation of pixels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...data.subsets import some
 from ...features.classifier import Classifier, classes_seen, fit
 from ...intervals import Interval, student
 from ...models import Autoencoder
-from ...random_streams import random_seed
+from ...random_streams import PIXEL_VARIANTS, random_seed
 from ..codes import Code, Codes, Track, decode_pixels, pixel_digests
 from ..features.label_splits import Draws
-from .plan import ALPHA, METHODS, PIXELS, Blend, Method, Noise, blends
+from .plan import ALPHA, METHODS, Blend, Method, Noise, blends
 from .render import variant_latents
 
 COPIES, TRANSFORMED, MIXED = "copies", "pixels: shifts and noise", "pixels: mixup"
-"""What has to be beaten."""
+"""Baselines: training sets without an autoencoder."""
 
 LATENT: Mapping[Method, str] = {
     "noise": "latents: noise",
@@ -30,27 +30,27 @@ LATENT: Mapping[Method, str] = {
 }
 
 SEEN, BATCH = 6_400, 32
-"""Images that every classifier sees in training, variants included, and how many at once."""
+"""Images that every classifier sees in training, with variants, and its batch size."""
 
 TESTED = 2_000
-"""Images of the test half that are judged, at most."""
+"""Most images of the test half that are classified."""
 
 STRENGTH = 0.1
-"""Largest standard deviation of noise in pixels, of a range of 2; shifts are by an eighth of the side at most."""
+"""Largest standard deviation of noise in pixels, for a range of 2. Shifts are at most an eighth of the side."""
 
 Targets = Tensor
-"""A probability for each class: n classes."""
+"""Class probabilities: n classes."""
 
 
 @dataclass(frozen=True)
 class TrainingArm:
-    """A way to make training images."""
+    """Results of one way to make training images."""
 
     name: str
     images: Mapping[int, int]
-    """in the training set, by labels of a class"""
+    """size of the training set, by labels per class"""
     each: Mapping[int, tuple[float, ...]]
-    """accuracy on the test half, by labels of a class, for every choice of labels"""
+    """accuracy on the test half, by labels per class, for every choice of labels"""
     accuracy: Mapping[int, Interval]
     """mean over choices"""
     gain: Mapping[int, Interval]
@@ -72,12 +72,12 @@ def judge(
     seed: int = 0,
     track: Track = iter,
 ) -> list[TrainingArm]:
-    """A small CNN, trained for every arm on the same labelled images with `per_image` variants of each, for the same
+    """Train a small CNN for every arm, on the same labelled images with `per_image` variants of each and for the same
     number of steps.
 
-    codes: all images of `draws`. noise: of the latents' variants. flip: whether an image may be mirrored, which makes
-    digits others. A single labelled image of a class has nothing to interpolate to: that count has no such arm. Errors:
-    those of `blends`.
+    codes: all images of `draws`. noise: noise of the latents. flip: images may be mirrored, which makes other digits of
+    digits. With one label per class there is no partner to interpolate to, so that arm is missing.
+    Errors: those of `blends`.
     """
     tested = draws.test[some(len(draws.test), TESTED)]
     tasks = [(count, choice) for count in draws.labelled[0] for choice in range(len(draws.labelled))]
@@ -86,7 +86,7 @@ def judge(
     for count, choice in track(tasks):
         known = codes.of(draws.labelled[choice][count].tolist())
         targets = torch.from_numpy(draws.targets[draws.labelled[choice][count]])
-        key = random_seed(seed, PIXELS, choice)
+        key = random_seed(seed, PIXEL_VARIANTS, choice)
         possible = [method for method in methods if count > 1 or method != "interpolate"]
         for name, (pixels, soft) in training_sets(
             autoencoder,
@@ -118,7 +118,7 @@ def training_sets(
     flip: bool,
     seed: int,
 ) -> dict[str, tuple[Tensor, Targets]]:
-    """Images uint8 and targets of every arm: the labelled images and, but for copies, `per_image` variants of each."""
+    """Images uint8 and targets of every arm: labelled images and, except for copies, `per_image` variants of each."""
     assert known.labels is not None
     keys = [int(digest[:8], 16) for digest in pixel_digests(known.pixels)]
     plans = {
@@ -145,13 +145,12 @@ def training_sets(
 
 
 def transformed(pixels: Tensor, draws: Sequence[int], per_image: int, flip: bool, seed: int) -> Tensor:
-    """Images uint8 n c h w, `per_image` times each, shifted, with noise and, with `flip`, every second one mirrored, by
-    chance."""
+    """Images uint8 n c h w, `per_image` times each, with random shifts and noise; `flip` mirrors half of them."""
     generator = torch.Generator()
     reach = max(1, pixels.shape[-1] // 8)
     found = []
     for image, draw in zip(pixels.repeat_interleave(per_image, 0), draws, strict=True):
-        generator.manual_seed(random_seed(seed, PIXELS, draw))
+        generator.manual_seed(random_seed(seed, PIXEL_VARIANTS, draw))
         down, right = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
         level, mirror = torch.rand(2, generator=generator).tolist()
         x = F.pad(image[None].float(), (reach,) * 4, mode="replicate")[0]
@@ -163,7 +162,7 @@ def transformed(pixels: Tensor, draws: Sequence[int], per_image: int, flip: bool
 
 
 def _mixed(values: Tensor, blend: Blend) -> Tensor:
-    """Rows of n ... by a blend's weights."""
+    """The weighted sum of rows of `values` that a blend names."""
     return sum(
         (weight * values[row] for row, weight in zip(blend.rows, blend.weights, strict=True)),
         torch.zeros_like(values[0]),

@@ -1,4 +1,4 @@
-"""Which images a variant is made of, by what weights, and what its label is: decided before anything is computed."""
+"""Plan variants before anything is computed: their source images, weights and labels."""
 
 from __future__ import annotations
 
@@ -13,31 +13,28 @@ import numpy as np
 
 from ...data import ImageFile
 from ...errors import ConfigError, DataError, FormatError
-from ...random_streams import random_seed, random_uniforms
+from ...random_streams import PARTNERS, random_seed, random_uniforms
 
 Method = Literal["noise", "interpolate", "mixup"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
-"""noise: a sample of the posterior; interpolate: towards an image of the same class; mixup: towards one of another
-class."""
+"""noise: a sample of the posterior; interpolate: a mixture with an image of the same class; mixup: with an image of
+another class."""
 
 ALPHA = 0.4
-"""Of the Beta distribution of mixup's weights. Source: Zhang et al. 2017 (arXiv 1710.09412), who take 0.1 to 0.4 for
-photographs."""
+"""Parameter of the Beta distribution of mixup's weights. Source: Zhang et al. 2017 (arXiv 1710.09412), with 0.1 to 0.4
+for photographs."""
 
 HALFWAY = 0.5
-"""How far towards another image of its class one goes at most: beyond, it is the other's variant."""
-
-PARTNERS, NOISE, PIXELS = 103, 104, 105
-"""Streams of counter-keyed randomness (random_streams.py)."""
+"""Largest weight of the partner in an interpolation: beyond, the result is a variant of the partner."""
 
 MOST = 2**16
-"""Variants of one image, at most."""
+"""Most variants of one image, plus 1."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """How far samples go: `temperature` times the posterior's std or, for latents that are points, a std for every
+    """Standard deviation of samples: `temperature` times the posterior's or, for latents that are points, one per
     channel."""
 
     temperature: float | None = None
@@ -47,12 +44,12 @@ class Noise:
 
 @dataclass(frozen=True)
 class Blend:
-    """What a variant is made of."""
+    """The sources of a variant."""
 
     rows: tuple[int, ...]
-    """the image, and its partner where there is one"""
+    """the image, and its partner if it has one"""
     weights: tuple[float, ...]
-    """of their latents and labels; the image's own is at least as large as its partner's"""
+    """weights of their latents and labels; the image's is at least as large as its partner's"""
     draw: int
     """key of its noise: 32 bits of the image's content and the variant's number"""
 
@@ -62,8 +59,8 @@ def blends(
 ) -> list[Blend]:
     """`per_image` blends of every image, in order.
 
-    labels: a class per image. keys: 32 bits of its content each; so noise does not depend on which other images there
-    are, and only the choice of partners does. alpha: of mixup.
+    labels: a class per image. keys: 32 bits of each image's content, so that noise does not depend on the other images;
+    the choice of partners does. alpha: parameter of mixup.
     Errors: ConfigError for a setting; DataError where an image has no partner.
     """
     if method not in METHODS:
@@ -89,14 +86,14 @@ def blends(
 
 
 def check_settings(per_image: int, alpha: float = ALPHA) -> None:
-    """Errors: ConfigError for a number of variants or an alpha that cannot be."""
+    """Errors: ConfigError for a number of variants or an alpha out of range."""
     if not 1 <= per_image < MOST or not 0 < alpha < float("inf"):
         raise ConfigError(f"per_image (={per_image}) must be from 1 to {MOST - 1}, and alpha (={alpha}) positive")
 
 
 def check_classes(method: Method, labels: Sequence[str]) -> None:
-    """Before any image is read. Errors: DataError where an image has no partner; ConfigError for a class that cannot be
-    a folder."""
+    """Check classes before any image is read. Errors: DataError where an image has no partner; ConfigError for a class
+    that cannot be a folder's name."""
     for label in sorted(set(labels)):
         if not label or label.startswith(".") or re.search(r"[/\\:\0]", label):
             raise ConfigError(f"class {label!r} cannot be the name of a folder; rename it")
@@ -114,13 +111,13 @@ def _check_partners(method: Method, labels: Sequence[str]) -> None:
 
 
 def _share(alpha: float, seed: int) -> float:
-    """A partner's, at most a half: the smaller part of a draw from Beta(alpha, alpha)."""
+    """The partner's weight, at most a half: the smaller part of a draw from Beta(alpha, alpha)."""
     weight = float(np.random.default_rng(seed).beta(alpha, alpha))
     return min(weight, 1 - weight)
 
 
 def soft_label(blend: Blend, labels: Sequence[str]) -> dict[str, float]:
-    """A probability for each class that is in a blend."""
+    """The probability of each class in a blend."""
     found: dict[str, float] = {}
     for row, weight in zip(blend.rows, blend.weights, strict=True):
         found[labels[row]] = found.get(labels[row], 0.0) + weight
@@ -129,15 +126,15 @@ def soft_label(blend: Blend, labels: Sequence[str]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Variant:
-    """An image to be made, with all that it takes to make it again."""
+    """A planned image, with everything that is needed to make it again."""
 
     file: str
-    """its place below the folder"""
+    """its path below the output folder"""
     label: dict[str, float]
-    """a probability for each class that is in it; they sum to 1"""
+    """the probability of each class in it; they sum to 1"""
     method: Method
     sources: tuple[str, ...]
-    """names of the images' places; the variant has the first one's size"""
+    """names of the source images; the variant has the first one's size"""
     digests: tuple[str, ...]
     """SHA-256 of their encoded bytes, in hex"""
     weights: tuple[float, ...]
@@ -177,7 +174,7 @@ def plan(
     model: str,
     alpha: float = ALPHA,
 ) -> list[Variant]:
-    """Every variant of a set of images: which are in it, its label, its name. Errors: those of `blends` and of
+    """Plan all variants of a set of images: their sources, labels and names. Errors: those of `blends` and of
     `check_classes`."""
     check_classes(method, labels)
     keys = [int(file.digest[:8], 16) for file in files]
@@ -209,7 +206,7 @@ def _stem(file: ImageFile) -> str:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    """A PNG of this name; numbered where images of equal names are of one class."""
+    """A PNG file of this name, numbered if the name is taken."""
     found, number = f"{name}.png", 1
     while found in taken:
         number += 1

@@ -1,4 +1,4 @@
-"""From a row of provenance to its image, bit for bit."""
+"""Render planned variants, and reproduce an image from its row of provenance, bit for bit."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from ...data.source_lookup import place_named
 from ...errors import ConfigError, DataError
 from ...images import open_image, to_uint8
 from ...models.digest import SAME_PRECISION, model_digest
-from ...random_streams import latent_noise
+from ...random_streams import VARIANT_NOISE, latent_noise
 from ...runtime import Codec
 from ..codes import Code, decode_picture, encode_picture
 from ..generation.interpolate import linear
-from .plan import NOISE, Noise, Variant
+from .plan import Noise, Variant
 
 KEPT = 64
-"""Codes that are remembered."""
+"""Codes in the cache."""
 
 
 def variant_latents(
     codes: Sequence[Code], weights: Sequence[float], noise: Noise | None, seed: int, draw: int
 ) -> Tensor:
-    """Latents c h w of one image's code with noise, or of two codes of one shape by their weights."""
+    """Latents c h w: of one code with noise, or the mixture of two codes of one shape by their weights."""
     if len(codes) == 2:
         return linear(codes[0], codes[1], weights[1])
     if noise is None:
         return codes[0].mean
-    drawn = latent_noise(seed, [draw], tuple(codes[0].mean.shape), NOISE)[0]  # type: ignore[arg-type]
+    drawn = latent_noise(seed, [draw], tuple(codes[0].mean.shape), VARIANT_NOISE)[0]  # type: ignore[arg-type]
     if noise.std is None:
         return codes[0].sample(noise.temperature or 0.0, noise=drawn)
     return codes[0].mean + torch.tensor(noise.std)[:, None, None] * drawn
 
 
 class Renderer:
-    """Variants to images uint8 c h w, one at a time: what else is made beside them plays no part."""
+    """Renders variants as images uint8 c h w, each independent of the others."""
 
     def __init__(self, codec: Codec, places: Mapping[str, ImageRef] | None = None):
-        """places: where images are, by their names; others are files, members of tars or digits, found by their
-        names."""
+        """places: source images by name; others are found by their names, if they are files, members of tars or
+        digits."""
         self.codec, self.places = codec, places or {}
         self.model = model_digest(codec.autoencoder)
         self._code = lru_cache(KEPT)(self._encode)
 
     def __call__(self, variant: Variant) -> Tensor:
-        """Errors: ConfigError for another model; DataError for an image that is not found, or not the same any more."""
+        """Render a variant. Errors: ConfigError for another model; DataError for a missing or changed image."""
         if variant.model != self.model:
             raise ConfigError(
                 f"{variant.file} is by another model ({variant.model[:12]}, this is {self.model[:12]}); give that one "
@@ -66,7 +66,7 @@ class Renderer:
         return decode_picture(self.codec, latents, first.height, first.width)
 
     def _encode(self, source: str, digest: str, size: tuple[int, int] | None) -> Code:
-        """Of an image, whose middle is resized to width x height first where it has another size."""
+        """The code of an image; the middle of an image of another size is first resized to width x height."""
         content = read_place(self.places.get(source) or _found(source))
         if hashlib.sha256(content).hexdigest() != digest:
             raise DataError(f"{source} has changed since its variants were planned; start again with another --out")
@@ -77,7 +77,7 @@ class Renderer:
 
 
 def _found(source: str) -> ImageRef:
-    """Errors: DataError that says what else to pass."""
+    """The image with this name. Errors: DataError with a remedy."""
     try:
         return place_named(source)
     except DataError as error:
@@ -88,9 +88,9 @@ def _found(source: str) -> ImageRef:
 
 
 def reproduce(codec: Codec, row: Mapping[str, object], places: Mapping[str, ImageRef] | None = None) -> Tensor:
-    """The image uint8 c h w of a row of provenance.jsonl: the very pixels, on the same kind of machine.
+    """The image uint8 c h w of a row of provenance.jsonl: the same pixels, on the same kind of machine.
 
-    places: as of `Renderer`; rows of data sets, and drawn or made images, are not found without. Errors: those of
-    `Renderer`.
+    places: as in `Renderer`; rows of data sets, and drawn or made images, are not found without it.
+    Errors: those of `Renderer`.
     """
     return Renderer(codec, places)(Variant.from_dict(dict(row)))

@@ -1,4 +1,4 @@
-"""Pictures changed in latent space: attributes, arithmetic, colours, statistics, and only within a mask."""
+"""Edit images in latent space: attributes, arithmetic, colours, statistics, everywhere or within a mask."""
 
 from .adjust import (
     Adjustment,

@@ -1,4 +1,4 @@
-"""Contrast, brightness, saturation: in pixels, and in latents through a linear map between both."""
+"""Contrast, brightness and saturation: of pixels, and of latents through the linearized decoder."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from ...images import from_model_range
 from ...runtime import Codec
 
 LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in gray: ITU-R BT.601, as Pillow's."""
+"""Weights of red, green and blue in gray: ITU-R BT.601, as in Pillow."""
 
 
 PROBE = 32
-"""Latents along a side of the part of a picture at which the decoder is linearized."""
+"""Side, in latents, of the part of an image at which the decoder is linearized."""
 
 ROUNDS, DAMPING = 3, 0.7
-"""Newton's: on three photographs more rounds gained below 1 dB, and undamped ones lost with saturation."""
+"""Rounds and damping of Newton's method. On three photographs more rounds gained below 1 dB, and undamped ones lost
+with saturation."""
 
 
 @dataclass(frozen=True)
 class Adjustment:
-    """A change of colours that is the same everywhere: p' = A p + t."""
+    """A change of colours that is the same for every pixel: p' = A p + t."""
 
     contrast: float = 1.0
-    """factor of the distance from the picture's mean gray"""
+    """factor of the distance from the image's mean gray"""
     brightness: float = 0.0
     """added gray levels"""
     saturation: float = 1.0
@@ -38,10 +39,10 @@ class Adjustment:
         return self != Adjustment()
 
     def affine(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """A, k k, and t, k, for k = 3 or 1 channels of this mean, in gray levels; saturation first, as Pillow's
-        ImageEnhance.
+        """A, k k, and t, k, in gray levels, for an image with k = 3 or 1 channels of this mean; saturation first, as in
+        Pillow's ImageEnhance.
 
-        Errors: ConfigError for saturation of a gray picture.
+        Errors: ConfigError for saturation of a gray image.
         """
         k = len(mean)
         if k == 1 and self.saturation != 1:
@@ -53,7 +54,7 @@ class Adjustment:
 
 
 def adjusted_pixels(image: Tensor, adjustment: Adjustment) -> Tensor:
-    """A picture uint8 c h w with other colours: what a latent edit is measured by."""
+    """The adjusted image uint8 c h w: the reference of a latent edit."""
     pixels = image.double().flatten(1)
     a, t = adjustment.affine(pixels.mean(1))
     return (a @ pixels + t[:, None]).round().clamp(0, 255).to(torch.uint8).view(image.shape)
@@ -61,26 +62,26 @@ def adjusted_pixels(image: Tensor, adjustment: Adjustment) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class LinearDecoder:
-    """What a decoder does to colours when latents change a little, the same everywhere: dp = J dz."""
+    """The decoder's response to a small change of latents, the same everywhere: dp = J dz."""
 
     response: Tensor
-    """J, k c: gray levels of colour k by channel c, mean over the picture"""
+    """J, k c: gray levels of colour k per unit of channel c, mean over the image"""
     covariance: Tensor
-    """c c, of the picture's latents"""
+    """c c, covariance of the image's latents"""
 
     def change(self, colours: Tensor) -> Tensor:
-        """The likeliest change of latents, c h w, that changes colours so, k h w: C J^T (J C J^T)^-1, for latents of
+        """The likeliest change of latents, c h w, for a change of colours, k h w: C J^T (J C J^T)^-1, for latents of
         covariance C."""
         across = self.covariance @ self.response.T
         return torch.einsum("ck,khw->chw", (across @ torch.linalg.pinv(self.response @ across)).to(colours), colours)
 
 
 def linear_decoder(codec: Codec, z: Tensor) -> LinearDecoder:
-    """The decoder, linearized at the middle of a picture's latents c h w.
+    """The decoder linearized at the middle of an image's latents c h w.
 
-    A matrix between latents and colours that is fitted to pairs of both, as previews of Stable Diffusion have it, tells
-    how they go together in pictures, not what the decoder makes of a change: edits by it are far from what was asked
-    for (docs/edit.md).
+    A matrix fitted to pairs of latents and colours, as previews of Stable Diffusion use it, says how both vary together
+    over images, not how the decoder responds to a change. Edits by such a matrix miss their target by far
+    (docs/edit.md).
     """
     h, w = z.shape[-2:]
     top, left = max(0, (h - PROBE) // 2), max(0, (w - PROBE) // 2)
@@ -99,10 +100,9 @@ def linear_decoder(codec: Codec, z: Tensor) -> LinearDecoder:
 
 
 def adjusted_latents(codec: Codec, z: Tensor, adjustment: Adjustment) -> Tensor:
-    """Unnormalized latents c h w whose decoded picture has other colours.
+    """Unnormalized latents c h w whose decoded image has adjusted colours.
 
-    Mean colours of f x f pixels are met, by Newton's method with one matrix for all; finer detail changes along, as the
-    decoder has it.
+    Newton's method with a fixed matrix matches the mean colours of f x f pixels; the decoder determines finer detail.
     """
     f = codec.autoencoder.downsample_factor
     linear = linear_decoder(codec, z)
@@ -123,7 +123,7 @@ class ChannelChange:
     shift: float
 
     def applied(self, z: Tensor) -> Tensor:
-        """Latents c h w with it."""
+        """Apply the change to latents c h w."""
         changed = z.clone()
         own = z[self.channel]
         changed[self.channel] = own.mean() + self.gain * (own - own.mean()) + self.shift * own.std(correction=0)
@@ -131,7 +131,7 @@ class ChannelChange:
 
 
 def parse_channel(text: str, channels: int) -> ChannelChange:
-    """A change from "CHANNEL:GAIN:SHIFT". Errors: ConfigError for another form, or a channel that there is none of."""
+    """A change from "CHANNEL:GAIN:SHIFT". Errors: ConfigError for another form, or a channel that does not exist."""
     try:
         number, gain, shift = text.split(":")
         change = ChannelChange(int(number), float(gain), float(shift))

@@ -13,14 +13,14 @@ from torch import Tensor
 from ...errors import ConfigError
 
 WEIGHTED = re.compile(r"(?P<weight>\d+(?:\.\d*)?|\.\d+)\*(?P<name>.+)", re.DOTALL)
-"""A term with a number before it."""
+"""A term that begins with a number."""
 
 
 def parse_expression(text: str) -> list[tuple[float, str]]:
-    """Weights and names of a sum such as "a.png - 0.5*b.png + 'my c.png'": signs stand between blanks, names with
-    blanks in quotes.
+    """Weights and names of a sum such as "a.png - 0.5*b.png + 'my c.png'". Blanks separate signs and names; names with
+    blanks are quoted.
 
-    Errors: ConfigError for what is no such sum.
+    Errors: ConfigError for any other text.
     """
     try:
         words = shlex.split(text)
@@ -43,16 +43,16 @@ def _term(sign: str, word: str) -> tuple[float, str]:
 
 
 def combined(weights: Sequence[float], latents: Sequence[Tensor]) -> Tensor:
-    """The weighted sum of latents c h w; where weights do not sum to 1, of their distances from their common mean, put
-    onto that mean.
+    """The weighted sum of latents c h w. If the weights do not sum to 1, their common mean is subtracted before and
+    added after.
 
-    (A sum of weights 2 would be twice as bright for no reason: it is the affine combinations that mean the same
-    wherever zero lies.)
-    Errors: ConfigError for latents of unlike sizes.
+    (Only affine combinations do not depend on the position of zero: with weights of sum 2, the image would be twice as
+    bright for no reason.)
+    Errors: ConfigError for latents of different sizes.
     """
     if len({z.shape for z in latents}) > 1:
         raise ConfigError(
-            "pictures of one size are needed, not of latents "
+            "arithmetic needs images of one size, not with latents of "
             f"{', '.join('x'.join(map(str, z.shape[-2:])) for z in latents)}"
         )
     stack = torch.stack(list(latents))

@@ -1,4 +1,4 @@
-"""Directions in latent space that carry an attribute, from pictures with it and pictures without it."""
+"""Directions in latent space that carry an attribute, fitted to images with it and without it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...data.source_lookup import is_source
 from ...errors import ConfigError, DataError, FormatError
 from ...files.atomic import atomic, check_ending, read_tensors, write_tensors
 from ...models import Autoencoder
@@ -19,35 +20,36 @@ from ...models.digest import SAME_PRECISION, model_digest
 from ..codes import first_half, pixel_digests
 
 Kind = Literal["mean", "map", "logistic"]
-"""mean: difference of the classes' mean channels; map: of their mean latents, place by place; logistic: normal of the
-plane between them.
+"""mean: difference of the classes' mean channels; map: difference of their mean latents, position by position;
+logistic: normal of the plane that separates them.
 
-map needs pictures that are aligned, as faces are, and pays off there alone. logistic tells apart what overlaps, with
-many more pictures than channels; but a plane's normal also weighs channels that only cancel what disturbs others (Haufe
-et al. 2014, "On the interpretation of weight vectors of linear models"), so that the mean is the better direction to
-walk in (as in Larsen et al. 2016, arXiv 1512.09300), and logistic the better one to sort by.
+map needs aligned images, such as faces, and helps only there. logistic separates overlapping classes, given many more
+images than channels. A plane's normal also weighs channels that only cancel disturbances of others (Haufe et al. 2014,
+"On the interpretation of weight vectors of linear models"). So mean is the better direction to edit with (as in Larsen
+et al. 2016, arXiv 1512.09300), and logistic the better one to sort by.
 """
 
 METADATA_KEY = "vaeworks_direction"
 
 LEAST = 2
-"""Pictures of each class."""
+"""Least number of images of each class."""
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """What is added to latents, times a strength; 1 carries the mean of the pictures without to that of those with the
-    attribute."""
+    """A change that is added to latents, times a strength. Strength 1 carries the mean of images without the attribute
+    to the mean of those with it."""
 
     change: Tensor
-    """float32 c 1 1, or c h w for aligned pictures; of unnormalized latents"""
+    """float32 c 1 1, or c h w for aligned images; for unnormalized latents"""
     kind: Kind
     separation: float
-    """AUROC, 0.5 being chance, of the projection on directions fitted without the pictures judged (halves by content,
-    equal pictures in one of them); nan for fewer than 8 of each, or where all of a class are equal"""
+    """AUROC of projections on directions that were fitted without the scored images; 0.5 is chance. The halves are
+    chosen by content, with equal images in one of them. nan for fewer than 8 images of a class, or where all of a class
+    are equal"""
 
     def applied(self, z: Tensor, strength: float = 1.0) -> Tensor:
-        """Latents c h w of any size with it; maps are resized."""
+        """Add the direction to latents c h w of any size; maps are resized."""
         change = self.change
         if change.shape[-2:] != (1, 1) and change.shape[-2:] != z.shape[-2:]:
             change = F.interpolate(change[None], size=z.shape[-2:], mode="bilinear", align_corners=False)[0]
@@ -57,11 +59,11 @@ class Direction:
 def fit_direction(
     having: Tensor, lacking: Tensor, kind: Kind = "mean", digests: tuple[Sequence[str], Sequence[str]] | None = None
 ) -> Direction:
-    """The direction from pictures' latents n c h w, with an attribute and without it.
+    """Fit a direction to latents n c h w of images with an attribute and without it.
 
-    digests: of the pictures' contents (codes.pixel_digests), by which the halves are made that judge it; None: of the
-    latents'.
-    Errors: DataError for fewer than LEAST of either.
+    digests: of the images' contents (codes.pixel_digests), which choose the halves that measure the separation; None:
+    of the latents.
+    Errors: DataError for fewer than LEAST images of a class.
     """
     if min(len(having), len(lacking)) < LEAST:
         raise DataError(
@@ -75,7 +77,7 @@ def fit_direction(
 
 
 def _change(having: Tensor, lacking: Tensor, kind: Kind) -> Tensor:
-    """c 1 1 or c h w."""
+    """The difference of the classes: c 1 1 or c h w."""
     if kind == "map":
         return having.mean(0) - lacking.mean(0)
     a, b = having.mean((2, 3)), lacking.mean((2, 3))
@@ -87,7 +89,7 @@ def _change(having: Tensor, lacking: Tensor, kind: Kind) -> Tensor:
 
 
 def _normal(a: Tensor, b: Tensor) -> Tensor:
-    """Of the plane between two sets n c, by logistic regression on standardized channels."""
+    """Normal of the plane between two sets n c, by logistic regression on standardized channels."""
     from sklearn.linear_model import LogisticRegression
 
     x = torch.cat([a, b])
@@ -98,7 +100,7 @@ def _normal(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _separation(having: Tensor, lacking: Tensor, kind: Kind, halves: Sequence[Tensor]) -> float:
-    """halves: bool n of either, true in the half that is fitted to first."""
+    """The AUROC over both halves. halves: bool n for each class, true in the half that is fitted first."""
     from sklearn.metrics import roc_auc_score
 
     if min(len(having), len(lacking)) < 8 or not all(half.any() for half in halves):
@@ -115,7 +117,7 @@ def _separation(having: Tensor, lacking: Tensor, kind: Kind, halves: Sequence[Te
 
 
 def save_direction(path: Path, direction: Direction, autoencoder: Autoencoder, *, overwrite: bool = False) -> None:
-    """Write a safetensors file. Errors: ConfigError for another ending, or a file that exists."""
+    """Write the direction to a safetensors file. Errors: ConfigError for another ending, or a file that exists."""
     check_ending(path)
     facts = {"kind": direction.kind, "model": model_digest(autoencoder), "separation": direction.separation}
     with atomic(path, overwrite) as temporary:
@@ -123,8 +125,8 @@ def save_direction(path: Path, direction: Direction, autoencoder: Autoencoder, *
 
 
 def load_direction(path: Path, autoencoder: Autoencoder) -> Direction:
-    """Read what `save_direction` wrote. Errors: FormatError for another file; ConfigError for a direction of another
-    model."""
+    """Read a file of `save_direction`. Errors: FormatError for any other file; ConfigError for another model's
+    direction."""
     tensors, metadata = read_tensors(path)
     try:
         facts = json.loads(metadata[METADATA_KEY])
@@ -142,3 +144,25 @@ def load_direction(path: Path, autoencoder: Autoencoder) -> Direction:
             "with this one"
         )
     return Direction(change, kind, separation)
+
+
+def split_sources(text: str) -> tuple[str, str]:
+    """The sources WITH and WITHOUT of "WITH:WITHOUT". They may hold colons of their own: the colon between two sources
+    that exist separates them.
+
+    Errors: ConfigError where there is no such colon, or more than one.
+    """
+    pairs = [(text[:i], text[i + 1 :]) for i in range(1, len(text) - 1) if text[i] == ":"]
+    found = [pair for pair in pairs if all(map(is_source, pair))]
+    if not pairs:
+        raise ConfigError(f"--direction {text!r} must be WITH:WITHOUT, two sources of pictures, or a .safetensors file")
+    if len(found) > 1:
+        readings = " or ".join(f"{a} and {b}" for a, b in found)
+        raise ConfigError(
+            f"--direction {text!r} may mean {readings}; write one of them as an absolute path, or rename it"
+        )
+    if not found:
+        odd = next((side for side in pairs[0] if not is_source(side)), "")
+        why = f"{odd!r} does not exist" if len(pairs) == 1 else "at none of its colons are there two sources that exist"
+        raise ConfigError(f"--direction {text!r} must be WITH:WITHOUT, two sources of pictures; {why} (docs/data.md)")
+    return found[0]

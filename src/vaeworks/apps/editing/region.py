@@ -1,4 +1,4 @@
-"""An edit from picture to picture, within a mask or everywhere."""
+"""Edit an image through its latents, everywhere or within a mask."""
 
 from __future__ import annotations
 
@@ -16,33 +16,32 @@ from ...runtime import Codec
 from ..codes import decode_picture, encode_picture
 
 Change = Callable[[Tensor], Tensor]
-"""Latents c h w to others."""
+"""A function from latents c h w to changed latents."""
 
 
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """An edited picture, and how much has changed."""
+    """An edited image, and how much it changed."""
 
     image: Tensor
     """uint8 c h w"""
     inside: float
     """mean absolute change in gray levels, inside the mask or everywhere"""
     outside: float
-    """outside the mask; nan where there is none"""
+    """mean absolute change outside the mask; nan without a mask"""
     reconstruction: float
-    """PSNR in dB of the picture through the autoencoder without an edit: what is below it was lost on the way, not
-    edited"""
+    """PSNR in dB of the image through the autoencoder without an edit: the loss that is not due to the edit"""
 
 
 def edit_picture(
     codec: Codec, image: Tensor, changes: Sequence[Change], mask: Tensor | None = None, *, detail: bool = True
 ) -> Edited:
-    """A picture uint8 c h w with changes of its latents, in this order.
+    """Apply changes to the latents of an image uint8 c h w, in order, and decode.
 
-    mask: bool h w, where it is edited: latents are changed by the share of their f x f pixels that it holds, pixels
-    outside stay exactly, and inside the edit comes in over f pixels from the mask's border. detail: add what the edit
-    changes in the decoded picture to the original, instead of showing the decoded picture: what the autoencoder cannot
-    carry stays.
+    mask: bool h w, true where to edit. Latents change by the share of their f x f pixels in the mask. Pixels outside
+    stay exactly equal; inside, the edit fades in over f pixels from the mask's border. detail: add the edit's change of
+    the decoded image to the original, instead of showing the decoded image, so that details that the autoencoder loses
+    stay.
     Errors: ConfigError for a mask of another size.
     """
     if mask is not None:
@@ -65,23 +64,23 @@ def edit_picture(
 
 
 def check_mask(mask: Tensor, image: Tensor) -> None:
-    """Errors: ConfigError for a mask h w of another size than the picture's, or that marks nothing."""
+    """Errors: ConfigError for a mask h w of another size than the image, or without any marked pixel."""
     if mask.shape != image.shape[-2:]:
         raise ConfigError(
             f"the mask has {mask.shape[-1]} x {mask.shape[-2]} pixels, the picture {image.shape[-1]} x "
-            f"{image.shape[-2]}; they must be alike"
+            f"{image.shape[-2]}; both need one size"
         )
     if not bool(mask.any()):
-        raise ConfigError("the mask marks nothing; what is to be changed must be white in it")
+        raise ConfigError("the mask marks nothing; paint the region to edit white")
 
 
 def latent_weights(mask: Tensor, f: int) -> Tensor:
-    """The share of every latent's pixels that a mask holds: ceil(h/f) ceil(w/f), 0..1."""
+    """The share of each latent's pixels in the mask: ceil(h/f) ceil(w/f), 0..1."""
     return F.avg_pool2d(pad_to_multiple(mask[None, None].float(), f), f)[0, 0]
 
 
 def composed(original: Tensor, edited: Tensor, mask: Tensor, width: int) -> Tensor:
-    """uint8 c h w: the original outside the mask, the edited picture `width` pixels inside of it, and a linear blend
+    """Blend to uint8 c h w: the original outside the mask, the edited image `width` pixels or more inside, linear in
     between."""
     from scipy.ndimage import distance_transform_edt
 

@@ -1,4 +1,4 @@
-"""The statistics of one picture's latents given to another's."""
+"""Transfer the statistics of one image's latents to another's."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 Statistics = Literal["channel", "full"]
 """channel: mean and standard deviation of every channel (AdaIN, Huang & Belongie 2017, arXiv 1703.06868); full: mean
-and covariance of all channels (whitening and colouring, Li et al. 2017, arXiv 1705.08086), so that they go together as
-in the other picture, too."""
+and covariance of all channels (whitening and colouring, Li et al. 2017, arXiv 1705.08086), which also transfers their
+correlations."""
 
 LEAST = 1e-8
-"""Variances below this share of the largest are none, and are not made larger."""
+"""Variances below this share of the largest count as zero and are not scaled up."""
 
 
 def transferred(z: Tensor, reference: Tensor, statistics: Statistics = "channel") -> Tensor:
-    """Latents c h w with the mean and the spread of other latents c h' w', places being left as they are."""
+    """Latents c h w with the mean and spread of reference latents c h' w'; the spatial layout stays."""
     source, other = (x.double().cpu().flatten(1) for x in (z, reference))
     middle, aim = source.mean(1, keepdim=True), other.mean(1, keepdim=True)
     source, other = source - middle, other - aim
@@ -37,7 +37,7 @@ def _covariance(x: Tensor) -> Tensor:
 
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """Of a symmetric matrix, on what it has variance in."""
+    """The power of a symmetric matrix, within the span of its nonzero eigenvalues."""
     values, vectors = torch.linalg.eigh(matrix)
     alive = values > LEAST * values.max().clamp_min(1e-300)
     return (vectors[:, alive] * values[alive] ** exponent) @ vectors[:, alive].T

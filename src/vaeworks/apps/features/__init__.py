@@ -1,6 +1,6 @@
-"""Latents as features of images: a transformer in scikit-learn's manner, and a study of what few labels make of
-them."""
+"""Latents as features of images: a transformer with scikit-learn's interface, and a comparison with few labels."""
 
+from .compare import FeatureComparison, compare_features
 from .latent_features import LatentFeatures
 
-__all__ = ["LatentFeatures"]
+__all__ = ["FeatureComparison", "LatentFeatures", "compare_features"]

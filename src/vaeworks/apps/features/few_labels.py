@@ -1,5 +1,5 @@
-"""How good latents are as features where few labels are known, beside pixels, principal components and a network that
-saw labels."""
+"""Train classifiers on few labels with latents as features, beside pixels, principal components and a network that was
+trained with labels."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ LATENTS, PIXELS, COMPONENTS = "latents", "pixels", "PCA of pixels"
 LINEAR, NEAREST = "linear probe", "neighbours"
 
 NEIGHBOURS = 5
-"""Of a vote, at most as many as there are labels of a class."""
+"""Neighbours in a vote; at most the number of labels per class."""
 
 FOLDS = 5
-"""Of the cross-validation that chooses C; fewer labels of a class than this have none."""
+"""Folds of the cross-validation that chooses C, and the fewest labels per class for it."""
 
 FIXED = 10.0
-"""C where nothing can be validated; rows have a mean squared length of 1."""
+"""C without cross-validation; rows have a mean squared length of 1."""
 
 TRIED = (0.1, 1.0, 10.0, 100.0, 1000.0)
 """Values of C that cross-validation chooses from."""
@@ -40,18 +40,18 @@ TRIED = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 @dataclass(frozen=True, eq=False)
 class Representation:
-    """All images as rows."""
+    """Features of all images."""
 
     name: str
     stated: str
-    """in a few words, for people"""
+    """description in a few words"""
     rows: Array
     """float32 n d: centred, with a mean squared length of 1 over all images"""
 
 
 @dataclass(frozen=True)
 class RepresentationRow:
-    """A classifier on a representation."""
+    """Accuracies of one classifier on one representation."""
 
     representation: str
     classifier: str
@@ -63,15 +63,15 @@ class RepresentationRow:
     gain: Mapping[int, Interval]
     """mean difference to pixels with the same classifier, paired over choices"""
     c: Mapping[int, tuple[float, ...]]
-    """of the linear probe, for every choice; empty for neighbours"""
+    """C of the linear probe, for every choice of labels; empty for neighbours"""
 
 
 def representations(
     codes: Codes, pool: Pool = "none", features: Features | None = None, track: Track = iter
 ) -> list[Representation]:
-    """Latents, pixels, principal components and, where given, a network's features of the same images.
+    """Latents, pixels, principal components and, if given, a network's features of the same images.
 
-    Components are fitted on all images without their labels: the VAE saw images without labels as well.
+    Principal components are fitted on all images without labels, as the VAE is.
     """
     pixels = codes.pixels.flatten(1).numpy().astype(np.float32) / np.float32(255)
     found = [
@@ -87,7 +87,7 @@ def representations(
 
 
 def check_features(features: Features, size: int) -> None:
-    """Errors: ConfigError for a network that cannot take images of `size` pixels."""
+    """Errors: ConfigError for a network that needs larger images than `size` pixels."""
     if features.smallest > size:
         raise ConfigError(
             f"features {features.name!r} take images of at least {features.smallest} px, these have {size}; give --size"
@@ -99,8 +99,8 @@ def _components(rows: Array) -> Array:
 
 
 def normalized(rows: Array) -> Array:
-    """Rows n d less their mean, divided by one number, so that their mean squared length is 1: one C means the same for
-    all of them."""
+    """Rows n d, centred and divided by one number, so that their mean squared length is 1 and C means the same for all
+    representations."""
     centred = np.subtract(rows, rows.mean(0, dtype=np.float64), dtype=np.float64)
     length = np.sqrt(np.einsum("nd,nd->", centred, centred) / len(rows))
     centred /= length or 1
@@ -111,8 +111,8 @@ def linear_probe(x: Array, y: Array, test: Array, seed: int) -> tuple[Array, flo
     """Multinomial logistic regression with an L2 penalty: classes of test rows, and its C.
 
     C is FIXED where a class has fewer than FOLDS labels, else chosen from TRIED by stratified cross-validation. Rows
-    are turned into the space that the labelled ones span first: the penalized solution lies in it, so that nothing
-    changes but the time.
+    are first projected onto the span of the labelled rows: the penalized solution lies in it, so the projection only
+    saves time.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -133,7 +133,7 @@ def linear_probe(x: Array, y: Array, test: Array, seed: int) -> tuple[Array, flo
 
 
 def nearest_neighbours(x: Array, y: Array, test: Array) -> Array:
-    """Classes of test rows by a vote of the nearest, weighted by 1 / distance."""
+    """Classes of test rows by a vote of the nearest labelled rows, weighted by 1 / distance."""
     from sklearn.neighbors import KNeighborsClassifier
 
     count = min(NEIGHBOURS, int(np.bincount(y).min()))
@@ -143,7 +143,7 @@ def nearest_neighbours(x: Array, y: Array, test: Array) -> Array:
 def few_labels(
     representations: Sequence[Representation], draws: Draws, seed: int = 0, track: Track = iter
 ) -> list[RepresentationRow]:
-    """Both classifiers on every representation, with the same labels and the same test images for all of them."""
+    """Train and test both classifiers on every representation, with the same labels and test images."""
     tasks = [
         (r, choice, count)
         for r in representations

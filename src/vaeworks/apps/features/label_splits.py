@@ -1,4 +1,4 @@
-"""Which images a study with few labels knows the classes of, and how certain a mean over such choices is."""
+"""Choose the labelled images and the test half of a study with few labels."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """A test half, and images of the other one whose labels are known, chosen several times."""
+    """A test half, and several choices of labelled images from the other half."""
 
     classes: tuple[str, ...]
     targets: NDArray[np.int64]
-    """number of the class: n, of all images"""
+    """class numbers of all images: n"""
     test: Rows
     labelled: tuple[Mapping[int, Rows], ...]
-    """for every choice, by count per class; of one choice, larger counts contain smaller ones"""
+    """for every choice, labelled images by count per class; within a choice, larger counts contain smaller ones"""
     chance: float
-    """share of the test half's most common class: what always naming it would have right"""
+    """share of the most common class in the test half: the accuracy of always naming it"""
 
 
 def draw_labels(
     pixels: Tensor, labels: Sequence[str] | None, counts: Sequence[int], choices: int, seed: int = 0
 ) -> Draws:
-    """The test half, and `choices` choices of labels with each of `counts` images a class.
+    """Split off the test half, and choose labelled images `choices` times, with each of `counts` images per class.
 
-    pixels: uint8 n c h w. Images go to the halves by hashes of their pixels, within each class, so that equal images
-    stay together, and the halves do not depend on the images' order.
-    Errors: those of `check_labels`; DataError where so many images of a class are equal that one half has too few.
+    pixels: uint8 n c h w. Hashes of the pixels divide each class, so that equal images stay together and the halves do
+    not depend on the order of images.
+    Errors: those of `check_labels`; DataError where a half has too few images of a class because many are equal.
     """
     check_labels(labels, counts, choices)
     assert labels is not None
@@ -60,7 +60,7 @@ def draw_labels(
 
 
 def check_labels(labels: Sequence[str] | None, counts: Sequence[int], choices: int) -> None:
-    """Before any image is read.
+    """Check labels before any image is read.
 
     Errors: ConfigError for counts or choices below 1; DataError without two classes, or with too few images in one.
     """
@@ -85,7 +85,7 @@ def _check_pool(name: str, images: int, beside: int, count: int) -> None:
 
 
 def _some(pools: Sequence[Rows], count: int, key: tuple[int, int]) -> Rows:
-    """So many images of each class; the first of a permutation, so that more contain fewer."""
+    """`count` images of each class: the first of a permutation, so that larger counts contain smaller ones."""
     return np.concatenate(
         [
             pool[np.random.default_rng([*key, number]).permutation(len(pool))[:count]]

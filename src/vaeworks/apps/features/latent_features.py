@@ -1,4 +1,4 @@
-"""Latents as features of images: a transformer in scikit-learn's manner."""
+"""Latents as features of images: a transformer with scikit-learn's interface."""
 
 from __future__ import annotations
 
@@ -21,24 +21,27 @@ from ..codes import Track
 Array = NDArray[Any]
 
 Pool = Literal["none", "mean", "mean-std", "pyramid"]
-"""How latents n c h w become rows: all of them, means over places, means and standard deviations, means over grids."""
+"""How latents n c h w become rows: as they are, means over positions, means and standard deviations, means over
+grids."""
 
 GRIDS = 1, 2, 4
-"""Cells along a side of the pyramid's levels; those finer than the latents are left out. Source: Lazebnik et al.
-2006."""
+"""Cells along a side in each level of the pyramid, without levels that are finer than the latents. Source: Lazebnik et
+al. 2006."""
 
 
 class LatentFeatures(TransformerMixin, BaseEstimator):
-    """Images to the means of their posteriors, as rows: a transformer in scikit-learn's manner, which needs no labels.
+    """Transform images to the means of their posteriors, as rows. The transformer has scikit-learn's interface, and
+    needs no labels.
 
-    X: images uint8 n h w c, n c h w or n h w; or rows n d, which `image_shape` unfolds. Without an autoencoder rows may
-    be any table.
+    X: images uint8 n h w c, n c h w or n h w; or rows n d, which `image_shape` unfolds. Without an autoencoder, rows
+    may be of any table.
 
-    autoencoder: a VAE, or what `load` takes; None: principal components of the fitted images that keep 90 % of their
-    variance. `clone` copies a VAE with its weights, a name is cheap: take one for searches and for several processes.
-    pool: "none", latents as they are, c h w; "mean" over places, c; "mean-std", 2 c; "pyramid", means over 1, 4 and 16
-    cells, 21 c.
-    standardize: each channel of the latents to mean 0 and standard deviation 1 over the fitted images and all places.
+    autoencoder: a VAE, or a name for `load`; None: principal components of the fitted images that keep 90 % of their
+    variance. `clone` copies a VAE with its weights; a name costs nothing, so use one for searches and several
+    processes.
+    pool: "none", latents as they are, c h w; "mean" over positions, c; "mean-std", 2 c; "pyramid", means over 1, 4 and
+    16 cells, 21 c.
+    standardize: scale each latent channel to mean 0 and standard deviation 1 over the fitted images and all positions.
     image_shape: of rows: (h, w), (h, w, c) or (c, h, w).
     track: wraps batches, to show progress.
 
@@ -62,55 +65,54 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
         self.track = track
 
     def fit(self, X: ArrayLike, y: object = None) -> LatentFeatures:  # noqa: N803
-        """Check the settings, and learn what `standardize` and principal components need. y is ignored.
+        """Check the settings, and fit the scales and the principal components. y is ignored.
 
-        Errors: ConfigError for a setting or a shape; DataError for pixels beyond 0..255, or nothing to find components
-        in.
+        Errors: ConfigError for a setting or a shape; DataError for pixels beyond 0..255, or images without a difference
+        to find components in.
         """
         if self.pool not in get_args(Pool):
             raise ConfigError(f"pool (={self.pool!r}) must be one of {', '.join(get_args(Pool))}")
         autoencoder = self._network()
         images = self._images(X, autoencoder, reset=True)
         if autoencoder is not None:
-            self.sight_: VaeExtractor | PcaExtractor = VaeExtractor(autoencoder)
+            self.extractor_: VaeExtractor | PcaExtractor = VaeExtractor(autoencoder)
             self.digest_ = model_digest(autoencoder)
         elif (images == images[0]).all():
             raise DataError(
                 f"principal components need images that differ; X has {len(images)} sample(s), without a difference"
             )
         else:
-            self.sight_ = PcaExtractor.fitted(images)
+            self.extractor_ = PcaExtractor.fitted(images)
         self.image_shape_ = images.shape[1:]
-        self.latent_shape_ = self.sight_.latents(images[:1]).shape[1:]
+        self.latent_shape_ = self.extractor_.latents(images[:1]).shape[1:]
         if self.standardize:
             self.mean_, self.scale_ = _moments(
-                self.sight_.latents(part) for part in batches(images, self.track or iter)
+                self.extractor_.latents(part) for part in batches(images, self.track or iter)
             )
         return self
 
     def transform(self, X: ArrayLike) -> Array:  # noqa: N803
-        """Features n d: float32 of a VAE, float64 of principal components. Errors: ConfigError for images of another
+        """Features n d: float32 for a VAE, float64 for principal components. Errors: ConfigError for images of another
         shape."""
         check_is_fitted(self)
-        sight = self._sight()
-        images = self._images(X, sight.autoencoder if isinstance(sight, VaeExtractor) else None, reset=False)
+        extractor = self._extractor()
+        images = self._images(X, extractor.autoencoder if isinstance(extractor, VaeExtractor) else None, reset=False)
         if images.shape[1:] != self.image_shape_:
             raise ConfigError(
                 f"images are c h w = {images.shape[1:]}, the features were fitted on {self.image_shape_}; resize them"
             )
-        return np.concatenate([self._rows(sight.latents(part)) for part in batches(images, self.track or iter)])
+        return np.concatenate([self._rows(extractor.latents(part)) for part in batches(images, self.track or iter)])
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
-        """A name for every feature: z3_0_7 is channel 3 at row 0, column 7; mean3, std3; mean3_2x2_0_1 of the
-        pyramid."""
+        """A name for every feature: z3_0_7 is channel 3 at row 0, column 7; mean3, std3; mean3_2x2_0_1 in a pyramid."""
         check_is_fitted(self)
         return np.array(feature_names(self.latent_shape_, self.pool), dtype=object)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without a network that was given by its name: it is loaded again."""
+        """The state without a network that was given by its name: it is loaded again."""
         state = dict(super().__getstate__())
         if isinstance(self.autoencoder, (str, Path)):
-            state.pop("sight_", None)
+            state.pop("extractor_", None)
         return state
 
     def _network(self) -> Autoencoder | None:
@@ -121,9 +123,9 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
             return load(self.autoencoder).float().to(resolve_device("auto"))
         return self.autoencoder
 
-    def _sight(self) -> VaeExtractor | PcaExtractor:
-        """Errors: ConfigError where a name has come to mean another model."""
-        if not hasattr(self, "sight_"):
+    def _extractor(self) -> VaeExtractor | PcaExtractor:
+        """The fitted extractor. Errors: ConfigError where the name now stands for another model."""
+        if not hasattr(self, "extractor_"):
             network = self._network()
             assert network is not None
             if model_digest(network) != self.digest_:
@@ -131,8 +133,8 @@ class LatentFeatures(TransformerMixin, BaseEstimator):
                     f"{self.autoencoder} is another model than the features were fitted with; give that one "
                     f"{SAME_PRECISION}, or fit again"
                 )
-            self.sight_ = VaeExtractor(network)
-        return self.sight_
+            self.extractor_ = VaeExtractor(network)
+        return self.extractor_
 
     def _images(self, X: ArrayLike, autoencoder: Autoencoder | None, reset: bool) -> Array:  # noqa: N803
         channels = None if autoencoder is None else autoencoder.config.in_channels
@@ -160,7 +162,7 @@ def pooled(latents: Array, pool: Pool) -> Array:
 
 
 def feature_names(shape: Sequence[int], pool: Pool) -> list[str]:
-    """Names of what `pooled` makes of latents c h w = `shape`, in its order."""
+    """Names of the columns that `pooled` makes of latents c h w = `shape`."""
     channels, height, width = shape
     if pool == "none":
         return [f"z{c}_{y}_{x}" for c in range(channels) for y in range(height) for x in range(width)]
@@ -180,8 +182,8 @@ def _grids(shape: Sequence[int]) -> list[int]:
 
 
 def _moments(parts: Iterable[Array]) -> tuple[Array, Array]:
-    """Mean and standard deviation of every channel: c each; 1 for channels that do not vary. Only one part is in memory
-    at a time."""
+    """Mean and standard deviation of every channel: c each; 1 for constant channels. One part is in memory at a
+    time."""
     found = [
         (part[:, 0].size, part.mean((0, 2, 3), dtype=np.float64), part.var((0, 2, 3), dtype=np.float64), part.dtype)
         for part in parts

@@ -1,1 +1,1 @@
-"""Pictures from latents: paths, variants, samples, and how they compare with real ones."""
+"""Images from latents: interpolation, variants, samples, and metrics beside real images."""

@@ -1,4 +1,4 @@
-"""Moving pictures: GIF by Pillow, MP4 by ffmpeg where it is installed."""
+"""Animations: GIF by Pillow, MP4 by ffmpeg if it is installed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FPS = 10
 
 
 def there_and_back(frames: Sequence[Tensor]) -> list[Tensor]:
-    """The same frames, and back without either end twice, so that a loop does not jump."""
+    """The frames forward and backward, each end once, so that a loop does not jump."""
     return [*frames, *frames[-2:0:-1]]
 
 
 def write_gif(path: Path, frames: Sequence[Tensor], fps: int = FPS, overwrite: bool = True) -> None:
-    """An endless loop of uint8 images c h w of one size, whole or not at all; over what was there, or only where
-    nothing is."""
+    """Write images uint8 c h w of one size as an endless loop, whole or not at all. overwrite: replace an existing
+    file."""
     pictures = [to_pillow(frame).convert("RGB") for frame in frames]
     with atomic(path, overwrite) as temporary:
         pictures[0].save(
@@ -32,7 +32,7 @@ def write_gif(path: Path, frames: Sequence[Tensor], fps: int = FPS, overwrite: b
 
 
 def find_ffmpeg() -> str:
-    """Where ffmpeg is. Errors: ConfigError where it is not installed."""
+    """The path of ffmpeg. Errors: ConfigError if it is not installed."""
     found = shutil.which("ffmpeg")
     if found is None:
         raise ConfigError("an MP4 needs ffmpeg, which is not on the PATH; install it, or take --video gif")
@@ -40,10 +40,10 @@ def find_ffmpeg() -> str:
 
 
 def write_mp4(path: Path, frames: Sequence[Tensor], fps: int = FPS, overwrite: bool = True) -> None:
-    """H.264 of uint8 images c h w of one size, whole or not at all, as `write_gif` does; odd sides lose a row or
+    """Write images uint8 c h w of one size as H.264, whole or not at all, as `write_gif` does; odd sides lose a row or
     column.
 
-    Errors: ConfigError where ffmpeg is not installed; VaeworksError with its last line where it fails.
+    Errors: ConfigError if ffmpeg is not installed; VaeworksError with its last line if it fails.
     """
     height, width = (side // 2 * 2 for side in frames[0].shape[-2:])
     raw = b"".join(to_pillow(frame[..., :height, :width]).convert("RGB").tobytes() for frame in frames)

@@ -1,7 +1,7 @@
-"""Where a data set's latents lie: densities that are fitted to latents, and sampled.
+"""Densities that are fitted to a data set's latents and sampled.
 
-All have `fit(latents, seed)`, `sample(count, seed)` and, but for the flow, `score_samples(latents)`; latents are n c h
-w, unnormalized. They are made of numbers that `fit` computes, and nothing of them is kept in a file.
+All have `fit(latents, seed)` and `sample(count, seed)`; all but the flow have `score_samples(latents)`. Latents are n c
+h w, unnormalized. Fitted densities are not stored in files.
 """
 
 from __future__ import annotations
@@ -22,41 +22,46 @@ from ...errors import ConfigError, DataError
 from ...models.dit import DiT
 from ...models.ema import ema_decay, ema_update_
 from ...models.flow_matching import euler, flow_loss
-from ...random_streams import Order, latent_noise, random_seed
+from ...random_streams import (
+    DENSITY_SAMPLES,
+    DENSITY_TIMES,
+    DENSITY_WEIGHTS,
+    PRIOR,
+    Order,
+    latent_noise,
+    random_seed,
+)
 from ..codes import Track
 
 VARIANCE = 0.99
-"""Share of the latents' variance that is modelled; what is left is not sampled."""
+"""Share of the latents' variance that is modelled; the rest is not sampled."""
 
 LEAST = 32
-"""Latents below which nothing is fitted."""
+"""Least number of latents to fit a density to."""
 
 PER_NUMBER = 2
-"""Latents of a component for each dimension, below which its covariance is diagonal."""
-
-PRIOR, WEIGHTS, TIMES, SAMPLES = 98, 99, 100, 101
-"""Streams of counter-keyed randomness (random_streams.py)."""
+"""Least number of latents per component and dimension for a full covariance; below it, the covariance is diagonal."""
 
 
 class Density(Protocol):
-    """What latents can be drawn from."""
+    """A density that latents can be sampled from."""
 
     def fit(self, latents: Tensor, seed: int = 0) -> Self:
-        """To latents n c h w. Errors: DataError for fewer than `LEAST`."""
+        """Fit to latents n c h w. Errors: DataError for fewer than `LEAST`."""
         ...
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """Latents count c h w, float32."""
+        """Sample latents count c h w, float32."""
         ...
 
     @property
     def stated(self) -> str:
-        """What it is, for people."""
+        """The density in words."""
         ...
 
 
 class Prior:
-    """The standard normal distribution, which a KL term pulls posteriors to: nothing is fitted but the shape.
+    """The standard normal prior that a KL term pulls posteriors to; only its shape is fitted.
 
     Source: Kingma & Welling 2013 (arXiv 1312.6114).
     """
@@ -64,7 +69,7 @@ class Prior:
     stated = "standard normal prior"
 
     def __init__(self, shape: tuple[int, int, int] | None = None):
-        """shape: c h w, for those who do not fit."""
+        """shape: c h w, for use without `fit`."""
         self.shape = shape
 
     def fit(self, latents: Tensor, seed: int = 0) -> Self:
@@ -73,7 +78,7 @@ class Prior:
         return self
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """Latents count c h w; the k-th is the same whatever the count."""
+        """Sample latents count c h w; sample k does not depend on the count."""
         assert self.shape is not None
         return latent_noise(seed, list(range(count)), self.shape, PRIOR)
 
@@ -84,11 +89,11 @@ class Prior:
 
 
 class Mixture:
-    """A mixture of Gaussians, by scikit-learn, on as many principal components as hold 99 % of the variance; one
-    component: a Gaussian.
+    """A mixture of Gaussians (scikit-learn) on the principal components that hold 99 % of the variance; with one
+    component, a Gaussian.
 
-    What the other components would have added is left out of samples, and out of log-densities. Source: Ghosh et al.
-    2019 (arXiv 1903.12436), who fit a mixture to an autoencoder's latents after training it.
+    Samples and log-densities leave out the other principal components. Source: Ghosh et al. 2019 (arXiv 1903.12436),
+    who fit a mixture to an autoencoder's latents after training it.
     """
 
     def __init__(self, components: int = 10):
@@ -97,7 +102,7 @@ class Mixture:
         self.components = components
 
     def fit(self, latents: Tensor, seed: int = 0) -> Self:
-        """To latents n c h w. Errors: DataError for fewer than `LEAST`, or fewer than `components`."""
+        """Fit to latents n c h w. Errors: DataError for fewer than `LEAST`, or fewer than `components`."""
         x = _flat(latents)
         if len(x) < self.components:
             raise DataError(
@@ -116,7 +121,7 @@ class Mixture:
 
     @property
     def stated(self) -> str:
-        """What it is, for people."""
+        """The density in words."""
         what = "Gaussian" if self.components == 1 else f"mixture of {self.components} Gaussians"
         return (
             f"{what} with {self.mixture.covariance_type} covariance on {self.pca.n_components_} principal components "
@@ -124,13 +129,13 @@ class Mixture:
         )
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """Latents count c h w, the mixture's components in random order."""
+        """Sample latents count c h w, the components in random order."""
         drawn = self.mixture.set_params(random_state=seed).sample(count)[0]
         drawn = drawn[np.random.default_rng(seed).permutation(count)]
         return torch.from_numpy(self.pca.inverse_transform(drawn)).float().reshape(count, *self.shape)
 
     def score_samples(self, latents: Tensor) -> NDArray[np.float64]:
-        """Log-density of latents n c h w among the principal components, whitened, in nats: n."""
+        """Log-density of latents n c h w in the space of whitened principal components, in nats: n."""
         return np.asarray(self.mixture.score_samples(self.pca.transform(_flat(latents, 1))))
 
 
@@ -138,20 +143,21 @@ class Flow:
     """A flow-matching transformer, the arena's smallest generator (models/flow_matching.py), trained on standardized
     latents.
 
-    Its density would take an integral for every sample, so that it has no `score_samples`.
+    It has no `score_samples`: the density would take an integral for every sample.
     """
 
     TOKENS = 64
-    """Tokens at most; squares of latents make one where there are more places."""
+    """Most tokens; more positions are merged into square patches."""
 
     BATCH, LR, HALFLIFE, WARMUP, STEPS = 128, 1e-3, 4096, 4096, 25
 
     def __init__(self, images: int = 32_768, track: Track = iter):
-        """images: length of the training, in latents seen."""
+        """images: length of the training, in latents."""
         self.images, self.track = images, track
 
     def fit(self, latents: Tensor, seed: int = 0) -> Self:
-        """To latents n c h w. Errors: DataError for fewer than `LEAST`; ConfigError for latents that are not square."""
+        """Fit to latents n c h w. Errors: DataError for fewer than `LEAST`; ConfigError for latents that are not
+        square."""
         self.shape = _shape(latents)
         _, height, width = self.shape
         if height != width:
@@ -162,7 +168,7 @@ class Flow:
         tokens = self._tokens((latents - self.mean) / self.std)
         _flat(latents)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_seed(seed, WEIGHTS))
+            torch.manual_seed(random_seed(seed, DENSITY_WEIGHTS))
             make = (PROBES["xs"], height // self.patch, tokens.shape[-1])
             model, self.model = DiT(*make), DiT(*make)
         self.model.load_state_dict(model.state_dict())
@@ -179,7 +185,7 @@ class Flow:
         for step in self.track(range(max(1, self.images // self.BATCH))):
             seen = (step + 1) * self.BATCH
             z = tokens[[order[step * self.BATCH + i] for i in range(self.BATCH)]]
-            generator.manual_seed(random_seed(seed, TIMES, step))
+            generator.manual_seed(random_seed(seed, DENSITY_TIMES, step))
             times, noise = torch.randn(self.BATCH, generator=generator), torch.randn(z.shape, generator=generator)
             optimizer.zero_grad()
             flow_loss(model, z, labels, noise, times, 1.0).backward()
@@ -191,16 +197,16 @@ class Flow:
 
     @property
     def stated(self) -> str:
-        """What it is, for people."""
+        """The density in words."""
         count = sum(p.numel() for p in self.model.parameters())
         return f"flow of {count:,} parameters, trained on {self.images:,} latents, {self.STEPS} steps"
 
     @torch.inference_mode()
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """Latents count c h w; the k-th is the same whatever the count."""
+        """Sample latents count c h w; sample k does not depend on the count."""
         found = []
         for part in torch.arange(count).split(self.BATCH):
-            noise = self._tokens(latent_noise(seed, part.tolist(), self.shape, SAMPLES))
+            noise = self._tokens(latent_noise(seed, part.tolist(), self.shape, DENSITY_SAMPLES))
             tokens = euler(self.model, noise, torch.zeros(len(part), dtype=torch.long), self.STEPS, 1.0)
             side = self.shape[1] // self.patch
             found.append(F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, (side, side)), self.patch))
@@ -211,7 +217,7 @@ class Flow:
 
 
 def density(name: str, components: int = 10, track: Track = iter) -> Density:
-    """A density by its name: prior, gaussian, mixture or flow. Errors: ConfigError for another one."""
+    """The density of this name: prior, gaussian, mixture or flow. Errors: ConfigError for another name."""
     match name:
         case "prior":
             return Prior()
@@ -230,7 +236,7 @@ def _shape(latents: Tensor) -> tuple[int, int, int]:
 
 
 def _flat(latents: Tensor, least: int = LEAST) -> NDArray[np.float64]:
-    """n d of latents n c h w. Errors: DataError for too few."""
+    """Latents n c h w as n d. Errors: DataError for too few."""
     if len(latents) < least:
         raise DataError(f"{len(latents)} images are too few to fit a density to their latents; give at least {least}")
     return latents.flatten(1).double().numpy()

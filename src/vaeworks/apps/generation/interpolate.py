@@ -1,41 +1,54 @@
-"""Between two pictures or more: paths through latent space, and how natural they are beside a cross-fade of the
-pixels."""
+"""Paths through latent space between images, compared with a cross-fade of the pixels."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from ...config import dumps
+from ...data.inputs import image_files, opened
 from ...errors import ConfigError
-from ...images import to_model_range
+from ...files.atomic import write_picture, write_text
+from ...files.outputs import check_free, make_folder
+from ...images import grid, to_model_range, to_uint8
+from ...models import Autoencoder
+from ...reporting import SILENT, Reporter
 from ...runtime import Codec
+from ...runtime.opening import Model, Precision, open_codec
 from ..codes import Code, Track, decode_picture, encode_picture
+from .animation import find_ffmpeg, there_and_back, write_gif, write_mp4
+from .sheet import write_numbered
 from .vary import latent_scale
 
 PARALLEL = 1e-4
-"""Sine of the angle between two codes below which an arc is a line, or has no plane."""
+"""Sine of the angle between two codes below which they count as parallel."""
 
 Way = Callable[[Code, Code, float], Tensor]
-"""Latents c h w at a time in [0,1] between two codes."""
+"""Latents c h w at a time t in [0,1] between two codes."""
 
 
 def linear(a: Code, b: Code, t: float) -> Tensor:
-    """The straight line between the means: latents c h w, of unequal ends shorter in its middle than either."""
+    """The straight line between the means, c h w; between unequal ends its middle is shorter than either."""
     return torch.lerp(a.mean, b.mean, t)
 
 
 def spherical(a: Code, b: Code, t: float) -> Tensor:
-    """The great circle about the latents' origin, the norm going evenly from one end's to the other's: latents c h w.
+    """The great circle about the latents' origin, while the norm changes linearly from one end's to the other's:
+    latents c h w.
 
-    Where an end is 0, or one number alone, there is no direction, and where both are nearly parallel no difference:
-    then it is the straight line. Opposite ends have no great circle of their own: it goes through a direction that
-    depends on the first end alone (its elements shifted by one, made orthogonal).
-    Source: Shoemake 1985 (slerp); White 2016 (arXiv 1609.04468), for latents that are normal.
+    It is the straight line where an end is 0 or a single number, which has no direction, and where both ends are nearly
+    parallel. Opposite ends have no unique great circle; it then passes a direction that depends only on the first end
+    (its elements shifted by one, made orthogonal).
+    Source: Shoemake 1985 (slerp); White 2016 (arXiv 1609.04468), for normally distributed latents.
     """
     x, y = a.mean.double().flatten(), b.mean.double().flatten()
     p, q = x.norm(), y.norm()
@@ -58,11 +71,11 @@ def spherical(a: Code, b: Code, t: float) -> Tensor:
 def posterior(a: Code, b: Code, t: float) -> Tensor:
     """The mean of the Gaussian that minimizes (1 - t) KL(q|a) + t KL(q|b) over q: latents c h w.
 
-    Precisions are mixed, 1/s² = (1 - t) / s_a² + t / s_b², and means in their measure: an element of which one picture
-    says more follows that picture longer. With equal stds it is the straight line. This is the exponential geodesic of
-    the two posteriors (Amari & Nagaoka 2000, section 3.5; Heskes 1998, logarithmic pools). It was chosen over the
-    geodesic of Fisher's metric (a half circle of the half plane, Costa et al. 2015), on which a mean that is many stds
-    away stays at its ends and jumps in the middle.
+    Precisions are mixed, 1/s² = (1 - t) / s_a² + t / s_b², and means are weighted by them: an element follows the image
+    with the higher precision longer. With equal stds it is the straight line. This is the exponential geodesic of the
+    two posteriors (Amari & Nagaoka 2000, section 3.5; Heskes 1998, logarithmic pools). We prefer it to the geodesic of
+    Fisher's metric (a half circle of the half plane, Costa et al. 2015), on which a mean that is many stds away stays
+    at its ends and jumps in the middle.
     Errors: ConfigError where latents are points, which have no precision.
     """
     if not (a.std.any() and b.std.any()):
@@ -81,7 +94,7 @@ PATHS: dict[str, Way] = {"linear": linear, "spherical": spherical, "posterior": 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture on the way, and the cross-fade of the pixels at the same time."""
+    """A decoded image on the path, and the cross-fade of the pixels at the same time."""
 
     pixels: Tensor
     """uint8 c height width"""
@@ -89,38 +102,55 @@ class Frame:
     """likewise"""
     segment: int
     t: float
-    """in [0,1] of its segment"""
+    """time in [0,1] within its segment"""
     norm: float
-    """|z| over the even mixture of both ends' norms: 1 where latents stay as long as encoded ones are"""
+    """|z| over the linear mixture of both ends' norms; 1 where the norm stays that of encoded images"""
     norm_independent: float
-    """the same for the straight line between two independent directions: what shrinking is to be expected"""
+    """the same for the straight line between two independent directions: the expected shrinking"""
     recon: float
-    """root mean square of E(D(z)) - z, in stds of the latents' channels: how far the encoder is from agreeing"""
+    """root mean square of E(D(z)) - z, in stds of the latent channels: the encoder's disagreement"""
     recon_fade: float
     """the same for the encoded cross-fade"""
     contrast: float
-    """std of the pixels over the even mixture of both ends'"""
+    """std of the pixels over the linear mixture of both ends'"""
     contrast_fade: float
     ghost: float
-    """share of the pixels' variance that a mixture of both ends explains: a cross-fade has 1"""
+    """share of the pixels' variance that a mixture of both ends explains; 1 for a cross-fade"""
 
     def figures(self) -> dict[str, Any]:
-        """All but the pictures."""
+        """The frame without its pictures, as JSON values."""
         return {name: value for name, value in asdict(self).items() if name not in ("pixels", "fade")}
 
 
 @dataclass(frozen=True, eq=False)
 class Interpolation:
-    """A path through all pictures."""
+    """A path through all images."""
 
+    images: tuple[str, ...]
+    """files, or numbers of tensors from 1"""
+    path: str
+    """name in PATHS"""
+    steps: int
+    """from each image to the next"""
     frames: tuple[Frame, ...]
     length: tuple[float, ...]
-    """of each segment: way of the pixels over the distance of its ends; a cross-fade has 1"""
+    """of each segment: length of the path in pixel space over the distance of its ends; a cross-fade has 1"""
     largest: tuple[float, ...]
-    """of each segment: its largest step, as a share of that way; even steps have 1 / steps"""
+    """of each segment: its largest step, as a share of that length; even steps have 1 / steps"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: what path.json holds."""
+        return {
+            "images": list(self.images),
+            "path": self.path,
+            "steps": self.steps,
+            "length": list(self.length),
+            "largest_step": list(self.largest),
+            "frames": [frame.figures() for frame in self.frames],
+        }
 
     def chart(self) -> str:
-        """Norm and E(D(z)) - z along the path, beside what they are to be compared with, as an SVG.
+        """Norm and E(D(z)) - z along the path, with their baselines, as an SVG.
 
         Errors: MissingExtraError without matplotlib.
         """
@@ -138,22 +168,87 @@ class Interpolation:
 
 
 def interpolate(
-    codec: Codec, images: Sequence[Tensor], steps: int = 8, path: str = "linear", track: Track = iter
+    model: Model | Codec,
+    images: Sequence[Tensor | str | Path] | str | Path,
+    steps: int = 8,
+    path: Literal["linear", "spherical", "posterior"] = "linear",
+    *,
+    out: str | Path | None = None,
+    video: Literal["gif", "mp4"] = "gif",
+    memory: str | int | None = None,
+    precision: Precision | None = None,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
 ) -> Interpolation:
-    """Pictures on the way through images uint8 c h w of one size, `steps` steps from each to the next.
+    """Decode latents on a path through two images or more, and compare the path with a cross-fade of the pixels.
 
-    Errors: ConfigError for fewer than two images, unlike sizes, an unknown path, or a path that the model's latents
-    cannot have.
+    model: a path, a hub id, an autoencoder or a codec. images: in order, tensors uint8 c h w of one size, or files and
+    folders of them; other sizes are cropped and resized to the first one's. steps: from each image to the next. path:
+    "linear"; "spherical", about the origin; or "posterior", weighted by the posteriors' precision. out: folder for
+    strip.png, frames/, path.gif or path.mp4 (`video`, which needs ffmpeg), path.json and, with matplotlib, path.svg.
+    memory, precision, settings: of the model, as in `vaeworks.reconstruct`. overwrite: replace files.
+
+    Errors: ConfigError for fewer than two images, tensors of unlike sizes, an unknown path, a path that needs a
+    posterior where latents are points, a file that exists, and a missing ffmpeg; DataError for an image that cannot be
+    read.
+
+    >>> found = vw.interpolate("runs/dogs", ["a.jpg", "b.jpg"], steps=8, path="spherical", out="out")
+    >>> [frame.recon for frame in found.frames]      # how far E(D(z)) is from z, in stds
     """
+    if steps < 1:
+        raise ConfigError(f"steps (={steps}) must be at least 1")
     if path not in PATHS:
         raise ConfigError(f"path {path!r} is not known; choose from {', '.join(PATHS)}")
-    if len(images) < 2 or steps < 1:
-        raise ConfigError(f"a path needs two images (there are {len(images)}) and one step (steps is {steps}) at least")
+    if video == "mp4":
+        find_ffmpeg()
+    film = f"path.{video}"
+    if out is not None:
+        check_free(Path(out), ("strip.png", film, "path.json", "path.svg", "frames"), overwrite)
+    codec = open_codec(model, memory, precision, settings) if isinstance(model, (str, Path, Autoencoder)) else model
+    given = [images] if isinstance(images, (str, Path)) else list(images)
+    pictures = [image for image in given if isinstance(image, Tensor)]
+    names = tuple(str(number) for number in range(1, len(given) + 1))
+    if not pictures or len(pictures) < len(given):
+        pictures, names = _alike(given, codec.autoencoder.config.in_channels, reporter)
+    found = _interpolation(codec, pictures, names, steps, path, partial(reporter.track, what="frames"))
+    if out is not None:
+        _write(found, Path(out), film, overwrite)
+    return found
+
+
+def _alike(inputs: Sequence[Any], channels: int, reporter: Reporter) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Images of the first one's size, and their file names. Others are cropped to its shape and resized; the reporter
+    says so."""
+    paths = [path for path, _ in image_files(inputs, reporter)]
+    _check_count(len(paths))
+    pictures = [opened(path, channels) for path in paths]
+    width, height = pictures[0].size
+    for path, picture in zip(paths, pictures, strict=True):
+        if picture.size != (width, height):
+            reporter.detail(f"{path}: {picture.width} x {picture.height}, cropped and resized to {width} x {height}")
+    fitted = [
+        picture if picture.size == (width, height) else ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+        for picture in pictures
+    ]
+    return [to_uint8(picture) for picture in fitted], tuple(map(str, paths))
+
+
+def _check_count(count: int) -> None:
+    if count < 2:
+        raise ConfigError(f"a path needs two images at least, and {count} is given")
+
+
+def _interpolation(
+    codec: Codec, images: Sequence[Tensor], names: tuple[str, ...], steps: int, path: str, track: Track
+) -> Interpolation:
+    """The path through images uint8 c h w of one size."""
+    _check_count(len(images))
     if len({image.shape for image in images}) > 1:
         raise ConfigError("images must have one size; resize them to the first one's")
     codes = [encode_picture(codec, image) for image in images]
     scale = latent_scale(codec.autoencoder, [code.mean for code in codes])[:, None, None]
-    PATHS[path](codes[0], codes[1], 0.5)  # what cannot be is told before the work
+    PATHS[path](codes[0], codes[1], 0.5)  # a path that these latents cannot have fails before the work
     frames = []
     for segment, i in track([(s, i) for s in range(len(codes) - 1) for i in range(steps + 1) if i or not s]):
         ends, t = segment, i / steps
@@ -166,7 +261,20 @@ def interpolate(
         apart = _distance(pictures[0], pictures[-1])
         lengths.append(sum(way) / apart if apart else float("nan"))
         largest.append(max(way) / sum(way) if sum(way) else float("nan"))
-    return Interpolation(tuple(frames), tuple(lengths), tuple(largest))
+    return Interpolation(names, path, steps, tuple(frames), tuple(lengths), tuple(largest))
+
+
+def _write(found: Interpolation, out: Path, film: str, overwrite: bool) -> None:
+    """Write the strip, frames, film, figures, and a chart if matplotlib is installed."""
+    make_folder(out)
+    frames = [frame.pixels for frame in found.frames]
+    write_numbered(out / "frames", frames, overwrite)
+    write_picture(out / "strip.png", grid([frames, [frame.fade for frame in found.frames]]), overwrite)
+    write = write_mp4 if film.endswith("mp4") else write_gif
+    write(out / film, there_and_back(frames), overwrite=overwrite)
+    write_text(out / "path.json", dumps(found.to_dict()) + "\n", overwrite)
+    if find_spec("matplotlib") is not None:
+        write_text(out / "path.svg", found.chart(), overwrite)
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
@@ -206,7 +314,7 @@ def _disagreement(codec: Codec, z: Tensor, scale: Tensor) -> float:
 
 
 def _explained(pixels: Tensor, images: Sequence[Tensor]) -> float:
-    """R² of the best mixture of both ends, with a constant, as this picture."""
+    """R² of the best mixture of both ends, with a constant, as a model of this picture."""
     x = to_model_range(pixels).double().flatten()
     basis = torch.stack([torch.ones_like(x), *(to_model_range(image).double().flatten() for image in images)], 1)
     rest = x - basis @ torch.linalg.lstsq(basis, x[:, None], driver="gelsd").solution[:, 0]

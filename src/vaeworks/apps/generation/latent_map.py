@@ -1,4 +1,4 @@
-"""A plane of latents, where a model has two of them: where each class lies, and what every point is decoded to."""
+"""A map of two-dimensional latents: posteriors by class, and the decoded image at every point."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ...models import Autoencoder
 from ..codes import decode_pixels
 
 COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
-"""Of classes, in their order: matplotlib's ten."""
+"""Colours of classes in alphabetical order: matplotlib's ten."""
 
 SIDE, ROWS, MARGIN = 640, 16, 26
-"""Of each half in pixels, of the decoded points, and the strip with the axis's numbers."""
+"""Side of each half in pixels, decoded points per side, and height of the axis labels."""
 
 SMOOTH = 2
-"""The scatter is drawn so many times larger, and made smaller."""
+"""Supersampling factor of the scatter plot."""
 
 WITHIN = 0.995
-"""Share of the points that the plane shows at least."""
+"""Least share of the points within the plane."""
 
 
 def latent_map(
@@ -34,12 +34,12 @@ def latent_map(
     labels: Sequence[str] | None = None,
     extent: float | None = None,
 ) -> Image.Image:
-    """Two squares of one plane side by side: posteriors, an ellipse of one std each, coloured by class; and decoded
-    points of a grid.
+    """The plane twice, side by side: posteriors as ellipses of one std, coloured by class; and decoded points of a
+    grid.
 
-    mean, std: n 2 1 1, zeros for points; extent: half the plane's side, by default that of 99.5 % of the means and at
-    least 3, about 0. The two rings are a standard normal prior's one and two std. Errors: ConfigError for latents that
-    are not two numbers.
+    mean, std: n 2 1 1; std is zero for points. extent: half the plane's side; by default it shows 99.5 % of the means,
+    and is at least 3. The two rings are one and two stds of a standard normal prior. Errors: ConfigError for latents
+    that are not two numbers.
     """
     check_plane(mean)
     extent = extent or plane_extent(mean)
@@ -63,19 +63,20 @@ def check_plane(latents: Tensor) -> None:
 
 
 def plane_extent(mean: Tensor) -> float:
-    """Half the side of the plane that shows 99.5 % of means n 2 1 1 about 0; at least 3."""
+    """Half the side of the plane about 0 that shows 99.5 % of means n 2 1 1; at least 3."""
     return max(3.0, float(np.quantile(mean.abs().amax((1, 2, 3)).numpy(), WITHIN)) * 1.05)
 
 
 def plane_points(extent: float) -> Tensor:
-    """Latents of a grid, row by row from the top left, the first number going right and the second up: n 2 1 1."""
+    """Latents of a grid, row by row from the top left: n 2 1 1. The first number grows to the right, the second
+    upward."""
     middle = (torch.arange(ROWS) + 0.5) / ROWS * 2 - 1
     y, x = torch.meshgrid(-middle * extent, middle * extent, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], 1)[:, :, None, None]
 
 
 def _scatter(mean: Tensor, std: Tensor, labels: Sequence[str] | None, extent: float) -> Image.Image:
-    """Posteriors n 2 as ellipses, and the classes' names at their medians."""
+    """Posteriors n 2 as ellipses, with class names at the classes' medians."""
     side = SIDE * SMOOTH
     unit = side / (2 * extent)
     picture = Image.new("RGB", (side, side), "#fcfcfc")
@@ -101,7 +102,7 @@ def _ellipse(draw: ImageDraw.ImageDraw, x: float, y: float, a: float, b: float, 
 
 
 def _axis(picture: Image.Image, extent: float) -> None:
-    """The ends and the middle of the first latent below both halves."""
+    """Label the ends and the middle of the horizontal axis below both halves."""
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
     for left in (0, SIDE + MARGIN):
         for share, anchor in ((0.0, "lm"), (0.5, "mm"), (1.0, "rm")):

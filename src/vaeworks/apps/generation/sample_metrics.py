@@ -1,4 +1,4 @@
-"""How good a set of made pictures is: like real ones, as various as real ones, and no copies of them."""
+"""Metrics of generated images: fidelity, diversity, and near-copies of real images."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from ...metrics import frechet_distance
 Array = NDArray[np.floating[Any]]
 
 NEIGHBOURS = 5
-"""Of the nearest-neighbour figures: Naeem et al. 2020."""
+"""Neighbours of the nearest-neighbour metrics: Naeem et al. 2020."""
 
 SIDE, COMPONENTS = 32, 32
-"""Largest side in pixels of the pictures that are compared, and most principal components of them."""
+"""Most pixels along a side of compared images, and most principal components of them."""
 
 AT_ONCE = 64
-"""Pictures that are made smaller together."""
+"""Images that are downscaled together."""
 
 COPY = 0.5
-"""A picture is a near-copy where the nearest real one is closer than so much of that one's distance to its own
-nearest."""
+"""A sample is a near-copy if its nearest real image is closer than this share of that image's distance to its own
+nearest neighbour."""
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """A set of pictures against the real ones that a density was fitted to."""
+    """Metrics of a set of images against the real images that a density was fitted to."""
 
     frechet: float
     """squared Fréchet distance of the features"""
     density: float
-    """fidelity: how many real pictures' neighbourhoods a picture lies in, over what real ones do, about 1; more for
-    safe, typical ones"""
+    """fidelity: real images' neighbourhoods that a sample lies in, relative to real images; about 1, more for safe,
+    typical samples"""
     coverage: float
-    """diversity: share of real pictures with one of these in their neighbourhood"""
+    """diversity: share of real images with a sample in their neighbourhood"""
     copies: float
     """share of near-copies"""
     recognized: float | None
-    """share whose nearest labelled neighbours are all of one class; None without labels"""
+    """share of samples whose nearest labelled neighbours all have one class; None without labels"""
     classes: float | None
-    """classes in effect among these, e to the entropy; None without labels"""
+    """effective number of classes among the samples, e to the entropy; None without labels"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -58,10 +58,10 @@ class Likeness:
 
 
 class PixelFeatures:
-    """Principal components of pixels: a stated feature space, without any network."""
+    """A feature space without a network: principal components of pixels."""
 
     def __init__(self, real: Tensor, labels: Sequence[str] | None = None):
-        """Of real pictures uint8 n c h w; labels: a class per picture. Errors: DataError for too few to have
+        """real: images uint8 n c h w. labels: a class per image. Errors: DataError for too few images to have
         neighbours."""
         if len(real) <= 2 * NEIGHBOURS:
             raise DataError(
@@ -78,7 +78,7 @@ class PixelFeatures:
 
     @property
     def stated(self) -> str:
-        """What the figures are of."""
+        """The feature space in words."""
         kept = float(self.pca.explained_variance_ratio_.sum())
         return (
             f"{self.pca.n_components_} principal components of pixels at {SIDE} px at most ({kept:.0%} of the "
@@ -86,7 +86,7 @@ class PixelFeatures:
         )
 
     def judge(self, pictures: Tensor) -> Likeness:
-        """Pictures uint8 n c h w, at least two, against the real ones.
+        """Metrics of at least two images uint8 n c h w against the real ones.
 
         Density and coverage: Naeem et al. 2020 (arXiv 2002.09797). Near-copies: the ratio of nearest-neighbour
         distances of Alaa et al. 2022 (arXiv 2102.08921), with a stricter limit.
@@ -113,7 +113,7 @@ def _in_effect(shares: Array) -> float:
 
 
 def _pixels(pictures: Tensor) -> Array:
-    """n d in [0,1] of uint8 n c h w, made smaller by the mean of areas."""
+    """Images uint8 n c h w, downscaled by area averaging, as n d in [0,1]."""
     if max(pictures.shape[-2:]) > SIDE:
         parts = [F.interpolate(part.double(), size=(SIDE, SIDE), mode="area") for part in pictures.split(AT_ONCE)]
         return (torch.cat(parts) / 255).flatten(1).numpy()

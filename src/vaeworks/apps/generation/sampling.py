@@ -1,4 +1,4 @@
-"""New pictures from a density of a data set's latents, and how they compare with held-out real ones."""
+"""New images from a density of latents, and their metrics beside those of held-out images."""
 
 from __future__ import annotations
 
@@ -13,34 +13,31 @@ from ...data import ImageSet
 from ...data.subsets import some
 from ...errors import DataError
 from ...models import Autoencoder
-from ...random_streams import latent_noise
+from ...random_streams import DENSITY_POSTERIORS, latent_noise
 from ..codes import Codes, Track, decode_pixels, encode_squares
 from .density import Density
 from .sample_metrics import Likeness, PixelFeatures
 
 HELD_OUT = 0.1
-"""Share of the images that no density is fitted to, chosen by content as in training, where it is the default, too."""
-
-POSTERIOR = 102
-"""Stream of counter-keyed randomness (random_streams.py)."""
+"""Share of images held out from the fit, chosen by content as in training, with training's default."""
 
 
 @dataclass(frozen=True, eq=False)
 class SampledSet:
-    """Pictures, and what they are like."""
+    """Decoded samples of a density, and their metrics."""
 
     pixels: Tensor
     """uint8 n c h w"""
     stated: str
-    """the density"""
+    """the density in words"""
     features: str | None = None
-    """what the figures are of; None without data"""
+    """the feature space of the metrics; None without data"""
     figures: dict[str, Likeness] | None = None
-    """of samples, held-out images, and their reconstructions"""
+    """metrics of samples, held-out images, and reconstructions of these"""
     latents_std: float | None = None
-    """of samples of all posteriors, root mean square over channels; a prior's is 1"""
+    """std of samples of all posteriors, root mean square over channels; 1 for a standard normal prior"""
     kl_bits: float | None = None
-    """mean over latents; None where they are points"""
+    """KL divergence to the prior in bits, mean over latents; None where latents are points"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -57,16 +54,17 @@ class SampledSet:
         }
 
 
-def sample(autoencoder: Autoencoder, density: Density, count: int, seed: int = 0, track: Track = iter) -> SampledSet:
-    """Pictures of a density that knows its shape."""
+def sample_density(
+    autoencoder: Autoencoder, density: Density, count: int, seed: int = 0, track: Track = iter
+) -> SampledSet:
+    """Decoded samples of a density that is fitted, or needs no fit."""
     return SampledSet(decode_pixels(autoencoder, density.sample(count, seed), track), density.stated)
 
 
 def read_halves(
     autoencoder: Autoencoder, images: ImageSet, size: int, labels: Sequence[str] | None = None, track: Track = iter
 ) -> tuple[Codes, Codes]:
-    """Codes of the images that a density is fitted to, and of those that are held out. Errors: DataError where either
-    is empty."""
+    """Codes of the images to fit a density to, and of the held-out images. Errors: DataError if either set is empty."""
     kept = {} if labels is None else {str(file.path): label for file, label in zip(images.files, labels, strict=True)}
     halves = []
     for part in images.split(HELD_OUT):
@@ -86,22 +84,22 @@ def sample_like(
     seed: int = 0,
     track: Track = iter,
 ) -> SampledSet:
-    """Fit a density to samples of the known images' posteriors, draw pictures from it, and judge them beside held-out
+    """Fit a density to samples of the known images' posteriors, decode samples of it, and score them beside held-out
     images.
 
-    All columns are of as many pictures as there are samples or held-out images, whichever are fewer, because Fréchet
-    distance and coverage depend on the number. Errors: DataError for too few images.
+    All columns have equally many images, the fewer of samples and held-out images, because Fréchet distance and
+    coverage depend on the number. Errors: DataError for too few images.
     """
-    noise = latent_noise(seed, list(range(len(known))), tuple(known.mean.shape[1:]), POSTERIOR)  # type: ignore[arg-type]
+    noise = latent_noise(seed, list(range(len(known))), tuple(known.mean.shape[1:]), DENSITY_POSTERIORS)  # type: ignore[arg-type]
     drawn = known.mean + known.std * noise
     space = PixelFeatures(known.pixels, known.labels)
-    made = sample(autoencoder, density.fit(drawn, seed), count, seed, track)
+    made = sample_density(autoencoder, density.fit(drawn, seed), count, seed, track)
     n = min(count, len(held_out))
     if n < 2:
         raise DataError(
             f"figures need two samples and two held-out images at least; there are {count} and {len(held_out)}"
         )
-    rows = some(len(held_out), n)  # the first ones may all be of one class
+    rows = some(len(held_out), n)  # the first ones may all have one class
     figures = {
         "samples": space.judge(made.pixels[:n]),
         "held-out images": space.judge(held_out.pixels[rows]),

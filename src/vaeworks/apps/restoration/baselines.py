@@ -1,4 +1,4 @@
-"""What needs no autoencoder: inpainting and denoising by scikit-image; and the autoencoder alone, without a search."""
+"""Baselines of restoration: inpainting and denoising by scikit-image, and the autoencoder without a search."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .damage import Damage
 from .harmonic import harmonic_fill
 
 NLM = 0.6
-"""Non-local means' h as a share of the noise; on five photographs with noise of 10, 25 and 50 the best of 0.6, 0.8 and
-1."""
+"""h of non-local means as a share of the noise: the best of 0.6, 0.8 and 1 on five photographs with noise of 10, 25
+and 50."""
 
 TV = 0.85
-"""Total variation's weight as a share of the noise; there the best was between 0.7 and 1.2."""
+"""Weight of total variation as a share of the noise: on the same photographs the best was between 0.7 and 1.2."""
 
 
 def baselines(codec: Codec, damage: Damage) -> dict[str, Tensor]:
-    """Every baseline's picture, uint8 c h w, by name; holes of a noisy picture are filled by a membrane first."""
+    """The image of every baseline, uint8 c h w, by name. Holes of a noisy image are filled by `harmonic_fill` first."""
     filled = _bytes(_filled(damage))
     if not damage.noise:
         return {"harmonic": filled, "biharmonic": biharmonic(damage)}
@@ -33,13 +33,12 @@ def baselines(codec: Codec, damage: Damage) -> dict[str, Tensor]:
 
 
 def first_guess(damage: Damage) -> Tensor:
-    """The best of the classical methods, uint8 c h w: biharmonic inpainting, or non-local means where there is
-    noise."""
+    """The best classical method, uint8 c h w: biharmonic inpainting, or non-local means for a noisy image."""
     return non_local_means(damage) if damage.noise else biharmonic(damage)
 
 
 def biharmonic(damage: Damage) -> Tensor:
-    """Damelin & Hoang 2018, by scikit-image; known pixels stay."""
+    """Inpainting by Damelin & Hoang 2018, by scikit-image; known pixels stay."""
     from skimage.restoration import inpaint_biharmonic
 
     if not bool(damage.missing.any()):
@@ -51,7 +50,7 @@ def biharmonic(damage: Damage) -> Tensor:
 
 
 def non_local_means(damage: Damage) -> Tensor:
-    """Buades et al. 2005, by scikit-image, told the noise."""
+    """Denoising by Buades et al. 2005, by scikit-image, with the known noise."""
     from skimage.restoration import denoise_nl_means
 
     sigma = damage.noise / 255
@@ -61,7 +60,7 @@ def non_local_means(damage: Damage) -> Tensor:
 
 
 def total_variation(damage: Damage) -> Tensor:
-    """Chambolle 2004, by scikit-image."""
+    """Denoising by Chambolle 2004, by scikit-image."""
     from skimage.restoration import denoise_tv_chambolle
 
     picture = _filled(damage).permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""Damage that is planted in a picture, so that the truth behind it is known."""
+"""Damage intact images, so that the restoration can be compared with the truth."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from torch import Tensor
 from ...errors import ConfigError
 
 SCRATCHES = 12
-"""Straight scratches of a picture, each 1/100 of its shorter side wide."""
+"""Number of straight scratches, each 1/100 of the shorter side wide."""
 
 BLOCK = 0.25
-"""Side of a missing block, as a share of the picture's sides."""
+"""Side of a missing block, as a share of the image's sides."""
 
 SALT = 0.5
-"""Share of pixels that are missing, each for itself."""
+"""Share of missing pixels, drawn independently."""
 
 TEXT = "vaeworks restores what a picture was"
-"""What is written over a picture, in letters of 1/14 of its height."""
+"""Text over an image, in letters of 1/14 of its height."""
 
 
 @dataclass(frozen=True, eq=False)
 class Damage:
-    """A damaged picture, and what is known of the damage."""
+    """A damaged image, with its mask and noise."""
 
     image: Tensor
     """uint8 c h w"""
     missing: Tensor
-    """bool h w: pixels of which nothing is known"""
+    """bool h w: pixels whose values are lost"""
     noise: float = 0.0
-    """standard deviation of the noise in the others, in gray levels"""
+    """standard deviation of the noise in the other pixels, in gray levels"""
 
     @property
     def region(self) -> Tensor:
-        """bool h w: where the picture is damaged; everywhere, if it is noisy."""
+        """bool h w: where the image is damaged; everywhere, if it is noisy."""
         return torch.ones_like(self.missing) if self.noise else self.missing
 
 
 def parse_plant(how: str) -> tuple[tuple[str, ...], float]:
-    """Masks and noise of a description such as "block", "noise:25" or "scratches+noise:10".
+    """The masks and the noise in a description such as "block", "noise:25" or "scratches+noise:10".
 
     Errors: ConfigError for anything else.
     """
@@ -57,12 +57,14 @@ def parse_plant(how: str) -> tuple[tuple[str, ...], float]:
         elif name == "noise":
             noise = parse_noise(value)
         else:
-            raise ConfigError(f"damage {word!r} is not known; {', '.join(MASKS)} or noise:SIGMA, joined by +, are")
+            raise ConfigError(
+                f"damage {word!r} is not known; choose from {', '.join(MASKS)} and noise:SIGMA, joined by +"
+            )
     return tuple(masks), noise
 
 
-def parse_noise(value: str) -> float:
-    """A standard deviation in gray levels. Errors: ConfigError for what is none."""
+def parse_noise(value: float | str) -> float:
+    """A standard deviation in gray levels. Errors: ConfigError for a value that is none."""
     try:
         sigma = float(value)
     except ValueError:
@@ -75,9 +77,9 @@ def parse_noise(value: str) -> float:
 
 
 def plant(image: Tensor, how: str, seed: int = 0) -> Damage:
-    """Damage to a picture uint8 c h w: a function of the picture's pixels, of `how` (`parse_plant`) and of the seed.
+    """Damage an image uint8 c h w. The damage depends on its pixels, on `how` (`parse_plant`) and on the seed alone.
 
-    Noise is Gaussian, rounded and clipped to 8 bits, as a camera's is. What is missing is painted over.
+    Noise is Gaussian, rounded and clipped to 8 bits, as in a camera. Missing pixels are painted over.
     """
     masks, noise = parse_plant(how)
     key = int.from_bytes(hashlib.sha256(image.numpy().tobytes()).digest()[:8], "little")
@@ -104,7 +106,7 @@ def _scratches(height: int, width: int, rng: np.random.Generator) -> NDArray[np.
 
 
 def _block(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """One that touches no border."""
+    """A block that touches no border."""
     h, w = (max(1, round(BLOCK * side)) for side in (height, width))
     top, left = (
         int(rng.integers(min(1, side - part), max(1, side - part) + (side == part)))
@@ -137,4 +139,4 @@ def _text(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_
 MASKS: dict[str, Callable[[int, int, np.random.Generator], NDArray[np.bool_]]] = {
     "scratches": _scratches, "block": _block, "salt": _salt, "text": _text,
 }  # fmt: skip
-"""What can be missing of a picture of some height and width, by name: bool h w."""
+"""Functions from height, width and a random generator to missing pixels, bool h w, by name."""

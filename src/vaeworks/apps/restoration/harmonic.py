@@ -1,4 +1,4 @@
-"""Missing pixels from the known ones around them, as a membrane does it."""
+"""Interpolate missing pixels from the known ones around them, by Laplace's equation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from ...errors import DataError
 
 
 def harmonic_fill(values: Tensor, missing: Tensor) -> Tensor:
-    """float c h w with the missing ones, bool h w, replaced by the solution of Laplace's equation; the others stay as
-    they are.
+    """float c h w, in which the missing values, bool h w, are the solution of Laplace's equation. The others stay.
 
-    Where they are residuals of a picture, this is what takes the seam away: Pérez et al. 2003, "Poisson image editing",
-    eq. 2.
-    Errors: DataError where nothing is known.
+    Applied to the residuals of a decoded image, it removes the seam: Pérez et al. 2003, "Poisson image editing", eq. 2.
+    Errors: DataError where all values are missing.
     """
     from scipy.sparse.linalg import splu
 
@@ -31,7 +29,7 @@ def harmonic_fill(values: Tensor, missing: Tensor) -> Tensor:
 
 
 def _laplacian(hole: NDArray[np.bool_], known: NDArray[np.float64]) -> tuple[object, NDArray[np.float64]]:
-    """Graph Laplacian of the missing pixels, and the sum of each one's known neighbours: c n."""
+    """Graph Laplacian of the missing pixels, and for each the sum of its known neighbours: c n."""
     from scipy.sparse import coo_matrix
 
     number = np.where(hole, np.cumsum(hole).reshape(hole.shape) - 1, -1)
@@ -52,7 +50,7 @@ def _laplacian(hole: NDArray[np.bool_], known: NDArray[np.float64]) -> tuple[obj
 
 
 def _neighbours() -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Pairs of views of a map: places, and their neighbours in one of four directions."""
+    """Pairs of slices of a map: positions, and their neighbours in one of four directions."""
     first, last, every = slice(None, -1), slice(1, None), slice(None)
     pairs = [((first, every), (last, every)), ((every, first), (every, last))]
     return pairs + [(b, a) for a, b in pairs]

@@ -1,4 +1,4 @@
-"""How noisy a picture is."""
+"""Estimate the noise of an image."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ...errors import DataError
 
 ROOT = math.sqrt(3)
 DETAIL = np.array([1 - ROOT, -(3 - ROOT), 3 + ROOT, -(1 + ROOT)]) / (4 * math.sqrt(2))
-"""Daubechies' wavelet of two vanishing moments: it does not see what is constant or linear, and has norm 1."""
+"""Daubechies' wavelet of two vanishing moments: 0 for constant and linear signals, norm 1."""
 
 NORMAL = 0.6744897501960817
 """Median of |x| of a standard normal x."""
 
 LEAST = 64
-"""Wavelet coefficients that a median needs."""
+"""Fewest wavelet coefficients for a median."""
 
 
 def estimate_noise(image: Tensor, missing: Tensor | None = None) -> float:
-    """Standard deviation of white noise in a picture uint8 c h w, in gray levels, mean over channels.
+    """Standard deviation of white noise in an image uint8 c h w, in gray levels, mean over channels.
 
-    The median of absolute diagonal details of the finest scale / 0.6745 (Donoho & Johnstone 1994), as scikit-image's
-    `estimate_sigma`; but only where a wavelet lies on known pixels. Fine texture counts as noise.
+    It is the median of absolute diagonal details of the finest scale / 0.6745 (Donoho & Johnstone 1994), as in
+    scikit-image's `estimate_sigma`, over wavelets on known pixels alone. Fine texture counts as noise.
     missing: bool h w. Errors: DataError where too few pixels are known.
     """
     known = np.ones(image.shape[-2:]) if missing is None else 1.0 - missing.numpy()
@@ -40,7 +40,7 @@ def estimate_noise(image: Tensor, missing: Tensor | None = None) -> float:
 
 
 def _filtered(values: NDArray[np.float64], taps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Every second value of a separable filter, where it lies inside."""
+    """Every second value of a separable filter, without padding."""
     for axis in (0, 1):
         if values.shape[axis] < len(taps):
             return np.zeros((0, 0))

@@ -1,4 +1,4 @@
-"""What latents of pictures look like before one has been seen: a stationary Gaussian, fitted to a set of images."""
+"""A prior for latents: a stationary Gaussian, fitted to a set of images."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ...models import Autoencoder
 from ..codes import Codes, Track, decode_pixels
 
 BINS = 16
-"""Of frequencies, geometrically spaced."""
+"""Number of frequency bins, geometrically spaced."""
 
 FLOOR = 1e-6
-"""Least power of a component, as a share of the greatest: dead channels have none, and are divided by."""
+"""Smallest power of a component, as a share of the largest: the power of dead channels is 0, and is divided by."""
 
 
 @dataclass(frozen=True, eq=False)
 class SpectralPrior:
-    """Latents as a Gaussian that is the same everywhere: principal components of the channels, each with a power by
-    frequency.
+    """A Gaussian of latents that is equal at every position: principal components of the channels, each with a power
+    spectrum.
 
-    The standard normal prior of a VAE holds for a strong KL term alone; latents of the usual weak one have other
-    variances, correlated channels and, above all, correlated neighbours. A stationary field's covariance is nearly
-    diagonal in the cosine transform (Rao & Yip 1990), so that `Whitened` makes independent standard normal numbers of
-    such latents.
+    A VAE's standard normal prior needs a strong KL term. With the usual weak one, latents have other variances,
+    correlated channels and, above all, correlated neighbours. The covariance of a stationary field is nearly diagonal
+    in the cosine transform (Rao & Yip 1990), so that `Whitened` turns such latents into independent standard normal
+    numbers.
     """
 
     mean: Tensor
@@ -35,12 +35,11 @@ class SpectralPrior:
     basis: Tensor
     """c c: columns are principal components"""
     frequency: Tensor
-    """k: cycles per latent, of the middle of every bin"""
+    """k: cycles per latent in the middle of each bin"""
     power: Tensor
     """c k: variance of the components' cosine coefficients"""
     error: float
-    """root mean square of reconstruction - image over the set, in gray levels: how far from a picture the nearest
-    decoded one is"""
+    """root mean square of reconstruction - image over the set, in gray levels: the error of the autoencoder itself"""
     images: int
 
     def at(self, height: int, width: int) -> Whitened:
@@ -55,7 +54,7 @@ class SpectralPrior:
 
 @dataclass(frozen=True, eq=False)
 class Whitened:
-    """Latents of one size and their standard normal coordinates under a prior."""
+    """Conversion between latents of one size and their standard normal coordinates under a prior."""
 
     mean: Tensor
     basis: Tensor
@@ -77,7 +76,7 @@ class Whitened:
 
 
 def fit_prior(autoencoder: Autoencoder, codes: Codes, track: Track = iter) -> SpectralPrior:
-    """The prior of a set of encoded squares, and the autoencoder's error on them.
+    """Fit the prior to a set of encoded squares, and measure the autoencoder's error on them.
 
     Errors: ConfigError for squares with fewer than 4 latents along a side, which have no spectrum.
     """
@@ -111,7 +110,7 @@ def _spectrum(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _frequencies(h: int, w: int) -> Tensor:
-    """Cycles per latent of every cosine coefficient: h w; the constant counts as the lowest of the others."""
+    """Cycles per latent of every cosine coefficient: h w; the constant one has the lowest frequency of the others."""
     u, v = torch.arange(h, dtype=torch.float64) / (2 * h), torch.arange(w, dtype=torch.float64) / (2 * w)
     return (u[:, None].square() + v.square()).sqrt().clamp_min(0.5 / max(h, w, 2))
 

@@ -1,183 +1,270 @@
-"""What a damaged picture was: the likeliest latents, given its known pixels."""
+"""Restore image files: the function behind `vaeworks restore`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import ConfigError, DataError
-from ...images import crop_to, from_model_range, pad_to_multiple, to_model_range
+from ...data.inputs import Inputs, image_files, opened, readable_images
+from ...errors import ConfigError
+from ...files.atomic import write_picture
+from ...images import grid, to_pillow, to_uint8
+from ...models import Autoencoder
+from ...random_streams import check_seed
+from ...reporting import SILENT, Reporter
 from ...runtime import Codec
-from .baselines import first_guess
-from .damage import Damage
-from .harmonic import harmonic_fill
-from .prior import SpectralPrior, Whitened
+from ...runtime.opening import Model, name_of, open_model
+from ..editing.region import check_mask
+from ..picture_files import (
+    SCHEMA,
+    encoded_source,
+    frozen,
+    mask_files,
+    naming,
+    picture_targets,
+    read_mask,
+    strip_place,
+    write_record,
+)
+from .baselines import baselines
+from .damage import Damage, parse_noise, parse_plant
+from .damage import plant as planted
+from .noise import estimate_noise
+from .prior import SpectralPrior, fit_prior
+from .scores import RestorationScore, RestorationSummary, best, score, strip, summary
+from .search import STEPS, Restored, restore_picture
 
-HELD_OUT = 0.05
-"""Share of the known pixels that is not fitted, but decides when to stop."""
+RECORD = "restore.json"
+"""The file of the output folder that holds the result."""
 
-STEPS = 100
-"""Of L-BFGS, at most."""
-
-PATIENCE = 10
-"""Steps without a better fit of the pixels that are held out, after which it stops."""
-
-LARGE = 2**20
-"""Pixels above which gradients are computed in strips."""
+OURS = "VAE"
+"""The name of the search in latent space beside the baselines."""
 
 
 @dataclass(frozen=True, eq=False)
-class Restored:
-    """A restored picture, and how it was come by."""
+class RestoredFile:
+    """One restored image file."""
 
-    image: Tensor
-    """uint8 c h w"""
-    decoded: Tensor
-    """likewise, as the decoder gave it"""
+    source: str
+    missing: float
+    """share of the pixels that are missing"""
+    noise: float
+    """standard deviation of the noise, in gray levels"""
     evaluations: int
     """of the decoder and its gradient"""
-    held_out: tuple[float, ...]
-    """root mean square distance to the pixels held out at every evaluation, in gray levels"""
-    taken: int
-    """which evaluation the picture is of"""
+    held_out_rms: Mapping[str, float]
+    """root mean square distance to the held-out pixels, in gray levels: at the start, the best, and of the result
+    taken"""
+    scores: Mapping[str, RestorationScore] | None = None
+    """of every method against the undamaged image; None where that is not known"""
+    image: Tensor | None = field(default=None, repr=False)
+    """uint8 c h w; None where it is written to a file"""
+
+    @property
+    def best(self) -> str | None:
+        """The method with the highest PSNR in the damaged region."""
+        return None if self.scores is None else best(self.scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        names = ("source", "missing", "noise", "evaluations", "held_out_rms")
+        values = {name: getattr(self, name) for name in names}
+        if self.scores is None:
+            return values
+        return values | {"scores": {n: dataclasses.asdict(s) for n, s in self.scores.items()}, "best": self.best}
 
 
-def restore_picture(
-    codec: Codec,
-    damage: Damage,
-    prior: SpectralPrior,
-    *,
-    keep: bool | None = None,
-    steps: int = STEPS,
-    start: Tensor | None = None,
-    seed: int = 0,
-) -> Restored:
-    """Latents z that maximize their posterior probability, decoded.
+@dataclass(frozen=True)
+class RestorationPrior:
+    """The images that the prior was fitted to."""
 
-    They minimize |M (D(z) - y)|^2 / (2 sigma^2) + |u|^2 / 2, with M the known pixels of y, D the decoder, u the
-    coordinates of z in which `prior` is standard normal, and sigma^2 = noise^2 + error^2: what the camera and what the
-    autoencoder itself adds. No weight is chosen. A latent space is searched for a picture's known part in Bora et al.
-    2017 (CSGM, arXiv 1703.03208), with a Gaussian prior on z; of MAP in latent space, and of what an encoder can add to
-    it, Gonzalez et al. 2022 (arXiv 2103.01648) and Prost et al. 2023. D is not linear, so the search, L-BFGS in u,
-    finds a local optimum. The other school fits a network's weights and stops early: Ulyanov et al. 2018 (arXiv
-    1711.10925). Here pixels that are held out say when to stop: single ones of a noisy picture, squares of f otherwise.
-
-    keep: known pixels stay as they are, and their distance from the decoded picture continues into the hole as a
-    membrane, so that no seam is seen; None: where there is no noise. start: uint8 c h w, by default `first_guess`, of
-    which the result keeps much.
-    Errors: ConfigError for a mask of another size, or for other channels than the model's; DataError where nothing is
-    known.
-    """
-    image, missing = damage.image, damage.missing
-    if missing.shape != image.shape[-2:]:
-        raise ConfigError(
-            f"the mask has {missing.shape[-1]} x {missing.shape[-2]} pixels, the picture {image.shape[-1]} x "
-            f"{image.shape[-2]}; they must be alike"
-        )
-    height, width = missing.shape
-    if bool(missing.all()):
-        raise DataError("all pixels are missing; nothing is known of this picture")
-    start = first_guess(damage) if start is None else start
-    z = codec.encode(to_model_range(start[None]), pad=True).mean[0].float()
-    search = Search(codec, prior.at(*z.shape[-2:]).to(z.device), damage, np.hypot(damage.noise, prior.error), seed)
-    best = search.run(z, steps)
-    decoded = crop_to(search.decode(best)[None], height, width)[0].float().cpu()
-    result = decoded
-    if keep if keep is not None else not damage.noise:
-        residual = to_model_range(image) - decoded
-        result = torch.where(missing, decoded + harmonic_fill(residual, missing), to_model_range(image))
-    return Restored(
-        from_model_range(result), from_model_range(decoded), len(search.errors), tuple(search.errors), search.taken
-    )
+    source: str
+    images: int
+    error: float
+    """root mean square reconstruction error of the model on them, in gray levels"""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """An evaluation of the objective."""
+class RestorationResult:
+    """What `restore` did."""
 
-    number: int
-    u: Tensor
-    value: float
-    held: Tensor
-    """squared distances to the pixels held out"""
+    model: str
+    prior: RestorationPrior
+    plant: str | None
+    keep: bool | None
+    steps: int
+    seed: int
+    pictures: Mapping[str, RestoredFile]
+    """by the path of the restored image, or of the input where nothing is written"""
+    summary: RestorationSummary | None
+    """over all images; None without planted damage"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, as in restore.json."""
+        return {
+            "schema": SCHEMA,
+            "model": self.model,
+            "prior": dataclasses.asdict(self.prior),
+            "plant": self.plant,
+            "keep": self.keep,
+            "steps": self.steps,
+            "seed": self.seed,
+            "pictures": {place: file.to_dict() for place, file in self.pictures.items()},
+            "summary": None if self.summary is None else self.summary.to_dict(),
+        }
 
 
-class Search:
-    """The objective of one picture, and what has been seen of it."""
+def restore(
+    model: Model,
+    inputs: Inputs,
+    out: str | Path | None = None,
+    *,
+    mask: str | Path | None = None,
+    noise: float | str | None = None,
+    plant: str | None = None,
+    compare: bool = False,
+    prior: str | Path = "photos",
+    prior_images: int = 64,
+    prior_size: int | None = None,
+    keep: bool | None = None,
+    steps: int = STEPS,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> RestorationResult:
+    """Restore missing and noisy pixels of image files by a search in the model's latent space.
 
-    def __init__(self, codec: Codec, prior: Whitened, damage: Damage, sigma: float, seed: int):
-        f = codec.autoencoder.downsample_factor
-        self.codec, self.prior = codec, prior
-        device = prior.mean.device
-        known, held = _divided(damage.missing, 1 if damage.noise else f, seed)
-        padded = [pad_to_multiple(x[None, None].float(), f)[0].to(device) for x in (known, held)]
-        inside = torch.zeros_like(padded[0])
-        inside[..., : known.shape[0], : known.shape[1]] = 1  # what is padded is nobody's pixel
-        self.fitted, self.held = (x * inside for x in padded)
-        self.truth = pad_to_multiple(to_model_range(damage.image[None]), f)[0].to(device)
-        self.weight = 127.5**2 / (2 * max(float(sigma), 0.5) ** 2)  # pixels are rounded
-        self.errors: list[float] = []
-        self.fitting: Seen | None = None
-        self.predicting: Seen | None = None
-        self.since = 0
+    >>> result = vw.restore("runs/dogs", "scans", "out", mask="masks", noise="auto")
+    >>> vw.restore("runs/dogs", "photos", "out", plant="scratches").summary.gain
 
-    def decode(self, u: Tensor) -> Tensor:
-        """The picture c h w, about in [-1,1], of coordinates."""
-        latents = self.prior.latents(u)[None]
-        if self.truth[0].numel() > LARGE:
-            return self.codec.decode(latents, gradient=True)[0]
-        return self.codec.autoencoder.decode(latents.to(self.codec.autoencoder.dtype))[0].float()
+    model: a run folder, a VAE file or folder, hf:OWNER/NAME, or an autoencoder. inputs: image files and folders.
+    out: the folder for the restored PNG files, for strips/ (input, every method, difference) and for restore.json;
+    None: write nothing, the restored images are in the result.
+    mask: an image that is white where pixels are missing, or a folder with a mask for each input, by name.
+    noise: standard deviation of the noise in gray levels, or "auto" to estimate it.
+    plant: damage the inputs, which must be intact, and score the restoration: "block", "scratches+noise:10", ...
+    compare: also run the methods without a search (always done with `plant`).
+    prior: a data source of undamaged images similar to the inputs; at most `prior_images` of them are used, as squares
+    of `prior_size` pixels (None: about 256).
+    keep: leave known pixels exactly as they are; None: where there is no noise. steps: most steps of the search.
+    seed: of planted damage and of the held-out pixels. settings: facts about the model that its file lacks, as keywords
+    of `vw.load`. overwrite: replace existing results.
 
-    def run(self, z: Tensor, steps: int) -> Tensor:
-        """The likeliest coordinates; those that predict held-out pixels best, where the likeliest ones do so
-        significantly worse."""
-        from scipy.optimize import minimize
+    Returns the figures of every image; with `plant`, also means over images and the gain over the best baseline.
+    Errors: ConfigError for settings that do not fit together, or existing results; DataError for images or masks that
+    cannot be used; those of `vw.load`.
+    """
+    folder, mask = None if out is None else Path(out), None if mask is None else Path(mask)
+    _check(mask, noise, plant, steps, seed)
+    autoencoder = open_model(model, settings)
+    with frozen(autoencoder):
+        codec, channels = Codec(autoencoder), autoencoder.config.in_channels
+        pairs = _pairs(inputs, folder, channels, overwrite, reporter)
+        masks = mask_files([path for path, _ in pairs], mask)
+        if plant is None:
+            for (path, _), hole in zip(pairs, masks, strict=True):
+                given_damage(path, hole, noise, channels)  # errors come before the work
+        fitted = _fit_prior(autoencoder, str(prior), prior_images, prior_size, reporter)
+        files: dict[str, RestoredFile] = {}
+        for (path, target), hole in zip(reporter.track(pairs, "restore"), masks, strict=True):
+            if plant is None:
+                damage, truth = given_damage(path, hole, noise, channels), None
+            else:
+                truth = to_uint8(opened(path, channels))
+                damage = planted(truth, plant, seed)
+            found = restore_picture(codec, damage, fitted, keep=keep, steps=steps, seed=seed)
+            methods: dict[str, Tensor] = baselines(codec, damage) if compare or plant else {}
+            methods[OURS] = found.image
+            if folder is not None and target is not None:
+                write_picture(target, to_pillow(found.image), overwrite)
+                write_picture(strip_place(folder, target), grid([strip(damage, methods, OURS, truth)]), overwrite)
+            file = _figures(path, damage, found, methods, truth, keep_image=folder is None)
+            files[str(target or path)] = file
+            reporter.say(_sentence(target or path, file))
+    scores = [file.scores for file in files.values() if file.scores is not None]
+    facts = RestorationPrior(str(prior), fitted.images, fitted.error)
+    means = summary(scores, OURS) if scores else None
+    result = RestorationResult(name_of(model), facts, plant, keep, steps, seed, files, means)
+    if folder is not None:
+        write_record(folder / RECORD, result.to_dict(), overwrite)
+    return result
 
-        u = self.prior.coordinates(z)
-        minimize(
-            self._value,
-            u.cpu().double().numpy().ravel(),
-            (u.shape,),
-            "L-BFGS-B",
-            jac=True,
-            callback=self._look,
-            options={"maxiter": steps},
+
+def _check(mask: Path | None, noise: float | str | None, plant: str | None, steps: int, seed: int) -> None:
+    if plant is None and mask is None and noise is None:
+        raise ConfigError(
+            "nothing says what is wrong with the pictures; give --mask, --noise SIGMA or auto, or --plant HOW"
         )
-        assert self.fitting is not None and self.predicting is not None  # the start was evaluated
-        worse = self.fitting.held - self.predicting.held
-        significant = len(worse) > 1 and bool(worse.mean() > 2 * worse.std() / len(worse) ** 0.5)
-        taken = self.predicting if significant else self.fitting
-        self.taken = taken.number
-        return taken.u
-
-    def _value(self, flat: NDArray[np.float64], shape: torch.Size) -> tuple[float, NDArray[np.float64]]:
-        u = torch.tensor(flat, dtype=torch.float32, device=self.truth.device).view(shape).requires_grad_()
-        squared = (self.decode(u) - self.truth).square()
-        value = self.weight * (squared * self.fitted).sum() + 0.5 * u.square().sum()
-        (gradient,) = torch.autograd.grad(value, u)
-        held = squared.detach().mean(0)[self.held[0] > 0]
-        seen = Seen(len(self.errors), u.detach(), value.item(), held)
-        self.errors.append(127.5 * held.mean().sqrt().item() if len(held) else 0.0)
-        if self.fitting is None or seen.value < self.fitting.value:
-            self.fitting = seen
-        if self.predicting is None or self.errors[-1] < self.errors[self.predicting.number]:
-            self.predicting, self.since = seen, 0
-        return value.item(), gradient.cpu().double().numpy().ravel()
-
-    def _look(self, _: NDArray[np.float64]) -> None:
-        self.since += 1
-        if self.since > PATIENCE and self.held.any():
-            raise StopIteration
+    if plant is not None:
+        parse_plant(plant)
+        if mask is not None or noise is not None:
+            raise ConfigError("--plant makes mask and noise; leave --mask and --noise away")
+    check_seed(seed)
+    if steps < 1:
+        raise ConfigError(f"steps (={steps}) must be at least 1")
 
 
-def _divided(missing: Tensor, side: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Known pixels that are fitted, and those that are held out, in squares of `side`: bool h w each."""
-    height, width = missing.shape
-    rng = np.random.default_rng(seed)
-    squares = rng.random((-(-height // side), -(-width // side))) < HELD_OUT
-    held = torch.from_numpy(np.kron(squares, np.ones((side, side), bool))[:height, :width]) & ~missing
-    return ~missing & ~held, held
+def _pairs(
+    inputs: Inputs, out: Path | None, channels: int, overwrite: bool, reporter: Reporter
+) -> Sequence[tuple[Path, Path | None]]:
+    """Every image file that can be read, and its result; None where nothing is written."""
+    if out is not None:
+        return picture_targets(inputs, out, RECORD, channels, overwrite=overwrite, reporter=reporter)
+    sources = [(path, path) for path, _ in image_files(inputs, reporter)]
+    return [(path, None) for path, _, _ in readable_images(sources, channels, reporter)]
+
+
+def given_damage(path: Path, mask: Path | None, noise: float | str | None, channels: int) -> Damage:
+    """The image in a file, with its mask and its noise. Errors name the file."""
+    image = to_uint8(opened(path, channels))
+    hole = read_mask(mask)
+    with naming(path):
+        if hole is not None:
+            check_mask(hole, image)
+        missing = torch.zeros(image.shape[-2:], dtype=torch.bool) if hole is None else hole
+        level = 0.0 if noise is None else estimate_noise(image, missing) if noise == "auto" else parse_noise(noise)
+    return Damage(image, missing, level)
+
+
+def _fit_prior(
+    autoencoder: Autoencoder, source: str, limit: int, size: int | None, reporter: Reporter
+) -> SpectralPrior:
+    if limit < 1:
+        raise ConfigError(f"--prior-images {limit} leaves no prior; give at least 1")
+    codes = encoded_source(autoencoder, source, size, limit, reporter)
+    prior = fit_prior(autoencoder, codes, partial(reporter.track, what="decode"))
+    reporter.say(
+        f"prior of {prior.images} images of {source}, which the model reconstructs with an error of {prior.error:.1f} "
+        "gray levels"
+    )
+    return prior
+
+
+def _figures(
+    path: Path,
+    damage: Damage,
+    found: Restored,
+    methods: Mapping[str, Tensor],
+    truth: Tensor | None,
+    keep_image: bool,
+) -> RestoredFile:
+    held_out = {"start": found.held_out[0], "best": min(found.held_out), "taken": found.held_out[found.taken]}
+    scores = None
+    if truth is not None:
+        scores = {name: score(truth, image, damage.region) for name, image in methods.items()}
+    missing = float(damage.missing.float().mean())
+    image = found.image if keep_image else None
+    return RestoredFile(str(path), missing, damage.noise, found.evaluations, held_out, scores, image)
+
+
+def _sentence(target: Path, file: RestoredFile) -> str:
+    outcome = f"{file.evaluations} evaluations" if file.best is None else f"best: {file.best}"
+    return f"{target}  {outcome}" + (f", noise of {file.noise:.1f} gray levels" if file.noise else "")

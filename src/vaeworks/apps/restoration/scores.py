@@ -1,4 +1,4 @@
-"""How near to the truth a restored picture is, where it was damaged and as a whole."""
+"""Scores of a restored image against the truth, in the damaged region and as a whole."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any
 from torch import Tensor
 
 from ...images import difference
-from ...intervals import bootstrap
+from ...intervals import Interval, bootstrap
 from ...metrics.reconstruction import psnr, ssim_in
 from .damage import Damage
 
 
 @dataclass(frozen=True)
 class RestorationScore:
-    """PSNR in dB and SSIM of one restored picture."""
+    """PSNR in dB and SSIM of one restored image."""
 
     psnr: float
-    """of the whole picture"""
+    """of the whole image"""
     ssim: float
     psnr_region: float
     """of the damaged pixels alone"""
     ssim_region: float
-    """mean of SSIM's map over the damaged pixels"""
+    """mean of the SSIM map over the damaged pixels"""
 
 
 def score(truth: Tensor, image: Tensor, region: Tensor) -> RestorationScore:
-    """The figures of a picture uint8 c h w, damaged in region, bool h w. What cannot be measured is nan."""
+    """Scores of an image uint8 c h w that was damaged in region, bool h w; nan where a score is undefined."""
     marked = bool(region.any())
     whole, part = ssim_in(truth, image, region)
     return RestorationScore(
@@ -39,35 +39,48 @@ def score(truth: Tensor, image: Tensor, region: Tensor) -> RestorationScore:
 
 
 def best(scores: Mapping[str, RestorationScore]) -> str:
-    """The method with the highest PSNR where the picture was damaged."""
+    """The method with the highest PSNR in the damaged region."""
     return max(scores, key=lambda name: scores[name].psnr_region)
 
 
-def summary(rows: Sequence[Mapping[str, RestorationScore]], ours: str) -> dict[str, Any]:
-    """Means of every method over pictures, which is best, and `ours` against the best of the others.
+@dataclass(frozen=True)
+class RestorationSummary:
+    """All methods over all images."""
 
-    The gain is in PSNR of the damaged region, paired, with a 95 % bootstrap interval over pictures.
+    means: Mapping[str, RestorationScore]
+    """by method; images without a finite figure are left out of a mean"""
+    best: str
+    """the method with the highest mean PSNR in the damaged region"""
+    against: str
+    """the best of the baselines"""
+    gain: Interval | None
+    """PSNR in the damaged region of the search over that baseline, in dB: mean of the paired differences; None where
+    no difference is finite"""
+    pictures: int
 
-    Pictures without a finite figure are left out of a mean.
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return dataclasses.asdict(self)
+
+
+def summary(rows: Sequence[Mapping[str, RestorationScore]], ours: str) -> RestorationSummary:
+    """Means of every method over images, and the gain of `ours` over the best of the others with its 95 % bootstrap
+    interval.
+
+    rows: for every image, the scores by method.
     """
     names = list(rows[0])
-    table = {name: {key: _mean([getattr(row[name], key) for row in rows]) for key in _FIGURES} for name in names}
-    regions = {name: table[name]["psnr_region"] for name in names}
-    other = max((name for name in names if name != ours), key=regions.__getitem__)
-    gains = [gain for row in rows if math.isfinite(gain := row[ours].psnr_region - row[other].psnr_region)]
-    against = dataclasses.asdict(bootstrap(gains)) if gains else None
-    return {
-        "means": table,
-        "best": max(names, key=regions.__getitem__),
-        "against": other,
-        "gain": against,
-        "pictures": len(rows),
+    means = {
+        name: RestorationScore(*(_mean([getattr(row[name], key) for row in rows]) for key in _FIGURES))
+        for name in names
     }
+    other = max((name for name in names if name != ours), key=lambda name: means[name].psnr_region)
+    gains = [gain for row in rows if math.isfinite(gain := row[ours].psnr_region - row[other].psnr_region)]
+    return RestorationSummary(means, best(means), other, bootstrap(gains) if gains else None, len(rows))
 
 
 def strip(damage: Damage, methods: Mapping[str, Tensor], ours: str, truth: Tensor | None) -> list[Tensor]:
-    """Original (where it is known), damaged, every method, and the difference x 4 of ours from the original or from
-    what was given."""
+    """The original (if known), the damaged image, every method, and 4 times the difference of `ours` from the first."""
     first = [damage.image] if truth is None else [truth, damage.image]
     return [*first, *methods.values(), difference(methods[ours], first[0])]
 

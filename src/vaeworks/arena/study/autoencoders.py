@@ -20,14 +20,16 @@ from ...config import TrainConfig, dumps, to_dict
 from ...data import ImageSet
 from ...data.image_ref import ImageRef
 from ...data.image_set import is_held_out
-from ...data.square_images import Progress, SquareImages, open_pictures
+from ...data.square_images import SquareImages, open_pictures
 from ...data.subsets import spaced
 from ...doctor.examination import examine_files
 from ...errors import FormatError
 from ...files.atomic import read_json, write_text
 from ...formats import load
-from ...images import from_model_range, to_model_range
+from ...images import from_model_range
+from ...latents.posteriors import posterior_of
 from ...metrics import psnr
+from ...reporting import Progress
 from ...training import Interrupted, train
 from ...training.run.folder import RESULT, RUN
 from ..latent_dataset import BATCH
@@ -169,7 +171,7 @@ def _reconstruction(path: Path, pictures: SquareImages, images: ImageSet, val_fr
     scores, bits, squares = [], [], []
     for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
         x = pictures.batch(part)
-        posterior = vae.encode(to_model_range(x))
+        posterior = posterior_of(vae.encode, x, vae.device)
         recon = from_model_range(vae.decode(posterior.mode()))
         scores += [psnr(a, b) for a, b in zip(x, recon, strict=True)]
         bits.append(math.nan if posterior.is_point else posterior.bits_per_dimension().item())

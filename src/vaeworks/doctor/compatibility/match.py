@@ -18,6 +18,7 @@ from ...errors import ConfigError, FormatError
 from ...formats.io import read
 from ...formats.locate import Located, locate
 from ...formats.vae_slot import VaeSlot, check_fits, config_for, find_slot, is_certain, is_scaled_by, misfit_of
+from ...images import notebook
 from ...models import Autoencoder
 from .decode import DecodedPhotos, ReferenceDecode, look, make
 from .verdict import Fog, judge, labelled, picture_of
@@ -131,6 +132,18 @@ class Match:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the picture as JSON values."""
         return asdict(dataclasses.replace(self, picture=None)) | {"picture": self.picture is not None}
+
+    def __repr__(self) -> str:
+        """One line: the checkpoint, its own VAE, and how many candidates fit."""
+        fitting = sum(candidate.verdict == "fits" for candidate in self.candidates)
+        others = f", {fitting} of {len(self.candidates)} candidates fit" if self.candidates else ""
+        latents = f"f{self.downsample_factor}c{self.latent_channels}"
+        return f"Match({self.checkpoint}: {self.family}, {latents}, its own VAE is {self.baked.state}{others})"
+
+    def _repr_html_(self) -> str:
+        """A sentence for the checkpoint and for every candidate, and the picture, for notebooks."""
+        sentences = "".join(map(notebook.paragraph, self.sentences()))
+        return sentences + ("" if self.picture is None else notebook.picture(self.picture))
 
     def sentences(self) -> list[str]:
         """All of it in plain words, a line each."""

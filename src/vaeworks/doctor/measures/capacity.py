@@ -79,20 +79,20 @@ class Channels:
         return np.asarray(silent)
 
 
-def measure_channels(patient: Subject, seen: bool = False) -> Channels:
+def measure_channels(subject: Subject, seen: bool = False) -> Channels:
     """One pass over all latents. seen: as a diffusion model sees them, normalized, with latents_patch's channels."""
     gathering = Gathering()
     variances, kls, lows, highs = [], [], [], []
     parts = zip(
-        patient.parts(patient.mean),
-        patient.parts(patient.mean if patient.logvar is None else patient.logvar),
+        subject.parts(subject.mean),
+        subject.parts(subject.mean if subject.logvar is None else subject.logvar),
         strict=True,
     )
     for mean, logvar in parts:
-        posterior = None if patient.is_point else Posterior.of(mean.double(), logvar.double())
+        posterior = None if subject.is_point else Posterior.of(mean.double(), logvar.double())
         var = torch.zeros_like(mean, dtype=torch.float64) if posterior is None else posterior.var
         if seen:
-            mean, var = _normalized(patient, mean, var)
+            mean, var = _normalized(subject, mean, var)
         elif posterior is not None:
             kls.append(posterior.kl().mean((2, 3)))
         gathering.add(mean)
@@ -110,8 +110,8 @@ def measure_channels(patient: Subject, seen: bool = False) -> Channels:
     )
 
 
-def _normalized(patient: Subject, mean: torch.Tensor, var: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    vae, patch = patient.autoencoder, patient.autoencoder.config.latents_patch
+def _normalized(subject: Subject, mean: torch.Tensor, var: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    vae, patch = subject.autoencoder, subject.autoencoder.config.latents_patch
     ones = torch.ones_like(mean[:1], device=vae.device)
     scale = (vae.normalize(ones) - vae.normalize(0 * ones)).double().cpu()
     return vae.normalize(mean.to(vae.device)).cpu(), (F.pixel_unshuffle(var, patch) if patch > 1 else var) * scale**2

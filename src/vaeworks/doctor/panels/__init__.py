@@ -22,7 +22,7 @@ TITLES = {
     "equivariance": "Equivariance: small, turned, mirrored, shifted",
     "semantics": "Semantics and structure",
 }
-"""By the names that --panels and report.json know. Each has a module of its name with a function `examine(patient)`."""
+"""By the names that --panels and report.json know. Each has a module of its name with a function `examine(subject)`."""
 
 
 def panel(name: str) -> Panel:

@@ -50,15 +50,15 @@ ABLATED, ABLATED_QUICK = (4, 8), (2, 4)
 """Images and channels of which the loss by ablation is measured."""
 
 
-def examine(patient: Subject) -> Finding:
+def examine(subject: Subject) -> Finding:
     """Active units, rate and rank of the channels, what each is worth to the decoder, and how much random latents'
     pictures differ."""
-    if (found := broken(patient)) is not None:
+    if (found := broken(subject)) is not None:
         return found
-    channels = measure_channels(patient)
-    ablation = ablate(patient, channels, *(ABLATED_QUICK if patient.quick else ABLATED))
-    sampled = sample(patient, channels, SAMPLES_QUICK if patient.quick else SAMPLES)
-    figures = _figures(patient, channels, ablation, sampled)
+    channels = measure_channels(subject)
+    ablation = ablate(subject, channels, *(ABLATED_QUICK if subject.quick else ABLATED))
+    sampled = sample(subject, channels, SAMPLES_QUICK if subject.quick else SAMPLES)
+    figures = _figures(subject, channels, ablation, sampled)
     verdict, sentence = _verdict(channels, figures, sampled.finite)
     return Finding(
         verdict,
@@ -68,19 +68,19 @@ def examine(patient: Subject) -> Finding:
         "it all the same. Pictures decoded from random latents are no pictures in latent diffusion, and that is no "
         "collapse: its KL term is so weak that latents are not normally distributed by far, and the diffusion model, "
         "not the prior, knows what they look like. What would be bad is a decoder that makes the same of all latents.",
-        remedy=_remedy(verdict, patient, figures),
+        remedy=_remedy(verdict, subject, figures),
         dispute="Whether unused channels matter is disputed: with scalar normalization a diffusion model sees them as "
         "a constant, and more channels help reconstruction while generation gets worse past a number that depends on "
         "its size (FreqWarm).",
-        uncertainty=f"Channels: {patient.count} images, exact but for the effective rank's interval (jackknife over "
+        uncertainty=f"Channels: {subject.count} images, exact but for the effective rank's interval (jackknife over "
         f"images). Worth of channels: {ablation.images} images and {len(ablation.numbers)} of "
-        f"{patient.autoencoder.latent_channels} channels, at {sampled.side} px. Distances: all pairs of "
+        f"{subject.autoencoder.latent_channels} channels, at {sampled.side} px. Distances: all pairs of "
         f"{sampled.count} pictures of each kind, in pixels; the intervals are by the jackknife over pictures, and wide "
-        "with so few." + (CROPPED if sampled.side < patient.protocol.size else ""),
+        "with so few." + (CROPPED if sampled.side < subject.protocol.size else ""),
         pictures=(_picture(sampled),),
         curves=tuple(_curves(channels)),
         tables={"channels": _table(channels, ablation)},
-        images=patient.count,
+        images=subject.count,
     )
 
 
@@ -97,7 +97,7 @@ class Ablation:
     images: int
 
 
-def ablate(patient: Subject, channels: Channels, images: int, most: int) -> Ablation:
+def ablate(subject: Subject, channels: Channels, images: int, most: int) -> Ablation:
     """Decode with single channels replaced by their mean over all images, and compare PSNR to the image with that of
     all channels.
 
@@ -107,16 +107,16 @@ def ablate(patient: Subject, channels: Channels, images: int, most: int) -> Abla
     order = np.argsort(-channels.total.std, kind="stable")
     count = min(most, len(order))
     numbers = [int(order[i * (len(order) - 1) // max(count - 1, 1)]) for i in range(count)]
-    some = patient.some(images)
-    latents, target = _cropped(patient, some)
-    whole = _psnr(patient.decode(latents), target)
+    some = subject.some(images)
+    latents, target = _cropped(subject, some)
+    whole = _psnr(subject.decode(latents), target)
     means = torch.from_numpy(channels.total.mean[0]).float()[:, None, None]
-    nothing = _psnr(patient.decode(means.expand_as(latents[:1])), target)
+    nothing = _psnr(subject.decode(means.expand_as(latents[:1])), target)
     losses = []
-    for number in patient.track(numbers):
+    for number in subject.track(numbers):
         without = latents.clone()
         without[:, number] = means[number]
-        losses.append(float((whole - _psnr(patient.decode(without), target)).mean()))
+        losses.append(float((whole - _psnr(subject.decode(without), target)).mean()))
     return Ablation(numbers, np.array(losses), float((whole - nothing).mean()), len(some))
 
 
@@ -152,11 +152,11 @@ class PriorSamples:
         return self.images.shape[-1]
 
 
-def sample(patient: Subject, channels: Channels, count: int) -> PriorSamples:
+def sample(subject: Subject, channels: Channels, count: int) -> PriorSamples:
     """Images, their reconstructions, and what is decoded of random latents."""
-    latents, images = _cropped(patient, patient.some(count))
-    generator = torch.Generator().manual_seed(patient.protocol.seed)
-    vae = patient.autoencoder
+    latents, images = _cropped(subject, subject.some(count))
+    generator = torch.Generator().manual_seed(subject.protocol.seed)
+    vae = subject.autoencoder
     number = max(len(latents), 2)
     like = vae.normalize(latents[:1].to(vae.device))
     noise = torch.randn(number, *like.shape[1:], generator=generator)
@@ -164,7 +164,7 @@ def sample(patient: Subject, channels: Channels, count: int) -> PriorSamples:
         torch.randn(number, *latents.shape[1:], generator=generator), channels.total.mean[0], channels.total.covariance
     )
     kinds = latents, vae.denormalize(noise.to(vae.device)).cpu(), fitted
-    recon, prior, decoded = (patient.decode(x).cpu() for x in kinds)
+    recon, prior, decoded = (subject.decode(x).cpu() for x in kinds)
     finite = all(bool(torch.isfinite(x).all()) for x in (recon, prior, decoded))
     return PriorSamples(images, recon.clamp(-1, 1), prior.clamp(-1, 1), decoded.clamp(-1, 1), finite)
 
@@ -205,12 +205,12 @@ def _left_out(distances: Array, i: int) -> Array:
     return np.delete(np.delete(distances, i, 0), i, 1)
 
 
-def _cropped(patient: Subject, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _cropped(subject: Subject, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Latents and images in [-1,1]; of --quick the middle half of each side, which decodes in a quarter of the time."""
-    latents, images = patient.mean[list(numbers)], patient.images(numbers).cpu()
-    patch, f = patient.autoencoder.config.latents_patch, patient.factor
+    latents, images = subject.mean[list(numbers)], subject.images(numbers).cpu()
+    patch, f = subject.autoencoder.config.latents_patch, subject.factor
     h, w = latents.shape[-2:]
-    if not patient.quick or min(h, w) < 16:
+    if not subject.quick or min(h, w) < 16:
         return latents.clone(), images
     top, left, height, width = (x // patch * patch for x in (h // 4, w // 4, h // 2, w // 2))
     return (
@@ -219,7 +219,7 @@ def _cropped(patient: Subject, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
     )
 
 
-def _figures(patient: Subject, channels: Channels, ablation: Ablation, sampled: PriorSamples) -> dict[str, Figure]:
+def _figures(subject: Subject, channels: Channels, ablation: Ablation, sampled: PriorSamples) -> dict[str, Figure]:
     c = len(channels.dead)
     figures = {
         "dead": Figure(
@@ -231,7 +231,7 @@ def _figures(patient: Subject, channels: Channels, ablation: Ablation, sampled: 
         figures["active"] = Figure(
             "active channels by Burda: variance of the means above 0.01", active, limit=f"of {c}"
         )
-        figures["bits"] = Figure("what all latents of an image can carry", _image_bits(patient, channels), unit="bits")
+        figures["bits"] = Figure("what all latents of an image can carry", _image_bits(subject, channels), unit="bits")
     figures["effective_rank"] = Figure.of(
         "channels in use, by effective rank",
         jackknifed(channels.sets, lambda m: effective_rank(m.covariance)),
@@ -274,9 +274,9 @@ def _figures(patient: Subject, channels: Channels, ablation: Ablation, sampled: 
     return figures
 
 
-def _image_bits(patient: Subject, channels: Channels) -> float:
+def _image_bits(subject: Subject, channels: Channels) -> float:
     assert channels.rate is not None
-    h, w = patient.mean.shape[-2:]
+    h, w = subject.mean.shape[-2:]
     return bits(float(channels.rate.sum())) * h * w
 
 
@@ -322,7 +322,7 @@ def _verdict(channels: Channels, figures: dict[str, Figure], finite: bool) -> tu
     )
 
 
-def _remedy(verdict: Verdict, patient: Subject, figures: dict[str, Figure]) -> str:
+def _remedy(verdict: Verdict, subject: Subject, figures: dict[str, Figure]) -> str:
     if verdict == "healthy":
         return ""
     if verdict == "ill":
@@ -331,7 +331,7 @@ def _remedy(verdict: Verdict, patient: Subject, figures: dict[str, Figure]) -> s
             "recipe plain-ae."
         )
     if figures["dead"].value:
-        weaker = "" if patient.is_point else "a weaker KL term (loss.beta), "
+        weaker = "" if subject.is_point else "a weaker KL term (loss.beta), "
         return (
             f"Fewer channels, {weaker}or a recipe that keeps channels' variance: clamped-ae, batchnorm, "
             "variance-expansion."

@@ -14,20 +14,20 @@ CROP = 128
 CELLS = 16
 
 
-def crop_cells(patient: Subject) -> int:
+def crop_cells(subject: Subject) -> int:
     """Side of the crops in latents; not more than there are."""
-    return min(patient.mean.shape[-1], patient.mean.shape[-2], max(CELLS, CROP // patient.factor))
+    return min(subject.mean.shape[-1], subject.mean.shape[-2], max(CELLS, CROP // subject.factor))
 
 
-def middle_crop(patient: Subject, cells: int) -> tuple[int, int]:
+def middle_crop(subject: Subject, cells: int) -> tuple[int, int]:
     """Row and column, in latents, of the crop in the middle."""
-    return (patient.mean.shape[-2] - cells) // 2, (patient.mean.shape[-1] - cells) // 2
+    return (subject.mean.shape[-2] - cells) // 2, (subject.mean.shape[-1] - cells) // 2
 
 
-def crop_of(patient: Subject, numbers: list[int], cells: int) -> Tensor:
+def crop_of(subject: Subject, numbers: list[int], cells: int) -> Tensor:
     """The middle of images, n c f*cells f*cells in [-1,1]."""
-    f, (row, column) = patient.factor, middle_crop(patient, cells)
-    return patient.images(numbers)[:, :, f * row : f * (row + cells), f * column : f * (column + cells)]
+    f, (row, column) = subject.factor, middle_crop(subject, cells)
+    return subject.images(numbers)[:, :, f * row : f * (row + cells), f * column : f * (column + cells)]
 
 
 def not_finite(pictures: Tensor) -> float:

@@ -64,28 +64,28 @@ DECODER = ("scale_1/2", "rot_90", "hflip", "shift_1")
 """Transformations that are tried on the decoder."""
 
 
-def examine(patient: Subject) -> Finding:
+def examine(subject: Subject) -> Finding:
     """Error of encoding a transformed image against transforming its latents, and of decoding them."""
-    if (found := broken(patient)) is not None:
+    if (found := broken(subject)) is not None:
         return found
-    cells = crop_cells(patient)
+    cells = crop_cells(subject)
     if cells < LEAST:
         raise NotExamined(
-            f"needs latents of at least {LEAST} x {LEAST}; examine at a size of {LEAST * patient.factor} px or more"
+            f"needs latents of at least {LEAST} x {LEAST}; examine at a size of {LEAST * subject.factor} px or more"
         )
-    alive, _, std = standardization(measure_channels(patient))
-    numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
+    alive, _, std = standardization(measure_channels(subject))
+    numbers = subject.some(IMAGES_QUICK if subject.quick else IMAGES)
     errors: Rows = {}
-    for i in patient.track(numbers):
-        images = crop_of(patient, [i], cells)
+    for i in subject.track(numbers):
+        images = crop_of(subject, [i], cells)
         for name, found_error in encoder_errors(
-            lambda x: patient.encode(x)[:, alive] / std.to(x.device), images, patient.factor
+            lambda x: subject.encode(x)[:, alive] / std.to(x.device), images, subject.factor
         ).items():
             errors.setdefault(name, []).append(found_error)
     if not all(math.isfinite(e) for row in errors.values() for e in row):
         return undecodable(float(np.mean([not math.isfinite(e) for row in errors.values() for e in row])))
-    shown = numbers[: DECODED_QUICK if patient.quick else DECODED]
-    seen = _decoded(patient, shown, cells)
+    shown = numbers[: DECODED_QUICK if subject.quick else DECODED]
+    seen = _decoded(subject, shown, cells)
     if isinstance(seen, float):
         return undecodable(seen)
     figures = {name: Figure.of(LABELS[name], bootstrap(row), limit=_limit(name)) for name, row in errors.items()}
@@ -105,7 +105,7 @@ def examine(patient: Subject) -> Finding:
         "them again.",
         dispute="Training for it improved diffusion models (EQ-VAE, arXiv 2502.09509), but over 86 tokenizers the "
         "error predicts them only weakly (correlation about 0.53, arXiv 2606.03578).",
-        uncertainty=f"{len(numbers)} images, of which the middle {cells * patient.factor} px were encoded; "
+        uncertainty=f"{len(numbers)} images, of which the middle {cells * subject.factor} px were encoded; "
         f"{len(shown)} decoded; intervals resample images. Channels are divided by their standard deviation, dead ones "
         "left out. Sizes are reduced by averaging squares, in images and latents; shifts by fractions are bilinear, so "
         "that not even an ideal encoder has 0 there; shifts are compared away from the border, and include what "
@@ -158,17 +158,17 @@ class Decoded:
     picture: Picture
 
 
-def _decoded(patient: Subject, numbers: list[int], cells: int) -> Decoded | float:
+def _decoded(subject: Subject, numbers: list[int], cells: int) -> Decoded | float:
     before: list[float] = []
     falls: Rows = {}
     own: Rows = {}
     rows: list[list[Tensor]] = []
-    for i in patient.track(numbers):
-        x = crop_of(patient, [i], cells)
-        z = patient.encode(x)
-        plain = patient.decode(z)
-        pairs = decoder_pairs(patient.decode, x, z, patient.factor)
-        turned = images_transformed(plain, patient.factor)
+    for i in subject.track(numbers):
+        x = crop_of(subject, [i], cells)
+        z = subject.encode(x)
+        plain = subject.decode(z)
+        pairs = decoder_pairs(subject.decode, x, z, subject.factor)
+        turned = images_transformed(plain, subject.factor)
         if share := max(not_finite(picture) for picture in (plain, *(a for a, _ in pairs.values()))):
             return share
         before.append(psnr(plain, x))
@@ -177,9 +177,9 @@ def _decoded(patient: Subject, numbers: list[int], cells: int) -> Decoded | floa
             own.setdefault(name, []).append(psnr(there, turned[name]))
         if len(rows) < 3:
             pictures = [
-                patient.uint8(p)[0] for pair in (pairs[n] for n in DECODER[:3] if n in pairs) for p in reversed(pair)
+                subject.uint8(p)[0] for pair in (pairs[n] for n in DECODER[:3] if n in pairs) for p in reversed(pair)
             ]
-            rows.append([patient.uint8(x)[0], *pictures])
+            rows.append([subject.uint8(x)[0], *pictures])
     titles = ["image"]
     for name in DECODER[:3]:
         titles += [LABELS[name], "its latents so changed, decoded"]

@@ -41,16 +41,16 @@ TRIED, TRIED_QUICK = 4, 2
 """Images that are looked at, and of these how many under applications' constants."""
 
 
-def examine(patient: Subject) -> Finding:
+def examine(subject: Subject) -> Finding:
     """Contrast, saturation and tint of what it decodes, and what applications' constants would make of it."""
-    need_content(patient)
-    numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
-    pixels = [patient.pixels[i].clone() for i in numbers]
-    vae, known = patient.autoencoder, patient.known
-    made = None if patient.reference is None else make(patient.reference, pixels)
-    seen = look(made, vae, None if made is None else _constants(patient), pixels, known=known)
-    fog = judge(seen, vae, None if made is None else _constants(patient), known=known)
-    tint = _tint(seen.originals, seen.shown, BLOCK * patient.factor)
+    need_content(subject)
+    numbers = subject.some(IMAGES_QUICK if subject.quick else IMAGES)
+    pixels = [subject.pixels[i].clone() for i in numbers]
+    vae, known = subject.autoencoder, subject.known
+    made = None if subject.reference is None else make(subject.reference, pixels)
+    seen = look(made, vae, None if made is None else _constants(subject), pixels, known=known)
+    fog = judge(seen, vae, None if made is None else _constants(subject), known=known)
+    tint = _tint(seen.originals, seen.shown, BLOCK * subject.factor)
     size = math.hypot(*tint.mean(0)[1:]) if len(tint) else 0.0
     figures = _figures(fog, seen, tint)
     verdict, sentence = _verdict(fog, size)
@@ -62,7 +62,7 @@ def examine(patient: Subject) -> Finding:
         else "Originals; decoded from its own latents"
     )
     pictures = [Picture(caption, grid(shown, gap=4))]
-    table = _applications(patient, seen, TRIED_QUICK if patient.quick else TRIED) if made is None else {}
+    table = _applications(subject, seen, TRIED_QUICK if subject.quick else TRIED) if made is None else {}
     return Finding(
         verdict,
         sentence + _worst_application(table),
@@ -80,13 +80,13 @@ def examine(patient: Subject) -> Finding:
     )
 
 
-def _constants(patient: Subject) -> Constants:
+def _constants(subject: Subject) -> Constants:
     """Those under which the reference's diffusion model runs."""
-    assert patient.reference is not None
-    config = patient.reference.config
+    assert subject.reference is not None
+    config = subject.reference.config
     return (
         (config.scaling_factor, config.shift_factor)
-        if takes_constants(patient.reference) and config.normalization == "scalar"
+        if takes_constants(subject.reference) and config.normalization == "scalar"
         else None
     )
 
@@ -154,16 +154,16 @@ def _verdict(fog: Fog, tint: float) -> tuple[Verdict, str]:
     return "healthy", fog.sentence
 
 
-def _applications(patient: Subject, seen: DecodedPhotos, count: int) -> dict[str, list[Any]]:
+def _applications(subject: Subject, seen: DecodedPhotos, count: int) -> dict[str, list[Any]]:
     """What pictures look like when an application decodes latents of right scale under its own constants."""
-    vae = patient.autoencoder
-    if patient.factor != 8 or not takes_constants(vae) or not patient.known:
+    vae = subject.autoencoder
+    if subject.factor != 8 or not takes_constants(vae) or not subject.known:
         return {}
     reference = lab(seen.own[:count])
     table: dict[str, list[Any]] = {"application": [], "times the right scale": [], "contrast": [], "saturation": []}
     for name, (scale, shift) in APPLICATIONS.get(vae.latent_channels, {}).items():
         latents = [vae.normalize(z) / scale + shift for z in seen.latents[:count]]
-        pictures = [patient.uint8(patient.decode(z))[0] for z in latents]
+        pictures = [subject.uint8(subject.decode(z))[0] for z in latents]
         shown = lab(pictures)
         ratio = latents[0].std().item() / max(seen.latents[0].std().item(), 1e-12)
         table["application"].append(name)

@@ -80,18 +80,18 @@ TOUCH = 2 / 255
 """Standard deviation of the noise that pixels get to see what the encoder makes of it: one gray level."""
 
 
-def examine(patient: Subject) -> Finding:
+def examine(subject: Subject) -> Finding:
     """Decoding under noise, midpoints, and encode-decode rounds."""
-    if (found := broken(patient)) is not None:
+    if (found := broken(subject)) is not None:
         return found
-    survey = _surveyed(patient)
+    survey = _surveyed(subject)
     if isinstance(survey, float):
         return undecodable(survey)
     if not survey.floor.mean() > FLAT:
         raise NotExamined("needs images with content: each of these has one colour; give photographs")
     figures = _figures(survey)
     verdict, sentence, remedy = _verdict(figures)
-    side = crop_cells(patient) * patient.factor
+    side = crop_cells(subject) * subject.factor
     return Finding(
         verdict,
         sentence,
@@ -110,7 +110,7 @@ def examine(patient: Subject) -> Finding:
         "images, drift of colour is the length of a noisy mean, and too large.",
         pictures=survey.pictures,
         curves=tuple(_curves(survey)),
-        images=patient.count,
+        images=subject.count,
     )
 
 
@@ -148,37 +148,37 @@ class NoiseSurvey:
     pictures: tuple[Picture, ...]
 
 
-def _surveyed(patient: Subject) -> NoiseSurvey | float:
+def _surveyed(subject: Subject) -> NoiseSurvey | float:
     """All measurements; or the share of decoded values that are no numbers."""
-    quick, cells = patient.quick, crop_cells(patient)
-    total = measure_channels(patient).total
+    quick, cells = subject.quick, crop_cells(subject)
+    total = measure_channels(subject).total
     mean, std = (torch.from_numpy(v).float()[:, None, None] for v in (total.mean[0], total.std.clip(1e-6)))
-    numbers = patient.some(IMAGES_QUICK if quick else IMAGES)
+    numbers = subject.some(IMAGES_QUICK if quick else IMAGES)
     against, own, floor, again, touch = [], [], [], [], []
     strips: list[list[Tensor]] = []
     latents: dict[int, Tensor] = {}
     decoded: dict[int, Tensor] = {}
-    for i in patient.track(numbers):
-        x = crop_of(patient, [i], cells)
-        z = latents[i] = patient.encode(x)
-        seed = patient.protocol.seed + i
-        first, second, noisy = noise_errors(patient.decode, z, x, std, seed)
+    for i in subject.track(numbers):
+        x = crop_of(subject, [i], cells)
+        z = latents[i] = subject.encode(x)
+        seed = subject.protocol.seed + i
+        first, second, noisy = noise_errors(subject.decode, z, x, std, seed)
         if share := max(not_finite(picture) for picture in noisy):
             return share
         plain = decoded[i] = noisy[0].clamp(-1, 1)
         against.append(first)
         own.append(second)
         floor.append(float(error(x.mean((2, 3), keepdim=True).expand_as(x), x)))
-        again.append(_distance(patient.encode(plain), z, std))
+        again.append(_distance(subject.encode(plain), z, std))
         disturbed = x + TOUCH * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
-        touch.append(_distance(patient.encode(disturbed), z, std) ** 0.5)
+        touch.append(_distance(subject.encode(disturbed), z, std) ** 0.5)
         if len(strips) < 2:
-            strips.append([patient.uint8(x)[0], *(patient.uint8(picture)[0] for picture in noisy)])
-    middles, sheets = _middles(patient, latents, decoded, mean, std)
+            strips.append([subject.uint8(x)[0], *(subject.uint8(picture)[0] for picture in noisy)])
+    middles, sheets = _middles(subject, latents, decoded, mean, std)
     rounds = ROUNDS_QUICK if quick else ROUNDS
     cycled = numbers[: CYCLED_QUICK if quick else CYCLED]
     cycles = tuple(
-        cycle(patient.encode, patient.decode, crop_of(patient, [i], cells), std, rounds) for i in patient.track(cycled)
+        cycle(subject.encode, subject.decode, crop_of(subject, [i], cells), std, rounds) for i in subject.track(cycled)
     )
     pictures = [
         Picture(
@@ -191,7 +191,7 @@ def _surveyed(patient: Subject) -> NoiseSurvey | float:
         pictures.append(Picture("decoded from the middle between the latents of two images", middle))
     shown = sorted({0, 1, rounds // 2 - 1, rounds - 1})
     rows = [
-        [patient.uint8(crop_of(patient, [i], cells))[0], *(one.pictures[k][0] for k in shown)]
+        [subject.uint8(crop_of(subject, [i], cells))[0], *(one.pictures[k][0] for k in shown)]
         for i, one in zip(cycled[:3], cycles[:3], strict=True)
     ]
     pictures.append(
@@ -205,7 +205,7 @@ def _surveyed(patient: Subject) -> NoiseSurvey | float:
         np.array(touch),
         middles,
         cycles,
-        tuple(lab_axes(patient.autoencoder.config.in_channels)),
+        tuple(lab_axes(subject.autoencoder.config.in_channels)),
         tuple(pictures),
     )
 
@@ -216,29 +216,29 @@ def _distance(a: Tensor, b: Tensor, std: Tensor) -> float:
 
 
 def _middles(
-    patient: Subject, latents: dict[int, Tensor], decoded: dict[int, Tensor], mean: Tensor, std: Tensor
+    subject: Subject, latents: dict[int, Tensor], decoded: dict[int, Tensor], mean: Tensor, std: Tensor
 ) -> tuple[tuple[Midpoints, ...], list[list[Tensor]]]:
     """Of neighbouring images in the list; none of one image."""
     numbers = list(latents)
-    pairs = list(pairwise(numbers))[: PAIRS_QUICK if patient.quick else PAIRS]
-    mean, std = mean.to(patient.autoencoder.device), std.to(patient.autoencoder.device)
+    pairs = list(pairwise(numbers))[: PAIRS_QUICK if subject.quick else PAIRS]
+    mean, std = mean.to(subject.autoencoder.device), std.to(subject.autoencoder.device)
     middles: list[Midpoints] = []
     sheets: list[list[Tensor]] = []
-    for i, j in patient.track(pairs):
+    for i, j in subject.track(pairs):
         straight, arc = lerp(latents[i], latents[j]), slerp(latents[i], latents[j], mean, std)
         ends = [decoded[i], decoded[j]]
-        pictures = [patient.decode(m).clamp(-1, 1) for m in (straight, arc)]
+        pictures = [subject.decode(m).clamp(-1, 1) for m in (straight, arc)]
         energy = max((gradient_energy(ends[0]) + gradient_energy(ends[1])) / 2, 1e-12)
         middles.append(
             Midpoints(
-                _distance(patient.encode(pictures[0]), straight, std),
-                _distance(patient.encode(pictures[1]), arc, std),
+                _distance(subject.encode(pictures[0]), straight, std),
+                _distance(subject.encode(pictures[1]), arc, std),
                 gradient_energy(pictures[1]) / energy,
                 gradient_energy((ends[0] + ends[1]) / 2) / energy,
             )
         )
         if len(sheets) < 2:
-            sheets.append([patient.uint8(p)[0] for p in (ends[0], *pictures, ends[1])])
+            sheets.append([subject.uint8(p)[0] for p in (ends[0], *pictures, ends[1])])
     return tuple(middles), sheets
 
 

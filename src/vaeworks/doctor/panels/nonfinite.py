@@ -8,22 +8,22 @@ from ..finding import Figure, Finding, NotExamined
 from ..subject import Subject
 
 
-def not_finite(patient: Subject) -> float:
+def not_finite(subject: Subject) -> float:
     """Share of all latents, and of their log-variances, that are NaN or infinite: 0..1."""
     found, total = 0, 0
-    for tensor in (patient.mean, patient.logvar):
-        for part in patient.parts(tensor) if tensor is not None else ():
+    for tensor in (subject.mean, subject.logvar):
+        for part in subject.parts(tensor) if tensor is not None else ():
             found += int((~torch.isfinite(part)).sum())
             total += part.numel()
     return found / total
 
 
-def broken(patient: Subject) -> Finding | None:
+def broken(subject: Subject) -> Finding | None:
     """The finding where any latent is no finite number; None where all are.
 
     Errors: NotExamined for images that have one colour, all the same, whose latents have no statistics.
     """
-    share = not_finite(patient)
+    share = not_finite(subject)
     if share:
         return Finding(
             "ill",
@@ -35,14 +35,14 @@ def broken(patient: Subject) -> Finding | None:
             meaning="The encoder overflows or has broken weights. Whatever is made with it is black or noise.",
             remedy="Look at the precision panel: if float32 is finite and float16 is not, `vaeworks repair MODEL DST "
             "--for fp16` or bf16 helps; NaN in float32 means damaged weights: take another file.",
-            uncertainty=f"Counted exactly, in float32, over {patient.count} images.",
-            images=patient.count,
+            uncertainty=f"Counted exactly, in float32, over {subject.count} images.",
+            images=subject.count,
         )
-    need_content(patient)
+    need_content(subject)
     return None
 
 
-def need_content(patient: Subject) -> None:
+def need_content(subject: Subject) -> None:
     """Errors: NotExamined where every image is of one colour."""
-    if all(bool((part == part[..., :1, :1]).all()) for part in patient.parts(patient.pixels)):
+    if all(bool((part == part[..., :1, :1]).all()) for part in subject.parts(subject.pixels)):
         raise NotExamined("needs images with content: each of these is of one single colour; give photographs")

@@ -30,17 +30,17 @@ COMPARED, COMPARED_QUICK = 4, 1
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def examine(patient: Subject) -> Finding:
+def examine(subject: Subject) -> Finding:
     """Ranges on real images, the first layer to overflow, and each half precision's distance from float32."""
-    numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
-    images = patient.images(numbers).cpu()
+    numbers = subject.some(IMAGES_QUICK if subject.quick else IMAGES)
+    images = subject.images(numbers).cpu()
     ranges = [
-        layer for layer in _measured(patient, numbers) if not layer.name.endswith(".logits")
+        layer for layer in _measured(subject, numbers) if not layer.name.endswith(".logits")
     ]  # attention keeps those in float32
     top = max(ranges, key=lambda layer: -1.0 if math.isnan(layer.max_abs) else layer.max_abs)
     broken = next((layer for layer in ranges if not math.isfinite(layer.max_abs)), None)
-    worst = sorted(range(len(numbers)), key=lambda i: i != top.image)[: COMPARED_QUICK if patient.quick else COMPARED]
-    model = patient.autoencoder
+    worst = sorted(range(len(numbers)), key=lambda i: i != top.image)[: COMPARED_QUICK if subject.quick else COMPARED]
+    model = subject.autoencoder
     reference = outputs(model, images[worst])
     results = {name: outputs(in_precision(model, dtype), images[worst], reference) for name, dtype in DTYPES.items()}
     deviations = {name: deviation(reference, actual, "original", name) for name, actual in results.items()}
@@ -62,21 +62,21 @@ def examine(patient: Subject) -> Finding:
         "to 65504 and turns larger ones into infinity, which becomes a black picture or NaN; bfloat16 has float32's "
         "range with three digits, so it never overflows and is coarser.",
         remedy=_remedy(verdict, safe, broken),
-        uncertainty=f"Ranges are the largest of {len(numbers)} images at {patient.protocol.size} px: others may go "
+        uncertainty=f"Ranges are the largest of {len(numbers)} images at {subject.protocol.size} px: others may go "
         f"beyond, hence the headroom. Deviations are of {len(worst)} of them, with the largest values. On CPUs the "
         "rounding of a GPU's kernels is emulated.",
         curves=(_curve(ranges),),
-        pictures=tuple(_pictures(patient, reference, results)),
+        pictures=tuple(_pictures(subject, reference, results)),
         tables={"ten largest": _table(sorted(ranges, key=_size, reverse=True)[:10])},
         images=len(numbers),
     )
 
 
-def _measured(patient: Subject, numbers: Sequence[int]) -> Sequence[LayerRange]:
+def _measured(subject: Subject, numbers: Sequence[int]) -> Sequence[LayerRange]:
     """Ranges over images that are read one at a time."""
     merged: dict[str, LayerRange] = {}
-    for place, number in enumerate(patient.track(numbers)):
-        for layer in activation_ranges(patient.autoencoder, patient.images([number])):
+    for place, number in enumerate(subject.track(numbers)):
+        for layer in activation_ranges(subject.autoencoder, subject.images([number])):
             before = merged.get(layer.name)
             if before is None or not (layer.max_abs <= before.max_abs or math.isnan(before.max_abs)):
                 merged[layer.name] = LayerRange(
@@ -171,12 +171,12 @@ def _table(ranges: Sequence[LayerRange]) -> dict[str, list[float | str]]:
     }
 
 
-def _pictures(patient: Subject, reference: Sequence[Outputs], results: dict[str, list[Outputs]]) -> list[Picture]:
+def _pictures(subject: Subject, reference: Sequence[Outputs], results: dict[str, list[Outputs]]) -> list[Picture]:
     """The first compared picture in every precision, and what it differs by from float32."""
-    exact = patient.uint8(reference[0][1])[0]
+    exact = subject.uint8(reference[0][1])[0]
     row = [exact]
     for actual in results.values():
-        picture = patient.uint8(actual[0][1])[0]
+        picture = subject.uint8(actual[0][1])[0]
         row += [picture, difference(exact, picture, 16)]
     caption = "decoded in float32; in float16 and its difference x 16; in bfloat16 and its difference x 16"
     return [Picture(caption, grid([[x.expand(3, -1, -1) for x in row]], gap=4))]

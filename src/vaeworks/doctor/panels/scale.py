@@ -64,36 +64,36 @@ BINS, REACH = 64, 8.0
 """Of the histogram, and how many standard deviations it reaches."""
 
 
-def examine(patient: Subject) -> Finding:
+def examine(subject: Subject) -> Finding:
     """Moments, tails, correlations, capacity, and the scaling factor that these latents should have."""
-    if (found := broken(patient)) is not None:
+    if (found := broken(subject)) is not None:
         return found
-    channels = measure_channels(patient)
+    channels = measure_channels(subject)
     if not channels.total.overall[1] > 0 or not channels.sampled.pooled().overall[1] > 0:
-        return _constant(patient)
-    shape = measure_shape(patient, channels, VECTORS_QUICK if patient.quick else VECTORS)
-    scale = measure_scale(patient, channels)
-    figures = scale.figures(patient) | _figures(patient, channels, shape)
+        return _constant(subject)
+    shape = measure_shape(subject, channels, VECTORS_QUICK if subject.quick else VECTORS)
+    scale = measure_scale(subject, channels)
+    figures = scale.figures(subject) | _figures(subject, channels, shape)
     verdict, sentence = _verdict(
-        [*scale.complaints(patient), *_complaints(channels, shape, figures)], figures, patient.known
+        [*scale.complaints(subject), *_complaints(channels, shape, figures)], figures, subject.known
     )
     return Finding(
         verdict,
         sentence,
         figures,
-        meaning=_magic(patient, channels, scale),
-        remedy=_remedy(patient, scale, channels, shape),
+        meaning=_magic(subject, channels, scale),
+        remedy=_remedy(subject, scale, channels, shape),
         dispute="Whether long tails, correlated channels or a weak KL term harm generation is disputed: KL weights "
         "from 1e-6 to 1e-2 give the same FID (VE-Loss, arXiv 2603.21085), and no published study shows what bounding "
         "latents gains.",
-        uncertainty=f"{patient.count} images; intervals resample them, of ranks and kurtosis by the jackknife. The "
+        uncertainty=f"{subject.count} images; intervals resample them, of ranks and kurtosis by the jackknife. The "
         "scale depends on the images: flat ones have smaller latents, so that up to a quarter of difference may be "
         "theirs. Largest values grow with the number of images. Neighbouring latents are alike, so that the floor of "
         "the distance, which is of independent ones, is too low.",
         pictures=tuple(_pictures(channels)),
         curves=(_histogram(shape),),
         tables={"channels": _table(channels, shape)},
-        images=patient.count,
+        images=subject.count,
     )
 
 
@@ -110,9 +110,9 @@ class LatentScale:
     stds: Array
     """of the normalized channels, after latents_patch"""
 
-    def figures(self, patient: Subject) -> dict[str, Figure]:
+    def figures(self, subject: Subject) -> dict[str, Figure]:
         """Of the scale, beside those that the configuration has."""
-        config, known = patient.autoencoder.config, "" if patient.known else ", a guess"
+        config, known = subject.autoencoder.config, "" if subject.known else ", a guess"
         limit = f"should be 1; ill outside {SCALES[0]:g} to {SCALES[1]:g}"
         figures = {"rms": Figure.of("what a diffusion model sees, root mean square", self.rms, limit=limit)}
         if config.normalization == "scalar":
@@ -134,15 +134,15 @@ class LatentScale:
         figures["shift_factor"] = Figure.of("shift that it should have", self.shift, limit=own[1])
         return figures
 
-    def complaints(self, patient: Subject) -> Iterator[Complaint]:
+    def complaints(self, subject: Subject) -> Iterator[Complaint]:
         """What is wrong with the scale."""
-        config, rms = patient.autoencoder.config, self.rms
+        config, rms = subject.autoencoder.config, self.rms
         off = f"a diffusion model sees latents {rms.value:.2f} times the right size"
         cure = f": its scaling factor is {config.scaling_factor:.5g} and should be {self.factor.value:.4g}"
         cure = cure if config.normalization == "scalar" else ""
         if not SOUND[0] <= rms.value <= SOUND[1]:
-            certain = patient.known and patient.count >= LEAST and not SCALES[0] <= rms.value <= SCALES[1]
-            guess = "" if patient.known else "; its file does not say which scale is right"
+            certain = subject.known and subject.count >= LEAST and not SCALES[0] <= rms.value <= SCALES[1]
+            guess = "" if subject.known else "; its file does not say which scale is right"
             yield "ill" if certain else "watch", off + cure + guess
         if config.normalization != "scalar":
             bad = int(((self.stds < SCALES[0]) | (self.stds > SCALES[1])).sum())
@@ -155,11 +155,11 @@ class LatentScale:
                 yield "watch", text
 
 
-def measure_scale(patient: Subject, channels: Channels) -> LatentScale:
+def measure_scale(subject: Subject, channels: Channels) -> LatentScale:
     """Statistics of what a diffusion model sees, and of what it is made of."""
-    seed = patient.protocol.seed
-    seen = measure_channels(patient, seen=True).sampled
-    sign = math.copysign(1.0, patient.autoencoder.config.scaling_factor)  # a mirrored latent space is as good
+    seed = subject.protocol.seed
+    seen = measure_channels(subject, seen=True).sampled
+    sign = math.copysign(1.0, subject.autoencoder.config.scaling_factor)  # a mirrored latent space is as good
     return LatentScale(
         interval(seen, lambda m: math.hypot(*m.overall), seed=seed),
         interval(channels.sampled, lambda m: sign / max(m.overall[1], 1e-12), seed=seed),
@@ -184,15 +184,15 @@ class Shape:
     """that of as many independent normal vectors"""
 
 
-def measure_shape(patient: Subject, channels: Channels, vectors: int) -> Shape:
+def measure_shape(subject: Subject, channels: Channels, vectors: int) -> Shape:
     """A second pass over all latents, since standardizing needs the first one's moments."""
     total = channels.total
     mean, std = (torch.from_numpy(x).float()[:, None, None] for x in (total.mean[0], total.std.clip(1e-12)))
-    c, positions = len(total.std), patient.mean.shape[-2] * patient.mean.shape[-1]
-    each = min(positions, -(-vectors // patient.count))
-    generator = torch.Generator().manual_seed(patient.protocol.seed)
+    c, positions = len(total.std), subject.mean.shape[-2] * subject.mean.shape[-1]
+    each = min(positions, -(-vectors // subject.count))
+    generator = torch.Generator().manual_seed(subject.protocol.seed)
     largest, far, counts, cloud = torch.zeros(c), torch.zeros(c), torch.zeros(c, BINS, dtype=torch.float64), []
-    for part in patient.parts(patient.mean):
+    for part in subject.parts(subject.mean):
         z = (part - mean) / std
         largest = torch.maximum(largest, z.abs().amax((0, 2, 3)))
         far += (z.abs() > FAR).sum((0, 2, 3))
@@ -200,7 +200,7 @@ def measure_shape(patient: Subject, channels: Channels, vectors: int) -> Shape:
         for image in z:
             cloud.append(image.flatten(1).T[torch.randperm(positions, generator=generator)[:each]])
     some = torch.cat(cloud)[:vectors]
-    number, seed = patient.count * positions, patient.protocol.seed
+    number, seed = subject.count * positions, subject.protocol.seed
     return Shape(
         largest.double().numpy(),
         (far.double() / number).numpy(),
@@ -215,7 +215,7 @@ def histograms(z: Tensor) -> Tensor:
     return torch.stack([torch.histc(z[:, i].double(), BINS, -REACH, REACH) for i in range(z.shape[1])])
 
 
-def _figures(patient: Subject, channels: Channels, shape: Shape) -> dict[str, Figure]:
+def _figures(subject: Subject, channels: Channels, shape: Shape) -> dict[str, Figure]:
     total, c = channels.total, len(channels.total.std)
     worst = int(np.nan_to_num(total.kurtosis, nan=-9).argmax())
     figures = {
@@ -292,19 +292,19 @@ def _verdict(complaints: list[Complaint], figures: dict[str, Figure], known: boo
     return worst, "; ".join(text for _, text in ordered)
 
 
-def _constant(patient: Subject) -> Finding:
+def _constant(subject: Subject) -> Finding:
     return Finding(
         "ill",
-        f"all latents of {patient.count} images are one number: standard deviation 0",
+        f"all latents of {subject.count} images are one number: standard deviation 0",
         {"std": Figure("standard deviation of the latents", 0.0, limit="ill at 0")},
         meaning="The encoder says nothing about the image. Nothing can be made of that.",
         remedy="Take another file, or train it anew: `vaeworks train small-f8c16`.",
-        uncertainty=f"Exact, over {patient.count} images.",
-        images=patient.count,
+        uncertainty=f"Exact, over {subject.count} images.",
+        images=subject.count,
     )
 
 
-def _magic(patient: Subject, channels: Channels, scale: LatentScale) -> str:
+def _magic(subject: Subject, channels: Channels, scale: LatentScale) -> str:
     std = channels.sampled.pooled().overall[1]
     text = (
         "A diffusion model adds noise of standard deviation 1, so its latents have to be about as large. Nothing in a "
@@ -313,7 +313,7 @@ def _magic(patient: Subject, channels: Channels, scale: LatentScale) -> str:
         f"VAE's latents of these images have a standard deviation of {std:.4g}, hence {scale.factor.value:.4g}."
     )
     spread = channels.total.std
-    if patient.autoencoder.config.normalization == "scalar" and len(spread) > 1 and spread.min() > 0:
+    if subject.autoencoder.config.normalization == "scalar" and len(spread) > 1 and spread.min() > 0:
         ratio = spread.max() / spread.min()
         text += (
             f" One number for all channels leaves them unequal: the strongest varies {ratio:.3g} times as much as the "
@@ -322,8 +322,8 @@ def _magic(patient: Subject, channels: Channels, scale: LatentScale) -> str:
     return text
 
 
-def _remedy(patient: Subject, scale: LatentScale, channels: Channels, shape: Shape) -> str:
-    config, found = patient.autoencoder.config, []
+def _remedy(subject: Subject, scale: LatentScale, channels: Channels, shape: Shape) -> str:
+    config, found = subject.autoencoder.config, []
     if not SOUND[0] <= scale.rms.value <= SOUND[1]:
         if config.normalization == "scalar":
             found.append(

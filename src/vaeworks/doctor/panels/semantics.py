@@ -58,25 +58,25 @@ from 16 images a class; the most even of our recipes' VAEs, kl-strong, has 0.90 
 0.78."""
 
 
-def examine(patient: Subject) -> Finding:
+def examine(subject: Subject) -> Finding:
     """Structure of the tokens, and with labels: neighbours, a linear probe, and velocity ambiguity."""
-    if (found := broken(patient)) is not None:
+    if (found := broken(subject)) is not None:
         return found
-    if min(patient.mean.shape[-2:]) < 4:
+    if min(subject.mean.shape[-2:]) < 4:
         raise NotExamined("needs latents of at least 4 x 4; examine at a larger size")
-    numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
-    alive, mean, std = standardization(measure_channels(patient))
+    numbers = subject.some(IMAGES_QUICK if subject.quick else IMAGES)
+    alive, mean, std = standardization(measure_channels(subject))
 
     def latents(some: Sequence[int]) -> Tensor:
-        return (patient.mean[list(some)][:, alive] - mean) / std
+        return (subject.mean[list(some)][:, alive] - mean) / std
 
-    tokens, vectors, features, pixels = _measure(patient, numbers, latents)
+    tokens, vectors, features, pixels = _measure(subject, numbers, latents)
     figures = tokens.figures()
-    labels = None if patient.labels is None else [patient.labels[i] for i in numbers]
+    labels = None if subject.labels is None else [subject.labels[i] for i in numbers]
     usable = _usable(labels)
     if labels is not None and usable:
-        classes = _classes(patient, usable, EACH_QUICK if patient.quick else EACH)
-        figures |= _labelled(vectors, features, pixels, labels, usable, patient.protocol.seed) | _ambiguous(
+        classes = _classes(subject, usable, EACH_QUICK if subject.quick else EACH)
+        figures |= _labelled(vectors, features, pixels, labels, usable, subject.protocol.seed) | _ambiguous(
             ambiguity(_Classes(classes, latents))
         )
     verdict, sentence = _verdict(figures, labels, usable)
@@ -92,9 +92,9 @@ def examine(patient: Subject) -> Finding:
         dispute="Disputed: of 86 tokenizers with like reconstruction, velocity ambiguity, neighbours and object "
         "contrast predict generation best (arXiv 2606.03578), but what semantic latents gain for diffusion they lose "
         "in fidelity and with autoregressive generators (l-DeTok).",
-        uncertainty=_uncertainty(patient, len(numbers), usable),
-        pictures=tuple(_pictures(patient, numbers, latents, vectors, labels)),
-        curves=(tokens.curve(patient),),
+        uncertainty=_uncertainty(subject, len(numbers), usable),
+        pictures=tuple(_pictures(subject, numbers, latents, vectors, labels)),
+        curves=(tokens.curve(subject),),
         images=len(numbers),
     )
 
@@ -141,10 +141,10 @@ class Tokens:
             )
         return figures
 
-    def curve(self, patient: Subject) -> Curves:
+    def curve(self, subject: Subject) -> Curves:
         """Similarity by distance, while there are pairs enough."""
-        last = min(patient.mean.shape[-2:])
-        line = [(float(d * patient.factor), float(y)) for d, y in enumerate(self.similarity[:last])]
+        last = min(subject.mean.shape[-2:])
+        line = [(float(d * subject.factor), float(y)) for d, y in enumerate(self.similarity[:last])]
         return Curves(
             "cosine of two latents of an image by their distance",
             {"latents": line},
@@ -154,16 +154,16 @@ class Tokens:
         )
 
 
-def _measure(patient: Subject, numbers: Sequence[int], latents: Latents) -> tuple[Tokens, Array, Array, Array]:
+def _measure(subject: Subject, numbers: Sequence[int], latents: Latents) -> tuple[Tokens, Array, Array, Array]:
     """Structure of the tokens; and by image: the latents' mean (of the object), and features of latents and of pixels
     for the probe."""
     rows: list[list[Tensor]] = []
     contrasts: list[float] = []
-    side, f = min(patient.mean.shape[-2:]), patient.factor
-    for i in patient.track(numbers):
+    side, f = min(subject.mean.shape[-2:]), subject.factor
+    for i in subject.track(numbers):
         z = latents([i])
         u = directions(z)
-        mask = None if patient.masks is None else patient.masks[[i]]
+        mask = None if subject.masks is None else subject.masks[[i]]
         rows.append(
             [
                 local_distant(u, f),
@@ -172,7 +172,7 @@ def _measure(patient: Subject, numbers: Sequence[int], latents: Latents) -> tupl
                 similarity_by_distance(u)[0],
                 object_mean(z, mask),
                 pooled(z, 4 if z.shape[1] <= 16 else 2),
-                pooled(F.adaptive_avg_pool2d(to_model_range(patient.pixels[[i]]), side), 4),
+                pooled(F.adaptive_avg_pool2d(to_model_range(subject.pixels[[i]]), side), 4),
             ]
         )
         if mask is not None and mask.any():
@@ -195,11 +195,11 @@ def _usable(labels: Sequence[str] | None) -> list[str]:
     return names if len(names) >= CLASSES else []
 
 
-def _classes(patient: Subject, usable: Sequence[str], most: int) -> list[list[int]]:
+def _classes(subject: Subject, usable: Sequence[str], most: int) -> list[list[int]]:
     """Numbers of at most `most` images of every class, evenly spaced; and of MOST_CLASSES classes, evenly spaced."""
-    assert patient.labels is not None
+    assert subject.labels is not None
     members = {
-        name: [i for i, label in enumerate(patient.labels) if label == name] for name in _even(usable, MOST_CLASSES)
+        name: [i for i, label in enumerate(subject.labels) if label == name] for name in _even(usable, MOST_CLASSES)
     }
     return [_even(numbers, max(CLASS, min(most, ALL // len(members)))) for numbers in members.values()]
 
@@ -301,7 +301,7 @@ def _have(labels: Sequence[str] | None) -> str:
     )
 
 
-def _uncertainty(patient: Subject, count: int, usable: Sequence[str]) -> str:
+def _uncertainty(subject: Subject, count: int, usable: Sequence[str]) -> str:
     text = (
         f"{count} images; intervals resample them, that of VIV by the jackknife. Channels are standardized, dead ones "
         "left out. "
@@ -314,7 +314,7 @@ def _uncertainty(patient: Subject, count: int, usable: Sequence[str]) -> str:
             "estimator, which needs ten times as many images as here. Few and like classes make a probe's figure say "
             "more of them than of the VAE: compare it with the pixels' and with other VAEs on the same images. "
         )
-    if patient.masks is None:
+    if subject.masks is None:
         text += (
             "Without masks neighbours are by the mean over the whole image, and the object's contrast (SRSS) is not "
             "measured."
@@ -323,19 +323,19 @@ def _uncertainty(patient: Subject, count: int, usable: Sequence[str]) -> str:
 
 
 def _pictures(
-    patient: Subject, numbers: Sequence[int], latents: Latents, vectors: Array, labels: Sequence[str] | None
+    subject: Subject, numbers: Sequence[int], latents: Latents, vectors: Array, labels: Sequence[str] | None
 ) -> Iterator[Picture]:
     shown = [numbers[i * len(numbers) // min(3, len(numbers))] for i in range(min(3, len(numbers)))]
     yield Picture(
         "likeness (cosine) of every latent to the one that is marked",
-        grid([[x for i in shown for x in _likeness(patient, i, latents([i]))]], gap=4),
+        grid([[x for i in shown for x in _likeness(subject, i, latents([i]))]], gap=4),
     )
     if len(numbers) > max(NEIGHBOURS):
         order = nearest(vectors - vectors.mean(0), NEIGHBOURS[0])
         places = [numbers.index(i) for i in shown]
         rows = [
             [
-                _framed(patient, numbers, j, None if labels is None or j == i else labels[j] == labels[i])
+                _framed(subject, numbers, j, None if labels is None or j == i else labels[j] == labels[i])
                 for j in (i, *order[i])
             ]
             for i in places
@@ -346,18 +346,18 @@ def _pictures(
         yield Picture(caption, grid(rows, gap=4))
 
 
-def _likeness(patient: Subject, number: int, z: Tensor) -> list[Tensor]:
+def _likeness(subject: Subject, number: int, z: Tensor) -> list[Tensor]:
     """The image with a latent marked, and the cosines to it, in pixels: uint8."""
-    u, f = directions(z)[0], patient.factor
+    u, f = directions(z)[0], subject.factor
     h, w = u.shape[-2:]
     y, x = _anchor(
         None
-        if patient.masks is None
-        else F.adaptive_avg_pool2d(patient.masks[number][None, None].float(), (h, w))[0, 0],
+        if subject.masks is None
+        else F.adaptive_avg_pool2d(subject.masks[number][None, None].float(), (h, w))[0, 0],
         h,
         w,
     )
-    image = patient.pixels[number].clone().expand(3, -1, -1).clone()
+    image = subject.pixels[number].clone().expand(3, -1, -1).clone()
     for inset, level in ((0, 255), (1, 0)):
         image[:, y * f + inset : (y + 1) * f - inset, x * f + inset : (x + 1) * f - inset] = level
     cosine = torch.einsum("c,chw->hw", u[:, y, x], u)
@@ -376,9 +376,9 @@ def _anchor(mask: Tensor | None, h: int, w: int) -> tuple[int, int]:
     return y, x
 
 
-def _framed(patient: Subject, numbers: Sequence[int], place: int, same: bool | None) -> Tensor:
+def _framed(subject: Subject, numbers: Sequence[int], place: int, same: bool | None) -> Tensor:
     """A small image with a frame: green, red or white."""
-    image = F.adaptive_avg_pool2d(patient.pixels[numbers[place]].float(), 128).round().to(torch.uint8).expand(3, -1, -1)
+    image = F.adaptive_avg_pool2d(subject.pixels[numbers[place]].float(), 128).round().to(torch.uint8).expand(3, -1, -1)
     colour = torch.tensor({None: (255, 255, 255), True: (40, 160, 70), False: (200, 50, 50)}[same], dtype=torch.uint8)
     framed = colour[:, None, None].expand(3, 136, 136).clone()
     framed[:, 4:-4, 4:-4] = image

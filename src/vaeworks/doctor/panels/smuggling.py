@@ -61,20 +61,20 @@ LEAST = 5
 """Latents along a side that are needed, for something to be outside a cell's neighbourhood."""
 
 
-def examine(patient: Subject) -> Finding:
+def examine(subject: Subject) -> Finding:
     """Norms, log-variances, sensitivity and occlusion."""
-    if (found := broken(patient)) is not None:
+    if (found := broken(subject)) is not None:
         return found
-    if min(patient.mean.shape[-2:]) < LEAST:
+    if min(subject.mean.shape[-2:]) < LEAST:
         raise NotExamined(
-            f"needs latents of at least {LEAST} x {LEAST}; examine at a size of {LEAST * patient.factor} px or more"
+            f"needs latents of at least {LEAST} x {LEAST}; examine at a size of {LEAST * subject.factor} px or more"
         )
-    survey = _surveyed(patient)
+    survey = _surveyed(subject)
     if isinstance(survey, float):
         return undecodable(survey)
-    figures = _figures(patient, survey)
+    figures = _figures(subject, survey)
     verdict, sentence = _verdict(figures)
-    n, m = patient.count, len(survey.probed)
+    n, m = subject.count, len(survey.probed)
     return Finding(
         verdict,
         sentence,
@@ -96,7 +96,7 @@ def examine(patient: Subject) -> Finding:
         f"independent halves. The best cell to smuggle through may not be among the {survey.occluded} occluded ones. "
         "Group normalization couples all cells a little: hence something far away changes in every VAE of this family, "
         "and more so in smaller pictures.",
-        pictures=(_picture(patient, survey),),
+        pictures=(_picture(subject, survey),),
         images=n,
     )
 
@@ -153,14 +153,14 @@ class SmugglingSurvey:
     probed: tuple[Probed, ...] = ()
 
 
-def _surveyed(patient: Subject) -> SmugglingSurvey | float:
+def _surveyed(subject: Subject) -> SmugglingSurvey | float:
     """All measurements; or the share of decoded values that are no numbers."""
-    alive, mean, std = standardization(measure_channels(patient))
-    numbers = patient.some(IMAGES_QUICK if patient.quick else IMAGES)
+    alive, mean, std = standardization(measure_channels(subject))
+    numbers = subject.some(IMAGES_QUICK if subject.quick else IMAGES)
     outliers, shares, seen = [], [], 0
     norms: dict[int, Tensor] = {}
-    total = torch.zeros(patient.mean.shape[-2:], dtype=torch.float64)
-    for part in patient.parts(patient.mean):
+    total = torch.zeros(subject.mean.shape[-2:], dtype=torch.float64)
+    for part in subject.parts(subject.mean):
         energy = ((part[:, alive] - mean) / std).square().sum(1)
         outliers.append(outlier(energy.sqrt()))
         shares.append(concentration(energy))
@@ -168,64 +168,64 @@ def _surveyed(patient: Subject) -> SmugglingSurvey | float:
         norms |= {i: energy[i - seen].sqrt() for i in numbers if seen <= i < seen + len(part)}
         seen += len(part)
     floor, logvars = None, []
-    if patient.logvar is not None:
+    if subject.logvar is not None:
         floors = []
-        for part in patient.parts(patient.logvar):
+        for part in subject.parts(subject.logvar):
             floors.append((part <= FLOOR).double().mean((1, 2, 3)))
             logvars.append(float(part.median()))
         floor = torch.cat(floors).numpy()
-    probes = PROBES_QUICK if patient.quick else PROBES
-    cells = crop_cells(patient)
+    probes = PROBES_QUICK if subject.quick else PROBES
+    cells = crop_cells(subject)
     probed: list[Probed] = []
-    scale = torch.zeros(patient.mean.shape[1])
+    scale = torch.zeros(subject.mean.shape[1])
     scale[alive] = std[:, 0, 0]
-    for i in patient.track(numbers):
-        one = _probe(patient, i, cells, norms[i], scale, probes, fields=not (patient.quick and probed))
+    for i in subject.track(numbers):
+        one = _probe(subject, i, cells, norms[i], scale, probes, fields=not (subject.quick and probed))
         if isinstance(one, float):
             return one
         probed.append(one)
-    h, w = patient.mean.shape[-2:]
+    h, w = subject.mean.shape[-2:]
     return SmugglingSurvey(
         torch.cat(outliers).numpy(),
         torch.cat(shares).numpy(),
         float(outlier(total[None])),
-        of_gaussian(len(alive), h, w, patient.protocol.seed),
+        of_gaussian(len(alive), h, w, subject.protocol.seed),
         floor,
         float(np.median(logvars)) if logvars else None,
         cells,
         probes,
-        sum(CELLS_QUICK if patient.quick else CELLS),
+        sum(CELLS_QUICK if subject.quick else CELLS),
         norms,
         tuple(probed),
     )
 
 
 def _probe(
-    patient: Subject, i: int, cells: int, norm: Tensor, scale: Tensor, probes: int, fields: bool
+    subject: Subject, i: int, cells: int, norm: Tensor, scale: Tensor, probes: int, fields: bool
 ) -> Probed | float:
     """fields: whether receptive fields are measured, which do not differ much from image to image."""
-    model, f, seed = patient.autoencoder, patient.factor, patient.protocol.seed + i
+    model, f, seed = subject.autoencoder, subject.factor, subject.protocol.seed + i
     top, left = (
         min(max(int(at) - cells // 2, 0), side - cells)
         for at, side in zip(divmod(int(norm.argmax()), norm.shape[1]), norm.shape, strict=True)
     )
     here = (slice(top, top + cells), slice(left, left + cells))
-    latents = patient.mean[[i]][..., here[0], here[1]].to(model.device)
-    decoded = patient.decode(latents)
+    latents = subject.mean[[i]][..., here[0], here[1]].to(model.device)
+    decoded = subject.decode(latents)
     if share := not_finite(decoded):
         return share
     halves = sensitivity(model.decode, latents, probes, seed)
     if not_finite(halves):
         return not_finite(halves)
     rows = None
-    if patient.logvar is not None:
-        logvar = patient.logvar[i][..., here[0], here[1]].clone()
+    if subject.logvar is not None:
+        logvar = subject.logvar[i][..., here[0], here[1]].clone()
         rows = covariances(logvar, halves * (logvar > FLOOR))
     gain = 127.5 * (halves.mean(0) * scale[:, None, None].square()).sum(0).sqrt()
-    chosen, common = _cells(norm[here], gain, CELLS_QUICK if patient.quick else CELLS, seed)
+    chosen, common = _cells(norm[here], gain, CELLS_QUICK if subject.quick else CELLS, seed)
     influences, changes = [], []
     for cell in (*chosen, *common):
-        change = (patient.decode(occluded(latents, cell)) - decoded)[0].cpu()
+        change = (subject.decode(occluded(latents, cell)) - decoded)[0].cpu()
         if share := not_finite(change):
             return share
         influences.append(influence(change, cell, f))
@@ -233,7 +233,7 @@ def _probe(
     worst = int(np.argmax([x.far for x in influences]))
     middle = (cells // 2, cells // 2)
     centre = (f * (middle[0] + 0.5) - 0.5, f * (middle[1] + 0.5) - 0.5)
-    crop = patient.images([i])[..., f * top : f * (top + cells), f * left : f * (left + cells)]
+    crop = subject.images([i])[..., f * top : f * (top + cells), f * left : f * (left + cells)]
     encoder = decoder = (float("nan"), float("nan"))
     if fields:
         encoder = receptive_radius(encoder_gradient(model, crop, middle, seed).cpu(), centre)
@@ -270,7 +270,7 @@ def _cells(
     return [divmod(i, w) for i in chosen], [divmod(i, w) for i in common]
 
 
-def _figures(patient: Subject, survey: SmugglingSurvey) -> dict[str, Figure]:
+def _figures(subject: Subject, survey: SmugglingSurvey) -> dict[str, Figure]:
     gaussian, share = survey.gaussian
     figures = {
         "norm_outlier": Figure.of(
@@ -379,21 +379,21 @@ def _verdict(figures: dict[str, Figure]) -> tuple[Verdict, str]:
     return "healthy", f"{largest}, and {changes}"
 
 
-def _picture(patient: Subject, survey: SmugglingSurvey) -> Picture:
+def _picture(subject: Subject, survey: SmugglingSurvey) -> Picture:
     rows = []
     for one in survey.probed[:4]:
-        f, (top, left), side = patient.factor, one.place, survey.cells
-        pixels = patient.pixels[one.number][:, f * top : f * (top + side), f * left : f * (left + side)]
-        decoded = patient.uint8(one.decoded)
+        f, (top, left), side = subject.factor, one.place, survey.cells
+        pixels = subject.pixels[one.number][:, f * top : f * (top + side), f * left : f * (left + side)]
+        decoded = subject.uint8(one.decoded)
         here = (slice(top, top + side), slice(left, left + side))
         energy = (one.change * 127.5).square().mean(0).sqrt()
         row = [pixels, decoded, heat(survey.norms[one.number][here])]
-        if patient.logvar is not None:
-            row.append(heat(patient.logvar[one.number].mean(0)[here]))
+        if subject.logvar is not None:
+            row.append(heat(subject.logvar[one.number].mean(0)[here]))
         row += [
             heat(one.gain.clamp_min(1e-6).log()),
             heat((energy + 1e-3).log10(), -1.0, 2.0) if energy.max() > 0 else heat(energy),
-            difference(decoded, patient.uint8(one.decoded + one.change), 8),
+            difference(decoded, subject.uint8(one.decoded + one.change), 8),
         ]
         rows.append(row)
     titles = [
@@ -405,7 +405,7 @@ def _picture(patient: Subject, survey: SmugglingSurvey) -> Picture:
         "worst cell's influence",
         "the change, 8-fold",
     ]
-    if patient.logvar is None:
+    if subject.logvar is None:
         titles.remove("log-variance")
     caption = (
         "light: large; sensitivity by its logarithm; influence: what replacing the cell that acts farthest by its "

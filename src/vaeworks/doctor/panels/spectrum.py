@@ -50,18 +50,18 @@ IMAGES, IMAGES_QUICK = 512, 96
 BLOCK = 8
 
 
-def examine(patient: Subject) -> Finding:
+def examine(subject: Subject) -> Finding:
     """High-frequency share, slopes of latents and images, block profile, flatness, and the divergence between the
     spectra."""
-    if (found := broken(patient)) is not None:
+    if (found := broken(subject)) is not None:
         return found
-    h, w = patient.mean.shape[-2:]
+    h, w = subject.mean.shape[-2:]
     if min(h, w) < SIDE:
         raise NotExamined(
-            f"needs latents of at least {SIDE} x {SIDE}, not {h} x {w}; examine at a size of {SIDE * patient.factor} "
+            f"needs latents of at least {SIDE} x {SIDE}, not {h} x {w}; examine at a size of {SIDE * subject.factor} "
             "px or more"
         )
-    seen = measure_spectra(patient, patient.some(IMAGES_QUICK if patient.quick else IMAGES))
+    seen = measure_spectra(subject, subject.some(IMAGES_QUICK if subject.quick else IMAGES))
     if not seen.energy.sum() > 0:
         raise NotExamined("needs latents that differ; all of these are one number, of which the panel scale says more")
     figures = _figures(seen)
@@ -116,15 +116,15 @@ class Spectra:
         return np.asarray(self.power.mean(0))
 
 
-def measure_spectra(patient: Subject, numbers: list[int]) -> Spectra:
+def measure_spectra(subject: Subject, numbers: list[int]) -> Spectra:
     """Of these images."""
-    alive, mean, std = standardization(measure_channels(patient))
+    alive, mean, std = standardization(measure_channels(subject))
     rows: list[list[Tensor]] = []
-    channels = torch.zeros(len(alive), *patient.mean.shape[2:], dtype=torch.float64)
+    channels = torch.zeros(len(alive), *subject.mean.shape[2:], dtype=torch.float64)
     frequencies = torch.zeros(0)
-    for i in patient.track(numbers):
-        z = (patient.mean[[i]][:, alive] - mean) / std
-        images = to_model_range(patient.pixels[[i]])
+    for i in subject.track(numbers):
+        z = (subject.mean[[i]][:, alive] - mean) / std
+        images = to_model_range(subject.pixels[[i]])
         small = F.adaptive_avg_pool2d(images, (z.shape[-2], z.shape[-1]))
         square = dct2(z.double()).square()
         channels += square[0] / len(numbers)

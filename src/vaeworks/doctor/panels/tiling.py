@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...data.image_ref import open_place
-from ...errors import DataError
 from ...images import difference, grid, to_model_range, to_pillow, to_uint8
 from ...metrics import psnr
 from ..compatibility.verdict import lab
@@ -42,23 +40,23 @@ NOTICEABLE, VISIBLE = 1.0, 2.3
 PICTURES, PICTURES_QUICK = 3, 1
 
 
-def examine(patient: Subject) -> Finding:
+def examine(subject: Subject) -> Finding:
     """Pictures decoded whole and by two applications' tiles, and the difference in tone and in detail."""
-    need_content(patient)
-    f = patient.factor
-    tile, whole = (max(1, side // f) * f for side in ((TILE_QUICK, WHOLE_QUICK) if patient.quick else (TILE, WHOLE)))
+    need_content(subject)
+    f = subject.factor
+    tile, whole = (max(1, side // f) * f for side in ((TILE_QUICK, WHOLE_QUICK) if subject.quick else (TILE, WHOLE)))
     if whole > MOST * f:
         tile, whole = MOST * f * 2 // 3 // f * f, MOST * f
-    pictures, enlarged = large_pictures(patient, whole, PICTURES_QUICK if patient.quick else PICTURES)
+    pictures, enlarged = large_pictures(subject, whole, PICTURES_QUICK if subject.quick else PICTURES)
     rows: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in OVERLAP}
     originals = []
-    for picture in patient.track(pictures):
-        latents = patient.encode(to_model_range(picture[None]).to(patient.autoencoder.device))
-        exact = patient.uint8(patient.decode(latents))[0]
+    for picture in subject.track(pictures):
+        latents = subject.encode(to_model_range(picture[None]).to(subject.autoencoder.device))
+        exact = subject.uint8(subject.decode(latents))[0]
         originals.append(exact)
         for name, tiles in (("diffusers", blended_tiles), ("ComfyUI", averaged_tiles)):
-            found = tiles(patient.decode, latents, tile // f, round(tile // f * OVERLAP[name]), f)
-            rows[name].append((exact, patient.uint8(found)[0]))
+            found = tiles(subject.decode, latents, tile // f, round(tile // f * OVERLAP[name]), f)
+            rows[name].append((exact, subject.uint8(found)[0]))
     shifts = {name: [tone_shift(a, b, tile // 4).max() for a, b in pairs] for name, pairs in rows.items()}
     scores = {name: [psnr(a, b) for a, b in pairs] for name, pairs in rows.items()}
     figures: dict[str, Figure] = {}
@@ -183,18 +181,11 @@ def tone_shift(whole: Tensor, tiled: Tensor, block: int) -> NDArray[np.floating[
     return np.asarray(np.linalg.norm(np.subtract(*means), axis=-1))
 
 
-def large_pictures(patient: Subject, side: int, most: int) -> tuple[list[Tensor], bool]:
-    """Pictures of a side in pixels, uint8 c side side, and whether they had to be enlarged: the patient's largest."""
-    files = sorted(patient.files, key=lambda file: -min(file.width, file.height))[:most]
-    channels = patient.autoencoder.config.in_channels
-    found: list[Image.Image] = []
-    for file in files:
-        try:
-            found.append(open_place(file.path, channels))
-        except DataError:  # gone since; the others do
-            continue
+def large_pictures(subject: Subject, side: int, most: int) -> tuple[list[Tensor], bool]:
+    """The largest images, at most `most`, as squares uint8 c side side; and whether any had to be enlarged."""
+    found = [to_pillow(image) for image in subject.whole[:most]]
     if not found:
-        found = [to_pillow(patient.pixels[i]) for i in patient.some(most)]
+        found = [to_pillow(subject.pixels[i]) for i in subject.some(most)]
     enlarged = any(min(picture.size) < side for picture in found)
     return [to_uint8(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)) for picture in found], enlarged
 

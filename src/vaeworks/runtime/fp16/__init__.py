@@ -1,1 +1,1 @@
-"""Half precision: how large activations become, and how a VAE that overflows is made to fit."""
+"""Half precision: the range of activations, and repair of a VAE that overflows."""

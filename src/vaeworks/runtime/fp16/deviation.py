@@ -1,4 +1,4 @@
-"""How far one way of computing an autoencoder is from another."""
+"""The difference between two ways of computing an autoencoder."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Outputs = tuple[
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far latents and images are from the original's in float32, over a few images; both halves have the original's
-    inputs."""
+    """The difference of latents and images to the original's in float32, over a few images; both halves get the
+    original's inputs."""
 
     weights: str
-    """original, repaired, or either with ", fixed eps": in programs that read the weights and not the configuration"""
+    """original, repaired, or either with ", fixed eps": in programs that read the weights but not the configuration"""
     precision: str
-    """float32, float16 or bfloat16: of weights and arithmetic, as GPUs compute it (`precision.py`)"""
+    """dtype of weights and arithmetic, float32, float16 or bfloat16, as GPUs compute it (`emulation.py`)"""
     latents_max: float
     """largest absolute difference of latents; nan where one is not finite"""
     latents_snr: float
@@ -42,7 +42,7 @@ class Deviation:
 
     @property
     def finite(self) -> bool:
-        """Whether no latent and no pixel overflowed."""
+        """Whether all latents and pixels are finite."""
         return self.latents_broken == 0 == self.images_broken
 
     def decibels(self, half: Half) -> float:
@@ -52,7 +52,7 @@ class Deviation:
 
 @torch.inference_mode()
 def outputs(autoencoder: Autoencoder, images: Tensor, reference: Sequence[Outputs] | None = None) -> list[Outputs]:
-    """Latents of each image n c h w, and what is decoded from them, or from the reference's latents; in float32."""
+    """Latents of each image n c h w, and the image decoded from them, or from the reference's latents; in float32."""
     results = []
     for i, image in enumerate(images):
         latents = autoencoder.encode(image[None].to(autoencoder.device, autoencoder.dtype)).mode()
@@ -62,7 +62,7 @@ def outputs(autoencoder: Autoencoder, images: Tensor, reference: Sequence[Output
 
 
 def deviation(reference: Sequence[Outputs], actual: Sequence[Outputs], weights: str, precision: str) -> Deviation:
-    """The figures of `actual`, computed with these weights and precision, against `reference`."""
+    """The deviation of `actual`, computed with these weights and precision, from `reference`."""
     latents, images = (torch.cat([x[i].flatten() for x in reference]) for i in (0, 1))
     other, decoded = (torch.cat([x[i].flatten() for x in actual]) for i in (0, 1))
     return Deviation(

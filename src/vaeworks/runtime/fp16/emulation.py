@@ -1,4 +1,4 @@
-"""The arithmetic of float16 and bfloat16 on GPUs, also on machines without one."""
+"""The arithmetic of float16 and bfloat16 on GPUs, emulated on CPUs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ...nn import GroupNorm, ResBlock, SpatialAttention
 
 
 def in_precision(autoencoder: Autoencoder, dtype: torch.dtype) -> Autoencoder:
-    """A copy that computes as a GPU does in `dtype`; its inputs and outputs are float32 on the CPU, `dtype` elsewhere.
+    """A copy that computes as a GPU does in `dtype`; inputs and outputs are float32 on the CPU, `dtype` elsewhere.
 
-    On the CPU, it computes in float32 and rounds to `dtype` what a GPU writes to memory: PyTorch's own float16 is many
-    times slower there, and on some processors sums in float16.
+    On the CPU it computes in float32 and rounds to `dtype` whatever a GPU writes to memory. PyTorch's own float16 is
+    many times slower there, and sums in float16 on some processors.
     """
     result = copy.deepcopy(autoencoder)
     if autoencoder.device.type != "cpu":
@@ -41,8 +41,8 @@ def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _normalizing(dtype: torch.dtype) -> Callable[..., Tensor]:
     def normalize(norm: GroupNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """As PyTorch's CUDA kernel: epsilon is of the input's type, sums are float32, mean and 1/std were of its type
-        until 2.9 or so."""
+        """Normalize as PyTorch's CUDA kernel: epsilon in the input's dtype, sums in float32; mean and 1/std in the
+        input's dtype until about version 2.9."""
         x = _rounded(inputs[0], dtype).unflatten(1, (norm.num_groups, -1))
         var, mean = torch.var_mean(x, dim=(2, 3, 4), correction=0, keepdim=True)
         rstd = _rounded((var + _rounded(torch.tensor(norm.eps_for(dtype)), dtype)).rsqrt(), dtype)

@@ -1,4 +1,4 @@
-"""How large the values inside an autoencoder become, layer by layer, on real images."""
+"""The range of values inside an autoencoder, layer by layer, on real images."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ FLOAT16_MAX = 65504.0
 """The largest finite number of float16."""
 
 LOGITS_AT_ONCE = 2**24
-"""Products of queries and keys held in memory, 64 MiB."""
+"""Products of queries and keys in memory at a time, 64 MiB."""
 
 SAMPLE = 2**18
-"""Values of one image that a percentile is taken of, about."""
+"""About how many values of an image a percentile is computed from."""
 
 
 @dataclass(frozen=True)
 class LayerRange:
-    """How large one layer's output becomes, in float32."""
+    """The range of one layer's output, in float32."""
 
     name: str
-    """of the module; blocks and attentions: the sum they return; `.logits`: queries times keys over the root of a
-    head's width"""
+    """name of the module. Blocks and attentions: of the sum that they return; `.logits`: of queries times keys over the
+    root of a head's width"""
     half: Half
     scalable: bool
     """whether `scale_activations` changes it"""
     max_abs: float
     """largest absolute value; nan where one is not a number"""
     p9999: float
-    """99.99th percentile of the absolute values of an image, of the image with the largest"""
+    """99.99th percentile of the absolute values, largest over the images"""
     image: int
     """number of the image with max_abs"""
 
@@ -57,15 +57,15 @@ class LayerRange:
 
     @property
     def overflows(self) -> bool:
-        """Whether float16 cannot hold it; true of what is not a number."""
+        """Whether float16 overflows, or the value is not a number."""
         return not self.max_abs <= FLOAT16_MAX
 
 
 def activation_ranges(autoencoder: Autoencoder, images: Tensor | None = None) -> list[LayerRange]:
-    """The range of every layer of encoder, decoder and the convolutions between, in order of execution.
+    """The range of every layer of encoder, decoder and the convolutions between them, in order of execution.
 
-    images: n c h w in [-1,1], one at a time through encoder, posterior mode and decoder; None: `sample_images`. Nothing
-    is kept of the activations, and everything is computed in float32, whatever the weights' type.
+    images: n c h w in [-1,1], one at a time through encoder, posterior mode and decoder; None: `sample_images`.
+    Activations are not stored, and everything is computed in float32, whatever the weights' dtype.
     Errors: ConfigError for images that the model cannot encode, that are not finite, or none.
     """
     images = sample_images(autoencoder) if images is None else images
@@ -82,7 +82,7 @@ def activation_ranges(autoencoder: Autoencoder, images: Tensor | None = None) ->
 
 
 def scaled_ranges(ranges: Iterable[LayerRange], scales: Mapping[Half, float]) -> list[LayerRange]:
-    """The ranges after `scale_activations` by powers of two, which is exact: there is no need to measure again."""
+    """The ranges after `scale_activations` by powers of two, which is exact and needs no second measurement."""
     return [
         replace(
             layer,
@@ -104,8 +104,7 @@ def sample_images(
     """Images to measure on, their middle squares resized to about size x size: n c size size in [-1,1], n at most
     `limit`.
 
-    source: a folder tree, of which images are taken at equal distances, an image file, or `photos`, the 16 bundled
-    photographs.
+    source: a folder tree (images evenly spaced in it), an image file, or `photos`, the 16 bundled photographs.
     Errors: DataError for a source without a readable image; ConfigError for a model whose images are neither gray nor
     in colour.
     """
@@ -130,7 +129,7 @@ def sample_images(
 
 
 class _Recorder:
-    """Forward hooks that note the largest values of every layer."""
+    """Forward hooks that record the largest values of every layer."""
 
     def __init__(self) -> None:
         self.ranges: dict[str, LayerRange] = {}
@@ -179,6 +178,6 @@ class _Recorder:
 
 
 def _percentile(values: Tensor) -> float:
-    """The 99.99th percentile of |values|, of every so many of them: an odd number, so that no channel is left out."""
+    """The 99.99th percentile of |values|, of every k-th of them: k is odd, so that no channel is left out."""
     sample = values[:: (len(values) // SAMPLE) | 1].abs()
     return sample.kthvalue(max(1, math.ceil(0.9999 * len(sample)))).values.item()

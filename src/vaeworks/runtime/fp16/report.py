@@ -1,4 +1,4 @@
-"""What was done to a VAE for float16, in figures and in words."""
+"""The report of a repair for float16, in figures and in sentences."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ APPLICATION_EPS = 1e-6
 
 @dataclass(frozen=True)
 class Repair:
-    """A VAE for float16, what was done to it and what that changed."""
+    """A VAE for float16, and the report of its repair."""
 
     autoencoder: Autoencoder = field(repr=False)
-    """a new one; its configuration carries the scales, and what reads it needs no more"""
+    """a copy; its configuration carries the scales, so that readers of the configuration need nothing else"""
     scales: dict[Half, float]
-    """by what the activations of each half were multiplied: powers of two, 1 where nothing was needed"""
+    """factors of the activations of each half: powers of two, 1 where nothing was needed"""
     headroom: float
-    """least distance to float16's largest number that was asked for"""
+    """least factor asked for between the activations and float16's largest number"""
     limit: float
-    """least dB in float16 that were asked for"""
+    """least quality asked for in float16, in dB"""
     before: tuple[LayerRange, ...]
-    """every layer's range as it was"""
+    """range of every layer before the repair"""
     after: tuple[LayerRange, ...]
-    """and as it is now"""
+    """range of every layer after it"""
     deviations: tuple[Deviation, ...]
     """from the original in float32"""
     images: int
-    """how many the ranges were measured on"""
+    """number of images that the ranges were measured on"""
     compared: tuple[int, ...]
     """numbers of the images that the deviations were measured on: those with the largest activations"""
     rough_weights: float
-    """share of the weights scaled down that float16 holds with fewer digits than others"""
+    """share of the scaled weights that lose digits in float16"""
     lost_weights: float
-    """share of the weights scaled down that float16 cannot tell from 0"""
+    """share of the scaled weights that become 0 in float16"""
 
     @property
     def needed(self) -> bool:
@@ -54,7 +54,7 @@ class Repair:
         return next((d for d in self.deviations if (d.weights, d.precision) == (weights, precision)), None)
 
     def sentences(self) -> tuple[str, ...]:
-        """What was found, done and measured, a line each."""
+        """Findings, changes and measurements, a line each."""
         return (*(_about(self, half) for half in get_args(Half)), *map(_figures, self.deviations), *_remarks(self))
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Repair:
 
 
 def largest(ranges: Iterable[LayerRange], half: Half) -> LayerRange:
-    """A half's layer with the largest activations, of those that can be scaled where there are such."""
+    """The layer of a half with the largest activations, among the layers that can be scaled if there are any."""
     return max((layer for layer in ranges if layer.half == half), key=lambda layer: (layer.scalable, layer.max_abs))
 
 

@@ -1,7 +1,7 @@
-"""Smaller or larger activations without another result.
+"""Scale the activations of an autoencoder without changing its results.
 
-Whatever encoder and decoder keep between two blocks is read by normalization only, apart from convolutions that are
-linear in it. So all of it may carry a factor, if epsilon carries its square: the normalized values stay what they were.
+Every map between two blocks is read by a normalization, apart from convolutions that are linear in it. So all of these
+maps can carry a factor, if epsilon carries its square: the normalized values stay the same.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from ...nn import Downsample, ResBlock, SpatialAttention, Upsample
 
 
 def scale_activations(autoencoder: Autoencoder, encoder: float = 1.0, decoder: float = 1.0) -> Autoencoder:
-    """A copy whose halves carry their activations at `encoder` and `decoder` times their size, and give the same
-    latents and images.
+    """A copy whose activations are `encoder` and `decoder` times as large in each half, with equal latents and images.
 
-    Powers of two are exact, as far as no weight leaves the range of its type. Factors multiply what the configuration
-    has.
+    Powers of two are exact, unless a weight leaves the range of its dtype. Factors multiply those of the configuration.
     Errors: ConfigError for a TAESD, which has no normalization to undo a factor, and for factors that are not positive.
     """
     config = autoencoder.kl_config
@@ -44,8 +42,8 @@ def scale_activations(autoencoder: Autoencoder, encoder: float = 1.0, decoder: f
 
 
 def writers(half: Encoder | Decoder) -> Iterator[tuple[nn.Conv2d | nn.Linear, bool]]:
-    """The layers whose outputs carry a half's factor, and whether they read values without it, so that their weights
-    bring it in."""
+    """The layers whose outputs carry the factor of a half, and whether their inputs do not, so that their weights
+    introduce it."""
     yield half.conv_in, True
     for module in half.modules():
         if isinstance(module, ResBlock):
@@ -59,7 +57,7 @@ def writers(half: Encoder | Decoder) -> Iterator[tuple[nn.Conv2d | nn.Linear, bo
 
 
 def set_eps(module: nn.Module, eps: float) -> None:
-    """Give every group normalization this epsilon, in place."""
+    """Set epsilon of every group normalization, in place."""
     for norm in module.modules():
         if isinstance(norm, nn.GroupNorm):
             norm.eps = eps

@@ -1,4 +1,4 @@
-"""One half of an autoencoder as a chain of stages, with a backward pass of its own."""
+"""One half of an autoencoder as a chain of stages with its own backward pass."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .stages import Enlarge, Residual, Stage
 
 
 class Chain:
-    """Segments of stages, each of which begins with a small map.
+    """Segments of stages; each segment begins with a small map.
 
-    The forward pass keeps that one, and the backward pass computes the others again.
+    The forward pass stores these first maps, and the backward pass recomputes the others.
     """
 
     def __init__(self, segments: list[list[Stage]], rows: int, groups: int):
-        """rows: of a strip, at most; groups: of every group normalization."""
+        """rows: most rows of a strip. groups: of every group normalization."""
         self.segments, self.rows, self.groups = segments, rows, groups
         layers = [layer for segment in segments for stage in segment for layer in stage.layers()]
         self.parameters = [(layer, name) for layer in layers for name in names_in(layer)]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The last stage's result: n c h w to n c' h' w'. For one picture: statistics are kept here."""
+        """Apply the stages: n c h w to n c' h' w'. For one picture, because stages store its statistics."""
         return _InStrips.apply(x, self, *(getattr(module, name) for module, name in self.parameters))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -54,7 +54,7 @@ class Chain:
         return stored.rows(0, stored.shape[2]), firsts
 
     def _spend(self, numbers: dict[Stage, int]) -> None:
-        """Let blocks keep more where a segment's maps are small beside those of the largest one, which sets the peak.
+        """Let blocks store more in segments whose maps are small beside the largest segment's, which sets the peak.
 
         numbers: of each stage's result.
         """
@@ -65,7 +65,7 @@ class Chain:
                 block.keeps_inner = size + sum(numbers[b] for b in blocks) <= max(sizes)
 
     def backward(self, firsts: list[Tensor], grad: Tensor, gradients: Gradients, wants_input: bool) -> Tensor | None:
-        """The gradient at the first map, if it is wanted, from that at the result."""
+        """The gradient at the first map, if it is wanted, from the gradient at the result."""
         needed = [wants_input]  # at the input of each stage
         for segment in self.segments:
             for stage in segment:
@@ -86,7 +86,7 @@ class Chain:
         for i, stage in enumerate(segment[:-1]):
             source = maps[-1]
             assert source is not None
-            if passing := i == 1 and isinstance(segment[0], Enlarge):  # wide, and quickly computed again
+            if passing := i == 1 and isinstance(segment[0], Enlarge):  # wide, and quick to recompute
                 maps[1] = None
             maps.append(kept(stage.result(source) if passing else stage.again(source, self.rows), self.rows))
         for i in reversed(range(len(segment))):
@@ -104,7 +104,7 @@ class _InStrips(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, chain: Chain, *parameters: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             y, firsts = chain.forward(x)
-        ctx.save_for_backward(*firsts, *parameters)  # the latter so that autograd sees changes in between
+        ctx.save_for_backward(*firsts, *parameters)  # parameters, so that autograd sees changes in between
         ctx.chain = chain
         return y
 

@@ -1,8 +1,8 @@
-"""Decoding and encoding whose results can be differentiated, within little memory.
+"""Differentiable decoding and encoding in little memory.
 
-Autograd keeps every map of the forward pass. Checkpointing keeps the maps between residual blocks, and within a block
-computes with whole maps. Here the forward pass keeps the smallest map of every resolution and the statistics of group
-normalizations; with these the backward pass computes, strip by strip, what it needs again.
+Autograd stores every map of the forward pass. Checkpointing stores the maps between residual blocks, and computes each
+block on whole maps. Here the forward pass stores the smallest map of every resolution and the statistics of group
+normalizations; from these the backward pass recomputes the rest strip by strip.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .stages import Attend, Enlarge, Halve, Out, Residual, Same, Stage
 
 
 def decode_with_gradient(autoencoder: Autoencoder, latents: Tensor, rows: int) -> Tensor:
-    """Images n 3 f*h f*w, about in [-1,1], from unnormalized latents n c h w, differentiable by latents and the
-    decoder's parameters.
+    """Decode unnormalized latents n c h w to images n 3 f*h f*w, about in [-1,1], differentiable by latents and decoder
+    parameters.
 
-    rows: of a strip, at most. Gradients are the whole picture's to rounding, and only computed for what requires one.
-    Everything is computed in the weights' dtype, autocast or not. With another padding than by zeros, blocks are
-    checkpointed whole; a TAESD is left to autograd.
+    rows: most rows of a strip. Gradients equal the whole picture's to rounding, and are computed only where wanted.
+    Everything is computed in the weights' dtype, with or without autocast. With padding other than zeros, blocks are
+    checkpointed whole; a TAESD uses plain autograd.
     Errors: ConfigError for latents of other channels, and for a gradient of the gradient.
     Sources: recomputation from Chen et al. 2016, arXiv 1604.06174; global statistics as in runtime/strips.py.
     """
@@ -36,7 +36,7 @@ def decode_with_gradient(autoencoder: Autoencoder, latents: Tensor, rows: int) -
         or latents.shape[1] != autoencoder.latent_channels
         or not latents.numel()
     ):
-        return autoencoder.decode(latents)  # a TAESD, or an error that it explains
+        return autoencoder.decode(latents)  # a TAESD, or an error that `decode` raises
     z = autoencoder.post_quant_conv(latents)
     if autoencoder.kl_config.padding_mode != "zeros":
         return _decoded_by_blocks(decoder, z)
@@ -44,9 +44,9 @@ def decode_with_gradient(autoencoder: Autoencoder, latents: Tensor, rows: int) -
 
 
 def encode_with_gradient(autoencoder: Autoencoder, images: Tensor, rows: int) -> Tensor:
-    """Moments n 2c h/f w/f of images n 3 h w in [-1,1], differentiable by images and the encoder's parameters.
+    """Encode images n 3 h w in [-1,1] to moments n 2c h/f w/f, differentiable by images and encoder parameters.
 
-    They are for `autoencoder.posterior`. The rest is as in `decode_with_gradient`.
+    `autoencoder.posterior` takes the moments. All else is as in `decode_with_gradient`.
     Errors: ConfigError for a size that is no multiple of f.
     """
     encoder = autoencoder.encoder
@@ -59,7 +59,7 @@ def encode_with_gradient(autoencoder: Autoencoder, images: Tensor, rows: int) ->
 
 
 def _of_decoder(decoder: Decoder) -> list[list[Stage]]:
-    """Segments, which begin with the smallest map of their resolution: in front of the doubling."""
+    """Segments of the decoder; each begins with the smallest map of its resolution, before the doubling."""
     segments: list[list[Stage]] = [[Same(decoder.conv_in), *_of_middle(decoder.middle)]]
     for level in decoder.levels:
         assert isinstance(level, DecoderLevel)
@@ -71,7 +71,7 @@ def _of_decoder(decoder: Decoder) -> list[list[Stage]]:
 
 
 def _of_encoder(encoder: Encoder) -> list[list[Stage]]:
-    """Segments, which end with the halving."""
+    """Segments of the encoder; each ends with the halving."""
     segments: list[list[Stage]] = [[Same(encoder.conv_in)]]
     for level in encoder.levels:
         assert isinstance(level, EncoderLevel)

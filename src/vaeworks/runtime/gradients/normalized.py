@@ -1,4 +1,4 @@
-"""Back through group normalization, SiLU and a convolution."""
+"""The backward pass through group normalization, SiLU and a convolution."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def through(
     gradients: Gradients,
     wanted: bool,
 ) -> Denormalized | None:
-    """The gradient at `source`, if it is wanted, from `grad` behind its normalization, SiLU and convolution; releases
-    grad.
+    """The gradient at `source`, if it is wanted, from `grad` at the result of normalization, SiLU and convolution.
+    Frees grad.
 
     Adds the gradients at parameters.
     """

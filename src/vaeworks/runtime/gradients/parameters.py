@@ -1,4 +1,4 @@
-"""Gradients at parameters, summed strip by strip."""
+"""Gradients at parameters, summed over strips."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ...nn.winograd import filtered_backward
 from ..conv_kernels import filters
 
 Parameter = tuple[nn.Module, str]
-"""A layer, and the parameter's name in it."""
+"""A layer, and the name of one of its parameters."""
 
 
 def names_in(layer: nn.Module) -> list[str]:
-    """Of the parameters that a layer has, those included that it computes from others (torch.nn.utils.parametrize)."""
+    """Names of a layer's parameters, including those it computes from others (torch.nn.utils.parametrize)."""
     return [name for name in ("weight", "bias") if isinstance(getattr(layer, name, None), Tensor)]
 
 
 class Gradients:
-    """Sums of gradients, as far as they are wanted, in no less than float32."""
+    """Sums of the wanted gradients, in at least float32."""
 
     def __init__(self, wanted: Iterable[Parameter]):
         self._sums: dict[Parameter, Tensor | None] = dict.fromkeys(wanted)
@@ -32,7 +32,7 @@ class Gradients:
         return any((layer, name) in self._sums for layer in layers for name in names_in(layer))
 
     def add(self, layer: nn.Module, name: str, gradient: Tensor | None) -> None:
-        """Add a strip's part; what is not wanted is dropped."""
+        """Add a strip's part; unwanted gradients are dropped."""
         if gradient is None or (layer, name) not in self._sums:
             return
         wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
@@ -40,8 +40,8 @@ class Gradients:
         self._sums[layer, name] = wide if total is None else total.add_(wide)
 
     def add_convolution(self, conv: nn.Conv2d, x: Tensor, grad: Tensor, padding: tuple[int, int] = (0, 0)) -> None:
-        """A strip's part at weight and bias: x as the convolution sees it before this padding, n c h w, and the
-        gradient at its result."""
+        """Add a strip's part at weight and bias. x: the convolution's input before its own padding, n c h w. grad: at
+        its result."""
         wants = self._wants(conv)
         if any(wants):
             _, dweight, dbias = torch.ops.aten.convolution_backward(
@@ -60,9 +60,9 @@ class Gradients:
             self._add_both(conv, dweight, dbias)
 
     def add_same(self, conv: nn.Conv2d, x: Tensor, above: int, below: int, grad: Tensor) -> None:
-        """A strip's part for a 3x3 convolution with a frame of zeros: x n c above+h+below w, the gradient n o h w.
+        """Add a strip's part for a zero-padded 3x3 convolution: x n c above+h+below w, the gradient n o h w.
 
-        above, below: how many rows of x, 0 or 1, are there to be seen only; where none is, the frame is.
+        above, below: 0 or 1 row of context in x at that end; 0 at the map's border, where zeros are padded.
         """
         if not any(self._wants(conv)):
             return
@@ -74,7 +74,7 @@ class Gradients:
             self.add_convolution(conv, F.pad(x, (0, 0, 1 - above, 1 - below)), grad, (0, 1))
 
     def add_doubled(self, conv: nn.Conv2d, x: Tensor, above: int, below: int, grad: Tensor) -> None:
-        """As `add_same`, for the convolution of x with every pixel four times: the gradient is n o 2h 2w."""
+        """As `add_same`, for the convolution of x after doubling: the gradient is n o 2h 2w."""
         if not any(self._wants(conv)):
             return
         if filters(conv, doubled=True):
@@ -84,8 +84,7 @@ class Gradients:
             self.add_same(conv, doubled[:, :, above : doubled.shape[2] - below], above, below, grad)
 
     def _add_filtered(self, conv: nn.Conv2d, x: Tensor, grad: Tensor, filtering: Filtering) -> None:
-        """By minimal filtering, two to three times faster; the gradient is zero in rows that are there to be seen
-        only."""
+        """By minimal filtering, two to three times faster; the gradient is zero in rows of context."""
         x = x.contiguous(memory_format=torch.channels_last)
         _, dweight, dbias = filtered_backward(grad, x, conv.weight.detach(), filtering, self._wants(conv))
         self._add_both(conv, dweight, dbias)
@@ -98,6 +97,6 @@ class Gradients:
         self.add(conv, "bias", dbias)
 
     def of(self, layer: nn.Module, name: str) -> Tensor | None:
-        """The sum, in the parameter's dtype; None if it is not wanted."""
+        """The sum in the parameter's dtype; None if it is not wanted."""
         total = self._sums.get((layer, name))
         return None if total is None else total.to(getattr(layer, name).dtype)

@@ -1,4 +1,4 @@
-"""Rows of maps in the backward pass: which are needed again, and which are not."""
+"""Rows of maps in the backward pass, and which of them are freed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..lazy_maps import Map, Stored, sweep
 
 
 class Borrowed(Map):
-    """Another map, which somebody else needs as well."""
+    """Another map that is needed elsewhere, and therefore not freed here."""
 
     def __init__(self, source: Map):
         self.source, self.shape, self.itemsize = source, source.shape, source.itemsize
@@ -30,13 +30,13 @@ def held(x: Tensor) -> Stored:
 
 
 def kept(map_: Map, rows: int) -> Stored:
-    """A map, computed strip by strip, while what it is computed from is released."""
+    """Compute a map strip by strip and store it, while the maps that it is computed from are freed."""
     stored = Stored(map_.shape)
     sweep(map_, rows, None, into=stored, release=True)
     return stored
 
 
 def around(x: Map, start: int, stop: int) -> tuple[Tensor, int, int]:
-    """Rows with those above and below them, and how many these are, 0 or 1."""
+    """Rows with one row of context above and below, and the number of these rows, 0 or 1 each."""
     above, below = int(start > 0), int(stop < x.shape[2])
     return x.rows(start - above, stop + below), above, below

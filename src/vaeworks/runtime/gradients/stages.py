@@ -1,4 +1,4 @@
-"""What a network's half consists of, each with its forward and backward pass in strips."""
+"""The stages of a network's half, each with its forward and backward pass in strips."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ class Stage(ABC):
     """A part of the chain that maps one feature map to the next."""
 
     normalizes = False
-    """whether it needs the statistics of its input"""
+    """whether the stage needs the statistics of its input"""
 
     @abstractmethod
     def layers(self) -> Iterator[nn.Module]:
-        """The layers that have parameters."""
+        """The stage's layers with parameters."""
 
     @abstractmethod
     def result(self, x: Map) -> Map:
-        """The next map, for an input whose statistics have been measured."""
+        """The next map, for an input whose statistics are stored."""
 
     def again(self, x: Map, rows: int) -> Map:
-        """The next map, in the backward pass, where x is needed again."""
+        """The next map in the backward pass, where x is needed again."""
         return self.result(Borrowed(x))
 
     @abstractmethod
     def backward(self, x: Map, grad: Stored, rows: int, gradients: Gradients, wanted: bool) -> Stored | None:
-        """The gradient at x, if it is wanted, from that at the result. Adds those at parameters; releases x and
-        grad."""
+        """The gradient at x, if it is wanted, from the gradient at the result. Adds the gradients at parameters; frees
+        x and grad."""
 
     def measured(self, x: Map, statistics: Statistics | None, rows: int, groups: int) -> Map:
-        """The next map; keeps statistics for `result` and `backward`."""
+        """The next map; stores statistics for `result` and `backward`."""
         return self.result(x)
 
 
@@ -87,7 +87,7 @@ class Enlarge(Stage):
 
 
 class Halve(Stage):
-    """A 3x3 convolution with stride 2, after a row and a column of zeros at the bottom and the right."""
+    """A 3x3 convolution with stride 2; zeros pad a row at the bottom and a column at the right."""
 
     def __init__(self, conv: nn.Conv2d):
         self.conv = conv
@@ -136,8 +136,7 @@ class Residual(Stage):
 
     normalizes = True
     keeps_inner = False
-    """whether h, between the convolutions, is kept once it is computed in the backward pass, rather than computed twice
-    more"""
+    """whether the backward pass stores h, the map between the convolutions, instead of computing it twice more"""
 
     def __init__(self, block: ResBlock):
         self.block = block
@@ -166,7 +165,7 @@ class Residual(Stage):
         return self._sum(Borrowed(x), Borrowed(self.inner))
 
     def _inner(self, x: Map) -> Map:
-        """h, what is between the convolutions."""
+        """h, the map between the convolutions."""
         return Convolved(Normalized(x, self.block.norm1, self.outer), self.block.conv1)
 
     def _sum(self, x: Map, inner: Map) -> Map:
@@ -194,7 +193,7 @@ class Residual(Stage):
 
 
 class Attend(Stage):
-    """Self-attention, on the whole map, by autograd: it stands where maps are small."""
+    """Self-attention on the whole map, by autograd: the maps are small where it stands."""
 
     def __init__(self, attention: SpatialAttention):
         self.attention = attention

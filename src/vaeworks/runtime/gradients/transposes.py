@@ -1,4 +1,4 @@
-"""Maps of gradients: the transposes of convolutions, doubling, halving and group normalization, by rows."""
+"""Gradients as maps: the transposes of convolutions, doubling, halving and group normalization, by rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..lazy_maps import Map, Statistics
 
 
 def transposed(conv: nn.Conv2d) -> nn.Conv2d:
-    """The convolution that takes gradients back through `conv`, which keeps height and width: its kernel turned around,
-    and no bias."""
+    """The transpose of `conv`, which keeps height and width: a convolution with the kernel rotated by 180 degrees,
+    without bias."""
     shape: dict[str, Any] = {"kernel_size": conv.kernel_size, "padding": conv.padding}
     back = nn.Conv2d(conv.out_channels, conv.in_channels, bias=False, device="meta", **shape)
     back.weight = nn.Parameter(conv.weight.detach().flip(2, 3).transpose(0, 1), requires_grad=False)
@@ -23,7 +23,7 @@ def transposed(conv: nn.Conv2d) -> nn.Conv2d:
 
 
 class Pooled(Map):
-    """The transpose of nearest-neighbour doubling: sums of squares of four pixels."""
+    """The transpose of nearest-neighbour doubling: sums over 2x2 pixels."""
 
     def __init__(self, source: Map):
         n, c, h, w = source.shape
@@ -44,7 +44,7 @@ class Spread(Map):
         self.grad, self.conv, self.shape, self.itemsize = grad, conv, (n, conv.in_channels, 2 * h, 2 * w), grad.itemsize
 
     def rows(self, start: int, stop: int) -> Tensor:
-        first = max(0, (start - 1) // 2)  # three rows are seen by each: 2i, 2i+1, 2i+2
+        first = max(0, (start - 1) // 2)  # output row i reads input rows 2i, 2i+1, 2i+2
         y = F.conv_transpose2d(self.grad.rows(first, (stop + 1) // 2), self.conv.weight, stride=2)
         return y[:, :, start - 2 * first : stop - 2 * first, : self.shape[3]]
 
@@ -54,17 +54,17 @@ class Spread(Map):
 
 @dataclass(frozen=True)
 class Sums:
-    """Of a normalized map's gradient dz over its pixels, for every channel: n c each, float64."""
+    """Sums over pixels of the gradient dz at a normalized map, for every channel: n c each, float64."""
 
     of_dz: Tensor
     of_dzx: Tensor
-    """dz times the map x in front of the normalization"""
+    """dz times the map x before the normalization"""
 
 
 class Denormalized(Map):
-    """The gradient in front of a group normalization, from that behind it.
+    """The gradient before a group normalization, from the gradient after it.
 
-    dx = a dz + p x + q, where a belongs to a channel, p and q to a group (nn/norm.py).
+    dx = a dz + p x + q, with a for each channel, p and q for each group (nn/norm.py).
     """
 
     def __init__(self, dz: Map, source: Map, norm: GroupNorm, statistics: Statistics, sums: Sums):

@@ -1,8 +1,7 @@
-"""What a decode does between convolutions, in NHWC memory: Triton's kernels on GPUs, PyTorch's own functions everywhere
-else.
+"""The steps of a decode between convolutions, in NHWC memory: Triton kernels on GPUs, PyTorch's functions elsewhere.
 
-Every function here has its plain formula in the same file, which runs where Triton does not, and which its kernels are
-tested against.
+Every function here has its plain formula in the same file. It runs where Triton does not, and tests compare the kernels
+with it.
 """
 
 from __future__ import annotations

@@ -11,20 +11,20 @@ from torch import Tensor
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 INTERPRETER = "TRITON_INTERPRET"
-"""Triton's own variable; where it is 1 before Triton is imported, kernels run on CPUs, slowly: for tests."""
+"""Triton's own variable. If it is 1 before Triton is imported, kernels run slowly on CPUs, for tests."""
 
 
 @cache
 def installed() -> bool:
-    """Whether Triton is there."""
+    """Whether Triton is installed."""
     return find_spec("triton") is not None
 
 
 def suits(x: Tensor, *others: Tensor) -> bool:
-    """Whether kernels take a map n c h w: in NHWC memory, of a type they know, on a GPU that Triton knows; and no
-    gradient is wanted.
+    """Whether the kernels take a map n c h w: NHWC memory, a known dtype, a GPU that Triton supports, and no gradient
+    wanted.
 
-    While torch.compile traces, they are left out: it fuses the plain formula with its neighbours.
+    They are left out while torch.compile traces, because it fuses the plain formula with its neighbours.
     """
     if x.dtype not in TYPES or x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last) or not x.numel():
         return False

@@ -9,7 +9,7 @@ from .choice import suits
 
 
 def doubled(x: Tensor) -> Tensor:
-    """Every pixel four times: n c h w to n c 2h 2w, bit for bit."""
+    """Nearest-neighbour doubling: n c h w to n c 2h 2w, bit for bit."""
     if suits(x):
         from .triton_doubling import doubled as by_triton
 

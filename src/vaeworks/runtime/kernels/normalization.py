@@ -1,6 +1,6 @@
-"""Group normalization and SiLU in NHWC memory, in two readings of the map: one for the statistics, one for the result.
+"""Group normalization and SiLU in NHWC memory in two passes over the map: one for the statistics, one for the result.
 
-All arithmetic is in no less than float32, whatever the map's type, so that a half-precision result is rounded once.
+The arithmetic is in at least float32, whatever the map's dtype, so that a half-precision result is rounded once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .choice import suits
 
 WIDEST = 2048
-"""Channels; wider maps do not fit into a kernel's block."""
+"""Most channels; wider maps do not fit into a kernel's block."""
 
 
 def group_norm_silu(x: Tensor, norm: nn.GroupNorm, dtype: torch.dtype | None = None) -> Tensor:
@@ -25,10 +25,10 @@ def group_norm_silu(x: Tensor, norm: nn.GroupNorm, dtype: torch.dtype | None = N
 
 
 def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of every group of channels of a map n c h w: n groups each, in no less than float32.
+    """Mean and biased variance of every group of channels of a map n c h w: n groups each, in at least float32.
 
-    With as many groups as channels they are the channels', to be merged with other strips' (`maps.py`).
-    Partial sums are of few pixels each, about their own mean, and merged as Chan, Golub & LeVeque 1983 do.
+    With as many groups as channels, they can be merged with those of other strips (`lazy_maps.py`).
+    Partial sums cover few pixels each, about their own mean, and are merged as in Chan, Golub & LeVeque 1983.
     """
     if suits(x) and x.shape[1] <= WIDEST:
         from .triton_normalization import moments
@@ -40,9 +40,9 @@ def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 def normalized_silu(
     x: Tensor, norm: nn.GroupNorm, mean: Tensor, var: Tensor, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """SiLU of x, n c h w, normalized with these statistics of its groups, n groups each (they may be of a larger map),
-    as `norm` scales."""
-    assert norm.weight is not None and norm.bias is not None  # every known VAE's have them
+    """SiLU of x, n c h w, normalized with given statistics of its groups, n groups each (also those of a larger map)
+    and scaled as in `norm`."""
+    assert norm.weight is not None and norm.bias is not None  # every known VAE has them
     if suits(x, norm.weight, norm.bias, mean, var) and x.shape[1] <= WIDEST:
         from .triton_normalization import normalized
 

@@ -1,4 +1,4 @@
-"""Triton's kernel of `doubling.py`. Imported only where Triton is installed."""
+"""The Triton kernel of `doubling.py`. Imported only where Triton is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BLOCK = 2048
 
 @triton.jit
 def _doubled(x, y, length, C: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A stretch of one row's w * c numbers, read once and written to four places."""
+    """Read a stretch of one row's w * c numbers once, and write it to four places."""
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < length
@@ -25,7 +25,7 @@ def _doubled(x, y, length, C: tl.constexpr, BLOCK: tl.constexpr):  # type: ignor
 
 
 def doubled(x: Tensor) -> Tensor:
-    """n c h w in NHWC memory to n c 2h 2w."""
+    """Double n c h w in NHWC memory to n c 2h 2w."""
     n, c, h, w = x.shape
     y = torch.empty(n, c, 2 * h, 2 * w, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     with torch.cuda.device_of(x):

@@ -1,7 +1,7 @@
-"""Triton's kernels of `normalization.py`. Imported only where Triton is installed.
+"""The Triton kernels of `normalization.py`. Imported only where Triton is installed.
 
-A map is read as n pixels c. Programs of the first kernel take stretches of pixels each, all channels wide; a small
-second one merges what they found; those of the third normalize. Offsets are 64 bits wide: a map of 4096 x 4096 pixels
+A map is read as n pixels c. Programs of the first kernel take a stretch of pixels each, with all channels; a small
+second kernel merges their results; programs of the third normalize. Offsets have 64 bits: a map of 4096 x 4096 pixels
 and 128 channels has 2**31 numbers.
 """
 
@@ -13,10 +13,10 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 8192
-"""Numbers that a program works on at a time; 8 warps of 32 threads, 32 for each."""
+"""Numbers per program and step: 32 for each thread of 8 warps."""
 WARPS = 8
 PROGRAMS = 512
-"""Stretches of pixels per call, at most: about four for each multiprocessor of a large GPU."""
+"""Most stretches of pixels per call: about four for each multiprocessor of a large GPU."""
 
 
 @triton.jit
@@ -62,7 +62,7 @@ def _merged(  # type: ignore[no-untyped-def]
     WIDE: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """Mean and biased variance of one group of WIDTH channels of one image, from its stretches'."""
+    """Mean and biased variance of one group of WIDTH channels of one image, merged from stretches."""
     image, group = tl.program_id(0), tl.program_id(1)
     channel = tl.arange(0, WIDE)
     source = image.to(tl.int64) * parts * C + group * WIDTH
@@ -153,7 +153,7 @@ def normalized(
     mean, var = (t.to(x.device, torch.float32).contiguous() for t in (mean, var))
     groups = mean.shape[1]
     with torch.cuda.device_of(x):
-        _normalized[triton.cdiv(h * w, rows), n](  # the second number may be 65535 at most
+        _normalized[triton.cdiv(h * w, rows), n](  # the second number is at most 65535
             x,
             y,
             mean,

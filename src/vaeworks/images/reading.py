@@ -1,40 +1,32 @@
-"""The only place where pixel ranges, layouts and sizes change.
-
-Inside vaeworks an image is one of three things:
-- a Pillow image in mode RGB, or L where one channel is wanted, or La where two are;
-- uint8: a tensor n c h w in 0..255;
-- a model's image: a float tensor n c h w in [-1,1].
-"""
+"""Image files as Pillow images: upright, in eight bits, in a known mode; and nothing else is ever decoded."""
 
 from __future__ import annotations
 
 import io
-import math
 import os
 import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
-from .errors import ConfigError, DataError, NotFiniteError
+from ..errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """File name endings that count as images."""
+
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """Pillow's names of what is decoded, whatever a file is called: the formats of SUFFIXES (a telephone's MPO is a JPEG to
 Pillow), and GIF, which rows of data sets hold. Pillow would try 40 others, and hands PostScript to Ghostscript, which
 is a program that a file may write."""
+
 
 OTHERS = {
     b"%!PS": "PostScript",
@@ -51,14 +43,18 @@ OTHERS = {
 }
 """Beginnings of files that other programs call images."""
 
+
 LARGEST_FILE = 2**29
 """Bytes of an encoded image: 89 million pixels of 16 bits in three colours, as they are."""
+
 
 MEMORY = 15 * 2**26
 """Bytes that an image may take while it is read, its file included."""
 
+
 LARGE = 2**24
 """Pixels of an image beside which no other such is decoded."""
+
 
 PAIR = "vaeworks-pair"
 """Note in a PNG that is a picture of two channels: its red and green are they, and its blue is red again."""
@@ -72,13 +68,40 @@ def open_image(source: str | Path | bytes, channels: int = 3) -> Image.Image:
     those of LA it would weigh by each other when it resizes.
     Errors: DataError, with the reason in a few words, for what cannot be read whole.
     """
-    with image_file(source) as file, _turn(file):
+    with image_file(source) as file:
+        return _decoded(file, channels)
+
+
+def _decoded(file: Image.Image, channels: int) -> Image.Image:
+    """The image of a file that is open, as `open_image` returns it."""
+    with _turn(file):
         file.load()
         if channels in _OTHER_CHANNELS and (PAIR in file.info) != (channels == 2):
             raise DataError(_OTHER_CHANNELS[channels])
         if channels == 2:
             return Image.merge("La", file.convert("RGB").split()[:2])
-        return _convert(_upright(file), "L" if channels == 1 else "RGB")
+        return converted(file, channels)
+
+
+def converted(image: Image.Image, channels: int) -> Image.Image:
+    """A Pillow image of any mode, upright, in mode RGB, or L where `channels` is 1.
+
+    Errors: DataError for pixels of an unknown range.
+    """
+    return _convert(_upright(image), "L" if channels == 1 else "RGB")
+
+
+def image_facts(content: bytes, decode: bool = True) -> tuple[int, int, bool]:
+    """Width and height of an encoded image in pixels, and whether its header promises transparency.
+
+    decode: read every pixel, so that broken ones are found; the sides are then those after EXIF orientation. False
+    reads the header alone.
+    Errors: DataError, with the reason in a few words.
+    """
+    with image_file(content) as file:
+        alpha = _promises_alpha(file)
+        width, height = _decoded(file, 3).size if decode else file.size
+        return width, height, alpha
 
 
 def image_size(content: bytes) -> tuple[int, int]:
@@ -198,8 +221,10 @@ def _check_lists(content: bytes) -> None:
 _BYTES = (1, 2, 7)
 """Kinds of a TIFF's values that stay together: bytes, text, anything."""
 
+
 _PARTS = (273, 279, 324, 325)
 """A TIFF's tags of places and sizes of strips and of tiles."""
+
 
 _large = threading.Lock()
 
@@ -252,6 +277,7 @@ def _stays(file: Image.Image) -> bool:
 START_OF_SCAN = b"\xff\xda"
 """What each of a JPEG's passes begins with, and nothing else that is coded."""
 
+
 SCANS, WORK = 32, 2**30
 """Passes that no JPEG is refused for, and pixels times passes of one that has more: a pass may be a few bytes that
 visit every pixel."""
@@ -281,6 +307,8 @@ class _Quiet:
 
 
 quiet = _Quiet()
+
+
 if hasattr(
     os, "register_at_fork"
 ):  # a process that is forked while another thread is inside would wait for that thread for ever
@@ -303,6 +331,7 @@ def _orientation(image: Image.Image) -> object:
 
 ORIENTATION = 0x112
 """EXIF's number of it."""
+
 
 EXIF = 2**24
 """Bytes of EXIF data that are looked at."""
@@ -341,139 +370,14 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def to_uint8(image: Image.Image) -> Tensor:
-    """A Pillow image as uint8: c h w in 0..255."""
-    array = np.array(image)
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
-
-
-def marked(mask: Image.Image) -> Tensor:
-    """What a mask in mode L marks: bool h w. Lighter than 127 where anything is so light; else all but 0, as in masks
-    of 0 and 1."""
-    values = to_uint8(mask)[0]
-    return values > (127 if int(values.max()) > 127 else 0)
-
-
-def to_pillow(image: Tensor) -> Image.Image:
-    """One uint8 image, c h w in 0..255, as a Pillow image.
-
-    Of two channels the first is red and blue, the second green: where they are equal it is gray.
-    """
-    array = image.cpu().numpy()
-    if len(array) == 2:
-        array = array[[0, 1, 0]]
-    return Image.fromarray(array[0] if array.shape[0] == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))
-
-
-def to_model_range(images: Tensor) -> Tensor:
-    """uint8 in 0..255 to float32 in [-1,1]: x / 127.5 - 1."""
-    return images.float().div_(127.5).sub_(1.0)
-
-
-def from_model_range(images: Tensor) -> Tensor:
-    """Floats in [-1,1] to uint8 in 0..255, clamped and rounded: the inverse of `to_model_range`.
-
-    Errors: NotFiniteError for infinities and NaN, which would become white and black.
-    """
-    return (
-        check_finite(images, "the picture's pixels")
-        .detach()
-        .float()
-        .add(1.0)
-        .mul_(127.5)
-        .round_()
-        .clamp_(0, 255)
-        .to(torch.uint8)
-    )
-
-
-def clamped(images: Tensor) -> Tensor:
-    """n c h w, clamped to [-1,1]; infinities become NaN, so that they are still seen to be no numbers."""
-    return torch.where(images.isinf(), torch.nan, images.clamp(-1, 1))
-
-
-def check_finite(values: Tensor, what: str) -> Tensor:
-    """The values themselves. what: they are, in the plural. Errors: NotFiniteError where some are infinite or NaN."""
-    if not values.isfinite().all():
-        count, kind = int((~values.isfinite()).sum()), str(values.dtype).removeprefix("torch.")
-        remedy = "`vaeworks repair` makes a VAE fit into it, and bfloat16 and float32 reach further"
-        if values.dtype != torch.float16:
-            remedy = (
-                "take another copy of the model, or of what it was given: `vaeworks repair` mends what overflows in "
-                "float16 alone"
-            )
-        raise NotFiniteError(
-            f"{what} hold {count:,} values that are no numbers in {kind}, so something has overflowed; {remedy}"
-        )
-    return values
-
-
-def check_divisible(height: int, width: int, factor: int) -> None:
-    """Errors: ConfigError where height or width is no multiple of a model's downsample_factor, or is zero."""
-    for name, value in (("height", height), ("width", width)):
-        if value % factor or value == 0:
-            raise ConfigError(
-                f"{name} (={value}) must be divisible by downsample_factor (={factor}); pass pad=True to repeat the "
-                f"border up to {max(1, math.ceil(value / factor)) * factor}, or crop"
-            )
-
-
-def pad_to_multiple(images: Tensor, factor: int) -> Tensor:
-    """n c h w, with the last row and column repeated until h and w are multiples of `factor`."""
-    down, right = -images.shape[-2] % factor, -images.shape[-1] % factor
-    return F.pad(images, (0, right, 0, down), mode="replicate") if down or right else images
-
-
-def crop_to(images: Tensor, height: int, width: int) -> Tensor:
-    """The upper left height x width of n c h w: takes away what `pad_to_multiple` added."""
-    return images[..., :height, :width]
-
-
-def center_crop(image: Image.Image, factor: int, limit: int | None = None) -> Image.Image:
-    """The middle of a Pillow image, with sides that are multiples of `factor` and at most `limit` pixels.
-
-    Nothing is resized, so that the pixels judged are the file's own.
-    Errors: DataError for an image smaller than `factor`.
-    """
-    width, height = ((min(side, limit or side) // factor) * factor for side in image.size)
-    if not width or not height:
-        raise DataError(
-            f"{image.size[0]}x{image.size[1]} pixels, smaller than the {factor} that the model's factor asks for"
-        )
-    left, top = (image.size[0] - width) // 2, (image.size[1] - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def grid(rows: Sequence[Sequence[Tensor]], gap: int = 2, background: int = 255) -> Image.Image:
-    """Rows of uint8 images c h w as one picture; every column as wide as its widest image."""
-    columns = max(len(row) for row in rows)
-    widths = [max(row[i].shape[-1] for row in rows if i < len(row)) for i in range(columns)]
-    heights = [max(image.shape[-2] for image in row) for row in rows]
-    sheet = Image.new(
-        "RGB", (sum(widths) + gap * (columns - 1), sum(heights) + gap * (len(rows) - 1)), (background,) * 3
-    )
-    top = 0
-    for row, height in zip(rows, heights, strict=True):
-        for i, image in enumerate(row):
-            sheet.paste(to_pillow(image), (sum(widths[:i]) + gap * i, top))
-        top += height + gap
-    return sheet
-
-
-def difference(a: Tensor, b: Tensor, gain: int = 4) -> Tensor:
-    """|a - b| of two uint8 images, times `gain`, as uint8."""
-    return (a.int() - b.int()).abs().mul(gain).clamp(0, 255).to(torch.uint8)
-
-
 def has_alpha(content: bytes) -> bool:
     """Whether an encoded image's header promises transparency."""
     try:
         with image_file(content) as file:
-            return file.mode in TRANSPARENT or "transparency" in file.info
+            return _promises_alpha(file)
     except DataError:  # it was read a moment ago; what a second look fails at decides nothing
         return False
 
 
-def square(image: Image.Image, size: int) -> Tensor:
-    """The middle of an image, its shorter side resized to `size` pixels by Lanczos: uint8 c size size."""
-    return to_uint8(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
+def _promises_alpha(file: Image.Image) -> bool:
+    return file.mode in TRANSPARENT or "transparency" in file.info

@@ -1,0 +1,71 @@
+"""The command `listen`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from .console import TERMINAL, console
+from .options import Memory, Model, Out, Overwrite, Precision, Told, settings_of
+
+if TYPE_CHECKING:
+    from ..apps.audio.listen import SoundMeans
+
+COLUMNS = {
+    "log_mel": "log-mel dB: VAE",
+    "log_mel_down_up": "down-up",
+    "log_mel_ceiling": "Griffin-Lim",
+    "log_mel_heard": "VAE + Griffin-Lim",
+    "convergence_ceiling": "convergence: Griffin-Lim",
+    "convergence_heard": "VAE + Griffin-Lim",
+}
+"""Headings of the figures in the table."""
+
+
+def listen(
+    model: Model,
+    inputs: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="IN", help="sounds: files, folders, or made[:COUNT[:SEED]]")
+    ],
+    out: Out,
+    iterations: Annotated[int, arg(metavar="N", help="iterations of Griffin-Lim")] = 64,
+    seed: Annotated[int, arg(help="seed of the phase that Griffin-Lim starts from")] = 0,
+    memory: Memory = None,
+    precision: Precision = None,
+    told: Told = (),
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """Send sound through a VAE of spectrograms: WAV files, pictures, and figures beside a perfect VAE's.
+    (`vaeworks.listen`)"""
+    from ..apps.audio import listen as run
+
+    result = run(
+        model,
+        inputs,
+        out,
+        iterations=iterations,
+        seed=seed,
+        memory=memory,
+        precision=precision,
+        settings=settings_of(told),
+        overwrite=overwrite,
+        reporter=TERMINAL,
+    )
+    _print_means(result.classes)
+    console().print(
+        f"{out} has every sound's files: original, original-griffin-lim (the ceiling), reconstruction, spectrograms"
+    )
+    return result.to_dict()
+
+
+def _print_means(classes: Mapping[str, SoundMeans]) -> None:
+    """A line per class."""
+    from rich.table import Table
+
+    table = Table("", "sounds", *COLUMNS.values(), box=None, header_style="dim", pad_edge=False)
+    for name, row in classes.items():
+        values = [row.means[key] for key in COLUMNS]
+        table.add_row(name, str(row.sounds), *("" if v is None or v != v else f"{v:.2f}" for v in values))
+    console().print(table)

@@ -1,0 +1,86 @@
+"""The command `sample`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from .console import TERMINAL, console
+from .options import Data, Model, Out, Overwrite, Told, settings_of
+
+if TYPE_CHECKING:
+    from ..apps.generation.sampling import SampledSet
+
+
+def sample(
+    model: Model,
+    out: Out,
+    count: Annotated[int, arg(help="number of pictures")] = 64,
+    source: Annotated[
+        Literal["prior", "gaussian", "mixture", "flow"],
+        arg(
+            name="from",
+            help="density to sample: the standard normal prior, or one Gaussian, several, or a small flow fitted to "
+            "the latents of --data",
+        ),
+    ] = "prior",
+    data: Annotated[Data | None, arg(help="images to fit the density to, and to compare the samples with")] = None,
+    labels: Annotated[
+        str | None, arg(metavar="HOW", help="classes: folders, names, none, or a CSV file; by default folders")
+    ] = None,
+    size: Annotated[
+        int | None, arg(metavar="PX", help="side of the pictures; by default about that of the data's")
+    ] = None,
+    components: Annotated[int, arg(help="Gaussians of a mixture")] = 10,
+    map: Annotated[bool, arg(help="also draw the plane of latents, where they are two numbers")] = False,
+    seed: Annotated[int, arg(help="random seed of everything")] = 0,
+    told: Told = (),
+    overwrite: Overwrite = False,
+) -> dict[str, Any]:
+    """Sample the prior, or a density fitted to a data set's latents; score samples with --data. (`vaeworks.sample`)"""
+    from ..apps.generation.sample import sample as run
+
+    result = run(
+        model,
+        out,
+        count=count,
+        source=source,
+        data=data,
+        labels=labels,
+        size=size,
+        components=components,
+        map=map,
+        seed=seed,
+        settings=settings_of(told),
+        overwrite=overwrite,
+        reporter=TERMINAL,
+    )
+    _print_sampled(result.found)
+    drawn = f"; {out / 'map.png'}" if map else ""
+    console().print(f"{out / 'samples.png'}: {len(result.found.pixels)} pictures of {result.size} px{drawn}")
+    return result.to_dict()
+
+
+def _print_sampled(found: SampledSet) -> None:
+    """A row for each metric, a column for the samples and for each baseline."""
+    from rich.table import Table
+
+    console().print(found.stated)
+    if found.figures is None:
+        return
+    table = Table("", *found.figures, box=None, header_style="dim")
+    rows = {
+        "Fréchet distance": ("frechet", ".4g"),
+        "density (fidelity)": ("density", ".3f"),
+        "coverage (diversity)": ("coverage", ".3f"),
+        "near-copies": ("copies", ".1%"),
+        "recognized": ("recognized", ".1%"),
+        "classes in effect": ("classes", ".2f"),
+    }
+    for name, (field, form) in rows.items():
+        values = [getattr(likeness, field) for likeness in found.figures.values()]
+        if None not in values:
+            table.add_row(name, *(f"{value:{form}}" for value in values))
+    console().print(table)
+    console().print(found.features or "", style="dim")

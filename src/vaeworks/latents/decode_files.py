@@ -1,0 +1,136 @@
+"""Latent files and shards to pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..config import TinyConfig
+from ..data.inputs import Inputs, files_ending
+from ..errors import ConfigError
+from ..files.atomic import write_picture
+from ..files.outputs import make_folder, targets
+from ..images import crop_to, from_model_range, to_pillow
+from ..reporting import SILENT, Reporter
+from ..runtime import Codec
+from ..runtime.codec import Certificate
+from ..runtime.opening import Model, Precision, open_codec
+from .image_file import read_latents
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """One picture of a latent file, or of one entry of a shard."""
+
+    source: str
+    """file of latents"""
+    path: str | None
+    """file that was written; None without `out`"""
+    shape: tuple[int, int, int]
+    """channels, height, width in pixels"""
+    certificate: Certificate | None
+    """difference to decoding whole in float32; None without `verify`"""
+    image: Tensor | None
+    """uint8 c h w; None where it was written"""
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImages:
+    """What `decode` returns: pictures in the order of the files, and of the entries of each shard."""
+
+    images: tuple[DecodedImage, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, by the name of the written file, or by the source and the picture's number."""
+        return {one.path or f"{one.source}:{number}": _facts(one) for number, one in enumerate(self.images)}
+
+
+def _facts(one: DecodedImage) -> dict[str, Any]:
+    checked = {} if one.certificate is None else {"certificate": dataclasses.asdict(one.certificate)}
+    return {"source": one.source, "shape": list(one.shape)} | checked
+
+
+def decode(
+    model: Model,
+    inputs: Inputs,
+    out: str | Path | None = None,
+    *,
+    memory: str | int | None = None,
+    precision: Precision | None = None,
+    verify: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+) -> DecodedImages:
+    """Decode unnormalized latents from files that `encode` wrote, one image each or shards, at any size.
+
+    model: a path, a hub id or an autoencoder. inputs: .safetensors files or folders of them, one or several. out:
+    folder for PNG files, a subfolder for each shard; None returns the images as tensors. memory: bytes, or "4GiB", that
+    an image may take beside the weights; larger ones are decoded in strips of rows. precision: of the computation; None
+    is the weights' own. verify: measure the difference to decoding whole in float32 on a part that fits into memory.
+    settings: what the model's file does not say, by name. overwrite: replace files.
+
+    Errors: ConfigError without inputs, for latents of another model, for a file that exists and for a budget below the
+    least that works; DataError where there is no such file; FormatError for a file without latents.
+
+    >>> vw.encode("runs/dogs", "a.png", "latents")
+    >>> vw.decode("runs/dogs", "latents", memory="4GiB").images[0].image
+    """
+    sources = files_ending(inputs, ".safetensors")
+    codec = open_codec(model, memory, precision, settings)
+    pairs: list[Any] = [(path, None) for path, _ in sources]
+    if out is not None:
+        pairs = targets(sources, Path(out), ".png", overwrite)
+    found: list[DecodedImage] = []
+    for path, target in pairs:
+        found += _decoded(codec, path, target, verify, overwrite, reporter)
+    return DecodedImages(tuple(found))
+
+
+def _decoded(
+    codec: Codec, path: Path, target: Path | None, verify: bool, overwrite: bool, reporter: Reporter
+) -> Iterator[DecodedImage]:
+    """The pictures of one file."""
+    found, (height, width) = read_latents(path, codec.autoencoder.config)
+    shape = found.shape[-3:]
+    certificate = None
+    if not isinstance(codec.autoencoder.config, TinyConfig):
+        reporter.detail(f"{path}: {codec.plan_decode(1, *shape).sentence}")
+    if verify:
+        certificate = codec.verify(found.reshape(-1, *shape)[:1])
+        reporter.say(certificate.sentence)
+    for place, latents in _entries(target, found):
+        if place is not None and place.exists() and not overwrite:
+            raise ConfigError(f"{place} exists; choose another --out, or pass --overwrite")
+        try:
+            decoded = codec.decode(latents[None])
+        except ConfigError as error:
+            raise type(error)(f"{path}: {error}") from None
+        image = crop_to(from_model_range(decoded.float())[0].cpu(), height, width)
+        if place is not None:
+            write_picture(place, to_pillow(image), overwrite)
+        reporter.say(f"{place or path}  {width} x {height}")
+        channels, rows, columns = image.shape
+        yield DecodedImage(
+            str(path),
+            None if place is None else str(place),
+            (channels, rows, columns),
+            certificate,
+            image if place is None else None,
+        )
+
+
+def _entries(target: Path | None, latents: Tensor) -> Iterator[tuple[Path | None, Tensor]]:
+    """A picture's file and its latents c h w; a shard's n c h w become a folder of numbered pictures."""
+    if latents.ndim == 3:
+        yield target, latents
+        return
+    if target is not None:
+        make_folder(target.with_suffix(""))
+    for number, one in enumerate(latents):
+        yield None if target is None else target.with_suffix("") / f"{number:06}.png", one

@@ -1,0 +1,58 @@
+"""Modules whose old names documents and examples of 0.1 showed: importing one gives the module that it is now."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {
+    "apps.density": "apps.generation.density",
+    "apps.interpolate": "apps.generation.interpolate",
+    "apps.latent_map": "apps.generation.latent_map",
+    "apps.restoration.figures": "apps.restoration.scores",
+    "apps.sampling": "apps.generation.sampling",
+    "apps.sound": "apps.audio",
+    "data.drawing": "data.synthetic.drawing",
+    "data.place": "data.image_ref",
+    "data.sound": "data.sources.sound",
+    "data.synthesis": "data.synthetic.synthesis",
+    "formats.files": "files.atomic",
+    "formats.pipelines": "pipelines.stable_diffusion",
+    "precompute": "latents",
+}
+"""New names by old ones, both below `vaeworks`."""
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        if package != __package__ or name not in MOVED:
+            return None
+        return ModuleSpec(fullname, _Loader(f"{package}.{MOVED[name]}"))
+
+
+class _Loader(Loader):
+    def __init__(self, name: str):
+        self.name = name
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        warnings.warn(f"{spec.name} is now {self.name}", DeprecationWarning, stacklevel=2)
+        module = import_module(self.name)
+        self.spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.spec  # which the import of the old name has replaced
+
+
+def install() -> None:
+    """Let the old names be found, after everything that has them as its own."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
