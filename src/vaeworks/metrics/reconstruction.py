@@ -1,4 +1,4 @@
-"""Distances between 8-bit images."""
+"""PSNR and SSIM between 8-bit images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 SSIM_WINDOW = 11
-"""Side of SSIM's Gaussian window, in pixels: no smaller image can be judged."""
+"""Side of SSIM's Gaussian window in pixels, and the smallest side of an image."""
 
 
 def psnr(image: Tensor, recon: Tensor) -> float:
