@@ -1,5 +1,5 @@
-"""Which latent space does a diffusion model learn best? Small generators, trained alike on each, and judged with
-intervals.
+"""The arena: which latent space does a diffusion model learn best?
 
-entrants -> contest (encoded, trial, judge) -> outcome (verdict) -> page. `study` trains the autoencoders as well.
+Small generators are trained on every latent space with all else equal, and compared with intervals. entrants ->
+tournament (latent_dataset, probe_run, scorer) -> results (verdict) -> page. `study` trains the autoencoders as well.
 """

@@ -1,4 +1,4 @@
-"""What is put into an arena: models, and the spaces of which it is known how they must come out."""
+"""Entrants of an arena: models, and check rows whose result is known beforehand."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ Check = Literal["again", "scrambled", "patches", "pixels"]
 CHECKS: dict[Check, tuple[str, str]] = {
     "again": ("the baseline once more, with other seeds", "tie"),
     "scrambled": ("the baseline's latents, all numbers of an image mixed by one orthogonal matrix", "worse"),
-    "patches": ("squares of 4 x 4 pixels, turned by one orthogonal matrix: perfect reconstructions, no order", "worse"),
+    "patches": (
+        "squares of 4 x 4 pixels, rotated by one orthogonal matrix: perfect reconstructions, no order",
+        "worse",
+    ),
     "pixels": ("pixels themselves", "worse"),
 }
-"""Rows of every arena: what they are, and how they must come out against the baseline, by the distance to
+"""Check rows of every arena: description, and the verdict that each must get against the baseline by the distance to
 reconstructions."""
 
 AGAIN = 1000
-"""What the seeds of "again" have more than the baseline's."""
+"""Added to the baseline's seeds for the row "again"."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,17 @@ class Entrant:
 
     name: str
     spaces: tuple[SpaceSpec, ...]
-    """one, or as many as a VAE has been trained: the generator's first seed takes the first, and so on, around"""
+    """one for each training of the VAE; the generator's first seed takes the first, and so on, cyclically"""
     check: Check | None = None
     seed_offset: int = 0
 
     def space(self, number: int) -> SpaceSpec:
-        """Of the generator's seed of this number, counted from 0."""
+        """The space for the generator's seed of this number, counted from 0."""
         return self.spaces[number % len(self.spaces)]
 
 
 def checks(baseline: Entrant, channels: int) -> list[Entrant]:
-    """The rows that the arena is checked with. channels: of images."""
+    """The arena's check rows. channels: of images."""
     scrambled = tuple(SpaceSpec("scrambled", spec.model, seed=number) for number, spec in enumerate(baseline.spaces))
     return [
         Entrant("again", baseline.spaces, "again", AGAIN),

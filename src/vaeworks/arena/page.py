@@ -1,4 +1,4 @@
-"""report.html and arena.json: an outcome as people read it."""
+"""Pages and records of arenas and studies: report.html, arena.json, study.json."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write_study(folder: Path, result: StudyResult) -> None:
 
 
 def plot(result: StudyResult, distance: Distance) -> str:
-    """Reconstruction against diffusability of a study's autoencoders: an SVG, of the larger generator."""
+    """Reconstruction against diffusability of a study's autoencoders, with the larger generator: an SVG."""
     probe = result.outcome.config.probes[-1]
     points = {}
     for name, arms in result.arms.items():
@@ -67,12 +67,12 @@ def plot(result: StudyResult, distance: Distance) -> str:
 
 
 def seconds(outcome: Outcome) -> float:
-    """Of training and judging every generator, over all processes, as it was measured when it was done."""
+    """Seconds of training and scoring all generators, summed over processes, as measured then."""
     return math.fsum(r.seconds for by in outcome.results.values() for rs in by.values() for r in rs)
 
 
 def sheets(outcome: Outcome) -> dict[str, Path]:
-    """Samples of every row's larger generator, of its first seed, that are there."""
+    """Existing sample sheets of every row's larger generator, first seed."""
     probe = outcome.config.probes[-1]
     places = {name: by[probe][0].folder / SAMPLES for name, by in outcome.results.items()}
     return {name: path for name, path in places.items() if path.exists()}
@@ -157,7 +157,7 @@ def _row(outcome: Outcome, row: EntrantRow) -> dict[str, Any]:
 
 
 def times(speedup: float, most: float) -> str:
-    """A speed-up as people read it, with its bounds."""
+    """A speed-up as text, with its bounds."""
     if speedup >= most * 0.999:
         return f"> {most:.0f} ×"
     if speedup <= 1.001 / most:
@@ -166,7 +166,7 @@ def times(speedup: float, most: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits."""
+    """A number with three digits."""
     return f"{value:.3g}" if math.isfinite(value) else "–"
 
 

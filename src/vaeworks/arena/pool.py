@@ -1,5 +1,4 @@
-"""Pieces of work that take minutes, in as many processes as there are cores; each keeps what it makes, so that any can
-be stopped."""
+"""A pool of processes for tasks of minutes, each of which keeps its results so that it can be stopped and continued."""
 
 from __future__ import annotations
 
@@ -28,11 +27,10 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Work(Protocol[Task, Result]):
-    """A function of a module's top level, which other processes can find."""
+    """A top-level function of a module, which other processes can import."""
 
     def __call__(self, task: Task, wanted: Callable[[], bool], tell: Callable[[int], None]) -> Result | None:
-        """Do a task, from where it was left. wanted: whether to stop soon, and return None; tell: is told images
-        seen."""
+        """Do or continue a task. wanted: returns whether to stop soon, and return None. tell: gets the images seen."""
         ...
 
 
@@ -46,8 +44,8 @@ def run_all(
 ) -> dict[Key, Any]:
     """Every task's result.
 
-    jobs: processes; 1: this one. told: is given every task that ends, and its result. progress: is told the images seen
-    by all.
+    jobs: processes; 1: this process. told: gets every task that ends, and its result. progress: gets the images seen by
+    all tasks.
     Errors: KeyboardInterrupt after Ctrl-C or SIGTERM, with everything kept; TrainingError where a process was killed;
     those of `work`.
     """
@@ -85,12 +83,11 @@ def _here(
 
 
 _shared: dict[str, Any] = {}
-"""In a worker process: the event that asks to stop, the array of images seen, and who began it."""
+"""In a worker process: the stop event, the array of images seen, and the parent's process id."""
 
 
 def _begin(stop: Event, seen: Any, threads: int, parent: int) -> None:
-    """A worker process is not interrupted itself: it is told to stop, at the end of a step; and it ends when its parent
-    has gone."""
+    """Set up a worker process: it ignores signals and stops at the end of a step, on request or without its parent."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
@@ -106,8 +103,8 @@ def _in_worker(work: Work[Any, Any], number: int, task: Any) -> Any:
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """In a worker process, a wish to stop reaches what listens to signals alone, such as `train`; elsewhere signals
-    come by themselves."""
+    """In a worker process, pass a stop request on as a signal, for functions that react to signals only, such as
+    `train`."""
     done = threading.Event()
 
     def listen() -> None:
@@ -176,7 +173,7 @@ def _in_processes(
 
 
 def check_jobs(jobs: int | None, device: torch.device) -> int:
-    """How many run at once: one a core, or one on a GPU. Errors: ConfigError for less than one."""
+    """Number of tasks at once: one per core, or one on a GPU. Errors: ConfigError for less than one."""
     if jobs is None:
         return 1 if device.type == "cuda" else cores()
     if jobs < 1:

@@ -1,5 +1,4 @@
-"""One generator, trained on one latent space by the protocol and judged on the way: everything is keyed, kept, and
-taken up again."""
+"""A trial: one generator trained on one latent space and scored on the way. Results are kept by key and continued."""
 
 from __future__ import annotations
 
@@ -38,53 +37,53 @@ SAVE_EVERY = 16_384
 SAMPLE_BATCH = 256
 
 SHOWN = 8
-"""Rows and columns of the sheet of samples."""
+"""Rows and columns of the sample sheet."""
 
 WIDE = 128
-"""Width of a generator above which the learning rate falls."""
+"""Width of a generator above which the learning rate is reduced."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Which generator on which space."""
+    """A generator on a latent space."""
 
     space: str
-    """digest"""
+    """digest of the latent space"""
     probe: str
     shift: str
     seed: int
 
     @property
     def title(self) -> str:
-        """For people."""
+        """The generator, seed and shift as text."""
         return f"{self.probe}, seed {self.seed}" + ("" if self.shift == "none" else f", shift by {self.shift}")
 
 
 @dataclass(frozen=True)
 class ScoredSnapshot:
-    """Samples on the way."""
+    """Scores of samples during training."""
 
     images: int
-    """that the generator had been trained on"""
+    """training images of the generator so far"""
     score: SampleSetScore
 
 
 @dataclass(frozen=True)
 class Result:
-    """What has come of a trial."""
+    """The result of a trial."""
 
     trial: Trial
     looks: tuple[ScoredSnapshot, ...]
     loss: float
-    """mean of the last tenth of the training; comparable within one space alone"""
+    """mean over the last tenth of training; comparable only within one space"""
     seconds: float
     parameters: int
     folder: Path = Path()
-    """where it is kept, with samples and their features"""
+    """the trial's folder, with samples and their features"""
 
     @property
     def last(self) -> SampleSetScore:
-        """Of the finished generator."""
+        """Scores of the finished generator."""
         return self.looks[-1].score
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,8 +92,8 @@ class Result:
 
 
 def protocol_key(config: ArenaConfig, judge: Scorer) -> str:
-    """What every trial of one protocol shares besides the space, as one text; which probes, shifts and seeds there are
-    is no part of it."""
+    """Everything that all trials of one protocol share besides the space, as one text; without the lists of probes,
+    shifts and seeds."""
     shared = {k: v for k, v in asdict(config).items() if k not in ("probes", "shifts", "seeds")}
     return json.dumps(
         {"version": ARENA_VERSION, **shared, "pictures": judge.pictures.digest, "features": judge.stated},
@@ -113,10 +112,9 @@ def run_trial(
     wanted: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] | None = None,
 ) -> Result | None:
-    """Train and judge, in a folder of the trial's own; a folder that holds the result is read, one that holds a part
-    goes on from there.
+    """Train and score in the trial's folder. A finished trial is read from there; an unfinished one continues.
 
-    wanted: whether to stop after the step; then what is done is kept, and None is returned. progress: is told the
+    wanted: returns whether to stop after this step; the state is then saved, and None returned. progress: gets the
     images seen.
     Errors: TrainingError for a loss that is not finite.
     """
@@ -155,7 +153,7 @@ def run_trial(
 
 
 def read_result(folder: Path) -> Result:
-    """What `run_trial` has left. Errors: FormatError."""
+    """The result that `run_trial` wrote. Errors: FormatError for another file."""
     values = read_json(folder / RESULT)
     try:
         looks = tuple(_looks(values["looks"]))
@@ -170,7 +168,7 @@ def read_result(folder: Path) -> Result:
 
 
 def _looks(values: list[dict[str, Any]]) -> Iterator[ScoredSnapshot]:
-    """Errors: ConfigError and others for what is no list of looks."""
+    """Errors: ConfigError and others for values that are no list of snapshots."""
     for look in values:
         if type(look["images"]) is not int:
             raise TypeError("images are no number")
@@ -178,12 +176,12 @@ def _looks(values: list[dict[str, Any]]) -> Iterator[ScoredSnapshot]:
 
 
 def _numbers(score: dict[str, Any]) -> dict[str, Any]:
-    """JSON's null is no number, but for what may be absent."""
+    """Scores with nan for null, except those that may be absent."""
     return {k: math.nan if v is None and k != "recognized" else v for k, v in score.items()}
 
 
 class _Training:
-    """The generator, its average, and where it is."""
+    """The generator, its weight average, and the position in training."""
 
     def __init__(
         self, trial: Trial, encoded: Encoded, labels: Tensor, classes: int, config: ArenaConfig, device: torch.device
@@ -292,7 +290,7 @@ class _Training:
 
 
 def _look(folder: Path, work: _Training, recon: FeatureMoments, judge: Scorer) -> SampleSetScore:
-    """Samples judged; the newest sheet and features of them are left in the folder."""
+    """Score samples; the newest sheet and features stay in the folder."""
     features: list[np.ndarray] = []
     right: list[np.ndarray] = []
     shown: list[Tensor] = []

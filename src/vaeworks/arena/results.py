@@ -1,4 +1,4 @@
-"""What an arena comes to: figures with intervals, verdicts, and whether the arena itself can be believed."""
+"""Results of an arena: figures with intervals, verdicts, and whether its own checks passed."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ DISTANCES: dict[Distance, str] = {
     "reconstructions",
     "fd_real": "how good the pictures are in the end: Fréchet distance of samples to real images",
 }
-"""What is compared, each with a verdict of its own. The first is what checks are judged by."""
+"""Distances, each with a verdict of its own. The checks use the first."""
 
 Results = Mapping[str, Mapping[str, Sequence[Result]]]
-"""By entrant and generator, one a seed."""
+"""By entrant and generator, one for each seed."""
 
 MEMORIZED = 20
-"""Times that a generator sees each image, above which it may learn them by heart."""
+"""Passes over the images above which a generator may memorize them."""
 
 
 @dataclass(frozen=True)
 class EntrantRow:
-    """One entrant."""
+    """The results of one entrant."""
 
     entrant: Entrant
     floor: Floor
-    """of its first space"""
+    """score of its first space's reconstructions"""
     figures: Mapping[str, Mapping[str, Interval]]
     """distance -> generator -> geometric mean over seeds"""
     recognized: Mapping[str, float | None]
-    """by generator: share of samples of the class asked for"""
+    """by generator: share of samples that the classifier assigns to the requested class"""
     shift: str
-    """of times, that suited it"""
+    """its best timestep shift"""
     tried: Mapping[str, float]
-    """by shift: the smaller generator's distance to reconstructions, of the first seed, by which it was chosen"""
+    """by shift: distance to reconstructions in the pilot run, the smaller generator's first seed"""
     speedup: Mapping[str, float]
-    """by generator: how many times fewer images than the baseline it needs for the baseline's final distance to
+    """by generator: the baseline's training images over those that this row needs for the same final distance to
     reconstructions"""
     comparisons: Mapping[str, BaselineComparison]
     """by distance; () for the baseline"""
@@ -57,14 +57,14 @@ class EntrantRow:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A whole arena."""
+    """The outcome of an arena."""
 
     config: ArenaConfig
     baseline: str
     rows: tuple[EntrantRow, ...]
     results: Results
     failures: tuple[str, ...]
-    """what is wrong with the arena itself, in sentences; with any, no verdict is given"""
+    """sentences on checks that failed; with any, there is no verdict"""
     notes: tuple[str, ...]
     protocol: str
     features: str
@@ -75,11 +75,11 @@ class Outcome:
 
     @property
     def conclusive(self) -> bool:
-        """Whether the arena's own checks have come out as they must."""
+        """Whether the arena's own checks passed."""
         return not self.failures
 
     def row(self, name: str) -> EntrantRow:
-        """An entrant's."""
+        """The row of an entrant."""
         return next(row for row in self.rows if row.entrant.name == name)
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def conclude(
     classes: int,
     source: str,
 ) -> Outcome:
-    """Figures and verdicts of an arena whose trials are all there."""
+    """Figures and verdicts of an arena whose trials have all ended."""
     names, results = [e.name for e in entrants], held.results
     figures = {d: _figures(names, results, d, config.probes) for d in DISTANCES}
     compared = {
@@ -175,7 +175,7 @@ def _recognized(results: Sequence[Result]) -> float | None:
 
 
 def _failures(entrants: Sequence[Entrant], compared: Mapping[str, BaselineComparison]) -> tuple[str, ...]:
-    """Why the arena cannot be believed, by its own checks; also that it has none."""
+    """Checks that failed or are missing, as sentences."""
     rows = {e.check: e for e in entrants if e.check is not None}
     said = []
     if missing := [name for name in CHECKS if name not in rows]:

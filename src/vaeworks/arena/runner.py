@@ -1,4 +1,4 @@
-"""All trials of an arena, taken up where they were left."""
+"""All trials of an arena; a second call continues where the first ended."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .scorer import Scorer, kept_array, open_scorer, parts
 from .space import SpaceSpec, open_space
 
 RECONSTRUCTED = 4096
-"""Images whose reconstructions stand for the VAE's own best, at most."""
+"""Largest number of images whose reconstructions represent the VAE's own best."""
 
 
 @dataclass(frozen=True)
 class ArenaContext:
-    """Where an arena takes place: what every process opens for itself."""
+    """Folders and settings of an arena, which every process opens for itself."""
 
     folder: Path
-    """of everything that is kept; several arenas may share it"""
+    """folder of everything that is kept; several arenas may share it"""
     pictures: Path
     """a folder of `prepare`"""
     features: str
@@ -42,23 +42,23 @@ class ArenaContext:
 
     @property
     def spaces(self) -> Path:
-        """Encoded pictures."""
+        """Folder of encoded images."""
         return self.folder / "spaces"
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What a VAE's reconstructions score: a generator cannot be expected to do better."""
+    """Score of a VAE's reconstructions, which no generator can be expected to beat."""
 
     fd_real: float
-    """Fréchet distance of as many reconstructions as there are samples in a look"""
+    """Fréchet distance of as many reconstructions as a snapshot has samples"""
     shape: tuple[int, int, int]
     """c h w of latents"""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One trial for whichever process is free."""
+    """One trial, for the next free process."""
 
     ground: ArenaContext
     spec: SpaceSpec
@@ -69,7 +69,7 @@ class Task:
 
 @lru_cache(maxsize=2)
 def open_context(ground: ArenaContext) -> tuple[SquareImages, Scorer]:
-    """Pictures and judge, once in every process. Errors: those of `open_scorer`."""
+    """Images and scorer, opened once in every process. Errors: those of `open_scorer`."""
     pictures = open_pictures(ground.pictures)
     return pictures, open_scorer(
         pictures, ground.features, ground.weights, ground.folder / "features", torch.device(ground.device)
@@ -78,14 +78,14 @@ def open_context(ground: ArenaContext) -> tuple[SquareImages, Scorer]:
 
 @lru_cache(maxsize=2)
 def open_arm(ground: ArenaContext, spec: SpaceSpec, name: str) -> tuple[Encoded, FeatureMoments]:
-    """An encoded space, and the moments of its reconstructions' features."""
+    """An encoded space, and the feature moments of its reconstructions."""
     pictures, judge = open_context(ground)
     encoded = open_encoded(open_space(spec, ground.device), pictures, ground.spaces, ground.config.tokens, name)
     return encoded, moments(reconstructions(encoded, pictures, judge, ground))
 
 
 def reconstructions(encoded: Encoded, pictures: SquareImages, judge: Scorer, ground: ArenaContext) -> np.ndarray:
-    """Features of reconstructions from samples of posteriors, n d, of some of the pictures; kept beside the latents."""
+    """Features n d of reconstructions of some images from posterior samples; kept beside the latents."""
 
     def make() -> np.ndarray:
         rows = some(pictures.count, RECONSTRUCTED)
@@ -106,7 +106,7 @@ def reconstructions(encoded: Encoded, pictures: SquareImages, judge: Scorer, gro
 def prepare_arm(
     ground: ArenaContext, spec: SpaceSpec, name: str, progress: Callable[[int, int], None] | None = None
 ) -> tuple[str, Floor]:
-    """Encode the pictures in a space, and judge its reconstructions: its digest, and what they score."""
+    """Encode the images in a space and score its reconstructions: the space's digest, and the score."""
     pictures, judge = open_context(ground)
     encoded = encode(open_space(spec, ground.device), pictures, ground.spaces, ground.config.tokens, name, progress)
     found = reconstructions(encoded, pictures, judge, ground)
@@ -115,7 +115,7 @@ def prepare_arm(
 
 
 def trial_folder(ground: ArenaContext, trial: Trial, judge: Scorer) -> Path:
-    """Where a trial is kept: named by everything that its figures depend on."""
+    """The folder of a trial, whose name hashes everything that its figures depend on."""
     key = hashlib.sha256(f"{trial.space} {protocol_key(ground.config, judge)}".encode()).hexdigest()[:16]
     return ground.folder / "trials" / f"{key}-{trial.probe}-{trial.shift}-{trial.seed}"
 
@@ -125,9 +125,9 @@ class Held:
     """All trials of an arena."""
 
     results: dict[str, dict[str, list[Result]]]
-    """by entrant and generator, one a seed, with the shift of times that suits the entrant"""
+    """by entrant and generator, one for each seed, with the entrant's best timestep shift"""
     tried: dict[str, dict[str, Result]]
-    """by entrant and shift: the trials that decided on it"""
+    """by entrant and shift: the pilot runs that decided"""
 
 
 def run_trials(
@@ -138,11 +138,11 @@ def run_trials(
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Held:
-    """Run what is missing of all trials.
+    """Run all trials that have no result yet.
 
-    digests: of every entrant's spaces, which `prepare_arm` has encoded. jobs: processes. say: is told of every trial
-    that ends. The first generator's first seed is trained with every shift; the one that ends nearest to the
-    reconstructions is the entrant's.
+    The first generator's first seed is trained with every timestep shift; the shift that ends nearest to the
+    reconstructions becomes the entrant's. digests: by space, as `prepare_arm` returns them. jobs: processes. say: gets
+    a line for every trial that ends.
     Errors: KeyboardInterrupt after Ctrl-C or SIGTERM, with everything kept.
     """
     config = ground.config
@@ -193,7 +193,7 @@ def _further(progress: Callable[[int, int], None], before: int, total: int, imag
 def _run(
     tasks: dict[Key, Task], jobs: int, say: Callable[[str], None], progress: Callable[[int], None]
 ) -> dict[Key, Result]:
-    """Every task's result. Equal tasks are done once."""
+    """Every task's result; equal tasks run once."""
     made = run_all(
         work,
         {task.folder: task for task in tasks.values()},
@@ -213,7 +213,7 @@ def _told(task: Task, result: Result) -> str:
 
 
 def work(task: Task, wanted: Callable[[], bool], tell: Callable[[int], None] | None) -> Result | None:
-    """One trial, in this process; None if it was stopped."""
+    """One trial in this process; None if it was stopped."""
     _, judge = open_context(task.ground)
     encoded, recon = open_arm(task.ground, task.spec, task.name)
     config = task.ground.config

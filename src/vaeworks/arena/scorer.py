@@ -1,4 +1,4 @@
-"""How far generated pictures are from real ones: distances in a stated feature space."""
+"""Scores of generated images: distances to real images in a stated feature space."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ SELF = "classifier"
 """Features of a classifier trained on the same images."""
 
 PER_CLASS = 100
-"""Images of a class, below which a classifier of one's own learns too little."""
+"""Images of a class below which a classifier trained on them learns too little."""
 
 TIMES = 2
-"""Images for every dimension of the feature space, below which its covariance is noise."""
+"""Images per dimension of the feature space below which a covariance is mostly noise."""
 
 LEAST = 256
-"""Images below which there is nothing to judge."""
+"""Smallest number of images for a score."""
 
 
 @dataclass(frozen=True)
 class SampleSetScore:
-    """One set of pictures, judged."""
+    """Scores of one set of samples."""
 
     fd_real: float
     """Fréchet distance to all real images"""
     fd_recon: float
-    """to the VAE's reconstructions of them: what the generator alone is to blame for"""
+    """Fréchet distance to the VAE's reconstructions: the generator's own error"""
     kd_real: float
-    """kernel distance to real images: without bias, and with more noise"""
+    """kernel distance to real images: unbiased, with more noise"""
     recognized: float | None
-    """share of pictures whose class the classifier sees as it was asked for; None without a classifier"""
+    """share of samples that the classifier assigns to the requested class; None without a classifier"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -82,19 +82,19 @@ class Scorer:
         return self.real.shape[1]
 
     def features(self, parts: Iterable[Tensor]) -> np.ndarray:
-        """Of uint8 pictures, n c h w in parts: n d, float32."""
+        """Features n d, float32, of uint8 images in parts n c h w."""
         return np.concatenate([self.described(part)[0] for part in parts])
 
     @torch.inference_mode()
     def described(self, part: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-        """Features n d of uint8 pictures n c h w and, where there is a classifier, the classes that it sees: n."""
+        """Features n d of uint8 images n c h w and, with a classifier, its classes n."""
         if isinstance(self.space, Classifier):
             features, logits = self.space(to_model_range(part).to(self.device))
             return features.float().cpu().numpy(), logits.argmax(1).cpu().numpy()
         return np.stack([self.space(image) for image in part]), None
 
     def score(self, features: np.ndarray, recon: FeatureMoments, recognized: float | None) -> SampleSetScore:
-        """Features n d of generated pictures against the real ones, and against reconstructions' moments."""
+        """Score features n d of samples against real images, and against the moments of reconstructions."""
         found = moments(features)
         real = self.real[some(len(self.real), len(features))]
         kernel = published_estimate(real, features) if len(real) == len(features) else float("nan")
@@ -109,7 +109,7 @@ def parts(count: int) -> list[np.ndarray]:
 
 
 def kept_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """An array from its file, made and written where it is not there."""
+    """An array from its file; made and written if the file is missing."""
     if not path.exists():
         with atomic(path, overwrite=True) as temporary, temporary.open("wb") as file:
             np.save(file, make())
@@ -124,15 +124,14 @@ def open_scorer(
     device: torch.device,
     progress: Progress | None = None,
 ) -> Scorer:
-    """The judge of these pictures. name: classifier, or what `load_features` takes; auto: the classifier where classes
-    are large enough.
+    """The scorer of these images.
 
-    folder: where the classifier is kept. Errors: DataError for too few images, saying how many are needed; those of
-    `load_features`.
+    name: classifier, or a name that `load_features` takes; auto: the classifier where classes are large enough. folder:
+    of the trained classifier. Errors: DataError for too few images, with the number needed; those of `load_features`.
     """
     if pictures.count < LEAST:
         raise DataError(
-            f"{pictures.count} images of {pictures.source!r} are too few to judge a generator by; give at least {LEAST}"
+            f"{pictures.count} images of {pictures.source!r} are too few to score a generator; give at least {LEAST}"
         )
     if name == "auto":
         smallest = min(torch.bincount(pictures.labels, minlength=1).tolist())

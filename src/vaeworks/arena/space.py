@@ -1,5 +1,4 @@
-"""What a diffusion model learns in place of pixels: the latents of a VAE, and the spaces that the arena is checked
-with."""
+"""Spaces that a generator learns: the latents of a VAE, and the spaces of the arena's check rows."""
 
 from __future__ import annotations
 
@@ -20,20 +19,20 @@ from ..models import Autoencoder, Posterior
 from ..models.digest import model_digest
 
 ROUNDS = 2
-"""Of permuting, changing signs and transforming: after two, every number of a scrambled latent depends on every one of
-the original."""
+"""Rounds of permuting, changing signs and transforming; after two, every number of a scrambled latent depends on every
+number of the original."""
 
 PATCH = 4
 """Side of the squares of pixels that become the channels of the space "patches", in pixels."""
 
 
 class Space(Protocol):
-    """Images to latents and back, and what the generator sees of latents."""
+    """Images to latents and back, and latents to the generator's view of them."""
 
     digest: str
-    """equal for equal spaces"""
+    """hash, equal for equal spaces"""
     device: torch.device
-    """where it encodes and decodes"""
+    """device of encoding and decoding"""
     channels: int
     """of images"""
 
@@ -50,7 +49,7 @@ class Space(Protocol):
         ...
 
     def seen(self, latents: Tensor) -> Tensor:
-        """What a generator is trained on: of the latents' shape."""
+        """The generator's training data, of the latents' shape."""
         ...
 
     def unseen(self, z: Tensor) -> Tensor:
@@ -60,19 +59,19 @@ class Space(Protocol):
 
 @dataclass(frozen=True)
 class SpaceSpec:
-    """A space in plain values, which another process opens."""
+    """A space as plain values, so that another process can open it."""
 
     kind: Literal["vae", "pixels", "patches", "scrambled"]
     model: str = ""
-    """of kinds vae and scrambled: whatever `load` takes"""
+    """for kinds vae and scrambled: a path that `load` takes"""
     channels: int = 3
-    """of images, for kinds pixels and patches"""
+    """channels of images, for kinds pixels and patches"""
     seed: int = 0
-    """of kinds patches and scrambled"""
+    """for kinds patches and scrambled"""
 
 
 def open_space(spec: SpaceSpec, device: torch.device | str = "cpu") -> Space:
-    """The space that a specification is of.
+    """The space of a specification.
 
     Errors: those of `load`.
     """
@@ -85,7 +84,7 @@ def open_space(spec: SpaceSpec, device: torch.device | str = "cpu") -> Space:
 
 
 class Latents:
-    """A VAE's."""
+    """The latents of a VAE."""
 
     def __init__(self, autoencoder: Autoencoder):
         self.autoencoder = autoencoder
@@ -119,8 +118,8 @@ class Latents:
 
 
 class Patches:
-    """Squares of pixels, turned by one orthogonal matrix: nothing is lost, nothing is put in order. A square of one
-    pixel is that pixel."""
+    """Squares of pixels, multiplied by one orthogonal matrix: lossless, and without order. A square of one pixel stays
+    as it is."""
 
     def __init__(self, patch: int, channels: int, seed: int | None):
         self.patch, self.channels, self.device = patch, channels, torch.device("cpu")
@@ -135,7 +134,7 @@ class Patches:
         return self.channels * self.patch**2, size // self.patch, size // self.patch
 
     def encode(self, images: Tensor) -> Posterior:
-        """A point: the turned pixels."""
+        """A point: the rotated pixels."""
         return Posterior.point(_turned(F.pixel_unshuffle(images, self.patch), self.matrix))
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -152,7 +151,7 @@ class Patches:
 
 
 def _orthogonal(width: int, seed: int) -> Tensor:
-    """A random orthogonal matrix, evenly distributed (Mezzadri 2007): width width."""
+    """A random orthogonal matrix, uniformly distributed (Mezzadri 2007): width width."""
     q, r = np.linalg.qr(np.random.Generator(np.random.Philox(seed)).standard_normal((width, width)))
     return torch.from_numpy(q * np.sign(np.diag(r))).float()
 
@@ -162,8 +161,10 @@ def _turned(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 class Scrambled:
-    """A VAE's latents, of which the generator sees one fixed orthogonal mixture of all numbers of an image: the same
-    reconstructions, the same information, and nothing left of places and channels."""
+    """A VAE's latents; the generator sees one fixed orthogonal mixture of all numbers of an image.
+
+    Reconstructions and information stay the same; positions and channels lose their meaning.
+    """
 
     def __init__(self, space: Latents, seed: int):
         self.space, self.seed = space, seed

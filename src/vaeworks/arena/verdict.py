@@ -1,5 +1,4 @@
-"""Whether one latent space is better than another, by figures that have noise: intervals first, ranks only where they
-hold."""
+"""Verdicts on latent spaces from noisy figures: a rank only where the intervals support it."""
 
 from __future__ import annotations
 
@@ -14,12 +13,12 @@ from scipy.stats import t as student
 from ..intervals import Interval
 
 TIE = 1.25
-"""Factor within which two distances count as equal, if their ratio's whole interval is within it."""
+"""Two distances tie if the whole interval of their ratio is within this factor of 1."""
 
 CONFIDENCE = 0.95
 
 SMALLEST = 1e-12
-"""What a distance of 0 counts as, which rounding can give."""
+"""Replaces a distance of 0, which rounding can produce."""
 
 Verdict = Literal["better", "worse", "tie", "undecided"]
 
@@ -33,12 +32,12 @@ class SeedNoise:
 
     std: float
     freedom: int
-    """degrees of it"""
+    """degrees of freedom"""
 
 
 @dataclass(frozen=True)
 class BaselineComparison:
-    """A row against the baseline."""
+    """A row compared with the baseline."""
 
     row: str
     ratios: Mapping[str, Interval]
@@ -49,9 +48,9 @@ class BaselineComparison:
 
 
 def seed_noise(figures: Figures, probe: str) -> SeedNoise | None:
-    """How much a distance changes with the seed, pooled over all rows; None where no row has two seeds.
+    """The spread of a distance over seeds, pooled over all rows; None where no row has two seeds.
 
-    Pooled, because two seeds alone say next to nothing: that the noise is a like factor for all rows is assumed.
+    It is pooled because two seeds alone determine little. This assumes that the relative noise is the same in all rows.
     """
     squares, freedom = 0.0, 0
     for row in figures.values():
@@ -112,7 +111,7 @@ def _exp(x: float) -> float:
 
 
 def interval_of(values: Sequence[float], noise: SeedNoise | None) -> Interval:
-    """Geometric mean of a row's distances over seeds, with the interval that the pooled noise gives it."""
+    """Geometric mean of a row's distances over seeds, with the interval from the pooled noise."""
     logs = _logs(values)
     if not logs:
         return Interval(math.nan, math.nan, math.nan)
@@ -132,10 +131,9 @@ Curve = Sequence[tuple[float, float]]
 
 
 def images_to_reach(curve: Curve, target: float) -> float:
-    """Training images after which a distance has fallen to `target` for the first time, by interpolation of both
-    logarithms; inf if never.
+    """Training images after which a distance first falls to `target`, interpolated in both logarithms; inf if never.
 
-    At the first look already: that look's images, which is an upper bound.
+    If it is there at the first snapshot: that snapshot's images, an upper bound.
     """
     if curve and curve[0][1] <= target:
         return curve[0][0]
@@ -147,7 +145,7 @@ def images_to_reach(curve: Curve, target: float) -> float:
 
 
 def mean_curve(curves: Sequence[Curve]) -> list[tuple[float, float]]:
-    """Geometric mean over seeds of the distance at every look."""
+    """Geometric mean over seeds of the distance at every snapshot."""
     return [
         (points[0][0], math.exp(math.fsum(math.log(max(y, SMALLEST)) for _, y in points) / len(points)))
         for points in zip(*curves, strict=True)
@@ -155,10 +153,10 @@ def mean_curve(curves: Sequence[Curve]) -> list[tuple[float, float]]:
 
 
 def speedup(row: Curve, baseline: Curve) -> float:
-    """How many times fewer training images a row needs for what the baseline has at the end of its training; below 1:
-    how much of that training the baseline needs for what the row has at the end of its own.
+    """The baseline's training images over those that a row needs to reach the baseline's final distance.
 
-    Between the first look and the last, whose ratio is the most that it can be.
+    Below 1: the share of its training after which the baseline has reached the row's final distance. The value is
+    bounded by the ratio of the last snapshot to the first.
     """
     end = baseline[-1][0]
     if row[-1][1] <= baseline[-1][1]:

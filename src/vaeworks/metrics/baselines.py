@@ -1,4 +1,4 @@
-"""What a VAE has to beat: two ways to store an image that have learned nothing."""
+"""Baselines of an evaluation: two ways to store an image that learn nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model shifts colours: the signed mean error."""
+"""Colour bias: the signed mean error of a reconstruction."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import numpy as np
 from torch import Tensor
 
 AXES = ("red", "green", "blue", "L", "a", "b")
-"""Of a colour image's bias, in order; a gray image has "gray" and "L"."""
+"""Axes of a colour image's bias, in order; a gray image has "gray" and "L"."""
 
 
 def axes(channels: int) -> tuple[str, ...]:
-    """Names of the numbers that `colour_bias` gives."""
+    """Names of the numbers that `colour_bias` returns."""
     return AXES if channels == 3 else ("gray", "L")
 
 
 def colour_bias(image: Tensor, recon: Tensor) -> tuple[float, ...]:
-    """Mean of reconstruction - original of two uint8 images c h w: of red, green and blue in gray levels of 255, then
-    of L, a and b.
+    """Mean of reconstruction - original of two uint8 images c h w, in red, green and blue (0 to 255), then L, a and b.
 
-    Lab is CIE 1976 with sRGB's primaries and D65, of which L goes to 100 and a difference of 1 can hardly be seen in a
-    large area.
+    Lab is CIE 1976 with sRGB's primaries and D65. L goes to 100, and a difference of 1 is hardly visible in a large
+    area.
     """
     return tuple((b - a) for a, b in zip(_means(image), _means(recon), strict=True))
 

@@ -1,4 +1,4 @@
-"""Several models on the same images: paired differences, which say more than two means with two intervals."""
+"""Paired differences between models on the same images: narrower than the intervals of two separate means."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ LOWER_IS_BETTER = ("lpips",)
 
 @dataclass(frozen=True)
 class Comparison:
-    """A figure of one model against the first model's, over the same images."""
+    """The difference of one figure between a model and the first model, over the same images."""
 
     model: str
     against: str
     figure: str
     difference: Interval
-    """mean over images of this model's - the first one's, with its 95 % interval"""
+    """this model's figure - the first model's: mean over images, with its 95 % interval"""
     wins: float
-    """share of the images on which this model is better; equal ones count half"""
+    """share of the images on which this model is better; ties count half"""
 
     @property
     def verdict(self) -> str:
@@ -42,7 +42,7 @@ class Comparison:
 
 
 def compare(evaluations: Sequence[Evaluation]) -> tuple[Comparison, ...]:
-    """Every figure that all have, of every model after the first against the first.
+    """Every model after the first against the first, in every figure that both have.
 
     Errors: ConfigError where protocols differ, in one line that names every field that does; or for fewer than two
     evaluations.
@@ -66,7 +66,7 @@ def compare(evaluations: Sequence[Evaluation]) -> tuple[Comparison, ...]:
 
 
 def said(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
-    """What has to be said with the figures: what is common to all once, the rest with its model's name."""
+    """Warnings about the figures: those of all models once, the others with the model's name."""
     common = [line for line in evaluations[0].warnings if all(line in e.warnings for e in evaluations)]
     drawn = {e.legibility.pictures for e in evaluations if e.legibility}
     if len(drawn) > 1:
@@ -76,7 +76,7 @@ def said(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
 
 
 def titles(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
-    """A name for each, all different."""
+    """A title for each evaluation, all different."""
     found: list[str] = []
     for evaluation in evaluations:
         name, count = evaluation.title, 2

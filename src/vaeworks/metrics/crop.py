@@ -1,4 +1,4 @@
-"""Which pixels of an image are judged."""
+"""The pixels of an image that are evaluated."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ KERNELS = {
     "bilinear": Image.Resampling.BILINEAR,
     "box": Image.Resampling.BOX,
 }
-"""Pillow's, by name; all filter before they shrink."""
+"""Pillow's filters by name; all of them low-pass before they shrink."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """The middle of an image, resized before if asked to."""
+    """The centre of an image, with an optional resize before the crop."""
 
     multiple: int
-    """of which its sides are multiples"""
+    """the sides are multiples of this"""
     limit: int | None = 512
     """longest side in pixels"""
     resize: int | None = None
-    """shorter side, in pixels, to which an image is resized before; None: pixels stay the file's own"""
+    """shorter side in pixels after resizing; None: no resizing"""
     kernel: str = "lanczos"
 
     def __post_init__(self) -> None:
-        """Errors: ConfigError for values that leave nothing to judge."""
+        """Errors: ConfigError for values that leave no pixels to evaluate."""
         least = max(SSIM_WINDOW, self.multiple)
         for name in ("limit", "resize"):
             value = getattr(self, name)
@@ -44,7 +44,7 @@ class Crop:
             raise ConfigError(f"kernel (={self.kernel}) must be one of {', '.join(KERNELS)}")
 
     def read(self, place: ImageRef, channels: int) -> tuple[Tensor, bool]:
-        """The judged pixels, uint8 c h w, and whether something transparent was flattened onto white.
+        """The evaluated pixels, uint8 c h w, and whether transparency was flattened onto white.
 
         Errors: DataError for a broken image or one that is too small.
         """
@@ -64,10 +64,10 @@ class Crop:
 
     @property
     def stated(self) -> str:
-        """What the protocol says of the crop."""
+        """The protocol's statement of the crop."""
         return f"central, sides multiples of {self.multiple}" + (f", at most {self.limit} px" if self.limit else "")
 
     @property
     def resize_stated(self) -> str:
-        """What the protocol says of resizing."""
+        """The protocol's statement of resizing."""
         return "none" if self.resize is None else f"shorter side to {self.resize} px, Pillow's {self.kernel}"

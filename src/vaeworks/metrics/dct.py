@@ -1,5 +1,4 @@
-"""The discrete cosine transform of latents, and what follows from its power: high-frequency share, block profile,
-flatness."""
+"""The discrete cosine transform of latents, with high-frequency share, block profile and spectral flatness."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 def dct_matrix(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The orthonormal DCT-II of n values as a matrix n n: frequency by place."""
+    """The orthonormal DCT-II of n values as a matrix n n: frequency by position."""
     k = torch.arange(n, dtype=torch.float64)
     matrix = torch.cos(math.pi / n * (k + 0.5) * k[:, None]) * math.sqrt(2 / n)
     matrix[0] *= math.sqrt(0.5)
@@ -57,7 +56,7 @@ def block_amplitudes(x: Tensor, n: int = 8) -> Tensor:
     """Mean absolute DCT coefficients of the n x n blocks of b c h w, in zigzag order: b n*n, means over channels and
     blocks.
 
-    What is left at the right and the lower border, less than a block, is left out; sides have at least n.
+    Incomplete blocks at the right and the lower border are ignored. Sides have at least n.
     """
     h, w = (side // n * n for side in x.shape[-2:])
     blocks = x[..., :h, :w].unflatten(-2, (-1, n)).unflatten(-1, (-1, n)).transpose(-3, -2)
@@ -68,9 +67,9 @@ def block_amplitudes(x: Tensor, n: int = 8) -> Tensor:
 def flatness(energy: Array, samples: int) -> float:
     """Spectral flatness of mean DCT powers: geometric over arithmetic mean, 0..1, 1 of white noise.
 
-    samples: of how many independent coefficients each power is the mean. The logarithm of such a mean is too low on
-    average, for normal coefficients by ln(k/2) - digamma(k/2), about 1/k; that is put right here, exactly so for white
-    noise (Gray & Markel 1974; chi-squared). 0 where a frequency has no power, nan where none has.
+    samples: number of independent coefficients that each power averages. The logarithm of such a mean is biased low,
+    for normal coefficients by ln(k/2) - digamma(k/2), about 1/k. The result is corrected for this bias, exactly for
+    white noise (Gray & Markel 1974; chi-squared). 0 where a frequency has no power, nan where none has.
     """
     if not energy.sum() > 0:
         return math.nan

@@ -1,4 +1,4 @@
-"""How sharp edges stay: the distance in which a step rises from 10 % to 90 %."""
+"""Sharpness of edges: the distance over which a step rises from 10 % to 90 %."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ CONTRASTS = (24, 80, 200)
 """Gray levels between the sides, around 128."""
 
 SLANT = math.radians(5)
-"""By which edges lean, so that every pixel's middle lies at another distance from them (as ISO 12233's do)."""
+"""Angle of the edges, so that pixel centres lie at many distances from them, as in ISO 12233."""
 
 BIN = 0.25
-"""Pixels along the edge's normal over which levels are averaged."""
+"""Width in pixels, along the edge's normal, of the bins that average gray levels."""
 
 REACH = 24.0
-"""Pixels on both sides that are looked at; the last third of them is the plateau."""
+"""Pixels on either side that are measured; the last third of them is the plateau."""
 
 
 def edge_picture(contrast: int, side: int, upright: bool, channels: int = 3) -> Image.Image:
-    """A slanted step in the middle of a square picture, each pixel the mean over its area, without noise."""
+    """A slanted step in the middle of a square image without noise; each pixel is the mean over its area."""
     distance = np.clip(
         _distance(side, upright) + 0.5, 0, 1
     )  # the share of a pixel beyond an edge that is nearly parallel to its sides
@@ -34,7 +34,7 @@ def edge_picture(contrast: int, side: int, upright: bool, channels: int = 3) -> 
 
 
 def rise(image: Array, upright: bool) -> float:
-    """Pixels between 10 % and 90 % of a step that `edge_picture` drew, in a square picture h w c; nan where no step is
+    """Pixels between 10 % and 90 % of the step of an `edge_picture`, in a square image h w c; nan where no step is
     left."""
     levels = np.asarray(image, dtype=np.float64)
     levels = levels.mean(-1) if levels.ndim == 3 else levels
@@ -57,7 +57,7 @@ def rise(image: Array, upright: bool) -> float:
 
 
 def _crossing(places: Array, share: Array, start: int, level: float, step: int) -> float:
-    """Where the share first passes a level on the way from `start`, between two bins."""
+    """Position, interpolated between two bins, where the share first passes a level on the way from `start`."""
     i = start
     while 0 <= i + step < len(share):
         if (share[i] - level) * (share[i + step] - level) <= 0 and share[i] != share[i + step]:
@@ -67,7 +67,7 @@ def _crossing(places: Array, share: Array, start: int, level: float, step: int) 
 
 
 def _distance(side: int, upright: bool) -> Array:
-    """Signed distance of every pixel's middle from the edge, h w."""
+    """Signed distance of every pixel's centre from the edge, h w."""
     across, along = np.meshgrid(np.arange(side) + 0.5 - side / 2, np.arange(side) + 0.5 - side / 2)
     found = across * math.cos(SLANT) + along * math.sin(SLANT)
     return found if upright else found.T

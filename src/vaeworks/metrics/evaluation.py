@@ -1,4 +1,4 @@
-"""The record of a model judged on images: figures with their intervals, and the record as JSON and back."""
+"""The result of evaluating a model: figures with their intervals, to JSON and back."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ class ImageScore:
 
     path: str
     width: int
-    """pixels of the judged crop"""
+    """pixels of the evaluated crop"""
     height: int
     psnr: float
     """dB"""
     ssim: float
     baselines: dict[str, tuple[float, float]]
     latent_bytes: int
-    """of the latents in fp16"""
+    """size of the latents in fp16"""
     jpeg_bytes: int
-    """of the JPEG baseline's file"""
+    """size of the JPEG baseline's file"""
     ms_ssim: float = math.nan
     lpips: float | None = None
     """None: not measured"""
     bias: tuple[float, ...] = ()
     """signed mean error by the axes of colour.py"""
     finite: bool = True
-    """whether the model's output was"""
+    """whether the model's output was finite"""
 
 
 def mean_psnr(values: Iterable[float]) -> float:
-    """Mean in dB of PSNRs, of which an image that is reproduced exactly counts as 100."""
+    """Mean of PSNRs in dB; an image that is reproduced exactly counts as 100."""
     return statistics.fmean(capped(value) for value in values)
 
 
@@ -70,10 +70,10 @@ class Evaluation:
     skipped: tuple[tuple[str, str], ...]
     """(path, reason)"""
     name: str = ""
-    """what people call the model"""
+    """title of the model"""
     sets: SetDistances | None = None
     notes: tuple[str, ...] = ()
-    """what has to be said with the figures"""
+    """remarks about the figures"""
     legibility: Legibility | None = None
     speed: Speed | None = None
 
@@ -124,7 +124,7 @@ class Evaluation:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """Of the colour bias."""
+        """Names of the colour bias's axes."""
         return axes(3 if len(self.scores[0].bias) == 6 else 1) if self.scores[0].bias else ()
 
     @property
@@ -142,7 +142,7 @@ class Evaluation:
 
     @property
     def ranked(self) -> tuple[ImageScore, ...]:
-        """Images by PSNR, worst first; those whose output was not finite before all."""
+        """Images by PSNR, worst first; images without a finite output come before all others."""
         return tuple(sorted(self.scores, key=lambda score: score.psnr if score.finite else -math.inf))
 
     def worst(self, count: int) -> tuple[ImageScore, ...]:
@@ -151,7 +151,7 @@ class Evaluation:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """All that has to be said with the figures."""
+        """All remarks about the figures."""
         return (*self.notes, *(self.sets.warnings if self.sets else ()))
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Evaluation:
-        """From `to_dict`'s values, through JSON or not; what follows from the scores is computed again.
+        """From the values of `to_dict`, also after JSON; means and intervals are computed again from the scores.
 
         Errors: ConfigError for values that are no evaluation of this version.
         """

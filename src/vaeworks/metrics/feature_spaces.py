@@ -1,4 +1,4 @@
-"""In what sets of images are compared: the feature spaces, their names and their hashes."""
+"""Feature spaces for distances between sets of images, with their names and hashes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from . import wavelet_statistics as wavelets
 STATISTICS = "statistics"
 
 TOKEN = 16
-"""Pixels of an image for each token of a vision transformer: one of 256 becomes 16 x 16 tokens, 224 pixels where its
-patches have 14."""
+"""Pixels of an image for each token of a vision transformer: one of 256 pixels becomes 16 x 16 tokens, and is first
+resized to 224 pixels where patches have 14."""
 
 INCOMPARABLE = "not comparable with any published figure"
 
 
 class Features:
-    """Images to vectors, one at a time; the vectors of originals are kept, so that several models judged on them cost
-    them once."""
+    """Images to vectors, one at a time. Vectors of originals are kept, so several models need them computed once."""
 
     def __init__(self, name: str, description: str, digest: str, of: Callable[[Tensor], np.ndarray], smallest: int = 1):
         """of: a uint8 image c h w to d numbers; smallest: side of the smallest image that it takes, in pixels."""
@@ -49,17 +48,17 @@ class Features:
 
     @property
     def frechet(self) -> str:
-        """What the Fréchet distance is called: "FID" in FID's own network, and nowhere else."""
+        """Name of the Fréchet distance: "FID" only for FID's own network."""
         return "FID" if self.name == "inception" else f"FD ({self.name})"
 
     @property
     def kernel(self) -> str:
-        """What the kernel distance is called."""
+        """Name of the kernel distance."""
         return "KID" if self.name == "inception" else f"KD ({self.name})"
 
     @property
     def stated(self) -> str:
-        """What the protocol says of it."""
+        """The protocol's statement of it."""
         return f"{self.name}, {self.description} {self.digest}"
 
 
@@ -72,8 +71,8 @@ def load_features(
     """A feature space: "statistics", which needs no network; "inception" or "mobilenetv2"; or any network that
     features/backbones.py takes.
 
-    Of the last kind, for one DINOv2 as a folder or hf:OWNER/NAME, the last map's mean over its places is taken: of
-    transformers, the mean of the patches' tokens, not the class token, which most published figures are of.
+    Such a network, for example DINOv2 as a folder or hf:OWNER/NAME, gives the mean of its last map over positions. For
+    transformers this is the mean of the patch tokens; most published figures take the class token instead.
     path: weights. Errors: ConfigError for what names no network; FormatError for weights that are not there.
     """
     if name == STATISTICS:

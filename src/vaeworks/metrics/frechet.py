@@ -1,4 +1,4 @@
-"""The distance of two sets of images as that of two Gaussians in a feature space."""
+"""Fréchet distance: two sets of images as two Gaussians in a feature space."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DRAWS = 200
 """Resampled sets for an interval, at most."""
 
 BUDGET = 2e10
-"""Of the sum of d³ over them: some seconds, or a minute where d is 2048."""
+"""Limit of the sum of d³ over the resampled sets: some seconds, or a minute for d = 2048."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class FeatureMoments:
     mean: Array
     """d"""
     root: Array
-    """R with RᵀR the covariance, of as few rows as that allows: k d"""
+    """R, k d, with RᵀR the covariance and k as small as possible"""
 
 
 def frechet_distance(a: Array, b: Array) -> float:
@@ -34,7 +34,7 @@ def frechet_distance(a: Array, b: Array) -> float:
     are not finite.
 
     Exact for fewer rows than columns, too: with A and B the centred features over √(n - 1), the trace of the root is
-    the sum of the singular values of A Bᵀ, no root of a singular matrix being taken. Source: Dowson & Landau 1982;
+    the sum of the singular values of A Bᵀ, which needs no root of a singular matrix. Source: Dowson & Landau 1982;
     Heusel et al. 2017 (arXiv 1706.08500).
     Errors: ValueError for fewer than two rows.
     """
@@ -42,7 +42,7 @@ def frechet_distance(a: Array, b: Array) -> float:
 
 
 def moments_distance(a: FeatureMoments, b: FeatureMoments) -> float:
-    """As `frechet_distance`, for sets whose moments are at hand."""
+    """As `frechet_distance`, from the moments of both sets."""
     if not (np.isfinite(a.root).all() and np.isfinite(b.root).all()):
         return float("nan")
     overlap = np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum()
@@ -63,11 +63,11 @@ def moments(features: Array) -> FeatureMoments:
 
 
 def paired_interval(original: Array, recon: Array, seed: int = 0) -> tuple[Interval, int]:
-    """The Fréchet distance of images' and their reconstructions' features n d, with a 95 % interval, and how many sets
-    were drawn for it.
+    """The Fréchet distance between features n d of images and reconstructions with a 95 % interval, and the number of
+    resampled sets.
 
-    The interval is ±1.96 standard deviations over resampled sets of n images, each with its reconstruction; not their
-    percentiles, because a set with repeats has a bias of its own. nan for fewer than 3 images.
+    The interval is ±1.96 standard deviations over resampled sets of n images, each with its reconstruction. Percentiles
+    would be biased, because resampled sets contain repeats. nan for fewer than 3 images.
     """
     value = frechet_distance(original, recon)
     n = len(original)
@@ -82,7 +82,7 @@ def paired_interval(original: Array, recon: Array, seed: int = 0) -> tuple[Inter
 
 
 def compact(a: Array, b: Array) -> tuple[Array, Array]:
-    """The same two sets in as few dimensions as both together span: equal distances, less work."""
+    """Both sets in a basis of their common span: the same distances in fewer dimensions."""
     x = np.concatenate([a, b]).astype(np.float64)
     if len(x) >= x.shape[1]:
         return x[: len(a)], x[len(a) :]

@@ -1,4 +1,4 @@
-"""What the figures look like: the best, the median and the worst images, with what is wrong in them."""
+"""The gallery: the best, the median and the worst images with their differences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .evaluation import Evaluation, ImageScore
 from .roundtrip import reconstruction
 
 GAIN = 4
-"""By which differences are made visible."""
+"""Factor by which differences are amplified."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Shot:
 def chosen(
     evaluation: Evaluation, worst: int = 3, median: int = 1, best: int = 1
 ) -> tuple[tuple[str, ImageScore], ...]:
-    """Which images to show, by PSNR, worst first; none twice."""
+    """The images to show, by PSNR, worst first; none twice."""
     ranked = evaluation.ranked
     count = len(ranked)
     start = max(0, (count - median) // 2)
@@ -62,7 +62,7 @@ def gallery(
     seed: int | None = None,
     picks: tuple[tuple[str, ImageScore], ...] | None = None,
 ) -> tuple[Shot, ...]:
-    """The chosen images, reconstructed once more; arguments as the evaluation's were. picks: others than `chosen`
+    """The chosen images, reconstructed once more with the evaluation's arguments. picks: images in place of `chosen`
     ones."""
     places = {str(file.path): (number, file.path) for number, file in enumerate(files)}
     shots = []

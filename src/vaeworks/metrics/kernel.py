@@ -1,4 +1,4 @@
-"""The distance of two sets of images that has no bias: the kernel distance (KID's)."""
+"""Kernel distance between two sets of images, as in KID: without bias for any number of images."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..intervals import DRAWS, Interval
 Array = NDArray[np.floating[Any]]
 
 BLOCK = 2048
-"""Images that are compared each with each: the figure of more is the mean over blocks, so that memory is bounded."""
+"""Largest number of images compared pairwise; more images are averaged over blocks, which bounds memory."""
 
 
 def kernel_distance(original: Array, recon: Array, seed: int = 0) -> Interval:
     """Squared maximum mean discrepancy of features n d of images and of their reconstructions, with the kernel (x·y / d
     + 1)³.
 
-    Rows are pairs. Unbiased for any n, and so negative at times: an image is compared neither with itself nor with its
-    own reconstruction, on which it depends; estimators for independent sets compare it with that, and find the identity
-    nearer than near. The interval is the bootstrap's over pairs. nan for fewer than two images and for features that
-    are not finite.
+    Rows are pairs. The estimate is unbiased for any n, so it can be negative. An image is compared neither with itself
+    nor with its own reconstruction, because the two are dependent; estimators for independent sets include that pair
+    and give too small values. The interval is a bootstrap over pairs. nan for fewer than two images and for features
+    that are not finite.
     Source: Gretton et al. 2012, equation 4; Bińkowski et al. 2018 (arXiv 1801.01401).
     """
     nan = float("nan")
@@ -47,10 +47,10 @@ def kernel_distance(original: Array, recon: Array, seed: int = 0) -> Interval:
 
 
 def published_estimate(original: Array, recon: Array) -> float:
-    """KID as published figures have it, by torchmetrics: as if images and reconstructions were independent, which makes
-    it smaller.
+    """KID as published figures have it, by torchmetrics: it takes images and reconstructions as independent, so it is
+    smaller.
 
-    Of features n d, mean over blocks; nan as above.
+    Features n d; mean over blocks; nan as in `kernel_distance`.
     """
     if len(original) < 2 or not (np.isfinite(original).all() and np.isfinite(recon).all()):
         return float("nan")
@@ -70,12 +70,12 @@ def discrepancies(a: Array, b: Array) -> Array:
 
 
 def cubic(x: Array, y: Array) -> Array:
-    """KID's kernel of every pair of rows."""
+    """KID's kernel for every pair of rows."""
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
 def _mean_of_pairs(h: Array, counts: Array) -> Array:
-    """Mean of h over pairs of different images, each as often as it was drawn: counts k n to k."""
+    """Mean of h over pairs of different images, weighted by how often each was drawn: counts k n to k."""
     pairs = counts.sum(1) ** 2 - (counts**2).sum(1)
     total = ((counts @ h) * counts).sum(1) - (counts**2) @ np.diag(h)
     with np.errstate(invalid="ignore", divide="ignore"):  # a set that is one image n times over has no pair

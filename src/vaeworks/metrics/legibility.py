@@ -1,4 +1,4 @@
-"""What a model leaves of small text and of edges, in pictures that are drawn for it."""
+"""Legibility of small text, and sharpness of edges, in rendered images."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .roundtrip import reconstruction
 from .text_pictures import STYLES, TextPicture, read_text, text_picture
 
 SIZES = (6, 8, 10, 12, 16, 20, 24, 32)
-"""Of the font, in pixels."""
+"""Font sizes in pixels."""
 
 SIDE = 256
-"""Of the pictures, in pixels; made larger for models whose factor does not divide it."""
+"""Side of the images in pixels; larger for models whose factor does not divide it."""
 
 LEGIBLE = 0.9
-"""Share of the characters that must be read."""
+"""Share of the characters that must be read correctly."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How many characters of one size were read wrong."""
+    """Characters of one size that were read wrong."""
 
     size: int
     """of the font, in pixels"""
     characters: int
     errors: int
     original_errors: int
-    """of the reader itself, in the undamaged pictures"""
+    """errors of the reader itself, in the original images"""
 
     @property
     def error_rate(self) -> Interval:
@@ -48,7 +48,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Edge:
-    """How wide a step of one contrast became."""
+    """Width of a step of one contrast."""
 
     contrast: int
     """gray levels"""
@@ -65,12 +65,11 @@ class Legibility:
     readings: tuple[Reading, ...]
     edges: tuple[Edge, ...]
     pictures: str = ""
-    """what was drawn, and with which font: other pictures have other figures"""
+    """images and font that were rendered: figures of other images do not compare"""
 
     @property
     def smallest(self) -> int | None:
-        """The smallest size from which on at least 90 % of the characters are read at every size; None where that is so
-        at none."""
+        """The smallest size from which at least 90 % of the characters are read at every larger size; None: no size."""
         found = None
         for reading in sorted(self.readings, key=lambda r: -r.size):
             if 1 - reading.errors / reading.characters < LEGIBLE:
@@ -80,7 +79,7 @@ class Legibility:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Legibility:
-        """From JSON values, in which a missing number is nan."""
+        """From JSON values; null is nan."""
         edges = tuple(
             Edge(e["contrast"], *(math.nan if e[side] is None else e[side] for side in ("original", "recon")))
             for e in values["edges"]
@@ -92,14 +91,14 @@ class Legibility:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values, with what follows from them."""
+        """As JSON values, with the error rates and the smallest legible size."""
         readings = [{**asdict(r), "error_rate": asdict(r.error_rate)} for r in self.readings]
         edges = [asdict(edge) for edge in self.edges]
         return {"smallest_legible": self.smallest, "readings": readings, "edges": edges, "pictures": self.pictures}
 
 
 Through = Callable[[Image.Image], Image.Image]
-"""A picture through a model and back."""
+"""An image through a model and back."""
 
 
 def legibility(
@@ -114,8 +113,8 @@ def legibility(
 ) -> Legibility:
     """Characters drawn in three styles and edges in three contrasts, reconstructed and read.
 
-    through: what is done to a picture, by default the model's reconstruction from the posterior's mode, in 8 bits.
-    side: of the pictures, in pixels, by default about 256.
+    through: the operation on an image, by default the model's reconstruction from the posterior's mode, in 8 bits.
+    side: of the images, in pixels, by default about 256.
     """
     if autoencoder is not None:
         factor = autoencoder.downsample_factor
@@ -123,7 +122,7 @@ def legibility(
         model = autoencoder
         through = through or (lambda picture: to_pillow(reconstruction(model, to_uint8(picture))[0]))
     if through is None:
-        raise TypeError("either a model or what is done to pictures is needed")
+        raise TypeError("give a model, or `through`")
     side, channels = side or SIDE, channels or 3
     pictures = [text_picture(size, style, side, seed, channels) for size in sizes for style in STYLES]
     counted = [_counted(picture, through, seed) for picture in progress(pictures)]
@@ -151,7 +150,7 @@ def _counted(picture: TextPicture, through: Through, seed: int) -> tuple[int, in
 
 @cache
 def _own_errors(size: int, style: str, side: int, seed: int, channels: int) -> int:
-    """The reader's, where nothing is damaged: found once, however many models are judged."""
+    """The reader's errors in the original; computed once for all models."""
     picture = text_picture(size, style, side, seed, channels)
     return _errors(picture, picture.image)
 
@@ -170,7 +169,7 @@ def _edge(contrast: int, side: int, channels: int, through: Through) -> Edge:
 
 
 def wilson(errors: int, count: int, z: float = 1.959964) -> Interval:
-    """A share of `count`, with its 95 % score interval. Source: Wilson 1927."""
+    """The share of errors in `count`, with its 95 % score interval. Source: Wilson 1927."""
     if not count:
         return Interval(math.nan, math.nan, math.nan)
     share = errors / count

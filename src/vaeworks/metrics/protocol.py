@@ -1,4 +1,4 @@
-"""What a figure depends on besides the model, and the refusal to compare figures that do not depend on the same."""
+"""Evaluation protocols: everything besides the model that a figure depends on. Only equal protocols compare."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a figure depends on besides the model. Figures of different protocols are not comparable."""
+    """Everything besides the model that a figure depends on. Figures of different protocols are not comparable."""
 
     crop: str
-    """which part of an image is judged"""
+    """the part of an image that is evaluated"""
     images: str
-    """SHA-256 over the judged files' contents, in order"""
+    """SHA-256 over the contents of the evaluated files, in order"""
     resize: str = "none"
-    """before the crop"""
+    """resizing before the crop"""
     posterior: str = "mode"
-    """or sample, with the seed of its noise"""
+    """mode, or sample with the seed of its noise"""
     rounding: str = "clamped and rounded to 8 bits"
     psnr: str = "per image over all channels, peak 255; mean over images, at most 100 dB each"
     ssim: str = "scikit-image, Gaussian 11x11, sigma 1.5, per channel; mean over images"
     ms_ssim: str = NOT_MEASURED
-    """with how many scales"""
+    """number of scales and weights"""
     lpips: str = NOT_MEASURED
     """the network, the version of its heads, and the hash of both"""
     features: str = NOT_MEASURED
-    """in what the distances of sets are measured, and its hash"""
+    """feature space of the distances between sets, and its hash"""
 
     @property
     def digest(self) -> str:
@@ -50,14 +50,13 @@ class Protocol:
 
 
 def differences(a: Protocol, b: Protocol) -> tuple[str, ...]:
-    """A phrase for every field that differs, with both values."""
+    """Every field that differs, with both values, as a phrase."""
     found = fields_that_differ(a, b)
     return tuple(f"{name.replace('_', '-')} ({_short(x)} and {_short(y)})" for name, (x, y) in found.items())
 
 
 def check_alike(protocols: Mapping[str, Protocol]) -> None:
-    """Errors: ConfigError where results were not measured alike: one line that names every field that differs; by
-    result's name."""
+    """Errors: ConfigError for unlike protocols, naming every field that differs. protocols: by a result's title."""
     names = list(protocols)
     for name in names[1:]:
         if found := differences(protocols[names[0]], protocols[name]):

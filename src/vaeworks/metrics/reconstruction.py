@@ -1,14 +1,15 @@
-"""Distances between 8-bit images."""
+"""PSNR and SSIM between 8-bit images."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 SSIM_WINDOW = 11
-"""Side of SSIM's Gaussian window, in pixels: no smaller image can be judged."""
+"""Side of SSIM's Gaussian window in pixels, and the smallest side of an image."""
 
 
 def psnr(image: Tensor, recon: Tensor) -> float:
@@ -22,13 +23,28 @@ def ssim(image: Tensor, recon: Tensor) -> float:
 
     Gaussian window 11 x 11 with sigma 1.5, K1 0.01, K2 0.03, range 255: Wang et al. 2004, by scikit-image.
     """
+    return math.nan if min(image.shape[-2:]) < SSIM_WINDOW else float(_similarity(image, recon))
+
+
+def ssim_in(image: Tensor, recon: Tensor, region: Tensor) -> tuple[float, float]:
+    """As `ssim`, over the whole image, and over the pixels of `region`, bool h w: nan where it is empty."""
+    if min(image.shape[-2:]) < SSIM_WINDOW:
+        return math.nan, math.nan
+    whole, values = _similarity(image, recon, full=True)
+    return float(whole), float(values[:, region.numpy()].mean()) if region.any() else math.nan
+
+
+def _similarity(image: Tensor, recon: Tensor, full: bool = False) -> Any:
     from skimage.metrics import structural_similarity
 
-    if min(image.shape[-2:]) < SSIM_WINDOW:
-        return math.nan
     a, b = (np.ascontiguousarray(x.cpu().numpy()) for x in (image, recon))
-    return float(
-        structural_similarity(
-            a, b, channel_axis=0, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-        )
+    return structural_similarity(
+        a,
+        b,
+        channel_axis=0,
+        data_range=255,
+        full=full,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
     )

@@ -1,4 +1,4 @@
-"""An image through a model and back, as it is judged."""
+"""An image through a model and back, as evaluations measure it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..random_streams import NOISE, latent_noise
 
 
 def read_crop(path: ImageRef | str, autoencoder: Autoencoder, limit: int | None) -> Tensor:
-    """The judged part of an image: its middle, sides multiples of f and at most `limit`; uint8 c h w.
+    """The central crop of an image with sides multiples of f and at most `limit` pixels: uint8 c h w.
 
     Errors: DataError for a broken image or one smaller than f.
     """
@@ -31,10 +31,10 @@ def reconstruct_uint8(autoencoder: Autoencoder, image: Tensor) -> Tensor:
 def reconstruction(
     autoencoder: Autoencoder, image: Tensor, seed: int | None = None, number: int = 0
 ) -> tuple[Tensor, bool]:
-    """One uint8 image c h w through the model and back to uint8, and whether the model's output was all finite; what is
-    not becomes black.
+    """One uint8 image c h w through the model and back to uint8, and whether the model's output was finite.
 
-    seed: None takes the posterior's mode; else a sample, whose noise is a function of the seed and the image's number.
+    Values that are not finite become black. seed: None takes the posterior's mode, a number a sample whose noise is a
+    function of the seed and the image's number.
     """
     x = to_model_range(image[None]).to(autoencoder.device, autoencoder.dtype)
     if seed is None:

@@ -1,4 +1,4 @@
-"""What a model does to a set of images as a whole: distances of distributions, with what a small set does to them."""
+"""Distances between a set of images and the set of their reconstructions, with warnings about small sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .frechet import frechet_distance, paired_interval
 from .kernel import kernel_distance, published_estimate
 
 ENOUGH = 2048
-"""Images below which a Fréchet distance is not to be compared with others' whatever the dimension."""
+"""Images below which a Fréchet distance does not compare with others, in any dimension."""
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,24 @@ class SetDistances:
     frechet: Interval
     kernel: Interval
     kernel_published: float
-    """as published figures estimate it: torchmetrics', for independent sets"""
+    """estimate of published figures (torchmetrics), for independent sets"""
     count: int
     """images"""
     dimensions: int
     """of the feature space"""
     frechet_half: float
-    """the Fréchet distance of every second image alone: how much the number of images matters"""
+    """the Fréchet distance of every second image alone, which shows the effect of the number of images"""
     draws: int
     """resampled sets for the Fréchet distance's interval"""
     warnings: tuple[str, ...] = ()
-    """what has to be said with the figures"""
+    """remarks about the figures"""
 
 
 def set_distances(features: Features, original: np.ndarray, recon: np.ndarray) -> SetDistances | None:
-    """Fréchet and kernel distance of features n d of images and of their reconstructions, row by row; None for fewer
-    than two images."""
+    """Fréchet and kernel distance between features n d of images and of their reconstructions, row by row.
+
+    None for fewer than two images.
+    """
     n, d = original.shape
     if n < 2:
         return None

@@ -1,4 +1,4 @@
-"""Pictures of random characters, and the reader that recognizes them: what a VAE leaves of small text."""
+"""Images of random characters, and a reader that recognizes them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from PIL import Image, ImageDraw, ImageFont
 Array = NDArray[np.floating[Any]]
 
 CHARACTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789abdefghnqrt"
-"""Without those that are drawn alike in many fonts: 0 O, 1 I l i j, and lower case that is upper case made small."""
+"""Characters without those that look alike in many fonts: 0 O, 1 I l i j, and lower case like a small upper case."""
 
 STYLES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "dark on light": ((20, 20, 20), (240, 240, 240)),
     "light on dark": ((235, 235, 235), (25, 25, 25)),
     "red on blue": ((205, 60, 50), (40, 70, 150)),
 }
-"""Colour of the characters and of the ground."""
+"""Colours of the characters and of the background."""
 
 SEARCH = 1
-"""Pixels by which a character may have moved."""
+"""Largest shift of a character in pixels."""
 
 MOST = 256
-"""Characters of one picture that are read."""
+"""Largest number of characters that are read in one image."""
 
 LEAST = 1.0
 """Standard deviation in gray levels below which a cell is empty."""
@@ -34,15 +34,14 @@ LEAST = 1.0
 
 @dataclass(frozen=True)
 class TextPicture:
-    """A picture full of characters in a grid of cells."""
+    """An image full of characters in a grid of cells."""
 
     image: Image.Image
     size: int
-    """of the font, in pixels"""
+    """font size in pixels"""
     style: str
     text: str
-    """what is to be read, row by row; of very many characters, every second or third, the others being neighbours like
-    any"""
+    """the characters to read, row by row; of very many, every second or third, the others being neighbours only"""
     corners: tuple[tuple[int, int], ...]
     """left and top of their cells, in pixels"""
 
@@ -60,8 +59,7 @@ def _boxes(size: int) -> dict[str, tuple[float, float, float, float]]:
 
 @cache
 def cell(size: int) -> tuple[int, int]:
-    """Width and height in pixels of the cells that hold a font's every character with `SEARCH` and a pixel around
-    it."""
+    """Width and height in pixels of cells that hold every character of a font with a margin of `SEARCH` + 1."""
     boxes = _boxes(size).values()
     width = max(right - left for left, _, right, _ in boxes) + 2 * SEARCH + 2
     height = max(bottom for *_, bottom in boxes) - min(top for _, top, *_ in boxes) + 2 * SEARCH + 2
@@ -69,10 +67,9 @@ def cell(size: int) -> tuple[int, int]:
 
 
 def text_picture(size: int, style: str, side: int, seed: int = 0, channels: int = 3) -> TextPicture:
-    """A square picture of `side` pixels, as full of random characters of a font of `size` pixels as it can be; its grid
-    begins anywhere.
+    """A square image of `side` pixels, filled with random characters of a font of `size` pixels, at a random offset.
 
-    The font is Pillow's own, so that the same version draws the same picture everywhere.
+    The font is Pillow's own, so the same version of Pillow renders the same image everywhere.
     """
     random = np.random.default_rng([seed, size, list(STYLES).index(style)])
     ink, ground = STYLES[style]
@@ -89,7 +86,7 @@ def text_picture(size: int, style: str, side: int, seed: int = 0, channels: int 
 
 
 def _place(size: int, character: str, corner: tuple[int, int]) -> tuple[float, float]:
-    """Where to draw a character, so that it is in the middle of its cell; on one base line with the others."""
+    """Position of a character in the middle of its cell, on one baseline with the others."""
     width, _ = cell(size)
     left, _, right, _ = _boxes(size)[character]
     return corner[0] + (width - (right - left)) // 2 - left, corner[1] + SEARCH + 1 - _highest(size)
@@ -114,11 +111,10 @@ def templates(size: int) -> Array:
 
 
 def read_text(picture: TextPicture, image: Array) -> str:
-    """What is read in a picture h w c of gray levels that shows `picture`'s cells: the best template's character by
-    normalised correlation.
+    """The text that the reader finds in an image h w c of gray levels, in the cells of `picture`.
 
-    Every cell is compared with all templates at all shifts of up to `SEARCH` pixels. " " where there is nothing to be
-    seen.
+    In every cell it takes the template with the largest normalized correlation at any shift of up to `SEARCH` pixels;
+    " " in an empty cell.
     """
     pixels = _contrast(picture, image)
     width, height = cell(picture.size)
@@ -138,7 +134,7 @@ def read_text(picture: TextPicture, image: Array) -> str:
 
 
 def _contrast(picture: TextPicture, image: Array) -> Array:
-    """How far pixels are from the ground's colour in the direction of the ink's: h w, in gray levels."""
+    """Distance of pixels from the background colour towards the ink colour: h w, in gray levels."""
     ink, ground = (np.array(colour, dtype=np.float64) for colour in STYLES[picture.style])
     image = np.nan_to_num(np.asarray(image, dtype=np.float64))
     if image.ndim == 2 or image.shape[-1] == 1:

@@ -1,4 +1,4 @@
-"""How fast a model is, and how much memory it takes."""
+"""Throughput and peak memory of a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..models import Autoencoder
 
 REPEATS = 5
-"""Of which the median counts, after one that does not."""
+"""Timed calls, whose median counts; one call before them is not timed."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Speed:
     """images per second, median"""
     decode: float
     encode_memory: float | None
-    """bytes at the peak beyond what was in use before; None where that cannot be told"""
+    """peak in bytes beyond the memory in use before; None where the system does not report it"""
     decode_memory: float | None
     memory: str
     """how memory was measured, or why it was not"""
@@ -43,7 +43,7 @@ class Speed:
 
 @torch.inference_mode()
 def throughput(autoencoder: Autoencoder, size: int = 256, batch: int = 1, repeats: int = REPEATS) -> Speed:
-    """Images per second that a model encodes and decodes, and what memory it takes, on its device and in its dtype.
+    """Images per second that a model encodes and decodes, and its peak memory, on its device and in its dtype.
 
     Errors: ConfigError for a size that is no multiple of f.
     """
@@ -75,8 +75,7 @@ def throughput(autoencoder: Autoencoder, size: int = 256, batch: int = 1, repeat
 
 
 def _measured(call: Callable[[], object], device: torch.device, repeats: int) -> tuple[float, float | None, str]:
-    """Seconds a call, bytes at the peak beyond those before, and how these were measured: in the first call, which is
-    not timed."""
+    """Seconds per call, and the peak in bytes of a first call that is not timed, with how it was measured."""
     before, how = _begin_memory(device)
     call()
     peak = None if before is None else max(0.0, _peak(device) - before)
@@ -96,7 +95,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _begin_memory(device: torch.device) -> tuple[float | None, str]:
-    """Bytes in use, the peak being set back to them."""
+    """Bytes in use, after resetting the peak; and how the peak is measured."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -114,8 +113,7 @@ def _begin_memory(device: torch.device) -> tuple[float | None, str]:
 
 
 def _return_freed_memory() -> None:
-    """Give the system what C's allocator keeps ready; otherwise it is taken again unseen, and a peak is found too
-    low."""
+    """Return the C allocator's free memory to the system: memory that it reuses would not show in the peak."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # other systems' C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -129,7 +127,7 @@ def _peak(device: torch.device) -> float:
 
 
 def _status(field: str) -> float:
-    """Bytes that Linux states of this process."""
+    """A field of Linux' status of this process, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return 1024.0 * int(line.split()[1])

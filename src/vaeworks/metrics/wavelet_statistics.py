@@ -1,5 +1,4 @@
-"""Features that need no network: what the bands of a wavelet transform hold. Published by nobody, comparable with
-themselves only."""
+"""Features without a network: statistics of wavelet bands. They are unpublished and compare only with themselves."""
 
 from __future__ import annotations
 
@@ -12,10 +11,10 @@ from ..losses.pyramids import haar
 
 SCALES = 5
 FLOOR = 1 / 12
-"""Mean square of rounding to whole gray levels: what is below is no detail."""
+"""Mean square of rounding to whole gray levels; smaller values are no detail."""
 
 COLOUR = 16.0
-"""Gray levels that count as much as a factor e of a band's energy."""
+"""Gray levels of a colour's mean that weigh as much as a factor e of a band's energy."""
 
 DIMENSIONS = 3 * (2 * 3 * SCALES + 1)
 

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: pictures, curves and tables in one file that can be sent to anyone."""
+"""Self-contained HTML pages: images, charts and tables in one file."""
 
 from ..images.notebook import data_uri
 from .chart import chart, thinned

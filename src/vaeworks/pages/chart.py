@@ -1,7 +1,6 @@
-"""Curves that are drawn in no time: SVG with the colours of the page around it, light or dark.
+"""Line charts as SVG, in the colours of the page around them, light or dark.
 
-matplotlib (`line_chart`) takes 0.2 s a chart, which is too long for a page with a dozen that is written while a model
-trains.
+matplotlib (`line_chart`) takes 0.2 s for each chart: too long for a page of a dozen that is written during training.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ from html import escape
 
 WIDTH, HEIGHT = 460, 210
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 24
-"""Margins around the field, in the picture's units, which are about pixels."""
+"""Margins around the plot in SVG units, about pixels."""
 
 POINTS = 400
-"""Points that a curve has at most."""
+"""Largest number of points of a curve."""
 
 NAMED = 16
-"""Lines that a legend without values names."""
+"""Largest number of lines that a legend without values names."""
 
 Line = Sequence[tuple[float, float | None]]
-"""(x, y) in the order of x; None where there is no value."""
+"""(x, y) in the order of x; None: no value."""
 
 
 LARGEST = 1e100
-"""Values that are drawn: the middle of two of twice as many digits is no number any more."""
+"""Largest value that is drawn; the mean of much larger values overflows."""
 
 
 def thinned(line: Line, limit: int = POINTS) -> list[tuple[float, float]]:
-    """At most `limit` points: means of equally many neighbours, without those that have no value, or one beyond
-    LARGEST."""
+    """At most `limit` points: means of equally many neighbours. Points without a value, or beyond LARGEST, are left
+    out."""
     points = [(x, y) for x, y in line if y is not None and abs(y) <= LARGEST]
     if len(points) <= limit:
         return points
@@ -51,11 +50,10 @@ def chart(
     x_label: str = "",
     newest: bool = True,
 ) -> str:
-    """A figure of named curves, by default over images seen, with the newest value of each in its legend; "" where
-    nothing is to draw.
+    """A figure of named curves; "" where there is nothing to draw.
 
-    form: of those values; newest: whether the legend has them; log: scales y, where all values are positive; levels:
-    named horizontal lines; marks: places on the x axis where something happened, and what; x_label: what is along that
+    newest: show the newest value of each curve in the legend, in the format `form`. log: a logarithmic y axis, if all
+    values are positive. levels: named horizontal lines. marks: events as (x, what happened). x_label: label of the x
     axis.
     """
     limit = POINTS if len(lines) <= 6 else max(3 * POINTS // len(lines), 40)
@@ -111,8 +109,7 @@ def chart(
 
 
 def _legend(drawn: Mapping[str, Sequence[tuple[float, float]]], form: str) -> str:
-    """Names, colours and, if they have a form, newest values; of many lines, how many there are and between which
-    values."""
+    """Names, colours and, with a format, newest values; of many lines, their number and the range of values."""
     if not form:
         colors = {name: _color(i, len(drawn)) for i, name in enumerate(drawn)}
         shown = dict(list(colors.items())[:NAMED])
@@ -133,7 +130,7 @@ def _legend(drawn: Mapping[str, Sequence[tuple[float, float]]], form: str) -> st
 
 
 def _color(index: int, count: int) -> str:
-    """One of the page's six colours, or a place on the wheel where there are more lines."""
+    """One of the page's six colours; with more lines, a hue of the colour wheel."""
     return f"var(--line-{index})" if count <= 6 else f"hsl({index * 360 // count} 60% 52%)"
 
 
@@ -142,7 +139,7 @@ def _scaled(value: float, log: bool) -> float:
 
 
 def _range(values: Sequence[float], log: bool) -> tuple[float, float]:
-    """Ends of the y axis, in scaled units, a little beyond the values."""
+    """Ends of the y axis in scaled units, with a margin around the values."""
     scaled = [_scaled(v, log) for v in values if v > 0 or not log]
     low, high = min(scaled), max(scaled)
     level = high - low <= 1e-6 * max(abs(low), abs(high))  # but for rounding
@@ -151,8 +148,8 @@ def _range(values: Sequence[float], log: bool) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, log: bool) -> list[float]:
-    """Values with a rule: round numbers; of a logarithmic axis that spans more than a factor of 5, powers of ten or
-    their 1, 2 and 5."""
+    """Values of the grid lines: round numbers; on a logarithmic axis over more than a factor of 5, powers of ten, or 1,
+    2 and 5 times those."""
     if not log:
         return _nice(low, high, 4)
     if high - low < 0.7:
@@ -166,7 +163,7 @@ def _ticks(low: float, high: float, log: bool) -> list[float]:
 
 
 def _nice(low: float, high: float, count: int) -> list[float]:
-    """About `count` round numbers between two."""
+    """About `count` round numbers between two values."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
@@ -175,7 +172,7 @@ def _nice(low: float, high: float, count: int) -> list[float]:
 
 
 def _short(value: float) -> str:
-    """A number of an axis: 20k, 1.5M, 0.01, 3e-6."""
+    """A number as an axis shows it: 20k, 1.5M, 0.01, 3e-6."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{unit}"

@@ -1,4 +1,4 @@
-"""Maps of numbers as pictures: colours by interpolation between a few anchors, without a plotting library."""
+"""Heat maps: numbers as colours, interpolated between a few anchors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from ..images import grid
 
 SEQUENTIAL = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
-"""Dark to light, of even steps in lightness: five colours of viridis (Smith & van der Walt 2015)."""
+"""Dark to light in even steps of lightness: five colours of viridis (Smith & van der Walt 2015)."""
 
 DIVERGING = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))
 """Blue, white, red: five colours of ColorBrewer's RdBu."""
 
 
 def heat(values: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """A map h w as uint8 3 h w, dark at `low` (by default the smallest value), light at `high` (the largest); NaN is
-    gray."""
+    """A map h w as uint8 3 h w: dark at `low` (default: the smallest value), light at `high` (the largest), gray for
+    NaN."""
     finite = values[torch.isfinite(values)]
     if low is None:
         low = float(finite.min()) if finite.numel() else 0.0
@@ -30,8 +30,8 @@ def heat(values: Tensor, low: float | None = None, high: float | None = None) ->
 
 
 def diverging(values: Tensor, limit: float | None = None) -> Tensor:
-    """A map h w as uint8 3 h w, white at 0, red at `limit` (the largest absolute value by default), blue at its
-    negative."""
+    """A map h w as uint8 3 h w: white at 0, red at `limit` (default: the largest absolute value), blue at
+    -`limit`."""
     finite = values[torch.isfinite(values)].abs()
     if limit is None:
         limit = float(finite.max()) if finite.numel() else 1.0
@@ -39,7 +39,7 @@ def diverging(values: Tensor, limit: float | None = None) -> Tensor:
 
 
 def enlarged(picture: Tensor, factor: int) -> Tensor:
-    """c h w with every pixel as a square of factor x factor."""
+    """An image c h w with every pixel enlarged to factor x factor."""
     return picture.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
@@ -54,7 +54,7 @@ def _coloured(values: Tensor, low: float, high: float, anchors: tuple[tuple[int,
 
 
 def sheet(rows: Sequence[Sequence[Tensor]], titles: Sequence[str], side: int = 132) -> Image.Image:
-    """Rows of uint8 images 1 or 3 h w, each brought to side x side, under a title for each column."""
+    """Rows of uint8 images 1 or 3 h w, resized to side x side, with a title above each column."""
     gap, line, font = 4, 15, ImageFont.load_default(12)
     words = [wrapped(title, font, side - 4) for title in titles]
     head = line * max(len(lines) for lines in words) + 4

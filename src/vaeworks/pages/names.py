@@ -1,4 +1,4 @@
-"""Where the names of points are written, so that they cover neither points nor each other."""
+"""Positions for the names of points, so that names cover neither points nor each other."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 LETTER, LINE = 6.3, 13
-"""Width of a letter and height of a line, about, in the picture's units."""
+"""Approximate width of a letter and height of a line, in SVG units."""
 
 GAP = 9
-"""Between a point's middle and its name."""
+"""Distance between a point's centre and its name."""
 
 FAR = 16
-"""Distance between a point and its name from which on a line connects them."""
+"""Distance beyond which a line connects a point with its name."""
 
 SWEEPS = 4
-"""Times that every name may move once the others have a place."""
+"""Number of passes in which every name may move, given the others."""
 
 ANGLES = (0, 180, 90, 270, 45, 315, 135, 225, *(angle for angle in range(15, 360, 15) if angle % 45))
-"""Directions from a point to its name in degrees, the most usual first."""
+"""Directions from a point to its name in degrees, preferred ones first."""
 
 Box = tuple[float, float, float, float]
-"""x y x y: corners of a rectangle, or ends of a level or upright line, in any order"""
+"""x y x y: corners of a rectangle, or ends of a horizontal or vertical line, in any order"""
 
 
 @dataclass(frozen=True)
 class Written:
-    """Where a name is: its baseline's left end."""
+    """Position of a name: the left end of its baseline."""
 
     x: float
     y: float
@@ -37,21 +37,20 @@ class Written:
 
     @property
     def box(self) -> Box:
-        """What the name covers."""
+        """The rectangle that the name covers."""
         return self.x, self.y - LINE + 3, self.x + self.width, self.y + 3
 
     def nearest(self, point: tuple[float, float]) -> tuple[float, float]:
-        """Place of the name's edge that is nearest to a point."""
+        """The nearest position to a point on the name's edge."""
         left, top, right, bottom = self.box
         return min(max(point[0], left), right), min(max(point[1], top), bottom)
 
 
 def name_places(places: Mapping[str, tuple[float, float]], bars: Sequence[Box], field: Box) -> dict[str, Written]:
-    """A place for each name, near its point and inside the field, that covers as little as can be: names and points
-    least of all.
+    """A position for each name near its point, inside the field, with the least overlap.
 
-    places: middles of points; bars: lines that names rather leave free, too. One name moves at a time, each to its best
-    place given the others, until none does.
+    places: centres of points. bars: lines that names should not cover; overlap with them costs less than with points
+    and names. One name moves at a time to its best position given the others, until none moves.
     """
     points = [(x - 7, y - 7, x + 7, y + 7) for x, y in places.values()]
     lines = [(min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1) for a, b, c, d in bars]
@@ -70,7 +69,7 @@ def name_places(places: Mapping[str, tuple[float, float]], bars: Sequence[Box], 
 
 
 def _choices(place: tuple[float, float], width: float, field: Box) -> list[tuple[float, Written]]:
-    """Places around a point and what each costs for being farther, or a less usual side; right beside it is free."""
+    """Positions around a point with their costs: farther and less usual ones cost more, right beside it is free."""
     x, y = place
     made = []
     for ring, gap in enumerate((GAP, 20, 34, 50, 66, 82, 98)):
@@ -87,8 +86,8 @@ def _choices(place: tuple[float, float], width: float, field: Box) -> list[tuple
 
 
 def _cost(box: Box, points: Sequence[Box], names: Sequence[Box], lines: Sequence[Box]) -> float:
-    """Areas that a name would cover, names and points many times dearer than bars; where any is covered, a good deal
-    more."""
+    """Cost of the areas that a name would cover: names and points cost much more than bars, and any overlap costs a
+    fixed amount besides."""
     dear = [overlap(box, other) for other in (*points, *names)]
     return sum(500 + 20 * area for area in dear if area > 0) + sum(
         30 + area for area in (overlap(box, line) for line in lines) if area > 0
@@ -96,5 +95,5 @@ def _cost(box: Box, points: Sequence[Box], names: Sequence[Box], lines: Sequence
 
 
 def overlap(a: Box, b: Box) -> float:
-    """Area that two rectangles share."""
+    """Common area of two rectangles."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

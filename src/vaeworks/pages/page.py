@@ -1,4 +1,4 @@
-"""One HTML file from a template, with everything inside it."""
+"""A template rendered to one self-contained HTML file."""
 
 from __future__ import annotations
 

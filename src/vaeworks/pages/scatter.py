@@ -1,4 +1,4 @@
-"""Points with intervals in both directions, and their names: SVG in the colours of the page around it, or alone."""
+"""Scatter plots as SVG: named points with intervals in both directions, in a page or as a file of their own."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .names import Box, name_places
 
 WIDTH, HEIGHT = 620, 380
 LEFT, RIGHT, TOP, BOTTOM = 62, 22, 14, 46
-"""Margins around the field, in the picture's units, which are about pixels."""
+"""Margins around the plot in SVG units, about pixels."""
 
 RADIUS = 5
-"""Of a point."""
+"""Radius of a point."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One thing in the plane."""
+    """A point and its intervals."""
 
     x: float
     y: float
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
-    """ends of its interval; what lies beyond the field, or is infinite, is cut at its edge"""
+    """ends of its interval; the edge of the plot cuts what lies beyond"""
     special: bool = False
-    """drawn hollow: what the others are compared with"""
+    """drawn hollow: the point that the others are compared with"""
 
 
 Place = Callable[[float, float], tuple[float, float]]
@@ -39,10 +39,9 @@ Place = Callable[[float, float], tuple[float, float]]
 def scatter(
     title: str, points: Mapping[str, Point], x_label: str, y_label: str, *, log: bool = False, trail: Sequence[str] = ()
 ) -> str:
-    """A figure of named points; log: y in powers of ten; trail: names of points that a thin line connects, in this
-    order.
+    """A figure of named points; "" where no point is finite.
 
-    Points without a finite place are left out; "" where none is left.
+    log: a logarithmic y axis. trail: names of points that a thin line connects, in this order.
     """
     drawn = {n: p for n, p in points.items() if math.isfinite(p.x) and math.isfinite(p.y) and (p.y > 0 or not log)}
     if not drawn:
@@ -98,7 +97,7 @@ def _labels(x_label: str, y_label: str) -> list[str]:
 
 
 def _bars(point: Point, place: Place) -> list[Box]:
-    """Lines x y x y of a point's intervals."""
+    """The lines x y x y of a point's intervals."""
     found = []
     if point.y_range and not any(map(math.isnan, point.y_range)):
         found.append((*place(point.x, point.y_range[0]), *place(point.x, point.y_range[1])))
@@ -108,7 +107,7 @@ def _bars(point: Point, place: Place) -> list[Box]:
 
 
 def _named(places: Mapping[str, tuple[float, float]], bars: Sequence[Box]) -> list[str]:
-    """Names, and thin lines from those that are not beside their points."""
+    """Names, and thin lines to points that their names do not touch."""
     parts = []
     for name, found in name_places(places, bars, (LEFT, 0, WIDTH - 2, HEIGHT - BOTTOM)).items():
         if found.far:
@@ -122,7 +121,7 @@ def _named(places: Mapping[str, tuple[float, float]], bars: Sequence[Box]) -> li
 
 
 def _ends(values: Sequence[float], log: bool) -> tuple[float, float]:
-    """A little beyond the values, in scaled units."""
+    """Ends of an axis in scaled units, with a margin around the values."""
     scaled = [math.log10(v) if log else v for v in values if math.isfinite(v) and (v > 0 or not log)]
     low, high = min(scaled), max(scaled)
     level = high - low <= 1e-6 * max(abs(low), abs(high))  # but for rounding
@@ -131,7 +130,7 @@ def _ends(values: Sequence[float], log: bool) -> tuple[float, float]:
 
 
 def alone(figure: str) -> str:
-    """A drawn figure's SVG as a file of its own, which brings its colours along, for light and dark."""
+    """A figure's SVG as a file of its own, with its colours for light and dark."""
     css = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     colors = "".join(re.findall(r"^:root {.*}$", css, re.MULTILINE))
     dark = "".join(re.findall(r"^@media \(prefers-color-scheme: dark\) { (:root {[^}]*})", css, re.MULTILINE))

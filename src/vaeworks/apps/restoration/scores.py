@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from ...images import difference
 from ...intervals import Interval, bootstrap
-from ...metrics.reconstruction import SSIM_WINDOW, psnr
+from ...metrics.reconstruction import psnr, ssim_in
 from .damage import Damage
 
 
@@ -33,22 +32,10 @@ class RestorationScore:
 def score(truth: Tensor, image: Tensor, region: Tensor) -> RestorationScore:
     """Scores of an image uint8 c h w that was damaged in region, bool h w; nan where a score is undefined."""
     marked = bool(region.any())
-    whole, part = _ssim(truth, image, region)
+    whole, part = ssim_in(truth, image, region)
     return RestorationScore(
         psnr(truth, image), whole, psnr(truth[:, region], image[:, region]) if marked else math.nan, part
     )
-
-
-def _ssim(truth: Tensor, image: Tensor, region: Tensor) -> tuple[float, float]:
-    """SSIM as in `metrics.ssim`, of the whole image and of a region."""
-    from skimage.metrics import structural_similarity
-
-    if min(truth.shape[-2:]) < SSIM_WINDOW:
-        return math.nan, math.nan
-    a, b = (np.ascontiguousarray(x.cpu().numpy()) for x in (truth, image))
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    whole, values = structural_similarity(a, b, channel_axis=0, data_range=255, full=True, **options)
-    return float(whole), float(values[:, region.numpy()].mean()) if region.any() else math.nan
 
 
 def best(scores: Mapping[str, RestorationScore]) -> str:

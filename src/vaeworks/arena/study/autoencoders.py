@@ -1,5 +1,4 @@
-"""A study's autoencoders: trained, judged by reconstruction, and examined by the doctor; each kept, and taken up where
-it was left."""
+"""Autoencoders of a study: trained, scored by reconstruction and examined by the doctor. Each is kept and continued."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ from ..pool import heard, run_all
 FACTS = "arm.json"
 
 JUDGED = 512
-"""Held-out images whose reconstructions are judged, at most."""
+"""Largest number of held-out images whose reconstructions are scored."""
 
 EXAMINED = 512
 """Images that the doctor examines."""
@@ -53,19 +52,19 @@ class StudyArm:
     path: str
     """the model's file"""
     psnr: float
-    """dB, of reconstructions from the posterior's mode, mean over held-out images"""
+    """dB of reconstructions from the posterior's mode, mean over held-out images"""
     bits: float
-    """per latent number, that the posterior says of an image; nan for points"""
+    """bits per latent number of the posterior; nan for points"""
     std: float
-    """of latents over all"""
+    """standard deviation of all latents"""
     doctor: dict[str, float]
-    """every figure of the doctor, as PANEL.FIGURE"""
+    """every figure of the doctor, by PANEL.FIGURE"""
     seconds: float
-    """of training"""
+    """training time"""
 
 
 def arm_folder(folder: Path, name: str, config: TrainConfig, seed: int, source: str) -> Path:
-    """Where an arm is kept: named by everything that it depends on."""
+    """The folder of an arm, whose name hashes everything that the arm depends on."""
     key = hashlib.sha256(
         json.dumps([to_dict(dataclasses.replace(config, seed=0)), source], sort_keys=True, default=str).encode()
     ).hexdigest()
@@ -74,7 +73,7 @@ def arm_folder(folder: Path, name: str, config: TrainConfig, seed: int, source: 
 
 @dataclass(frozen=True)
 class ArmTask:
-    """One arm for whichever process is free."""
+    """One arm, for the next free process."""
 
     folder: Path
     """of the study"""
@@ -90,12 +89,12 @@ class ArmTask:
 
     @property
     def place(self) -> Path:
-        """Where it is kept."""
+        """The folder of this arm."""
         return arm_folder(self.folder, self.name, self.config, self.seed, self.source)
 
 
 def train_arms(tasks: Sequence[ArmTask], jobs: int, say: Callable[[str], None], progress: Progress) -> list[StudyArm]:
-    """All arms, `jobs` at once; what is missing of them is done.
+    """All arms, `jobs` at once; only missing ones are trained.
 
     Errors: those of `train`; KeyboardInterrupt with what is done kept.
     """
@@ -112,7 +111,7 @@ def train_arms(tasks: Sequence[ArmTask], jobs: int, say: Callable[[str], None], 
 
 
 def work(task: ArmTask, wanted: Callable[[], bool], tell: Callable[[int], None]) -> StudyArm | None:
-    """One arm, in this process; None if it was stopped."""
+    """One arm in this process; None if it was stopped."""
     run = task.place / "run"
     if not (run / RESULT).exists():
         config = dataclasses.replace(task.config, seed=task.seed)
@@ -135,7 +134,7 @@ def work(task: ArmTask, wanted: Callable[[], bool], tell: Callable[[int], None])
 
 
 def read_arm(place: Path) -> StudyArm:
-    """What `train_arm` has left. Errors: FormatError."""
+    """The record of an arm. Errors: FormatError for another file."""
     values = read_json(place / FACTS)
     try:
         doctor = {k: math.nan if v is None else v for k, v in values.pop("doctor").items()}
@@ -180,7 +179,7 @@ def _reconstruction(path: Path, pictures: SquareImages, images: ImageSet, val_fr
 
 
 def _examined(path: Path, size: int, images: ImageSet, labels: Sequence[str] | None, masks: Any) -> dict[str, float]:
-    """Every figure of the doctor, who is quick."""
+    """All metrics of a quick doctor run."""
     found = examine_files(
         load(path),
         images.files,

@@ -1,4 +1,4 @@
-"""Six claims about the SD VAE, from a debate among people who train such VAEs, and what studies say of each."""
+"""Six claims about the SD VAE, from a debate among people who train such VAEs, judged by studies."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Standing = Literal["supported", "contradicted", "undecided", "not run"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """A table: rows of a study against another row, or figures of the doctor instead."""
+    """A table of evidence: rows of a study against another row, or figures of the doctor."""
 
     study: StudyRecord
     rows: Sequence[str]
     against: str = BASELINE
     doctor: Mapping[str, str] | None = None
-    """figure -> what it is called"""
+    """figure -> label"""
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Claim:
     """One claim, judged."""
 
     said: str
-    """by the debate"""
+    """the claim, as the debate had it"""
     tested: str
-    """how, and what decides"""
+    """how it is tested, and what decides"""
     standing: Standing
     why: str
     evidence: tuple[Evidence, ...] = ()
     picked: int = 1
-    """comparisons, any of which could have decided: with their number grows the chance of a false verdict"""
+    """number of comparisons that could decide; the chance of a false verdict grows with it"""
 
 
 def judge(studies: Studies) -> list[Claim]:
-    """All six. Errors: FormatError for a record that is not whole."""
+    """Judge all six claims. Errors: FormatError for an incomplete record."""
     with whole_records():
         return [make(studies) for make in CLAIMS]
 

@@ -1,4 +1,4 @@
-"""six-claims.md: what studies say of six claims, as Markdown with plots."""
+"""six-claims.md: six claims judged by studies, as Markdown with plots."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ LIMIT = (
 )
 
 SHOWN = 10
-"""Lines of the doctor's tables, at most."""
+"""Largest number of rows in the doctor's tables."""
 
 
 def write_claims(folder: Path, studies: Studies) -> Path:
-    """Write the report and its plots (images/) into a folder, over what was there; returns the page.
+    """Write the report and its plots (images/) into a folder, replacing earlier ones; returns the page.
 
     Errors: FormatError for a record that is not whole.
     """
@@ -64,7 +64,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _run(studies: Studies) -> list[str]:
-    """What was run: a line for each study."""
+    """A table of the studies."""
     rows = []
     for name, study in studies.items():
         data, config, arms = study.arena["data"], study.arena["config"], study.arms
@@ -156,7 +156,7 @@ def _decibel(study: StudyRecord, row: str) -> str:
 
 
 def _examined(evidence: Sequence[Evidence]) -> list[str]:
-    """Figures of the doctor, of the baseline and of those where the first is largest; what studies share is there
+    """Figures of the doctor for the baseline and for the rows with the largest first figure; shared rows appear
     once."""
     doctor = evidence[0].doctor or {}
     values = {row: [e.study.arm(row, key) for key in doctor] for e in reversed(evidence) for row in e.rows}
@@ -212,7 +212,7 @@ def _pictures(studies: Studies) -> Iterator[str]:
 
 
 def _correlations(studies: Studies) -> Iterator[str]:
-    """Figures of the doctor that go with the arena's outcome in the same direction in every study."""
+    """Figures of the doctor whose correlation with the arena's outcome has the same sign in every study."""
     found: dict[str, dict[str, float]] = {}
     for name, study in studies.items():
         for c in study.values["correlations"]:
@@ -249,7 +249,7 @@ def _cost(studies: Studies) -> Iterator[str]:
 
 
 def seconds(studies: Sequence[StudyRecord]) -> float:
-    """Of training, over all processes; autoencoders and trials that studies share are counted once."""
+    """Training seconds, summed over processes; shared autoencoders and trials count once."""
     arms = {arm["path"]: arm["seconds"] for study in studies for found in study.arms.values() for arm in found}
     trials = {
         (study.arena["protocol"], *sorted(map(str, trial["trial"].items()))): trial["seconds"]
@@ -262,7 +262,7 @@ def seconds(studies: Sequence[StudyRecord]) -> float:
 
 
 def command(study: StudyRecord) -> str:
-    """What makes this study again, as far as its record tells: settings that differ from the command's own."""
+    """The command that repeats this study, as far as its record tells: with settings that are not the defaults."""
     config, scale = study.arena["config"], asdict(study.scale)
     seeds = min(map(len, study.arms.values()))
     words = ["vaeworks", "arena", "study", study.name, "--data", study.arena["data"]["source"], "--out", "DIR"]
@@ -276,7 +276,7 @@ def command(study: StudyRecord) -> str:
 
 
 def _unusual(values: Mapping[str, Any], usual: Mapping[str, Any], keys: Sequence[str]) -> Iterator[str]:
-    """Options whose values are not the usual ones; JSON has lists where a configuration has tuples."""
+    """Options whose values are not the defaults; JSON has lists where a configuration has tuples."""
     for key in keys:
         value, other = (list(v) if isinstance(v, (list, tuple)) else [v] for v in (values[key], usual[key]))
         if value != other:

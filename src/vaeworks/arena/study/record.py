@@ -1,4 +1,4 @@
-"""A finished study, read back from its record: rows, arms, and what can be said of two of them."""
+"""A finished study, read from its record: rows, autoencoders, and comparisons of two of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..page import STUDY_RECORD
 from ..verdict import TIE, BaselineComparison, Figures, compare
 
 SAME = ("config", "protocol", "features", "data")
-"""What two arenas must have in common for their rows to be compared."""
+"""Fields that two arenas must share for their rows to compare."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class StudyRecord:
 
     @property
     def arena(self) -> Mapping[str, Any]:
-        """What arena.json would hold."""
+        """The values of arena.json."""
         return self.values["arena"]
 
     @property
     def arms(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """Autoencoders by name, one a seed."""
+        """Autoencoders by name, one for each seed."""
         return self.values["arms"]
 
     @property
     def scale(self) -> StudyScale:
-        """Of the autoencoders' training."""
+        """Scale of the autoencoders' training."""
         return StudyScale(**self.values["scale"])
 
     @property
@@ -64,11 +64,11 @@ class StudyRecord:
 
     @property
     def left_out(self) -> list[str]:
-        """Autoencoders of the study that were not trained: what is said of all needs all of them."""
+        """Autoencoders of the study that were not trained; statements about all need all of them."""
         return [name for name in STUDIES[self.name].arms(self.scale) if name not in self.arms]
 
     def row(self, name: str) -> Mapping[str, Any]:
-        """Of the arena."""
+        """A row of the arena."""
         return next(row for row in self.arena["rows"] if row["name"] == name)
 
     def each(self, name: str, key: str) -> list[float]:
@@ -82,14 +82,14 @@ class StudyRecord:
         return math.fsum(found) / len(found) if found else math.nan
 
     def figures(self, distance: str) -> Figures:
-        """Distances by row and generator, one a seed; none at all where one is no number: without that seed the row
-        would be flattered."""
+        """Distances by row and generator, one for each seed; none where one is not finite, because leaving out that
+        seed would favour the row."""
         return {
             row["name"]: {p: _finals(row["trials"][p], distance) for p in self.probes} for row in self.arena["rows"]
         }
 
     def doubt(self, *rows: str) -> str:
-        """Why nothing can be said of these autoencoders, whatever the distances; "" where something can."""
+        """Why these autoencoders get no verdict, whatever the distances; "" where they can get one."""
         if not self.arena["conclusive"]:
             return f"the arena's own checks have failed in study {self.name}"
         if len(self.probes) < 2 or len(self.arena["config"]["seeds"]) < 2:
@@ -113,7 +113,7 @@ class StudyRecord:
         return f"{'; '.join(found)}: a disadvantage there that large generators do not have" if found else ""
 
     def compared(self, row: str, against: str = BASELINE, distance: str = "fd_real") -> BaselineComparison:
-        """Two rows, by the arena's rule, and only with two autoencoders of each."""
+        """Two rows compared by the arena's rule, with at least two autoencoders of each."""
         found, doubt = compare(self.figures(distance), row, against, self.probes), self.doubt(row, against)
         return BaselineComparison(row, found.ratios, "undecided", doubt) if doubt else found
 
@@ -126,7 +126,7 @@ class StudyRecord:
         return all(i.high <= TIE if worse else i.low >= 1 / TIE for i in ratios.values())
 
     def joined(self, other: StudyRecord) -> StudyRecord:
-        """With the rows of another study of the same protocol, images and scale; of any other study, none."""
+        """This study with the rows of another one, if protocol, images and scale are the same; else unchanged."""
         if self.values["scale"] != other.values["scale"] or any(self.arena.get(k) != other.arena.get(k) for k in SAME):
             return self
         rows = {row["name"]: row for study in (other, self) for row in study.arena["rows"]}
@@ -142,7 +142,7 @@ def _finals(trials: Sequence[Mapping[str, Any]], distance: str) -> list[float]:
 
 @contextmanager
 def whole_records() -> Iterator[None]:
-    """What is wrong inside records, wherever it is met, as one line. Errors: FormatError."""
+    """Turn errors inside records into one line. Errors: FormatError."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -155,7 +155,7 @@ Studies = Mapping[str, StudyRecord]
 
 
 def read_studies(folder: Path) -> dict[str, StudyRecord]:
-    """The studies that a folder holds. Errors: FormatError where it holds none, or a record is not whole."""
+    """The studies in a folder. Errors: FormatError where it holds none, or a record is not whole."""
     paths = {name: folder / name / STUDY_RECORD for name in STUDIES}
     found = {name: StudyRecord(name, read_json(path)) for name, path in paths.items() if path.exists()}
     if not found:

@@ -1,4 +1,4 @@
-"""A study: autoencoders that differ in one thing, and what a diffusion model makes of each."""
+"""A study: autoencoders that differ in one thing, compared by what a diffusion model learns of each."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ from ..tournament import run_tournament
 from .autoencoders import ArmTask, StudyArm, train_arms
 
 FEWEST = 5
-"""Arms below which a rank correlation says nothing."""
+"""Smallest number of autoencoders for a rank correlation."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """How a figure of the doctor goes with what the arena finds, over arms."""
+    """Rank correlation of a doctor's figure with the arena's distances, over autoencoders."""
 
     figure: str
     rank: float
-    """Spearman's, with the logarithm of the distance to reconstructions"""
+    """Spearman's rank correlation with the distance to reconstructions"""
     rank_real: float
-    """with that to real images"""
+    """rank correlation with the distance to real images"""
     p: float
-    """of `rank`, two-sided, for one figure alone"""
+    """two-sided p-value of `rank`, for one figure alone"""
     arms: int
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """All of a study."""
+    """The result of a study."""
 
     name: str
     question: str
     scale: StudyScale
     arms: Mapping[str, Sequence[StudyArm]]
-    """by name, one a seed"""
+    """by name, one for each seed"""
     outcome: Outcome
     correlations: tuple[Correlation, ...]
     """strongest first; empty for fewer arms than `FEWEST`"""
     seconds: float
-    """of training everything, as it was measured when it was done, over all processes"""
+    """training time of everything, summed over processes, as measured then"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: what study.json holds."""
@@ -141,8 +141,8 @@ def _chosen(configs: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
 
 
 def correlations(arms: Mapping[str, Sequence[StudyArm]], outcome: Outcome) -> tuple[Correlation, ...]:
-    """Of every figure of the doctor, and of PSNR, with the arena's distances; figures that are alike for all arms are
-    left out."""
+    """Rank correlations of the doctor's figures and of PSNR with the arena's distances; constant figures are left
+    out."""
     names = list(arms)
     if len(names) < FEWEST:
         return ()
@@ -162,7 +162,7 @@ def correlations(arms: Mapping[str, Sequence[StudyArm]], outcome: Outcome) -> tu
 
 
 def _overall(outcome: Outcome, name: str, distance: str) -> float:
-    """Mean logarithm over generators."""
+    """Mean logarithm of a distance over generators."""
     return _mean([math.log(max(i.value, 1e-12)) for i in outcome.row(name).figures[distance].values()])
 
 

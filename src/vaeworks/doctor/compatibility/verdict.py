@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ...images import grid
 from ...metrics import psnr
+from ...metrics.evaluation import mean_psnr
 from ...models import Autoencoder
 from ...pages.heatmap import wrapped
 from .decode import Constants, DecodedPhotos, takes_constants
@@ -235,7 +235,7 @@ def _percentile(lab: Lab, percent: float) -> float:
 
 
 def _psnr(originals: Sequence[Tensor], pictures: Sequence[Tensor]) -> float:
-    return statistics.fmean(min(psnr(a, b), 100.0) for a, b in zip(originals, pictures, strict=True))
+    return mean_psnr(psnr(a, b) for a, b in zip(originals, pictures, strict=True))
 
 
 LABELS = ("original", "decoded with what fits", "decoded as it would be")
