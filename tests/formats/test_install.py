@@ -345,7 +345,7 @@ def test_a_vae_that_does_not_fit_the_checkpoint(webui: Path, files: dict[str, Pa
 
 
 def test_folders_of_something_else(tmp_path: Path, files: dict[str, Path], webui: Path, comfyui: Path) -> None:
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="not a folder"):
         install(files["sd1"], "webui", tmp_path / "none")
     with pytest.raises(ConfigError, match=r"holds no models/Stable-diffusion"):
         install(files["sd1"], "webui", webui / "models" / "VAE")
