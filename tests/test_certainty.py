@@ -308,7 +308,7 @@ def test_installed_for_its_checkpoint_nothing_is_folded(tmp_path: Path) -> None:
     kept = load_file(source)["post_quant_conv.weight"]
     for written in ("native.safetensors", "folder"):
         done = install(tmp_path / written, "comfyui", tmp_path / "comfyui", checkpoint=full, name="vae", overwrite=True)
-        assert any("not in its file" in note and "0.13025" in note for note in done.notes)
+        assert any("does not say how its latents are scaled" in note and "0.13025" in note for note in done.notes)
         assert torch.equal(load_file(done.path)["post_quant_conv.weight"], kept)
         assert not is_certain(locate(done.path))  # what was taken for granted is said, and not written
     told = install(
@@ -326,7 +326,7 @@ def test_baked_and_extracted(networks: dict[int, vw.Autoencoder], tmp_path: Path
     by_command("repair")(source, tmp_path / "repaired.safetensors")
     full = checkpoint(tmp_path / "xl.safetensors", 2048)
     baked = bake(tmp_path / "repaired.safetensors", full, tmp_path / "baked.safetensors")
-    assert any("not in its file" in note and "0.13025" in note for note in baked.notes)
+    assert any("does not say how its latents are scaled" in note and "0.13025" in note for note in baked.notes)
     assert vw.load(tmp_path / "baked.safetensors").config.scaling_factor == 0.13025
     told = bake(source, full, tmp_path / "other.safetensors", settings={"scale_of": "sd1"})
     assert any("fold" in note for note in told.notes)
@@ -363,7 +363,7 @@ def test_a_pipelines_own_scale_is_taken(networks: dict[int, vw.Autoencoder], tmp
     pipe = load_pipeline("tiny-sdxl", certain, "cpu", torch.float32)
     guessed = quiet_load(bare(tmp_path / "bare.safetensors", networks[4]))
     with pytest.warns(
-        UserWarning, match=r"not in its file: the scaling_factor of the pipeline's own, 0\.13025, is taken"
+        UserWarning, match=r"does not say how its latents are scaled: the scaling_factor of the pipeline's own, 0\.13025, is used"
     ):
         assert inject(pipe, guessed).vae.config.scaling_factor == 0.13025
     assert guessed.config.scaling_factor == 0.18215 and not guessed.config.normalization_known
@@ -477,7 +477,7 @@ def test_a_state_dict_keeps_its_recipes_groups(name: str, tmp_path: Path) -> Non
             loaded = vw.load(path)
         said = " ".join(str(warning.message) for warning in caught)
         assert (
-            "do not tell norm_groups 4, norm_eps 1e-06, padding_mode zeros" in said
+            "do not show norm_groups 4, norm_eps 1e-06, padding_mode zeros" in said
             and "how its latents are scaled: 1 is taken" in said
         )
         assert loaded.kl_config.norm_groups == 4
@@ -517,7 +517,7 @@ def test_settings_that_are_given(tmp_path: Path) -> None:
         main(["convert", str(tmp_path / "sd.pth"), str(tmp_path / "x.safetensors"), "--layout", "native", *words]) == 0
     )
     assert vw.load(tmp_path / "x.safetensors").config == config
-    with pytest.warns(UserWarning, match="do not tell norm_eps 1e-06, num_heads 1"):
+    with pytest.warns(UserWarning, match="do not show norm_eps 1e-06, num_heads 1"):
         part = vw.load(tmp_path / "sd.pth", norm_groups=2, padding_mode="reflect", scaling_factor=1.0)
     assert (part.kl_config.norm_groups, part.kl_config.padding_mode) == (2, "reflect")
 
@@ -529,7 +529,7 @@ def test_bounded_points(tmp_path: Path) -> None:
     )
     vae = vw.build(config).eval()
     torch.save(vae.state_dict(), tmp_path / "sd.pth")
-    with pytest.warns(UserWarning, match="do not tell .*bound none"):
+    with pytest.warns(UserWarning, match="do not show .*bound none"):
         vw.load(tmp_path / "sd.pth", scaling_factor=1.0)
     told = quiet_load(tmp_path / "sd.pth", bound="tanh", limit=2)
     assert told.kl_config.bottleneck == config.bottleneck
@@ -549,8 +549,8 @@ def test_what_contradicts_the_file(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "unknown": ({"groups": 4}, "groups is no setting.*norm_groups"),
-    "architecture": ({"channels": 4}, "channels is no setting"),
+    "unknown": ({"groups": 4}, "unknown setting groups.*norm_groups"),
+    "architecture": ({"channels": 4}, "unknown setting channels"),
     "indivisible": ({"norm_groups": 5}, "must be divisible by norm_groups"),
     "type": ({"norm_groups": "four"}, "norm_groups cannot be 'four'"),
     "padding": ({"padding_mode": "mirror"}, "padding_mode cannot be 'mirror'"),
@@ -574,7 +574,7 @@ def test_settings_that_are_refused(name: str, networks: dict[int, vw.Autoencoder
 
 def test_settings_of_other_kinds_are_refused(tmp_path: Path) -> None:
     vw.save(vw.build("taesd"), tmp_path / "taesd.safetensors", "taesd")
-    with pytest.raises(vw.ConfigError, match="TAESD, of which norm_groups cannot be said"):
+    with pytest.raises(vw.ConfigError, match="TAESD, which has no setting norm_groups"):
         vw.load(tmp_path / "taesd.safetensors", norm_groups=4)
     flux2 = dataclasses.replace(FOUR, latent_channels=8, normalization="batchnorm", latents_patch=2)
     vw.save(vw.build(flux2), tmp_path / "flux2.safetensors")

@@ -389,7 +389,7 @@ def test_bake_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:
         bake(vae, tmp_path / "pipeline", out)
     wan = {"head.modulation": torch.zeros(1, 2, 8), "patch_embedding.weight": torch.zeros(8, 16, 1, 2, 2)}
     deep = AutoencoderConfig(**{**F8C4.__dict__, "latent_channels": 16})
-    with pytest.raises(ConfigError, match=r"Wan 2\.1, whose VAE is of another kind"):
+    with pytest.raises(ConfigError, match=r"Wan 2\.1, which needs a kind of VAE"):
         bake(saved(tmp_path / "16.safetensors", deep), saved_file(tmp_path / "wan.safetensors", wan), out)
     assert not out.exists()
 

@@ -95,7 +95,7 @@ def test_odd_latents_are_refused() -> None:
         random_flux2(SMALL).normalize(torch.zeros(1, 8, 3, 4))
 
 
-@pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
+@pytest.mark.filterwarnings("ignore:.*(does not say|do not show)")  # which test_certainty.py is about
 @pytest.mark.parametrize("layout", ["native", "ldm", "diffusers"])
 @pytest.mark.parametrize("config", [SMALL, SMALL_DECODER])
 def test_every_layout_gives_everything_back(config: AutoencoderConfig, layout: str, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_every_layout_gives_everything_back(config: AutoencoderConfig, layout: s
     assert_same(vw.load(path), vae)
 
 
-@pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
+@pytest.mark.filterwarnings("ignore:.*(does not say|do not show)")  # which test_certainty.py is about
 def test_the_ldm_layout_is_black_forest_labs(tmp_path: Path) -> None:
     """quant_conv stands in the encoder, post_quant_conv in the decoder, 251 tensors at full size."""
     vae = random_flux2(SMALL)

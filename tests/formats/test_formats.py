@@ -369,7 +369,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
+@pytest.mark.filterwarnings("ignore:.*(does not say|do not show)")  # which test_certainty.py is about
 @pytest.mark.parametrize("name", FOREIGN)
 def test_plain_ldm_files_are_recognised_from_their_shapes(name: str, tmp_path: Path) -> None:
     """Without any metadata the architecture is read off the shapes, with default normalization."""
@@ -377,7 +377,7 @@ def test_plain_ldm_files_are_recognised_from_their_shapes(name: str, tmp_path: P
     assert_same(vw.load(strip_metadata(path)), vae)
 
 
-@pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
+@pytest.mark.filterwarnings("ignore:.*(does not say|do not show)")  # which test_certainty.py is about
 @pytest.mark.parametrize("shape", ["matrix", "conv1d", "conv2d", "conv3d"])
 def test_attention_weights_of_every_rank(shape: str, tmp_path: Path) -> None:
     """LDM attention weights are accepted as matrices and as 1x1 convolutions of one to three dimensions."""
@@ -743,7 +743,7 @@ def test_unknown_files_are_refused(tmp_path: Path) -> None:
             vw.load(tmp_path / name)
 
 
-@pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
+@pytest.mark.filterwarnings("ignore:.*(does not say|do not show)")  # which test_certainty.py is about
 @pytest.mark.parametrize("layout", ["native", "diffusers"])
 def test_files_without_configuration_are_read_from_their_shapes(layout: str, tmp_path: Path) -> None:
     """A bare file of any layout has the architecture that its shapes tell, and nothing that they do not."""

@@ -158,7 +158,7 @@ def test_a1111_takes_it_for_the_checkpoint(webui: Path, files: dict[str, Path]) 
     assert {name: tuple(t.shape) for name, t in load_file(done.path).items()} == shapes_of(SD1)
     expected = load_file(files["sd1"])
     assert all(torch.equal(t, expected[name]) and t.dtype == torch.float16 for name, t in load_file(done.path).items())
-    assert "by itself" in done.how and not any("folded" in note for note in done.notes)
+    assert "A1111 selects it" in done.how and not any("folded" in note for note in done.notes)
 
 
 def test_without_a_checkpoint_it_is_to_be_chosen(webui: Path, files: dict[str, Path]) -> None:
@@ -189,7 +189,7 @@ def test_a_file_that_a1111_would_take_instead(webui: Path, files: dict[str, Path
     rival = folder / "model.vae.pt"
     rival.write_bytes(b"")
     assert a1111_takes(webui / "models", full) == rival
-    with pytest.raises(ConfigError, match=rf"A1111 would take {re.escape(str(rival))} for model\.safetensors"):
+    with pytest.raises(ConfigError, match=rf"A1111 would select {re.escape(str(rival))} for model\.safetensors"):
         install(files["sd1"], "webui", webui, checkpoint=full)
     rival.unlink()
     later = webui / "models" / "VAE" / "model-extra.safetensors"
@@ -204,9 +204,9 @@ def test_files_of_one_name_collide(webui: Path, files: dict[str, Path]) -> None:
     namesake = webui / "models" / "VAE" / "old" / "model.vae.safetensors"
     namesake.parent.mkdir()
     namesake.write_bytes(b"")
-    with pytest.raises(ConfigError, match="of which A1111 keeps one"):
+    with pytest.raises(ConfigError, match="A1111 keeps one of the two"):
         install(files["sd1"], "webui", webui, checkpoint=full)
-    with pytest.raises(ConfigError, match="of which A1111 keeps one"):
+    with pytest.raises(ConfigError, match="A1111 keeps one of the two"):
         install(files["sd1"], "webui", webui, name="model.vae")
 
 
@@ -345,7 +345,7 @@ def test_a_vae_that_does_not_fit_the_checkpoint(webui: Path, files: dict[str, Pa
 
 
 def test_folders_of_something_else(tmp_path: Path, files: dict[str, Path], webui: Path, comfyui: Path) -> None:
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="not a folder"):
         install(files["sd1"], "webui", tmp_path / "none")
     with pytest.raises(ConfigError, match=r"holds no models/Stable-diffusion"):
         install(files["sd1"], "webui", webui / "models" / "VAE")
@@ -356,7 +356,7 @@ def test_folders_of_something_else(tmp_path: Path, files: dict[str, Path], webui
     with pytest.raises(ConfigError, match="unknown application"):
         install(files["sd1"], "paint", webui)  # type: ignore[arg-type]
     for name in ("../x", "a/b", "", ".hidden"):
-        with pytest.raises(ConfigError, match="must be the name of a file"):
+        with pytest.raises(ConfigError, match="must be a file name"):
             install(files["sd1"], "comfyui", comfyui, name=name)
 
 
@@ -402,7 +402,7 @@ def test_a_taesd_that_comfyui_would_not_see(comfyui: Path, tmp_path: Path) -> No
     """Of several files of one name it takes the first, and .pth comes before .safetensors."""
     other = comfyui / "models" / "vae_approx" / "taesd_decoder.pth"
     other.write_bytes(b"")
-    with pytest.raises(ConfigError, match=rf"would take {re.escape(str(other))} before taesd_decoder\.safetensors"):
+    with pytest.raises(ConfigError, match=rf"would load {re.escape(str(other))} before taesd_decoder\.safetensors"):
         install(tiny_file(tmp_path / "taesd.safetensors"), "comfyui", comfyui)
     assert list((comfyui / "models" / "vae_approx").iterdir()) == [other]
 
@@ -423,7 +423,7 @@ def test_a_taesd_for_a1111(webui: Path, tmp_path: Path) -> None:
 
 def test_a_taesd_of_another_shape(comfyui: Path, tmp_path: Path) -> None:
     wide = tiny_file(tmp_path / "taesd.safetensors", TinyConfig(encoder_widths=(8,) * 4, decoder_widths=(8,) * 4))
-    with pytest.raises(ConfigError, match="does not fit"):
+    with pytest.raises(ConfigError, match="fits none of them"):
         install(wide, "comfyui", comfyui)
     deep = tiny_file(tmp_path / "taef1.safetensors", TinyConfig(latent_channels=16))
     with pytest.raises(ConfigError, match="latent_channels 4"):

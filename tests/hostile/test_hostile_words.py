@@ -273,7 +273,7 @@ def test_warnings_logs_and_system_errors_are_lines(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_names_that_not_every_system_has(name: str) -> None:
-    with pytest.raises(ConfigError, match="must be the name of a file on every system"):
+    with pytest.raises(ConfigError, match="must be a file name on every system"):
         _usable(name, "choose another")
 
 
@@ -296,7 +296,7 @@ def test_a_vae_is_installed_from_the_working_folder(tmp_path: Path, monkeypatch:
         monkeypatch.chdir(tmp_path / folder)
         assert _file_name(SimpleNamespace(name=None, source=source)) == name  # type: ignore[arg-type]
     monkeypatch.chdir("/")
-    with pytest.raises(ConfigError, match=r"must be the name of a file .* pass --name"):
+    with pytest.raises(ConfigError, match=r"must be a file name .* pass --name"):
         _file_name(SimpleNamespace(name=None, source="."))  # type: ignore[arg-type]
 
 

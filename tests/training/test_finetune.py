@@ -169,7 +169,7 @@ KINDS: dict[str, tuple[Callable[[Path, Path], Path], float | None]] = {
 """And the scale that is known of each; None: as measured."""
 
 
-@pytest.mark.filterwarnings("ignore:.*(does not say|do not tell)")  # which test_certainty.py is about
+@pytest.mark.filterwarnings("ignore:.*(does not say|do not show)")  # which test_certainty.py is about
 @pytest.mark.parametrize("kind", KINDS)
 def test_from_every_kind_of_file(kind: str, folder: Path, tmp_path: Path) -> None:
     """A run begins with the file's weights, architecture and scale, whatever the recipe says, and its model keeps the

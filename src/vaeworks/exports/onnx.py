@@ -30,10 +30,10 @@ OnnxLayout = Literal["plain", "optimum"]
 """plain: encoder.onnx and decoder.onnx; optimum: the folders and names of Hugging Face Optimum's pipelines."""
 
 OPSET = 20
-"""What is written by default: what PyTorch's exporter writes by itself."""
+"""Default opset, that of PyTorch's exporter."""
 
 LIMITS = {torch.float32: 1e-4, torch.float16: 2e-2}
-"""Largest difference from PyTorch in float32, as a share of an output's range, with which an export is accepted."""
+"""Largest accepted difference from PyTorch in float32, as a share of an output's range."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class OnnxFile:
 
     half: str
     path: str
-    """below the folder"""
+    """path below the folder"""
     bytes: int
-    """with the file of weights beside it, where there is one"""
+    """size, including a separate file of weights"""
     difference: float
-    """largest of onnxruntime's outputs from PyTorch's in float32, as a share of an output's range"""
+    """largest difference of onnxruntime from PyTorch in float32, as a share of an output's range"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class OnnxExport:
     files: tuple[OnnxFile, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """For JSON."""
         return asdict(self)
 
 
@@ -105,7 +105,7 @@ def export_onnx(
         _check_scale(autoencoder.config)
     description = _description(autoencoder) if layout == "optimum" else None
     _check_folder(folder, layout, overwrite)
-    overwrite = overwrite or (folder.is_dir() and not any(folder.iterdir()))  # an empty one loses nothing
+    overwrite = overwrite or (folder.is_dir() and not any(folder.iterdir()))  # an empty folder may be replaced
     reference = copy.deepcopy(autoencoder).to("cpu", torch.float32).eval().requires_grad_(False)
     exported = reference
     if dtype == torch.float16:
@@ -134,7 +134,7 @@ def export_onnx(
 
 
 def graphs(autoencoder: Autoencoder, layout: OnnxLayout, normalized: bool) -> tuple[OnnxGraph, OnnxGraph]:
-    """Encoder and decoder as a layout has them."""
+    """Encoder and decoder with the names of a layout."""
     config = autoencoder.config
     f, patch = config.downsample_factor, config.latents_patch if normalized else 1
     point = not isinstance(config, AutoencoderConfig) or config.bottleneck.kind == "point"
@@ -173,7 +173,7 @@ def _encoder_outputs(optimum: bool, point: bool) -> tuple[str, ...]:
 def _description(autoencoder: Autoencoder) -> str:
     """config.json as Optimum reads it.
 
-    Errors: ConfigError for an architecture that diffusers has no words for.
+    Errors: ConfigError for an architecture that diffusers cannot describe.
     """
     config = autoencoder.config
     return (
@@ -190,7 +190,9 @@ def _check_settings(layout: str, dtype: torch.dtype, normalized: bool, opset: in
     if layout not in get_args(OnnxLayout):
         raise ConfigError(f"unknown layout {layout!r}; known: {', '.join(get_args(OnnxLayout))}")
     if dtype not in LIMITS:
-        raise ConfigError(f"dtype (={dtype}) must be float32 or float16: onnxruntime has no convolution in other types")
+        raise ConfigError(
+            f"dtype (={dtype}) must be float32 or float16: onnxruntime has no convolution for other types"
+        )
     if opset not in IR_VERSIONS:
         raise ConfigError(f"opset (={opset}) must be in {min(IR_VERSIONS)}..{max(IR_VERSIONS)}")
     if normalized and layout == "optimum":
@@ -201,16 +203,16 @@ def _check_settings(layout: str, dtype: torch.dtype, normalized: bool, opset: in
 
 
 def _check_scale(config: LatentConfig) -> None:
-    """Errors: ConfigError for a scale that is a guess, which would be part of the graphs."""
+    """Check that the scale, which becomes part of the graphs, is no guess. Errors: ConfigError if it is."""
     if not config.normalization_known:
         raise ConfigError(
-            "normalized needs the scale of the latents, which this model's file does not say: load(FILE, scale_of=...) "
-            "or --set scaling_factor=NUMBER says it; or export without normalized"
+            "normalized needs the scale of the latents, which this model's file does not say; give it with "
+            "load(FILE, scale_of=...) or --set scaling_factor=NUMBER, or export without normalized"
         )
 
 
 def _check_folder(folder: Path, layout: OnnxLayout, overwrite: bool) -> None:
-    """Errors: ConfigError for a folder that holds other things than an export, which would be lost with it."""
+    """Check that only an older export would be replaced. Errors: ConfigError if the folder holds other files."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; an export is a folder")
     if not overwrite or not folder.is_dir():
@@ -222,7 +224,7 @@ def _check_folder(folder: Path, layout: OnnxLayout, overwrite: bool) -> None:
     )
     if others := sorted(p.name for p in folder.iterdir() if p.name not in ours):
         raise ConfigError(
-            f"{folder} holds other things than this export would replace ({others[0]}); choose another folder"
+            f"{folder} holds other things than an export ({others[0]}), which would be lost; choose another folder"
         )
 
 
@@ -230,12 +232,12 @@ def _check_float16(autoencoder: Autoencoder) -> None:
     if layer := overflow(autoencoder):
         raise ConfigError(
             f"{layer.name} reaches {layer.max_abs:.3g} on photographs, more than float16 holds (65504): a GPU would "
-            "give black pictures. Run `vaeworks repair MODEL DST --for fp16` and export DST, or export float32"
+            "give black images. Run `vaeworks repair MODEL DST --for fp16` and export DST, or export float32"
         )
 
 
 def _facts(autoencoder: Autoencoder, normalized: bool, dtype: torch.dtype) -> dict[str, str]:
-    """What the file must say of the model, for people and programs: strings, as ONNX wants them."""
+    """Facts about the model for the file's metadata, as strings."""
     config = autoencoder.config
     return {
         "downsample_factor": str(config.downsample_factor),
@@ -251,7 +253,7 @@ def _facts(autoencoder: Autoencoder, normalized: bool, dtype: torch.dtype) -> di
 
 
 def _meaning(graph: OnnxGraph, normalized: bool) -> dict[str, str]:
-    """Inputs and outputs in words."""
+    """Descriptions of inputs and outputs for the file's metadata."""
     seen = (
         "as a diffusion model sees them, normalized"
         if normalized

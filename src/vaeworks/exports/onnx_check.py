@@ -1,4 +1,4 @@
-"""Whether an exported graph computes what the model does."""
+"""Check that an exported graph computes the same as the model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from ..runtime import LayerRange
 
 SIZES = ((1, 9, 5), (3, 4, 7))
-"""Batch, height and width that are tried, in the least that the graph takes; neither is what it was traced with."""
+"""Batch, height and width to test, in units of the smallest input; the graph was traced with others."""
 
 
 def largest_difference(graph: OnnxGraph, reference: nn.Module, path: Path, dtype: torch.dtype) -> float:
-    """Of onnxruntime's outputs from `reference`'s in float32, as a share of an output's range; nan where onnxruntime's
-    are not finite.
+    """Largest difference of onnxruntime's outputs from `reference`'s in float32, as a share of an output's range; nan
+    if onnxruntime's are not finite.
 
-    Inputs are noise, in [-1,1] for images and standard normal for latents, of several batches and sizes.
-    Errors: NotFiniteError where the reference itself gives what is no number.
+    Inputs are noise of several batches and sizes, in [-1,1] for images and standard normal for latents.
+    Errors: NotFiniteError for outputs of the reference that are not finite.
     """
     session = quiet_session(path)
     generator = torch.Generator().manual_seed(0)
@@ -59,31 +59,31 @@ def _share(ours: Tensor, theirs: Tensor) -> float:
 
 
 def quiet_session(path: Path, threads: int | None = None) -> Any:
-    """An onnxruntime.InferenceSession on the CPU, with as many threads as PyTorch has, or so many; it says nothing but
-    errors."""
+    """An onnxruntime.InferenceSession on the CPU that logs only errors, with `threads` threads or as many as
+    PyTorch."""
     import onnxruntime
 
-    onnxruntime.disable_telemetry_events()  # which it has on Windows
+    onnxruntime.disable_telemetry_events()  # telemetry exists on Windows
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.add_session_config_entry(
         "session.force_spinning_stop", "1"
-    )  # its threads else busily wait while PyTorch's compute
+    )  # else its idle threads spin while PyTorch computes
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def overflow(autoencoder: Autoencoder) -> LayerRange | None:
-    """The first layer of a model in float32 whose values float16 cannot hold on photographs, if there is one.
+    """The first layer of a float32 model whose values on photographs exceed float16's range; None if there is none.
 
-    onnxruntime computes float16 graphs in float32 on CPUs, so that its outputs would not show it.
+    onnxruntime computes float16 graphs in float32 on CPUs, so its outputs would not show the overflow.
     """
     from ..runtime.fp16.ranges import activation_ranges, first_overflow, sample_images
 
     config = autoencoder.config
     if config.in_channels in (1, 3):
         images = sample_images(autoencoder, limit=2)
-    else:  # of something else than colours
+    else:  # not gray or RGB images
         side = 8 * config.downsample_factor
         images = torch.rand(1, config.in_channels, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     return first_overflow(activation_ranges(autoencoder, images))

@@ -1,4 +1,4 @@
-"""Encoder and decoder as ONNX graphs whose batch, height and width are free."""
+"""Encoder and decoder as ONNX graphs with free batch, height and width."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
 
 LARGEST = 2**31 - 2**24
-"""Bytes of weights that one file holds: protobuf ends at 2 GiB. More go into a second file beside it."""
+"""Most bytes of weights in one file, because protobuf ends at 2 GiB; larger weights get a second file."""
 
 IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
-"""By opset, the version of ONNX's format that came with it. A newer one, which the exporter writes, would keep older
-runtimes out."""
+"""By opset, the version of ONNX's format of its time. The exporter's newer version would exclude older runtimes."""
 
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """One half as it is exported: what it computes, how its inputs and outputs are called, and what sizes it takes."""
+    """One half for export: its computation, the names of its inputs and outputs, and its sizes."""
 
     half: Literal["encoder", "decoder"]
     module: nn.Module
-    """of one tensor, to a tuple of tensors"""
+    """maps one tensor to a tuple of tensors"""
     file: str
-    """below the folder of the export"""
+    """path below the folder of the export"""
     input: str
     outputs: tuple[str, ...]
     axes: tuple[str, str, str]
     """names of the input's batch, height and width"""
     channels: int
-    """of the input"""
+    """channels of the input"""
     multiple: int
-    """of which height and width of the input are multiples"""
+    """height and width of the input are multiples of it"""
     scale: str
-    """what makes an output's height of the input's, as applications evaluate it: " / 8" """
+    """factor from the input's height to the output's, as applications evaluate it: " / 8" """
 
 
 class EncoderGraph(nn.Module):
-    """Images n 3 h w in [-1,1] to mean and logvar n c h/f w/f, or to the latents of an encoder without a posterior.
+    """Maps images n 3 h w in [-1,1] to mean and logvar n c h/f w/f, or to latents if the encoder has no posterior.
 
-    normalized: of the latents as a diffusion model sees them. joined: one tensor, mean and then logvar, n 2c h/f w/f.
+    normalized: outputs describe latents as a diffusion model sees them. joined: one output n 2c h/f w/f, mean then
+    logvar.
     """
 
     scale: Tensor
@@ -79,7 +79,7 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """Latents n c h w to images n 3 f*h f*w; normalized: from latents as a diffusion model sees them."""
+    """Maps latents n c h w to images n 3 f*h f*w. normalized: latents are as a diffusion model sees them."""
 
     def __init__(self, autoencoder: Autoencoder, normalized: bool):
         super().__init__()
@@ -91,7 +91,7 @@ class DecoderGraph(nn.Module):
 
 
 def _scale(autoencoder: Autoencoder) -> Tensor:
-    """What `normalize` multiplies each channel with: 1 c 1 1."""
+    """The factor of each channel in `normalize`: 1 c 1 1."""
     patch = autoencoder.config.latents_patch
     one = torch.ones(1, autoencoder.latent_channels, patch, patch, device=autoencoder.device, dtype=autoencoder.dtype)
     with torch.no_grad():
@@ -99,9 +99,9 @@ def _scale(autoencoder: Autoencoder) -> Tensor:
 
 
 def write_graph(graph: OnnxGraph, path: Path, dtype: torch.dtype, opset: int, metadata: Mapping[str, str]) -> None:
-    """Write one half as an ONNX file, with the weights in it, or in PATH.data where they are larger than `LARGEST`.
+    """Write one half as an ONNX file that includes the weights; if they exceed `LARGEST`, they are in PATH.data.
 
-    Errors: ConfigError for what has no form in this opset.
+    Errors: ConfigError for a half that this opset cannot express.
     """
     model = _traced(graph, dtype, opset).model
     _anonymous(model)
@@ -135,7 +135,7 @@ def _traced(graph: OnnxGraph, dtype: torch.dtype, opset: int) -> ONNXProgram:
             (line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__
         )
         raise ConfigError(
-            f"the {graph.half} has no form in ONNX's opset {opset}: {reason}; try another --opset"
+            f"the {graph.half} cannot be expressed in ONNX's opset {opset}: {reason}; try another --opset"
         ) from error
     assert program is not None
     return program
@@ -143,10 +143,10 @@ def _traced(graph: OnnxGraph, dtype: torch.dtype, opset: int) -> ONNXProgram:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter without what it says to its own developers."""
+    """Silence messages that the exporter has for its own developers."""
     log = logging.getLogger(
         "torch.onnx._internal.exporter._registration"
-    )  # that torchvision, which nothing here needs, is absent
+    )  # says that torchvision, which nothing here needs, is absent
     level = log.level
     log.setLevel(logging.ERROR)
     try:
@@ -159,14 +159,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _anonymous(model: Any) -> None:
-    """Take out where in the source each node comes from: paths of this machine, and a tenth of a small file."""
+    """Remove the source locations of nodes: they hold local paths, and take a tenth of a small file."""
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
         for value in node.outputs:
             value.metadata_props.clear()
             if not value.is_graph_output():
-                value.shape = None  # in symbols of the tracer; a runtime finds them itself
+                value.shape = None  # symbols of the tracer; a runtime infers the shape
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
     model.graph.metadata_props.clear()
@@ -174,7 +174,7 @@ def _anonymous(model: Any) -> None:
 
 
 def _name_axes(graph: OnnxGraph, model: Any) -> None:
-    """Axes by names: an output's are expressions of the input's, such as `height / 8`, which applications evaluate."""
+    """Name the axes: an output's are expressions of the input's, such as `height / 8`, which applications evaluate."""
     import onnx_ir
 
     batch, height, width = graph.axes

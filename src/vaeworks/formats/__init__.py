@@ -1,6 +1,6 @@
-"""Model files: every layout in, every layout out.
+"""Model files: read and write every layout.
 
-The names below are resolved when first used: what only looks at files does without PyTorch.
+The names below are resolved when first used, so that looking at files needs no PyTorch.
 """
 
 from __future__ import annotations

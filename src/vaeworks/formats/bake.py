@@ -1,4 +1,4 @@
-"""A VAE out of a full checkpoint, and into one: everything else in the checkpoint passes through as bytes."""
+"""Extract the VAE of a full checkpoint, or replace it; all other tensors pass through as bytes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from .stream import DTYPE_NAMES, Chunks, Item, tensor_bytes, write_stream
 from .vae_slot import Constants, VaeSlot, check_fits, config_for, find_slot, normalization_note
 
 SOURCE_KEY = "vaeworks_source"
-"""Metadata of an extracted VAE: the name of the checkpoint that it was in."""
+"""Metadata key of an extracted VAE: the name of its checkpoint."""
 
 STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
-"""Metadata that are hashes of a checkpoint's tensors, and wrong as soon as one changes."""
+"""Metadata keys of hashes over a checkpoint's tensors, which are wrong once a tensor changes."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Baked:
     tensors: int
     """of the VAE"""
     replaced: int
-    """tensors that stood under the prefix before"""
+    """old tensors under the prefix, which were left out"""
     kept: int
-    """tensors of the checkpoint that are what they were"""
+    """tensors of the checkpoint that are unchanged"""
     bytes: int
     """of the file"""
     notes: tuple[str, ...]
@@ -99,15 +99,14 @@ def extract(
     _check_target(dst)
     located = locate(checkpoint, **(settings or {}))
     if dst.exists() and dst.resolve() == located.archive.path.resolve():
-        raise ConfigError(f"{dst} is the checkpoint itself, of which only the VAE would be left; choose another name")
+        raise ConfigError(f"{dst} is the checkpoint itself, and the VAE would replace it; choose another name")
     if not _is_part(located):
         raise ConfigError(
-            f"{checkpoint} is a VAE by itself, of which nothing has to be extracted; `vaeworks convert` changes its "
-            "layout"
+            f"{checkpoint} is a VAE by itself, so nothing has to be extracted; `vaeworks convert` changes its layout"
         )
     notes = [*located.remarks]
     if located.ignored:
-        notes.append(f"left behind, because they are of its training: {_listed(located)}")
+        notes.append(f"left out, because only training uses them: {_listed(located)}")
     items = vae_items(located)
     metadata = {"format": "pt", SOURCE_KEY: Path(checkpoint).name, **vae_metadata(located)}
     with atomic(dst, overwrite) as temporary, reporter.bytes("extracting") as progress:
@@ -127,8 +126,10 @@ def _check_target(dst: Path) -> None:
 
 
 def vae_metadata(located: Located, constants: Constants | None = None) -> dict[str, str]:
-    """The VAE's configuration as metadata, as far as it is known; `constants` are those of the checkpoint that it is
-    for."""
+    """The known part of the VAE's configuration as metadata.
+
+    constants: scaling_factor and shift_factor of the checkpoint that the VAE is for.
+    """
     config = config_for(located, constants)
     return {} if located.bare and not config.normalization_known else native.config_metadata(config)
 
@@ -138,7 +139,8 @@ def vae_items(
 ) -> list[Item]:
     """The VAE's tensors for `write_stream`, under LDM's names (TAESD's for a TAESD) behind `prefix`.
 
-    dtype: of the weights; None: as they are. finite: a FormatError, while they are written, for weights that are not.
+    dtype: of the weights; None keeps theirs. finite: check the weights while they are written, and raise a FormatError
+    for values that are not finite.
     """
     layout = "taesd" if isinstance(located.config, TinyConfig) else "ldm"
     items = []
@@ -201,39 +203,34 @@ def bake(
     with atomic(dst, overwrite) as temporary, reporter.bytes("baking") as progress:
         size = write_stream(temporary, [*others, *items], metadata, progress=progress)
     if slot.archive.dropped:
-        notes.append(f"not kept: {', '.join(slot.archive.dropped)}, which a safetensors file has no place for")
+        notes.append(f"not kept: {', '.join(slot.archive.dropped)}; a safetensors file has no place for them")
     return Baked(str(dst), slot.prefix, _main_dtype(items), len(items), len(taken), len(others), size, tuple(notes))
 
 
 def _notes(located: Located, slot: VaeSlot) -> list[str]:
-    """What a user should know who loads the checkpoint with this VAE."""
+    """Notes for users who load the checkpoint with this VAE."""
     notes = [remark for remark in located.doubts if remark != located.ambiguity]
     notes += [note] if (note := normalization_note(located, slot)) else []
     loaders = support(located, "ldm")
     if loaders[WEBUI].loads == loaders[COMFYUI].loads == "no":
         notes.append(f"no application will load it: {loaders[COMFYUI].why}")
     if unseen := only_in_metadata(located.config, "ldm"):
-        notes.append(
-            f"applications have no place for the VAE's {'; '.join(unseen)}: they assume what stands in brackets"
-        )
+        notes.append(f"applications ignore the VAE's {'; '.join(unseen)}: they use the value in brackets")
     if slot.family is not None and not slot.family.whole:
         notes.append(
-            f"{slot.path.name} holds no text encoder: applications may take it for a bare diffusion model, and the VAE "
-            "from another file"
+            f"{slot.path.name} holds no text encoder: applications may take it for a bare diffusion model and load the "
+            "VAE from another file"
         )
     return notes
 
 
 def _old_dtype(slot: VaeSlot, notes: list[str]) -> torch.dtype | None:
-    """The dtype of most of the VAE that is replaced."""
+    """The dtype of most weights of the VAE that is replaced."""
     if not slot.taken:
         return None
     dtype = _main_dtype([Item(name, slot.archive.entries[name], tuple) for name in slot.taken])
     if not Entry(dtype, ()).is_float:
-        notes.append(
-            f"the VAE that it replaces was stored as {dtype}, from which applications load none; this one keeps its "
-            "own dtype"
-        )
+        notes.append(f"the old VAE is stored as {dtype}, which no application loads; the new VAE keeps its own dtype")
         return None
     return TORCH_DTYPES[dtype]
 
@@ -254,6 +251,6 @@ def _metadata(slot: VaeSlot, located: Located, notes: list[str]) -> dict[str, st
 
 
 def _listed(located: Located) -> str:
-    """What the ignored tensors' names begin with, and how many there are."""
+    """First parts of the ignored tensors' names, with their counts."""
     heads = Counter(name.removeprefix(located.prefix).split(".")[0] for name in located.ignored)
     return ", ".join(f"{head}.* ({count})" for head, count in sorted(heads.items()))

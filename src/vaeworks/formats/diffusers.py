@@ -1,4 +1,4 @@
-"""A VAE of ours as one of diffusers', ready for a pipeline."""
+"""Convert a VAE of ours to one of diffusers, for use in a pipeline."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ if TYPE_CHECKING:
     DiffusersVAE: TypeAlias = AutoencoderKL | AutoencoderKLFlux2 | AutoencoderTiny | AutoencoderAdapter
 
 APPLIES_SHIFT = ("StableDiffusion3", "Flux")
-"""How the names of pipeline classes begin that compute with the VAE's shift_factor; SD and SDXL do not look at it."""
+"""First parts of the names of pipeline classes that apply the VAE's shift_factor; SD and SDXL ignore it."""
 
 
 def load_with_diffusers(folder: Path) -> DiffusersVAE:
-    """diffusers' own class from a folder in its layout; nothing of ours is involved.
+    """Load a folder in diffusers' layout with diffusers' own class, without our code.
 
     Errors: MissingExtraError without diffusers; FormatError for a folder of another class.
     """
     kind = read_json(folder / "config.json").get("_class_name", "AutoencoderKL")
     if kind not in DIFFUSERS_CLASSES:
-        raise FormatError(f"{folder} holds {kind!r:.60}, which is none of {', '.join(DIFFUSERS_CLASSES)}")
+        raise FormatError(
+            f"{folder} holds {kind!r:.60}, which is not supported; supported: {', '.join(DIFFUSERS_CLASSES)}"
+        )
     check_folder(folder)
     return (
         getattr(_library(), kind)
@@ -57,15 +59,15 @@ def _library() -> ModuleType:
 
 
 def to_diffusers(autoencoder: Autoencoder) -> DiffusersVAE:
-    """diffusers' own AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny with a copy of these weights, where one of
-    them has this
-    architecture: `pipe.vae = to_diffusers(vae)`. It survives the pipeline's save_pretrained and loads again without
-    vaeworks. Otherwise an adapter with the same methods, which a pipeline can use but not save.
+    """Convert a VAE to diffusers' AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny with a copy of the weights.
 
-    Padding, epsilon and activation scales that diffusers' configuration has no place for are set on the modules; a
-    warning says that they are lost when it is saved. Mind that SD's and SDXL's pipelines do not look at shift_factor:
-    for a denoiser that was trained on `normalize`d latents, use `formats.pipelines.inject`, which moves the shift into
-    the weights where a pipeline would forget it.
+    >>> pipe.vae = vw.to_diffusers(vae)
+
+    The result survives the pipeline's save_pretrained, and loads without vaeworks. If none of these classes has the
+    architecture, the result is an adapter with the same methods, which a pipeline can use but not save.
+    Padding, epsilon and activation scales without a place in diffusers' configuration are set on the modules, and a
+    warning says that saving loses them. SD's and SDXL's pipelines ignore shift_factor: for a denoiser trained on
+    normalized latents use `pipelines.stable_diffusion.inject`, which folds the shift into the weights if needed.
     Errors: MissingExtraError without diffusers.
     """
     config = autoencoder.config
@@ -83,7 +85,7 @@ def to_diffusers(autoencoder: Autoencoder) -> DiffusersVAE:
     target.register_to_config(**guesses_written(config))
     if isinstance(config, AutoencoderConfig) and (unsaved := only_in_metadata(config, "diffusers")):
         _set_on_modules(target, config)
-        warnings.warn(f"diffusers cannot save {'; '.join(unsaved)}: it holds in this object only", stacklevel=2)
+        warnings.warn(f"diffusers cannot save {'; '.join(unsaved)}: only this object has it", stacklevel=2)
     return target.requires_grad_(False).eval()
 
 
@@ -100,33 +102,34 @@ def _set_on_modules(target: nn.Module, config: AutoencoderConfig) -> None:
 def vae_for_pipeline(kind: str, autoencoder: Autoencoder) -> DiffusersVAE:
     """A VAE whose latents this class of pipeline normalizes as `autoencoder.normalize` does.
 
-    Errors: ConfigError for normalization that the pipeline neither knows nor can be given.
+    Errors: ConfigError for a normalization that the pipeline lacks and that cannot be folded into the weights.
     """
     config = autoencoder.config
     if kind.startswith("Flux2"):
         return _for_flux2(autoencoder)
     if config.latents_patch > 1:
         raise ConfigError(
-            f"{kind} does not make {config.latents_patch}x{config.latents_patch} patches of latents; take a Flux.2 "
+            f"{kind} does not use {config.latents_patch}x{config.latents_patch} patches of latents; take a Flux.2 "
             "pipeline"
         )
-    # Every pipeline divides by scaling_factor, only some look further, and SDXL takes latents_mean for 4 channels only.
+    # Every pipeline divides by scaling_factor; only some apply more, and SDXL applies latents_mean for 4 channels only.
     unseen = config.normalization == "channel" or (config.shift_factor and not kind.startswith(APPLIES_SHIFT))
     if not isinstance(config, AutoencoderConfig):
         if unseen:
             raise ConfigError(
-                f"{kind} does not apply shift_factor or latents_mean, and a TAESD has no 1x1 convolutions to move them "
-                "into"
+                f"{kind} does not apply shift_factor or latents_mean, and a TAESD has no 1x1 convolutions to fold "
+                "them into"
             )
         return to_diffusers(autoencoder)
-    # In float16, SDXL's pipelines look for post_quant_conv's weights.
+    # In float16, SDXL's pipelines read post_quant_conv's weights.
     if unseen or (kind.startswith("StableDiffusionXL") and not config.post_quant_conv):
         autoencoder = fold_normalization(autoencoder)
     return to_diffusers(autoencoder)
 
 
 def _for_flux2(autoencoder: Autoencoder) -> DiffusersVAE:
-    """Flux.2's pipelines read batch normalization's statistics; others' normalization becomes such statistics."""
+    """A VAE with batch normalization's statistics, which Flux.2's pipelines read; other normalizations are
+    converted."""
     if autoencoder.config.normalization == "batchnorm":
         return to_diffusers(autoencoder)
     from .diffusers_adapter import adapted

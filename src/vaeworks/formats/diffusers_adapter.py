@@ -1,4 +1,4 @@
-"""The interface of diffusers' VAEs around a network of ours that none of diffusers' classes has."""
+"""Adapter: the interface of diffusers' VAEs around a network that none of diffusers' classes has."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..models import Autoencoder
 from .fold import channel_affine
 
 FLUX2_PATCH = 2
-"""Side of the squares of latents that Flux.2's pipelines make."""
+"""Side of the latent patches of Flux.2's pipelines."""
 
 
 class AutoencoderAdapter(ModelMixin, ConfigMixin):
-    """What pipelines ask of a VAE: encode, decode, config, and for Flux.2 `bn`, the statistics of latents in 2x2
-    squares."""
+    """The parts of a VAE that pipelines use: encode, decode, config, and for Flux.2 `bn`, the statistics of latents in
+    2x2 patches."""
 
     @register_to_config
     def __init__(
@@ -43,7 +43,7 @@ class AutoencoderAdapter(ModelMixin, ConfigMixin):
         self.bn = nn.BatchNorm2d(FLUX2_PATCH**2 * latent_channels, eps=batch_norm_eps, affine=False)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | AutoencoderTinyOutput | tuple:
-        """Images n 3 h w in [-1,1] to a distribution of latents, or to latents where there is no distribution."""
+        """Encode images n 3 h w in [-1,1] to a distribution of latents, or to latents if there is no distribution."""
         posterior = self.autoencoder.encode(x)
         output: AutoencoderKLOutput | AutoencoderTinyOutput
         if posterior.is_point:
@@ -57,13 +57,13 @@ class AutoencoderAdapter(ModelMixin, ConfigMixin):
     def decode(
         self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple:
-        """Latents n c h w to images n 3 f*h f*w."""
+        """Decode latents n c h w to images n 3 f*h f*w."""
         output = DecoderOutput(sample=self.autoencoder.decode(z))
         return output if return_dict else output.to_tuple()
 
 
 def adapted(autoencoder: Autoencoder) -> AutoencoderAdapter:
-    """A VAE of any architecture, with a copy of its weights."""
+    """An adapter for a VAE of any architecture, with a copy of its weights."""
     config = autoencoder.config
     per_channel = config.normalization == "channel"
     levels = len(config.widths) if isinstance(config, AutoencoderConfig) else len(config.decoder_widths)
@@ -71,7 +71,7 @@ def adapted(autoencoder: Autoencoder) -> AutoencoderAdapter:
         in_channels=config.in_channels,
         out_channels=config.out_channels,
         latent_channels=config.latent_channels,
-        block_out_channels=(1,) * levels,  # pipelines count them, to know f
+        block_out_channels=(1,) * levels,  # pipelines compute f from their number
         scaling_factor=config.scaling_factor,
         shift_factor=config.shift_factor,
         latents_mean=config.latents_mean if per_channel else None,

@@ -1,4 +1,4 @@
-"""diffusers' config.json: what it says of a VAE of ours, and what ours is to say."""
+"""diffusers' config.json: read it as our configuration, and write ours as config.json."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from . import kinds
 from .shapes import multiples
 
 NORM_EPS = 1e-6
-"""diffusers' AutoencoderKL has no field for it."""
+"""Epsilon of diffusers' AutoencoderKL, which has no field for it."""
 
 GUESSES_KEY = "_vaeworks_guessed"
-"""In config.json, which must have numbers: which of them are guesses, as `LatentConfig.guessed`; a number that is put
-right is none. diffusers passes over names that begin with a line."""
+"""Key in config.json for the names of numbers that are guesses, as `LatentConfig.guessed`; a number that was corrected
+is not one. diffusers ignores keys that begin with an underscore."""
 
 
 def diffusers_class(config: LatentConfig) -> str:
-    """The name of the class of diffusers for this kind of autoencoder."""
+    """The name of diffusers' class for this kind of autoencoder."""
     if isinstance(config, TinyConfig):
         return "AutoencoderTiny"
     return "AutoencoderKLFlux2" if config.normalization == "batchnorm" else "AutoencoderKL"
@@ -29,9 +29,9 @@ def diffusers_class(config: LatentConfig) -> str:
 def diffusers_config(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
     """Constructor arguments of `diffusers_class` with this architecture.
 
-    latents_mean and latents_std are written only where they are the normalization: pipelines that find them apply them
-    on top of scaling_factor. shift_factor is always a number, because SD3's and Flux' pipelines compute with it.
-    Errors: ConfigError for what the class cannot express; `only_in_metadata` tells what it merely does not know.
+    latents_mean and latents_std are written only if they are the normalization, because pipelines apply them on top of
+    scaling_factor. shift_factor is always a number, because SD3's and Flux' pipelines compute with it.
+    Errors: ConfigError for a network that the class cannot express; `only_in_metadata` lists settings without a field.
     """
     if isinstance(config, TinyConfig):
         return _tiny_arguments(config)
@@ -108,8 +108,8 @@ def _tiny_arguments(config: TinyConfig) -> dict[str, Any]:
 
 
 def only_in_metadata(config: AutoencoderConfig | TinyConfig, layout: str) -> list[str]:
-    """What changes the pictures and has no place in a layout other than "native", each in a few words. Our metadata
-    carries it; other programs assume what stands in brackets."""
+    """Settings that change the images and have no place in this layout, in a few words each. Our metadata hold them;
+    other programs use the value in brackets."""
     if layout == "native" or isinstance(config, TinyConfig):
         return []
     found = []
@@ -137,11 +137,8 @@ def only_in_metadata(config: AutoencoderConfig | TinyConfig, layout: str) -> lis
 
 
 def normalization_elsewhere(config: AutoencoderConfig | TinyConfig, layout: str) -> str | None:
-    """What users of an LDM file must be told about its latents: the file's readers take the diffusion model's
-    constants."""
-    if (
-        layout != "ldm" or config.normalization == "batchnorm" or not config.normalization_known
-    ):  # then they are nowhere
+    """A note for users of an LDM file: its readers normalize latents with the diffusion model's constants."""
+    if layout != "ldm" or config.normalization == "batchnorm" or not config.normalization_known:
         return None
     numbers = "latents_mean and latents_std"
     if config.normalization == "scalar":
@@ -153,20 +150,19 @@ def normalization_elsewhere(config: AutoencoderConfig | TinyConfig, layout: str)
 
 
 def guesses_written(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
-    """What config.json says besides `diffusers_config`, where something is guessed."""
+    """Further keys for config.json that mark guesses."""
     return {GUESSES_KEY: list(config.guessed)} if config.guessed else {}
 
 
 def config_from_diffusers(values: dict[str, Any], where: str) -> AutoencoderConfig | TinyConfig:
-    """Our configuration for a config.json of AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny; what the file leaves
-    out has diffusers' defaults.
+    """Our configuration for a config.json of AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny.
 
-    Where it describes the latents' statistics in several ways, one is taken: batch normalization before latents_mean
-    and latents_std before scaling_factor and shift_factor. latents_std goes together with scaling_factor, as in
-    diffusers' SDXL pipelines (Playground), unless the file has a shift_factor as well: then scaling_factor and
-    shift_factor are the same statistics again, over all channels, and do not count (EQ-SDXL-VAE, whose shift_factor has
-    the opposite sign besides).
-    Errors: FormatError for another class or a block type that is not of this family.
+    Missing keys have diffusers' defaults. If the file has several normalizations, one is used: batch normalization
+    before latents_mean and latents_std before scaling_factor and shift_factor. latents_std is combined with
+    scaling_factor, as in diffusers' SDXL pipelines (Playground), unless the file has a shift_factor as well. In that
+    case scaling_factor and shift_factor are the same statistics over all channels, and are ignored (EQ-SDXL-VAE, whose
+    shift_factor also has the opposite sign).
+    Errors: FormatError for another class or an unknown block type.
     """
     kind = values.get("_class_name", "AutoencoderKL")
     readers: dict[str, Callable[[dict[str, Any]], AutoencoderConfig | TinyConfig]] = {
@@ -180,7 +176,7 @@ def config_from_diffusers(values: dict[str, Any], where: str) -> AutoencoderConf
     try:
         return dataclasses.replace(readers[kind](values), guessed=tuple(values.get(GUESSES_KEY) or ()))
     except (ConfigError, TypeError, AttributeError, ValueError, LookupError, ArithmeticError) as error:
-        raise FormatError(f"{where} describes no {kind}: {error}") from None
+        raise FormatError(f"{where} does not describe a {kind}: {error}") from None
 
 
 def _kl_config(values: dict[str, Any]) -> AutoencoderConfig:
@@ -226,7 +222,7 @@ def _flux2_config(values: dict[str, Any]) -> AutoencoderConfig:
 
 
 def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int], blocks: int) -> dict[str, Any]:
-    """The last three are the class's defaults."""
+    """The fields that KL classes share. latent_channels, widths, blocks: the class's defaults."""
     down = _entries(values, "down_block_types", ["DownEncoderBlock2D"] * len(widths), str)
     up = _entries(values, "up_block_types", ["UpDecoderBlock2D"] * len(widths), str)
     widths = _entries(values, "block_out_channels", widths, int)
@@ -262,7 +258,7 @@ def _architecture(values: dict[str, Any], latent_channels: int, widths: list[int
 
 
 def _entries(values: dict[str, Any], name: str, default: list[Any], kind: type, least: int = 1) -> list[Any]:
-    """A list of the file: of texts, or of whole numbers of at least `least`. Errors: ConfigError for anything else."""
+    """A list in the file: of texts, or of whole numbers of at least `least`. Errors: ConfigError for anything else."""
     found: Any = values.get(name, default)
     if (
         not isinstance(found, (list, tuple))

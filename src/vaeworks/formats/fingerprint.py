@@ -1,9 +1,9 @@
-"""Recognizing the same weights in another file: by a hash of their values, and by a fingerprint that survives rounding.
+"""Recognize the same weights in another file, by a hash of their values and by a fingerprint that survives rounding.
 
-Both look at a sample, the first elements of every tensor, so that a VAE in a checkpoint of 7 GB takes milliseconds.
-They recognize, they do not authenticate: whoever changes the other elements goes unnoticed. Names, layout, container,
-prefix, order and the dtype of storage play no part; neither do scaling, epsilon, padding and whatever else is no
-weight.
+Both use the first elements of every tensor, so that a VAE in a checkpoint of 7 GB takes milliseconds. They recognize
+weights and do not authenticate them: a change in the other elements goes unnoticed. They ignore names, layout,
+container, prefix, order and the dtype of storage, and all settings that are not weights, such as scaling, epsilon and
+padding.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE = 256
-"""Elements that are read of each tensor."""
+"""Elements read from each tensor."""
 
 PROJECTIONS = 32
-"""Numbers in a fingerprint; its distances are right to about 1 / sqrt(2 * 32), an eighth."""
+"""Numbers in a fingerprint; the relative error of its distances is about 1 / sqrt(2 * 32), an eighth."""
 
 SMALLEST_RMS = 1e-4
-"""Tensors smaller than this count less: of numbers near 1e-7, float16 has not one digit."""
+"""Tensors with a smaller RMS count less: near 1e-7, float16 has no exact digit."""
 
 SIZE_WEIGHT, TYPICAL_RMS = 0.1, 0.1
-"""How much a tensor's size counts beside its direction: a VAE whose tensors were rescaled is near, but not the same."""
+"""Weight of a tensor's size beside its direction: a VAE with rescaled tensors is near, but not the same."""
 
 EQUAL, ROUNDED, RELATED = 1e-6, 0.005, 0.6
-"""Distances below which weights are the same, the same but rounded (bfloat16: 0.002), and of common descent."""
+"""Distances below which weights are the same, the same but rounded (bfloat16: 0.002), and related."""
 
 
 def content_hash(located: Located) -> str:
     """16 hexadecimal digits of SHA-256 over our names, shapes and sampled values as float32.
 
-    Equal wherever these are, whatever the layout and the storage: a file of float16 and its copy in float32 have the
-    same. Rounding to float16 or bfloat16 gives another hash, as it gives other values; `fingerprint` is for that.
+    Layout and storage do not change it: a file of float16 and its copy in float32 have the same hash. Rounding to
+    float16 or bfloat16 changes values and therefore the hash; use `fingerprint` to recognize rounded weights.
     """
     digest = hashlib.sha256()
     for name, shape, values in _samples(located):
@@ -54,10 +54,10 @@ def content_hash(located: Located) -> str:
 
 
 def fingerprint(located: Located) -> tuple[float, ...]:
-    """32 random projections of the sampled values, each tensor divided by its size, and of these sizes, as a vector of
-    length one.
+    """32 random projections of the sampled values (each tensor divided by its RMS) and of the RMS values, as a unit
+    vector.
 
-    The signs are a function of a tensor's name, so that fingerprints may be kept and compared later.
+    The signs depend on a tensor's name only, so fingerprints can be stored and compared later.
     Source: Johnson & Lindenstrauss 1984; Achlioptas 2003 for signs instead of Gaussians.
     """
     total, square = np.zeros(PROJECTIONS), 0.0
@@ -71,15 +71,15 @@ def fingerprint(located: Located) -> tuple[float, ...]:
 
 
 def distance(a: Sequence[float], b: Sequence[float]) -> float:
-    """Estimated distance of two VAEs' weights in units of their size: about 0.0002 after rounding to float16, 0.002 to
-    bfloat16, 0.01 after noise of 1 %, and 1 or more between VAEs that have nothing to do with each other."""
+    """Estimated distance of two VAEs' weights, relative to their size: about 0.0002 after rounding to float16, 0.002 to
+    bfloat16, 0.01 after noise of 1 %, and 1 or more between unrelated VAEs."""
     return math.sqrt(np.mean((np.asarray(a) - np.asarray(b)) ** 2))
 
 
 def relation(a: Sequence[float], b: Sequence[float]) -> str:
-    """What two fingerprints say of their VAEs, in words.
+    """The relation of two VAEs by their fingerprints, in words.
 
-    A training run that moved the weights by less than 0.5 % looks like rounding, and a merge of two VAEs like a
+    A training run that moved the weights by less than 0.5 % looks like rounding, and a merge of two VAEs looks like a
     fine-tune of each.
     """
     apart = distance(a, b)
@@ -113,7 +113,7 @@ def _head(archive: Archive, name: str) -> NDArray[np.float32]:
 
 
 def _first(tensor: Tensor) -> Tensor:
-    """A strided tensor's first elements in C order; no more is copied than the smallest part that has so many."""
+    """A strided tensor's first elements in C order; only the smallest part that has enough elements is copied."""
     while tensor.ndim > 1 and tensor[0].numel() >= SAMPLE:
         tensor = tensor[0]
     if tensor.ndim:

@@ -1,4 +1,4 @@
-"""The normalization of latents, moved into the weights."""
+"""Fold: move the normalization of latents into the weights."""
 
 from __future__ import annotations
 
@@ -112,30 +112,30 @@ def _certain(path: str | Path, settings: Mapping[str, Any] | None) -> Autoencode
 
 
 def fold_normalization(autoencoder: Autoencoder) -> Autoencoder:
-    """The same VAE with latents that need its scaling_factor only: no shift, no channel statistics."""
+    """The same VAE with latents that need only its scaling_factor: no shift, no channel statistics."""
     return _folded(autoencoder, autoencoder.config.scaling_factor, 0.0)
 
 
 def fold_to(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float = 0.0) -> Autoencoder:
-    """The same VAE with latents that these two numbers normalize, for programs that hard-code them.
+    """The same VAE with weights changed so that these two numbers normalize its latents.
 
     A diffusion model sees the same z: (new latents - shift_factor) * scaling_factor = normalize(latents). The outermost
-    1x1 convolutions apply the difference; where they are absent they are added, because a shift in `decoder.conv_in`
-    would be wrong at the borders, which it pads with zeros. Exact, but for a log-variance at the ends of its clamp.
-    Errors: ConfigError for a TAESD, for normalization "batchnorm", for a scaling_factor of 0, and where the model's own
-    is a guess.
+    1x1 convolutions apply the difference. They are added if absent, because a shift in `decoder.conv_in` would be wrong
+    at the borders, which it pads with zeros. The result is exact, except for a log-variance at the ends of its clamp.
+    Errors: ConfigError for a TAESD, for normalization "batchnorm", for a scaling_factor of 0, and for a model whose own
+    scale is a guess.
     """
     if not autoencoder.config.normalization_known:
         raise ConfigError(
-            "this VAE's file does not say how its latents are scaled, and what it is folded from must be known: "
-            "load(FILE, scale_of=...) or scaling_factor=... says it"
+            "this VAE's file does not say how its latents are scaled, and fold needs that scale; give it as "
+            "load(FILE, scale_of=...) or scaling_factor=..."
         )
     return _folded(autoencoder, scaling_factor, shift_factor)
 
 
 def _folded(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float) -> Autoencoder:
     config = autoencoder.kl_config
-    # checks the two numbers as well
+    # it also checks the two numbers
     target = dataclasses.replace(
         config,
         scaling_factor=scaling_factor,
@@ -146,12 +146,11 @@ def _folded(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float
     )
     if config.normalization == "batchnorm":
         raise ConfigError(
-            "batch normalization's statistics differ within a 2x2 square of latents, which a 1x1 convolution cannot do"
+            "batch normalization differs within a 2x2 square of latents, and a 1x1 convolution cannot express that"
         )
     if config.bottleneck.bound != "none":
         raise ConfigError(
-            f"latents are bounded by {config.bottleneck.bound} behind all weights, which therefore cannot change their "
-            "scale"
+            f"latents are bounded by {config.bottleneck.bound} after all weights, so weights cannot change their scale"
         )
     mean, gain = channel_affine(config)
     gain = gain / scaling_factor  # new latents = latents * gain + offset
@@ -162,7 +161,7 @@ def _folded(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float
         folded.quant_conv = folded.quant_conv if config.quant_conv else _identity(config.moment_channels, like)
         folded.post_quant_conv = _identity(c, like)
         target = dataclasses.replace(target, quant_conv=True, post_quant_conv=True)
-    if config.latents_mean is not None and config.latents_std is not None:  # measured: they move along
+    if config.latents_mean is not None and config.latents_std is not None:  # measured statistics follow the latents
         means, stds = (
             torch.tensor(values, dtype=torch.float64) for values in (config.latents_mean, config.latents_std)
         )
@@ -181,7 +180,7 @@ def _folded(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float
 
 
 def channel_affine(config: LatentConfig) -> tuple[Tensor, Tensor]:
-    """(mean, gain) by channel, with which z = (latents - mean) * gain; for normalization "scalar" and "channel"."""
+    """(mean, gain) by channel of z = (latents - mean) * gain; for normalization "scalar" and "channel"."""
     if config.normalization == "scalar":
         full = torch.ones(config.latent_channels, dtype=torch.float64)
         return full * config.shift_factor, full * config.scaling_factor

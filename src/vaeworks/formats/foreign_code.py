@@ -1,8 +1,8 @@
-"""What files of diffusers and transformers could make these libraries run or fetch, refused before they see the files.
+"""Refuse files that could make diffusers or transformers run or fetch code, before these libraries read them.
 
-A model_index.json names modules and classes, and earlier versions of diffusers imported whatever they were; a
-config.json may name code of a repository (auto_map), compiled code of the hub as its attention, or a quantization whose
-library does as it likes. Networks that are plain tensors need nothing of that.
+A model_index.json names modules and classes, and earlier versions of diffusers imported any of them. A config.json may
+name code in a repository (auto_map), compiled code on the hub as its attention, or a quantization whose library runs
+code of its own. Networks of plain tensors need none of these.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ KINDS = {
     ),
     "stable_diffusion": re.compile(r"StableDiffusionSafetyChecker"),
 }
-"""Classes of parts that pipelines of images may have, by the library that model_index.json names; the last is a module
-of diffusers."""
+"""Allowed classes of an image pipeline's parts, by the library in model_index.json; the last is a module of
+diffusers."""
 
 REFUSED = ("auto_map", "custom_pipelines", "quantization_config", "kernel_config")
 """Keys of a config.json that make a library load more than tensors."""
 
 ATTENTION = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "_experts_implementation")
-"""Keys whose value may be a repository of compiled code; without a slash it is a name that the library knows."""
+"""Keys whose value may be a repository of compiled code; a value without a slash is a name in the library."""
 
 DEPTH = 16
-"""Levels of a config.json."""
+"""Most levels of a config.json."""
 
 
 def check_index(index: Mapping[str, Any], name: str) -> None:
@@ -47,20 +47,20 @@ def check_index(index: Mapping[str, Any], name: str) -> None:
         known = KINDS.get(library) if isinstance(library, str) else None
         if known is None or not isinstance(kind, str) or not known.fullmatch(kind):
             raise FormatError(
-                f"{name} asks for {str(entry)[:80]} as its part {part[:40]!r}, which is no part of a pipeline of "
-                "images that diffusers and transformers have; nothing was loaded; take another pipeline"
+                f"{name} asks for {str(entry)[:80]} as its part {part[:40]!r}, which is not an image pipeline's part "
+                "in diffusers or transformers; nothing was loaded; take another pipeline"
             )
 
 
 def check_pipeline_folder(folder: Path, index: Mapping[str, Any]) -> None:
-    """Check a pipeline on this machine: no Python in it, and no part that asks for more than tensors.
+    """Check a local pipeline: it has no Python code, and no part asks for more than tensors.
 
     Errors: FormatError naming the file.
     """
     for place in (folder, *(folder / part for part in index if (folder / part).is_dir())):
         if found := next(iter(sorted(place.glob("*.py"))), None):
             raise FormatError(
-                f"{found} is code, which some versions of diffusers would run; move it out of the pipeline's folder"
+                f"{found} is code, which some versions of diffusers run; move it out of the pipeline's folder"
             )
         check_folder(place)
 
@@ -68,9 +68,7 @@ def check_pipeline_folder(folder: Path, index: Mapping[str, Any]) -> None:
 def check_folder(folder: Path) -> None:
     """Check one network's folder. Errors: FormatError naming the file."""
     if (adapter := folder / "adapter_config.json").exists():
-        raise FormatError(
-            f"{adapter} asks for another network to be fetched; merge the adapter into its network, or take it away"
-        )
+        raise FormatError(f"{adapter} asks for another network; merge the adapter into its network, or remove it")
     if (config := folder / "config.json").exists():
         check_config(read_json(config), str(config))
 
@@ -80,11 +78,11 @@ def check_config(values: Mapping[str, Any], where: str) -> None:
     for key, value in _each(values, where):
         if key in REFUSED and value is not None:
             raise FormatError(
-                f"{where} has {key!r}, which asks for code beyond the network's own class; take a plain copy of the "
-                "network"
+                f"{where} has {key!r}, which asks for code outside the network's own class; take a plain copy of "
+                "the network"
             )
         if key in ATTENTION and isinstance(value, str) and "/" in value:
-            raise FormatError(f"{where} asks for code of {value[:60]!r} as {key!r}; take that line away")
+            raise FormatError(f"{where} asks for code of {value[:60]!r} as {key!r}; remove that line")
 
 
 def _each(values: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:

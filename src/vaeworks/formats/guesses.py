@@ -1,5 +1,4 @@
-"""What neither names nor shapes of tensors tell of a VAE: what is taken for granted, in words, and what people may say
-of it."""
+"""Settings of a VAE that neither names nor shapes of tensors show: guesses, sentences about them, a user's settings."""
 
 from __future__ import annotations
 
@@ -20,30 +19,32 @@ from .shapes import PUBLISHED, in_shapes, same_architecture
 Config = AutoencoderConfig | TinyConfig
 
 NETWORK = ("norm_groups", "norm_eps", "padding_mode", "num_heads")
-"""Those of OPEN that a recipe or a published VAE of the same blocks tells."""
+"""Settings in OPEN that are taken from a recipe or a published VAE with the same blocks."""
 
 OF_LATENTS = ("in_channels", "out_channels", "latent_channels", "quant_conv", "post_quant_conv", "batchnorm")
-"""What of shapes says nothing of the blocks: a recipe's latents are changed more often than its network."""
+"""Facts in shapes that are not about the blocks: a recipe's latents are changed more often than its network."""
 
 BOTTLENECK = ("bound", "limit")
 
 PARTNERS = {"shift_factor": "scaling_factor", "bottleneck.limit": "bottleneck.bound"}
-"""Settings that are guesses where another one is."""
+"""Settings that are guesses whenever another one is."""
 
 SETTINGS = ("scale_of", "scaling_factor", "shift_factor", *NETWORK, *BOTTLENECK)
-"""What may be said of a VAE whose file does not tell it; scale_of: the name of the published VAE whose scale and shift
-it has."""
+"""Settings that a user may give for a file that leaves them out. scale_of: the name of the published VAE with the same
+scale and shift."""
 
 
 # Guessing
 
 
 def with_guesses(config: Config, entries: Mapping[str, Entry]) -> Config:
-    """The architecture that shapes tell, with guesses for what they do not: of the checkpoint that the VAE is in, whose
-    constants are facts; of the published VAE of this architecture; of a recipe of ours with these blocks.
+    """The architecture that shapes show, with guesses for the other settings.
+
+    The constants of a checkpoint around the VAE are facts. Guesses are from the published VAE of this architecture, or
+    from a recipe of ours with these blocks.
     """
     if isinstance(config, TinyConfig):
-        return config  # it has no such settings, and sees latents as the diffusion model does
+        return config  # it has no such settings, and its latents are normalized already
     config = _with_network(config)
     guesses = [name for name in OPEN if name != "num_heads" or config.mid_attention or config.attention_factors]
     if config.bottleneck.kind == "kl":
@@ -61,7 +62,7 @@ def with_guesses(config: Config, entries: Mapping[str, Entry]) -> Config:
 
 
 def scale_source(config: Config) -> Literal["family", "unknown"]:
-    """Where a scale is from that no file tells: the published VAE of this architecture, or nowhere."""
+    """The source of a scale that is in no file: the published VAE of this architecture, or none."""
     return "unknown" if not config.normalization_known and not _scaled(config) else "family"
 
 
@@ -71,7 +72,7 @@ def _scaled(config: Config) -> dict[str, AutoencoderConfig]:
 
 
 def _with_network(config: AutoencoderConfig) -> AutoencoderConfig:
-    """With the settings of the networks that have these blocks, if they agree."""
+    """The configuration with the settings of the networks that have these blocks, if they agree."""
     known = _alike(config)
     found = {tuple(getattr(c, name) for name in NETWORK) for c in known.values()}
     return dataclasses.replace(config, **dict(zip(NETWORK, found.pop(), strict=True))) if len(found) == 1 else config
@@ -101,12 +102,11 @@ def _ours() -> dict[str, AutoencoderConfig]:
 
 
 def ambiguity(config: Config) -> str:
-    """What is taken for the scale of the latents, on which a diffusion model's pictures depend; empty where it is
-    known."""
+    """A sentence on the scale that is assumed for the latents; empty if it is known."""
     if config.normalization_known:
         return ""
     known = list(_scaled(config).items())
-    told = "--scale-of, or --set scaling_factor=NUMBER, says it; in Python, load(FILE, scale_of=...)"
+    told = "give it with --scale-of or --set scaling_factor=NUMBER; in Python, load(FILE, scale_of=...)"
     if not known:
         return f"it does not say how its latents are scaled: {_scale(config)} is taken; {told}"
     name, first = next(((n, c) for n, c in known if c.scaling_factor == config.scaling_factor), known[0])
@@ -116,8 +116,7 @@ def ambiguity(config: Config) -> str:
 
 
 def assumption(config: Config) -> str:
-    """What is taken for settings of the network, on which its own results depend; empty where it is known, or published
-    so."""
+    """A sentence on the settings that are assumed for the network; empty if they are known, or published."""
     if not isinstance(config, AutoencoderConfig):
         return ""
     alike = _alike(config)
@@ -134,12 +133,12 @@ def assumption(config: Config) -> str:
     whose = (
         f"as in {next((name for name, c in alike.items() if in_shapes(c) == shape), next(iter(alike)))}"
         if alike
-        else "for want of anything better"
+        else "as defaults"
     )
     setting = guesses[0].partition("=")[0].rpartition(".")[2]
     return (
-        f"its shapes do not tell {words}, which {'is' if len(guesses) == 1 else 'are'} taken {whose}; if pictures are "
-        f"bad, say it with --set {setting}=VALUE (`vaeworks eval` compares), in Python load(FILE, {setting}=...)"
+        f"its shapes do not show {words}: {'this is' if len(guesses) == 1 else 'these are'} assumed {whose}; if images "
+        f"are bad, give it with --set {setting}=VALUE (`vaeworks eval` compares), in Python load(FILE, {setting}=...)"
     )
 
 
@@ -147,20 +146,19 @@ def _scale(config: Config) -> str:
     return f"{config.scaling_factor:g}" + (f" after a shift of {config.shift_factor:g}" if config.shift_factor else "")
 
 
-# What people say
+# A user's settings
 
 
 def with_settings(config: Config, settings: Mapping[str, Any], where: str) -> tuple[Config, tuple[str, ...]]:
-    """The configuration with what a user says of it, as facts, and a sentence for each fact of the file that this
-    replaces.
+    """The configuration with a user's settings as facts, and a sentence for each fact of the file that they replace.
 
-    Errors: ConfigError for what is not one of SETTINGS, has no such value, or cannot be so in these shapes.
+    Errors: ConfigError for a name outside SETTINGS, an impossible value, and a value that contradicts the shapes.
     """
     if unknown := sorted(set(settings) - set(SETTINGS)):
-        raise ConfigError(f"{unknown[0]} is no setting that can be said of a model; those are {', '.join(SETTINGS)}")
+        raise ConfigError(f"unknown setting {unknown[0]}; known: {', '.join(SETTINGS)}")
     values = dict(settings)
     if isinstance(config, TinyConfig) and (odd := values.keys() - {"scaling_factor", "shift_factor"}):
-        raise ConfigError(f"{where} is a TAESD, of which {min(odd)} cannot be said")
+        raise ConfigError(f"{where} is a TAESD, which has no setting {min(odd)}")
     if "scale_of" in values:
         values |= _scale_of(
             values.pop("scale_of"), config, where, taken=values.keys() & {"scaling_factor", "shift_factor"}
@@ -189,16 +187,15 @@ def _scale_of(name: Any, config: Config, where: str, taken: Iterable[str]) -> di
     if name not in scaled:
         raise ConfigError(f"scale_of (={name!r}) must be one of {', '.join(scaled)}")
     if both := sorted(taken):
-        raise ConfigError(f"scale_of says {both[0]} as well; give one of the two")
+        raise ConfigError(f"scale_of gives {both[0]} as well; give one of the two")
     published = PUBLISHED[name]
     if published.name != config.name:
-        raise ConfigError(f"{name} is {published.name}, {where} {config.name}: they cannot have one scale")
+        raise ConfigError(f"{name} is {published.name}, {where} is {config.name}: they cannot have one scale")
     return {"scaling_factor": published.scaling_factor, "shift_factor": published.shift_factor}
 
 
 def _whole_scale(values: Mapping[str, Any], config: Config, where: str) -> dict[str, Any]:
-    """Scale and shift, of which one may be left out: the shift is the published one beside this scale, where the file
-    tells none."""
+    """Scale and shift, one of which may be left out. A shift that is unknown is the published one for this scale."""
     if config.normalization == "batchnorm":
         raise ConfigError(f"{where} has batch normalization's statistics among its weights, and no scaling_factor")
     found = {"normalization": "scalar", "shift_factor": config.shift_factor, "scaling_factor": config.scaling_factor}
@@ -213,7 +210,7 @@ def _whole_scale(values: Mapping[str, Any], config: Config, where: str) -> dict[
 
 
 def _replaced(before: Config, after: Config) -> Iterator[str]:
-    """A sentence for each setting that was a fact and is another now."""
+    """A sentence for each fact that a setting replaces."""
     for name in (
         "normalization",
         "scaling_factor",
@@ -225,7 +222,7 @@ def _replaced(before: Config, after: Config) -> Iterator[str]:
             continue
         old, new = (setting(config, name) for config in (before, after))
         if old != new:
-            yield f"its file says {name.rpartition('.')[2]} {old}; {new} was given, and is taken"
+            yield f"its file says {name.rpartition('.')[2]} {old}; {new} was given and replaces it"
 
 
 def _listed(settings: Mapping[str, Any]) -> str:

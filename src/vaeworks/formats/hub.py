@@ -1,4 +1,4 @@
-"""VAEs on the Hugging Face hub: only the VAE's files are fetched, never the pipeline around it."""
+"""Fetch VAEs from the Hugging Face hub: only the VAE's files, never the pipeline around it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import FormatError, MissingExtraError
 
 HUB_PREFIX = "hf:"
-"""What a hub id begins with where a path could stand."""
+"""Prefix of a hub id, which tells it from a path."""
 
 FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 
@@ -16,13 +16,13 @@ def fetch(name: str) -> Path:
     """The local copy of hf:OWNER/NAME (its vae/ folder, or the repository itself), hf:OWNER/NAME/FOLDER or
     hf:OWNER/NAME/FILE.
 
-    Files come from the hub's cache where they are in it; HF_HUB_OFFLINE=1 asks nothing else.
-    Errors: MissingExtraError without huggingface_hub; FormatError for what the hub does not give.
+    Files in the hub's cache are not downloaded again; HF_HUB_OFFLINE=1 uses only the cache.
+    Errors: MissingExtraError without huggingface_hub; FormatError for a file that cannot be fetched.
     """
     owner, _, rest = name.removeprefix(HUB_PREFIX).partition("/")
     repository, _, inside = rest.partition("/")
     if not owner or not repository or ".." in name.split("/"):
-        raise FormatError(f"{name} is no hub id; write {HUB_PREFIX}OWNER/NAME or {HUB_PREFIX}OWNER/NAME/FILE")
+        raise FormatError(f"{name} is not a hub id; write {HUB_PREFIX}OWNER/NAME or {HUB_PREFIX}OWNER/NAME/FILE")
     repository = f"{owner}/{repository}"
     if Path(inside).suffix:
         return _file(repository, inside)
@@ -35,7 +35,7 @@ def fetch(name: str) -> Path:
         except FormatError as error:
             reasons.append(str(error))
     raise FormatError(
-        reasons[0] if len(reasons) == 1 else f"{reasons[0]}; nor is there a VAE in the repository's own folder"
+        reasons[0] if len(reasons) == 1 else f"{reasons[0]}; the repository's own folder holds no VAE either"
     )
 
 
@@ -50,6 +50,6 @@ def _file(repository: str, file: str) -> Path:
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise FormatError(
-            f"{HUB_PREFIX}{repository} did not give {file}: {reason[:200]}; check the name, the network "
+            f"{HUB_PREFIX}{repository} could not be fetched ({file}): {reason[:200]}; check the name, the network "
             "(HF_HUB_OFFLINE) and, for a private repository, 'hf auth login'"
         ) from None

@@ -1,4 +1,4 @@
-"""Everything that can be said of a VAE's file without reading it: what `vaeworks inspect` reports."""
+"""Identify a VAE file from its headers and a few elements: what `vaeworks inspect` reports."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ FAMILIES = {
     "taef2": "TAEF2",
     "taesana": "TAESana",
 }
-"""Names of architectures in `config`, of those that shapes cannot tell apart the first, in words."""
+"""Architectures in words, by their names in `config`; of several with the same shapes, the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a VAE's file is. Plain values, but for `support`."""
+    """The identity of a VAE file. All values are plain, except `support`."""
 
     path: str
     container: str
     """"safetensors", "pickle", "shards" or "pair\""""
     layout: Layout
     old_names: bool
-    """diffusers' attention names of before 0.18"""
+    """whether it has the attention names of diffusers before 0.18"""
     family: str
-    """in words, as far as shapes tell"""
+    """in words; several families may share their shapes"""
     checkpoint: str | None
-    """the diffusion model around the VAE, in words; None where there is none"""
+    """the diffusion model around the VAE, in words; None for a VAE alone"""
     baked: bool
     """whether it is part of a full checkpoint"""
     prefix: str
-    """before the VAE's names"""
+    """prefix of the VAE's tensor names"""
     downsample_factor: int
     in_channels: int
     out_channels: int
@@ -68,18 +68,18 @@ class Identity:
     decoder_blocks: tuple[int, ...]
     mid_attention: bool
     attention_factors: tuple[int, ...]
-    """downsampling factors of levels with more attention"""
+    """downsampling factors of further levels with attention"""
     quant_conv: bool
     post_quant_conv: bool
     settings: tuple[str, ...]
-    """what changes the pictures and only our metadata tells, with what others assume in brackets: padding, epsilon"""
+    """settings that are in our metadata only, such as padding and epsilon; in brackets, the value that others use"""
     dtypes: tuple[str, ...]
-    """of the weights, in safetensors' names, the most frequent first"""
+    """dtypes of the weights, in safetensors' names, most frequent first"""
     parameters: int
     tensors: int
-    """of the VAE"""
+    """number of tensors of the VAE"""
     bytes: int
-    """of the VAE's weights in the file"""
+    """size of the VAE's weights in the file"""
     normalization: str
     """"scalar", "channel" or "batchnorm\""""
     scaling_factor: float
@@ -87,26 +87,26 @@ class Identity:
     latents_mean: tuple[float, ...] | None
     latents_std: tuple[float, ...] | None
     normalization_source: str
-    """where these are from: "metadata", "config", "family" or "unknown\""""
+    """source of these: "metadata", "config", "family", "given" or "unknown\""""
     content_hash: str
     """equal for equal weights, whatever the layout"""
     fingerprint: tuple[float, ...]
-    """near for rounded and fine-tuned weights; `content.relation` compares two"""
+    """near for rounded and fine-tuned weights; `fingerprint.relation` compares two"""
     support: dict[str, Support]
     """by application"""
     ignored: tuple[str, ...]
-    """tensors beside the VAE's own that training left there"""
+    """further tensors in the file, which training left there"""
     dropped: tuple[str, ...]
-    """what a pickle holds besides tensors, in words"""
+    """other contents of a pickle, in words"""
     notes: tuple[str, ...]
-    """plain sentences on what is not certain"""
+    """plain sentences on what is uncertain"""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return dataclasses.asdict(self)
 
     def rows(self) -> list[tuple[str, str]]:
-        """The same for people, as (what, value), but for path, support and notes."""
+        """(label, value) pairs for people; without path, support and notes."""
         f, c = self.downsample_factor, self.latent_channels
         rows = {
             "family": self.family,
@@ -137,18 +137,18 @@ class Identity:
 
 
 _SOURCES = {
-    "metadata": "says its metadata",
-    "config": "says its config.json",
+    "metadata": "from its metadata",
+    "config": "from its config.json",
     "family": "as published for this architecture",
-    "unknown": "because nothing is known of it",
-    "given": "as it was said",
+    "unknown": "because nothing is known about it",
+    "given": "as given",
 }
 
 
 def _normalization(identity: Identity) -> str:
     source = _SOURCES[identity.normalization_source]
     if identity.normalization == "batchnorm":
-        return "batch normalization of 2x2 squares of latents, by statistics among the weights"
+        return "batch normalization of 2x2 squares of latents, with statistics among the weights"
     if identity.normalization == "channel":
         return f"(latents - mean) / std * {identity.scaling_factor:g} by channel, {source}"
     if identity.scaling_factor == 1 and not identity.shift_factor:
@@ -221,19 +221,19 @@ def inspect(*files: str | Path, settings: Mapping[str, Any] | None = None) -> Id
 
 
 def identify(path: str | Path, **settings: Any) -> Identity:
-    """What is at `path`, without reading more than headers and a few hundred elements of each of the VAE's tensors.
+    """Identify one VAE file. Only headers and a few hundred elements of each tensor are read.
 
-    settings: what its file does not tell, as for `load`.
-    Errors: FormatError for what holds no VAE of ours, saying what it is where that is known; ConfigError for settings
-    that it cannot have.
+    settings: facts that the file leaves out, as keywords of `load`.
+    Errors: FormatError for a file without a VAE, which says what the file is if that is known; ConfigError for settings
+    that the VAE cannot have.
     """
     return identify_located(locate(path, **settings))
 
 
 def identify_located(located: Located) -> Identity:
-    """As `identify`, for what is located already.
+    """Identify a VAE that is located already.
 
-    Errors: FormatError for a file that was cut or written to since it was located.
+    Errors: FormatError for a file that changed since it was located.
     """
     with understood(located.path):
         return _identify(located)
@@ -306,7 +306,7 @@ def _network(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
 
 
 def family_in_words(config: AutoencoderConfig | TinyConfig) -> str:
-    """Which published VAEs have this architecture, as far as shapes tell; else f, c and what is its own."""
+    """The published VAEs with this architecture, as far as shapes say; for others f, c and the difference."""
     known: dict[str, LatentConfig] = {**MODELS, **TINY_MODELS}
     shape = in_shapes(config)
     if name := next(

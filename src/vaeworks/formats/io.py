@@ -1,4 +1,4 @@
-"""`load` and `save`: model files of every layout, told apart by their content, never by their name."""
+"""`load` and `save`: model files of every layout, recognized by their content, never by their name."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def save(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a model: layout "native" or "ldm" as one .safetensors file, "diffusers" as a folder, "taesd" as a file with
-    both halves, or, where `path` has no ending, as a folder with one file each.
+    """Write a model in a layout.
 
-    dtype: of the stored weights; None: as they are. Every layout carries the whole configuration in the file's
-    metadata, so that nothing is lost on the way back; a warning names what other programs will not see. What is guessed
-    is left out there; config.json must have it, and marks it.
-    Errors: ConfigError for an unknown layout, an existing path, an architecture that the layout cannot express, or
+    layout: "native" and "ldm" are one .safetensors file, "diffusers" is a folder. "taesd" is one file with both halves,
+    or a folder with a file for each if `path` has no ending. dtype: of the stored weights; None keeps theirs.
+    The file's metadata hold the whole configuration in every layout, so nothing is lost. A warning names the settings
+    that other programs will not see. Guessed settings are left out; config.json must have them, and marks them.
+    Errors: ConfigError for an unknown layout, a path that exists, an architecture that the layout cannot express, and
     weights that overflow in `dtype`.
     """
     _check_layout(layout, autoencoder.config)
@@ -106,13 +106,13 @@ def _warn_of_losses(layout: str, config: AutoencoderConfig | TinyConfig) -> None
     if unseen := only_in_metadata(config, layout):
         warnings.warn(
             f"layout {layout!r} has no place for {'; '.join(unseen)}: vaeworks reads it from the file's metadata, "
-            "other programs assume what stands in brackets",
+            "other programs use the value in brackets",
             stacklevel=3,
         )
 
 
 def stored_tensors(autoencoder: Autoencoder, layout: Layout, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """The tensors of a model as a layout stores them, by its names, without copies where `dtype` asks for none.
+    """The tensors of a model under the names of a layout; they are copied only to change the dtype.
 
     Errors: ConfigError for weights that overflow in `dtype`.
     """
@@ -127,17 +127,18 @@ def stored_tensors(autoencoder: Autoencoder, layout: Layout, dtype: torch.dtype 
 
 
 def load(path: str | Path, **settings: Any) -> Autoencoder:
-    """A model from a run folder; a native, LDM, diffusers or TAESD file; a diffusers folder (of a VAE or of a whole
-    pipeline); a full checkpoint with a VAE inside; one file or the folder of a TAESD pair; hf:OWNER/NAME on the hub.
+    """Load a VAE from a file or folder of any layout.
 
-    Files may be .safetensors or pickles (.ckpt, .pt, .pth, .bin), of which only tensors are read and nothing is
-    executed. Returns it in eval mode, on the CPU, in the file's precision (the widest, if it has several); its weights
-    are mapped from the file, not copied.
-    settings: what a file does not tell (`guesses.SETTINGS`): scale_of="sdxl", norm_groups=4, norm_eps, padding_mode,
-    num_heads, bound and limit, scaling_factor and shift_factor. A warning says what is taken for granted without them,
-    and what they replace. `save` writes nothing down that was taken for granted: such a file warns again.
-    Errors: FormatError for what is missing, torn, inconsistent, not finite or of an unknown kind; ConfigError for
-    settings that the model cannot have.
+    path: a run folder; a native, LDM, diffusers or TAESD file; a diffusers folder of a VAE or a whole pipeline; a full
+    checkpoint with a VAE inside; one file or the folder of a TAESD pair; hf:OWNER/NAME on the hub. Files are
+    .safetensors or pickles (.ckpt, .pt, .pth, .bin). Of pickles only tensors are read, and nothing is executed.
+    settings: facts that the file leaves out (`guesses.SETTINGS`): scale_of="sdxl", norm_groups=4, norm_eps,
+    padding_mode, num_heads, bound and limit, scaling_factor and shift_factor. A warning names the settings that are
+    guessed, and the facts that a setting replaces. `save` does not write guesses, so such a file warns again.
+    Returns the model in eval mode, on the CPU, in the file's precision (the widest, if it has several). Its weights are
+    mapped from the file, not copied.
+    Errors: FormatError for a file that is missing, torn, inconsistent, not finite or of an unknown kind; ConfigError
+    for settings that the model cannot have.
     """
     located = locate(path, **settings)
     autoencoder = read(located)
@@ -149,7 +150,7 @@ def load(path: str | Path, **settings: Any) -> Autoencoder:
 def read(located: Located) -> Autoencoder:
     """The model that was located.
 
-    Errors: FormatError for weights that are not finite, and for a file that was cut or written to since it was located.
+    Errors: FormatError for weights that are not finite, and for a file that changed since it was located.
     """
     with understood(located.path):
         return _read(located)

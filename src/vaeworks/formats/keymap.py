@@ -1,4 +1,4 @@
-"""Names of the same tensors in the layouts of the field. The only place that knows foreign key names.
+"""Tensor names in every layout, and their translation. No other module knows foreign tensor names.
 
 Sources: CompVis latent-diffusion (`ldm/modules/diffusionmodules/model.py`), Black Forest Labs' Flux.2, diffusers
 `AutoencoderKL` and `AutoencoderTiny`, Bohan's TAESD.
@@ -18,7 +18,7 @@ _OURS_FROM_DIFFUSERS = {theirs: ours for ours, theirs in DIFFUSERS_ATTENTION.ite
 
 
 def ldm_name(name: str, num_levels: int) -> str:
-    """LDM's name of a tensor of ours. Its decoder levels count from the largest image, ours from the smallest."""
+    """LDM's name of our tensor. LDM counts decoder levels from the largest image, we count from the smallest."""
     match name.split("."):
         case [half, "levels", i, part, j, *rest] if part in ("blocks", "attentions"):
             return f"{half}.{_ldm_level(half, int(i), num_levels)}.{_ldm_part(part)}.{j}.{_ldm_layer(part, rest)}"
@@ -33,13 +33,13 @@ def ldm_name(name: str, num_levels: int) -> str:
 
 
 def flux2_name(name: str, num_levels: int) -> str:
-    """Flux.2's name of a tensor of ours: LDM's, with the 1x1 convolutions inside encoder and decoder."""
+    """Flux.2's name of our tensor: LDM's, with the 1x1 convolutions inside encoder and decoder."""
     half = {"quant_conv": "encoder.", "post_quant_conv": "decoder."}.get(name.split(".")[0], "")
     return half + ldm_name(name, num_levels)
 
 
 def name_from_ldm(name: str, num_levels: int) -> str:
-    """Our name of an LDM tensor, Flux.2's included; names of something else stay as they are."""
+    """Our name of a tensor of LDM or Flux.2; unknown names are unchanged."""
     match name.split("."):
         case [half, "down" | "up", i, "block" | "attn" as part, j, layer, *rest] if i.isdecimal():
             ours = {"block": "blocks", "attn": "attentions"}[part]
@@ -63,7 +63,7 @@ def _layer_from_ldm(part: str, layer: str) -> str:
 
 
 def num_ldm_levels(names: Iterable[str]) -> int:
-    """How many levels the encoder and decoder of these LDM names have."""
+    """The number of levels of the encoder and decoder with these LDM names."""
     found = (re.match(r"(?:encoder\.down|decoder\.up)\.(\d{1,3})\.", name) for name in names)
     return 1 + max((int(match[1]) for match in found if match), default=-1)
 
@@ -82,7 +82,7 @@ def _ldm_layer(part: str, rest: list[str]) -> str:
 
 
 def diffusers_name(name: str, num_levels: int) -> str:
-    """diffusers' name (0.17 and later) of a tensor of ours."""
+    """diffusers' name (0.17 and later) of our tensor."""
     match name.split("."):
         case [half, "levels", i, "blocks", j, *rest]:
             return f"{half}.{_diffusers_level(half, i)}.resnets.{j}.{'.'.join(rest)}"
@@ -101,7 +101,7 @@ def diffusers_name(name: str, num_levels: int) -> str:
 
 
 def name_from_diffusers(name: str) -> str:
-    """Our name of a diffusers tensor, old attention names included; names of something else stay as they are."""
+    """Our name of a tensor of diffusers, also with old attention names; unknown names are unchanged."""
     match current_name(name).split("."):
         case [half, "down_blocks" | "up_blocks", i, "resnets", j, *rest]:
             return ".".join([half, "levels", i, "blocks", j, *rest])
@@ -125,11 +125,11 @@ def _attention_from_diffusers(rest: list[str]) -> list[str]:
 
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""Before diffusers 0.18; well-known files such as sd-vae-ft-mse still have these names."""
+"""Attention names of diffusers before 0.18; well-known files such as sd-vae-ft-mse still have them."""
 
 
 def current_name(name: str) -> str:
-    """diffusers' present name of a tensor that may have one of its old names."""
+    """diffusers' present name of a tensor that may have an old name."""
     match name.split("."):
         case [*head, layer, last] if layer in OLD_ATTENTION and "attentions" in head:
             return ".".join([*head, OLD_ATTENTION[layer], last])
@@ -142,11 +142,11 @@ def _diffusers_level(half: str, i: str) -> str:
 
 
 TAESD_HALVES = {"encoder": "taesd_encoder.", "decoder": "taesd_decoder."}
-"""Prefixes in a file that holds both halves of a TAESD, which ComfyUI reads."""
+"""Prefixes of the two halves in a TAESD file that ComfyUI reads."""
 
 
 def taesd_name(name: str) -> str:
-    """TAESD's name, with the prefix of its half, of a tensor of ours: its decoder counts the clamp as layer 0."""
+    """TAESD's name of our tensor, with the prefix of its half; its decoder counts the clamp as layer 0."""
     if not name.startswith(tuple(TAESD_HALVES)):  # statistics
         return name
     half, _, layer, *rest = name.split(".")
@@ -154,7 +154,7 @@ def taesd_name(name: str) -> str:
 
 
 def name_from_taesd(name: str) -> str:
-    """Our name of a TAESD tensor that has its half's prefix; names of something else stay as they are."""
+    """Our name of a TAESD tensor with the prefix of its half; unknown names are unchanged."""
     for half, prefix in TAESD_HALVES.items():
         layer, _, rest = name.removeprefix(prefix).partition(".")
         if name.startswith(prefix) and layer.isdecimal():
@@ -167,11 +167,11 @@ NAMES: dict[str, Callable[[str, int], str]] = {
     "ldm": ldm_name,
     "diffusers": diffusers_name,
 }
-"""From our name and the number of levels to the layout's name, for the KL family."""
+"""By layout, a function from our name and the number of levels to the layout's name, for the KL family."""
 
 
 def layout_name(name: str, layout: str, config: AutoencoderConfig | TinyConfig) -> str:
-    """The name of a tensor of ours, of a model of this configuration, in a layout."""
+    """A layout's name of our tensor in a model of this configuration."""
     if isinstance(config, TinyConfig):
         return taesd_name(name) if layout == "taesd" else name
     if layout == "ldm" and config.normalization == "batchnorm":
@@ -180,5 +180,5 @@ def layout_name(name: str, layout: str, config: AutoencoderConfig | TinyConfig) 
 
 
 def is_attention_matrix(name: str) -> bool:
-    """Whether a tensor of ours is one of attention's matrices, which LDM stores as 1x1 convolutions."""
+    """Whether our tensor is an attention matrix, which LDM stores as a 1x1 convolution."""
     return name.endswith((".query.weight", ".key.weight", ".value.weight", ".out.weight"))

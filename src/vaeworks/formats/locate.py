@@ -1,4 +1,4 @@
-"""Where a VAE is: in which file, under which names, of which configuration. Only headers are read."""
+"""Locate a VAE: its file, its tensor names and its configuration. Only headers are read."""
 
 from __future__ import annotations
 
@@ -40,56 +40,56 @@ SIGNATURES: dict[Layout, tuple[str, ...]] = {
     "ldm": ("decoder.up.0.block.0.norm1.weight",),
     "taesd": ("taesd_decoder.1.weight",),
 }
-"""Tensor names of which a layout has one; a full checkpoint has a prefix before it."""
+"""Tensor names that identify a layout; in a full checkpoint they have a prefix."""
 
 PREFIXES = ("", "first_stage_model.", "vae.")
-"""What stands before a VAE's names, most usual first; whatever else is found there (`module.`) is taken as well."""
+"""Prefixes of a VAE's tensor names, most usual first; other prefixes (`module.`) are accepted as well."""
 
 LEFTOVERS = ("loss.", "model_ema.", "vae_scale", "vae_shift")
-"""What training leaves in LDM files besides the VAE, and the scale of raw latents that ComfyUI saves with a TAESD."""
+"""Tensors that training leaves in LDM files, and the scale that ComfyUI saves with a TAESD."""
 
 OPTIONAL = "bn.num_batches_tracked"
-"""Counts the batches of a training that is over; files leave it out."""
+"""A count of training batches, which files may leave out."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """A VAE inside a file or folder: where each tensor is, nothing read yet."""
+    """A VAE inside a file or folder: the place of each tensor; none is read yet."""
 
     path: Path
-    """what the user named"""
+    """path that the user gave"""
     archive: Archive
     layout: Layout
     old_names: bool
-    """diffusers' attention names of before 0.18"""
+    """whether it has the attention names of diffusers before 0.18"""
     prefix: str
-    """before the VAE's names: "", or "first_stage_model.", "vae." in a full checkpoint"""
+    """prefix of the VAE's names: "", or "first_stage_model.", "vae." in a full checkpoint"""
     names: dict[str, str]
     """our tensor name -> name in the archive; complete, shapes checked"""
     config: AutoencoderConfig | TinyConfig
     normalization_source: Literal["metadata", "config", "family", "unknown", "given"]
-    """where scaling and shift are from: our metadata, a config.json, the published VAE of this architecture, nowhere,
-    the user"""
+    """source of scaling and shift: our metadata, a config.json, the published VAE of this architecture, none, the
+    user"""
     has_config: bool = False
     """whether a config.json describes it"""
     bare: bool = False
-    """whether nothing describes it but the names and shapes of its tensors"""
+    """whether only names and shapes of tensors describe it"""
     ignored: tuple[str, ...] = ()
-    """names beside the VAE's own: loss.*, model_ema.*"""
+    """names of further tensors: loss.*, model_ema.*"""
     notes: tuple[str, ...] = ()
-    """plain sentences on what was taken for granted"""
+    """plain sentences on what was assumed"""
     replaced: tuple[str, ...] = ()
-    """sentences on what its file says and a user says otherwise"""
+    """sentences on facts of the file that a user's settings replace"""
 
     @property
     def ambiguity(self) -> str:
-        """What the file leaves open of the latents' scale, on which a diffusion model's pictures depend; empty where it
-        is known."""
+        """A sentence on the guessed scale of the latents, which decides a diffusion model's images; empty if the file
+        states it."""
         return ambiguity(self.config)
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What may be wrong: guesses, and what a user says against the file."""
+        """Sentences on what may be wrong: guesses, and settings that contradict the file."""
         return (*filter(None, [self.ambiguity, assumption(self.config)]), *self.replaced)
 
     @property
@@ -101,13 +101,13 @@ class Located:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What people are told of it: doubts first."""
+        """All sentences for people, doubts first."""
         return (*self.doubts, *self.notes)
 
     def told(self, **settings: Any) -> Located:
-        """With what a user says of it, `guesses.SETTINGS`.
+        """The same VAE with a user's settings (`guesses.SETTINGS`).
 
-        Errors: ConfigError for what is no such setting, or cannot be so in these shapes.
+        Errors: ConfigError for an unknown setting, and for a value that contradicts the shapes.
         """
         if not settings:
             return self
@@ -125,17 +125,17 @@ class Located:
 
 
 def detect(names: Iterable[str]) -> Layout | None:
-    """The layout that has tensors of these names, without a prefix; None for none of ours."""
+    """The layout that these tensor names, without a prefix, belong to; None for an unknown one."""
     present = set(names)
     return next((layout for layout in get_args(Layout) if present.intersection(SIGNATURES[layout])), None)
 
 
 def locate(path: str | Path, **settings: Any) -> Located:
-    """The VAE in a file or folder that a user named; `load` says what can be given.
+    """Locate the VAE in a file or folder; `load` describes the paths.
 
-    settings: what its file does not tell, `guesses.SETTINGS`: norm_groups=4, scale_of="sdxl".
-    Errors: FormatError for what is missing, torn, inconsistent, of an unknown kind, or no VAE; ConfigError for settings
-    that it cannot have.
+    settings: facts that the file leaves out (`guesses.SETTINGS`): norm_groups=4, scale_of="sdxl".
+    Errors: FormatError for a file that is missing, torn, inconsistent, of an unknown kind, or without a VAE;
+    ConfigError for settings that the VAE cannot have.
     """
     with understood(path):
         return _locate(path).told(**settings)
@@ -169,7 +169,7 @@ def _locate(path: str | Path) -> Located:
     old = layout == "diffusers" and any(part in OLD_ATTENTION for name in own for part in name.split(".")[-2:-1])
     if bare and layout == "diffusers":
         notes.append(
-            "there is no config.json beside it: what shapes do not tell is taken from the architecture's published VAE"
+            "it has no config.json: settings that shapes do not show are taken from this architecture's published VAE"
         )
     has_config = source.config is not None
     return Located(
@@ -196,7 +196,7 @@ def _layout_and_prefix(entries: Mapping[str, Entry], where: str) -> tuple[Layout
 
 
 def _our_names(names: Iterable[str], prefix: str, layout: Layout) -> dict[str, str]:
-    """Our name -> name in the file. What has no name of ours keeps its own."""
+    """Our name -> name in the file. Unknown tensors keep their own names."""
     stripped = {name.removeprefix(prefix): name for name in names}
     levels = num_ldm_levels(stripped)
     translate = {
@@ -209,14 +209,14 @@ def _our_names(names: Iterable[str], prefix: str, layout: Layout) -> dict[str, s
     for name, original in stripped.items():
         if (other := ours.setdefault(translate(name), original)) != original:
             raise FormatError(
-                f"tensors '{shown(other)}' and '{shown(original)}' are the same part of a VAE; which of them counts is "
-                "anybody's guess, so make the file anew"
+                f"tensors '{shown(other)}' and '{shown(original)}' are the same part of a VAE, and it is "
+                "unclear which one counts; make the file anew"
             )
     return ours
 
 
 def _shape(name: str, entry: Entry) -> tuple[int, ...]:
-    """The shape of a tensor under our name: attention's matrices may be stored as convolutions of one to three
+    """The shape of a tensor under our name; attention matrices may be stored as 1x1 convolutions of one to three
     dimensions."""
     if is_attention_matrix(name) and len(entry.shape) > 2 and set(entry.shape[2:]) == {1}:
         return entry.shape[:2]
@@ -230,8 +230,7 @@ def _complete(
     layout: Layout,
     where: str,
 ) -> dict[str, str]:
-    """Names of all tensors of this configuration, of which none may be missing, left over, of another shape or not of
-    floats."""
+    """Names of all tensors of this configuration. None may be missing, left over, of another shape or not of floats."""
     own = {theirs: entries[theirs] for theirs in ours.values()}
     names: dict[str, str] = {}
     for name, shape in each_shape(config):
@@ -241,15 +240,15 @@ def _complete(
             if what := kinds.foreign_kind(own):
                 raise FormatError(f"{where} is {what}")
             raise FormatError(
-                f"{where} has no tensor {layout_name(name, layout, config)!r}, which its configuration asks for; it is "
+                f"{where} has no tensor {layout_name(name, layout, config)!r}, which its configuration needs; it is "
                 "not a whole VAE"
             )
         if len(names) == MAX_VAE_TENSORS:
-            raise FormatError(f"{where} holds a VAE of more than {MAX_VAE_TENSORS} tensors, which is none")
+            raise FormatError(f"{where} holds a VAE of more than {MAX_VAE_TENSORS} tensors; no VAE has as many")
         entry = entries[ours[name]]
         if _shape(name, entry) != shape:
             raise FormatError(
-                f"{where}: tensor {ours[name]!r} has shape {entry.shape}, its configuration asks for {shape}"
+                f"{where}: tensor {ours[name]!r} has shape {entry.shape}, its configuration needs {shape}"
             )
         if not entry.is_float and name != OPTIONAL:
             raise FormatError(
@@ -259,13 +258,13 @@ def _complete(
         names[name] = ours[name]
     if surplus := sorted(theirs for name, theirs in ours.items() if name not in names):
         what = kinds.foreign_kind(own)
-        other = f"{where} has {len(surplus)} tensors that no VAE of its configuration has, the first {surplus[0]!r}"
+        other = f"{where} has {len(surplus)} tensors that its configuration does not have; the first is {surplus[0]!r}"
         raise FormatError(f"{where} is {what}" if what else other)
     return names
 
 
 def _from_shapes(ours: Mapping[str, str], entries: Mapping[str, Entry], where: str) -> AutoencoderConfig | TinyConfig:
-    """The configuration that shapes tell, with guesses."""
+    """The configuration that shapes show, with guesses for the rest."""
     return with_guesses(
         config_from_shapes({name: _shape(name, entries[theirs]) for name, theirs in ours.items()}, where), entries
     )

@@ -1,4 +1,4 @@
-"""Our own layout: one safetensors file with our names and the configuration in its metadata."""
+"""Our own layout: one safetensors file with our tensor names and the configuration in its metadata."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ..errors import ConfigError, FormatError
 from ..files.atomic import MAX_CONFIG
 
 METADATA_KEY = "vaeworks"
-"""Key under which every layout carries the configuration in safetensors metadata; other readers ignore it."""
+"""Key of the configuration in the safetensors metadata of every layout; other readers ignore it."""
 
 VERSION = 2
-"""Of metadata in which settings are left out because nobody knows them; where all are known, it is 1."""
+"""Version of metadata that leave out unknown settings; if all are known, the version is 1."""
 
 _NETWORKS: dict[str, type[AutoencoderConfig] | type[TinyConfig]] = {"kl": AutoencoderConfig, "tiny": TinyConfig}
 
 
 def config_metadata(config: AutoencoderConfig | TinyConfig) -> dict[str, str]:
-    """A configuration as safetensors metadata, without what is guessed: who reads them guesses anew."""
+    """A configuration as safetensors metadata, without guesses; readers guess again."""
     network = next(name for name, kind in _NETWORKS.items() if isinstance(config, kind))
     values = {"version": VERSION if config.guesses else 1, "network": network, "autoencoder": known_settings(config)}
     return {METADATA_KEY: json.dumps(values)}
 
 
 def known_settings(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
-    """A configuration as plain JSON values, without what is guessed."""
+    """A configuration as plain JSON values, without guesses."""
     values = to_dict(config)
     values.pop("guessed", None)
     for name in _with_shift(config.guesses):
@@ -37,7 +37,7 @@ def known_settings(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
 
 
 def _with_shift(names: Iterable[str]) -> tuple[str, ...]:
-    """The settings, and shift_factor where scaling_factor is among them, with which it goes."""
+    """The settings, and shift_factor with scaling_factor: they are known together."""
     names = tuple(names)
     return (*names, "shift_factor") if "scaling_factor" in names else names
 
@@ -45,10 +45,10 @@ def _with_shift(names: Iterable[str]) -> tuple[str, ...]:
 def config_from_metadata(
     metadata: Mapping[str, str], where: str, guess: Callable[[], AutoencoderConfig | TinyConfig]
 ) -> AutoencoderConfig | TinyConfig | None:
-    """The configuration in a file's metadata; None where there is none. guess: what is taken for settings that they
-    leave out.
+    """The configuration in a file's metadata; None if they hold none.
 
-    Errors: FormatError for one that this version cannot read.
+    guess: makes the configuration that missing settings are taken from.
+    Errors: FormatError for a configuration that this version cannot read.
     """
     if METADATA_KEY not in metadata:
         return None
@@ -77,7 +77,7 @@ def config_from_metadata(
 
 
 def _with_the_rest(told: dict[str, Any], guess: Callable[[], AutoencoderConfig | TinyConfig]) -> AutoencoderConfig:
-    """The configuration of a KL autoencoder, of whose settings some may be left out."""
+    """The configuration of a KL autoencoder, with guesses for missing settings."""
     missing = [name for name in OPEN if _is_missing(told, name)]
     if not missing:
         return from_dict(AutoencoderConfig, told)

@@ -1,4 +1,4 @@
-"""What the names and shapes of a VAE's tensors tell of its configuration, and what they do not."""
+"""Read a VAE's configuration from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ IN_SHAPES = (
     "stem",
     "mid_pool",
 )
-"""What of configurations shows in the shapes of tensors."""
+"""Fields of configurations that the shapes of tensors show."""
 
 PUBLISHED = {name: config for name, config in MODELS.items() if not name.startswith("small-")}
-"""Those of MODELS of which others have published weights."""
+"""Entries of MODELS whose weights others have published."""
 
 
 def config_from_shapes(shapes: Shapes, where: str) -> AutoencoderConfig | TinyConfig:
     """The architecture of tensors that have our names.
 
-    What is not in them keeps its default, with fewer groups where 32 do not divide the widths; `guesses` knows better.
+    Other fields keep their defaults, with fewer groups if 32 do not divide the widths; `guesses` improves on them.
     Errors: FormatError naming a tensor that is missing or that fits no such network.
     """
     try:
@@ -47,7 +47,7 @@ def config_from_shapes(shapes: Shapes, where: str) -> AutoencoderConfig | TinyCo
             return _tiny_config(shapes, where)
         return _kl_config(shapes, where)
     except ConfigError as error:
-        raise FormatError(f"{where} has tensors whose shapes make no VAE: {error}") from None
+        raise FormatError(f"{where} has tensors with shapes that no VAE has: {error}") from None
 
 
 def _kl_config(shapes: Shapes, where: str) -> AutoencoderConfig:
@@ -90,7 +90,7 @@ def _kl_config(shapes: Shapes, where: str) -> AutoencoderConfig:
 
 
 def _tiny_config(shapes: Shapes, where: str) -> TinyConfig:
-    """TAESD's layers are numbered through: convolutions without bias begin a level, gaps in the numbers are ReLUs."""
+    """TAESD numbers all its layers: convolutions without bias begin a level, and gaps in the numbers are ReLUs."""
     for half in ("encoder", "decoder"):
         if not any(name.startswith(f"{half}.") for name in shapes):
             raise FormatError(f"{where} has no {half}: it is half a TAESD, whose other file must lie beside it")
@@ -111,7 +111,7 @@ def _tiny_config(shapes: Shapes, where: str) -> TinyConfig:
         decoder_widths=tuple(width for width, _ in decoder_levels),
         decoder_blocks=tuple(blocks for _, blocks in decoder_levels),
         mid_pool=pooled,
-        latents_patch=2 if pooled else 1,  # of the family, only TAEF2 has it
+        latents_patch=2 if pooled else 1,  # only TAEF2 has it
     )
 
 
@@ -141,7 +141,7 @@ def _conv(shapes: Shapes, name: str, where: str) -> tuple[int, ...]:
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """How many numbers, from 0 without a gap, follow a prefix."""
+    """Count the numbers, from 0 without a gap, that follow a prefix."""
     found = {
         number
         for name in shapes
@@ -153,18 +153,18 @@ def _count(shapes: Shapes, prefix: str) -> int:
 
 
 def multiples(widths: Sequence[int], channels: int) -> tuple[float, ...]:
-    """Widths in multiples of `channels`: whole numbers where they are."""
+    """Widths in multiples of `channels`, as whole numbers if possible."""
     return tuple(w // channels if w % channels == 0 else w / channels for w in widths)
 
 
 def in_shapes(config: LatentConfig) -> dict[str, Any]:
-    """What of a configuration shows in shapes; not whether a bottleneck is a Gaussian or a point."""
+    """The fields of a configuration that shapes show; the kind of a bottleneck, Gaussian or point, is not one."""
     shape = {name: getattr(config, name) for name in IN_SHAPES if hasattr(config, name)}
     return {**shape, "batchnorm": config.normalization == "batchnorm"}
 
 
 def same_architecture(config: LatentConfig) -> dict[str, AutoencoderConfig]:
-    """The published VAEs with this architecture, by name; their constants are what a file of such shapes may have."""
+    """The published VAEs with this architecture, by name; a file of such shapes may have any of their constants."""
     if not isinstance(config, AutoencoderConfig):
         return {}
     shape, kind = in_shapes(config), config.bottleneck.kind

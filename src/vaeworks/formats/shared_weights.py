@@ -1,4 +1,4 @@
-"""A VAE of diffusers' as one of ours, around the same weights."""
+"""Wrap a VAE of diffusers as one of ours, with shared weights."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ if TYPE_CHECKING:
     TheirVAE: TypeAlias = AutoencoderKL | AutoencoderKLFlux2 | AutoencoderTiny
 
 PROCESSORS = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "SlicedAttnProcessor")
-"""Ways of computing diffusers' attention that give the same."""
+"""Attention processors of diffusers that give the same result."""
 
 
 def from_diffusers(vae: TheirVAE) -> Autoencoder:
-    """The same network as an `Autoencoder`, whose parameters are the very objects that diffusers' VAE has: nothing is
-    copied.
+    """Wrap a VAE of diffusers as an `Autoencoder` that shares its parameters; nothing is copied.
 
-    So `vae.to(...)` and changes of weights in place, such as fusing a LoRA, are seen on both sides; parameters that are
-    replaced by others are not, until `share_weights`.
-    Errors: ConfigError for what is no AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny, and for one that was
-    altered.
+    Both sides see `vae.to(...)` and changes in place, such as a fused LoRA. A parameter that is replaced by another
+    object is not seen until `share_weights`.
+    Errors: ConfigError for an object that is not an AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny, and for a VAE
+    that was altered.
     """
     if not (
         isinstance(vae, nn.Module)
@@ -59,10 +58,9 @@ def from_diffusers(vae: TheirVAE) -> Autoencoder:
 
 
 def share_weights(autoencoder: Autoencoder, vae: TheirVAE) -> None:
-    """Give `from_diffusers`' result the parameters that the VAE has now, and what is set on its modules alone: padding
-    and epsilon.
+    """Give the result of `from_diffusers` the VAE's present parameters, and the padding and epsilon of its modules.
 
-    Errors: ConfigError where the VAE's parameters are no longer those of its architecture.
+    Errors: ConfigError for a VAE whose parameters are no longer those of its architecture.
     """
     config = autoencoder.config
     theirs: dict[str, Tensor] = vae.state_dict(keep_vars=True)
@@ -90,7 +88,7 @@ def _take_settings(ours: nn.Module, theirs: nn.Module) -> None:
 
 
 def _set_on_modules(vae: nn.Module) -> dict[str, Any]:
-    """Settings of ours that diffusers' configuration does not know, as they are on the modules."""
+    """Settings that diffusers' configuration has no field for, read from the modules."""
     eps = {
         half: _only({m.eps for m in part.modules() if isinstance(m, nn.GroupNorm)})
         for half, part in _halves(vae).items()
@@ -109,16 +107,16 @@ def _halves(vae: nn.Module) -> dict[str, nn.Module]:
 def _only(found: set[Any]) -> Any:
     if len(found) != 1:
         raise ConfigError(
-            f"this VAE's layers differ in epsilon or padding ({', '.join(map(str, sorted(found)))}), and ours cannot"
+            f"this VAE's layers differ in epsilon or padding ({', '.join(map(str, sorted(found)))}); ours has one value"
         )
     return found.pop()
 
 
 def altered(vae: nn.Module) -> str | None:
-    """What was done to a VAE's modules, so that they compute something else, or elsewhere, than their weights say;
-    None: nothing.
+    """How a VAE's modules were changed so that they do not compute what their weights say, or compute it elsewhere;
+    None if they were not.
 
-    Hooks on the VAE as a whole do not count: they run around its methods.
+    Hooks on the whole VAE do not count, because they run around its methods.
     """
     for name, module in vae.named_modules():
         if not name:
@@ -133,7 +131,6 @@ def altered(vae: nn.Module) -> str | None:
 
 
 def _patched(module: nn.Module) -> bool:
-    """Whether an object has another way of computing than its class; accelerate leaves the class's own behind when its
-    hooks go."""
+    """Whether a module has its own `forward`; accelerate leaves the class's method on the object when its hooks go."""
     own = ((name, module.__dict__[name]) for name in ("forward", "_conv_forward") if name in module.__dict__)
     return any(getattr(method, "__func__", None) is not getattr(type(module), name) for name, method in own)

@@ -1,4 +1,4 @@
-"""From what a user names to the archive that holds the VAE's tensors, and the config.json that describes them."""
+"""Find the archive with the VAE's tensors, and the config.json beside it, for a path or hub id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .hub import HUB_PREFIX, fetch
 from .keymap import TAESD_HALVES
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-"""Name that diffusers looks for in a folder."""
+"""Name of the weights in a folder of diffusers."""
 
 DIFFUSERS_WEIGHTS = (
     WEIGHTS,
@@ -24,7 +24,7 @@ DIFFUSERS_WEIGHTS = (
     "diffusion_pytorch_model.bin.index.json",
     "diffusion_pytorch_model.fp16.bin",
 )
-"""Weights that diffusers writes, in the order in which they are looked for."""
+"""Names of weights that diffusers writes, in the order of the search."""
 
 RUN_MODEL = "model.safetensors"
 """The finished model in a run folder, in native layout."""
@@ -34,16 +34,16 @@ ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 
 @dataclass(frozen=True)
 class Source:
-    """An archive, and the config.json that describes it where there is one."""
+    """An archive, and the config.json that describes it if there is one."""
 
     archive: Archive
     config: Path | None = None
 
 
 def find_source(path: str | Path) -> Source:
-    """The tensors that a user means by a file, a folder or hf:REPOSITORY.
+    """Open the tensors of a file, a folder or hf:OWNER/NAME.
 
-    Errors: FormatError for what does not exist or holds no model.
+    Errors: FormatError for a path that does not exist or holds no model.
     """
     if str(path).startswith(HUB_PREFIX):
         path = fetch(str(path))
@@ -95,7 +95,7 @@ def _of_folder(path: Path) -> Source:
 
 
 def _config_beside(weights: Path) -> Path | None:
-    """The config.json of a folder in diffusers' layout, for its weights' file."""
+    """The config.json beside a weights file in diffusers' layout."""
     config = weights.with_name("config.json")
     return (
         config
@@ -105,8 +105,8 @@ def _config_beside(weights: Path) -> Path | None:
 
 
 def half_of_taesd(archive: Archive) -> str | None:
-    """encoder or decoder, for a file that holds one half of a TAESD under bare numbers; the decoder's layer 0 has no
-    weights."""
+    """encoder or decoder, for a file with one half of a TAESD; its names are bare numbers, and the decoder's layer 0
+    has no weights."""
     numbered = all(name.split(".")[0].isdecimal() for name in archive.entries)
     if not numbered or not any(name.endswith(".conv.0.weight") for name in archive.entries):
         return None

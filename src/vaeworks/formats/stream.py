@@ -1,4 +1,4 @@
-"""safetensors files written tensor by tensor: what passes through is never in memory as a whole.
+"""Write safetensors files tensor by tensor, without holding a whole file in memory.
 
 Source: the format's description in safetensors' README.
 """
@@ -25,12 +25,12 @@ DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 """safetensors' names of PyTorch's dtypes."""
 
 MAX_HEADER = 100_000_000
-"""safetensors' own limit, in bytes; it does not read a file with a longer one."""
+"""Longest header that safetensors reads, in bytes."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """A tensor to be written: `chunks()` yields its little-endian bytes in C order, in pieces of any size."""
+    """A tensor to write: `chunks()` yields its little-endian bytes in C order, in pieces of any size."""
 
     name: str
     entry: Entry
@@ -38,12 +38,12 @@ class Item:
 
 
 def tensor_item(name: str, tensor: Tensor) -> Item:
-    """A tensor in memory, to be written under this name."""
+    """An item for a tensor in memory."""
     return Item(name, Entry(DTYPE_NAMES[tensor.dtype], tuple(tensor.shape)), lambda: (tensor_bytes(tensor),))
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's bytes in C order, without a copy where it is in C order already."""
+    """A tensor's bytes in C order; they are copied only if its order differs."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
@@ -56,11 +56,11 @@ def write_stream(
 ) -> int:
     """Write a safetensors file and return its size in bytes; call it inside `files.atomic`.
 
-    In memory is one chunk at a time. progress: told the bytes written and to be written, after every tensor.
-    Errors: VaeworksError where the disk has too little room, before anything is written; FormatError for names that are
-    not unique, dtypes that safetensors has not, and tensors whose chunks are not as long as their shape says.
+    One chunk is in memory at a time. progress: called after every tensor with the bytes written and the total.
+    Errors: VaeworksError for a disk with too little room, before anything is written; FormatError for names that are
+    not unique, dtypes that safetensors lacks, and chunks of another length than the shape says.
     """
-    # as safetensors sorts them: wide elements first, so that all lie at multiples of their size
+    # safetensors' own order: wide elements first, so that all are aligned
     ordered = sorted(items, key=lambda item: (-BITS[item.entry.dtype], item.name))
     header = _header(ordered, metadata or {})
     total = len(header) + sum(item.entry.nbytes for item in ordered)
@@ -74,18 +74,18 @@ def write_stream(
             done += item.entry.nbytes
             if progress is not None:
                 progress(done, total)
-    with safe_open(path, framework="pt") as written:  # the last word is the reader's
+    with safe_open(path, framework="pt") as written:  # safetensors itself must be able to read it
         assert set(written.keys()) == {item.name for item in ordered}
     return total
 
 
 def _header(ordered: Sequence[Item], metadata: Mapping[str, str]) -> bytes:
-    """Length, names, dtypes, shapes and places, padded with spaces so that the first tensor lies at a multiple of 8."""
+    """Length, names, dtypes, shapes and offsets, padded with spaces so that the first tensor is aligned to 8 bytes."""
     table: dict[str, object] = {METADATA: {str(key): str(value) for key, value in metadata.items()}} if metadata else {}
     place = 0
     for item in ordered:
         if item.name in table or item.name == METADATA:
-            raise FormatError(f"two tensors would be called {item.name!r}; a safetensors file has one of each name")
+            raise FormatError(f"two tensors are called {item.name!r}; names in a safetensors file must be unique")
         if not item.entry.dtype.isupper():
             raise FormatError(
                 f"safetensors has no dtype {item.entry.dtype}, which {item.name!r} has; cast it where the file was made"
@@ -101,8 +101,7 @@ def _header(ordered: Sequence[Item], metadata: Mapping[str, str]) -> bytes:
 
 
 def _exactly(item: Item) -> Iterator[bytes | memoryview]:
-    """The item's chunks, which must be as many bytes as its entry says: one more or less would move every later
-    tensor."""
+    """The item's chunks, checked for the length that its entry says: another length would move every later tensor."""
     left = item.entry.nbytes
     for chunk in item.chunks():
         left -= memoryview(chunk).nbytes

@@ -1,6 +1,6 @@
-"""Names and shapes of the tensors of a configuration, told without PyTorch, so that `inspect` answers at once.
+"""Names and shapes of a configuration's tensors, computed without PyTorch, so that `inspect` answers at once.
 
-`tests/formats/test_locate.py` holds them against the networks themselves.
+`tests/formats/test_locate.py` compares them with the networks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def tensor_shapes(config: AutoencoderConfig | TinyConfig) -> dict[str, Shape]:
 
 
 def each_shape(config: AutoencoderConfig | TinyConfig) -> Iterator[tuple[str, Shape]]:
-    """The same one by one: what a file asks for may be more than any memory holds."""
+    """The same one by one, because a hostile file may describe more tensors than memory holds."""
     halves = _tiny(config) if isinstance(config, TinyConfig) else _kl(config)
     return itertools.chain(halves, _statistics(config))
 

@@ -1,4 +1,4 @@
-"""The last word on a model file: whatever goes wrong while it is looked at is a sentence."""
+"""Turn unexpected errors about a model file into one sentence."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ FOREIGN = (
     MemoryError,
     OSError,
 )
-"""What code that did not expect such a file may raise; RuntimeError is RecursionError, and PyTorch's, as well."""
+"""Errors that code may raise for an unexpected file; RuntimeError includes RecursionError and PyTorch's errors."""
 
 
 @contextmanager
 def understood(path: str | Path) -> Iterator[None]:
-    """Foreign errors of the block are a FormatError about `path`, whose cause they stay; a VaeworksError passes
-    unchanged.
+    """Raise a FormatError about `path` for any foreign error of the block, which becomes its cause; a VaeworksError
+    passes unchanged.
 
-    It is for what nobody thought of: the tests hold that no input comes to it, so that an error here is a fault of
-    vaeworks.
+    This is the last resort: tests check that no known input reaches it, so an error here is a bug of vaeworks.
     """
     try:
         yield
@@ -42,5 +41,5 @@ def understood(path: str | Path) -> Iterator[None]:
     except FOREIGN as error:
         reason = shown(f"{type(error).__name__}: {error}", 200)
         raise FormatError(
-            f"{path} could not be understood ({reason}); if it is sound, please report it, else take another copy"
+            f"{path} could not be understood ({reason}); please report it if the file is intact, else take another copy"
         ) from error

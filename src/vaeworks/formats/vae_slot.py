@@ -1,4 +1,4 @@
-"""A checkpoint's place for a VAE: which VAE fits into it, and with which constants applications run it."""
+"""The slot of a checkpoint for a VAE: which VAE fits into it, and which constants applications use with it."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ OWN_CONSTANTS = ("flux2", "playground-v2.5")
 
 @dataclass(frozen=True)
 class VaeSlot:
-    """A checkpoint's place for a VAE, whole, torn or empty."""
+    """The slot of a checkpoint for a VAE; its VAE may be whole, incomplete or missing."""
 
     path: Path
     archive: Archive
     prefix: str
     """before the VAE's names"""
     family: CheckpointFamily | None
-    """None for an unknown diffusion model, whose VAE is known then"""
+    """None for an unknown diffusion model; then `old` is known"""
     old: Located | None
-    """the VAE that is there, where it is whole"""
+    """the VAE in the checkpoint; None if it is missing or incomplete"""
     problem: str
-    """why it is not; empty where it is"""
+    """why `old` is None; empty if it is there"""
 
     @property
     def taken(self) -> tuple[str, ...]:
-        """Names of the tensors that are there, whole or not."""
+        """Names of the tensors in the slot, also of an incomplete VAE."""
         if not self.prefix and self.old is not None:
             return (*self.old.names.values(), *self.old.ignored)
         return tuple(name for name in self.archive.entries if name.startswith(self.prefix))
 
     @property
     def title(self) -> str:
-        """What the checkpoint is, for a sentence."""
+        """The kind of the diffusion model, for a sentence."""
         return self.family.title if self.family else "a diffusion model that vaeworks does not know"
 
     @property
@@ -58,8 +58,8 @@ class VaeSlot:
 
     @property
     def constants(self) -> Constants | None:
-        """With which applications run this checkpoint, whatever VAE is in it; None where they are not two known
-        numbers."""
+        """The constants that applications use with this checkpoint, whatever VAE is in it; None if they are unknown or
+        not two numbers."""
         if self.family is not None:
             return (
                 None
@@ -75,20 +75,20 @@ class VaeSlot:
 
     @property
     def _old_config(self) -> LatentConfig:
-        assert self.old is not None  # `find_slot` has seen to it that one of the two is known
+        assert self.old is not None  # `find_slot` makes sure that one of the two is known
         return self.old.config
 
 
 def find_slot(checkpoint: str | Path) -> VaeSlot:
-    """Where a checkpoint has its VAE, or would have it.
+    """The slot of a checkpoint: where its VAE is, or would be.
 
-    Errors: FormatError for what is no checkpoint; ConfigError for a folder of a diffusers pipeline.
+    Errors: FormatError for a file without a diffusion model; ConfigError for a folder of a diffusers pipeline.
     """
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         raise ConfigError(
-            f"{path} is a folder, in which the VAE is a part of its own: put what `vaeworks convert --layout "
-            "diffusers` writes in the place of its vae/"
+            f"{path} is a folder, which has its VAE in vae/: replace that folder by what `vaeworks convert --layout "
+            "diffusers` writes"
         )
     old, problem = None, ""
     try:
@@ -106,24 +106,23 @@ def find_slot(checkpoint: str | Path) -> VaeSlot:
 
 
 def check_fits(located: Located, slot: VaeSlot) -> None:
-    """Errors: ConfigError where the checkpoint's diffusion model cannot have been made for latents of this VAE's
-    shape."""
+    """Check that the checkpoint's diffusion model takes latents of this VAE's shape. Errors: ConfigError if not."""
     config, family = located.config, slot.family
     if isinstance(config, TinyConfig):
         raise ConfigError(
-            f"{located.path} is a TAESD, which no application looks for inside a checkpoint; `vaeworks install` places "
-            "it"
+            f"{located.path} is a TAESD, and no application looks for one inside a checkpoint; `vaeworks install` "
+            "places it"
         )
     if family is not None and family.scaling_factor is None and family.name not in OWN_CONSTANTS:
         raise ConfigError(
-            f"{slot.path} is a checkpoint of {family.title}, whose VAE is of another kind than those that vaeworks has"
+            f"{slot.path} is a checkpoint of {family.title}, which needs a kind of VAE that vaeworks does not have"
         )
     if misfit := misfit_of(config, slot):
         raise ConfigError(f"{slot.path} is made for {misfit}; with this VAE every picture would be wrong")
 
 
 def misfit_of(config: LatentConfig, slot: VaeSlot) -> str:
-    """What of the latents' shape differs from what the checkpoint was made for; empty where nothing does."""
+    """How the latents' shape differs from the one that the checkpoint is made for; empty if it does not."""
     for what in ("latent_channels", "downsample_factor"):
         if getattr(config, what) != getattr(slot, what):
             return f"{what} {getattr(slot, what)} ({slot.title}), this VAE has {getattr(config, what)}"
@@ -134,19 +133,19 @@ def misfit_of(config: LatentConfig, slot: VaeSlot) -> str:
     )
     if isinstance(config, AutoencoderConfig) and (config.normalization == "batchnorm") != batchnorm:
         return (
-            f"latents {'with' if batchnorm else 'without'} batch normalization ({slot.title}), this VAE has them the "
-            "other way"
+            f"latents {'with' if batchnorm else 'without'} batch normalization ({slot.title}), and this VAE is the "
+            "other way round"
         )
     return ""
 
 
 def is_certain(located: Located) -> bool:
-    """Whether the VAE's normalization is told by its file, and not guessed from its architecture."""
+    """Whether the VAE's file states its normalization, so that it is not guessed from the architecture."""
     return located.config.normalization_known
 
 
 def is_scaled_by(located: Located, constants: Constants) -> bool | None:
-    """Whether two numbers normalize this VAE's latents; None where its file does not tell and it may be otherwise."""
+    """Whether these two numbers normalize the VAE's latents; None if its file leaves it open."""
     config = located.config
     if is_certain(located):
         return config.normalization == "scalar" and _equal((config.scaling_factor, config.shift_factor), constants)
@@ -159,10 +158,10 @@ def _equal(a: Constants, b: Constants) -> bool:
 
 
 def config_for(located: Located, constants: Constants | None) -> AutoencoderConfig | TinyConfig:
-    """The VAE's configuration for a checkpoint with these constants: they are its own where its file tells none and
-    they may be.
+    """The VAE's configuration for use with a checkpoint that has these constants.
 
-    Whoever gives the checkpoint says so; without one, a guess stays a guess.
+    If the VAE's file leaves its constants open and these are possible, the checkpoint's are taken as facts. Without a
+    checkpoint (None), a guess stays a guess.
     """
     if constants is None or is_certain(located) or not is_scaled_by(located, constants):
         return located.config
@@ -170,7 +169,7 @@ def config_for(located: Located, constants: Constants | None) -> AutoencoderConf
 
 
 def normalization_note(located: Located, slot: VaeSlot) -> str | None:
-    """What is wrong, or not certain, about the scale of this VAE's latents inside this checkpoint."""
+    """A note on the scale of this VAE's latents inside this checkpoint, if it is wrong or uncertain."""
     config, constants = located.config, slot.constants
     if constants is None or config.normalization == "batchnorm":
         return None
@@ -178,7 +177,7 @@ def normalization_note(located: Located, slot: VaeSlot) -> str | None:
     numbers = in_words(constants)
     if fits is None:
         return (
-            f"the VAE's file does not say how its latents are scaled; applications run this checkpoint with {numbers}"
+            f"the VAE's file does not say how its latents are scaled; applications use {numbers} with this checkpoint"
         )
     if fits:
         return None if is_certain(located) else assumed(constants)
@@ -188,20 +187,20 @@ def normalization_note(located: Located, slot: VaeSlot) -> str | None:
         else f"{config.scaling_factor:g} and {config.shift_factor:g}"
     )
     return (
-        f"applications run this checkpoint with {numbers}, but the VAE has {theirs}: pictures will look washed out or "
+        f"applications use {numbers} with this checkpoint, but the VAE has {theirs}: images will look washed out or "
         "harsh; `vaeworks fold` moves the difference into its weights"
     )
 
 
 def assumed(constants: Constants) -> str:
-    """That a checkpoint's constants are taken for those of a VAE whose file tells none."""
+    """A note: the VAE's file leaves its constants open, and the checkpoint's are used."""
     return (
-        "how its latents are scaled is not in its file: it is taken for a VAE of this checkpoint, with its "
+        "its file does not say how its latents are scaled: it is taken for a VAE of this checkpoint, with "
         f"{in_words(constants)}"
     )
 
 
 def in_words(constants: Constants) -> str:
-    """Two numbers, for a sentence."""
+    """The constants, for a sentence; a shift of 0 is left out."""
     scale, shift = constants
     return f"scaling_factor {scale:g}" + (f" and shift_factor {shift:g}" if shift else "")

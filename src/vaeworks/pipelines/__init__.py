@@ -1,1 +1,1 @@
-"""Stable Diffusion pipelines with a VAE of ours inside, and their VAE computed by our `Codec`."""
+"""Stable Diffusion pipelines: put a VAE inside, generate images, and compute the VAE with our `Codec`."""

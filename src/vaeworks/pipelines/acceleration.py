@@ -1,4 +1,4 @@
-"""A pipeline's VAE, computed by our `Codec`: the same pictures, in bounded memory, faster."""
+"""Compute a pipeline's VAE with our `Codec`: the same images, faster and in bounded memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 METHODS = ("_decode", "_encode")
-"""Of diffusers' VAEs: what their `decode` and `encode` call, inside hooks and slicing, and where tiling would begin."""
+"""Methods that `decode` and `encode` of diffusers' VAEs call, inside hooks and slicing, before tiling."""
 
 
 def accelerate(
@@ -32,17 +32,19 @@ def accelerate(
     compile: bool | str | None = None,
     tile: int | None = None,
 ) -> Pipeline:
-    """The pipeline itself, whose VAE from now on encodes and decodes by `Codec`; memory, dtype, compile and tile are
-    its arguments.
+    """Let a pipeline's VAE encode and decode with `Codec`, and return the pipeline.
 
-    Pictures are the same to rounding (with `dtype`, to its rounding). `pipe.vae` stays the object it is, with its
-    weights: saving, `.to()`, upcasting, offloading, LoRAs that are fused and `vae.decode` by hand work as before, and
-    other pipelines that share it are faster, too. `enable_vae_tiling()` changes nothing any more: memory is bounded,
-    and the seams that it brings are not wanted; `enable_vae_slicing()` works. Where a gradient is wanted, or layers are
-    hooked or wrapped (sequential offloading, a LoRA that is not fused), the VAE computes as diffusers does; a warning
-    tells of the latter, once. `decelerate` undoes it.
-    Errors: ConfigError for a pipeline without a VAE that `Codec` can run, and `Codec`'s; the pipeline is then as it
-    was.
+    >>> pipe = vw.accelerate(pipe, memory="2GiB")
+
+    memory, dtype, compile, tile: arguments of `Codec`.
+    Images are equal up to rounding (of `dtype`, if given). `pipe.vae` stays the same object with the same weights, so
+    saving, `.to()`, upcasting, offloading, fused LoRAs and direct calls of `vae.decode` work as before, and other
+    pipelines that share the VAE become faster, too. `enable_vae_slicing()` works; `enable_vae_tiling()` has no effect,
+    because memory is bounded without its seams. The VAE computes as in diffusers if a gradient is needed, or if layers
+    are hooked or wrapped (sequential offloading, a LoRA that is not fused); one warning names the latter.
+    `decelerate` undoes it.
+    Errors: ConfigError for a pipeline without a VAE that `Codec` can run; those of `Codec`. The pipeline is then
+    unchanged.
     """
     vae: Any = getattr(pipe, "vae", None)
     if type(vae).__name__ not in ("AutoencoderKL", "AutoencoderKLFlux2"):
@@ -59,8 +61,7 @@ def accelerate(
 
 
 def decelerate(pipe: Pipeline) -> Pipeline:
-    """The pipeline itself, whose VAE computes as diffusers does again; nothing happens to one that was not
-    accelerated."""
+    """Undo `accelerate` and return the pipeline; one that was not accelerated is unchanged."""
     vae = getattr(pipe, "vae", None)
     for method in METHODS:
         if isinstance(getattr(getattr(vae, "__dict__", {}).get(method), "__self__", None), Accelerated):
@@ -69,14 +70,13 @@ def decelerate(pipe: Pipeline) -> Pipeline:
 
 
 class Accelerated:
-    """What a VAE's `_decode` and `_encode` are replaced by."""
+    """The replacement of a VAE's `_decode` and `_encode`."""
 
     def __init__(self, vae: Any, options: dict[str, Any]):
-        """options: of `Codec`."""
+        """Options are those of `Codec`."""
         if not all(hasattr(type(vae), method) for method in METHODS):
             raise ConfigError(
-                "this diffusers has another AutoencoderKL than the one known here; take the version that vaeworks asks "
-                "for"
+                "this version of diffusers has an unknown AutoencoderKL; install the version that vaeworks needs"
             )
         self.vae, self.options = vae, options
         self.autoencoder: Autoencoder = from_diffusers(vae)
@@ -85,7 +85,7 @@ class Accelerated:
         self._told = False
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        """Latents n c h w to images n 3 f*h f*w, wrapped as diffusers does."""
+        """Decode latents n c h w to images n 3 f*h f*w, wrapped as in diffusers."""
         if not self._can(z):
             return type(self.vae)._decode(self.vae, z, return_dict=return_dict)
         from diffusers.models.autoencoders.vae import DecoderOutput
@@ -94,7 +94,7 @@ class Accelerated:
         return DecoderOutput(sample=images) if return_dict else (images,)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Images n 3 h w to moments n 2c h/f w/f."""
+        """Encode images n 3 h w to moments n 2c h/f w/f."""
         if (
             not self._can(x)
             or x.shape[-2] % self.autoencoder.downsample_factor
@@ -105,7 +105,7 @@ class Accelerated:
         return torch.cat([posterior.mean, posterior.logvar], dim=1).to(x.device, x.dtype)
 
     def _can(self, x: Tensor) -> bool:
-        """Whether the codec computes what the VAE would; it is made anew where weights have changed."""
+        """Whether the codec may compute this; it is built again if weights have changed."""
         if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.vae.parameters())):
             return False
         reason = altered(self.vae)
@@ -116,7 +116,7 @@ class Accelerated:
             reason = str(error)
         if reason:
             if not self._told:
-                warnings.warn(f"the VAE is not accelerated, and computes as diffusers does: {reason}", stacklevel=4)
+                warnings.warn(f"the VAE is not accelerated and computes as in diffusers: {reason}", stacklevel=4)
                 self._told = True
             return False
         if (weights := weights_state(self.autoencoder)) != self.weights:
@@ -130,12 +130,11 @@ class Accelerated:
 
 
 def weights_state(module: nn.Module) -> tuple[Any, ...]:
-    """What changes when weights do: type, place, norm and sum of each. A fused LoRA is seen, though it leaves no other
-    trace.
+    """A value that changes with the weights: dtype, device, norm and sum of each. A fused LoRA leaves no other trace.
 
-    Weights are read once for that, which takes about a hundredth of a decode.
+    It reads all weights once, which takes about a hundredth of a decode.
     """
     weights = [p.detach() for p in module.parameters()]
     norms = torch.stack(torch._foreach_norm(weights, 2, dtype=torch.float32))
-    sums = torch.stack([weight.sum(dtype=torch.float32) for weight in weights])  # which a change of sign changes
+    sums = torch.stack([weight.sum(dtype=torch.float32) for weight in weights])  # they show a change of sign
     return weights[0].dtype, weights[0].device, tuple(norms.tolist()), tuple(sums.tolist())

@@ -1,4 +1,4 @@
-"""Stable Diffusion pipelines with a VAE of ours inside."""
+"""Stable Diffusion pipelines: load them with a VAE of ours, put a VAE inside, and generate images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OwnVae = tuple[str, Mapping[str, Any]]
 """A pipeline's own VAE: the name of its class, and its configuration."""
 
 REPLACEABLE = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderKLFlux2", "AutoencoderAdapter")
-"""VAE classes whose place ours can take; video and other VAEs have another interface."""
+"""VAE classes that ours can replace; video VAEs and others have another interface."""
 
 _WARNINGS: dict[str, type[Warning]] = {
     # Euler schedulers call np.array on tensors, which PyTorch answers in the way of NumPy 1
@@ -41,19 +41,19 @@ _WARNINGS: dict[str, type[Warning]] = {
     "`upcast_vae` is deprecated": FutureWarning,
     # every look at the hub
     "The `local_dir_use_symlinks` argument is deprecated": UserWarning,
-}  # what diffusers' own code provokes
+}  # warnings that diffusers' own code causes
 
 
 def load_pipeline(
     name: str, autoencoder: Autoencoder, device: str | torch.device, dtype: torch.dtype
 ) -> DiffusionPipeline:
-    """A pipeline with this VAE in place: a key of `TINY`, a diffusers folder, or a hub id such as "org/name".
+    """Load a pipeline with this VAE inside.
 
-    The pipeline's own VAE weights are neither loaded nor downloaded, and what does not fit is refused before anything
-    large is read. Weights are safetensors, and parts are classes of diffusers and transformers; nothing that a file
-    brings along is run.
-    Errors: FormatError for what cannot be found or read; ConfigError for a VAE that the pipeline's denoiser does not
-    fit.
+    name: a key of `TINY`, a diffusers folder, or a hub id such as "org/name". The weights of the pipeline's own VAE are
+    neither loaded nor downloaded. Whether the VAE fits is checked before anything large is read. Only safetensors
+    weights and classes of diffusers and transformers are loaded; no code in a file is run.
+    Errors: FormatError for a pipeline that cannot be found or read; ConfigError for a VAE whose latents the pipeline's
+    denoiser does not take.
     """
     diffusers = diffusers_library()
     if name in TINY:
@@ -61,7 +61,7 @@ def load_pipeline(
     name = name.removeprefix("hf:")
     if Path(name).exists() and not (Path(name) / "model_index.json").is_file():
         raise FormatError(
-            f"{name} is no diffusers pipeline, which is a folder with a model_index.json; or pass one of "
+            f"{name} is not a diffusers pipeline (a folder with a model_index.json); pass one, or one of "
             f"{', '.join(TINY)}"
         )
     with _format_errors(name), _quiet():
@@ -75,22 +75,20 @@ def load_pipeline(
 
 
 def inject(pipe: DiffusionPipeline, autoencoder: Autoencoder) -> DiffusionPipeline:
-    """The same pipeline with this VAE inside: a new object that shares all other parts with `pipe`, which stays as it
-    is.
+    """Return a new pipeline with this VAE inside; it shares all other parts with `pipe`, which is unchanged.
 
-    The VAE goes to the denoiser's device and dtype. Set `pipe.vae = None` first for a denoiser that was trained on the
-    latents of a VAE that is not in the pipeline.
-    Errors: ConfigError where the denoiser was made for latents of other channels or another downsample_factor.
+    The VAE is moved to the denoiser's device and dtype. If the denoiser was trained on the latents of another VAE than
+    the pipeline's, set `pipe.vae = None` first.
+    Errors: ConfigError for a denoiser that takes latents of other channels or another downsample_factor.
     """
     denoiser, own = _denoiser(pipe), pipe.components.get("vae")
     described = None if own is None else (type(own).__name__, own.config)
     _check_fits(type(pipe), denoiser.config, described, autoencoder.config)
     if any(hasattr(part, "_hf_hook") for part in pipe.components.values()):
-        raise ConfigError("the pipeline is being offloaded to the CPU; inject the VAE first, then enable offloading")
+        raise ConfigError("the pipeline is offloaded to the CPU; inject the VAE first, then enable offloading")
     ours = _scaled_as(autoencoder, described)
     vae = vae_for_pipeline(type(pipe).__name__, ours).to(device=denoiser.device, dtype=denoiser.dtype)
-    # built anew, because each class derives its own things from the VAE when it is made (vae_scale_factor,
-    # image_processor ...)
+    # built again, because each class derives values from its VAE when it is built (vae_scale_factor, ...)
     parameters = inspect.signature(type(pipe).__init__).parameters
     settings = {key: value for key, value in pipe.config.items() if key in parameters}
     return type(pipe)(**{**settings, **pipe.components, "vae": vae})
@@ -107,15 +105,14 @@ def paint(
     guidance: float = 7.5,
     seed: int = 0,
 ) -> Image.Image:
-    """A picture for a prompt; with `image`, a variation of that image.
+    """Generate an image for a prompt; with `image`, a variation of that image.
 
-    strength: share of the steps that is done over, in (0,1]: 1 keeps next to nothing of `image`.
-    size: side, or (height, width), in pixels; `image` is scaled and cropped to it. None: the pipeline's own size, or
-    with `image` that one's, cropped to what the pipeline can make.
-    guidance: classifier-free guidance scale, from 1 (none).
-    The same seed gives the same noise on every device. The pipeline's bar is shown where stderr is a terminal.
-    Errors: ConfigError for a size that the pipeline cannot make (the message says which it can), for steps and strength
-    that leave no step; NotFiniteError where the numbers overflow; DataError for an image that is too small.
+    strength: share of the steps that is run on `image`, in (0,1]; 1 keeps almost nothing of it. size: side, or (height,
+    width), in pixels; `image` is scaled and cropped to it. None: the pipeline's own size, or that of `image`, cropped
+    to a size that the pipeline supports. guidance: classifier-free guidance scale; 1 is none.
+    The same seed gives the same noise on every device. The progress bar is shown only if stderr is a terminal.
+    Errors: ConfigError for an unsupported size (the message names the nearest), and for steps and strength that leave
+    no step; NotFiniteError for values that overflow; DataError for an image that is too small.
     """
     if steps < 1:
         raise ConfigError(f"steps (={steps}) must be at least 1")
@@ -155,7 +152,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _format_errors(name: str) -> Iterator[None]:
-    """What diffusers raises for files that are missing or broken, as one line."""
+    """Turn errors of diffusers about missing or broken files into one line."""
     try:
         yield
     except VaeworksError:
@@ -182,8 +179,8 @@ def _format_errors(name: str) -> Iterator[None]:
 
 
 def _check_stored(name: str, config: LatentConfig) -> tuple[type[DiffusionPipeline], list[str], OwnVae | None]:
-    """A stored pipeline whose configuration files say that the VAE fits: its class, the parts that it does without, and
-    its own VAE."""
+    """Check by its configuration files that a stored pipeline takes the VAE; return its class, its absent parts and its
+    own VAE."""
     diffusers = diffusers_library()
     index = _stored_index(name)
     kind = index.get("_class_name") if isinstance(index, dict) else None
@@ -204,7 +201,7 @@ def _check_stored(name: str, config: LatentConfig) -> tuple[type[DiffusionPipeli
     published_without = Path(name).is_dir() and not (Path(name) / "vae").is_dir()
     own = (parts["vae"], _stored_config(name, "vae")) if parts.get("vae") and not published_without else None
     _check_fits(found, _stored_config(name, denoiser), own, config)
-    # SD3's class wants to be told that it does without T5
+    # SD3's class needs an explicit None for T5
     return found, [part for part, value in parts.items() if value is None], own
 
 
@@ -217,7 +214,7 @@ def _stored_index(name: str) -> Any:
             raise
         # diffusers says "no file named model_index.json" for an unknown repository and for a missing network alike
         raise FormatError(
-            f"{name} is neither a diffusers folder nor a repository that the hub gave; check the name, the network "
+            f"{name} is neither a diffusers folder nor a repository that could be fetched; check the name, the network "
             f"(HF_HUB_OFFLINE) and, for a private one, 'hf auth login'; or pass one of {', '.join(TINY)}"
         ) from None
 
@@ -227,7 +224,7 @@ def _stored_config(name: str, part: str) -> dict[str, Any]:
     try:
         found = diffusers_library().AutoencoderKL.load_config(name, subfolder=part)
     except OSError:
-        raise FormatError(f"{name} has no {part}/config.json that could be read") from None
+        raise FormatError(f"{name} has no readable {part}/config.json") from None
     check_config(found, f"{part}/config.json of {name}")
     return found
 
@@ -235,14 +232,16 @@ def _stored_config(name: str, part: str) -> dict[str, Any]:
 def _check_fits(
     kind: type[DiffusionPipeline], denoiser: Mapping[str, Any], own: OwnVae | None, config: LatentConfig
 ) -> None:
-    """kind: the pipeline's class; denoiser: its configuration; own: class and configuration of the VAE that is
-    replaced."""
+    """Check that a pipeline takes latents of this shape. Errors: ConfigError if not.
+
+    kind: the pipeline's class. denoiser: its configuration. own: class and configuration of the VAE that is replaced.
+    """
     remedy = "take an SD, SDXL, SD3, Flux.1 or Flux.2 pipeline"
     if "vae" not in inspect.signature(kind.__init__).parameters or "in_channels" not in denoiser:
-        raise ConfigError(f"{kind.__name__} is no pipeline for the latents of an image VAE; {remedy}")
+        raise ConfigError(f"{kind.__name__} does not work on the latents of an image VAE; {remedy}")
     if own is not None and own[0] not in REPLACEABLE:
         raise ConfigError(f"{kind.__name__} has a VAE of another kind, {own[0]}; {remedy}")
-    # min: denoisers for inpainting take a mask besides the latents, others make a variance besides them
+    # min: denoisers for inpainting also take a mask, others also predict a variance
     channels = min(denoiser["in_channels"], denoiser.get("out_channels") or denoiser["in_channels"]) // (
         4 if _packs(kind) else 1
     )
@@ -254,9 +253,9 @@ def _check_fits(
             f"the pipeline's denoiser takes latents of {channels} channels ({made_for}), this VAE makes "
             f"{config.latent_channels} ({config.name}); {remedy}"
         )
-    # Latents of another f have the right shape and would run. But they cover other areas of the picture and have other
-    # statistics than those the denoiser learned, so that the picture is certainly wrong. This holds for tiny pipelines
-    # as well: TINY makes one for any f. The way out is in `inject`'s docstring.
+    # Latents of another f have the right shape and would run. But each covers another area of the image and has other
+    # statistics than the denoiser learned, so the image is certainly wrong. Tiny pipelines are no exception.
+    # `inject` describes the way around.
     if factor != config.downsample_factor:
         raise ConfigError(
             f"the pipeline's denoiser takes latents of 1/{factor} of the picture's size ({made_for}), this VAE makes "
@@ -265,8 +264,8 @@ def _check_fits(
 
 
 def _scaled_as(autoencoder: Autoencoder, own: OwnVae | None) -> Autoencoder:
-    """The VAE with the scale of the pipeline's own, where its file tells none: whoever puts it there means that it is
-    of that kind."""
+    """The VAE, with the scale of the pipeline's own VAE if its file states none: its user means it to be of that
+    kind."""
     config = autoencoder.config
     if config.normalization_known or own is None or own[0] != "AutoencoderKL":
         return autoencoder
@@ -276,15 +275,15 @@ def _scaled_as(autoencoder: Autoencoder, own: OwnVae | None) -> Autoencoder:
     scaled = copy.copy(autoencoder)  # shares the weights
     scaled.config = config.told(scaling_factor=theirs.scaling_factor, shift_factor=theirs.shift_factor)
     warnings.warn(
-        "how the VAE's latents are scaled is not in its file: the scaling_factor of the pipeline's own, "
-        f"{theirs.scaling_factor:g}, is taken",
+        "the VAE's file does not say how its latents are scaled: the scaling_factor of the pipeline's own, "
+        f"{theirs.scaling_factor:g}, is used",
         stacklevel=3,
     )
     return scaled
 
 
 def _packs(kind: type[DiffusionPipeline]) -> bool:
-    """Whether a pipeline gives its denoiser 2x2 latents as one token of four times the channels, as Flux does."""
+    """Whether a pipeline packs 2x2 latents into one token of four times the channels, as Flux does."""
     return hasattr(kind, "_pack_latents")
 
 
@@ -296,11 +295,11 @@ def _denoiser(pipe: DiffusionPipeline) -> Any:
     raise ConfigError(f"{type(pipe).__name__} has neither a unet nor a transformer; take a text-to-image pipeline")
 
 
-# Painting
+# Generation
 
 
 def _picture_size(pipe: DiffusionPipeline, size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """(height, width) that the pipeline can make; None: its own."""
+    """The (height, width) to generate, checked; None is the pipeline's own size."""
     if size is None:
         sample = getattr(pipe, "default_sample_size", None) or _denoiser(pipe).config.sample_size
         height, width = (side * pipe.vae_scale_factor for side in _pair(sample))
@@ -310,8 +309,8 @@ def _picture_size(pipe: DiffusionPipeline, size: int | tuple[int, int] | None) -
     if height < multiple or width < multiple or height % multiple or width % multiple:
         nearest = "x".join(str(max(1, round(side / multiple)) * multiple) for side in (height, width))
         raise ConfigError(
-            f"height x width (={height}x{width}) must be divisible by {multiple}, which {type(pipe).__name__} with a "
-            f"VAE of f{pipe.vae_scale_factor} asks for; the nearest size is {nearest}"
+            f"height x width (={height}x{width}) must be divisible by {multiple} for {type(pipe).__name__} with a "
+            f"VAE of f{pipe.vae_scale_factor}; the nearest size is {nearest}"
         )
     largest = _denoiser(pipe).config.get("pos_embed_max_size")
     limit = largest * multiple if largest else math.inf
@@ -327,27 +326,28 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _size_multiple(pipe: DiffusionPipeline) -> int:
-    """What the picture's sides must be divisible by."""
+    """The number that divides the sides of every supported size."""
     f = pipe.vae_scale_factor
     if _packs(type(pipe)):
         return 2 * f
     patch = _denoiser(pipe).config.get("patch_size")
-    return f * patch if patch else math.lcm(8, f)  # pipelines with a U-Net ask for 8 whatever the VAE
+    return f * patch if patch else math.lcm(8, f)  # pipelines with a U-Net need 8, whatever the VAE
 
 
 def _for_task(pipe: DiffusionPipeline, painting_over: bool) -> DiffusionPipeline:
     """The pipeline of the same family that starts from noise, or from an image; it shares all parts."""
     kind, accepted = type(pipe).__name__, inspect.signature(pipe.__call__).parameters
     if "mask_image" in accepted:
-        raise ConfigError(f"{kind} paints into masks; take a text-to-image pipeline")
-    # Pipelines with a transformer compare with the VAE, those with a U-Net with 4. The VAE with c = 3 is LDM's f4.
+        raise ConfigError(f"{kind} is for inpainting; take a text-to-image pipeline")
+    # Pipelines take an image with as many channels as latents for latents: transformers compare with the VAE's, U-Nets
+    # with 4. LDM's f4 has 3 latent channels.
     latents = pipe.vae.config.latent_channels if getattr(pipe, "transformer", None) is not None else 4
     if painting_over and pipe.vae.config.in_channels == latents:
         raise ConfigError(
-            f"{kind} would take an image of {latents} channels for latents of this VAE; paint without an image"
+            f"{kind} would take an image of {latents} channels for latents of this VAE; generate without an image"
         )
     if painting_over and kind.startswith("Flux2"):
-        raise ConfigError(f"{kind} takes images as references, not to start from; paint without an image")
+        raise ConfigError(f"{kind} takes images as references, not to start from; generate without an image")
     if painting_over == ("strength" in accepted):
         return pipe
     diffusers = diffusers_library()
@@ -367,7 +367,7 @@ def _bar_on_terminals(pipe: DiffusionPipeline) -> Iterator[None]:
     before = getattr(pipe, "_progress_bar_config", {})
     pipe.set_progress_bar_config(
         **{"disable": None, "leave": False, **before}
-    )  # None: tqdm looks whether stderr is a terminal
+    )  # None: tqdm checks whether stderr is a terminal
     try:
         yield
     finally:
@@ -376,7 +376,7 @@ def _bar_on_terminals(pipe: DiffusionPipeline) -> Iterator[None]:
 
 @contextmanager
 def _finite(vae: Any) -> Iterator[None]:
-    """A VAE whose `decode` raises NotFiniteError for infinities, which a pipeline would clamp to white, and for NaN."""
+    """Let the VAE's `decode` raise NotFiniteError for NaN and for infinities, which a pipeline would clamp to white."""
     before = vars(vae).get("decode")
     decode = vae.decode
 
@@ -398,7 +398,7 @@ def _picture(pixels: Tensor) -> Image.Image:
     """Pixels c h w in [0,1] as an image."""
     if not pixels.isfinite().all():
         raise NotFiniteError(
-            f"the picture has values that are not numbers, because the VAE or the denoiser overflows in "
+            f"the image has values that are not numbers, because the VAE or the denoiser overflows in "
             f"{str(pixels.dtype).removeprefix('torch.')}; use float32 or bfloat16"
         )
     return to_pillow(from_model_range(pixels * 2 - 1))

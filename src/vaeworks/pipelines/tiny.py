@@ -1,5 +1,5 @@
-"""Tiny pipelines, built without any file: every part of the real ones at a size that runs in a second, with random
-weights."""
+"""Tiny pipelines, built without any file: all parts of the real ones, with random weights, in sizes that run in a
+second."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 TINY_SIZE = 64
-"""Default picture side of tiny pipelines, in pixels."""
+"""Default image side of tiny pipelines, in pixels."""
 
 _WIDTH = 32  # of tiny networks
 _SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 _CHATTER = {
-    # image processors, which no pipeline here uses, do without torchvision
+    # about image processors, which no pipeline here uses
     "transformers.utils.import_utils": "requires torchvision (not installed); falling back",
     # an empty list of modules, at every change of dtype (diffusers 0.42)
     "diffusers.models.modeling_utils": "that should be kept in float32: [].",
-}  # what these loggers say of every pipeline, and no user can do anything about
+}  # messages about every pipeline that no user can act on
 
 
 def diffusers_library() -> ModuleType:
-    """diffusers, where it and transformers are installed."""
+    """The module diffusers. Errors: MissingExtraError if it or transformers is not installed."""
     for logger in _CHATTER:
         logging.getLogger(logger).addFilter(_is_no_chatter)
     try:
@@ -51,7 +51,7 @@ def _is_no_chatter(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """The same random weights every time, without a trace in PyTorch's random state."""
+    """Draw the same random weights every time, and leave PyTorch's random state unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(
             0
@@ -70,7 +70,7 @@ def _tiny_sd(autoencoder: Autoencoder) -> DiffusionPipeline:
 
 
 def _tiny_sdxl(autoencoder: Autoencoder) -> DiffusionPipeline:
-    """SDXL: U-Net that is told the picture's size, two CLIP text encoders."""
+    """SDXL: U-Net conditioned on the image size, two CLIP text encoders."""
     diffusers = diffusers_library()
     with _seeded():
         unet = _tiny_unet(
@@ -128,7 +128,7 @@ def _tiny_flux(autoencoder: Autoencoder) -> DiffusionPipeline:
         parts = {"transformer": transformer, **_tiny_clip(), **_tiny_t5("_2", width=_WIDTH)}
     parts |= {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
     pipe = _assemble(diffusers.FluxPipeline, autoencoder, parts)
-    pipe.default_sample_size = _tiny_latent_size(autoencoder.config)  # the class has 128, a picture of a megapixel
+    pipe.default_sample_size = _tiny_latent_size(autoencoder.config)  # the class has 128, an image of a megapixel
     return pipe
 
 
@@ -161,7 +161,7 @@ TINY: dict[str, Callable[[Autoencoder], DiffusionPipeline]] = {
     "tiny-flux": _tiny_flux,
     "tiny-flux2": _tiny_flux2,
 }
-"""Pipelines with random weights, made without any file, whose denoiser takes this VAE's latents. Errors:
+"""Functions that build a pipeline with random weights, whose denoiser takes the VAE's latents. Errors:
 MissingExtraError."""
 
 
@@ -192,7 +192,7 @@ def _tiny_unet(autoencoder: Autoencoder, **options: Any) -> nn.Module:
 
 
 def _tiny_clip(suffix: str = "", *, projection: bool = False) -> dict[str, Any]:
-    """A text encoder and its tokenizer, whose tokens are the 256 bytes, inside a word and at its end."""
+    """A text encoder, and a tokenizer with a token for each byte inside a word and at its end."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -215,7 +215,7 @@ def _tiny_clip(suffix: str = "", *, projection: bool = False) -> dict[str, Any]:
 
 
 def _tiny_t5(suffix: str, width: int) -> dict[str, Any]:
-    """A text encoder and its tokenizer, whose tokens are the printable ASCII characters."""
+    """A text encoder, and a tokenizer with a token for each printable ASCII character."""
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
     tokens = [
@@ -231,8 +231,7 @@ def _tiny_t5(suffix: str, width: int) -> dict[str, Any]:
 
 
 def _tiny_qwen3() -> dict[str, Any]:
-    """A text encoder as deep as the pipeline's default asks for (it takes layers 9, 18 and 27), and a tokenizer of
-    bytes."""
+    """A text encoder as deep as the pipeline needs (it reads layers 9, 18 and 27), and a tokenizer of bytes."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 

@@ -1,4 +1,4 @@
-"""Photographs through a VAE: as it would decode them itself, and what an application gives to it."""
+"""Decode photographs with a VAE: from its own latents, and from the latents that an application gives to it."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from ...images import from_model_range, open_image, to_model_range, to_uint8
 from ...models import Autoencoder
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "china")
-"""Of the bundled photographs, those that are looked at: colourful, and of four kinds of subjects."""
+"""Bundled photographs that are decoded: colourful, with four kinds of subjects."""
 
 SIZE = 256
-"""Side of the squares that photographs become, in pixels."""
+"""Side of the square crops of photographs, in pixels."""
 
 SCALES = 0.6, 1.7
-"""Standard deviation of normalized latents, outside which a scale is certainly wrong: of these photographs good VAEs
-with their right scale have 0.86..1.28. It is about 1 only on average over many pictures."""
+"""Range of the standard deviation of normalized latents; outside it a scale is certainly wrong. Good VAEs with the
+right scale have 0.86..1.28 on these photographs. It is about 1 only on average over many images."""
 
 Photos = Sequence[str | Path | Tensor] | None
 """Image files, or uint8 tensors c h w of a size that the VAE takes; None: four bundled photographs."""
 
 Constants = tuple[float, float] | None
-"""(scaling_factor, shift_factor) that an application takes; None: those of the VAE itself."""
+"""(scaling_factor, shift_factor) that an application uses; None: the VAE's own normalization."""
 
 
 @dataclass(frozen=True)
 class DecodedPhotos:
-    """Photographs, uint8 c h w each: as they are, decoded with what fits, decoded as an application would."""
+    """Photographs, uint8 c h w each: originals, correct decodes (`fitting`), decodes in an application (`shown`)."""
 
     originals: list[Tensor]
     fitting: list[Tensor]
     shown: list[Tensor]
     own: list[Tensor]
-    """through the candidate's own encoder and decoder"""
+    """reconstructions by the candidate"""
     latents: list[Tensor]
-    """1 c h/f w/f each, by the candidate's own encoder"""
+    """1 c h/f w/f each, from the candidate's encoder"""
     latents_std: float
     scale: float
     shift: float
@@ -53,7 +53,7 @@ class DecodedPhotos:
 
 @dataclass(frozen=True)
 class ReferenceDecode:
-    """What a diffusion model's own VAE makes of the photographs: it is the same for all candidates."""
+    """Latents and reconstructions of the diffusion model's own VAE, computed once for all candidates."""
 
     autoencoder: Autoencoder
     latents: list[Tensor]
@@ -62,7 +62,7 @@ class ReferenceDecode:
 
 @torch.inference_mode()
 def make(autoencoder: Autoencoder, images: Photos = None) -> ReferenceDecode:
-    """Photographs through a VAE and back."""
+    """Encode and decode photographs."""
     autoencoder = _in_float32(autoencoder)
     pixels = [to_model_range(photo[None]).to(autoencoder.device) for photo in read_photos(autoencoder, images)]
     latents = [autoencoder.encode(x).mode() for x in pixels]
@@ -78,10 +78,12 @@ def look(
     *,
     known: bool = True,
 ) -> DecodedPhotos:
-    """Encode and decode photographs as `fog` says; `made` is what its reference has made of the same images."""
+    """Encode and decode photographs as `fog` says; `made` is the reference's result for the same images."""
     if made is not None and _shape(made.autoencoder) != _shape(candidate):
         names = made.autoencoder.config.name, candidate.config.name
-        raise ConfigError(f"the reference's latents are {names[0]}, this VAE's {names[1]}; they cannot be exchanged")
+        raise ConfigError(
+            f"the reference's latents are {names[0]}, this VAE's are {names[1]}; choose VAEs with latents of one shape"
+        )
     candidate = _in_float32(candidate)
     originals = read_photos(candidate, images)
     own = make(candidate, images)
@@ -115,20 +117,20 @@ def _shape(autoencoder: Autoencoder) -> tuple[int, int, int]:
 
 
 def _in_float32(autoencoder: Autoencoder) -> Autoencoder:
-    """Judged is the VAE, not the precision of a processor."""
+    """A float32 copy, so that the verdict is on the VAE and not on a precision."""
     return autoencoder if autoencoder.dtype == torch.float32 else copy.deepcopy(autoencoder).float()
 
 
 def read_photos(autoencoder: Autoencoder, images: Photos = None) -> list[Tensor]:
-    """Central squares of image files as uint8 c h w, resized to SIZE or the next smaller size that the VAE takes;
-    tensors as they are.
+    """Center crops of image files as uint8 c h w, resized to SIZE or the next smaller size that the VAE takes; tensors
+    are returned unchanged.
 
-    Errors: DataError for a file that is no image, and for no files at all.
+    Errors: DataError for an unreadable image, and for an empty list.
     """
     if images is None:
         images = [path for name in PHOTOS for path in photos() if path.stem == name]
     if not images:
-        raise DataError("no image is given; without any, the bundled photographs are looked at")
+        raise DataError("images is empty; give at least one, or None for the bundled photographs")
     multiple = autoencoder.downsample_factor * autoencoder.config.latents_patch
     side = max(SIZE // multiple, 1) * multiple
     found = []
@@ -145,20 +147,20 @@ def read_photos(autoencoder: Autoencoder, images: Photos = None) -> list[Tensor]
 
 
 def takes_constants(autoencoder: Autoencoder) -> bool:
-    """Whether applications normalize its latents with the checkpoint's constants: TAESDs have none, Flux.2's are in the
-    file."""
+    """Whether applications normalize its latents with the checkpoint's constants: a TAESD needs none, and Flux.2's are
+    in the file."""
     return isinstance(autoencoder.config, AutoencoderConfig) and autoencoder.config.normalization != "batchnorm"
 
 
 def _normalized(autoencoder: Autoencoder, latents: Tensor, constants: Constants) -> Tensor:
-    """Latents as the diffusion model sees them, under an application's constants."""
+    """Latents as the diffusion model sees them, with an application's constants."""
     if constants is None or not takes_constants(autoencoder):
         return autoencoder.normalize(latents)
     return (latents - constants[1]) * constants[0]
 
 
 def _denormalized(autoencoder: Autoencoder, z: Tensor, constants: Constants) -> Tensor:
-    """What an application gives to the decoder for what the diffusion model made."""
+    """The decoder's input in an application, for latents that the diffusion model made."""
     if constants is None or not takes_constants(autoencoder):
         return autoencoder.denormalize(z)
     return z / constants[0] + constants[1]
@@ -166,15 +168,15 @@ def _denormalized(autoencoder: Autoencoder, z: Tensor, constants: Constants) -> 
 
 def _decoded(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
     pixels = autoencoder.decode(latents)
-    # what is no number becomes black; `judge` sees a constant
+    # NaN becomes black, and `judge` sees a constant
     return from_model_range(pixels.nan_to_num(-1.0, 1.0, -1.0))[0].cpu()
 
 
 def _relation(expected: Tensor, given: Tensor) -> tuple[float, float, float]:
-    """(correlation, scale, shift) of the latents that are given, over those that the VAE would have made.
+    """(correlation, scale, shift) of the latents that are given, relative to those that the VAE expects.
 
-    Correlation and scale are those of all channels, each about its mean; shift is that of one channel's mean, in
-    standard deviations, where it is farthest from 0.
+    Correlation and scale are over all channels, each centered at its mean. shift is the largest difference of a
+    channel's mean, in standard deviations.
     """
     means = [x.mean((0, 2, 3), keepdim=True) for x in (expected.double(), given.double())]
     a, b = expected - means[0], given - means[1]

@@ -1,4 +1,4 @@
-"""Why pictures are washed out: the VAE and the checkpoint that it is used with do not belong together."""
+"""Match: which VAEs fit a checkpoint; fog: images that are washed out because a VAE does not fit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .decode import DecodedPhotos, ReferenceDecode, look, make
 from .verdict import Fog, judge, labelled, picture_of
 
 MOST_IMAGES = 8
-"""How many images of a folder are looked at."""
+"""Most images that are taken from a folder."""
 
 
 def fog(
@@ -61,10 +61,9 @@ def fog_picture(
     known: bool = True,
     rows: int = 3,
 ) -> Image.Image:
-    """Rows of photographs: as they are, decoded with what fits, decoded as an application would, with the verdict
-    below.
+    """Comparison image with the verdict below: originals, correct decodes, decodes with this VAE.
 
-    Arguments and errors are those of `fog`.
+    rows: number of photographs. The other arguments and the errors are those of `fog`.
     """
     return picture_of(*_judged(reference, candidate, scaling_factor, shift_factor, images, known), rows)
 
@@ -85,8 +84,8 @@ def _judged(
 
 
 SAME_SCALE = 0.87, 1.15
-"""Ratio of two VAEs' latents of the same pictures, inside which they are on one scale: it shows in no picture
-(doctor/compatibility/verdict.py)."""
+"""Range of the ratio of two VAEs' latents of the same images in which their scales count as equal; the difference is
+invisible (doctor/compatibility/verdict.py)."""
 
 
 @dataclass(frozen=True)
@@ -95,44 +94,44 @@ class BakedVae:
 
     state: Literal["fine", "missing", "incomplete", "broken"]
     reasons: tuple[str, ...]
-    """plain sentences; of a fine one, what is noticed"""
+    """plain sentences; for a fine VAE, observations"""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A VAE beside a checkpoint."""
+    """The verdict on a VAE for a checkpoint."""
 
     path: str
     verdict: Literal["fits", "fits after fold", "does not fit"]
     reasons: tuple[str, ...]
     """plain sentences"""
     name: str | None = None
-    """f and c; None for a file that is no VAE"""
+    """f and c; None for a file without a VAE"""
     scaling_factor: float | None = None
-    """None where the file does not tell"""
+    """None if the file does not state it"""
     shift_factor: float | None = None
     normalization_source: str | None = None
-    """where both are from: metadata, config, family, unknown"""
+    """source of both: metadata, config, family, unknown, given"""
     fog: Fog | None = None
-    """None where nothing was decoded"""
+    """None if nothing was decoded"""
 
 
 @dataclass(frozen=True)
 class Match:
-    """Which VAEs fit a checkpoint."""
+    """The verdicts of `match` on a checkpoint and its candidates."""
 
     checkpoint: str
     family: str
-    """what the diffusion model is, in words"""
+    """kind of the diffusion model, in words"""
     latent_channels: int
     downsample_factor: int
     scaling_factor: float | None
-    """with which applications run it; None: by statistics, or unknown"""
+    """number that applications use with it; None if they use statistics, or if it is unknown"""
     shift_factor: float | None
     baked: BakedVae
     candidates: tuple[Candidate, ...]
     picture: Image.Image | None = field(default=None, compare=False, repr=False)
-    """photographs decoded with what fits, and as every candidate would; None where nothing was decoded"""
+    """comparison image of correct decodes and those of every candidate; None if nothing was decoded"""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the picture as JSON values."""
@@ -151,12 +150,12 @@ class Match:
         return sentences + ("" if self.picture is None else notebook.picture(self.picture))
 
     def sentences(self) -> list[str]:
-        """All of it in plain words, a line each."""
+        """The verdicts in plain words, a line each."""
         return list(_sentences(self))
 
 
 def _sentences(match: Match) -> Iterator[str]:
-    scale = "" if match.scaling_factor is None else f", run with scaling_factor {match.scaling_factor:g}"
+    scale = "" if match.scaling_factor is None else f", used with scaling_factor {match.scaling_factor:g}"
     shift = f" and shift_factor {match.shift_factor:g}" if match.shift_factor else ""
     yield (
         f"{match.checkpoint}: {match.family}, made for latents "
@@ -231,7 +230,7 @@ def _chosen(images: str | Path | Sequence[str | Path] | None) -> Sequence[str | 
 def _judge_baked(
     slot: VaeSlot, images: Sequence[str | Path] | None
 ) -> tuple[BakedVae, tuple[DecodedPhotos, Fog] | None, ReferenceDecode | None]:
-    """The checkpoint's own VAE, what was seen of it, and what it makes of the images if it can be a reference."""
+    """The verdict on the checkpoint's own VAE, its decodes, and the reference if it can be one."""
     if slot.old is None:
         state = (
             BakedVae("incomplete", (slot.problem,))
@@ -255,7 +254,7 @@ def _judge_baked(
 
 
 def _look_at_tensors(located: Located) -> tuple[list[str], list[str]]:
-    """Tensors that hold values which are no numbers, and such that are all zero."""
+    """(faults, remarks) about tensors with values that are not finite, and tensors of zeros."""
     broken, empty = [], []
     for name in located.names.values():
         tensor = located.archive.read(name)
@@ -317,8 +316,8 @@ def _judge_candidate(
 def _verdict(
     located: Located, slot: VaeSlot, scaled: bool | None, fog: Fog | None, *, compared: bool
 ) -> tuple[Literal["fits", "fits after fold", "does not fit"], list[str]]:
-    """From the scale that the file tells of and from what was seen. Seen beside the checkpoint's own VAE, pictures
-    decide."""
+    """The verdict from the scale in the file and from the decodes; decodes decide if the checkpoint's own VAE is the
+    reference."""
     reasons = [] if fog is None else [fog.sentence]
     reasons.append(_scale_reason(located, slot, scaled))
     if isinstance(located.config, TinyConfig):
@@ -330,11 +329,9 @@ def _verdict(
     if fog is not None and compared:
         if fog.verdict == "clear" and SAME_SCALE[0] <= fog.scale <= SAME_SCALE[1]:
             return "fits", reasons
-        if (
-            fog.verdict == "clear"
-        ):  # its normalization layers undo the scale; its encoder's latents are wrong all the same
+        if fog.verdict == "clear":  # its normalization layers undo the scale, but its encoder's latents are wrong
             reasons.append(
-                f"decoded pictures look right, but its own latents are {1 / fog.scale:.2g} times those of the "
+                f"decoded images look right, but its own latents are {1 / fog.scale:.2g} times those of the "
                 "checkpoint's VAE"
             )
         return "fits after fold", [*reasons, "`vaeworks fold` moves the difference into its weights"]
@@ -346,7 +343,7 @@ def _verdict(
 
 def _scale_reason(located: Located, slot: VaeSlot, scaled: bool | None) -> str:
     config, constants = located.config, slot.constants
-    shape = f"its latents are {config.name}, as the checkpoint's"
+    shape = f"its latents are {config.name}, like the checkpoint's"
     if constants is None or isinstance(config, TinyConfig):
         return shape
     if scaled is None or not is_certain(located):

@@ -1,4 +1,4 @@
-"""From photographs as a VAE decodes them to what is wrong, in figures, in words and as a picture."""
+"""The verdict on decoded photographs: numbers, a sentence and a comparison image."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from .decode import Constants, DecodedPhotos, takes_constants
 # 0.90..0.94, 0.715: 0.72..0.79), and above 1 both saturate (k = 1.1: 1.06..1.08 and 1.04..1.07, 1.4: 1.21..1.28 and
 # 1.13..1.25).
 FADED, HARSH = 0.87, 1.12
-"""Contrast or saturation, relative to that of the right latents, outside which a picture looks wrong. A factor of
+"""Range of contrast or saturation, relative to the right latents'; outside it an image looks wrong. A factor of
 latents from 0.9 to 1.15 stays inside; SDXL's VAE with SD 1's scale (0.715), and the other way round (1.4), do not."""
 
 LOSS = 3.0
-"""dB of PSNR that other latents may cost: k = 0.9 and 1.1 cost 0.4..1.6, another seed's VAE 1.7, a wrong VAE 14."""
+"""Largest accepted loss of PSNR, in dB, by other latents: k = 0.9 and 1.1 cost 0.4..1.6, another seed's VAE 1.7, a
+wrong VAE 14."""
 
 LIKENESS = 0.45
-"""Correlation of lightness between photographs and a VAE's own reconstructions, under which it reconstructs nothing: of
-sound VAEs the weakest has 0.72, an untrained one 0.10, and halves that do not belong together at most 0.19."""
+"""Correlation of lightness between photographs and a VAE's own reconstructions; below it nothing is reconstructed. Of
+working VAEs the weakest has 0.72, an untrained one 0.10, and halves that do not belong together at most 0.19."""
 
 PALE = 0.6
 """Standard deviation of lightness or colour in reconstructions, over that of the part of the original which they are
@@ -45,15 +46,15 @@ COUSINS = 0.6
 different seeds but one start have 0.93..0.95, with permuted channels 0.09."""
 
 CERTAIN = 0.1
-"""Relative difference of scales from which on the scale, and not the shift, is called the reason."""
+"""Relative difference of scales above which the scale, and not the shift, is named as the reason."""
 
 FLAT = 1.0
-"""Standard deviation in gray levels of 255, under which a decoded photograph is a constant."""
+"""Standard deviation, in gray levels of 255, below which a decoded photograph counts as constant."""
 
 TINY = 1e-6
 
 GRAY = 1.0
-"""Chroma, in units of Lab, below which a picture has no colours; JPEG's rounding alone makes some."""
+"""Chroma, in units of Lab, below which an image counts as gray; JPEG's rounding alone causes some chroma."""
 
 Lab = NDArray[np.floating]
 
@@ -62,18 +63,16 @@ Kind = Literal["clear", "wrong scale", "wrong VAE", "broken"]
 
 @dataclass(frozen=True)
 class Fog:
-    """What decoding looks like, beside what it should look like: shares are of the originals, means over
-    photographs."""
+    """The verdict on decoded photographs. Shares are relative to the originals, and means are over photographs."""
 
     verdict: Kind
     sentence: str
     latents_std: float
     """of the latents as the diffusion model sees them, under the checkpoint's constants: should be about 1"""
     scale: float
-    """how many times the latents are of what the VAE expects"""
+    """size of the latents relative to those that the VAE expects"""
     shift: float
-    """by how much the latents are above what the VAE expects, in standard deviations of the latter; of the worst
-    channel"""
+    """difference of the latents' mean from the expected one, in standard deviations; of the worst channel"""
     correlation: float | None
     """of the VAE's latents with the reference's, on the same photographs; None without a reference"""
     contrast: float
@@ -87,7 +86,7 @@ class Fog:
     psnr: float
     """dB, to the originals"""
     fitting_contrast: float
-    """as `contrast`, when that is decoded which fits"""
+    """`contrast` of the correct decodes"""
     fitting_saturation: float
     fitting_psnr: float
 
@@ -97,7 +96,7 @@ class Fog:
 
 
 def judge(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, *, known: bool = True) -> Fog:
-    """The verdict on what was looked at; arguments as in `fog`."""
+    """The verdict on decoded photographs; arguments as in `fog`."""
     originals, fitting, shown = (lab(pictures) for pictures in (seen.originals, seen.fitting, seen.shown))
     contrast, saturation = _shares(shown, originals)
     fitting_contrast, fitting_saturation = _shares(fitting, originals)
@@ -120,7 +119,7 @@ def judge(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, *, 
     elif seen.correlation is not None and seen.correlation < COUSINS:
         verdict = "wrong VAE"
         sentence = (
-            f"wrong VAE: {figures}; its latents are not those that the checkpoint was made for (correlation "
+            f"wrong VAE: {figures}; its latents differ from those that the checkpoint was trained on (correlation "
             f"{seen.correlation:.2f})"
         )
     else:
@@ -148,9 +147,9 @@ def judge(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, *, 
 
 
 def _own_fault(seen: DecodedPhotos, originals: Lab) -> str:
-    """What is wrong with the candidate's reconstructions of its own latents; empty where nothing is."""
+    """The fault of the candidate's own reconstructions; empty if there is none."""
     if max(picture.float().std().item() for picture in seen.own) < FLAT:
-        return "whatever it decodes becomes the same flat picture"
+        return "all its decodes are one flat image"
     own = lab(seen.own)
     likeness, lightness = _fidelity(own[..., :1], originals[..., :1])
     if likeness < LIKENESS:
@@ -169,9 +168,9 @@ def _own_fault(seen: DecodedPhotos, originals: Lab) -> str:
 
 
 def _of_scale(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, known: bool) -> str:
-    """How the latents differ from what the VAE expects, and which number would be right."""
+    """The difference of the latents from those that the VAE expects, and the right number."""
     if abs(seen.scale - 1) <= CERTAIN:
-        return f"the latents are up to {abs(seen.shift):.2f} standard deviations beside what this VAE expects"
+        return f"the latents are shifted by up to {abs(seen.shift):.2f} standard deviations for this VAE"
     sentence = f"the latents are {seen.scale:.2f} times what this VAE expects"
     config = candidate.config
     if constants is None or not takes_constants(candidate):
@@ -189,8 +188,8 @@ def _of_scale(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants,
 
 def _of_spread(seen: DecodedPhotos) -> str:
     return (
-        f", if the scale is right: of that speaks only that the latents' standard deviation is {seen.latents_std:.2f}, "
-        "which is about 1"
+        f", if the scale is right: the only evidence is that the latents' standard deviation, {seen.latents_std:.2f}, "
+        "is about 1"
     )
 
 
@@ -202,7 +201,7 @@ def lab(pictures: Sequence[Tensor]) -> Lab:
 
 
 def _shares(pictures: Lab, originals: Lab) -> tuple[float, float]:
-    """Contrast and saturation, as shares of the originals'; those without colours have none to lose."""
+    """Contrast and saturation, as shares of the originals'; the saturation of gray originals counts as kept."""
     contrast, saturation = (
         max(figure(pictures), TINY) / max(figure(originals), TINY) for figure in (spread_of_lightness, mean_chroma)
     )
@@ -220,8 +219,7 @@ def mean_chroma(lab: Lab) -> float:
 
 
 def _fidelity(pictures: Lab, originals: Lab) -> tuple[float, float]:
-    """(correlation, standard deviation over that of the correlated part), about each picture's mean; 1 where there is
-    nothing."""
+    """(correlation, standard deviation over that of the correlated part), about each image's mean; 1 for constants."""
     a, b = (x - x.mean((1, 2), keepdims=True) for x in (originals, pictures))
     product, square, other = float((a * b).sum()), float(np.square(a).sum()), float(np.square(b).sum())
     if square / a.size < GRAY**2:
@@ -238,13 +236,12 @@ def _psnr(originals: Sequence[Tensor], pictures: Sequence[Tensor]) -> float:
     return mean_psnr(psnr(a, b) for a, b in zip(originals, pictures, strict=True))
 
 
-LABELS = ("original", "decoded with what fits", "decoded as it would be")
+LABELS = ("original", "correct decode", "decode with this VAE")
 LINE = 26  # height of a line of text, in pixels
 
 
 def picture_of(seen: DecodedPhotos, verdict: Fog, rows: int = 3) -> Image.Image:
-    """Rows of photographs: as they are, decoded with what fits, decoded as an application would, with the verdict
-    below."""
+    """Comparison image with the verdict below: originals, correct decodes, decodes with this VAE."""
     pictures = [
         [x.expand(3, -1, -1) for x in row] for row in zip(seen.originals, seen.fitting, seen.shown, strict=True)
     ][:rows]
@@ -263,11 +260,11 @@ def picture_of(seen: DecodedPhotos, verdict: Fog, rows: int = 3) -> Image.Image:
 
 
 def labelled(picture: Image.Image, title: str) -> Image.Image:
-    """A picture under a line that says what it is."""
+    """An image under a title."""
     page = Image.new("RGB", (picture.width, picture.height + LINE), "white")
     page.paste(picture, (0, LINE))
     font = ImageFont.load_default(17)
-    while font.getlength(title) > picture.width - 8 and len(title) > 4:  # of a path, the end tells most
+    while font.getlength(title) > picture.width - 8 and len(title) > 4:  # the end of a path says most
         title = "..." + title[4:]
     ImageDraw.Draw(page).text((4, 3), title, fill="black", font=font)
     return page

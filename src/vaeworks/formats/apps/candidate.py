@@ -1,5 +1,4 @@
-"""A VAE as an application is offered it: what is in the file, under which name, and how that differs from another
-network."""
+"""A VAE file as an application sees it: its tensors, its name, and the differences from a network."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from ..sources import WEIGHTS
 from ..tensor_shapes import tensor_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""By LDM's names, attention's matrices being convolutions; of layout "native" by ours."""
+"""Shapes by LDM's names, with attention matrices as convolutions; for layout "native" by our names."""
 
 
 PICKLE_ENDINGS = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pt2")
@@ -28,24 +27,24 @@ class OfferedFile:
     config: AutoencoderConfig | TinyConfig
     layout: Layout
     shapes: Shapes
-    """of the KL family's tensors"""
+    """shapes of the tensors of a KL autoencoder"""
     normalization_known: bool
-    """whether the file itself says how its latents are normalized"""
+    """whether the file states how its latents are normalized"""
     name: str = WEIGHTS
-    """of the file with the weights"""
+    """name of the file with the weights"""
     ending: str = ".safetensors"
     pickled: bool = False
-    """whether its content is a pickle, whatever its ending says"""
+    """whether its content is a pickle, whatever its ending"""
     folder: bool = False
-    """whether it lies in a diffusers folder, beside a config.json"""
+    """whether it is in a diffusers folder, beside a config.json"""
     whole: bool = True
-    """whether it is one file: no shards, no pair"""
+    """whether it is one file, not shards or a pair"""
     old_names: bool = False
     prefix: str = ""
     family: CheckpointFamily | None = None
-    """of the checkpoint around the VAE"""
+    """family of the checkpoint around the VAE"""
     beside: tuple[str, ...] = ()
-    """names that are no part of the VAE, without prefix"""
+    """names of further tensors, without prefix"""
     unsafe: bool = False
     """whether a pickle names classes, which PyTorch's safe loader refuses"""
     more: bool = False
@@ -53,10 +52,10 @@ class OfferedFile:
 
 
 def as_it_is(located: Located) -> OfferedFile:
-    """What was located."""
+    """The offer of a located file."""
     archive, config = located.archive, located.config
     stored = {name: archive.entries[theirs].shape for name, theirs in located.names.items() if name != OPTIONAL}
-    if located.layout != "ldm":  # who reads these makes convolutions of attention's matrices
+    if located.layout != "ldm":  # readers of these layouts convert attention matrices to convolutions
         stored = {name: _convolved(name, shape) for name, shape in stored.items()}
     if located.layout != "native" and isinstance(config, AutoencoderConfig):
         stored = {layout_name(name, "ldm", config): shape for name, shape in stored.items()}
@@ -82,7 +81,7 @@ def as_it_is(located: Located) -> OfferedFile:
 
 
 def wrong_ending(offer: OfferedFile) -> str | None:
-    """Why a program that chooses its reader by the ending cannot read the file."""
+    """Why a program that chooses the reader by the ending cannot read the file; None if it can."""
     if offer.pickled and offer.ending in (".safetensors", ".sft"):
         return f"it is a pickle, and its ending {offer.ending} says safetensors"
     if not offer.pickled and offer.ending in PICKLE_ENDINGS:
@@ -91,7 +90,7 @@ def wrong_ending(offer: OfferedFile) -> str | None:
 
 
 def as_saved(config: AutoencoderConfig | TinyConfig, layout: Layout) -> OfferedFile:
-    """What vaeworks would save in this layout; of a TAESD in its own layout, the pair of files."""
+    """The offer of a file that vaeworks would save in this layout; a TAESD in its own layout is a pair of files."""
     shapes = shapes_of(config, layout) if isinstance(config, AutoencoderConfig) else {}
     return OfferedFile(
         config,
@@ -105,7 +104,7 @@ def as_saved(config: AutoencoderConfig | TinyConfig, layout: Layout) -> OfferedF
 
 @lru_cache(maxsize=32)
 def shapes_of(config: AutoencoderConfig, layout: Layout = "ldm") -> Shapes:
-    """The tensors of a file of this architecture."""
+    """The shapes of a file with this architecture."""
     kept = {name: shape for name, shape in tensor_shapes(config).items() if name != OPTIONAL}
     if layout == "native":
         return kept
@@ -118,22 +117,21 @@ def _convolved(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Differences:
-    """How a file differs from a network that is to take it, by the name of one tensor of each kind; "" where there is
-    none."""
+    """Differences of a file from a network, with the name of one tensor of each kind; "" if there is none."""
 
     lacks: str
     left_over: str
     misfit: str
-    """in both, of different shapes"""
+    """in both, with different shapes"""
 
     @property
     def first(self) -> str:
-        """The one to be named."""
+        """The difference to name in a message."""
         return self.misfit or self.lacks or self.left_over
 
 
 def differences(network: Shapes, file: Shapes) -> Differences:
-    """What a file lacks, has too much, and has of other shapes, for this network."""
+    """Tensors that a file lacks, has in excess, or has with another shape, compared with this network."""
     return Differences(
         lacks=next((name for name in network if name not in file), ""),
         left_over=next((name for name in file if name not in network), ""),

@@ -1,5 +1,4 @@
-"""What ComfyUI makes of a VAE. It reads the network off a few names and shapes, and puts in what fits, strict about
-shapes only.
+"""ComfyUI's support for a VAE. It chooses the network by a few names and shapes, and checks only the shapes.
 
 Source: ComfyUI of 2026, comfy/sd.py (class VAE), comfy/diffusers_convert.py, nodes.py (VAELoader).
 """
@@ -15,14 +14,14 @@ from .rules import EXTRACT, NO_MEND, SD_GROUPS, TO_LDM, Support, at_home, is_tae
 ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl")
 
 SD_CHANNELS, SD_MULT, SD_MULT_F4 = 128, (1, 2, 4, 4), (1, 2, 4)
-"""The network that it assumes."""
+"""The network that ComfyUI builds."""
 
 HUNYUAN_CHANNELS = 64
-"""Latent channels at which it takes an LDM file for HunyuanImage's."""
+"""Latent channels for which ComfyUI assumes HunyuanImage's VAE."""
 
 
 def comfyui(offer: OfferedFile) -> Support:
-    """What becomes of a VAE in ComfyUI."""
+    """ComfyUI's support for a VAE."""
     config = offer.config
     if isinstance(config, TinyConfig):
         return _tiny(offer, config)
@@ -36,15 +35,15 @@ def comfyui(offer: OfferedFile) -> Support:
         return Support("no" if misfit else "wrong", reason)
     if misfit:
         return no_network("ComfyUI builds SD's network", found.misfit, offer, config)
-    lacks = [f"{found.lacks}, which ComfyUI's network has, stays random, and {NO_MEND}"] if found.lacks else []
+    lacks = [f"{found.lacks}, which ComfyUI's network has, would stay random, and {NO_MEND}"] if found.lacks else []
     ignores = [f"{found.left_over} has no place in ComfyUI's network, and {NO_MEND}"] if found.left_over else []
     return unless(_how(offer), (lacks or ignores) + problems(offer, config, playground=True))
 
 
 def _refusal(offer: OfferedFile) -> str | None:
-    """Why ComfyUI does not come to build a network."""
+    """Why ComfyUI refuses the file before it builds a network."""
     if not offer.whole:
-        return f"ComfyUI takes no shards; {TO_LDM}"
+        return f"ComfyUI does not load shards; {TO_LDM}"
     if offer.prefix and not at_home(offer):
         return f"its names begin with {offer.prefix}; {EXTRACT}"
     if wrong := wrong_ending(offer):
@@ -57,7 +56,7 @@ def _refusal(offer: OfferedFile) -> str | None:
 
 
 def _unknown_names(offer: OfferedFile, config: AutoencoderConfig) -> str | None:
-    """What to do about names of another layout; None where they are not the trouble."""
+    """The problem with names of another layout, and its remedy; None if names are not the problem."""
     if differences(_network(config, small=len(config.channel_mult) < len(SD_MULT)), shapes_of(config)).first:
         return comfyui(as_saved(config, "ldm")).why if offer.layout == "native" else None
     if offer.layout == "native":
@@ -73,17 +72,16 @@ def _how(offer: OfferedFile) -> str:
 
 
 def _looks_small(offer: OfferedFile, config: AutoencoderConfig) -> bool:
-    """Whether ComfyUI takes this for the x4 upscaler's VAE: where no name is one of SD's fourth level, as far as it
-    knows names.
+    """Whether ComfyUI takes this for the x4 upscaler's VAE, because it finds no name of SD's fourth level.
 
-    Translating diffusers' names makes their first decoder level the fourth, however many there are."""
+    Its translation of diffusers' names makes their first decoder level the fourth, whatever their number."""
     levels = len(config.channel_mult)
     return offer.layout == "native" or (levels < 4 and not (offer.layout == "diffusers" and levels > 1))
 
 
 def _network(config: AutoencoderConfig, small: bool) -> Shapes:
-    """The network that ComfyUI builds: SD's, with the file's latent channels, decoder width and, both or neither, quant
-    convolutions; {} where its GroupNorm has no such width."""
+    """The shapes of the network that ComfyUI builds: SD's, with the file's latent channels and decoder width, and with
+    both or no quant convolutions; {} if GroupNorm cannot divide the width."""
     mult = SD_MULT_F4 if small else SD_MULT
     decoder_channels = config.decoder_widths[-1] // mult[-1]
     if not decoder_channels or decoder_channels % SD_GROUPS:
@@ -103,7 +101,7 @@ def _network(config: AutoencoderConfig, small: bool) -> Shapes:
 
 
 def _translated(shapes: Shapes, levels: int) -> Shapes:
-    """What becomes of diffusers' names in ComfyUI, which counts decoder levels down from SD's fourth."""
+    """diffusers' names as ComfyUI translates them: it counts decoder levels down from SD's fourth."""
 
     def moved(level: re.Match[str]) -> str:
         return f"decoder.up.{int(level[1]) + len(SD_MULT) - levels}."
@@ -113,7 +111,7 @@ def _translated(shapes: Shapes, levels: int) -> Shapes:
 
 def _tiny(offer: OfferedFile, config: TinyConfig) -> Support:
     if not is_taesd(config):
-        return Support("no", f"ComfyUI knows no TAESD of these widths or channels, and {NO_MEND}")
+        return Support("no", f"ComfyUI has no TAESD of these widths or channels, and {NO_MEND}")
     name = "taef2" if config.mid_pool else "taesd3 or taef1" if config.latent_channels == 16 else "taesd or taesdxl"
     pair = f"two files in models/vae_approx, with {name} before _encoder and _decoder"
     mend = f"`vaeworks convert SRC FOLDER --layout taesd` makes {pair}"

@@ -1,4 +1,4 @@
-"""Where applications look for VAEs, and which file they pick of several.
+"""Where applications look for VAEs, and which of several files they select.
 
 Source: AUTOMATIC1111 1.10, modules/sd_vae.py and modules/sd_vae_taesd.py; ComfyUI of 2026, folder_paths.py and
 nodes.py.
@@ -18,7 +18,7 @@ from ...errors import ConfigError
 Application = Literal["webui", "comfyui"]
 
 CHECKPOINTS: dict[Application, str] = {"webui": "Stable-diffusion", "comfyui": "checkpoints"}
-"""In an application's models folder, where checkpoints are: it tells which application it is."""
+"""Folder of checkpoints in an application's models folder; its name identifies the application."""
 
 VAES: dict[Application, str] = {"webui": "VAE", "comfyui": "vae"}
 TINY_VAES: dict[Application, str] = {"webui": "VAE-taesd", "comfyui": "vae_approx"}
@@ -29,19 +29,19 @@ WEBUI_SCANS = (
     ("Stable-diffusion", "*.vae.ckpt"), ("Stable-diffusion", "*.vae.pt"), ("Stable-diffusion", "*.vae.safetensors"),
     ("VAE", "*.ckpt"), ("VAE", "*.pt"), ("VAE", "*.safetensors"),
 )  # fmt: skip
-"""Folders and names in A1111's order. It keeps one file for each base name, the last one, at the place of the first."""
+"""Folders and patterns in A1111's order. Of files with one base name it keeps the last, in the place of the first."""
 
 AUTOMATIC = ("Automatic", "auto")
 
 
 def models_folder(root: str | Path, application: Application) -> Path:
-    """The models folder of an application, given that or the application's own.
+    """The models folder of an application, from that folder or the application's.
 
     Errors: ConfigError for a folder of something else, or of the other application.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise ConfigError(f"{root} is no folder; give {TITLES[application]}, which holds models/")
+        raise ConfigError(f"{root} is not a folder; give {TITLES[application]} folder, which holds models/")
     models = root / "models" if (root / "models").is_dir() else root
     here = [name for name, folder in CHECKPOINTS.items() if (models / folder).is_dir()]
     if application in here:
@@ -58,19 +58,18 @@ def models_folder(root: str | Path, application: Application) -> Path:
 
 @dataclass(frozen=True)
 class Rivals:
-    """Files that A1111 may take in the place of one that is to be installed."""
+    """Files that A1111 may select instead of the one to install."""
 
     namesakes: tuple[Path, ...]
-    """of the same base name, of which it keeps one"""
+    """files of the same base name; A1111 keeps one of them"""
     before: tuple[Path, ...]
-    """taken for the checkpoint in its place"""
+    """files that A1111 selects for the checkpoint instead"""
     beside: tuple[Path, ...]
-    """taken for the checkpoint in its place if the file system lists them first"""
+    """files that A1111 selects instead if the file system lists them first"""
 
 
 def webui_rivals(models: Path, dst: Path, checkpoint: Path | None) -> Rivals:
-    """What A1111 finds besides `dst`. For a checkpoint it takes the first file whose name begins with the
-    checkpoint's."""
+    """Rivals of `dst` in A1111, which selects the first file whose name begins with the checkpoint's."""
     found = [(rank, path) for rank, path in _scan(models) if path.resolve() != dst.resolve()]
     namesakes = tuple(path for _, path in found if path.name == dst.name)
     if checkpoint is None:
@@ -92,12 +91,12 @@ def _is_in(dst: Path, models: Path, scan: tuple[str, str]) -> bool:
 
 
 def webui_stem(checkpoint: Path) -> str:
-    """What the name of a checkpoint's VAE must begin with."""
+    """The first part of the name of a checkpoint's VAE."""
     return checkpoint.name.rsplit(".", 1)[0]
 
 
 def webui_also_takes(models: Path, dst: Path, checkpoint: Path | None) -> list[Path]:
-    """Checkpoints, other than this one, for which A1111 takes `dst` as well, because its name begins with theirs."""
+    """Other checkpoints for which A1111 selects `dst`, because its name begins with theirs."""
     folder = models / CHECKPOINTS["webui"]
     files = sorted(
         p for ending in ("ckpt", "safetensors") for p in folder.rglob(f"*.{ending}") if ".vae." not in p.name
@@ -107,8 +106,7 @@ def webui_also_takes(models: Path, dst: Path, checkpoint: Path | None) -> list[P
 
 
 def webui_preference(checkpoint: Path) -> str | None:
-    """The VAE that a user has chosen for a checkpoint in A1111's card of it, which comes before names; None for
-    none."""
+    """The VAE that a user has chosen in a checkpoint's card in A1111, which overrides names; None if none is chosen."""
     try:
         chosen = json.loads(checkpoint.with_name(webui_stem(checkpoint) + ".json").read_text(encoding="utf-8")).get(
             "vae"
@@ -119,8 +117,8 @@ def webui_preference(checkpoint: Path) -> str | None:
 
 
 def comfyui_before(folder: Path, dst: Path) -> list[Path]:
-    """Files that ComfyUI takes for half of a TAESD before `dst`: the first by name that begins like it up to the
-    dot."""
+    """Files that ComfyUI loads instead of `dst` as half of a TAESD: of files with one stem it loads the first by
+    name."""
     half = dst.name.split(".")[0] + "."
     endings = (".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft")
     return sorted(p for p in folder.glob(f"{glob.escape(half)}*") if p.name < dst.name and p.suffix.lower() in endings)

@@ -1,4 +1,4 @@
-"""A VAE into an application's folder: a file that it loads, under the name where it looks."""
+"""Install a VAE in an application: a file that it loads, in the folder and under the name where it looks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from .folders import (
 from .support import COMFYUI, WEBUI, support
 
 NAMES: dict[Application, str] = {"webui": WEBUI, "comfyui": COMFYUI}
-"""As `apps` calls the applications."""
+"""The applications' names in `support`."""
 
 TINY_NAMES: dict[str, Constants | None] = {
     "taesd": (0.18215, 0.0),
@@ -52,7 +52,7 @@ TINY_NAMES: dict[str, Constants | None] = {
     "taef1": (0.3611, 0.1159),
     "taef2": None,
 }
-"""Names of TAESDs, and the constants of the diffusion models that they are for: ComfyUI scales latents by the name."""
+"""Names of TAESDs, and the constants of their diffusion models; ComfyUI chooses the scale by the name."""
 
 _TINY_CHANNELS = {"taesd": 4, "taesdxl": 4, "taesd3": 16, "taef1": 16, "taef2": 32}
 _NEW_TINY = ("taef1", "taef2")  # not known to A1111 1.10 and the original Forge
@@ -64,7 +64,7 @@ class Installed:
 
     path: str
     how: str
-    """how the application comes to use it, or that it was there already"""
+    """what makes the application use it; says so if the file was there already"""
     notes: tuple[str, ...]
     """plain sentences"""
     others: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ def install(
     slot = None if checkpoint is None else find_slot(checkpoint)
     remarks = [
         remark for remark in located.remarks if remark != located.ambiguity
-    ]  # of which is said what becomes of it
+    ]  # a later note says what is done about it
     job = _Job(located, application, models, slot, name, overwrite, str(vae), remarks)
     return (
         _install_tiny(job, located.config)
@@ -140,8 +140,7 @@ def _install_kl(job: _Job, config: AutoencoderConfig) -> Installed:
     dst, how = _place(job)
     target = _fold_target(job, config)
     if target is None:
-        # A1111's file is the checkpoint's own; ComfyUI's serves others too, whose scale would then be written over what
-        # nobody knows
+        # A1111's file serves this checkpoint only. ComfyUI's serves others too: an unknown scale stays unknown there.
         constants = job.constants if job.application == "webui" else None
         items, metadata = vae_items(job.located, finite=True), vae_metadata(job.located, constants)
     else:
@@ -160,7 +159,7 @@ def _install_kl(job: _Job, config: AutoencoderConfig) -> Installed:
 
 
 def _place(job: _Job) -> tuple[Path, str]:
-    """The file to write, and what the user has to do for it to be used."""
+    """The file to write, and what makes the application use it."""
     if job.application == "comfyui":
         dst = job.models / VAES["comfyui"] / f"{_file_name(job)}.safetensors"
         return dst, f"in ComfyUI, choose {dst.name} in the node Load VAE (r updates its list)"
@@ -169,22 +168,22 @@ def _place(job: _Job) -> tuple[Path, str]:
         return dst, f"choose {dst.name} as SD VAE in A1111's settings, in the box VAE / Text Encoder in Forge"
     if job.name is not None:
         raise ConfigError(
-            f"with a checkpoint the file has the checkpoint's name, not {job.name!r}; leave one of the two out"
+            f"name (={job.name!r}) cannot be given with a checkpoint, which names the file; leave one of the two out"
         )
     checkpoint = job.slot.path
     if (job.models / CHECKPOINTS["webui"]).resolve() not in checkpoint.resolve().parents:
         job.notes.append(
-            f"{checkpoint.parent} is not in models/{CHECKPOINTS['webui']}: A1111 looks there only with --ckpt-dir"
+            f"{checkpoint.parent} is outside models/{CHECKPOINTS['webui']}: A1111 looks there only with --ckpt-dir"
         )
     job.notes.append(
-        "a Forge that has a box VAE / Text Encoder takes no VAE by name: install it there without --for, and choose it"
+        "a Forge with a box VAE / Text Encoder selects no VAE by name: install it there without --for, and choose it"
     )
     dst = checkpoint.with_name(f"{webui_stem(checkpoint)}.vae.safetensors")
-    return dst, f"A1111 takes it by itself for {checkpoint.name}, if SD VAE in its settings is Automatic"
+    return dst, f"A1111 selects it for {checkpoint.name} if SD VAE in its settings is Automatic"
 
 
 def _file_name(job: _Job) -> str:
-    """The name that was given, or one that tells which VAE it is."""
+    """The name that was given, or one made from the VAE's path."""
     if job.name is None:
         hub = job.source.startswith("hf:")
         path = Path(
@@ -197,30 +196,30 @@ def _file_name(job: _Job) -> str:
 
 
 def _usable(name: str, remedy: str) -> str:
-    """A name that every system and every application's list can have.
+    """A file name that is valid on every system and in every application's list.
 
     Errors: ConfigError for any other.
     """
     bad = next((c for c in name if c in _NOT_IN_NAMES or not c.isprintable()), None)
     if bad is not None:
-        raise ConfigError(f"name (={name!r}) must be the name of a file on every system, without {bad!r}; {remedy}")
+        raise ConfigError(f"name (={name!r}) must be a file name on every system, without {bad!r}; {remedy}")
     if not name or name.startswith(".") or name.endswith((".", " ")) or name.split(".")[0].rstrip().upper() in _DEVICES:
         raise ConfigError(
-            f"name (={name!r}) must be the name of a file on every system: not empty, hidden or a device's, not ending "
-            f"in a dot or space; {remedy}"
+            f"name (={name!r}) must be a file name on every system: not empty, not hidden, not a device's, and not "
+            f"ending in a dot or space; {remedy}"
         )
     return name
 
 
 _NOT_IN_NAMES = '/\\:*?"<>|'
-"""A colon would write into a part of another file on Windows; and A1111's list reads names as patterns."""
+"""On Windows a colon writes into a part of another file. A1111 reads the names in its list as patterns."""
 
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in "123456789")}
-"""What Windows takes for a device, whatever the ending."""
+"""Names that Windows takes for a device, whatever the ending."""
 
 
 def _fold_target(job: _Job, config: AutoencoderConfig) -> Constants | None:
-    """The constants to which the VAE must be brought; None where it has them, or where they are not known."""
+    """The constants to fold the VAE to; None if it has them already, or if they are unknown."""
     if config.normalization == "batchnorm" or (job.slot is not None and job.constants is None):
         return None
     if job.constants is not None:
@@ -239,8 +238,7 @@ def _fold_target(job: _Job, config: AutoencoderConfig) -> Constants | None:
             published.setdefault((p.scaling_factor, p.shift_factor), name)
     if not is_certain(job.located):
         job.notes.append(
-            "its file does not say how its latents are scaled; it is right with checkpoints of the family that it is "
-            "from"
+            "its file does not say how its latents are scaled; it is right with checkpoints of its own family"
         )
         return None
     if not published or any(is_scaled_by(job.located, constants) for constants in published):
@@ -249,13 +247,13 @@ def _fold_target(job: _Job, config: AutoencoderConfig) -> Constants | None:
         choices = " or ".join(f"{name}'s {in_words(constants)}" for constants, name in published.items())
         raise ConfigError(
             f"the application normalizes latents with {choices}, this VAE has {_own_numbers(config)}: give the "
-            "checkpoint that it is for (--for), to which it is brought"
+            "checkpoint to fold it for (--for)"
         )
     return _folded(job, config, next(iter(published)))
 
 
 def _has_constants(published: AutoencoderConfig, config: AutoencoderConfig) -> bool:
-    """Whether a published VAE has latents of this shape, and constants that applications know."""
+    """Whether a published VAE has latents of this shape and constants that applications know."""
     return published.name == config.name and published.normalization == "scalar" and published.scaling_factor != 1.0
 
 
@@ -275,8 +273,7 @@ def _own_numbers(config: AutoencoderConfig) -> str:
 
 
 def _check_loads(job: _Job, config: AutoencoderConfig, *, folded: bool) -> None:
-    """Errors: ConfigError where the application has no network for it. What it has no place for, but loads, becomes a
-    note."""
+    """Check that the application has a network for the VAE, and note what it ignores. Errors: ConfigError if not."""
     name = NAMES[job.application]
     found = support(dataclasses.replace(job.located, config=_plain(config)), "ldm")[name]
     if found.loads != "yes":
@@ -292,7 +289,7 @@ def _check_loads(job: _Job, config: AutoencoderConfig, *, folded: bool) -> None:
 
 
 def _plain(config: AutoencoderConfig) -> AutoencoderConfig:
-    """The architecture alone, with what an application assumes of everything that is not in the tensors."""
+    """The architecture alone, with an application's defaults for all settings that are not in the tensors."""
     known = next((published for published in MODELS.values() if _has_constants(published, config)), None)
     plain = dataclasses.replace(config, padding_mode="zeros", norm_eps=1e-6, encoder_scale=1.0, decoder_scale=1.0)
     if known is None or config.normalization == "batchnorm":
@@ -303,37 +300,36 @@ def _plain(config: AutoencoderConfig) -> AutoencoderConfig:
 
 
 def _check_rivals(job: _Job, dst: Path) -> None:
-    """Errors: ConfigError where A1111 would take another file, or could not tell two apart."""
+    """Check that A1111 will select this file. Errors: ConfigError if it would select another one."""
     checkpoint = None if job.slot is None else job.slot.path
     rivals = webui_rivals(job.models, dst, checkpoint)
     if rivals.namesakes:
         raise ConfigError(
-            f"{rivals.namesakes[0]} has this name too, of which A1111 keeps one; rename or remove it, or pass another "
-            "--name"
+            f"{rivals.namesakes[0]} has this name too, and A1111 keeps one of the two; rename or remove it, or pass "
+            "another --name"
         )
     if checkpoint is not None and rivals.before:
         raise ConfigError(
-            f"A1111 would take {rivals.before[0]} for {checkpoint.name}, before {dst.name}; rename or remove it first"
+            f"A1111 would select {rivals.before[0]} for {checkpoint.name}, before {dst.name}; rename or remove it first"
         )
     if checkpoint is not None and rivals.beside:
         job.notes.append(
-            f"the name of {rivals.beside[0].name} begins with {webui_stem(checkpoint)} too, and A1111 takes the one "
-            "that the folder lists first; if that is not this one, choose it in the settings"
+            f"the name of {rivals.beside[0].name} begins with {webui_stem(checkpoint)} too, and A1111 selects the "
+            "one that the folder lists first; if that is the wrong one, choose this one in the settings"
         )
     if others := webui_also_takes(job.models, dst, checkpoint):
         job.notes.append(
-            f"A1111 takes it by itself for {', '.join(p.name for p in others[:3])} as well, with whose name its own "
-            "begins"
+            f"A1111 selects it for {', '.join(p.name for p in others[:3])} as well, because its name begins with theirs"
         )
     if checkpoint is not None and (chosen := webui_preference(checkpoint)) not in (None, dst.name):
         job.notes.append(
-            f"{checkpoint.name} has {chosen} chosen in its card in A1111, which comes first; set that to Automatic"
+            f"{checkpoint.name} has {chosen} chosen in its card in A1111, which has priority; set that to Automatic"
         )
 
 
 def _note_more_folders(job: _Job) -> None:
     if (job.models.parent / "extra_model_paths.yaml").is_file():
-        job.notes.append("extra_model_paths.yaml names more folders, in which nothing was looked at")
+        job.notes.append("extra_model_paths.yaml names more folders, which were not searched")
 
 
 # TAESDs
@@ -357,12 +353,12 @@ def _install_tiny(job: _Job, config: TinyConfig) -> Installed:
         _note_more_folders(job)
         for dst, _ in files:
             if before := comfyui_before(folder, dst):
-                raise ConfigError(f"ComfyUI would take {before[0]} before {dst.name}; rename or remove it first")
+                raise ConfigError(f"ComfyUI would load {before[0]} before {dst.name}; rename or remove it first")
         how = f"in ComfyUI, choose {kind} in the node Load VAE; previews use it with --preview-method taesd"
     else:
         if kind in _NEW_TINY:
             job.notes.append(f"A1111 and the original Forge do not look for {kind}; Forge Neo does")
-        how = "it serves where Live preview method, or VAE type for encode and decode, is set to TAESD"
+        how = "A1111 uses it if Live preview method, or VAE type for encode and decode, is set to TAESD"
     if _put(files, {"format": "pt", **native.config_metadata(config)}, job.overwrite):
         how = f"already installed, nothing was written; {how}"
     return Installed(str(files[0][0]), how, tuple(job.notes), tuple(str(dst) for dst, _ in files[1:]))
@@ -373,10 +369,9 @@ def _bare(item: Item, prefix: str) -> Item:
 
 
 def _tiny_name(job: _Job, config: TinyConfig) -> str:
-    """Which of the published TAESDs it stands for, by the name given, the checkpoint, the shapes or the source's own
-    name.
+    """The published TAESD that the file replaces, by the name given, the checkpoint, the shapes or the source's name.
 
-    Errors: ConfigError where it can be two, or none.
+    Errors: ConfigError if several are possible, or none.
     """
     fitting = [
         name
@@ -388,14 +383,13 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
     )
     if not fitting or config != widths:
         raise ConfigError(
-            "applications have a network for TAESD, TAESDXL, TAESD3, TAEF1 and TAEF2 only, into which this one does "
-            "not fit"
+            "applications have networks for TAESD, TAESDXL, TAESD3, TAEF1 and TAEF2 only, and this one fits none of "
+            "them"
         )
     if job.name is not None:
         if job.name not in fitting:
             raise ConfigError(
-                f"name (={job.name!r}) must be one of {', '.join(fitting)}, by which applications know a TAESD of this "
-                "shape"
+                f"name (={job.name!r}) must be one of {', '.join(fitting)}, the names of TAESDs with this shape"
             )
         return job.name
     match = re.match(rf"({'|'.join(sorted(fitting, reverse=True))})(?:_|\.|$)", Path(job.source).name)
@@ -405,16 +399,16 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
         if len(fitting) == 1:
             but = f", although its name says {said}" if said not in (None, *fitting) else ""
             job.notes.append(
-                "for which diffusion model it was made is not in its file: it is taken for this checkpoint's, "
+                "its file does not say for which diffusion model it was made: it is taken for this checkpoint's, "
                 f"{fitting[0]}{but}"
             )
     elif said is not None and len(fitting) > 1:
         fitting = [said]
-        job.notes.append(f"for which diffusion model it was made is not in its file: by its name it is {said}")
+        job.notes.append(f"its file does not say for which diffusion model it was made: by its name it is {said}")
     if len(fitting) != 1:
         choices = ", ".join(name for name, c in _TINY_CHANNELS.items() if c == config.latent_channels)
         raise ConfigError(
-            f"its shapes do not tell for which diffusion model it is; pass --name, one of {choices}, or a checkpoint "
+            f"its shapes do not say for which diffusion model it is; pass --name, one of {choices}, or a checkpoint "
             "(--for)"
         )
     return fitting[0]
@@ -424,9 +418,9 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
 
 
 def _put(files: Sequence[tuple[Path, list[Item]]], metadata: dict[str, str], overwrite: bool) -> bool:
-    """Write the files, all or none; whether they were there already.
+    """Write all files or none; return whether they were there already.
 
-    Errors: ConfigError where there are others of these names.
+    Errors: ConfigError if other files have these names.
     """
     if all(dst.is_file() and _holds(dst, items) for dst, items in files):
         return True
@@ -447,8 +441,7 @@ def _put(files: Sequence[tuple[Path, list[Item]]], metadata: dict[str, str], ove
 
 
 def _write_pth(path: Path, items: list[Item]) -> None:
-    """The one kind of file that is no safetensors: A1111 reads TAESDs with torch.load alone. It holds tensors and
-    nothing else."""
+    """Write a pickle of tensors and nothing else, because A1111 reads TAESDs with torch.load only."""
     tensors = {}
     for item in items:
         data = torch.frombuffer(bytearray(b"".join(item.chunks())), dtype=torch.uint8)
@@ -456,7 +449,7 @@ def _write_pth(path: Path, items: list[Item]) -> None:
     content = io.BytesIO()
     torch.save(
         tensors, content
-    )  # to a path it would keep the temporary name within, and tell of a full disk in its own way
+    )  # given a path, torch would store the temporary name and raise its own error for a full disk
     path.write_bytes(content.getbuffer())
 
 

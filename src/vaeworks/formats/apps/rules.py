@@ -1,5 +1,4 @@
-"""What comes of loading a file in an application, in words, and what applications with a network of their own have in
-common."""
+"""The result of loading a file in an application, in words, and rules that several applications share."""
 
 from __future__ import annotations
 
@@ -20,29 +19,29 @@ EXTRACT = "`vaeworks extract CHECKPOINT DST` makes a file of its own"
 NO_MEND = "no conversion changes that"
 
 SD_GROUPS = 32
-"""Of every GroupNorm in the applications' networks."""
+"""Groups of every GroupNorm in the applications' networks."""
 
 PLAYGROUND_MEAN = (-1.6574, 1.886, -1.383, 2.5155)
-"""latents_mean of Playground v2.5, whose normalization ComfyUI knows by its checkpoint."""
+"""latents_mean of Playground v2.5; ComfyUI applies it if the checkpoint is Playground's."""
 
 
 @dataclass(frozen=True)
 class Support:
-    """What comes of loading a file in an application."""
+    """The result of loading a file in an application."""
 
     loads: Literal["yes", "no", "wrong"]
-    """wrong: it loads, and the pictures are wrong"""
+    """wrong: it loads, but the images are wrong"""
     why: str
-    """one sentence: how to load it, or why not and what mends it"""
+    """one sentence: how to load it, or why it fails and the remedy"""
 
 
 def unless(how: str, problems: list[str]) -> Support:
-    """How to load it, or what is wrong once it is loaded."""
+    """Support with the way to load it, or with the problems after loading."""
     return Support("wrong", f"it loads, but {'; and '.join(problems)}") if problems else Support("yes", how)
 
 
 def no_network(network: str, name: str, offer: OfferedFile, config: AutoencoderConfig) -> Support:
-    """That an application builds another network, into which one of the file's tensors does not fit."""
+    """No support: the application builds another network, and a tensor of the file does not fit into it."""
     if ".attn" in name and len(offer.shapes.get(name, ())) in (2, 3):
         return Support("no", f"{network}, in which {name} is a convolution; {TO_LDM}")
     own = f" and, in the decoder, {listed(config.decoder_widths)}" if config.decoder_widths != config.widths else ""
@@ -55,10 +54,10 @@ def no_network(network: str, name: str, offer: OfferedFile, config: AutoencoderC
 def problems(
     offer: OfferedFile, config: AutoencoderConfig, *, foldable: bool = True, playground: bool = False
 ) -> list[str]:
-    """What an application with a network of its own assumes of a VAE whose tensors fit, and what does not hold.
+    """Assumptions of an application that do not hold for a VAE whose tensors fit.
 
-    foldable: whether it has quant convolutions, which folding needs; playground: whether it knows Playground's
-    normalization.
+    foldable: whether the application's network has quant convolutions, which folding needs. playground: whether the
+    application knows Playground's normalization.
     """
     words = [setting for setting in only_in_metadata(config, "ldm") if not setting.startswith("norm_groups")]
     if config.norm_groups != SD_GROUPS:
@@ -70,7 +69,7 @@ def problems(
         and (reason := _other_latents(config, offer.family))
     ):
         mend = f"`vaeworks fold SRC DST --for {'|'.join(_constants(config))}` adapts the weights"
-        found.append(f"{reason}; {mend if foldable else 'folding would add quant convolutions, which it has not'}")
+        found.append(f"{reason}; {mend if foldable else 'folding would add quant convolutions, which it lacks'}")
     return found
 
 
@@ -82,7 +81,7 @@ def _is_playground(config: AutoencoderConfig) -> bool:
 
 
 def _other_latents(config: AutoencoderConfig, family: CheckpointFamily | None) -> str | None:
-    """Why latents come out wrong in an application that normalizes them with the diffusion model's constants."""
+    """Why latents are wrong in an application that normalizes them with the diffusion model's constants."""
     constants = _constants(config)
     if family is not None and family.scaling_factor is not None:
         constants = {family.name: (family.scaling_factor, family.shift_factor or 0.0)}
@@ -99,11 +98,11 @@ def _other_latents(config: AutoencoderConfig, family: CheckpointFamily | None) -
         ):
             return None
     theirs = " or ".join(map(in_words, constants.values()))
-    return f"its latents are normalized by {own}, the application takes the diffusion model's {theirs}"
+    return f"its latents are normalized by {own}, but the application uses the diffusion model's {theirs}"
 
 
 def _constants(config: AutoencoderConfig) -> dict[str, tuple[float, float]]:
-    """Scaling and shift of the published VAEs with such latents, by name."""
+    """Constants of the published VAEs with latents of this shape, by name."""
     published = {name: MODELS[name] for name in ("sd1", "sdxl", "sd3", "flux1")}
     latents = (config.latent_channels, config.downsample_factor)
     return {
@@ -114,8 +113,8 @@ def _constants(config: AutoencoderConfig) -> dict[str, tuple[float, float]]:
 
 
 def unseen(words: list[str]) -> str:
-    """That settings, each with what is assumed in brackets, are not known to an application."""
-    return f"{'; '.join(words)} is not known there: what stands in brackets is assumed"
+    """A clause: the application ignores these settings, each with its own value in brackets."""
+    return f"{'; '.join(words)} is ignored there; the value in brackets is used"
 
 
 def listed(items: tuple[int, ...] | tuple[str, ...]) -> str:
@@ -135,5 +134,5 @@ def is_taesd(config: TinyConfig) -> bool:
 
 
 def at_home(offer: OfferedFile) -> bool:
-    """Whether the VAE is where readers of its checkpoint look for it."""
+    """Whether the VAE has the prefix that its checkpoint's readers expect."""
     return offer.family is not None and offer.prefix == offer.family.vae_prefix

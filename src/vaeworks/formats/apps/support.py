@@ -1,7 +1,7 @@
-"""Who can load a file: diffusers, A1111 and Forge, ComfyUI. What they check, what they assume, and what mends it.
+"""Which applications load a file (diffusers, A1111 and Forge, ComfyUI), what they check and assume, and the remedy.
 
-Each application chooses a network and puts the file's tensors into it; so the question is always which network, and how
-its names and shapes differ from the file's.
+Each application chooses a network and loads the file's tensors into it. So the support depends on the network, and on
+how its names and shapes differ from the file's.
 Source: diffusers 0.42; A1111 1.10, modules/sd_vae.py; Forge, backend/loader.py; for ComfyUI see `comfyui.py`.
 """
 
@@ -36,14 +36,14 @@ DIFFUSERS, WEBUI, COMFYUI = "diffusers", "A1111/Forge", "ComfyUI"
 WEBUI_ENDINGS = (".safetensors", ".ckpt", ".pt")
 
 SINGLE_FILE_PREFIXES = ("", "first_stage_model.", "vae.")
-"""What diffusers' from_single_file takes away from LDM's names."""
+"""Prefixes that diffusers' from_single_file removes from LDM's names."""
 
 WEBUI_SKIPS = ("model_ema.decay", "model_ema.num_updates")
-"""What A1111 skips of a VAE's file, besides names that begin with loss."""
+"""Tensors that A1111 skips in a VAE file, besides names that begin with loss."""
 
 
 def support(located: Located, layout: Layout | None = None) -> dict[str, Support]:
-    """What each application makes of a VAE: as it is, or as `layout` in which vaeworks would save it."""
+    """Each application's support for a VAE file; with `layout`, for the file that vaeworks would save in it."""
     offer = as_it_is(located) if layout is None else as_saved(located.config, layout)
     return {DIFFUSERS: _diffusers(offer), WEBUI: _webui(offer), COMFYUI: comfyui(offer)}
 
@@ -69,7 +69,7 @@ def _diffusers(offer: OfferedFile) -> Support:
 
 
 def _variant(name: str) -> str:
-    """The argument of from_pretrained for weights whose name tells their precision."""
+    """The argument of from_pretrained for weights with their precision in the name."""
     stem = name.removesuffix(".safetensors").removesuffix(".bin")
     return f', variant="{stem.rpartition(".")[2]}"' if "." in stem and name in DIFFUSERS_WEIGHTS else ""
 
@@ -82,15 +82,15 @@ def _not_as_single_file(offer: OfferedFile, kind: str) -> str | None:
     if not offer.whole:
         return "diffusers loads shards from folders with a config.json only"
     if offer.prefix not in (SINGLE_FILE_PREFIXES if offer.layout == "ldm" else ("",)):
-        return f"diffusers does not look for names that begin with {offer.prefix}"
+        return f"diffusers does not read names that begin with {offer.prefix}"
     if offer.ending == ".sft":
-        return "diffusers knows safetensors files by the ending .safetensors only"
+        return "diffusers reads safetensors files only if they end in .safetensors"
     if offer.unsafe:
         return "its pickle names classes, which PyTorch's safe loader refuses"
     if offer.old_names:
-        return "diffusers knows its attention's old names in folders only"
+        return "diffusers reads old attention names in folders only"
     if offer.layout == "ldm" and isinstance(offer.config, AutoencoderConfig) and offer.config.attention_factors:
-        return "diffusers' single-file loader forgets attention outside the middle"
+        return "diffusers' single-file loader ignores attention outside the middle"
     return None
 
 
@@ -100,12 +100,10 @@ def _diffusers_problems(offer: OfferedFile) -> list[str]:
     if words := only_in_metadata(config, "diffusers"):
         found.append(f"{unseen(words)}; in Python, vaeworks.formats.to_diffusers sets it")
     if config.normalization == "scalar" and config.shift_factor and c == 4:
-        found.append(
-            "pipelines for 4 latent channels do not look at shift_factor; `vaeworks fold` moves it into the weights"
-        )
+        found.append("pipelines for 4 latent channels ignore shift_factor; `vaeworks fold` moves it into the weights")
     if config.normalization == "channel" and c != 4:
         found.append(
-            f"no pipeline for {c} latent channels looks at latents_mean; `vaeworks fold` moves it into the weights"
+            f"pipelines for {c} latent channels ignore latents_mean; `vaeworks fold` moves it into the weights"
         )
     return found
 
@@ -131,12 +129,12 @@ def _webui(offer: OfferedFile) -> Support:
     if name := differences(shapes_of(MODELS["sd3" if sixteen else "sd1"]), offer.shapes).first:
         return no_network(f"A1111 and Forge build {'SD 3' if sixteen else 'SD'}'s network", name, offer, config)
     if extra := next((name for name in offer.beside if not name.startswith("loss") and name not in WEBUI_SKIPS), None):
-        return Support("no", f"A1111 stops at tensors that are no part of a VAE, such as {extra}; {TO_LDM}")
+        return Support("no", f"A1111 stops at tensors that are not part of a VAE, such as {extra}; {TO_LDM}")
     if wrong := wrong_ending(offer):
         return Support("no", f"A1111 reads files by their ending: {wrong}")
     if offer.ending not in WEBUI_ENDINGS:
         return Support("no", f"A1111 lists files that end with {listed(WEBUI_ENDINGS)}; {TO_LDM}")
-    how = "in models/VAE, chosen as SD VAE, or by itself where its name begins with the checkpoint's"
+    how = "in models/VAE, chosen as SD VAE, or selected by A1111 if its name begins with the checkpoint's"
     if offer.prefix:
         how = "as part of its checkpoint, in models/Stable-diffusion"
     return unless(
@@ -157,4 +155,4 @@ def _webui_tiny(offer: OfferedFile, config: TinyConfig) -> Support:
             "yes",
             "for previews only, in models/VAE-taesd under the names that A1111 downloads, such as taesd_decoder.pth",
         )
-    return Support("no", f"A1111 takes a TAESD for previews only, as the .pth files that it downloads, and {NO_MEND}")
+    return Support("no", f"A1111 uses a TAESD for previews only, as the .pth files that it downloads, and {NO_MEND}")
