@@ -524,8 +524,7 @@ def test_taesd(name: str, diffusers: str, comfyui: str, tmp_path: Path) -> None:
 def everywhere(vae: vw.Autoencoder, folder: Path) -> dict[str, Path]:
     """One VAE in many files."""
     for layout in ("native", "ldm", "diffusers"):
-        vw.save(vae, folder / (layout if layout == "diffusers" else f"{layout}.safetensors"), layout)  # type:
-        ignore[arg-type]
+        vw.save(vae, folder / (layout if layout == "diffusers" else f"{layout}.safetensors"), layout)
     ldm = {name: t.detach().clone() for name, t in stored_tensors(vae, "ldm").items()}
     denoiser = {name: torch.zeros(shape) for name, shape in DENOISER.items()}
     write(folder / "baked.safetensors", {**denoiser, **{f"first_stage_model.{n}": t for n, t in ldm.items()}})

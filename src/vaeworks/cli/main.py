@@ -32,38 +32,38 @@ from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
 from ..words import one_line, speak
-from .demo import demo
-from .recipes import recipes
-from .train import train
-from .eval import evaluate
-from .doctor import doctor
-from .arena import arena
-from .arena_study import arena_study
-from .arena_report import arena_report
-from .reconstruct import reconstruct
-from .encode import encode
-from .decode import decode
-from .generate import generate
-from .interpolate import interpolate
-from .vary import vary
-from .sample import sample
-from .edit import edit
-from .restore import restore
 from .anomaly import anomaly
-from .listen import listen
+from .arena import arena
+from .arena_report import arena_report
+from .arena_study import arena_study
 from .augment import augment
-from .features import features
-from .inspect import inspect
+from .bake import bake
+from .console import summary
 from .convert import convert
+from .decode import decode
+from .demo import demo
+from .doctor import doctor
+from .edit import edit
+from .encode import encode
+from .eval import evaluate
+from .exit_status import FailOnTriggered
 from .export import export
 from .extract import extract
-from .bake import bake
-from .install import install
-from .match import match
+from .features import features
 from .fold import fold
+from .generate import generate
+from .inspect import inspect
+from .install import install
+from .interpolate import interpolate
+from .listen import listen
+from .match import match
+from .recipes import recipes
+from .reconstruct import reconstruct
 from .repair import repair
-from .console import summary
-from .exit_status import FailOnTriggered
+from .restore import restore
+from .sample import sample
+from .train import train
+from .vary import vary
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
