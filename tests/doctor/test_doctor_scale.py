@@ -147,7 +147,7 @@ def test_an_unknown_scale_is_not_called_wrong() -> None:
     found = examine(unknown)
     assert (
         found.verdict == "watch"
-        and "does not say" in found.sentence
+        and "does not state" in found.sentence
         and "a guess" in found.figures["scaling_factor"].limit
     )
 
