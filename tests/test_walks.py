@@ -90,7 +90,7 @@ def words(command: str, model: Path, folder: Path) -> list[str]:
     if command == "decode":
         assert main(["encode", str(model), "photos", "--out", str(folder / "latents"), "--overwrite"]) == 0
         latents = sorted((folder / "latents").rglob("*.safetensors"))[0]
-        return ["decode", str(model), str(latents), "--out", str(folder / "decoded")]
+        return ["decode", str(model), str(latents), "--out", str(folder / "decoded"), "--memory", "60MiB"]
     options = ["--size", "32", "--quick", "--panels", "scale"]
     return ["doctor", str(model), "--data", "photos", "--out", str(folder / "doctor"), *options]
 
