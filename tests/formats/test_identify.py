@@ -282,7 +282,7 @@ ASSUMED: dict[str, tuple[AutoencoderConfig, str]] = {
         ),
         "latents_mean",
     ),
-    "sixteen": (dataclasses.replace(MODELS["sd3"], scaling_factor=1.0), "scaling_factor 1.5305 and shift_factor 0.0609"),
+    "sixteen": (dataclasses.replace(MODELS["sd3"], scaling_factor=1.0), "1.5305 and shift_factor 0.0609"),
 }
 """What an application cannot know, and what is said of it."""
 
@@ -521,8 +521,7 @@ def test_taesd(name: str, diffusers: str, comfyui: str, tmp_path: Path) -> None:
 def everywhere(vae: vw.Autoencoder, folder: Path) -> dict[str, Path]:
     """One VAE in many files."""
     for layout in ("native", "ldm", "diffusers"):
-        vw.save(vae, folder / (layout if layout == "diffusers" else f"{layout}.safetensors"), layout)  # type:
-        ignore[arg-type]
+        vw.save(vae, folder / (layout if layout == "diffusers" else f"{layout}.safetensors"), layout)  # type: ignore[arg-type]
     ldm = {name: t.detach().clone() for name, t in stored_tensors(vae, "ldm").items()}
     denoiser = {name: torch.zeros(shape) for name, shape in DENOISER.items()}
     write(folder / "baked.safetensors", {**denoiser, **{f"first_stage_model.{n}": t for n, t in ldm.items()}})

@@ -264,7 +264,10 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Tensor]], None], str]] = {
         lambda t: t.update({"decoder.mid.block_1.conv1.bias": torch.zeros(3)}),
         r"block_1.conv1.bias' has shape \(3,\).*\(64,\)",
     ),
-    "surplus": (lambda t: t.update({"decoder.mid.block_9.x": torch.zeros(3)}), "1 tensors that its configuration does not have"),
+    "surplus": (
+        lambda t: t.update({"decoder.mid.block_9.x": torch.zeros(3)}),
+        "1 tensors that its configuration does not have",
+    ),
     "no encoder": (lambda t: [t.pop(n) for n in list(t) if n.startswith("encoder")] and None, "not a whole VAE"),
     "widths": (lambda t: t.update({"encoder.conv_in.weight": torch.zeros(31, 3, 3, 3)}), "make no VAE|has shape"),
 }
