@@ -161,7 +161,7 @@ def test_a_scale_that_nobody_knows_is_judged_by_the_spread(vae: vw.Autoencoder, 
 def test_a_wrong_shift_is_found(vae: vw.Autoencoder) -> None:
     found = fog(None, vae, vae.config.scaling_factor, vae.config.shift_factor + 1.5, TWO)
     assert found.verdict == "wrong scale" and found.shift > 0.5 and found.scale == pytest.approx(1, abs=1e-3)
-    assert "beside what this VAE expects" in found.sentence
+    assert "away from what this VAE expects" in found.sentence
 
 
 def test_another_vae_of_the_same_shape_is_found(vae: vw.Autoencoder) -> None:
@@ -213,7 +213,7 @@ def test_a_decoder_that_makes_nothing_is_found(vae: vw.Autoencoder, value: float
 def test_fog_refuses(vae: vw.Autoencoder, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"f8c16.*f8c4"):
         fog(linear("small-f8c16"), vae, 1.0, images=TWO)
-    with pytest.raises(DataError, match="no image"):
+    with pytest.raises(DataError, match="images is empty"):
         fog(None, vae, 1.0, images=[])
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(DataError, match=r"a\.png: not an image"):

@@ -223,7 +223,7 @@ def test_saved_pipelines_and_swaps(tmp_path: Path) -> None:
         assert abs(pictures[0] - painted).max() > 10
     with pytest.raises(vw.ConfigError, match=r"latents of 4 channels \(f8c4\)"):
         load(tmp_path, random_flux2(SMALL))
-    with pytest.raises(vw.ConfigError, match="paint without an image"):
+    with pytest.raises(vw.ConfigError, match="generate without an image"):
         paint(pipe, "a cat", image=Image.new("RGB", (64, 64)), steps=2)
 
 

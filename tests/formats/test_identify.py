@@ -282,10 +282,7 @@ ASSUMED: dict[str, tuple[AutoencoderConfig, str]] = {
         ),
         "latents_mean",
     ),
-    "sixteen": (
-        dataclasses.replace(MODELS["sd3"], scaling_factor=1.0),
-        "scaling_factor 1.5305 and shift_factor 0.0609",
-    ),
+    "sixteen": (dataclasses.replace(MODELS["sd3"], scaling_factor=1.0), "1.5305 and shift_factor 0.0609"),
 }
 """What an application cannot know, and what is said of it."""
 

@@ -145,7 +145,7 @@ def test_taesd_too() -> None:
 
 def test_what_is_not_taken() -> None:
     """Another class, and a VAE that does not compute what its configuration says, in one line each."""
-    with pytest.raises(ConfigError, match="a Linear is not one of"):
+    with pytest.raises(ConfigError, match="a Linear cannot be taken over"):
         from_diffusers(nn.Linear(1, 1))  # type: ignore[arg-type]
     vae = to_diffusers(random_vae())
     vae.decoder.conv_in = nn.Sequential(vae.decoder.conv_in)

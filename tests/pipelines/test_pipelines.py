@@ -435,7 +435,7 @@ def test_inject_into_other_denoisers() -> None:
     )
     swapped = inject(inpaint, vae)
     assert type(swapped.vae) is diffusers.AutoencoderKL
-    with refused(vw.ConfigError, "StableDiffusionInpaintPipeline", "masks"):
+    with refused(vw.ConfigError, "StableDiffusionInpaintPipeline", "is for inpainting"):
         paint(swapped, "a cat", image=PHOTO)
     pipe.vae = diffusers.AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
     assert type(inject(pipe, vae).vae) is diffusers.AutoencoderKL

@@ -170,7 +170,7 @@ def _own_fault(seen: DecodedPhotos, originals: Lab) -> str:
 def _of_scale(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, known: bool) -> str:
     """The difference of the latents from those that the VAE expects, and the right number."""
     if abs(seen.scale - 1) <= CERTAIN:
-        return f"the latents are shifted by up to {abs(seen.shift):.2f} standard deviations for this VAE"
+        return f"the latents are up to {abs(seen.shift):.2f} standard deviations away from what this VAE expects"
     sentence = f"the latents are {seen.scale:.2f} times what this VAE expects"
     config = candidate.config
     if constants is None or not takes_constants(candidate):
