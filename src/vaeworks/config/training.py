@@ -184,8 +184,8 @@ class AdversarialConfig:
     """The discriminator: its kind, its weight, and its start. The supervisor's thresholds are in config/balance.py."""
 
     discriminator: Literal["none", "patch", "modern", "residual", "unet", "projected"] = "none"
-    """kind of discriminator. patch: latent diffusion's PatchGAN with BatchNorm; modern: anti-aliased, GroupNorm; residual:
-    R3GAN's, unnormalized; unet: judges every pixel; projected: heads on a frozen network's features"""
+    """kind of discriminator. patch: latent diffusion's PatchGAN with BatchNorm; modern: anti-aliased, GroupNorm;
+    residual: R3GAN's, unnormalized; unet: judges every pixel; projected: heads on a frozen network's features"""
     loss: Literal["hinge", "vanilla", "least-squares", "relativistic"] = "hinge"
     """adversarial loss; relativistic pairs an image with its own reconstruction (R3GAN)"""
     weight: float = 0.5
@@ -194,8 +194,8 @@ class AdversarialConfig:
     """adaptive weight: make the adversarial gradient as strong as the reconstruction's at the decoder's last layer
     (VQGAN)"""
     stage: Literal["both", "decoder"] = "both"
-    """halves that the adversarial term trains. decoder: freeze the encoder as soon as the term counts, so that it cannot
-    spoil the latents"""
+    """halves that the adversarial term trains. decoder: freeze the encoder as soon as the term counts, so that it
+    cannot spoil the latents"""
     channels: int = 64
     """width of the discriminator's first level (projected: of its heads)"""
     num_layers: int = 3
