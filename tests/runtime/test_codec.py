@@ -213,9 +213,7 @@ def test_float32_is_within_its_rounding(size: tuple[int, int], tile: int | None)
     for found, expected in ((codec.decode(z), whole), (codec.encode(picture).mean, mean), (codec.decode(z), whole)):
         assert ((found - expected).abs().max() * 2 / (expected.max() - expected.min())).item() < 1e-5
     kept = [p.filtering for _, p in codec._kernels["decoding"]._kept.values() if isinstance(p, Filtered)]
-    assert {type(filtering).__name__ for filtering in kept} == {"F4", "DoubledConv"} and codec._kernels[
-        "encoding"
-    ]._kept
+    assert {type(filtering).__name__ for filtering in kept} == {"F4", "DoubledConv"} and codec._kernels["encoding"]._kept
 
 
 def flat_pictures(side: int) -> dict[str, Tensor]:
