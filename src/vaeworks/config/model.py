@@ -41,8 +41,9 @@ class LatentConfig:
     latents_std: tuple[float, ...] | None = None
     """standard deviation of every latent channel, where it was measured"""
     normalization: Literal["scalar", "channel", "batchnorm"] = "scalar"
-    """channel: z = (latents - latents_mean) / latents_std * scaling_factor (Playground, Wan); batchnorm: statistics of
-    the channels after latents_patch, which are among the weights (Flux.2)"""
+    """kind of normalization. scalar: by scaling_factor and shift_factor; channel: z = (latents - latents_mean) /
+    latents_std * scaling_factor (Playground, Wan); batchnorm: by statistics of the channels after latents_patch, which
+    are among the weights (Flux.2)"""
     latents_patch: int = 1
     """side of the squares of latents that a diffusion model sees as one latent of side * side * c channels (Flux.2:
     2)"""
@@ -128,7 +129,7 @@ class BottleneckConfig:
     """The kind of latents (a sample of a Gaussian posterior, or a bounded point), and their noise in training."""
 
     kind: Literal["kl", "point"] = "kl"
-    """kl: the encoder predicts mean and log-variance; point: latents alone, without a KL term"""
+    """prediction of the encoder. kl: mean and log-variance; point: latents alone, without a KL term"""
     bound: Literal["none", "tanh", "softclamp", "clamp", "rmsnorm", "sphere", "layernorm"] = "none"
     """bound of the latents of kind point. tanh, softclamp, clamp: to +-limit; rmsnorm, sphere: at each position;
     layernorm: over the whole map"""

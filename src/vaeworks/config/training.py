@@ -155,7 +155,7 @@ class OptimizerConfig:
     """Adam or AdamW with warm-up and cosine decay, all counted in images."""
 
     kind: Literal["adam", "adamw"] = "adamw"
-    """adamw decays weights of two and more dimensions only"""
+    """optimizer; adamw applies weight decay to weights of two and more dimensions only"""
     lr: float = 1e-4
     """peak learning rate"""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -184,18 +184,18 @@ class AdversarialConfig:
     """The discriminator: its kind, its weight, and its start. The supervisor's thresholds are in config/balance.py."""
 
     discriminator: Literal["none", "patch", "modern", "residual", "unet", "projected"] = "none"
-    """patch: latent diffusion's PatchGAN with BatchNorm; modern: anti-aliased, GroupNorm; residual: R3GAN's,
-    unnormalized;
-    unet: judges every pixel; projected: heads on a frozen network's features"""
+    """kind of discriminator. patch: latent diffusion's PatchGAN with BatchNorm; modern: anti-aliased, GroupNorm;
+    residual: R3GAN's, unnormalized; unet: judges every pixel; projected: heads on a frozen network's features"""
     loss: Literal["hinge", "vanilla", "least-squares", "relativistic"] = "hinge"
-    """relativistic pairs an image with its own reconstruction (R3GAN)"""
+    """adversarial loss; relativistic pairs an image with its own reconstruction (R3GAN)"""
     weight: float = 0.5
     """weight of the adversarial term; the adaptive weight and the supervisor's are multiplied with it"""
     adaptive: bool = True
     """adaptive weight: make the adversarial gradient as strong as the reconstruction's at the decoder's last layer
     (VQGAN)"""
     stage: Literal["both", "decoder"] = "both"
-    """decoder: freeze the encoder as soon as the adversarial term counts, so that it cannot spoil the latents"""
+    """halves that the adversarial term trains. decoder: freeze the encoder as soon as the term counts, so that it
+    cannot spoil the latents"""
     channels: int = 64
     """width of the discriminator's first level (projected: of its heads)"""
     num_layers: int = 3
@@ -320,7 +320,8 @@ class TrainConfig:
     ema_halflife: int = 1000
     """half-life of the weight average that is saved as the model, in images; 0: none"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on GPUs and CPUs that compute with it, else fp32; weights and optimizer are always fp32"""
+    """precision of the networks. auto: bf16 autocast on GPUs and CPUs that compute with it, else fp32; weights and
+    optimizer are always fp32"""
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, about a third more time"""
     channels_last: bool = True
@@ -347,7 +348,7 @@ class TrainConfig:
     seed: int = 0
     """seed of order, augmentation, noise and weights"""
     device: str = "auto"
-    """auto: cuda where there is one, else cpu"""
+    """device to train on. auto: cuda if there is a GPU, else cpu"""
 
     def __post_init__(self) -> None:
         for name in ("images", "batch", "val_every", "save_every", "log_every", "keep_checkpoints", "stats_images"):
