@@ -22,7 +22,7 @@ def test_help(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     """It starts without data, and says first how it is called."""
     monkeypatch.syspath_prepend(path.parent)  # where Python looks when it runs the file
     monkeypatch.setattr(sys, "argv", [str(path), "--help"])
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         runpy.run_path(str(path), run_name="__main__")
     said = capsys.readouterr().out
     assert said.startswith("usage:") and f"python benchmarks/{path.name}" in said
