@@ -26,7 +26,9 @@ def minima() -> dict[str, str]:
     found = {}
     for requirement in (text for each in lists for text in each):
         if not requirement.startswith(f"{project['name']}["):
-            name, version = re.fullmatch(r"([\w.-]+)>=([\d.]+)(?:;.*)?", requirement).groups()  # type: ignore[union-attr]
+            parts = re.fullmatch(r"([\w.-]+)>=([\d.]+)(?:;.*)?", requirement)
+            assert parts is not None, requirement
+            name, version = parts.groups()
             found[name] = version
     return found
 

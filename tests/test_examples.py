@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from configs import TINY
 from PIL import Image
 
 import vaeworks as vw
@@ -17,7 +18,6 @@ from vaeworks.data import photos
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
-SMALL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 
 CALLS = {
     "anomaly": ("--images 100 --out out", "heat.png detector.safetensors"),
@@ -37,7 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with vae.safetensors, photo.png, and two folders of images that differ in brightness."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    vw.save(vw.build(SMALL).eval(), tmp_path / "vae.safetensors")
+    vw.save(vw.build(TINY).eval(), tmp_path / "vae.safetensors")
     with Image.open(photos()[0]) as image:
         photo = image.convert("RGB").resize((64, 64))
     photo.save(tmp_path / "photo.png")
