@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configs import TRAIN
 from PIL import Image
 
 import vaeworks as vw
@@ -22,33 +23,6 @@ from vaeworks.recipes import RECIPES
 MODEL = vw.AutoencoderConfig(
     channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, scaling_factor=0.5
 )
-TRAIN = [
-    "--model.channels",
-    "8",
-    "--model.channel-mult",
-    "1",
-    "2",
-    "--model.norm-groups",
-    "4",
-    "--data.size",
-    "16",
-    "--data.workers",
-    "0",
-    "--images",
-    "32",
-    "--batch",
-    "8",
-    "--val-every",
-    "16",
-    "--save-every",
-    "16",
-    "--stats-images",
-    "8",
-    "--data.val-fraction",
-    "0.3",
-    "--precision",
-    "fp32",
-]
 
 
 @pytest.fixture(scope="module")
