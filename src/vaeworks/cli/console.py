@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -76,22 +75,6 @@ def print_notes(notes: Iterable[str]) -> None:
     """Print what a user should know about a result, a line each."""
     for note in notes:
         TERMINAL.warn(f"note: {note}")
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Warnings that a command says in words of its own, or that its user cannot act on, are not shown twice."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
-
-
-def bar(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    """A progress bar around what is iterated over."""
-    from rich.markup import escape
-    from rich.progress import track
-
-    return lambda items: track(list(items), escape(what), console=console(), transient=True)
 
 
 def summary(function: Callable[..., Any]) -> str:

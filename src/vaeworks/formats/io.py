@@ -42,7 +42,7 @@ def save(
     Errors: ConfigError for an unknown layout, a path that exists, an architecture that the layout cannot express, and
     weights that overflow in `dtype`.
     """
-    _check_layout(layout, autoencoder.config)
+    _description(layout, autoencoder.config)  # raises before anything is said
     _warn_of_losses(layout, autoencoder.config)
     write(autoencoder, path, layout, dtype=dtype, overwrite=overwrite)
 
@@ -57,10 +57,7 @@ def write(
 ) -> None:
     """Do what `save` does, without the warning about settings that other programs will not see."""
     path, config = Path(path), autoencoder.config
-    _check_layout(layout, config)
-    description = None
-    if layout == "diffusers":
-        description = {"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}
+    description = _description(layout, config)
     tensors = stored_tensors(autoencoder, layout, dtype)
     metadata = {"format": "pt", **native.config_metadata(config)}
     files = {path.name: tensors}
@@ -89,6 +86,14 @@ def write(
             write_tensors(temporary / name, content, metadata)
         if description is not None:
             (temporary / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def _description(layout: str, config: AutoencoderConfig | TinyConfig) -> dict[str, Any] | None:
+    """config.json of diffusers' layout. Errors: ConfigError for what a layout cannot express."""
+    _check_layout(layout, config)
+    if layout != "diffusers":
+        return None
+    return {"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}
 
 
 def _check_layout(layout: str, config: AutoencoderConfig | TinyConfig) -> None:

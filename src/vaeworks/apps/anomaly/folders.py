@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,6 @@ from ...errors import DataError
 from ...images import marked, square, to_uint8
 from ..codes import Track
 from .methods import Truth
-
-Array = NDArray[Any]
 
 GOOD = "good"
 """Class of normal images, the name of their folder in MVTec AD."""
