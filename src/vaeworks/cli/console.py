@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,7 +39,7 @@ class ConsoleReporter(Reporter):
         from rich.markup import escape
         from rich.progress import track
 
-        return track(list(items), escape(what), console=console(), transient=True)
+        return track(list(items), escape(what), console=console(), transient=True, disable=not console().is_terminal)
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Progress]:
@@ -52,24 +52,17 @@ class ConsoleReporter(Reporter):
 
     @contextmanager
     def bytes(self, what: str) -> Iterator[Progress]:
-        with byte_bar(what) as progress:
-            yield progress
+        from rich.markup import escape
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn(escape(what)), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as bars:
+            task = bars.add_task(escape(what))
+            yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 TERMINAL = ConsoleReporter()
 """The command line's reporter."""
-
-
-@contextmanager
-def byte_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that is told the bytes done and to be done."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    with Progress(
-        TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console(), transient=True
-    ) as bars:
-        task = bars.add_task(what)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def print_notes(notes: Iterable[str]) -> None:
@@ -78,22 +71,12 @@ def print_notes(notes: Iterable[str]) -> None:
         TERMINAL.warn(f"note: {note}")
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Warnings that a command says in words of its own, or that its user cannot act on, are not shown twice."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
-
-
-def bar(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    """A progress bar around what is iterated over."""
-    from rich.markup import escape
-    from rich.progress import track
-
-    return lambda items: track(list(items), escape(what), console=console(), transient=True)
-
-
 def summary(function: Callable[..., Any]) -> str:
     """The first line of a command's description."""
-    return (function.__doc__ or "").strip().splitlines()[0]
+    return description(function).splitlines()[0]
+
+
+def description(function: Callable[..., Any]) -> str:
+    """A command's docstring as help shows it, a paragraph a line."""
+    paragraphs = inspect.cleandoc(function.__doc__ or "").replace("`", "").split("\n\n")
+    return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

@@ -38,7 +38,7 @@ from .arena_report import arena_report
 from .arena_study import arena_study
 from .augment import augment
 from .bake import bake
-from .console import summary
+from .console import description, summary
 from .convert import convert
 from .decode import decode
 from .demo import demo
@@ -239,7 +239,7 @@ def _bound(words: list[str]) -> Callable[[], Any]:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), _options():
-            return tyro.cli(parser, prog=f"vaeworks {name}", args=rest, description=summary(COMMANDS[name]))
+            return tyro.cli(parser, prog=f"vaeworks {name}", args=rest, description=description(COMMANDS[name]))
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -320,13 +320,13 @@ def _print_help() -> None:
 
     out = Console(highlight=False, markup=False)
     out.print(
-        "vaeworks COMMAND ...  build, train, prove, swap and run the VAE of Stable Diffusion and its successors\n"
+        "vaeworks COMMAND ...: build, train, test, swap and run the VAEs of Stable Diffusion and its successors\n"
     )
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, command in COMMANDS.items():
         table.add_row(name, summary(command))
     out.print(table)
     out.print(
-        "\nvaeworks COMMAND --help tells a command's options. Everywhere: --json (one JSON document on stdout), "
-        "--debug (tracebacks)"
+        "\nvaeworks COMMAND --help lists the options of a command. Every command takes --json (one JSON document on "
+        "stdout) and --debug (tracebacks)."
     )
