@@ -321,7 +321,7 @@ def test_folders_files_and_names_that_do_not_fit(place: Path, tmp_path: Path, ca
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "a.txt").write_text("x")
     generate = ["generate", "tiny", "a dog", "--vae", place / "vae.safetensors"]
-    assert "precious exists" in error(capsys, *generate, "--out", tmp_path / "precious", "--overwrite")
+    assert "precious is a folder" in error(capsys, *generate, "--out", tmp_path / "precious", "--overwrite")
     assert (tmp_path / "precious" / "a.txt").exists()
     assert "kind of picture" in error(capsys, *generate, "--out", tmp_path / "a.xyz")
     assert "device 'nonsense'" in error(capsys, *generate, "--out", tmp_path / "a.png", "--device", "nonsense")

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,8 +29,8 @@ from rich.text import Text
 from safetensors.torch import save_file
 
 import vaeworks as vw
-from vaeworks.cli import main
 from vaeworks.cli import console as cli_console
+from vaeworks.cli import main
 from vaeworks.config import TinyConfig, dumps, to_dict
 from vaeworks.errors import ConfigError, FormatError, MissingExtraError, VaeworksError
 from vaeworks.formats.apps.install import _file_name, _usable

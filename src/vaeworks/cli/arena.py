@@ -49,7 +49,7 @@ def arena(
 ) -> dict[str, Any]:
     """Find out which VAE's latents a diffusion model learns best, with small generators.
 
-    docs/arena.md. The same call continues after an interruption. See also: `arena study`.
+    The same call continues after an interruption. See docs/arena.md, and `arena study`.
     In Python: `vaeworks.run_arena`.
     """
     from ..arena.api import run_arena

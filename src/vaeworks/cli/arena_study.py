@@ -53,7 +53,7 @@ def arena_study(
 ) -> dict[str, Any]:
     """Train autoencoders that differ in one thing, and compare them in an arena.
 
-    docs/arena.md. The same call continues after an interruption.
+    The same call continues after an interruption. See docs/arena.md.
     In Python: `vaeworks.run_study`.
     """
     from ..arena.api import run_study

@@ -63,7 +63,9 @@ def augment(
     """
     from ..apps.augmentation.augment import augment as run
     from ..apps.augmentation.augment import judge_augmentation
+    from ..apps.labelled_images import check_seed_and_size
 
+    check_seed_and_size(seed, size)
     shared: dict[str, Any] = {
         "per_image": per_image,
         "labels": labels,

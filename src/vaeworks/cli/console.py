@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..launcher import speaks
 from ..reporting import Progress, Reporter
+from ..words import one_line
 
 if TYPE_CHECKING:
     from ..terminal import Terminal
@@ -36,29 +37,33 @@ class ConsoleReporter(Reporter):
         console().print(line, style="yellow")
 
     def track(self, items: Iterable[T], what: str) -> Iterable[T]:
-        from rich.markup import escape
         from rich.progress import track
 
-        return track(list(items), escape(what), console=console(), transient=True, disable=not console().is_terminal)
+        return track(list(items), _title(what), console=console(), transient=True, disable=not console().is_terminal)
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Progress]:
-        from rich.markup import escape
         from rich.progress import Progress as Bars
 
         with Bars(console=console(), transient=True, disable=not console().is_terminal) as bars:
-            task = bars.add_task(escape(what), total=None)
+            task = bars.add_task(_title(what), total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
     @contextmanager
     def bytes(self, what: str) -> Iterator[Progress]:
-        from rich.markup import escape
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn(escape(what)), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn(_title(what)), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as bars:
-            task = bars.add_task(escape(what))
+            task = bars.add_task(_title(what))
             yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _title(what: str) -> str:
+    """The title of a bar, which may hold names of files: one line, without markup."""
+    from rich.markup import escape
+
+    return escape(one_line(what))
 
 
 TERMINAL = ConsoleReporter()

@@ -20,7 +20,7 @@ def decode(
 ) -> dict[str, Any]:
     """Decode latents (files or shards) to PNG files of any size within a memory limit.
 
-    docs/runtime.md.
+    See docs/runtime.md.
     In Python: `vaeworks.decode`.
     """
     from ..latents.decode_files import decode as run

@@ -68,7 +68,7 @@ def edit(
 ) -> dict[str, Any]:
     """Change attributes, colours and statistics of images in latent space, or within a mask.
 
-    docs/edit.md.
+    See docs/edit.md.
     In Python: `vaeworks.edit`.
     """
     from ..apps.editing.edit import RECORD

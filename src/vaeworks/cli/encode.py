@@ -53,7 +53,7 @@ def encode(
 ) -> dict[str, Any]:
     """Encode images to latents: one file per image, or a whole data set in shards.
 
-    docs/latents.md. A second call with the same arguments encodes what is missing.
+    A second call with the same arguments encodes what is missing. See docs/latents.md.
     In Python: `vaeworks.encode`.
     """
     from ..latents.encode_files import LatentShards

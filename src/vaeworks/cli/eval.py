@@ -59,7 +59,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure how faithfully VAEs reconstruct images, with intervals and baselines; compare several.
 
-    docs/eval.md. Several models are compared by paired differences.
+    Several models are compared by paired differences. See docs/eval.md.
     In Python: `vaeworks.evaluate_models`.
     """
     from ..metrics import evaluate_models

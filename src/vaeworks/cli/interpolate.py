@@ -32,7 +32,7 @@ def interpolate(
 ) -> dict[str, Any]:
     """Interpolate between images in latent space, and compare the path with a cross-fade.
 
-    Writes a strip, frames and a film.
+    It writes a strip, frames and a film.
     In Python: `vaeworks.interpolate`.
     """
     from ..apps.generation.interpolate import interpolate as run

@@ -52,7 +52,7 @@ def restore(
 ) -> dict[str, Any]:
     """Restore missing and noisy pixels by a search in latent space.
 
-    docs/restore.md.
+    See docs/restore.md.
     In Python: `vaeworks.restore`.
     """
     from ..apps.restoration.restore import RECORD
