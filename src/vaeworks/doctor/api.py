@@ -73,10 +73,10 @@ def examine(
     >>> vw.examine("runs/dogs", "photos", quick=True).findings["tiling"].verdict
     'healthy'
 
-    autoencoder: a model, or where one is. data: SRC of the command line, or images that `scan` has found. model: the
-    result's title. panels: names from docs/doctor.md; None: all. size: side of the squares that images become, in
-    pixels; None: about 256. limit: number of images at most, evenly spaced. quick: fewer images and probes. seed: of
-    probes and noise.
+    autoencoder: an Autoencoder, or the path or hub id of one. data: a source of images (docs/data.md), or what
+    `vaeworks.data.scan` found. model: the result's title. panels: names from docs/doctor.md; None: all. size: side of
+    the squares that images become, in pixels; None: about 256. limit: number of images at most, evenly spaced. quick:
+    fewer images and probes. seed: of probes and noise.
     labels: a class for each image; or "folders", "names", "none" or a CSV file; None takes folders where `data` is a
     source. masks: a mask of the object for each image, or the folder of masks. known: whether the scaling factor is
     certain; None: what the file says. reference: the VAE that the diffusion model was made for, if this one is to

@@ -66,9 +66,9 @@ def evaluate(
     >>> vw.evaluate("runs/dogs", "photos").psnr
     31.2
 
-    model: an autoencoder, or where one is. data: SRC of the command line, or images that `scan` has found. The images
-    that a run folder was trained on are left out, unless include_training is on. val_fraction: only the images that a
-    run with this data.val_fraction holds out.
+    model: an Autoencoder, or the path or hub id of one. data: a source of images (docs/data.md), or what
+    `vaeworks.data.scan` found. The images that a run folder was trained on are left out, unless include_training is on.
+    val_fraction: only the images that a run with this data.val_fraction holds out.
     limit: longest side of the central crop that is judged, in pixels; None: whole images. multiple: the crop's sides
     are multiples of this, by default of the downsample factor. resize: length in pixels to which the shorter side is
     resized before the crop, by `kernel`, one of Pillow's filters; None: not at all.
@@ -77,7 +77,7 @@ def evaluate(
     "auto" (where its weights are in the cache), "fetch", or a folder of weights; None or "off": not measured, which
     `no_lpips` explains. legibility: measure rendered text and edges, too. speed: (pixels of a side, images of a batch)
     at which throughput and memory are measured.
-    name: the result's title. settings: facts that the model's file does not state, as keywords of `load`.
+    name: the result's title. settings: facts that the model's file leaves out, as keywords of `load`.
     Errors: ConfigError for settings that break a rule; DataError where no image can be used; FormatError for missing
     weights. Several models: `evaluate_models`.
     """

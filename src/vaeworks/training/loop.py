@@ -64,7 +64,7 @@ def train(
     of the caller's own for regularizers.alignment, from images n 3 h w in [-1,1] to features n d h' w'.
     Started by torchrun or accelerate in several processes, they train together, and process 0 writes.
 
-    >>> result = vw.train(vw.recipe("small-f8c16").build(), "photos", "runs/photos")
+    >>> result = vw.train(vw.recipe("small-f8c16"), "photos", "runs/photos")
     >>> vae = vw.load(result.run)
 
     Errors: DataError or ConfigError before any file is overwritten; TrainingError for a loss that is not finite;
