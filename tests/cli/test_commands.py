@@ -105,7 +105,7 @@ def test_public_functions_have_an_example(name: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_overwriting_has_two_names(name: str) -> None:
     """--force is --overwrite, in each command that refuses to replace files."""
-    options = typing.get_type_hints(COMMANDS[name], {"Path": Path}, include_extras=True)
+    options = typing.get_type_hints(COMMANDS[name], include_extras=True)
     if "overwrite" in options:
         (settings,) = options["overwrite"].__metadata__
         assert settings.aliases == ("--force",)
