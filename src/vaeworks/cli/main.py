@@ -243,7 +243,7 @@ def _bound(words: list[str]) -> Callable[[], Any]:
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ConfigError(" ".join(said.getvalue().translate(_FRAMES).split())) from None
+        raise ConfigError(_sentence(said.getvalue(), f"vaeworks {name} --help")) from None
 
 
 def _options() -> ConstructorRegistry:
@@ -268,8 +268,23 @@ def _options() -> ConstructorRegistry:
     return registry
 
 
-_FRAMES = dict.fromkeys(map(ord, "╭╮╰╯│─"), " ")
-"""What the parser draws around its messages."""
+_FRAME = "╭╮╰╯│─-"
+"""What the parser draws around and between the parts of its messages, on terminals of all kinds."""
+
+
+def _sentence(message: str, remedy: str) -> str:
+    """The parser's message, which has a heading, parts and a hint in a frame, as a line that ends with the remedy."""
+    parts, words = [], list[str]()
+    for line in [*message.splitlines(), "─"]:
+        text = line.strip(" │")
+        if text.strip(_FRAME):
+            words += [] if text.startswith("╭") else text.split()
+        elif words:
+            parts.append(" ".join(words).rstrip(".:"))
+            words = []
+    told = [part for part in parts if not part.startswith("For full helptext")]
+    headed = len(told) > 1 and not message.lstrip().startswith("╭")
+    return "; ".join([*told[headed:], f"see {remedy}"])
 
 
 def _default_config(words: list[str]) -> TrainConfig:

@@ -19,6 +19,7 @@ from ..formats.locate import locate
 from ..formats.vae_slot import is_certain
 from ..images import default_size
 from ..models import Autoencoder
+from ..random_streams import check_seed
 from ..reporting import SILENT, Reporter
 from ..runtime.opening import Model
 from .examination import Examination, check_panels, check_rules, examine_files, failing
@@ -81,11 +82,12 @@ def examine(
     source. masks: a mask of the object for each image, or the folder of masks. known: whether the scaling factor is
     certain; None: what the file says. reference: the VAE that the diffusion model was made for, if this one is to
     replace it. keep: cache the findings, and reuse them for the same model, images and options. settings: facts that
-    the model's file does not state, as keywords of `load`.
+    the model's file leaves out, as keywords of `load`.
     Errors: ConfigError for an unknown panel, and for a size that the model does not take; DataError for labels or masks
     that lack an image. Several models: `examine_models`.
     """
     names = check_panels(panels)
+    check_seed(seed)
     images = image_set(data, reporter)
     derived = isinstance(data, (str, Path))
     loaded, certain = _loaded(autoencoder, settings, reporter)
@@ -141,6 +143,7 @@ def examine_models(
         raise ConfigError("no MODEL is given: vaeworks doctor MODEL --data SRC --out DIR")
     wanted = None if panels is None else check_panels(panels)
     check_rules(fail_on, wanted)
+    check_seed(seed)
     names = [_named(model) for model in models]
     folders = [] if out is None else _folders(Path(out), names, overwrite)
     if limit is not None and limit < 1:

@@ -18,6 +18,7 @@ from ..features.weights import is_here, load_lpips
 from ..files.outputs import check_free
 from ..losses.perceptual import LPIPS
 from ..models import Autoencoder
+from ..random_streams import check_seed
 from ..reporting import SILENT, Reporter
 from ..runtime.opening import Model, open_model
 from .crop import Crop
@@ -81,6 +82,7 @@ def evaluate(
     Errors: ConfigError for settings that break a rule; DataError where no image can be used; FormatError for missing
     weights. Several models: `evaluate_models`.
     """
+    _check_seed_and_share(seed, val_fraction)
     autoencoder = open_model(model, settings)
     crop = Crop(_common_multiple([model], [autoencoder], multiple), limit, resize, kernel)
     images = image_set(data, reporter)
@@ -142,6 +144,7 @@ def evaluate_models(
     """
     if not models:
         raise ConfigError("no MODEL is given: vaeworks eval MODEL --data SRC")
+    _check_seed_and_share(seed, val_fraction)
     folder = None if out is None else Path(out)
     if folder is not None:
         check_free(folder, (RECORD, GALLERY, REPORT), overwrite)
@@ -187,6 +190,14 @@ def evaluate_models(
     return result
 
 
+def _check_seed_and_share(seed: int | None, val_fraction: float | None) -> None:
+    """Errors: ConfigError for a negative seed, and for a share that a run cannot hold out."""
+    if seed is not None:
+        check_seed(seed)
+    if val_fraction is not None and not 0 <= val_fraction < 1:
+        raise ConfigError(f"val_fraction (={val_fraction}) must be in [0, 1)")
+
+
 def _common_multiple(models: Sequence[Model], vaes: Sequence[Autoencoder], multiple: int | None) -> int:
     """The number of which the sides of all models' crops are multiples.
 
@@ -199,7 +210,7 @@ def _common_multiple(models: Sequence[Model], vaes: Sequence[Autoencoder], multi
             "so no image suits both; judge each alone"
         )
     common = math.lcm(*(vae.downsample_factor for vae in vaes))
-    if multiple is not None and multiple % common:
+    if multiple is not None and (multiple < 1 or multiple % common):
         whose = "the models' common downsample_factor" if len(vaes) > 1 else "the model's downsample_factor"
         raise ConfigError(f"multiple (={multiple}) must be a multiple of {common}, {whose}")
     return multiple or common

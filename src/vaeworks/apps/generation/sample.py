@@ -86,6 +86,8 @@ def sample(
     check_seed(seed)
     if count < 1:
         raise ConfigError(f"count (={count}) must be at least 1")
+    if size is not None and size < 1:
+        raise ConfigError(f"size (={size}) must be at least 1")
     if data is not None and count < 2:
         raise ConfigError(f"count (={count}) must be at least 2 with --data, whose figures compare sets of pictures")
     if data is None and (source != "prior" or map):
