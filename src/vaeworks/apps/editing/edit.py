@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -233,6 +234,8 @@ def _check(
         raise ConfigError(
             "nothing is to be changed; give --direction, --arithmetic, --statistics-from, --contrast or another change"
         )
+    if not strengths or not all(map(math.isfinite, strengths)):
+        raise ConfigError(f"strength (={strengths}) must be one or more finite numbers")
     if len(strengths) > 1 and not direction:
         raise ConfigError("several --strength need a --direction; give one value")
     if kept and not direction:
