@@ -62,7 +62,7 @@ def repair(
     """Rescale a VAE that gives black images in float16, without training, and measure the error.
 
     >>> repaired = vw.repair("vae.safetensors", "vae-fp16.safetensors", dtype="fp16")
-    >>> repaired.result.deviation("repaired", "float16").images_psnr                      # dB
+    >>> repaired.result.needed, repaired.result.sentences()        # whether anything overflowed, and how it was mended
 
     model: an Autoencoder, or the path or hub id of one. dst: the file (layout "diffusers": the folder) to write; None
     writes nothing. dtype: of the stored weights, "fp32", "bf16", "fp16" or a torch dtype; None keeps them. headroom:
