@@ -22,7 +22,6 @@ LONGEST = 120
 
 UNUSED = {
     "random_streams.SHARED": "says which streams share a number on purpose, for readers and for a test",
-    "moved.install": "called by the package when it is imported, under another name",
 }
 """Public definitions without a caller in the package, and why each stays. At most ten."""
 

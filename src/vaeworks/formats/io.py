@@ -35,8 +35,12 @@ def save(
 ) -> None:
     """Write a model in a layout.
 
-    layout: "native" and "ldm" are one .safetensors file, "diffusers" is a folder. "taesd" is one file with both halves,
-    or a folder with a file for each if `path` has no ending. dtype: of the stored weights; None keeps theirs.
+    >>> vw.save(vae, "vae.safetensors")
+    >>> vw.save(vae, "vae", "diffusers", dtype=torch.float16)
+
+    path: the file or folder to write. layout: "native" and "ldm" are one .safetensors file, "diffusers" is a folder.
+    "taesd" is one file with both halves, or a folder with a file for each if `path` has no ending. dtype: of the stored
+    weights; None keeps theirs. overwrite: replace what exists.
     The file's metadata hold the whole configuration in every layout, so nothing is lost. A warning names the settings
     that other programs will not see. Guessed settings are left out; config.json must have them, and marks them.
     Errors: ConfigError for an unknown layout, a path that exists, an architecture that the layout cannot express, and
@@ -133,6 +137,9 @@ def stored_tensors(autoencoder: Autoencoder, layout: Layout, dtype: torch.dtype 
 
 def load(path: str | Path, **settings: Any) -> Autoencoder:
     """Load a VAE from a file or folder of any layout.
+
+    >>> vae = vw.load("runs/dogs")
+    >>> vae = vw.load("vae.safetensors", scale_of="sdxl")
 
     path: a run folder; a native, LDM, diffusers or TAESD file; a diffusers folder of a VAE or a whole pipeline; a full
     checkpoint with a VAE inside; one file or the folder of a TAESD pair; hf:OWNER/NAME on the hub. Files are

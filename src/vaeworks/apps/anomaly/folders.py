@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from ...data import ImageFile
 from ...data.image_ref import ImageRef, open_place
 from ...data.labels import find_labels, find_masks
-from ...errors import DataError
+from ...errors import ConfigError, DataError
 from ...images import marked, square, to_uint8
 from ..codes import Track
 from .methods import Truth
@@ -35,7 +35,9 @@ def read_images(files: Sequence[ImageFile], size: int | None, channels: int, tra
 
 
 def check_sizes(files: Sequence[ImageFile], size: int | None) -> None:
-    """Errors: DataError where images differ in size and no size is given."""
+    """Errors: ConfigError for a size below 1; DataError where images differ in size and no size is given."""
+    if size is not None and size < 1:
+        raise ConfigError(f"size (={size}) must be at least 1")
     first = files[0]
     for file in files if size is None else ():
         if (file.width, file.height) != (first.width, first.height):
