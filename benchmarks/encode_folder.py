@@ -64,9 +64,8 @@ def measured(name: str, options: argparse.Namespace) -> dict:
 
     import vaeworks as vw
     from vaeworks.data import ImageSet, scan
-    from vaeworks.images import open_image, to_model_range
+    from vaeworks.images import open_image, square, to_model_range
     from vaeworks.latents import LatentSet, Settings, encode_dataset
-    from vaeworks.latents.squares import square
     from vaeworks.runtime.codec import Codec
 
     torch.manual_seed(0)

@@ -1,9 +1,8 @@
-"""A sound through an autoencoder, and a sound halfway between two: mixed in latent space, which is no mixture of
-sounds.
+"""Reconstruct two sounds with an autoencoder, and mix them in latent space. That mixture differs from a cross-fade.
 
-    python examples/audio.py MODEL [SOUND SOUND] --out sounds
+    python examples/audio.py MODEL [SOUND SOUND] [--out sounds]
 
-MODEL is trained by `vaeworks train audio-mel`. Without sounds, a plucked string and a vowel are made.
+`vaeworks train audio-mel` trains a MODEL. Without sounds, the program makes a plucked string and a vowel.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.io import wavfile
 
 import vaeworks as vw
@@ -23,7 +21,7 @@ from vaeworks.data.spectrogram import MEL
 
 
 def main() -> None:
-    """Listen, mix, print."""
+    """Reconstruct each sound, write it beside its ceiling, and mix both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("sounds", nargs="*", type=Path)
@@ -34,29 +32,28 @@ def main() -> None:
 
     codec = vw.Codec(vw.load(args.model).float())
     channels = 2 if codec.autoencoder.config.in_channels == 2 else 1
-    places = [SoundFile(path, channels) for path in args.sounds] or [MadeSound(index, 1, channels) for index in (6, 7)]
-    heard = [listen(codec, place.samples()) for place in places]
-    args.out.mkdir(parents=True, exist_ok=True)
-    for number, each in enumerate(heard):
-        write(args.out / f"{number}-ceiling.wav", each.ceiling)
-        write(args.out / f"{number}-reconstruction.wav", each.recon)
-        sheet(each.image, each.recon_image).save(args.out / f"{number}.png")
-        print(
-            f"{places[number]}: {each.figures.log_mel:.2f} dB lost by the VAE, {each.figures.log_mel_ceiling:.2f} dB "
-            "by the way back"
-        )
+    sounds: list[SoundFile | MadeSound] = [SoundFile(path, channels) for path in args.sounds]
+    sounds = sounds or [MadeSound(index, 1, channels) for index in (6, 7)]
+    results = [listen(codec, sound.samples()) for sound in sounds]
 
-    columns = min(each.image.shape[-1] for each in heard)
-    codes = [encode_picture(codec, each.image[..., :columns]) for each in heard]
-    halfway = decode_picture(codec, (codes[0].mean + codes[1].mean) / 2, MEL.bands, columns)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for number, result in enumerate(results):
+        write(args.out / f"{number}-ceiling.wav", result.ceiling)
+        write(args.out / f"{number}-reconstruction.wav", result.recon)
+        sheet(result.image, result.recon_image).save(args.out / f"{number}.png")
+        lost, ceiling = result.figures.log_mel, result.figures.log_mel_ceiling
+        print(f"{sounds[number]}: error {lost:.2f} dB through the VAE, {ceiling:.2f} dB of spectrogram inversion alone")
+
+    columns = min(result.image.shape[-1] for result in results)
+    a, b = (encode_picture(codec, result.image[..., :columns]) for result in results)
+    halfway = decode_picture(codec, (a.mean + b.mean) / 2, MEL.bands, columns)
     write(args.out / "halfway.wav", audible(halfway))
 
 
 def write(path: Path, samples: np.ndarray) -> None:
-    """A WAV file of 16 bits."""
+    """Write a 16-bit WAV file."""
     wavfile.write(path, MEL.rate, (samples.T * 32767).round().astype(np.int16))
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     main()

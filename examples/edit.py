@@ -1,12 +1,14 @@
-"""Move pictures along a direction between two folders, and change their contrast in latents and in pixels.
+"""Move an image along a direction between two sets of images, and raise its contrast in latents and in pixels.
 
-    python examples/edit.py MODEL WITH WITHOUT PHOTO OUT.png
+    python examples/edit.py MODEL WITH WITHOUT PHOTO OUT.png [--size 256]
 
-MODEL: anything that `vaeworks.load` takes. OUT.png shows the photograph, three strengths of the direction, and both
-contrasts.
+WITH and WITHOUT are folders of images that have an attribute and that lack it. OUT.png shows the photo, three strengths
+of the direction, the contrast raised in latents, and the contrast raised in pixels.
 """
 
-import sys
+from __future__ import annotations
+
+import argparse
 from functools import partial
 from pathlib import Path
 
@@ -19,21 +21,33 @@ from vaeworks.images import grid, open_image, to_uint8
 from vaeworks.metrics import psnr
 
 
-def main(model: str, having: str, lacking: str, photo: str, out: str) -> None:
-    """One direction, one picture."""
-    vae = vw.load(model).float().eval().requires_grad_(False)
+def main() -> None:
+    """Fit the direction, apply it, and compare both ways to raise the contrast."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("having", metavar="WITH")
+    parser.add_argument("lacking", metavar="WITHOUT")
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--size", type=int, default=256, help="side of the squares that the direction is fitted on")
+    args = parser.parse_args()
+
+    vae = vw.load(args.model).float().eval().requires_grad_(False)
     codec = vw.Codec(vae)
-    size = 256 // vae.downsample_factor * vae.downsample_factor
-    direction = fit_direction(*(encode_squares(vae, scan(source), size).mean for source in (having, lacking)))
-    print(f"the direction tells held-out pictures apart with an AUROC of {direction.separation:.3f}")
-    image = to_uint8(open_image(photo))
-    moved = [edit_picture(codec, image, [partial(direction.applied, strength=s)]).image for s in (-1.0, 1.0, 2.0)]
+    size = args.size // vae.downsample_factor * vae.downsample_factor
+    having = encode_squares(vae, scan(args.having), size)
+    lacking = encode_squares(vae, scan(args.lacking), size)
+    direction = fit_direction(having.mean, lacking.mean)
+    print(f"the direction separates held-out images with an AUROC of {direction.separation:.3f}")
+
+    photo = to_uint8(open_image(args.photo, vae.config.in_channels))
+    moved = [edit_picture(codec, photo, [partial(direction.applied, strength=s)]).image for s in (-1.0, 1.0, 2.0)]
     contrast = Adjustment(contrast=1.4)
-    latents = edit_picture(codec, image, [lambda z: adjusted_latents(codec, z, contrast)]).image
-    pixels = adjusted_pixels(image, contrast)
-    print(f"contrast in latents is {psnr(pixels, latents):.2f} dB from contrast in pixels")
-    write_picture(Path(out), grid([[image, *moved, latents, pixels]]))
+    in_latents = edit_picture(codec, photo, [lambda z: adjusted_latents(codec, z, contrast)]).image
+    in_pixels = adjusted_pixels(photo, contrast)
+    print(f"PSNR between the contrast raised in latents and in pixels: {psnr(in_pixels, in_latents):.2f} dB")
+    write_picture(args.out, grid([[photo, *moved, in_latents, in_pixels]]))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import MODERN, SHORT, WITH_DISCRIMINATOR, random_batch, started
+from configs import MODERN, SHORT, WITH_DISCRIMINATOR
+from runs import random_batch, started
 from safetensors.torch import save_file
 from torch import Tensor, nn
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from configs import TINY
 from PIL import Image
 
-from vaeworks.config import AutoencoderConfig, DataConfig, TrainConfig, dumps, to_dict
+from vaeworks.config import DataConfig, TrainConfig, dumps, to_dict
 from vaeworks.data import scan
 from vaeworks.files.atomic import write_picture, write_text
 from vaeworks.formats import save
@@ -21,9 +22,8 @@ from vaeworks.training.monitor.log import RunLog
 from vaeworks.training.run.folder import RunRecord, claim_folder
 from vaeworks.training.validation import validate, validation_images
 
-MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 CONFIG = TrainConfig(
-    model=MODEL, data=DataConfig(size=16, val_fraction=0.4), images=4000, val_every=1000, trackers=(), precision="fp32"
+    model=TINY, data=DataConfig(size=16, val_fraction=0.4), images=4000, val_every=1000, trackers=(), precision="fp32"
 )
 
 

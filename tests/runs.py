@@ -1,9 +1,7 @@
-"""Small runs that several tests train: configurations, images, and what two runs must have in common to be the same
-run."""
+"""Small runs that several tests train: images, and what two runs must have in common to be the same run."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -12,43 +10,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from vaeworks.config import AdversarialConfig, AutoencoderConfig, DataConfig, OptimizerConfig, TrainConfig
+from vaeworks.config import TrainConfig
 from vaeworks.training.monitor.log import read_log
 from vaeworks.training.run.checkpoint import newest_checkpoint
 from vaeworks.training.run.init import initial_discriminator, initial_model
 from vaeworks.training.state import TrainState
-
-MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
-SHORT = TrainConfig(
-    model=MODEL,
-    data=DataConfig(size=32, val_fraction=0.3, workers=0, val_images=2),
-    images=96,
-    batch=8,
-    precision="fp32",
-    optimizer=OptimizerConfig(lr=1e-3, warmup_images=16),
-    val_every=32,
-    save_every=32,
-    log_every=8,
-    stats_images=16,
-    keep_checkpoints=2,
-)
-"""12 steps without a discriminator."""
-
-PLAIN_ADAM = OptimizerConfig(kind="adam", lr=1e-2, betas=(0.5, 0.9), warmup_images=0, final_lr=1.0, clip_norm=0.0)
-MODERN = AdversarialConfig(
-    discriminator="modern",
-    channels=16,
-    num_layers=2,
-    start_images=24,
-    warmup=0.1,
-    ramp=0.2,
-    lecam=1e-3,
-    optimizer=PLAIN_ADAM,
-)
-"""Starts after 24 images, is felt after 40 of 128."""
-
-WITH_DISCRIMINATOR = dataclasses.replace(SHORT, images=128, adversarial=MODERN)
-"""16 steps: 3 without, 2 unfelt, 3 in the ramp, 8 in full."""
 
 
 def make_images(root: Path, count: int = 12, size: int = 40) -> Path:
@@ -73,7 +39,7 @@ def random_batch(count: int = 8, size: int = 32, seed: int = 0) -> torch.Tensor:
 
 def started(config: TrainConfig, **frozen: object) -> TrainState:
     """What a run of this configuration trains, before its first step."""
-    return TrainState.of(initial_model(config), config, discriminator=initial_discriminator(config, None), **frozen)  # type: ignore[arg-type]
+    return TrainState.of(initial_model(config), config, discriminator=initial_discriminator(config, None), **frozen)
 
 
 def outcome(run: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:

@@ -20,7 +20,9 @@ WIDEST = 120
 LONGEST = 120
 """Lines of a function, the training loop's included."""
 
-UNUSED: dict[str, str] = {}
+UNUSED = {
+    "random_streams.SHARED": "says which streams share a number on purpose, for readers and for a test",
+}
 """Public definitions without a caller in the package, and why each stays. At most ten."""
 
 PUBLIC = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -42,16 +44,65 @@ def definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
                 yield name, node
 
 
-def mentions(node: ast.AST) -> Counter[str]:
-    """How often each name is used below a node: as a name, an attribute, or a text that is a name."""
-    found: Counter[str] = Counter()
-    for part in ast.walk(node):
-        if isinstance(part, ast.Name):
-            found[part.id] += 1
-        elif isinstance(part, ast.Attribute):
-            found[part.attr] += 1
-        elif isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value.isidentifier():
-            found[part.value] += 1
+def module_of(path: Path) -> str:
+    """Dotted name below the package; "" for the package itself."""
+    return ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(module, name there, name here) of what a file imports from the package."""
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            here = path.relative_to(SRC).parent.parts
+            base = [*here[: len(here) - (node.level - 1)], *(node.module.split(".") if node.module else [])]
+            for alias in node.names:
+                yield ".".join(base), alias.name, alias.asname or alias.name
+
+
+REEXPORTS = {
+    (module, here): (source, name)
+    for module, path in MODULES.items()
+    if path.name == "__init__.py"
+    for source, name, here in imported(path)
+}
+
+
+def home(module: str, name: str) -> tuple[str, str]:
+    """Where a name that a package passes on is defined."""
+    while (source := REEXPORTS.get((module, name))) not in (None, (module, name)):
+        module, name = source
+    return module, name
+
+
+def used() -> set[tuple[str, str]]:
+    """(module, name) of what the package uses or exports."""
+    found = {("", name) for name in ("main", "run")}
+    for path, tree in TREES.items():
+        exports = {
+            text.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == "__all__" for t in node.targets)
+            for text in ast.walk(node)
+            if isinstance(text, ast.Constant)
+        }
+        names = Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+        modules = {}
+        for module, name, here in imported(path):
+            if f"{module}.{name}".strip(".") in MODULES and home(module, name) == (module, name):
+                modules[here] = f"{module}.{name}".strip(".")
+            elif names[here] or here in exports:
+                found.add(home(module, name))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):  # of a module, or of whatever stands for one of those imported here
+                of = modules.get(getattr(node.value, "id", ""))
+                found |= {(module, node.attr) for module in ([of] if of else modules.values())}
+        for name, node in definitions(tree):
+            inside = sum(isinstance(part, ast.Name) and part.id == name for part in ast.walk(node))
+            if names[name] > inside or name in exports:
+                found.add((module_of(path), name))
     return found
 
 
@@ -67,21 +118,13 @@ def test_no_public_class_name_stands_twice() -> None:
 
 
 def test_no_public_definition_is_there_for_tests_alone() -> None:
-    """Each is used in the package, beside its own definition, or is exported: by `__all__`, or as a panel or a command.
-
-    What is compared are names, so that a definition may hide behind another one of its name; but none is blamed wrongly.
-    """
-    everywhere: Counter[str] = Counter()
-    own: Counter[tuple[Path, str]] = Counter()
-    for path, tree in TREES.items():
-        everywhere += mentions(tree)
-        for name, node in definitions(tree):
-            own[path, name] += mentions(node)[name]
+    """Each is used in the package, beside its own definition, or exported by an `__all__`; a panel is found by name."""
+    called = used()
     unused = {
-        f"{path.relative_to(SRC).as_posix()}:{name}"
-        for path, tree in TREES.items()
-        for name, node in definitions(tree)
-        if everywhere[name] - own[path, name] <= 0
+        f"{module}.{name}"
+        for module, path in MODULES.items()
+        for name, _ in definitions(TREES[path])
+        if (module, name) not in called and not (module.startswith("doctor.panels.") and name == "examine")
     }
     assert len(UNUSED) <= 10
     assert unused - UNUSED.keys() == set(), "only tests use these: call them, delete them, or move them into the tests"
@@ -133,7 +176,9 @@ def test_lines_fit() -> None:
         for path in texts
         if "results" not in path.parts or path.suffix == ".md"
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if len(line) > WIDEST and not re.fullmatch(r"\S*\[[^\]]*\]\(\S+\)\S*|\W*https?://\S+", line.strip())
+        if len(line) > WIDEST
+        and not (path.name == "six-claims.md" and line.startswith("|"))  # tables that `arena report` writes
+        and not re.fullmatch(r"\S*\[[^\]]*\]\(\S+\)\S*|\W*https?://\S+", line.strip())
     ]
     assert wide == []
 

@@ -7,10 +7,10 @@ import io
 
 import pytest
 import torch
+from configs import TINY
 from PIL import Image
 
 import vaeworks as vw
-from vaeworks.config import AutoencoderConfig
 from vaeworks.data import scan
 from vaeworks.doctor.compatibility.match import BakedVae, Candidate, Match
 from vaeworks.doctor.examination import Examination
@@ -22,14 +22,13 @@ from vaeworks.metrics.gallery import gallery
 from vaeworks.runtime import Codec
 from vaeworks.training import LatentStats, RunResult
 
-SMALL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 UNSAFE = "<script>alert('&')</script>"
 
 
 @pytest.fixture(scope="module")
 def vae() -> vw.Autoencoder:
     torch.manual_seed(0)
-    return vw.build(SMALL).eval()
+    return vw.build(TINY).eval()
 
 
 def test_autoencoder(vae: vw.Autoencoder) -> None:
@@ -38,9 +37,9 @@ def test_autoencoder(vae: vw.Autoencoder) -> None:
     assert first == "f2c4 autoencoder: 41,471 parameters, scaling factor 1, float32 on cpu"
     assert tree.startswith("Autoencoder(\n  (encoder): Encoder(") and tree.endswith(")")
     scale = {"scaling_factor": 0.5, "shift_factor": 0.25}
-    guessed = dataclasses.replace(SMALL, **scale).guessing(["scaling_factor"])
+    guessed = dataclasses.replace(TINY, **scale).guessing(["scaling_factor"])
     assert "scaling factor 0.5, shift factor 0.25 (a guess), bfloat16" in repr(vw.build(guessed).bfloat16())
-    by_statistics = dataclasses.replace(SMALL, normalization="batchnorm")
+    by_statistics = dataclasses.replace(TINY, normalization="batchnorm")
     assert "normalized by batch statistics" in repr(vw.build(by_statistics))
 
 

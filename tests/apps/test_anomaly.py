@@ -258,7 +258,7 @@ def test_evidence() -> None:
     assert smoothed(np.full((1, 16, 16), 9.0)) == pytest.approx(3.0)
     assert smoothed(np.array([[[4.0, 0.0]]])).tolist() == [[[2.0, 0.0]]]
     values = np.append(np.random.default_rng(0).normal(3, 2, 10_001), [1e9])
-    assert EvidenceScale.of(values) == EvidenceScale(pytest.approx(3, abs=0.1), pytest.approx(2, abs=0.1))  # type: ignore[arg-type]
+    assert EvidenceScale.of(values) == EvidenceScale(pytest.approx(3, abs=0.1), pytest.approx(2, abs=0.1))
     assert EvidenceScale.of(np.full(5, 7.0)).spread == pytest.approx(0.007)
     extractor = PcaExtractor.fitted(textures(30)[:, None].astype(float), 0.5)
     assert extractor.views(textures(30)[:, None].astype(float)).error.mean() == pytest.approx(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configs import TINY
 from idx_files import idx
 from PIL import Image
 from torch import Tensor, nn
@@ -31,7 +32,6 @@ from vaeworks.errors import ConfigError, DataError, FormatError
 from vaeworks.features.classifier import Classifier, classes_seen, fit
 from vaeworks.images import open_image, to_uint8
 
-KL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 POINT = vw.AutoencoderConfig(
     channels=8,
     channel_mult=(1, 2),
@@ -57,7 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "data" / name).mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize((13 + number, 10), 3)
         picture.save(root / "data" / name / f"{number}.png")
-    for name, config in (("kl", KL), ("point", POINT)):
+    for name, config in (("kl", TINY), ("point", POINT)):
         vw.save(built(config), root / f"{name}.safetensors", layout="native")
     return root
 
@@ -67,7 +67,7 @@ def planned(place: Path, method: str, per_image: int = 2, seed: int = 0) -> list
     noise = Noise(temperature=1.5) if method == "noise" else None
     labels = find_labels(images.files, "folders")
     assert labels is not None
-    return plan(images.files, labels, method, per_image, seed, noise, Renderer(vw.Codec(built(KL))).model)  # type: ignore[arg-type]
+    return plan(images.files, labels, method, per_image, seed, noise, Renderer(vw.Codec(built(TINY))).model)
 
 
 # what variants are made of
@@ -119,7 +119,7 @@ def test_no_partner() -> None:
         blends("interpolate", ["a", "a", "b"], [0, 1, 2], 1, 0)
     for broken in ({"per_image": 0}, {"alpha": 0.0}, {"method": "blur"}):
         with pytest.raises(ConfigError):
-            blends(**{"method": "mixup", "labels": ["a", "b"], "keys": [0, 1], "per_image": 1, "seed": 0, **broken})  # type: ignore[arg-type]
+            blends(**{"method": "mixup", "labels": ["a", "b"], "keys": [0, 1], "per_image": 1, "seed": 0, **broken})
 
 
 # from provenance to pixels
@@ -132,7 +132,7 @@ def opened(path: Path) -> Tensor:
 @pytest.mark.parametrize("method", METHODS)
 def test_provenance_is_the_image(place: Path, tmp_path: Path, method: str) -> None:
     """Every image is made again from its row of JSON, bit for bit, at its source's size, whatever the order."""
-    codec = vw.Codec(built(KL))
+    codec = vw.Codec(built(TINY))
     write_folder(tmp_path / "out", planned(place, method), Renderer(codec), {})
     rows = read_rows(tmp_path / "out")
     assert len(rows) == 18
@@ -157,7 +157,7 @@ def test_provenance_is_the_image(place: Path, tmp_path: Path, method: str) -> No
 def test_the_latents_are_what_is_told(place: Path) -> None:
     """Without noise a variant is the reconstruction; halfway between two images of one size, the mean of their latents,
     decoded."""
-    codec = vw.Codec(built(KL))
+    codec = vw.Codec(built(TINY))
     render = Renderer(codec)
     base = planned(place, "noise")[0]
     code = encode_picture(codec, opened(Path(base.sources[0])))
@@ -174,10 +174,10 @@ def test_other_sources(place: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes((place / "data/ant/0.png").read_bytes())
     row = planned(place, "noise")[0].to_dict() | {"sources": [str(path)]}
-    codec = vw.Codec(built(KL))
+    codec = vw.Codec(built(TINY))
     assert reproduce(codec, row).shape == (3, 10, 13)
     with pytest.raises(ConfigError, match="another model"):
-        reproduce(vw.Codec(built(KL, seed=1)), row)
+        reproduce(vw.Codec(built(TINY, seed=1)), row)
     Image.new("RGB", (13, 10)).save(path)
     with pytest.raises(DataError, match="changed"):
         reproduce(codec, row)
@@ -194,7 +194,7 @@ def test_places_by_name(place: Path, tmp_path: Path) -> None:
     (tmp_path / "idx/t-labels-idx1-ubyte").write_bytes(idx((np.arange(9) % 3).astype(np.uint8)))
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.add(place / "data", "data")
-    codec = vw.Codec(built(KL))
+    codec = vw.Codec(built(TINY))
     base = planned(place, "noise")[0].to_dict()
     for source in ("digits", str(tmp_path / "idx"), str(tmp_path / "a.tar"), "procedural:10:16"):
         file = scan(source).files[7]
@@ -206,7 +206,7 @@ def test_places_by_name(place: Path, tmp_path: Path) -> None:
         else:
             assert torch.equal(reproduce(codec, row), expected)
     with pytest.raises(ConfigError, match="same precision"):
-        reproduce(vw.Codec(built(KL).bfloat16()), base)
+        reproduce(vw.Codec(built(TINY).bfloat16()), base)
 
 
 # the folder
@@ -219,7 +219,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_interrupted(place: Path, tmp_path: Path) -> None:
     """What was made before an interruption is whole and stays; the same call makes the rest, and the folder is an
     undisturbed one's."""
-    variants, codec = planned(place, "mixup"), vw.Codec(built(KL))
+    variants, codec = planned(place, "mixup"), vw.Codec(built(TINY))
     render = Renderer(codec)
     made: list[str] = []
 
@@ -247,7 +247,7 @@ def test_interrupted(place: Path, tmp_path: Path) -> None:
 def test_overwritten(place: Path, tmp_path: Path) -> None:
     """Another set takes the place of the old one whole: no image stays without provenance, and what is not ours
     stays."""
-    render, out = Renderer(vw.Codec(built(KL))), tmp_path / "out"
+    render, out = Renderer(vw.Codec(built(TINY))), tmp_path / "out"
     write_folder(out, planned(place, "mixup", 3), render, {})
     (out / "ant/mine.png").write_bytes(b"mine")
     write_folder(out, planned(place, "noise", 1), render, {}, overwrite=True)
@@ -261,7 +261,7 @@ def test_foreign_image_is_kept(place: Path, tmp_path: Path) -> None:
     (tmp_path / variants[3].file).parent.mkdir(parents=True)
     (tmp_path / variants[3].file).write_bytes(b"mine")
     with pytest.raises(ConfigError, match="exists"):
-        write_folder(tmp_path, variants, Renderer(vw.Codec(built(KL))), {})
+        write_folder(tmp_path, variants, Renderer(vw.Codec(built(TINY))), {})
     assert contents(tmp_path) == {variants[3].file: b"mine"}
 
 
@@ -304,7 +304,7 @@ def test_planted(monkeypatch: pytest.MonkeyPatch, sign: float, helps: bool) -> N
     draws = draw_labels(codes.pixels, codes.labels, (3,), 5)
     arms = {
         arm.name: arm
-        for arm in judge(Brightness(sign), codes, draws, Noise(temperature=1.0), per_image=8, methods=("noise",))  # type: ignore[arg-type]
+        for arm in judge(Brightness(sign), codes, draws, Noise(temperature=1.0), per_image=8, methods=("noise",))
     }
     assert list(arms) == [COPIES, TRANSFORMED, MIXED, LATENT["noise"]]
     gain = arms[LATENT["noise"]].gain[3]
@@ -323,7 +323,7 @@ def test_training_sets() -> None:
     known = slopes(6)
     targets = torch.eye(2, dtype=torch.float64)[[i % 2 for i in range(6)]]
     noise = Noise(temperature=1.0)
-    sets = training_sets(Brightness(), known, targets, noise, 3, ("noise", "interpolate", "mixup"), 0.4, False, 5)  # type: ignore[arg-type]
+    sets = training_sets(Brightness(), known, targets, noise, 3, ("noise", "interpolate", "mixup"), 0.4, False, 5)
     for name, (pixels, soft) in sets.items():
         assert torch.equal(pixels[:6], known.pixels) and torch.equal(soft[:6], targets)
         assert len(pixels) == len(soft) == (6 if name == COPIES else 24)
@@ -394,7 +394,7 @@ def test_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         rows = read_rows(out)
         assert (rows[0]["noise"]["std"] is None) == (model == "kl") == (result["noise"] is None)
         assert torch.equal(
-            opened(out / rows[5]["file"]), reproduce(vw.Codec(built(KL if model == "kl" else POINT)), rows[5])
+            opened(out / rows[5]["file"]), reproduce(vw.Codec(built(TINY if model == "kl" else POINT)), rows[5])
         )
         assert main(words) == 2
         assert "--overwrite" in capsys.readouterr().err

@@ -61,7 +61,7 @@ def linear() -> vw.Autoencoder:
     to.weight.data = torch.zeros(2 * C, 3, F, F)
     to.weight.data[:C] = (mix[:, :3] / F**2)[:, :, None, None]
     to.bias.data = torch.cat([torch.zeros(C), torch.full((C,), -30.0)])
-    back.weight.data, back.bias.data = mix[:, :3, None, None].expand(-1, -1, F, F).clone(), torch.zeros(3)  # type: ignore[union-attr]
+    back.weight.data, back.bias.data = mix[:, :3, None, None].expand(-1, -1, F, F).clone(), torch.zeros(3)
     vae.encoder, vae.decoder = to, back  # type: ignore[assignment]
     return vae.eval().requires_grad_(False)
 

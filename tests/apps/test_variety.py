@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configs import TINY
 from idx_files import idx
 from PIL import Image
 from runs import make_images, random_batch
@@ -35,9 +36,6 @@ from vaeworks.data.labels import find_labels
 from vaeworks.errors import VaeworksError
 from vaeworks.images import open_image, to_pillow, to_uint8
 
-KL = AutoencoderConfig(
-    channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, mid_attention=False
-)
 POINT = AutoencoderConfig(
     channels=8,
     channel_mult=(1, 2),
@@ -74,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     truth = load_digits()
     for ending, values in (("images-idx3-ubyte", truth.images[:400] * 15), ("labels-idx1-ubyte", truth.target[:400])):
         (root / f"digits/t-{ending}").write_bytes(idx(values.astype(np.uint8)))
-    for name, config in (("kl", KL), ("point", POINT), ("plane", PLANE)):
+    for name, config in (("kl", TINY), ("point", POINT), ("plane", PLANE)):
         vw.save(built(config), root / f"{name}.safetensors", layout="native")
     return root
 
@@ -463,7 +461,7 @@ def test_interpolate_command(place: Path, tmp_path: Path, capsys: pytest.Capture
     frames = sorted((tmp_path / "out/frames").iterdir())
     assert len(frames) == len(result["frames"]) == 5
     assert {open_image(frame).size for frame in frames} == {(21, 21)}
-    codec = vw.Codec(built(KL))
+    codec = vw.Codec(built(TINY))
     ends = encode_picture(codec, to_uint8(open_image(place / "images/01.png")))
     assert open_image(frames[2]).tobytes() == to_pillow(decode_picture(codec, ends.mean, 21, 21)).tobytes()
     status, _, said = run(*words, capsys=capsys)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configs import TRAIN
 from PIL import Image
 
 import vaeworks as vw
@@ -22,33 +23,6 @@ from vaeworks.recipes import RECIPES
 MODEL = vw.AutoencoderConfig(
     channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, scaling_factor=0.5
 )
-TRAIN = [
-    "--model.channels",
-    "8",
-    "--model.channel-mult",
-    "1",
-    "2",
-    "--model.norm-groups",
-    "4",
-    "--data.size",
-    "16",
-    "--data.workers",
-    "0",
-    "--images",
-    "32",
-    "--batch",
-    "8",
-    "--val-every",
-    "16",
-    "--save-every",
-    "16",
-    "--stats-images",
-    "8",
-    "--data.val-fraction",
-    "0.3",
-    "--precision",
-    "fp32",
-]
 
 
 @pytest.fixture(scope="module")
@@ -315,13 +289,43 @@ def test_no_input(place: Path, tmp_path: Path, capsys, words: list[str]) -> None
     assert not (tmp_path / "out").exists()
 
 
+WRONG = {
+    "eval MODEL --data IN --val-fraction 2": "val_fraction (=2.0) must be in [0, 1)",
+    "eval MODEL --data IN --multiple 0": "multiple (=0) must be a multiple of 4",
+    "eval MODEL --data IN --sample -1": "seed (=-1) must not be negative",
+    "eval MODEL --data IN --limi 3": "Unrecognized options: --limi, 3; Perhaps you meant: --limit",
+    "eval MODEL": "Missing from vaeworks eval: --data SRC",
+    "doctor MODEL --data IN --out OUT --seed -1": "seed (=-1) must not be negative",
+    "sample MODEL --out OUT --size 0": "size (=0) must be at least 1",
+    "augment MODEL --data IN --out OUT --size 0": "size (=0) must be at least 1",
+    "anomaly MODEL --normal IN --out OUT --size 0": "size (=0) must be at least 1",
+    "edit MODEL IN --out OUT --contrast nan": "contrast (=nan) must be finite",
+    "edit MODEL IN --out OUT --direction a:b --strength": "strength (=()) must be one or more finite numbers",
+    "edit MODEL IN --out OUT --direction a:b --strength nan": "strength (=(nan,)) must be one or more finite numbers",
+    "restore MODEL IN --out OUT --noise foo": "noise 'foo' must be a standard deviation in gray levels",
+    "match IN": "is a folder without vae/; give the file of a full checkpoint",
+    "convert MODEL OUT --layout foo": "invalid choice 'foo' for argument '--layout'",
+}
+"""Commands with one wrong value, and what is said about it."""
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_values(place: Path, tmp_path: Path, capsys, words: str) -> None:
+    """One line, without the parser's frame, before any work: nothing is written."""
+    places = {"MODEL": place / "vae.safetensors", "IN": place / "photos", "OUT": tmp_path / "out"}
+    said = error(capsys, *(places.get(word, word) for word in words.split()))
+    assert WRONG[words] in said
+    assert not any(frame in said for frame in ("──", "----", "│"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_files_and_names_that_do_not_fit(place: Path, tmp_path: Path, capsys) -> None:
     """A folder is never replaced by a picture, a file never by a folder; unknown kinds and devices are told before the
     work."""
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "a.txt").write_text("x")
     generate = ["generate", "tiny", "a dog", "--vae", place / "vae.safetensors"]
-    assert "precious exists" in error(capsys, *generate, "--out", tmp_path / "precious", "--overwrite")
+    assert "precious is a folder" in error(capsys, *generate, "--out", tmp_path / "precious", "--overwrite")
     assert (tmp_path / "precious" / "a.txt").exists()
     assert "kind of picture" in error(capsys, *generate, "--out", tmp_path / "a.xyz")
     assert "device 'nonsense'" in error(capsys, *generate, "--out", tmp_path / "a.png", "--device", "nonsense")

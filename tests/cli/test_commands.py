@@ -8,6 +8,7 @@ import inspect
 import re
 import subprocess
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 import vaeworks as vw
 from vaeworks.cli import COMMANDS
+from vaeworks.cli.console import summary
 
 SRC = Path(vw.__file__).parent
 SHARED = {"__init__", "main", "options", "console", "exit_status"}
@@ -84,6 +86,29 @@ def test_public_names() -> None:
         assert getattr(vw, name).__doc__
     exported = {function_of(command) for command in COMMANDS.values()}
     assert {name.removeprefix("vaeworks.") for name in exported} <= set(vw.__all__)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_summaries(name: str) -> None:
+    """The list of commands has one whole sentence for each, on one line of a terminal of 120 columns."""
+    line = summary(COMMANDS[name])
+    assert line[0].isupper() and line.endswith(".")
+    assert len(line) <= 100
+
+
+@pytest.mark.parametrize("name", [name for name in vw.__all__ if inspect.isroutine(getattr(vw, name))])
+def test_public_functions_have_an_example(name: str) -> None:
+    """`help()` of a function shows a call, and how the result is used or what it is."""
+    assert ">>> " in (inspect.getdoc(getattr(vw, name)) or "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_overwriting_has_two_names(name: str) -> None:
+    """--force is --overwrite, in each command that refuses to replace files."""
+    options = typing.get_type_hints(COMMANDS[name], include_extras=True)
+    if "overwrite" in options:
+        (settings,) = options["overwrite"].__metadata__
+        assert settings.aliases == ("--force",)
 
 
 def test_importing_vaeworks_loads_no_torch() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from configs import TINY
 from PIL import Image
 from scipy.io import wavfile
 
@@ -24,9 +25,6 @@ from vaeworks.cli import COMMANDS, main
 from vaeworks.config import dumps
 from vaeworks.errors import ConfigError
 
-CONFIG = vw.AutoencoderConfig(
-    channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, mid_attention=False
-)
 MODEL = "vae.safetensors"
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
@@ -43,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, images of two classes in folders, normal images and others, two sounds, a broken file among each."""
     root = tmp_path_factory.mktemp("apps")
     torch.manual_seed(0)
-    vw.save(vw.build(CONFIG), root / MODEL)
+    vw.save(vw.build(TINY), root / MODEL)
     generator = np.random.default_rng(0)
     folders = {"data/a": 4, "data/b": 4, "normal": 40, "test/good": 3, "test/blotch": 3}
     for folder, count in folders.items():

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import F8C4, checkpoint, ldm_tensors, random_vae, saved
+from configs import LEAST
 from PIL import Image
 
 import vaeworks as vw
 from vaeworks.cli import main
-from vaeworks.config import AutoencoderConfig
 from vaeworks.doctor.compatibility.match import match
 from vaeworks.errors import ConfigError
 from vaeworks.exports.onnx import OnnxExport, export_onnx
@@ -26,10 +26,6 @@ from vaeworks.formats.fold import fold
 from vaeworks.formats.identify import inspect
 from vaeworks.pipelines.generate import generate
 from vaeworks.runtime import repair
-
-LEAST = AutoencoderConfig(
-    channels=4, channel_mult=(1, 1), num_res_blocks=1, norm_groups=2, latent_channels=2, mid_attention=False
-)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +162,8 @@ def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
 
 def test_generate(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = place / "vae.safetensors"
-    words = lambda out: ["generate", "tiny", "a dog", "--vae", source, "--out", out / "x.png", "--steps", "1"]  # noqa: E731
+    command = ["generate", "tiny", "a dog", "--vae", source, "--steps", "1", "--out"]
+    words = lambda out: [*command, out / "x.png"]  # noqa: E731
     result = same(capsys, tmp_path, words, lambda out: generate("tiny", "a dog", source, out / "x.png", steps=1))
     assert result.picture.size == (result.width, result.height)
     again = generate("tiny", "a dog", random_vae(), steps=1)

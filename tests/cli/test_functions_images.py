@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from configs import TINY
 from PIL import Image
 
 import vaeworks as vw
@@ -25,9 +26,6 @@ from vaeworks.latents.decode_files import decode
 from vaeworks.latents.encode_files import LatentShards, encode
 from vaeworks.latents.reconstruct import reconstruct
 
-CONFIG = vw.AutoencoderConfig(
-    channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, mid_attention=False
-)
 MODEL = "vae.safetensors"
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -46,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, two folders of images, a mask, and latents of an image and of a folder."""
     root = tmp_path_factory.mktemp("images")
     torch.manual_seed(0)
-    vw.save(vw.build(CONFIG), root / MODEL)
+    vw.save(vw.build(TINY), root / MODEL)
     generator = np.random.default_rng(0)
     for folder in ("a", "b"):
         (root / folder).mkdir()

@@ -29,13 +29,14 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from configs import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
 import vaeworks as vw
-from vaeworks.config import AutoencoderConfig, DataConfig, OptimizerConfig, TrainConfig
+from vaeworks.config import DataConfig, OptimizerConfig, TrainConfig
 from vaeworks.data import (
     Crops,
     ImageSet,
@@ -917,7 +918,7 @@ def test_streams_are_for_training_only(streams: dict[str, str]) -> None:
 # runs
 
 TRAINING = TrainConfig(
-    model=AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False),
+    model=TINY,
     data=DataConfig(size=8, val_fraction=FRACTION, val_images=3),
 )
 

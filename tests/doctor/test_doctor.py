@@ -37,7 +37,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finding(verdict: str = "watch", value: float = 0.5, **more: object) -> Finding:
-    return Finding(verdict, f"it is {value}", {"share": Figure("a share", value, 0.4, 0.6)}, **more)  # type: ignore[arg-type]
+    return Finding(verdict, f"it is {value}", {"share": Figure("a share", value, 0.4, 0.6)}, **more)
 
 
 def examination(**findings: Finding) -> Examination:

@@ -158,7 +158,7 @@ def test_samples_are_decoded_from_the_noise_that_is_named(sound: Subject) -> Non
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_images(sound: Subject, count: int) -> None:
-    found = examine(changed(sound, mean=sound.mean[:count], logvar=sound.logvar[:count], pixels=sound.pixels[:count]))  # type: ignore[index]
+    found = examine(changed(sound, mean=sound.mean[:count], logvar=sound.logvar[:count], pixels=sound.pixels[:count]))
     assert found.verdict == "healthy" and ("prior" in found.figures) == (count > 1)
     assert "nan" not in found.sentence
 
@@ -166,7 +166,7 @@ def test_few_images(sound: Subject, count: int) -> None:
 def test_one_image_again_and_again(sound: Subject) -> None:
     """Pictures that do not differ cannot be compared in how they differ: that is no illness of the decoder."""
     same = [0, 0, 0, 0]
-    found = examine(changed(sound, mean=sound.mean[same], logvar=sound.logvar[same], pixels=sound.pixels[same]))  # type: ignore[index]
+    found = examine(changed(sound, mean=sound.mean[same], logvar=sound.logvar[same], pixels=sound.pixels[same]))
     assert (
         found.verdict == "healthy"
         and math.isnan(found.figures["reconstructions"].value)

@@ -14,7 +14,6 @@ from patients import files, linear
 from PIL import Image
 
 import vaeworks as vw
-from vaeworks import images
 from vaeworks.cli.main import main
 from vaeworks.data import image_ref, photos, scan
 from vaeworks.data.labels import find_labels, find_masks
@@ -23,6 +22,7 @@ from vaeworks.doctor.image_sample import ImageSample
 from vaeworks.doctor.serialization import to_dict
 from vaeworks.doctor.subject import encode_subject
 from vaeworks.errors import ConfigError, DataError
+from vaeworks.images import reading
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ class Opened:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read: Counter[str] = Counter()
         self.decoded: Counter[str] = Counter()
-        content, opened, bytes_of = images.file_content, images.image_file, Path.read_bytes
+        content, opened, bytes_of = reading.file_content, reading.image_file, Path.read_bytes
 
         def file_content(path: str | Path, *limit: int) -> bytes:
             self.read[str(path)] += 1
@@ -53,9 +53,9 @@ class Opened:
             with opened(source) as file:
                 yield file
 
-        for module in (images, image_ref):
+        for module in (reading, image_ref):
             monkeypatch.setattr(module, "file_content", file_content)
-        monkeypatch.setattr(images, "image_file", image_file)
+        monkeypatch.setattr(reading, "image_file", image_file)
         monkeypatch.setattr(Path, "read_bytes", read_bytes)
 
     def most(self, folder: Path) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from configs import LEAST
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
@@ -34,9 +35,6 @@ ATTENTION = AutoencoderConfig(
     num_heads=2,
     scaling_factor=0.5,
     shift_factor=0.25,
-)
-LEAST = AutoencoderConfig(
-    channels=4, channel_mult=(1, 1), num_res_blocks=1, norm_groups=2, latent_channels=2, mid_attention=False
 )
 POINT = dataclasses.replace(LEAST, bottleneck=BottleneckConfig(kind="point", bound="layernorm"), padding_mode="reflect")
 FLUX2_LIKE = dataclasses.replace(LEAST, normalization="batchnorm", latents_patch=2, padding_mode="circular")

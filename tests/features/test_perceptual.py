@@ -235,7 +235,7 @@ def test_network_stays_in_evaluation_mode() -> None:
     distance = FeatureDistance(Dropping().train())
     outer = nn.ModuleList([distance]).train()
     recon, images = random_pair()
-    assert outer.training and not distance.network.training and not distance.network.dropout.training  # type: ignore[union-attr]
+    assert outer.training and not distance.network.training and not distance.network.dropout.training
     assert distance(recon, images).equal(distance(recon, images)) and distance(images, images).item() == 0
     assert not any(p.requires_grad for p in distance.parameters())
 

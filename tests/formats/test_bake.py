@@ -109,7 +109,7 @@ def test_names_and_dtypes_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_room_is_looked_for_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = ROOM + 3_000_000
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, free))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, free))
 
     def unwanted() -> Iterator[bytes]:
         raise AssertionError("read before there was room")

@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 import torch
+from configs import WIDE
 
 import vaeworks as vw
 from vaeworks.config import AutoencoderConfig
 from vaeworks.formats.fold import fold_normalization, fold_to
 
-SMALL = AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1)
 NORMALIZATIONS = {
     "scalar": {"scaling_factor": 0.4, "shift_factor": 0.3},
     "negative": {"scaling_factor": -0.4, "shift_factor": -2.0},
@@ -42,7 +42,7 @@ def test_a_diffusion_model_sees_the_same(name: str, convolutions: str, target: t
     """Mean, spread and pictures, borders included, to 1e-12 of their size; the statistics in the configuration move
     along."""
     quant, post = CONVOLUTIONS[convolutions]
-    config = dataclasses.replace(SMALL, quant_conv=quant, post_quant_conv=post, **NORMALIZATIONS[name])  # type: ignore[arg-type]
+    config = dataclasses.replace(WIDE, quant_conv=quant, post_quant_conv=post, **NORMALIZATIONS[name])
     vae = random_vae(config, torch.float64)
     before = {n: t.clone() for n, t in vae.state_dict().items()}
     folded = fold_to(vae, *target)
@@ -71,7 +71,7 @@ def test_a_diffusion_model_sees_the_same(name: str, convolutions: str, target: t
 
 def test_twice_is_once() -> None:
     """A VAE that is folded to its own numbers stays as it is, to rounding."""
-    vae = random_vae(dataclasses.replace(SMALL, scaling_factor=0.4, shift_factor=0.3), torch.float64)
+    vae = random_vae(dataclasses.replace(WIDE, scaling_factor=0.4, shift_factor=0.3), torch.float64)
     once = fold_to(vae, 0.2)
     for name, t in fold_to(once, 0.2).state_dict().items():
         torch.testing.assert_close(t, once.state_dict()[name], rtol=1e-14, atol=1e-14)
@@ -81,14 +81,14 @@ def test_twice_is_once() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_precision_is_kept(dtype: torch.dtype) -> None:
     """Weights are folded in fp64 and stored as they were."""
-    vae = random_vae(dataclasses.replace(SMALL, scaling_factor=0.4, shift_factor=0.3, post_quant_conv=False), dtype)
+    vae = random_vae(dataclasses.replace(WIDE, scaling_factor=0.4, shift_factor=0.3, post_quant_conv=False), dtype)
     assert {p.dtype for p in fold_to(vae, 0.18215).parameters()} == {dtype}
 
 
 @pytest.mark.parametrize("numbers", [(0.0, 0.0), (float("nan"), 0.0), (1.0, float("inf"))])
 def test_numbers_that_cannot_be(numbers: tuple[float, float]) -> None:
     with pytest.raises(vw.ConfigError, match="_factor"):
-        fold_to(random_vae(SMALL, torch.float32), *numbers)
+        fold_to(random_vae(WIDE, torch.float32), *numbers)
 
 
 def test_a_taesd_has_nothing_to_fold_into() -> None:

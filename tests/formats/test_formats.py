@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from configs import WIDE
 from diffusers import AutoencoderKL
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -352,7 +353,7 @@ def strip_metadata(path: Path, change: Callable[[dict[str, Tensor]], None] = lam
 
 
 FOREIGN = {
-    "groups-32": AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1),
+    "groups-32": WIDE,
     "attention": AutoencoderConfig(channels=32, channel_mult=(1, 1, 2), num_res_blocks=2, attention_factors=(2, 4)),
     "no-attention": AutoencoderConfig(channels=32, channel_mult=(1,), num_res_blocks=1, mid_attention=False),
     "no-quant": AutoencoderConfig(

@@ -81,7 +81,7 @@ def sparse(
 
 def stored_shapes(config: AutoencoderConfig, layout: str) -> Shapes:
     with torch.device("meta"):
-        return {name: tuple(t.shape) for name, t in stored_tensors(vw.build(config), layout).items()}  # type: ignore[arg-type]
+        return {name: tuple(t.shape) for name, t in stored_tensors(vw.build(config), layout).items()}
 
 
 def verdict(path: Path, application: str) -> Support:

@@ -11,11 +11,12 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+from configs import ATTENTIVE
 from safetensors.torch import save_file
 from torch import nn
 
 import vaeworks as vw
-from vaeworks.config import MODELS, TINY_MODELS, AutoencoderConfig
+from vaeworks.config import MODELS, TINY_MODELS
 from vaeworks.formats.archive.entries import Entry
 from vaeworks.formats.io import stored_tensors
 from vaeworks.formats.kinds import checkpoint_family, foreign_kind, is_denoiser_name, unsupported_class, unsupported_vae
@@ -408,7 +409,7 @@ def test_text_encoders_of_transformers() -> None:
 def test_our_own_are_nothing_foreign(name: str, layout: str) -> None:
     """No VAE of ours, in no layout, is taken for something else or for a denoiser."""
     with torch.device("meta"):
-        shapes = {n: tuple(t.shape) for n, t in stored_tensors(vw.build(name), layout).items()}  # type: ignore[arg-type]
+        shapes = {n: tuple(t.shape) for n, t in stored_tensors(vw.build(name), layout).items()}
     assert foreign_kind(entries(shapes)) is None
     assert checkpoint_family(entries(shapes)) is None
     assert not any(map(is_denoiser_name, shapes))
@@ -458,8 +459,7 @@ def write(path: Path, shapes: Shapes) -> Path:
     return path
 
 
-SMALL_VAE = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4)
-MINE = {name: tuple(tensor.shape) for name, tensor in stored_tensors(vw.build(SMALL_VAE), "ldm").items()}
+MINE = {name: tuple(tensor.shape) for name, tensor in stored_tensors(vw.build(ATTENTIVE), "ldm").items()}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from configs import WIDE
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,11 +25,10 @@ from vaeworks.formats.keymap import OLD_ATTENTION
 from vaeworks.formats.locate import locate
 from vaeworks.formats.tensor_shapes import tensor_shapes
 
-SMALL = AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1)
 STATISTICS = {"latents_mean": [-3.8, -1.3, 0.8, 0.9], "latents_std": [10.0, 6.8, 7.2, 5.5]}
 
 
-def random_vae(config: AutoencoderConfig = SMALL, seed: int = 0) -> vw.Autoencoder:
+def random_vae(config: AutoencoderConfig = WIDE, seed: int = 0) -> vw.Autoencoder:
     vae = vw.build(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -80,7 +80,7 @@ def sd_unet(context: int = 768, labels: bool = False) -> dict[str, Tensor]:
 )
 def test_the_checkpoint_tells_the_scale(context: int, labels: bool, factor: float, tmp_path: Path) -> None:
     """Inside a checkpoint, the U-Net says whether the VAE is SD's or SDXL's, so nothing is ambiguous."""
-    vae = random_vae(dataclasses.replace(SMALL, channel_mult=(1, 2, 2, 2)))
+    vae = random_vae(dataclasses.replace(WIDE, channel_mult=(1, 2, 2, 2)))
     save_file(
         {**sd_unet(context, labels), **{"first_stage_model." + n: t for n, t in ldm(vae).items()}}, tmp_path / "model"
     )
@@ -298,9 +298,7 @@ def test_precision_on_the_way_out(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["half"]
 
 
-@pytest.mark.parametrize(
-    "config", [SMALL, dataclasses.replace(SMALL, channel_mult=(1, 2, 2), attention_factors=(2, 4))]
-)
+@pytest.mark.parametrize("config", [WIDE, dataclasses.replace(WIDE, channel_mult=(1, 2, 2), attention_factors=(2, 4))])
 def test_what_diffusers_writes_is_what_we_write(config: AutoencoderConfig, tmp_path: Path) -> None:
     """Key for key and byte for byte, the same weights saved by diffusers and by us."""
     vae = random_vae(config)
@@ -316,9 +314,9 @@ def test_what_diffusers_writes_is_what_we_write(config: AutoencoderConfig, tmp_p
 SHAPES = {
     **MODELS,
     **TINY_MODELS,
-    "decoder widths": dataclasses.replace(SMALL, decoder_channels=64, decoder_channel_mult=(1, 3)),
-    "first mult": dataclasses.replace(SMALL, channel_mult=(2, 3, 3), attention_factors=(1, 4), mid_attention=False),
-    "one level": dataclasses.replace(SMALL, channel_mult=(1,), quant_conv=False, attention_factors=(1,)),
+    "decoder widths": dataclasses.replace(WIDE, decoder_channels=64, decoder_channel_mult=(1, 3)),
+    "first mult": dataclasses.replace(WIDE, channel_mult=(2, 3, 3), attention_factors=(1, 4), mid_attention=False),
+    "one level": dataclasses.replace(WIDE, channel_mult=(1,), quant_conv=False, attention_factors=(1,)),
     "flux2 decoder": dataclasses.replace(MODELS["flux2"], decoder_channels=96),
     "tiny": TinyConfig(encoder_widths=(4, 8), encoder_blocks=(0, 2), decoder_widths=(8, 4), decoder_blocks=(2, 0)),
 }

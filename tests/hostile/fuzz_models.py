@@ -70,7 +70,7 @@ def base(number: int) -> tuple[dict[str, torch.Tensor], dict[str, str], dict[str
     """A sound model's tensors, metadata and config.json."""
     config, layout = BASES[number]
     torch.manual_seed(number)
-    tensors = {n: t.detach().contiguous() for n, t in stored_tensors(vw.build(config), layout).items()}  # type: ignore[arg-type]
+    tensors = {n: t.detach().contiguous() for n, t in stored_tensors(vw.build(config), layout).items()}
     try:
         description = {"_class_name": diffusers_class(config), **diffusers_config(config)}
     except vw.ConfigError:

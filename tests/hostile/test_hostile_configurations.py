@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from configs import WIDE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import vaeworks as vw
-from vaeworks.config import AutoencoderConfig
 from vaeworks.formats.diffusers_config import config_from_diffusers, diffusers_config
 
-SMALL = AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1)
 HUGE: list[dict[str, Any]] = [
     {"layers_per_block": 10**9},
     {
@@ -33,7 +32,7 @@ HUGE: list[dict[str, Any]] = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    vw.save(vw.build(SMALL), tmp_path / "vae", "diffusers")
+    vw.save(vw.build(WIDE), tmp_path / "vae", "diffusers")
     return tmp_path / "vae"
 
 
@@ -104,7 +103,7 @@ JSON = st.recursive(
     max_leaves=4,
 )
 BASES = [
-    {"_class_name": "AutoencoderKL", **diffusers_config(SMALL)},
+    {"_class_name": "AutoencoderKL", **diffusers_config(WIDE)},
     {
         "_class_name": "AutoencoderKLFlux2",
         "block_out_channels": [32, 64],

@@ -282,9 +282,10 @@ def test_an_old_folder_stays_where_the_new_one_cannot_come(
         monkeypatch.setattr(Path, "rename", lambda self, to: full() if self.suffix == ".tmp" else rename(self, to))
     else:
         monkeypatch.setattr(files, "_exchange", full)
-    with pytest.raises(VaeworksError, match="No space left"), atomic(tmp_path / "a", overwrite=True) as temporary:  # noqa: PT012
-        temporary.mkdir()
-        (temporary / "x").write_text("new")
+    target = tmp_path / "a"
+    with pytest.raises(VaeworksError, match="No space left"), atomic(target, overwrite=True) as new:  # noqa: PT012
+        new.mkdir()
+        (new / "x").write_text("new")
     assert left(tmp_path) == ["a", "a/x"] and (tmp_path / "a" / "x").read_text() == "old"
 
 
@@ -581,7 +582,7 @@ def test_full_shared_memory_costs_nothing_but_time(pictures: Path, monkeypatch: 
     def no_room(self: torch.Tensor) -> None:
         raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)")
 
-    monkeypatch.setattr("vaeworks.data.loader._cores", lambda: 2)
+    monkeypatch.setattr("vaeworks.data.loader.cores", lambda: 2)
     monkeypatch.setattr(torch.Tensor, "share_memory_", no_room)
     told: list[str] = []
     assert torch.equal(crops(pictures, 2, told), expected) and told == []
@@ -589,7 +590,7 @@ def test_full_shared_memory_costs_nothing_but_time(pictures: Path, monkeypatch: 
 
 def test_without_room_for_locks_one_process_prepares_images(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = crops(pictures, 0, [])
-    monkeypatch.setattr("vaeworks.data.loader._cores", lambda: 2)
+    monkeypatch.setattr("vaeworks.data.loader.cores", lambda: 2)
     monkeypatch.setattr("vaeworks.data.loader.ProcessPoolExecutor", full)
     told: list[str] = []
     assert torch.equal(crops(pictures, 2, told), expected)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from configs import ATTENTIVE, WIDE
 from crafted import (
     items,
     name,
@@ -46,7 +47,6 @@ from vaeworks.formats.tensor_shapes import tensor_shapes
 from vaeworks.formats.understood import FOREIGN, understood
 from vaeworks.training.run.checkpoint import METADATA_KEY, newest_checkpoint, planned_checkpoints
 
-SMALL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4)
 TINY = TinyConfig(encoder_widths=(8, 8), encoder_blocks=(0, 1), decoder_widths=(8, 8), decoder_blocks=(0, 1))
 EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 LDM, OURS, DIFFUSERS = (
@@ -77,7 +77,7 @@ def unopened(path: Path) -> str:
     return str(caught.value)
 
 
-def saved(folder: Path, config: AutoencoderConfig | TinyConfig = SMALL, layout: Any = "ldm") -> Path:
+def saved(folder: Path, config: AutoencoderConfig | TinyConfig = ATTENTIVE, layout: Any = "ldm") -> Path:
     path = folder / (layout if layout == "diffusers" else f"{layout}.safetensors")
     vw.save(vw.build(config), path, layout)
     return path
@@ -308,7 +308,7 @@ def records_listed(count: int) -> bytes:
 # Expanded tensors
 
 
-def expanded(folder: Path, config: AutoencoderConfig = SMALL) -> Path:
+def expanded(folder: Path, config: AutoencoderConfig = ATTENTIVE) -> Path:
     """A whole VAE, each of whose tensors is one number of the file."""
     one = items(text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), number(1)) + b"Q"
     tensors = {n: tensor(shape, (0,) * len(shape), stored=one) for n, shape in tensor_shapes(config).items()}
@@ -316,7 +316,7 @@ def expanded(folder: Path, config: AutoencoderConfig = SMALL) -> Path:
 
 
 def test_weights_out_of_nothing(tmp_path: Path) -> None:
-    assert identify(expanded(tmp_path)).tensors == len(tensor_shapes(SMALL))
+    assert identify(expanded(tmp_path)).tensors == len(tensor_shapes(ATTENTIVE))
     large = AutoencoderConfig(channels=512, channel_mult=(1, 2), norm_groups=32)
     assert "bytes of weights in" in refusal(expanded(tmp_path, large))
 
@@ -373,7 +373,7 @@ NAMES: dict[str, tuple[Any, dict[str, str]]] = {
 @pytest.mark.parametrize("bare", [True, False])
 def test_names_that_nobody_thought_of(tmp_path: Path, case: str, bare: bool) -> None:
     layout, names = NAMES[case]
-    path = saved(tmp_path, SMALL, layout)
+    path = saved(tmp_path, ATTENTIVE, layout)
     file = path / WEIGHTS if path.is_dir() else path
     metadata = {} if bare else open_archive(file).metadata
     for renamed, said in names.items():
@@ -391,7 +391,7 @@ def test_layers_without_numbers(tmp_path: Path) -> None:
 
 
 def test_metadata_of_another_network(tmp_path: Path) -> None:
-    kl, tiny = saved(tmp_path, SMALL, "native"), saved(tmp_path, TINY, "taesd")
+    kl, tiny = saved(tmp_path, ATTENTIVE, "native"), saved(tmp_path, TINY, "taesd")
     other = open_archive(kl).metadata
     assert "has no tensor 'encoder.conv_in.weight'" in refusal(changed(tiny, **other))
     values = {"version": 1, "network": "tiny", "autoencoder": {**to_dict(TINY), "normalization": "batchnorm"}}
@@ -502,7 +502,7 @@ for given in sys.argv[1:]:
 
 def test_files_that_are_cut_or_rewritten(tmp_path: Path) -> None:
     """A sentence, and never the end of the process; what is replaced by another file, or removed, stays what it was."""
-    vae = vw.build(AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1))
+    vae = vw.build(WIDE)
     vw.save(vae, tmp_path / "a.safetensors")
     torch.save(vae.state_dict(), tmp_path / "a.zip")
     torch.save(vae.state_dict(), tmp_path / "a.old", _use_new_zipfile_serialization=False)

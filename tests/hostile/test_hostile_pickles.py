@@ -53,7 +53,7 @@ pathlib.Path.write_text datetime.datetime.now argparse.ArgumentParser argparse.F
 typing._eval_type omegaconf_evil.run pytorch_lightningx.run lightningx.run torch.optimizer.run torchmetricsx.run
 __main__.Model mymodule.Config models.VAE lib2to3.pgen2.grammar.Grammar logging.config.listen uuid._popen site.main
 smtplib.SMTP requests.get idlelib.run.main
-""".split()  # noqa: SIM905
+""".split()
 
 
 def refusal(path: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from configs import TINY
 from PIL import Image
 from sound_runs import CONFIG, run_folder
 from sound_runs import latents as write_latents
@@ -454,7 +455,7 @@ def test_arrays_are_numbers(tmp_path: Path, watched: list[str]) -> None:
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, vw.Autoencoder]:
     """A sound pipeline, and a VAE that fits."""
-    config = vw.AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
+    config = TINY
     vae = vw.build(config)
     folder = tmp_path_factory.mktemp("pipeline") / "sd"
     load_pipeline("tiny", vae, "cpu", torch.float32).save_pretrained(folder)

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,8 +29,8 @@ from rich.text import Text
 from safetensors.torch import save_file
 
 import vaeworks as vw
+from vaeworks.cli import console as cli_console
 from vaeworks.cli import main
-from vaeworks.cli.console import bar
 from vaeworks.config import TinyConfig, dumps, to_dict
 from vaeworks.errors import ConfigError, FormatError, MissingExtraError, VaeworksError
 from vaeworks.formats.apps.install import _file_name, _usable
@@ -116,9 +117,17 @@ def test_colours_of_ours_are_kept() -> None:
     assert out.file.getvalue() == "\x1b[33ma \\x1b[31m\x1b[0m\n"
 
 
-def test_a_progress_bar_is_named_after_a_file(capsys) -> None:
-    assert list(bar(EVIL)([1, 2])) == [1, 2]
-    check(capsys.readouterr().err)
+def test_a_progress_bar_is_named_after_a_file(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing without a terminal; on one, only the bar's own sequences, which rich makes."""
+    assert list(cli_console.TERMINAL.track([1, 2], EVIL)) == [1, 2]
+    assert capsys.readouterr().err == ""
+    out = Terminal(force_terminal=True, color_system=None, width=200, _environ={})
+    out.file = io.StringIO()
+    monkeypatch.setattr(cli_console, "console", lambda: out)
+    assert list(cli_console.TERMINAL.track([1, 2], EVIL)) == [1, 2]
+    with cli_console.TERMINAL.bytes(EVIL) as progress:
+        progress(1, 2)
+    check(re.sub(r"\x1b\[(\?25[hl]|2K|1A)|\r", "", out.file.getvalue()))
 
 
 @pytest.fixture(scope="module")

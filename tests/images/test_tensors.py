@@ -8,24 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configs import TINY_TAESD
 from PIL import Image
 
 import vaeworks as vw
-from vaeworks.config import TinyConfig
 from vaeworks.errors import NotFiniteError
 from vaeworks.images import to_images
 from vaeworks.images.tensors import open_image
 from vaeworks.runtime import Codec
 
-TINY = TinyConfig(
-    encoder_widths=(8, 8), decoder_widths=(8, 8), encoder_blocks=(1, 1), decoder_blocks=(1, 1), mid_pool=False
-)
-
 
 @pytest.fixture(scope="module")
 def vae() -> vw.Autoencoder:
     torch.manual_seed(0)
-    return vw.build(TINY).eval()
+    return vw.build(TINY_TAESD).eval()
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)

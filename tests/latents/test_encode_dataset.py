@@ -80,7 +80,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def encode(vae: vw.Autoencoder, photos: Path, out: Path, settings: Settings = SETTINGS, **options: object) -> object:
-    return encode_dataset(vae, scan(photos, decode=False), out, settings, **{"batch": 3, "workers": 0} | options)  # type: ignore[arg-type]
+    return encode_dataset(vae, scan(photos, decode=False), out, settings, **{"batch": 3, "workers": 0} | options)
 
 
 @pytest.fixture(scope="module")

@@ -287,7 +287,7 @@ def test_transformed_latents_and_images_fit(scale: float, size: tuple[int, int])
 def test_eq_vae_draws() -> None:
     """Half of the steps transform latents, an eighth are of small pictures; scales 8/32 to 31/32, one to three
     turns."""
-    draws = [eq.draw(tuple(u)) for u in torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)).tolist()]  # type: ignore[arg-type]
+    draws = [eq.draw(tuple(u)) for u in torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)).tolist()]
     share = {where: sum(w == where for w, _ in draws) / len(draws) for where in ("latents", "images", "nowhere")}
     assert share["latents"] == pytest.approx(0.5, abs=0.03) and share["images"] == pytest.approx(0.125, abs=0.02)
     latent = [t for where, t in draws if where == "latents"]

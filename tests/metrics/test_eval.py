@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configs import ATTENTIVE_F4
 from PIL import Image
 from skimage.color import rgb2lab
 from torchmetrics.functional.image import (
@@ -33,8 +34,6 @@ from vaeworks.metrics.gallery import chosen
 from vaeworks.metrics.measure import _ms_ssim
 from vaeworks.metrics.roundtrip import reconstruct_uint8, reconstruction
 from vaeworks.metrics.throughput import throughput
-
-SMALL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 1, 2), num_res_blocks=1, norm_groups=4)
 
 
 class Shifted(vw.Autoencoder):
@@ -90,7 +89,7 @@ def test_ms_ssim_is_torchmetrics_but_for_the_border() -> None:
 def test_bias_and_baselines_of_a_known_model(folder: Path) -> None:
     """An offset of 4 gray levels is the bias of every channel, with an interval of no width; the transparent image is
     told of."""
-    model = Shifted(SMALL)
+    model = Shifted(ATTENTIVE_F4)
     model.by = 4.0
     result = evaluate(model, scan(folder).files)
     assert [result.figures[f"bias {axis}"].value for axis in ("red", "green", "blue")] == pytest.approx([4, 4, 4])
@@ -103,7 +102,7 @@ def test_bias_and_baselines_of_a_known_model(folder: Path) -> None:
 
 def test_a_dead_model_is_told_of_and_breaks_nothing(folder: Path) -> None:
     """NaN output: figures are nan, the images are named, JSON is valid, and the record comes back as it was."""
-    model = Shifted(SMALL)
+    model = Shifted(ATTENTIVE_F4)
     model.by = math.nan
     result = evaluate(model, scan(folder).files, features=load_features())
     assert (
@@ -119,7 +118,7 @@ def test_a_dead_model_is_told_of_and_breaks_nothing(folder: Path) -> None:
 
 def test_the_record_comes_back(folder: Path) -> None:
     """Through JSON, equal: exact images' infinite PSNR included; other values are refused."""
-    result = evaluate(Shifted(SMALL), scan(folder).files, features=load_features(), name="it")
+    result = evaluate(Shifted(ATTENTIVE_F4), scan(folder).files, features=load_features(), name="it")
     assert math.isinf(result.scores[0].psnr) and result.sets.frechet.value == 0
     back = Evaluation.from_dict(json.loads(dumps(result.to_dict())))
     assert back == result
@@ -133,7 +132,7 @@ def test_the_record_comes_back(folder: Path) -> None:
 def test_the_protocol_names_all_that_figures_depend_on(folder: Path) -> None:
     """Each setting changes the digest, and is named alone in the difference."""
     files = scan(folder).files
-    model = vw.build(SMALL)
+    model = vw.build(ATTENTIVE_F4)
     first = evaluate(model, files).protocol
     others = {
         "crop": {"limit": 40},
@@ -174,7 +173,7 @@ def test_resizing_is_pillows(tmp_path: Path) -> None:
 def test_a_sample_is_a_function_of_the_seed_and_the_images_place(folder: Path) -> None:
     """Equal seeds give equal figures, another seed or place another noise; what is sampled is the posterior."""
     torch.manual_seed(0)
-    model = vw.build(SMALL)
+    model = vw.build(ATTENTIVE_F4)
     image = to_uint8(open_image(photos()[0]).resize((32, 32)))
     once, again, other, place = (reconstruction(model, image, s, n)[0] for s, n in ((5, 0), (5, 0), (6, 0), (5, 1)))
     assert torch.equal(once, again) and not torch.equal(once, other) and not torch.equal(once, place)
@@ -185,7 +184,7 @@ def test_paired_differences(folder: Path) -> None:
     """The second model is worse on every image by a known amount; against itself it is a tie; unlike protocols are
     refused in one line."""
     files = scan(folder).files
-    model = Shifted(SMALL)
+    model = Shifted(ATTENTIVE_F4)
     found = []
     for by in (2.0, 4.0):
         model.by = by
@@ -208,7 +207,7 @@ def test_lower_lpips_is_better(folder: Path) -> None:
     """A figure of which less is better: the sign of the difference is the figure's, the verdict is not."""
     torch.manual_seed(0)
     lpips = LPIPS(alexnet(), [torch.ones(c) for c in (64, 192, 384, 256, 256)])
-    model = Shifted(SMALL)
+    model = Shifted(ATTENTIVE_F4)
     found = []
     for by in (1.0, 30.0):
         model.by = by
@@ -220,7 +219,7 @@ def test_lower_lpips_is_better(folder: Path) -> None:
 
 def test_gallery_picks_each_image_once(folder: Path) -> None:
     """Worst, median and best by PSNR; of one image, that one."""
-    result = evaluate(vw.build(SMALL), scan(folder).files)
+    result = evaluate(vw.build(ATTENTIVE_F4), scan(folder).files)
     ranks, scores = zip(*chosen(result, 2, 1, 1), strict=True)
     ordered = sorted(result.scores, key=lambda s: s.psnr)
     assert ranks == ("worst", "worst", "median", "best") and scores == (ordered[0], ordered[1], ordered[2], ordered[-1])
@@ -230,7 +229,7 @@ def test_gallery_picks_each_image_once(folder: Path) -> None:
 def test_throughput_and_memory() -> None:
     """Rates are positive; memory is at least what the largest activation takes, or there is a reason; sizes are
     checked."""
-    model = vw.build(SMALL)
+    model = vw.build(ATTENTIVE_F4)
     speed = throughput(model, 128, 2, repeats=2)
     assert (
         speed.encode > 0
@@ -255,7 +254,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
         ("two", {"channel_mult": (1, 1, 1, 2)}),
         ("gray", {"in_channels": 1, "out_channels": 1}),
     ):
-        vw.save(vw.build(dataclasses.replace(SMALL, **changes)), place / f"{name}.safetensors")
+        vw.save(vw.build(dataclasses.replace(ATTENTIVE_F4, **changes)), place / f"{name}.safetensors")
     return place / "one.safetensors", place / "two.safetensors", place / "gray.safetensors"
 
 
@@ -347,7 +346,7 @@ def test_command_says_what_it_did_not_measure(
 )
 def test_a_record_that_no_measurement_leaves(folder: Path, change: Callable[[list[dict]], object], why: str) -> None:
     """One line, whatever was done to the file; two records of unlike numbers of images are not paired."""
-    found = evaluate(vw.build(SMALL), scan(folder).files)
+    found = evaluate(vw.build(ATTENTIVE_F4), scan(folder).files)
     values = json.loads(json.dumps(found.to_dict()))
     change(values["scores"])
     with pytest.raises(vw.ConfigError, match=f"not a whole evaluation.*{why}"):

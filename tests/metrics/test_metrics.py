@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configs import ATTENTIVE_F4
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
@@ -21,8 +22,6 @@ from vaeworks.metrics.baselines import down_up, jpeg_at
 from vaeworks.metrics.crop import Crop
 from vaeworks.metrics.evaluation import DOWN_UP, JPEG
 from vaeworks.metrics.gallery import gallery, sheet
-
-SMALL = vw.AutoencoderConfig(channels=8, channel_mult=(1, 1, 2), num_res_blocks=1, norm_groups=4)
 
 
 class Identity(vw.Autoencoder):
@@ -74,7 +73,7 @@ def test_ssim_is_the_papers(photo: torch.Tensor) -> None:
 def test_evaluation_of_a_known_model() -> None:
     """The identity is infinitely good; an offset of 5 gray levels costs what it must where nothing clips."""
     files = scan("photos").files[:3]
-    model = Identity(SMALL)
+    model = Identity(ATTENTIVE_F4)
     assert evaluate(model, files, limit=128).scores[0].psnr == math.inf
     assert evaluate(model, files, limit=128).psnr == 100  # so that one exact image does not hide all others
     model.offset = 5.0
@@ -95,7 +94,7 @@ def test_evaluation_covers_every_image_and_says_what_it_skipped(tmp_path: Path) 
     """Rows by file, crop sizes multiples of f, too small files named, digest that changes with the files."""
     for name, size in (("a", (33, 50)), ("b", (64, 64)), ("c", (3, 3)), ("d", (10, 60))):
         Image.effect_noise(size, 50).convert("RGB").save(tmp_path / f"{name}.png")
-    model = vw.build(SMALL)
+    model = vw.build(ATTENTIVE_F4)
     result = evaluate(model, scan(tmp_path).files, limit=48)
     assert [(Path(s.path).stem, s.width, s.height) for s in result.scores] == [("a", 32, 48), ("b", 48, 48)]
     assert [Path(p).stem for p, _ in result.skipped] == ["c", "d"]
@@ -129,7 +128,7 @@ def test_baselines(photo: torch.Tensor) -> None:
 def test_baseline_rows_are_those_of_the_judged_pixels() -> None:
     """Each image's baselines are computed on the very crop that the model is judged on."""
     file = scan("photos").files[3]
-    score = evaluate(vw.build(SMALL), (file,), limit=100).scores[0]
+    score = evaluate(vw.build(ATTENTIVE_F4), (file,), limit=100).scores[0]
     picture = open_image(file.path)
     left, top = (picture.width - 100) // 2, (picture.height - 100) // 2
     crop = picture.crop((left, top, left + 100, top + 100))

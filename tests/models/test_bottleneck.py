@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from configs import WIDE
 from hypothesis import given
 from hypothesis import strategies as st
 from loss_oracles import objective
@@ -20,12 +21,11 @@ from vaeworks.formats.fold import fold_to
 from vaeworks.models.bottleneck import bounded, perturbed
 from vaeworks.random_streams import noise_levels
 
-SMALL = AutoencoderConfig(channels=32, channel_mult=(1, 2), num_res_blocks=1, latent_channels=4)
 BOUNDS = ("none", "tanh", "softclamp", "clamp", "rmsnorm", "sphere", "layernorm")
 
 
 def point(bound: str = "none", **options: object) -> AutoencoderConfig:
-    return dataclasses.replace(SMALL, bottleneck=BottleneckConfig(kind="point", bound=bound, **options))  # type: ignore[arg-type]
+    return dataclasses.replace(WIDE, bottleneck=BottleneckConfig(kind="point", bound=bound, **options))
 
 
 def latents(n: int = 3, c: int = 4) -> torch.Tensor:
@@ -160,4 +160,4 @@ def test_settings_that_cannot_be(options: dict) -> None:
 
 def test_prefixes_fit_the_channels() -> None:
     with pytest.raises(vw.ConfigError, match="latent_channels"):
-        dataclasses.replace(SMALL, bottleneck=BottleneckConfig(prefixes=(2, 9)))
+        dataclasses.replace(WIDE, bottleneck=BottleneckConfig(prefixes=(2, 9)))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from configs import ATTENTIVE, TINY
 from diffusers import AutoencoderKL, AutoencoderKLFlux2
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,19 +23,18 @@ from vaeworks.formats.diffusers_config import diffusers_config
 from vaeworks.formats.keymap import diffusers_name
 from vaeworks.nn import Downsample, GroupNorm, ResBlock, SpatialAttention, Upsample
 
-TINY = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4)
 FAMILY = {name: dataclasses.replace(config, channels=16, norm_groups=8) for name, config in MODELS.items()}
 VARIANTS = {
-    "gray-in": dataclasses.replace(TINY, in_channels=1, out_channels=4),
-    "gray-out": dataclasses.replace(TINY, in_channels=4, out_channels=1),
-    "one-level": dataclasses.replace(TINY, channel_mult=(1,)),
-    "fractional-width": dataclasses.replace(TINY, channel_mult=(1, 1.5, 3)),
-    "three-blocks": dataclasses.replace(TINY, num_res_blocks=3),
-    "no-attention": dataclasses.replace(TINY, mid_attention=False),
-    "attention-everywhere": dataclasses.replace(TINY, channel_mult=(1, 2, 2), attention_factors=(1, 2, 4)),
-    "attention-inside": dataclasses.replace(TINY, channel_mult=(1, 2, 2), attention_factors=(2,), mid_attention=False),
-    "quant-only": dataclasses.replace(TINY, post_quant_conv=False),
-    "post-quant-only": dataclasses.replace(TINY, quant_conv=False),
+    "gray-in": dataclasses.replace(ATTENTIVE, in_channels=1, out_channels=4),
+    "gray-out": dataclasses.replace(ATTENTIVE, in_channels=4, out_channels=1),
+    "one-level": dataclasses.replace(ATTENTIVE, channel_mult=(1,)),
+    "fractional-width": dataclasses.replace(ATTENTIVE, channel_mult=(1, 1.5, 3)),
+    "three-blocks": dataclasses.replace(ATTENTIVE, num_res_blocks=3),
+    "no-attention": TINY,
+    "attention-everywhere": dataclasses.replace(ATTENTIVE, channel_mult=(1, 2, 2), attention_factors=(1, 2, 4)),
+    "attention-inside": dataclasses.replace(TINY, channel_mult=(1, 2, 2), attention_factors=(2,)),
+    "quant-only": dataclasses.replace(ATTENTIVE, post_quant_conv=False),
+    "post-quant-only": dataclasses.replace(ATTENTIVE, quant_conv=False),
 }
 
 
@@ -233,7 +233,7 @@ def test_weights_of_diffusers_give_its_results(name: str, tmp_path: Path) -> Non
 )
 def test_decoder_of_other_widths(decoder: dict) -> None:
     """With two widths, the encoder equals a diffusers model of its width and the decoder one of its own."""
-    vae = random_vae(dataclasses.replace(TINY, **decoder), torch.float64)
+    vae = random_vae(dataclasses.replace(ATTENTIVE, **decoder), torch.float64)
     config = vae.config
     images = random_images(config, 16, 24, torch.float64)
     halves = {
@@ -279,10 +279,10 @@ def test_attention_equals_torch(heads: int) -> None:
 
 def test_attention_heads_are_used_by_the_autoencoder() -> None:
     """num_heads changes what a model with the same weights computes, at every place of attention."""
-    configs = [dataclasses.replace(TINY, attention_factors=(1, 2), num_heads=heads) for heads in (1, 2)]
+    configs = [dataclasses.replace(ATTENTIVE, attention_factors=(1, 2), num_heads=heads) for heads in (1, 2)]
     one, two = (random_vae(config) for config in configs)
     assert [m.num_heads for m in two.modules() if isinstance(m, SpatialAttention)] == [2] * 8
-    images = random_images(TINY, 8, 8, torch.float32)
+    images = random_images(ATTENTIVE, 8, 8, torch.float32)
     assert not torch.allclose(one.encode(images).mean, two.encode(images).mean)
 
 
@@ -402,7 +402,7 @@ def test_memory_layout_changes_no_result() -> None:
     """NHWC and NCHW memory give the same values and gradients in training, to fp64 rounding."""
     vae, reference = (random_vae(VARIANTS["attention-everywhere"], torch.float64).train() for _ in range(2))
     vae.to(memory_format=torch.channels_last)
-    images = random_images(TINY, 8, 12, torch.float64)
+    images = random_images(ATTENTIVE, 8, 12, torch.float64)
     for model, x in ((vae, images.to(memory_format=torch.channels_last)), (reference, images)):
         recon, p = model(x)
         (recon.square().sum() + p.kl().sum()).backward()
@@ -412,8 +412,8 @@ def test_memory_layout_changes_no_result() -> None:
 
 def test_training_under_autocast_on_a_cpu() -> None:
     """bf16 autocast trains, and its gradients point where those of fp32 do."""
-    vae = random_vae(TINY).train()
-    images = random_images(TINY, 8, 12, torch.float32)
+    vae = random_vae(ATTENTIVE).train()
+    images = random_images(ATTENTIVE, 8, 12, torch.float32)
     gradients = []
     for enabled in (False, True):
         vae.zero_grad()
@@ -494,8 +494,8 @@ def test_sample_is_determined_by_generator_or_noise() -> None:
 
 def test_forward_is_decode_of_the_sample() -> None:
     """forward decodes mean + std * noise, or the mode without noise, and returns the same posterior as encode."""
-    vae = random_vae(TINY)
-    images = random_images(TINY, 8, 12, torch.float32)
+    vae = random_vae(ATTENTIVE)
+    images = random_images(ATTENTIVE, 8, 12, torch.float32)
     p = vae.encode(images)
     noise = weights_like(p.mean, 6)
     for given_noise, latents in ((noise, p.mean + p.std * noise), (None, p.mean)):
@@ -521,21 +521,21 @@ def test_wrong_image_shapes_are_refused(shape: tuple[int, ...]) -> None:
     """Images of other channels or dimensions, or without pixels, are a ConfigError in one line."""
     for pad in (False, True):
         with pytest.raises(vw.ConfigError, match=r"^[^\n]+$"):
-            meta(TINY).encode(torch.zeros(shape, device="meta"), pad=pad)
+            meta(ATTENTIVE).encode(torch.zeros(shape, device="meta"), pad=pad)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (4, 8, 8), (1, 16, 8, 8)])
 def test_wrong_latent_shapes_are_refused(shape: tuple[int, ...]) -> None:
     """Latents of other channels or dimensions are a ConfigError that names the channels wanted."""
     with pytest.raises(vw.ConfigError, match=r"n 4 h w"):
-        meta(TINY).decode(torch.zeros(shape, device="meta"))
+        meta(ATTENTIVE).decode(torch.zeros(shape, device="meta"))
 
 
 def test_pad_repeats_the_border() -> None:
     """encode(pad=True) equals encoding the image with its last row and column repeated, and changes nothing where not
     needed."""
-    vae = random_vae(TINY)
-    images = random_images(TINY, 7, 9, torch.float32)
+    vae = random_vae(ATTENTIVE)
+    images = random_images(ATTENTIVE, 7, 9, torch.float32)
     repeated = torch.cat([images, images[..., -1:, :]], 2)
     repeated = torch.cat([repeated, repeated[..., -1:]], 3)
     assert torch.equal(vae.encode(images, pad=True).mean, vae.encode(repeated).mean)
@@ -545,12 +545,12 @@ def test_pad_repeats_the_border() -> None:
 def test_reconstruct_takes_any_size() -> None:
     """Every size from 1x1 to f+1 x f+1 comes back at its own size, within [-1,1], as the padded reconstruction
     cropped."""
-    vae = random_vae(dataclasses.replace(TINY, channel_mult=(1, 1, 1)))
+    vae = random_vae(dataclasses.replace(ATTENTIVE, channel_mult=(1, 1, 1)))
     with torch.no_grad():
         vae.decoder.conv_out.weight.mul_(10)  # so that the clamp has something to do
         for height in range(1, 6):
             for width in range(1, 6):
-                images = random_images(TINY, height, width, torch.float32, n=1)
+                images = random_images(ATTENTIVE, height, width, torch.float32, n=1)
                 recon = vae.reconstruct(images)
                 assert recon.shape == images.shape
                 assert torch.equal(
@@ -559,9 +559,9 @@ def test_reconstruct_takes_any_size() -> None:
                 assert recon.abs().max() == 1
 
 
-SCALAR = dataclasses.replace(TINY, scaling_factor=0.3611, shift_factor=0.1159)
+SCALAR = dataclasses.replace(ATTENTIVE, scaling_factor=0.3611, shift_factor=0.1159)
 CHANNEL = dataclasses.replace(
-    TINY,
+    ATTENTIVE,
     normalization="channel",
     scaling_factor=0.5,
     shift_factor=9.0,
@@ -614,8 +614,8 @@ def gradients_and_kept_bytes(vae: vw.Autoencoder, images: Tensor) -> tuple[list[
 def test_gradient_checkpointing_changes_memory_only() -> None:
     """Recomputation gives bit-equal gradients and keeps less than half of the activations; in eval mode it does
     nothing."""
-    vae = random_vae(dataclasses.replace(TINY, num_res_blocks=2, attention_factors=(2,))).train()
-    images = random_images(TINY, 16, 24, torch.float32)
+    vae = random_vae(dataclasses.replace(ATTENTIVE, num_res_blocks=2, attention_factors=(2,))).train()
+    images = random_images(ATTENTIVE, 16, 24, torch.float32)
     plain, plain_bytes = gradients_and_kept_bytes(vae, images)
     _, evaluated_bytes = gradients_and_kept_bytes(vae.eval(), images)
     vae.set_gradient_checkpointing()
@@ -658,7 +658,7 @@ def test_gradient_checkpointing_changes_memory_only() -> None:
 def test_impossible_configurations_are_refused(settings: dict, words: str) -> None:
     """A setting that breaks a rule is a ConfigError, in one line, that names it."""
     with pytest.raises(vw.ConfigError, match=words) as caught:
-        dataclasses.replace(TINY, **settings)
+        dataclasses.replace(ATTENTIVE, **settings)
     assert "\n" not in str(caught.value)
 
 
@@ -679,7 +679,7 @@ def test_impossible_configurations_are_refused(settings: dict, words: str) -> No
 def test_configurations_that_cannot_work_are_refused(settings: dict) -> None:
     """A setting that would crash torch or give infinite latents is a ConfigError, not a crash later on."""
     with pytest.raises(vw.ConfigError):
-        meta(dataclasses.replace(TINY, **settings))
+        meta(dataclasses.replace(ATTENTIVE, **settings))
 
 
 def test_build_names_the_nearest_model() -> None:

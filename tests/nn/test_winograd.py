@@ -90,7 +90,7 @@ def test_filtering_rounds_as_a_convolution_does() -> None:
     assert error(minimal_filtering(*small, F4()), truth) < max(3 * direct, 1e-6)
 
 
-@pytest.mark.parametrize(("filtering", "factor"), [(DoubledConv(), 3), (F2(), 4)], ids=["Doubled", "F2"])
+@pytest.mark.parametrize(("filtering", "factor"), [(DoubledConv(), 3), (F2(), 4)], ids=["DoubledConv", "F2"])
 def test_filtering_rounds_little_more_in_bf16(filtering: Filtering, factor: float) -> None:
     """Products are rounded before they are added: a few times the error of the direct convolution, where F(4,3) would
     have 7 times."""
@@ -140,7 +140,7 @@ def test_filtering_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = Conv3x3(128, 128), torch.randn(1, 128, 32, 32).to(memory_format=LAST)
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(layer.doubled(x[:, :, :16, :16].contiguous(memory_format=LAST)))
-    assert names == ["Doubled", "F2"] and y.dtype == torch.bfloat16
+    assert names == ["DoubledConv", "F2"] and y.dtype == torch.bfloat16
     y.float().sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.dtype == torch.float32
 
@@ -188,7 +188,7 @@ def test_an_autoencoder_in_training_is_the_plain_one(monkeypatch: pytest.MonkeyP
     images = torch.rand(1, 3, 64, 64, dtype=torch.float64) * 2 - 1
     found, _ = model.train()(images.to(memory_format=LAST))
     expected, _ = other.eval()(images)
-    assert {"F4", "Doubled"} <= set(names)
+    assert {"F4", "DoubledConv"} <= set(names)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
     for recon in (found, expected):
         recon.square().mean().backward()

@@ -4,7 +4,11 @@ seconds."""
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
+from operator import attrgetter
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -12,7 +16,15 @@ from runs import random_batch
 from safetensors.torch import save_file
 
 import vaeworks as vw
-from vaeworks.config import AdversarialConfig, TrainConfig, differences
+from vaeworks.cli import main
+from vaeworks.config import (
+    AdversarialConfig,
+    BottleneckConfig,
+    FinetuneConfig,
+    RegularizerConfig,
+    TrainConfig,
+    differences,
+)
 from vaeworks.features.nets import FEATURE_NETS
 from vaeworks.recipes import GROUPS, RECIPES, claim, purpose, recipe
 from vaeworks.training.gan.balance_state import StepPlan
@@ -69,58 +81,81 @@ def test_every_tiny_recipe_takes_steps(name: str, weights: Path) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_says_what_it_is(name: str) -> None:
-    """A purpose, its command, and settings that are valid together."""
+def test_every_recipe_says_what_it_is(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A purpose of one line, and a command whose options exist: all that it lacks are the files that it names."""
     make = RECIPES[name]
     config = make()
-    assert purpose(make).endswith((".", ":")) or ": " in purpose(make)
-    command = f"vaeworks train {name} "
-    assert command in make.__doc__
-    assert "--from" in make.__doc__ or config.finetune.part == "all"
+    assert len(purpose(make)) > 20
     assert config.images > config.val_every
+    line = re.search(r"^ *(vaeworks train .*?)(?: {2,}.*)?$", make.__doc__ or "", re.MULTILINE)
+    assert line is not None
+    program, command, recipe_name, *options = shlex.split(line[1])
+    assert (program, command, recipe_name) == ("vaeworks", "train", name)
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    assert {"--data", "--out"} <= given.keys()
+    assert ("--from" in given) == config.finetune.required
+    given |= {"--data": str(tmp_path / "no-images"), "--out": str(tmp_path / "run")}
+    if "--from" in given:
+        given["--from"] = str(tmp_path / "no-vae")
+    assert main(["train", name, *(word for pair in given.items() for word in pair)]) == 2
+    message = capsys.readouterr().err
+    assert str(tmp_path / "no-") in "".join(message.split("\n")), message
 
 
-@pytest.mark.parametrize("group", ["bottlenecks", "regularizers", "losses", "discriminators"])
+ABOUT = {
+    "bottlenecks": ("model.bottleneck.", "model.normalization", "model.latents_patch", "loss.beta", "regularizers."),
+    "regularizers": ("regularizers.", "loss.beta"),
+    "losses": ("loss.reconstruction", "loss.perceptual"),
+    "discriminators": ("adversarial.",),
+}
+"""Settings that the recipes of a comparison may change."""
+
+
+@pytest.mark.parametrize("group", ABOUT)
 def test_comparisons_change_one_thing(group: str) -> None:
-    """Recipes of a comparison differ from their control in what they are about, and in nothing else."""
-    about = {
-        "bottlenecks": ("model.", "loss.", "regularizers."),
-        "regularizers": ("regularizers.", "loss.beta"),
-        "losses": ("loss.",),
-        "discriminators": ("adversarial.",),
-    }[group]
+    """Recipes of a comparison differ from their control and from each other in what they are about, and nothing else.
+
+    Each has a claim of its own.
+    """
     control = recipe("perceptual" if group == "discriminators" else "small-f8c16")
-    for name, make in GROUPS[group].items():
-        changed = differences(control, make())
+    members = {name: make() for name, make in GROUPS[group].items()}
+    for name, config in members.items():
+        changed = differences(control, config)
+        about = (*ABOUT[group], "loss.reconstruction") if name == "sigma-vae" else ABOUT[group]
         assert changed, name
         assert all(field.startswith(about) for field in changed), f"{name} changes {changed}"
+    assert len({repr(config) for config in members.values()}) == len(members)
+    claims = [claim(make) for make in GROUPS[group].values()]
+    assert all(claims) and len(set(claims)) == len(claims)
 
 
-def test_the_debate_is_covered() -> None:
-    """Every claim of the debate has recipes, and they say so; every option of the trainer is in one of them."""
-    claims = " ".join(claim(make) for make in RECIPES.values())
-    for word in ("magic", "channels", "PatchGAN", "clamped", "noise", "semantic"):
-        assert word.lower() in " ".join([claims, *map(purpose, RECIPES.values())]).lower()
+SETTINGS: dict[str, tuple[type, set[str]]] = {
+    "model.bottleneck.kind": (BottleneckConfig, set()),
+    "model.bottleneck.bound": (BottleneckConfig, set()),
+    "model.bottleneck.noise": (BottleneckConfig, set()),
+    "adversarial.discriminator": (AdversarialConfig, set()),
+    "adversarial.stage": (AdversarialConfig, set()),
+    "adversarial.loss": (AdversarialConfig, {"least-squares", "vanilla"}),
+    "finetune.part": (FinetuneConfig, set()),
+}
+"""Choices of the debate: where each is declared, and values that no recipe has."""
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_debate_is_covered(setting: str) -> None:
+    """Every value that a choice can have is in a recipe."""
+    owner, left_out = SETTINGS[setting]
+    values = set(get_args(get_type_hints(owner)[setting.rpartition(".")[2]]))
+    assert {attrgetter(setting)(make()) for make in RECIPES.values()} == values - left_out
+
+
+def test_every_term_of_the_debate_is_on_in_a_recipe() -> None:
+    """Regularizers by their weights; fine-tuning by the models that it expects."""
     configs = [make() for make in RECIPES.values()]
-    assert {c.model.bottleneck.bound for c in configs} >= {
-        "none",
-        "tanh",
-        "softclamp",
-        "clamp",
-        "rmsnorm",
-        "layernorm",
-        "sphere",
-    }
-    assert {c.model.bottleneck.noise for c in configs} == {"none", "additive", "interpolative", "sigma"}
-    assert {c.adversarial.discriminator for c in configs} == {
-        "none",
-        "patch",
-        "modern",
-        "residual",
-        "unet",
-        "projected",
-    }
-    assert {c.finetune.expects for c in configs} >= {"sd1", "sdxl", "sd3", "flux1", "flux2"}
+    on = set().union(*(differences(RegularizerConfig(), config.regularizers) for config in configs))
+    weights = {field.name for field in dataclasses.fields(RegularizerConfig) if field.default == 0.0}
+    assert weights and weights <= on
+    assert {config.finetune.expects for config in configs} >= {"sd1", "sdxl", "sd3", "flux1", "flux2"}
 
 
 def test_unknown_recipes_get_the_nearest() -> None:
@@ -137,5 +172,9 @@ def test_claims_are_read_from_docstrings() -> None:
     assert all("vaeworks train" not in claim(make) for make in RECIPES.values())
 
 
-def test_discriminators_have_defaults_that_are_off() -> None:
+def test_only_recipes_with_a_discriminator_build_one() -> None:
+    """It is off by default."""
     assert not AdversarialConfig().on
+    for name in ("small-f8c16", "lpips", "finetune"):
+        assert initial_discriminator(recipe(f"{name}-tiny"), None) is None
+    assert initial_discriminator(recipe("patchgan-tiny"), None) is not None

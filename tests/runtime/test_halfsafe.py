@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configs import TINY_TAESD
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -249,11 +250,7 @@ def test_sample_images_of_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["attentive", "taesd"])
 def test_emulated_arithmetic_is_as_far_off_as_pytorchs_own(name: str, dtype: torch.dtype) -> None:
     """Against PyTorch's CPU kernels: errors of one size, and closer to each other than that would be by chance."""
-    vae = random_vae(
-        ATTENTIVE
-        if name == "attentive"
-        else TinyConfig(encoder_widths=(8,) * 2, encoder_blocks=(1, 1), decoder_widths=(8,) * 2, decoder_blocks=(1, 1))
-    )
+    vae = random_vae(ATTENTIVE if name == "attentive" else TINY_TAESD)
     images = photographs(vae, 2, 32)
     reference = outputs(vae, images)
     own = deviation(reference, outputs(copy.deepcopy(vae).to(dtype), images, reference), "original", "float16")

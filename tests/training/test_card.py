@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from configs import TINY
 from huggingface_hub import ModelCard
-from run_folder import CONFIG, MODEL, finish_run, go_on, start_run
+from run_folder import CONFIG, finish_run, go_on, start_run
 
 from vaeworks.cli import main
 from vaeworks.config import (
@@ -197,7 +198,7 @@ def test_an_encoder_that_was_taught(tmp_path: Path) -> None:
 def test_points_and_streams(tmp_path: Path) -> None:
     """A bottleneck that diffusers cannot express is said to be so, with a way in Python; a stream of the hub is named
     as a data set."""
-    model = dataclasses.replace(MODEL, bottleneck=BottleneckConfig(kind="point", bound="tanh", noise="additive"))
+    model = dataclasses.replace(TINY, bottleneck=BottleneckConfig(kind="point", bound="tanh", noise="additive"))
     run = made(tmp_path, dataclasses.replace(CONFIG, model=model))
     text = (run / "README.md").read_text()
     assert "bounded by tanh" in text
@@ -253,7 +254,7 @@ def test_an_unfinished_run_has_no_card(tmp_path: Path, capsys) -> None:
 
 def test_one_channel(tmp_path: Path, monkeypatch) -> None:
     """Gray images: the snippet makes some."""
-    config = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, in_channels=1, out_channels=1))
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, in_channels=1, out_channels=1))
     run = made(tmp_path, config)
     monkeypatch.chdir(run)
     scope: dict[str, torch.Tensor] = {}

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import processes_cases as cases
 import pytest
 import torch
-from runs import WITH_DISCRIMINATOR, make_images, outcome, random_batch, started
+from configs import WITH_DISCRIMINATOR
+from runs import make_images, outcome, random_batch, started
 from safetensors.torch import load_file
 
 from vaeworks.models.discriminators import PatchDiscriminator
@@ -101,7 +102,7 @@ def running(
 ) -> Iterator[list[subprocess.Popen]]:
     """Processes that are gone afterwards, with all that they have started."""
     processes = [
-        subprocess.Popen(command, env=os.environ | added, start_new_session=True, **options)  # type: ignore[call-overload]
+        subprocess.Popen(command, env=os.environ | added, start_new_session=True, **options)
         for command, added in zip(commands, environments, strict=True)
     ]
     try:

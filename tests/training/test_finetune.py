@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import checkpoint
-from runs import MODERN, SHORT, assert_same_run, make_images, random_batch, started
+from configs import MODERN, SHORT, TINY_TAESD
+from runs import assert_same_run, make_images, random_batch, started
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,7 +29,6 @@ from vaeworks.config import (
     LossConfig,
     OptimizerConfig,
     RegularizerConfig,
-    TinyConfig,
     TrainConfig,
 )
 from vaeworks.data import scan
@@ -295,9 +295,7 @@ def started_with(config: TrainConfig, model: vw.Autoencoder, **frozen: Any) -> A
 def test_what_cannot_be_fine_tuned_is_one_line(folder: Path, tmp_path: Path) -> None:
     """A TAESD, a file that is not there, a recipe that needs a file, halves of nothing; and no run folder is left."""
     vw.save(
-        vw.build(
-            TinyConfig(encoder_widths=(8, 8), encoder_blocks=(1, 1), decoder_widths=(8, 8), decoder_blocks=(1, 1))
-        ),
+        vw.build(TINY_TAESD),
         tmp_path / "t",
         "taesd",
     )

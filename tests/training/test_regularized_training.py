@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from runs import MODERN, SHORT, assert_same_run, make_images, random_batch, started
+from configs import MODERN, SHORT
+from runs import assert_same_run, make_images, random_batch, started
 from torch import Tensor, nn
 
 import vaeworks as vw

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configs import SHORT_16, TINY
+from loss_oracles import objective
 from PIL import Image
 
 import vaeworks as vw
-from vaeworks.config import AutoencoderConfig, BottleneckConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
+from vaeworks.config import BottleneckConfig, LossConfig, OptimizerConfig, TrainConfig
 from vaeworks.data import Crops, scan
 from vaeworks.devices import resolve_device, resolve_precision
 from vaeworks.images import to_model_range
@@ -32,21 +34,6 @@ from vaeworks.training.run.init import initial_model
 from vaeworks.training.schedule import learning_rate, progress
 from vaeworks.training.state import TrainState
 from vaeworks.training.step import training_step
-
-MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
-SHORT = TrainConfig(
-    model=MODEL,
-    data=DataConfig(size=16, val_fraction=0.3, workers=0, val_images=2),
-    images=96,
-    batch=8,
-    precision="fp32",
-    optimizer=OptimizerConfig(lr=1e-3, warmup_images=16),
-    val_every=32,
-    save_every=32,
-    log_every=8,
-    stats_images=16,
-    keep_checkpoints=2,
-)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that ended undisturbed."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    train(SHORT, folder, out, show=False)
+    train(SHORT_16, folder, out, show=False)
     return out
 
 
@@ -98,7 +85,7 @@ def test_a_run_leaves_everything_its_page_promises(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text())
     assert vae.config.scaling_factor == result["latents"]["scaling_factor"] != 1.0
     assert [p.name for p in sorted((finished / "samples").iterdir())] == [f"{n:010d}.png" for n in (0, 32, 64, 96)]
-    assert len(list((finished / "checkpoints").iterdir())) == SHORT.keep_checkpoints
+    assert len(list((finished / "checkpoints").iterdir())) == SHORT_16.keep_checkpoints
     data = json.loads((finished / "data.json").read_text())
     assert len(data["train"]) + len(data["val"]) == 12
     assert data["val"]
@@ -122,7 +109,7 @@ vaeworks.training.measure_latents
 
 def test_training_learns(folder: Path, tmp_path: Path) -> None:
     """On images of two gradients, a few hundred steps lift held-out PSNR by several dB over the start."""
-    config = dataclasses.replace(SHORT, images=960, val_every=960, save_every=960, ema_halflife=100)
+    config = dataclasses.replace(SHORT_16, images=960, val_every=960, save_every=960, ema_halflife=100)
     result = train(config, folder, tmp_path / "run", show=False)
     looks = [line["val_psnr"] for line in figures(tmp_path / "run") if "val_psnr" in line]
     assert result.val_psnr == looks[-1] > looks[0] + 5
@@ -130,10 +117,9 @@ def test_training_learns(folder: Path, tmp_path: Path) -> None:
 
 def test_equal_seeds_equal_runs(folder: Path, finished: Path, tmp_path: Path) -> None:
     """Loader workers do not change a run; another seed does."""
-    train(
-        dataclasses.replace(SHORT, data=dataclasses.replace(SHORT.data, workers=2)), folder, tmp_path / "b", show=False
-    )
-    train(dataclasses.replace(SHORT, seed=1), folder, tmp_path / "c", show=False)
+    data = dataclasses.replace(SHORT_16.data, workers=2)
+    train(dataclasses.replace(SHORT_16, data=data), folder, tmp_path / "b", show=False)
+    train(dataclasses.replace(SHORT_16, seed=1), folder, tmp_path / "c", show=False)
     assert same(weights(finished), weights(tmp_path / "b"))
     assert figures(finished) == figures(tmp_path / "b")
     assert not same(weights(finished), weights(tmp_path / "c"))
@@ -146,8 +132,8 @@ def test_an_interrupted_run_goes_on_as_if_undisturbed(
     """SIGINT in the middle saves; --resume ends with the same weights, optimizer, average and log as without it."""
     from vaeworks.training import loop
 
-    config = dataclasses.replace(SHORT, precision=precision)
-    if precision != SHORT.precision:
+    config = dataclasses.replace(SHORT_16, precision=precision)
+    if precision != SHORT_16.precision:
         finished = tmp_path / "whole"
         train(config, folder, finished, show=False)
 
@@ -180,13 +166,13 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(folder: Path, finished: P
     """SIGKILL loses what came after the last checkpoint and nothing else; a torn newest checkpoint is passed over."""
     script = (
         "import dataclasses, sys, time; sys.path.insert(0, sys.argv[3])\n"
-        "import test_train as t; from vaeworks.training import loop\n"
+        "from configs import SHORT_16; from vaeworks.training import loop, train\n"
         "step = loop.training_step\n"
         "loop.training_step = lambda *a, **k: (time.sleep(0.05), step(*a, **k))[1]\n"
-        "t.train(t.SHORT, sys.argv[1], sys.argv[2], show=False)\n"
+        "train(SHORT_16, sys.argv[1], sys.argv[2], show=False)\n"
     )
     run = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "-c", script, str(folder), str(run), str(Path(__file__).parent)])
+    process = subprocess.Popen([sys.executable, "-c", script, str(folder), str(run), str(Path(__file__).parents[1])])
     try:
         deadline = time.monotonic() + 120
         while (
@@ -198,7 +184,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(folder: Path, finished: P
         process.wait()
     assert list(run.glob("checkpoints/0*.safetensors"))
     (run / "checkpoints" / "0000000095.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0torn")
-    train(SHORT, folder, run, resume=True, show=False)
+    train(SHORT_16, folder, run, resume=True, show=False)
     assert same(weights(finished), weights(run))
     assert figures(finished) == figures(run)
 
@@ -208,7 +194,7 @@ def test_micro_batches_give_the_same_gradient() -> None:
     batch = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     after = []
     for micro in (None, 2):
-        config = dataclasses.replace(SHORT, micro_batch=micro, optimizer=OptimizerConfig(clip_norm=0))
+        config = dataclasses.replace(SHORT_16, micro_batch=micro, optimizer=OptimizerConfig(clip_norm=0))
         trained = TrainState.of(initial_model(config).double(), config)
         trained.optimizer = torch.optim.SGD(trained.learner.parameters(), lr=1.0)
         # fp64 weights on fp32 images would not run: let the forward cast them
@@ -224,8 +210,6 @@ def test_micro_batches_give_the_same_gradient() -> None:
 
 def test_objective_is_reconstruction_plus_beta_kl() -> None:
     """Value and gradient against the definition, with torch.distributions for the KL term."""
-    from loss_oracles import objective  # not above: other processes import this module by itself
-
     torch.manual_seed(0)
     moments = torch.randn(2, 8, 4, 4, requires_grad=True)
     images, recon = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8, requires_grad=True)
@@ -246,7 +230,7 @@ def test_objective_is_reconstruction_plus_beta_kl() -> None:
 
 def test_step_leaves_weights_alone_when_the_loss_is_not_finite() -> None:
     """A NaN in the forward pass: no weight moves and the result says so."""
-    trained = started(SHORT)
+    trained = started(SHORT_16)
     before = {k: v.clone() for k, v in trained.autoencoder.state_dict().items()}
     trained.learner.register_forward_hook(lambda module, args, out: out._replace(recon=out.recon * float("nan")))
     batch = torch.zeros(8, 3, 16, 16, dtype=torch.uint8)
@@ -273,7 +257,7 @@ def test_a_run_that_diverges_stops_with_one_line_and_keeps_its_checkpoint(
     with pytest.raises(
         vw.TrainingError, match=r"3 steps in a row.*lower learning rate.*0032\.safetensors is kept"
     ) as caught:
-        train(SHORT, folder, tmp_path / "run", show=False)
+        train(SHORT_16, folder, tmp_path / "run", show=False)
     assert "\n" not in str(caught.value)
     assert newest_checkpoint(tmp_path / "run" / "checkpoints").name == "0000000032.safetensors"
 
@@ -297,7 +281,7 @@ def test_a_step_that_is_not_finite_is_passed_over(folder: Path, tmp_path: Path) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "training_step", injected)
-        train(SHORT, folder, tmp_path / "run", show=False)
+        train(SHORT_16, folder, tmp_path / "run", show=False)
     assert moved == [True] * 3 + [False] + [True] * 8
     assert all(t.isfinite().all() for t in weights(tmp_path / "run").values())
 
@@ -306,7 +290,8 @@ def test_a_full_disk_keeps_the_previous_checkpoint(folder: Path, tmp_path: Path)
     """A limit on file size stands in for a full disk: one line, the older checkpoint whole, nothing half-written."""
     script = (
         "import dataclasses, resource, signal, sys; sys.path.insert(0, sys.argv[3])\n"
-        "import test_train as t; from vaeworks.training import loop; from vaeworks.errors import VaeworksError\n"
+        "from configs import SHORT_16; from vaeworks.training import loop, train\n"
+        "from vaeworks.errors import VaeworksError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "save, calls = loop.save_checkpoint, []\n"
         "def second_fails(*a):\n"
@@ -314,11 +299,11 @@ def test_a_full_disk_keeps_the_previous_checkpoint(folder: Path, tmp_path: Path)
         "    if len(calls) == 2: resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))\n"
         "    return save(*a)\n"
         "loop.save_checkpoint = second_fails\n"
-        "try: t.train(t.SHORT, sys.argv[1], sys.argv[2], show=False)\n"
+        "try: train(SHORT_16, sys.argv[1], sys.argv[2], show=False)\n"
         "except VaeworksError as error: print(error)\n"
     )
     run = tmp_path / "run"
-    command = [sys.executable, "-c", script, str(folder), str(run), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", script, str(folder), str(run), str(Path(__file__).parents[1])]
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     assert "0000000064.safetensors could not be written: " in said
     assert said.count("\n") == 1
@@ -335,7 +320,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(folder: Path, tmp_path: Path)
             "another configuration.*optimizer.lr was 0.001, now 1.0",
         ),
         (
-            lambda c: dataclasses.replace(c, model=dataclasses.replace(MODEL, latent_channels=8)),
+            lambda c: dataclasses.replace(c, model=dataclasses.replace(TINY, latent_channels=8)),
             "model.latent_channels was 4, now 8",
         ),
     ],
@@ -344,7 +329,7 @@ def test_resume_refuses_another_configuration(folder: Path, finished: Path, chan
     """The field and both values are named, and the run is as it was."""
     before = (finished / "run.json").read_text()
     with pytest.raises(vw.ConfigError, match=message):
-        train(change(SHORT), folder, finished, resume=True, show=False)
+        train(change(SHORT_16), folder, finished, resume=True, show=False)
     assert (finished / "run.json").read_text() == before
 
 
@@ -353,21 +338,21 @@ def test_resume_refuses_other_images(folder: Path, finished: Path, tmp_path: Pat
     Image.new("RGB", (32, 32), "red").save(tmp_path / "new.png")
     (tmp_path / "old.png").write_bytes((folder / "00.png").read_bytes())
     with pytest.raises(vw.DataError, match="not those that the run started with"):
-        train(SHORT, tmp_path, finished, resume=True, show=False)
+        train(SHORT_16, tmp_path, finished, resume=True, show=False)
 
 
 def test_output_folder_is_never_taken_from_another_run(folder: Path, finished: Path, tmp_path: Path) -> None:
     """A folder with a run, one with other files, a file, and nothing to resume: four refusals."""
     with pytest.raises(vw.ConfigError, match="holds another run; pass --resume"):
-        train(SHORT, folder, finished, show=False)
+        train(SHORT_16, folder, finished, show=False)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
     with pytest.raises(vw.ConfigError, match="is not empty"):
-        train(SHORT, folder, tmp_path / "full", show=False)
+        train(SHORT_16, folder, tmp_path / "full", show=False)
     with pytest.raises(vw.ConfigError, match="is a file"):
-        train(SHORT, folder, tmp_path / "full" / "thesis.txt", show=False)
+        train(SHORT_16, folder, tmp_path / "full" / "thesis.txt", show=False)
     with pytest.raises(vw.ConfigError, match="no run to resume"):
-        train(SHORT, folder, tmp_path / "none", resume=True, show=False)
+        train(SHORT_16, folder, tmp_path / "none", resume=True, show=False)
     assert (tmp_path / "full" / "thesis.txt").read_text() == "precious"
 
 
@@ -376,7 +361,7 @@ def test_a_finished_run_can_be_made_longer(folder: Path, finished: Path, tmp_pat
     import shutil
 
     shutil.copytree(finished, tmp_path / "run")
-    result = train(dataclasses.replace(SHORT, images=128), folder, tmp_path / "run", resume=True, show=False)
+    result = train(dataclasses.replace(SHORT_16, images=128), folder, tmp_path / "run", resume=True, show=False)
     assert result.images_seen == 128
     longer = figures(tmp_path / "run")
     assert longer[: len(figures(finished))] == figures(finished)
@@ -385,10 +370,10 @@ def test_a_finished_run_can_be_made_longer(folder: Path, finished: Path, tmp_pat
 
 def test_latent_statistics_match_samples(folder: Path) -> None:
     """Mean, std, scale and shift against brute-force sampling of the same posteriors."""
-    model = initial_model(SHORT).eval()
+    model = initial_model(SHORT_16).eval()
     with torch.no_grad():
         model.quant_conv.bias.copy_(torch.tensor([1.0, -2, 0, 3, -1, 0, -2, -3]))
-    crops = Crops(scan(folder).files, SHORT.data, seed=0)
+    crops = Crops(scan(folder).files, SHORT_16.data, seed=0)
     stats = measure_latents(model, crops, 32, 8)
     images = to_model_range(torch.stack([crops[i][0] for i in range(32)]))
     with torch.no_grad():
@@ -404,14 +389,13 @@ def test_latent_statistics_match_samples(folder: Path) -> None:
 
 def test_latents_that_are_the_same_everywhere(folder: Path) -> None:
     """Are said to be; their scale stays 1, and not the inverse of next to nothing."""
-    model = initial_model(
-        dataclasses.replace(SHORT, model=dataclasses.replace(SHORT.model, bottleneck=BottleneckConfig(kind="point")))
-    )
+    points = dataclasses.replace(TINY, bottleneck=BottleneckConfig(kind="point"))
+    model = initial_model(dataclasses.replace(SHORT_16, model=points))
     with torch.no_grad():
         model.quant_conv.weight.zero_()
         model.quant_conv.bias.fill_(0.3)
     with pytest.warns(UserWarning, match="the same everywhere"):
-        stats = measure_latents(model.eval(), Crops(scan(folder).files, SHORT.data, seed=0), 8, 8)
+        stats = measure_latents(model.eval(), Crops(scan(folder).files, SHORT_16.data, seed=0), 8, 8)
     assert stats.scaling_factor == 1 and stats.shift_factor == pytest.approx(0.3) and min(stats.std) > 1e-7
 
 
@@ -422,7 +406,7 @@ def test_schedules() -> None:
     assert learning_rate(config, 100, 0.0) == pytest.approx(2.0)
     assert learning_rate(config, 1000, 0.5) == pytest.approx(2.0 * 0.55)
     assert learning_rate(config, 1000, 1.0) == pytest.approx(0.2)
-    run = dataclasses.replace(SHORT, images=100, max_minutes=1.0)  # of which a batch of 8 leaves out 4
+    run = dataclasses.replace(SHORT_16, images=100, max_minutes=1.0)  # of which a batch of 8 leaves out 4
     assert progress(run, 48, 6.0) == 0.5
     assert progress(run, 48, 45.0) == 0.75
     assert progress(run, 96, 6.0) == 1.0
@@ -440,7 +424,7 @@ def test_average_of_weights() -> None:
 
 def test_time_limit_ends_a_run_with_a_finished_schedule(folder: Path, tmp_path: Path) -> None:
     """max_minutes stops early, the learning rate has come down, and everything is saved."""
-    config = dataclasses.replace(SHORT, images=10**7, max_minutes=2 / 60)
+    config = dataclasses.replace(SHORT_16, images=10**7, max_minutes=2 / 60)
     result = train(config, folder, tmp_path / "run", show=False)
     assert result.images_seen < 10**7
     rates = [line["lr"] for line in figures(tmp_path / "run") if "lr" in line]
@@ -469,7 +453,7 @@ def test_precision_is_decided_once(folder: Path, tmp_path: Path, monkeypatch) ->
     from vaeworks.training.run import prepare
     from vaeworks.training.run.folder import read_run
 
-    config = dataclasses.replace(SHORT, precision="auto", images=16, val_every=16)
+    config = dataclasses.replace(SHORT_16, precision="auto", images=16, val_every=16)
     monkeypatch.setattr(prepare, "resolve_precision", lambda device: "bf16")
     train(config, folder, tmp_path / "run", show=False)
     monkeypatch.setattr(prepare, "resolve_precision", lambda device: "fp32")
@@ -487,7 +471,7 @@ def test_devices_that_are_not_there() -> None:
 
 def test_kl_is_computed_in_full_precision() -> None:
     """Under bf16 autocast the moments come back as fp32: in bf16 the KL near the prior is wrong by percents."""
-    model = initial_model(SHORT)
+    model = initial_model(SHORT_16)
     with torch.autocast("cpu", torch.bfloat16):
         posterior = model.encode(torch.zeros(1, 3, 16, 16))
     assert posterior.mean.dtype == posterior.kl().dtype == torch.float32
@@ -507,7 +491,7 @@ def test_gradients_are_clipped() -> None:
     """With plain SGD of rate 1, a step's length is the norm of the gradient, cut at clip_norm."""
     batch = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for clip in (1e-3, 0.0):
-        config = dataclasses.replace(SHORT, optimizer=OptimizerConfig(clip_norm=clip))
+        config = dataclasses.replace(SHORT_16, optimizer=OptimizerConfig(clip_norm=clip))
         trained = started(config)
         before = [p.detach().clone() for p in trained.learner.parameters()]
         trained.optimizer = torch.optim.SGD(trained.learner.parameters(), lr=1.0)
@@ -533,7 +517,7 @@ def test_best_is_the_best(folder: Path, tmp_path: Path, monkeypatch) -> None:
         return dataclasses.replace(original(autoencoder, images), psnr=figure)
 
     monkeypatch.setattr(loop, "validate", falling)
-    result = train(SHORT, folder, tmp_path / "run", show=False)
+    result = train(SHORT_16, folder, tmp_path / "run", show=False)
     assert (result.best_psnr, result.val_psnr) == (30.0, 15.0)
     best = vw.load(tmp_path / "run" / "best.safetensors")
     assert same(best.state_dict(), at_best[0])
@@ -547,13 +531,13 @@ def test_torn_checkpoints_do_not_push_out_good_ones(folder: Path, finished: Path
     shutil.copytree(finished, tmp_path / "run")
     folder_of = tmp_path / "run" / "checkpoints"
     (folder_of / "0000009999.safetensors").write_bytes(b"torn")
-    train(dataclasses.replace(SHORT, images=128), folder, tmp_path / "run", resume=True, show=False)
+    train(dataclasses.replace(SHORT_16, images=128), folder, tmp_path / "run", resume=True, show=False)
     assert sorted(p.name for p in folder_of.iterdir()) == ["0000000096.safetensors", "0000000128.safetensors"]
     for path in folder_of.iterdir():
         path.write_bytes(b"torn")
     log = (tmp_path / "run" / "log.jsonl").read_text()
     with pytest.raises(vw.FormatError, match="none of the 2 checkpoints"):
-        train(SHORT, folder, tmp_path / "run", resume=True, show=False)
+        train(SHORT_16, folder, tmp_path / "run", resume=True, show=False)
     assert (tmp_path / "run" / "log.jsonl").read_text() == log
 
 
@@ -563,7 +547,7 @@ def test_resuming_a_finished_run_changes_nothing(folder: Path, finished: Path, t
 
     shutil.copytree(finished, tmp_path / "run")
     before = json.loads((finished / "result.json").read_text())
-    result = train(SHORT, folder, tmp_path / "run", resume=True, show=False)
+    result = train(SHORT_16, folder, tmp_path / "run", resume=True, show=False)
     assert result.val_psnr == before["val_psnr"]
     assert result.images_per_second > 0
     assert figures(tmp_path / "run") == figures(finished)
@@ -579,7 +563,7 @@ def test_validation_images_are_never_trained_on(folder: Path, tmp_path: Path) ->
     for name in ("00.png", "01.png"):
         shutil.copy(folder / name, tmp_path / "all" / "val" / name)
     config = dataclasses.replace(
-        SHORT, images=8, data=dataclasses.replace(SHORT.data, val=str(tmp_path / "all" / "val"))
+        SHORT_16, images=8, data=dataclasses.replace(SHORT_16.data, val=str(tmp_path / "all" / "val"))
     )
     train(config, tmp_path / "all", tmp_path / "run", show=False)
     data = json.loads((tmp_path / "run" / "data.json").read_text())
@@ -595,15 +579,15 @@ def test_validation_images_are_never_trained_on(folder: Path, tmp_path: Path) ->
         {"batch": 0},
         {"max_minutes": 0.0},
         {"micro_batch": 3},
-        {"model": dataclasses.replace(MODEL, out_channels=1)},
-        {"model": dataclasses.replace(MODEL, in_channels=4, out_channels=4)},
+        {"model": dataclasses.replace(TINY, out_channels=1)},
+        {"model": dataclasses.replace(TINY, in_channels=4, out_channels=4)},
     ],
     ids=str,
 )
 def test_impossible_runs_are_refused(change: dict) -> None:
     """Settings that would crash later, or compute something else than asked, are a ConfigError at once."""
     with pytest.raises(vw.ConfigError):
-        dataclasses.replace(SHORT, **change)
+        dataclasses.replace(SHORT_16, **change)
 
 
 @pytest.mark.parametrize("recipe", ["sd1"])
@@ -623,10 +607,10 @@ def test_full_size_recipe_runs_a_step(recipe: str) -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_precisions_and_checkpointing_agree(precision: str, checkpointing: bool) -> None:
     """bf16 and recomputation change a step's loss by no more than rounding; weights stay fp32."""
-    config = dataclasses.replace(SHORT, gradient_checkpointing=checkpointing, precision=precision)
+    config = dataclasses.replace(SHORT_16, gradient_checkpointing=checkpointing, precision=precision)
     batch = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     trained = started(config)
     result = training_step(trained, batch, list(range(8)))
-    reference = training_step(started(SHORT), batch, list(range(8)))
+    reference = training_step(started(SHORT_16), batch, list(range(8)))
     assert result.loss == pytest.approx(reference.loss, rel=1e-6 if precision == "fp32" else 2e-2)
     assert {p.dtype for p in trained.learner.parameters()} == {torch.float32}

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import MODERN, SHORT, WITH_DISCRIMINATOR, assert_same_run, make_images, outcome, random_batch, started
+from configs import MODERN, SHORT, WITH_DISCRIMINATOR
+from runs import assert_same_run, make_images, outcome, random_batch, started
 from safetensors.torch import load_file
 
 import vaeworks as vw
@@ -473,10 +474,11 @@ def test_killed_while_a_collapse_is_mended(folder: Path, tmp_path: Path) -> None
 
 SCRIPT = (
     "import sys, time; sys.path.insert(0, sys.argv[3])\n"
-    "import dataclasses, runs; from pathlib import Path; from vaeworks.training import loop, train\n"
+    "import configs, dataclasses; from pathlib import Path; from vaeworks.training import loop, train\n"
     "step = loop.training_step\n"
     "loop.training_step = lambda *a, **k: (time.sleep(0.2), step(*a, **k))[1]\n"
-    "config = dataclasses.replace(runs.WITH_DISCRIMINATOR, data=dataclasses.replace(runs.SHORT.data, workers=2))\n"
+    "data = dataclasses.replace(configs.SHORT.data, workers=2)\n"
+    "config = dataclasses.replace(configs.WITH_DISCRIMINATOR, data=data)\n"
     "out = Path(sys.argv[2])\n"
     "train(config, sys.argv[1], out, show=False, resume=(out / 'run.json').exists())\n"
 )

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configs import SHORT
 from PIL import Image
 
 import vaeworks as vw
-from vaeworks.config import AutoencoderConfig, BottleneckConfig, DataConfig, LossConfig, OptimizerConfig, TrainConfig
+from vaeworks.config import BottleneckConfig, LossConfig, OptimizerConfig, TrainConfig
 from vaeworks.features.perceptual_distance import perceptual_distance
 from vaeworks.losses import Distance
 from vaeworks.losses.reconstruction import DISTANCES
@@ -23,23 +24,12 @@ from vaeworks.training.run.init import initial_model
 from vaeworks.training.state import TrainState
 from vaeworks.training.step import StepResult, training_step
 
-SHORT = TrainConfig(
-    model=AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False),
-    data=DataConfig(size=32, val_fraction=0.3, workers=0, val_images=2),
-    images=64,
-    batch=8,
-    precision="fp32",
-    optimizer=OptimizerConfig(lr=1e-3, warmup_images=16),
-    val_every=32,
-    save_every=32,
-    log_every=8,
-    stats_images=16,
-)
+SHORTER = dataclasses.replace(SHORT, images=64)
 POINT = BottleneckConfig(kind="point", bound="softclamp", noise="interpolative", prefixes=(2, 4))
 
 
 def with_model(**options: object) -> TrainConfig:
-    return dataclasses.replace(SHORT, model=dataclasses.replace(SHORT.model, **options))  # type: ignore[arg-type]
+    return dataclasses.replace(SHORTER, model=dataclasses.replace(SHORTER.model, **options))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +55,7 @@ def stepped(config: TrainConfig, perceptual: Distance | None = None) -> tuple[Tr
 @pytest.mark.parametrize("kind", DISTANCES)
 def test_every_reconstruction_is_an_option(kind: str) -> None:
     """One step each: finite, with a gradient in every weight."""
-    config = dataclasses.replace(SHORT, loss=LossConfig(reconstruction=kind))
+    config = dataclasses.replace(SHORTER, loss=LossConfig(reconstruction=kind))
     trained, result = stepped(config)
     assert result.finite
     assert result.reconstruction > 0
@@ -74,7 +64,8 @@ def test_every_reconstruction_is_an_option(kind: str) -> None:
 
 def test_the_perceptual_term_has_a_gradient() -> None:
     """The public script that computes it under no_grad trains nothing with it: here it alone moves every weight."""
-    config = dataclasses.replace(SHORT, loss=LossConfig(perceptual="without-weights", perceptual_weight=2.0, beta=0.0))
+    loss = LossConfig(perceptual="without-weights", perceptual_weight=2.0, beta=0.0)
+    config = dataclasses.replace(SHORTER, loss=loss)
     distance = perceptual_distance(config.loss, torch.device("cpu"))
     gradients = []
     for weight in (0.0, 2.0):
@@ -93,7 +84,7 @@ def test_micro_batches_see_the_same_perceptual_term(micro: int) -> None:
     found = []
     for size in (None, micro):
         loss = LossConfig(reconstruction="ms_ssim", perceptual="without-weights")
-        config = dataclasses.replace(SHORT, loss=loss, micro_batch=size, optimizer=OptimizerConfig(clip_norm=0))
+        config = dataclasses.replace(SHORTER, loss=loss, micro_batch=size, optimizer=OptimizerConfig(clip_norm=0))
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, bottleneck=POINT))
         trained, result = stepped(config, perceptual_distance(loss, torch.device("cpu")))
         found.append((result, [p.grad.clone() for p in trained.learner.parameters()]))
@@ -103,7 +94,7 @@ def test_micro_batches_see_the_same_perceptual_term(micro: int) -> None:
 
 
 RUNS = {
-    "perceptual": dataclasses.replace(SHORT, loss=LossConfig(perceptual="without-weights")),
+    "perceptual": dataclasses.replace(SHORTER, loss=LossConfig(perceptual="without-weights")),
     "point": with_model(bottleneck=POINT),
     "point, sigma": with_model(bottleneck=BottleneckConfig(kind="point", bound="rmsnorm", noise="sigma")),
     "kl, prefixes": with_model(bottleneck=BottleneckConfig(prefixes=(1, 4))),
@@ -148,7 +139,7 @@ def test_missing_weights_are_told_before_the_run_begins(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("VAEWORKS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    config = dataclasses.replace(SHORT, loss=LossConfig(perceptual="lpips-vgg16"))
+    config = dataclasses.replace(SHORTER, loss=LossConfig(perceptual="lpips-vgg16"))
     with pytest.raises(vw.FormatError, match=r"^[^\n]*vgg[^\n]*pass its path[^\n]*$"):
         train(config, folder, tmp_path / "run", show=False)
     assert not (tmp_path / "run" / "run.json").exists()
@@ -157,7 +148,7 @@ def test_missing_weights_are_told_before_the_run_begins(
 def test_real_features(test_data: Path, folder: Path, tmp_path: Path) -> None:
     """VGG16 up to conv3_3 as an uncalibrated distance, from a file: frozen, in the log, and it falls."""
     loss = LossConfig(perceptual="vgg16-conv1to3", perceptual_path=str(test_data / "weights" / "vgg16-oxford-conv1to3"))
-    config = dataclasses.replace(SHORT, loss=loss, images=160, optimizer=OptimizerConfig(lr=3e-3, warmup_images=16))
+    config = dataclasses.replace(SHORTER, loss=loss, images=160, optimizer=OptimizerConfig(lr=3e-3, warmup_images=16))
     train(config, folder, tmp_path / "run", show=False)
     values = [line["perceptual"] for line in read_log(tmp_path / "run") if "perceptual" in line]
     assert np.mean(values[-3:]) < np.mean(values[:3])

@@ -6,15 +6,14 @@ import math
 
 import pytest
 import torch
+from configs import TINY
 
-from vaeworks.config import AutoencoderConfig, BottleneckConfig
+from vaeworks.config import BottleneckConfig
 from vaeworks.images import to_model_range
 from vaeworks.metrics import psnr, ssim
 from vaeworks.metrics.roundtrip import reconstruct_uint8
 from vaeworks.models import Autoencoder, build
 from vaeworks.training.validation import validate
-
-MODEL = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, mid_attention=False)
 
 
 def images(*sizes: tuple[int, int]) -> list[torch.Tensor]:
@@ -24,7 +23,7 @@ def images(*sizes: tuple[int, int]) -> list[torch.Tensor]:
 
 def model(**changes) -> Autoencoder:
     torch.manual_seed(0)
-    return build(MODEL, **changes)
+    return build(TINY, **changes)
 
 
 def test_figures_are_those_of_the_metrics() -> None:

@@ -76,6 +76,8 @@ def mask_files(paths: Sequence[Path], mask: Path | None) -> list[Path | None]:
     missing."""
     if mask is None:
         return [None] * len(paths)
+    if not mask.exists():
+        raise DataError(f"mask {str(mask)!r} does not exist; give an image, or a folder with a mask for each image")
     if not mask.is_dir():
         return [mask] * len(paths)
     found = find_masks([ImageFile(path, "", 0, 0) for path in paths], mask)

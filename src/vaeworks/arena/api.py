@@ -60,8 +60,8 @@ def run_arena(
 
     Small generators are trained on the latents of every model, with all else equal, and their samples are compared. The
     same call continues after an interruption.
-    models: where the VAEs are. data: SRC of the command line, or images that `scan` has found. out: folder for
-    report.html, arena.json and everything that is kept; overwrite: make the pages anew, and keep the trials.
+    models: paths or hub ids of VAEs. data: a source of images (docs/data.md), or what `vaeworks.data.scan` found. out:
+    folder for report.html, arena.json and everything that is kept; overwrite: make the pages anew, and keep the trials.
     budget: training images of each generator: a number, quick, laptop or gpu. baseline: the model that the others are
     compared with, by default the first. size: side of the squares that images become, in pixels; None: 32 on a CPU, 64
     on a GPU. tokens: that a generator sees of an image. probes: sizes of the generators, xs and s for CPUs, b and l for
@@ -133,8 +133,9 @@ def run_study(
     >>> vw.run_study("kl", "folder/of/images", "out/studies", budget="quick").outcome.conclusive
     True
 
-    name: of the study, as in `recipes.studies.STUDIES`. data: SRC of the command line. out: folder that several studies
-    may share; NAME/report.html and NAME/study.json are this one's. The same call continues after an interruption.
+    name: of the study, as in `recipes.studies.STUDIES`. data: a source of images (docs/data.md). out: folder that
+    several studies may share; NAME/report.html and NAME/study.json are this one's. The same call continues after an
+    interruption.
     arms: autoencoders besides the baseline; by default all. size: side of the images, in pixels. channels: width of the
     autoencoders' first level. images: training images of each autoencoder. vae_seeds: number of times that each
     autoencoder is trained. All other arguments: as in `run_arena`.

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.connection import wait as wait_for
 from multiprocessing.synchronize import Event
 from typing import Any, Protocol, TypeVar
 
@@ -85,6 +86,9 @@ def _here(
 _shared: dict[str, Any] = {}
 """In a worker process: the stop event, the array of images seen, and the parent's process id."""
 
+_working = threading.Lock()
+"""In a worker process: held while a task runs."""
+
 
 def _begin(stop: Event, seen: Any, threads: int, parent: int) -> None:
     """Set up a worker process: it ignores signals and stops at the end of a step, on request or without its parent."""
@@ -92,13 +96,27 @@ def _begin(stop: Event, seen: Any, threads: int, parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _shared.update(stop=stop, seen=seen, parent=parent)
+    threading.Thread(target=_end_without_parent, daemon=True).start()
+
+
+def _end_without_parent() -> None:
+    """End this worker process when its parent is gone and its task, if it has one, has kept its results.
+
+    A worker of the pool would wait for its next task for ever: it holds both ends of the queue.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for([parent.sentinel])
+    with _working:
+        os._exit(1)
 
 
 def _in_worker(work: Work[Any, Any], number: int, task: Any) -> Any:
     def tell(images: int) -> None:
         _shared["seen"][number] = images
 
-    return work(task, lambda: _shared["stop"].is_set() or os.getppid() != _shared["parent"], tell)
+    with _working:
+        return work(task, lambda: _shared["stop"].is_set() or os.getppid() != _shared["parent"], tell)
 
 
 @contextmanager

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import arg
-
 from .console import TERMINAL, console
-from .options import Model, Out, Overwrite, Told, settings_of
+from .options import Model, Out, Overwrite, Told, arg, settings_of
 
 if TYPE_CHECKING:
     from ..apps.anomaly.methods import MethodRow
@@ -19,12 +17,12 @@ if TYPE_CHECKING:
 def anomaly(
     model: Model,
     out: Out,
-    normal: Annotated[str | None, arg(metavar="SRC", help="normal images, to fit a detector on")] = None,
+    normal: Annotated[str | None, arg(metavar="SRC", help="normal images to fit a detector to (docs/data.md)")] = None,
     detector: Annotated[
-        Path | None, arg(metavar="FILE", help="fitted detector.safetensors, instead of fitting one")
+        Path | None, arg(metavar="FILE", help="detector.safetensors of an earlier call, instead of --normal")
     ] = None,
     test: Annotated[
-        str | None, arg(metavar="SRC", help="images to score; those in folders called `good` are known to be normal")
+        str | None, arg(metavar="SRC", help="images to score; those in folders called `good` count as normal")
     ] = None,
     masks: Annotated[
         Path | None, arg(metavar="DIR", help="masks of the anomalous regions, one per test image, by name")
@@ -33,35 +31,33 @@ def anomaly(
         str | None,
         arg(metavar="HOW", help="classes of test images: folders, names, none or a CSV file; `good` is normal"),
     ] = None,
-    false_alarms: Annotated[float, arg(help="share of normal images that may be called anomalous")] = 0.05,
-    held_out: Annotated[
-        float, arg(help="share of the normal images that nothing is fitted on: they set the threshold")
-    ] = 0.3,
+    false_alarms: Annotated[float, arg(help="share of normal images that may be called anomalous, in (0, 1)")] = 0.05,
+    held_out: Annotated[float, arg(help="share of the normal images that set the threshold, and are not fitted")] = 0.3,
     size: Annotated[
         int | None,
-        arg(metavar="PX", help="side of the middle squares that images become; by default images stay as they are"),
+        arg(metavar="PX", help="side of the middle squares that images become; default: whole images"),
     ] = None,
     evidence: Annotated[
         tuple[Literal["reconstruction", "features", "density"], ...],
-        arg(help="kinds of evidence against an image; by default all"),
+        arg(help="kinds of evidence against an image; default: all"),
     ] = (),
     features: Annotated[
         str | None,
-        arg(
-            metavar="NET", help="network for `features`: vgg16_conv1to3, vgg16, MODULE:FUNCTION; by default the encoder"
-        ),
+        arg(metavar="NET", help="network for `features`: vgg16_conv1to3, vgg16, MODULE:FUNCTION; default: the encoder"),
     ] = None,
     features_weights: Annotated[Path | None, arg(metavar="PATH", help="weights of that network")] = None,
     density: Annotated[
-        Literal["position", "shared"], arg(help="one Gaussian of latents for each position, or one for all")
+        Literal["position", "shared"], arg(help="Gaussian of the latents: one for each position, or one shared by all")
     ] = "position",
     baselines: Annotated[bool, arg(help="also score methods without an autoencoder on the same images")] = True,
     seed: Annotated[int, arg(help="seed of the split and of resampling")] = 0,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Find images that differ from normal ones, and where: scores, heat maps, figures against baselines.
-    (`vaeworks.detect_anomalies`)"""
+    """Find images that differ from normal ones, and where, and compare with simple baselines.
+
+    In Python: `vaeworks.detect_anomalies`.
+    """
     from ..apps.anomaly.detect import detect_anomalies
 
     result = detect_anomalies(

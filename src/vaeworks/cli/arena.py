@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from tyro.conf import arg
-
 from .console import TERMINAL
-from .options import Models, Out, Overwrite
+from .options import Models, Out, Overwrite, arg
 from .options_arena import (
     DEFAULT,
     Budget,
@@ -49,8 +47,9 @@ def arena(
     jobs: Jobs = None,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Which latent space does a diffusion model learn best? Small generators, with intervals. See also: arena study.
+    """Find out which VAE's latents a diffusion model learns best, with small generators.
 
+    The same call continues after an interruption. See docs/arena.md, and `arena study`.
     In Python: `vaeworks.run_arena`.
     """
     from ..arena.api import run_arena

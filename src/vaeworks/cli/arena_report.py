@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from .console import TERMINAL
+from .options import arg
 
 
 def arena_report(
     folder: Annotated[Positional[Path], arg(metavar="DIR", help="folder that `arena study --out` has filled")],
     out: Annotated[Path, arg(metavar="DIR", help="folder for six-claims.md, and for its plots in images/")],
 ) -> dict[str, Any]:
-    """Six claims about the SD VAE, judged by finished studies: a page with tables, verdicts and plots.
+    """Judge six claims about the SD VAE by finished studies, and write a page of tables and plots.
 
     In Python: `vaeworks.report_claims`.
     """

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from ..recipes.studies import STUDIES, StudyScale
 from .console import TERMINAL
+from .options import arg
 from .options_arena import (
     DEFAULT,
     Budget,
@@ -27,7 +28,7 @@ from .tables_arena import print_outcome
 
 
 def arena_study(
-    name: Annotated[Positional[str], arg(metavar="NAME", help=", ".join(STUDIES))],
+    name: Annotated[Positional[str], arg(metavar="NAME", help=f"study: {', '.join(STUDIES)}")],
     data: Data,
     out: Annotated[Path, arg(metavar="DIR", help="folder that studies share; the report is NAME/report.html in it")],
     arms: Annotated[
@@ -36,7 +37,9 @@ def arena_study(
     size: Annotated[int, arg(metavar="PX", help="side of images: 32 on a CPU, 64 or 128 on a GPU")] = StudyScale.size,
     channels: Annotated[int, arg(metavar="N", help="width of the autoencoders' first level")] = StudyScale.channels,
     images: Annotated[int, arg(metavar="N", help="training images of each autoencoder")] = StudyScale.images,
-    vae_seeds: Annotated[int, arg(metavar="N", help="number of times that each autoencoder is trained")] = 2,
+    vae_seeds: Annotated[
+        int, arg(metavar="N", help="number of trainings of each autoencoder, with different seeds")
+    ] = 2,
     budget: Budget = "laptop",
     tokens: Tokens = DEFAULT.tokens,
     probes: Probes = DEFAULT.probes,
@@ -48,8 +51,9 @@ def arena_study(
     labels: Labels = None,
     jobs: Jobs = None,
 ) -> dict[str, Any]:
-    """Train autoencoders that differ in one thing, and compare them in an arena. Continues after an interruption.
+    """Train autoencoders that differ in one thing, and compare them in an arena.
 
+    The same call continues after an interruption. See docs/arena.md.
     In Python: `vaeworks.run_study`.
     """
     from ..arena.api import run_study

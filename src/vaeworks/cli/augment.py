@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import arg
-
 from ..errors import ConfigError
 from .console import TERMINAL, console
-from .options import Data, Labels, Memory, Model, Overwrite, Precision, Told, settings_of
+from .options import Data, Labels, Memory, Model, Overwrite, Precision, Told, arg, settings_of
 from .tables_accuracy import accuracy, accuracy_table, difference
 
 if TYPE_CHECKING:
@@ -24,42 +22,50 @@ def augment(
     how: Annotated[
         Literal["noise", "interpolate", "mixup"],
         arg(
-            help="a sample of the posterior; towards an image of its class; towards one of another class, with a soft "
-            "label"
+            help="method; noise: sample the posterior; interpolate: move towards an image of the same "
+            "class; mixup: towards "
+            "one of another class, with a soft label"
         ),
     ] = "noise",
     labels: Labels = None,
-    temperature: Annotated[
-        float, arg(help="factor of the standard deviation of samples: of the posterior's, or of --noise")
-    ] = 1.0,
+    temperature: Annotated[float, arg(help="factor of the noise's standard deviation")] = 1.0,
     noise: Annotated[
         float | None,
         arg(
-            help="noise in place of the posterior's, in stds of the latent channels; by default 0.2 where latents are "
-            "points"
+            help="noise in standard deviations of the latent channels, instead of the posterior's; "
+            "default: 0.2 for models "
+            "without a posterior"
         ),
     ] = None,
-    alpha: Annotated[float, arg(help="mixup's weights are drawn from Beta(alpha, alpha)")] = 0.4,
+    alpha: Annotated[float, arg(help="parameter of Beta(alpha, alpha), which mixup draws its weights from")] = 0.4,
     judge: Annotated[
         bool, arg(help="write no images: train classifiers with and without them, and compare their accuracies")
     ] = False,
     counts: Annotated[tuple[int, ...], arg(metavar="N", help="--judge: numbers of labels per class")] = (5, 20),
-    choices: Annotated[int, arg(help="--judge: times that labels are chosen anew")] = 5,
+    choices: Annotated[int, arg(help="--judge: number of random choices of labels")] = 5,
     size: Annotated[
-        int | None, arg(metavar="PX", help="--judge: side of the middle squares that images become")
+        int | None,
+        arg(
+            metavar="PX",
+            help="--judge: side of the middle squares that images become; default: about their own, at most 256",
+        ),
     ] = None,
-    flip: Annotated[bool, arg(help="--judge: mirror pixels as well; a mirrored digit is another digit")] = False,
-    seed: Annotated[int, arg(help="seed of everything random")] = 0,
+    flip: Annotated[bool, arg(help="--judge: also mirror images; wrong for digits and letters")] = False,
+    seed: Annotated[int, arg(help="random seed")] = 0,
     memory: Memory = None,
     precision: Precision = None,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Make new training images from labelled ones, or judge whether a classifier gains by them. (`vaeworks.augment`,
-    `vaeworks.judge_augmentation`)"""
+    """Make new training images from labelled ones, or judge whether a classifier gains by them.
+
+    In Python: `vaeworks.augment`, `vaeworks.judge_augmentation`.
+    """
     from ..apps.augmentation.augment import augment as run
     from ..apps.augmentation.augment import judge_augmentation
+    from ..apps.labelled_images import check_seed_and_size
 
+    check_seed_and_size(seed, size)
     shared: dict[str, Any] = {
         "per_image": per_image,
         "labels": labels,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from tyro.conf import arg
-
 from .console import TERMINAL, print_notes
-from .options import Checkpoint, Overwrite, ScaleOf, Target, Told, Vae, dtype_of, settings_of
+from .options import Checkpoint, Overwrite, ScaleOf, Target, Told, Vae, arg, dtype_of, settings_of
 
 
 def bake(
@@ -22,7 +20,10 @@ def bake(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Copy a full checkpoint with this VAE inside; all other tensors keep their bytes. (`vaeworks.bake`)"""
+    """Copy a full checkpoint and replace its VAE; all other tensors keep their bytes.
+
+    In Python: `vaeworks.bake`.
+    """
     from ..formats.bake import bake as run
 
     settings = settings_of(told, scale_of=scale_of)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
+<<<<<<< HEAD
+=======
+import inspect
+>>>>>>> r_help
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..launcher import speaks
 from ..reporting import Progress, Reporter
+from ..words import one_line
 
 if TYPE_CHECKING:
     from ..terminal import Terminal
@@ -36,40 +40,37 @@ class ConsoleReporter(Reporter):
         console().print(line, style="yellow")
 
     def track(self, items: Iterable[T], what: str) -> Iterable[T]:
-        from rich.markup import escape
         from rich.progress import track
 
-        return track(list(items), escape(what), console=console(), transient=True)
+        return track(list(items), _title(what), console=console(), transient=True, disable=not console().is_terminal)
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Progress]:
-        from rich.markup import escape
         from rich.progress import Progress as Bars
 
         with Bars(console=console(), transient=True, disable=not console().is_terminal) as bars:
-            task = bars.add_task(escape(what), total=None)
+            task = bars.add_task(_title(what), total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
     @contextmanager
     def bytes(self, what: str) -> Iterator[Progress]:
-        with byte_bar(what) as progress:
-            yield progress
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn(_title(what)), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as bars:
+            task = bars.add_task(_title(what))
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _title(what: str) -> str:
+    """The title of a bar, which may hold names of files: one line, without markup."""
+    from rich.markup import escape
+
+    return escape(one_line(what))
 
 
 TERMINAL = ConsoleReporter()
 """The command line's reporter."""
-
-
-@contextmanager
-def byte_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that is told the bytes done and to be done."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    with Progress(
-        TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console(), transient=True
-    ) as bars:
-        task = bars.add_task(what)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def print_notes(notes: Iterable[str]) -> None:
@@ -78,22 +79,12 @@ def print_notes(notes: Iterable[str]) -> None:
         TERMINAL.warn(f"note: {note}")
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Warnings that a command says in words of its own, or that its user cannot act on, are not shown twice."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
-
-
-def bar(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    """A progress bar around what is iterated over."""
-    from rich.markup import escape
-    from rich.progress import track
-
-    return lambda items: track(list(items), escape(what), console=console(), transient=True)
-
-
 def summary(function: Callable[..., Any]) -> str:
     """The first line of a command's description."""
-    return (function.__doc__ or "").strip().splitlines()[0]
+    return description(function).splitlines()[0]
+
+
+def description(function: Callable[..., Any]) -> str:
+    """A command's docstring as help shows it, a paragraph a line."""
+    paragraphs = inspect.cleandoc(function.__doc__ or "").replace("`", "").split("\n\n")
+    return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from tyro.conf import arg
-
 from .console import TERMINAL, print_notes
-from .options import DType, Model, Overwrite, ScaleOf, Target, Told, dtype_of, settings_of
+from .options import DType, Model, Overwrite, ScaleOf, Target, Told, arg, dtype_of, settings_of
 
 
 def convert(
@@ -21,7 +19,10 @@ def convert(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Write a VAE in another layout without loss, and say what the layout has no place for. (`vaeworks.convert`)"""
+    """Write a VAE in another layout without loss, and name the settings that the layout cannot hold.
+
+    In Python: `vaeworks.convert`.
+    """
     from ..formats.convert import convert as run
 
     settings = settings_of(told, scale_of=scale_of)

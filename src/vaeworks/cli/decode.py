@@ -18,9 +18,10 @@ def decode(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Decode latents, files or shards, to PNG files of any size within a memory budget. (`vaeworks.decode`)
+    """Decode latents (files or shards) to PNG files of any size within a memory limit.
 
-    docs/runtime.md
+    See docs/runtime.md.
+    In Python: `vaeworks.decode`.
     """
     from ..latents.decode_files import decode as run
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import arg
-
 from .console import TERMINAL
-from .options import Out
+from .options import Out, arg
 
 
 def demo(
     out: Out = Path("out/demo"),
-    minutes: Annotated[float, arg(help="longest training time")] = 4.0,
+    minutes: Annotated[float, arg(help="longest training time in minutes")] = 4.0,
     overwrite: Annotated[bool, arg(aliases=("--force",), help="replace an earlier demo in the same folder")] = False,
 ) -> dict[str, Any]:
-    """Everything once, small and offline: train, evaluate, export, paint, and one page that shows it.
+    """Train, evaluate, export and paint with a small VAE, offline, and write a page that shows it all.
 
     In Python: `vaeworks.run_demo`.
     """

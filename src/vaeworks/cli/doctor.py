@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import arg
-
 from .console import TERMINAL, console
 from .exit_status import FailOnTriggered
-from .options import Data, Models, Out, Overwrite, Told, settings_of
+from .options import Data, Models, Out, Overwrite, Told, arg, settings_of
 
 if TYPE_CHECKING:
     from ..doctor.api import Examinations
@@ -21,12 +19,14 @@ def doctor(
     data: Data,
     out: Out,
     panels: Annotated[
-        tuple[str, ...] | None, arg(metavar="PANEL", help="only these panels; default: all (docs/doctor.md)")
+        tuple[str, ...] | None, arg(metavar="PANEL", help="panels to run (docs/doctor.md); default: all")
     ] = None,
     quick: Annotated[
-        bool, arg(help="fewer images and probes: an SD-sized VAE within five minutes on two cores")
+        bool, arg(help="use fewer images and probes: an SD-sized VAE takes five minutes on two cores")
     ] = False,
-    images: Annotated[int | None, arg(metavar="N", help="number of images at most, evenly spaced")] = None,
+    images: Annotated[
+        int | None, arg(metavar="N", help="largest number of images, evenly spaced; default: each panel's own number")
+    ] = None,
     size: Annotated[
         int | None, arg(metavar="PX", help="side of the squares that images become; default: about 256")
     ] = None,
@@ -34,19 +34,25 @@ def doctor(
         str | None,
         arg(metavar="HOW", help="classes of the images: folders, names, none, or a CSV file; default: folders, if any"),
     ] = None,
-    masks: Annotated[Path | None, arg(metavar="DIR", help="a mask of the object for every image, by name")] = None,
+    masks: Annotated[
+        Path | None, arg(metavar="DIR", help="folder with a mask of the object for every image, by name")
+    ] = None,
     reference: Annotated[
-        str | None, arg(metavar="VAE", help="the VAE that the diffusion model was made for, if MODEL is to replace it")
+        str | None, arg(metavar="VAE", help="VAE that the diffusion model was trained with, if MODEL is to replace it")
     ] = None,
     fail_on: Annotated[
-        tuple[str, ...], arg(metavar="RULE", help="exit with 1 if a panel is bad: ill, watch, PANEL or PANEL:watch")
+        tuple[str, ...],
+        arg(
+            metavar="RULE",
+            help="conditions for exit code 1: ill (any panel), watch (that or worse), PANEL, PANEL:watch",
+        ),
     ] = (),
     seed: Annotated[int, arg(help="seed of probes and noise")] = 0,
     cache: Annotated[bool, arg(help="cache results and reuse them for the same model, images and options")] = True,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """The diseases of a VAE, worst first, with figures, pictures and remedies. Several models: a comparison, too.
+    """Find the diseases of a VAE, worst first, with figures, pictures and remedies; compare several.
 
     In Python: `vaeworks.examine_models`.
     """

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import arg
-
 from .console import TERMINAL, console
-from .options import Inputs, Memory, Model, Out, Overwrite, Told, settings_of
+from .options import Inputs, Memory, Model, Out, Overwrite, Told, arg, settings_of
 
 
 def edit(
@@ -23,24 +21,28 @@ def edit(
         ),
     ] = None,
     kind: Annotated[
-        Literal["mean", "map", "logistic"], arg(help="how the direction is fitted; map: to aligned images")
+        Literal["mean", "map", "logistic"], arg(help="method that fits the direction; map: for aligned images")
     ] = "mean",
     size: Annotated[
-        int | None, arg(metavar="PX", help="side of the squares that these images become; by default about 256")
+        int | None,
+        arg(metavar="PX", help="side of the squares that the images of --direction become; default: about 256"),
     ] = None,
-    save_direction: Annotated[Path | None, arg(metavar="FILE", help="file for the direction, .safetensors")] = None,
+    save_direction: Annotated[
+        Path | None, arg(metavar="FILE", help="file to write the fitted direction to (.safetensors)")
+    ] = None,
     strength: Annotated[
         tuple[float, ...],
         arg(help="direction strengths, one output per value; 1: the distance between the two sets' means"),
     ] = (1.0,),
     arithmetic: Annotated[
-        str | None, arg(metavar="SUM", help="sum of IN by file name: 'a.png - b.png + 0.5*c.png'")
+        str | None, arg(metavar="SUM", help="sum of the inputs, by file name: 'a.png - b.png + 0.5*c.png'")
     ] = None,
     statistics_from: Annotated[
-        Path | None, arg(metavar="IMAGE", help="image whose latent statistics the outputs get")
+        Path | None, arg(metavar="IMAGE", help="image with the latent statistics to copy to the inputs")
     ] = None,
     statistics: Annotated[
-        Literal["channel", "full"], arg(help="mean and spread of every channel, or the whole covariance")
+        Literal["channel", "full"],
+        arg(help="statistics to copy; channel: mean and standard deviation of each; full: mean and covariance"),
     ] = "channel",
     contrast: Annotated[float, arg(help="contrast factor")] = 1.0,
     brightness: Annotated[float, arg(help="gray levels to add")] = 0.0,
@@ -49,20 +51,25 @@ def edit(
         tuple[str, ...],
         arg(
             metavar="C:GAIN:SHIFT",
-            help="gain about the mean, and shift in standard deviations, of latent channel C; several in a row",
+            help="gain about the mean and shift in standard deviations of latent channel C; one or more",
         ),
     ] = (),
     mask: Annotated[
-        Path | None, arg(metavar="MASK", help="image that is white where to edit, or a folder of masks, by name")
+        Path | None,
+        arg(
+            metavar="MASK",
+            help="image that is white where edits apply, or a folder with a mask for each input, by name",
+        ),
     ] = None,
-    detail: Annotated[bool, arg(help="add the change to the original, instead of showing the decoded image")] = True,
+    detail: Annotated[bool, arg(help="add the change to the original, instead of writing the decoded image")] = True,
     memory: Memory = None,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Change attributes, colours and statistics of images in latent space, or within a mask. (`vaeworks.edit`)
+    """Change attributes, colours and statistics of images in latent space, or within a mask.
 
-    docs/edit.md
+    See docs/edit.md.
+    In Python: `vaeworks.edit`.
     """
     from ..apps.editing.edit import RECORD
     from ..apps.editing.edit import edit as run

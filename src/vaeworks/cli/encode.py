@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from .console import TERMINAL, console
-from .options import Memory, Model, Out, Overwrite, Told, settings_of
+from .options import Memory, Model, Out, Overwrite, Told, arg, settings_of
 
 if TYPE_CHECKING:
     from ..latents.encode_files import LatentShards
 
 Sources = Annotated[
     Positional[tuple[str, ...]],
-    arg(metavar="IN", help="image files, or a source: folder, tars, hf:OWNER/NAME (docs/data.md)"),
+    arg(metavar="IN", help="one or more image files or sources: folder, tars, hf:OWNER/NAME (docs/data.md)"),
 ]
 
 
@@ -24,33 +24,37 @@ def encode(
     out: Out,
     into: Annotated[
         Literal["files", "shards"] | None,
-        arg(help="a file for each image, of its own size, or shards of squares; by default files for image files"),
+        arg(help="files: one per image, of its own size; shards: many squares in each; default: files for image files"),
     ] = None,
     posterior: Annotated[
         Literal["mode", "sample", "moments"], arg(help="latents to keep; moments: means and log-variances (shards)")
     ] = "mode",
     seed: Annotated[int, arg(help="random seed of --posterior sample")] = 0,
-    size: Annotated[int | None, arg(metavar="PX", help="shards: side of the squares; by default about 256")] = None,
+    size: Annotated[int | None, arg(metavar="PX", help="shards: side of the squares; default: about 256")] = None,
     flip: Annotated[bool, arg(help="shards: also encode the mirrored images")] = False,
     labels: Annotated[
         str | None,
-        arg(metavar="HOW", help="shards: folders, names, none, or a CSV file; by default folders where there are any"),
+        arg(
+            metavar="HOW",
+            help="shards: classes of the images: folders, names, none, or a CSV file; default: folders, if any",
+        ),
     ] = None,
     dtype: Annotated[Literal["fp32", "bf16", "fp16"], arg(help="shards: number format of the stored latents")] = "fp32",
     precision: Annotated[
         Literal["fp32", "bf16"] | None,
-        arg(help="number format of the computation; by default the weights' for files, fp32 for shards"),
+        arg(help="number format of the computation; default: the weights' for files, fp32 for shards"),
     ] = None,
     shard_size: Annotated[int, arg(metavar="N", help="shards: images in each")] = 10_000,
-    batch: Annotated[int, arg(metavar="N", help="shards: images that go through the network together")] = 8,
+    batch: Annotated[int, arg(metavar="N", help="shards: images in a batch")] = 8,
     workers: Annotated[int, arg(metavar="N", help="shards: processes that read and resize images")] = 2,
     memory: Memory = None,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Encode images to latents: a file each, or a data set in shards that a second call completes. (`vaeworks.encode`)
+    """Encode images to latents: one file per image, or a whole data set in shards.
 
-    docs/latents.md
+    A second call with the same arguments encodes what is missing. See docs/latents.md.
+    In Python: `vaeworks.encode`.
     """
     from ..latents.encode_files import LatentShards
     from ..latents.encode_files import encode as run

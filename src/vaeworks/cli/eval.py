@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import arg
-
 from .console import TERMINAL
 from .exit_status import FailOnTriggered
-from .options import Data, Models, Overwrite, Told, settings_of
+from .options import Data, Models, Overwrite, Told, arg, settings_of
 from .tables_eval import print_result
 
 
@@ -18,9 +16,9 @@ def evaluate(
     data: Data,
     out: Annotated[Path | None, arg(metavar="DIR", help="folder for eval.json, gallery.png and report.html")] = None,
     against: Annotated[
-        tuple[Path, ...], arg(metavar="JSON", help="earlier eval.json to compare with, if measured alike")
+        tuple[Path, ...], arg(metavar="JSON", help="eval.json files of earlier calls to compare with")
     ] = (),
-    limit: Annotated[int, arg(help="longest side of the judged central crop, in pixels")] = 512,
+    limit: Annotated[int, arg(help="longest side of the central crop that is evaluated, in pixels")] = 512,
     resize: Annotated[
         int | None,
         arg(metavar="PX", help="resize the shorter side to this before the crop; default: do not resize"),
@@ -30,7 +28,7 @@ def evaluate(
         int | None, arg(metavar="PX", help="crop to multiples of this; default: the models' common downsample factor")
     ] = None,
     sample: Annotated[
-        int | None, arg(metavar="SEED", help="judge a sample of the posterior instead of its mode")
+        int | None, arg(metavar="SEED", help="seed: evaluate a sample of the posterior instead of its mode")
     ] = None,
     features: Annotated[
         str,
@@ -48,19 +46,20 @@ def evaluate(
             metavar="HOW", help="LPIPS: auto (if its weights are in the cache), fetch, off, or a folder of its weights"
         ),
     ] = "auto",
-    legibility: Annotated[bool, arg(help="measure the smallest legible text, and edges, too")] = True,
-    speed: Annotated[bool, arg(help="measure throughput and peak memory, too")] = False,
+    legibility: Annotated[bool, arg(help="also measure the smallest legible text, and edges")] = True,
+    speed: Annotated[bool, arg(help="also measure throughput and peak memory")] = False,
     speed_size: Annotated[int, arg(metavar="PX", help="side of the images for --speed")] = 256,
     speed_batch: Annotated[int, arg(metavar="N", help="images in a batch for --speed")] = 1,
     val_fraction: Annotated[
-        float | None, arg(help="judge only the files that a run with this data.val-fraction held out")
+        float | None, arg(help="share of files: evaluate only those that a run with this data.val-fraction held out")
     ] = None,
-    include_training: Annotated[bool, arg(help="judge the training images of the runs in MODEL, too")] = False,
+    include_training: Annotated[bool, arg(help="also evaluate images that the runs in MODEL were trained on")] = False,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """How faithful VAEs are: PSNR to legibility, with intervals and baselines. Several models: paired differences.
+    """Measure how faithfully VAEs reconstruct images, with intervals and baselines; compare several.
 
+    Several models are compared by paired differences. See docs/eval.md.
     In Python: `vaeworks.evaluate_models`.
     """
     from ..metrics import evaluate_models

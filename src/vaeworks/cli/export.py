@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from .console import TERMINAL, console
-from .options import Model, Overwrite, Told, settings_of
+from .options import Model, Overwrite, Told, arg, settings_of
 
 
 def export(
@@ -23,13 +23,16 @@ def export(
     ] = "plain",
     dtype: Annotated[Literal["fp32", "fp16"], arg(help="dtype of weights, inputs and outputs")] = "fp32",
     normalized: Annotated[
-        bool, arg(help="latents as a diffusion model sees them, instead of as the decoder takes them")
+        bool, arg(help="normalize latents as diffusion models use them, instead of raw latents")
     ] = False,
     opset: Annotated[int, arg(help="version of ONNX's operators, 18 to 23")] = 20,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Export encoder and decoder as ONNX files for any batch and size, and check them. (`vaeworks.export_onnx`)"""
+    """Export encoder and decoder as ONNX files for any batch and size, and check them.
+
+    In Python: `vaeworks.export_onnx`.
+    """
     from ..exports.onnx import export_onnx as run
 
     with console().status("exporting"):

@@ -9,7 +9,10 @@ from .options import Checkpoint, Overwrite, Target, Told, settings_of
 
 
 def extract(checkpoint: Checkpoint, dst: Target, told: Told = (), overwrite: Overwrite = False) -> dict[str, Any]:
-    """Write the VAE of a full checkpoint as its own file, byte for byte. (`vaeworks.extract`)"""
+    """Write the VAE of a full checkpoint as its own file, byte for byte.
+
+    In Python: `vaeworks.extract`.
+    """
     from ..formats.bake import extract as run
 
     result = run(checkpoint, dst, settings=settings_of(told), overwrite=overwrite, reporter=TERMINAL)

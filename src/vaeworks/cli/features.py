@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import arg
-
 from .console import TERMINAL, console
-from .options import Data, Labels, Model, Out, Overwrite, Told, settings_of
+from .options import Data, Labels, Model, Out, Overwrite, Told, arg, settings_of
 from .tables_accuracy import accuracy, accuracy_table
 
 if TYPE_CHECKING:
@@ -21,29 +19,33 @@ def features(
     data: Data = "digits",
     labels: Labels = None,
     counts: Annotated[tuple[int, ...], arg(metavar="N", help="numbers of labels per class")] = (1, 5, 10, 50),
-    choices: Annotated[int, arg(help="times that labels are chosen anew; the intervals are over these choices")] = 10,
+    choices: Annotated[int, arg(help="number of random choices of labels; the intervals are over these choices")] = 10,
     size: Annotated[
-        int | None, arg(metavar="PX", help="side of the middle squares that images become; by default about their own")
+        int | None, arg(metavar="PX", help="side of the middle squares that images become; default: about their own")
     ] = None,
     pool: Annotated[
-        Literal["none", "mean", "mean-std", "pyramid"], arg(help="latents as they are, or pooled over positions")
+        Literal["none", "mean", "mean-std", "pyramid"], arg(help="pooling of latents over positions")
     ] = "none",
     features: Annotated[
         str | None,
         arg(
             metavar="NET",
-            help="network trained with labels, to compare with: mobilenetv2, inception, MODULE:FUNCTION, ...",
+            help="pretrained network to compare with: mobilenetv2, inception, MODULE:FUNCTION, ...",
         ),
     ] = None,
     features_weights: Annotated[Path | None, arg(metavar="PATH", help="weights of that network")] = None,
     write: Annotated[
-        Literal["safetensors", "npy"] | None, arg(help="also write the latents' features, with names and labels")
+        Literal["safetensors", "npy"] | None,
+        arg(help="format in which to write the features too, with names and labels"),
     ] = None,
     seed: Annotated[int, arg(help="seed of the choice of labels and of the classifiers")] = 0,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Compare latents as features, where few labels are known, with pixels and PCA. (`vaeworks.compare_features`)"""
+    """Compare latents with pixels and PCA as features for classifiers with few labels.
+
+    In Python: `vaeworks.compare_features`.
+    """
     from ..apps.features.compare import CHARTS, RECORD, compare_features
 
     result = compare_features(

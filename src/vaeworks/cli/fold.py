@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from tyro.conf import arg
-
 from .console import TERMINAL
-from .options import Model, Overwrite, ScaleOf, Target, Told, settings_of
+from .options import Model, Overwrite, ScaleOf, Target, Told, arg, settings_of
 
 
 def fold(
     model: Model,
     dst: Target,
-    scaling_factor: Annotated[float | None, arg(help="number that the application hard-codes")] = None,
-    shift_factor: Annotated[float, arg(help="number that the application hard-codes")] = 0.0,
+    scaling_factor: Annotated[float | None, arg(help="scaling factor that the application hard-codes")] = None,
+    shift_factor: Annotated[float, arg(help="shift factor that the application hard-codes")] = 0.0,
     like: Annotated[
         Literal["sd1", "sd2", "sdxl", "sd3", "flux1"] | None,
-        arg(name="for", help="diffusion model to take both numbers from"),
+        arg(name="for", help="published model to take both numbers from"),
     ] = None,
     layout: Annotated[Literal["ldm", "native", "diffusers"], arg(help="layout of DST")] = "ldm",
     scale_of: ScaleOf = None,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Move the normalization of latents into the weights, for programs that hard-code theirs. (`vaeworks.fold`)"""
+    """Move the normalization of latents into the weights, for programs that hard-code theirs.
+
+    In Python: `vaeworks.fold`.
+    """
     from ..formats.fold import fold as run
 
     result = run(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from .console import TERMINAL
-from .options import Overwrite, Told, settings_of
+from .options import Overwrite, Told, arg, settings_of
 
 
 def generate(
@@ -22,7 +22,7 @@ def generate(
     ],
     out: Annotated[Path, arg(metavar="PNG", help="picture file to write")],
     image: Annotated[Path | None, arg(help="image to start from instead of noise")] = None,
-    strength: Annotated[float, arg(help="share of the steps that is run on --image, in (0, 1]")] = 0.6,
+    strength: Annotated[float, arg(help="strength of the change to --image, as a share of the steps, in (0, 1]")] = 0.6,
     size: Annotated[int | None, arg(help="side of the image in pixels; default: the pipeline's")] = None,
     steps: Annotated[int, arg(help="denoising steps")] = 20,
     guidance: Annotated[float, arg(help="guidance scale")] = 7.5,
@@ -34,7 +34,10 @@ def generate(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Generate an image from a prompt with this VAE inside a Stable Diffusion pipeline. (`vaeworks.generate`)"""
+    """Generate an image from a prompt with this VAE inside a Stable Diffusion pipeline.
+
+    In Python: `vaeworks.generate`.
+    """
     from ..pipelines.generate import generate as run
 
     result = run(

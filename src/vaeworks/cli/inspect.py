@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from .console import console, print_notes
-from .options import Told, settings_of
+from .options import Told, arg, settings_of
 
 if TYPE_CHECKING:
     from ..formats.identify import Identity
@@ -18,7 +18,10 @@ Files = Annotated[
 
 
 def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
-    """Identify VAE files: family, f, c, layout, dtype, scale, who loads them; compare several. (`vaeworks.inspect`)"""
+    """Identify VAE files: family, f, c, layout, dtype, scale, who loads them; compare several.
+
+    In Python: `vaeworks.inspect`.
+    """
     from ..formats.identify import ComparedFiles
     from ..formats.identify import inspect as run
 

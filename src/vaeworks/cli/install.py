@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from .console import TERMINAL, print_notes
-from .options import Overwrite, ScaleOf, Told, Vae, settings_of
+from .options import Overwrite, ScaleOf, Told, Vae, arg, settings_of
 
 
 def install(
@@ -16,14 +16,22 @@ def install(
     into: Annotated[Literal["webui", "comfyui"], arg(help="application; webui: AUTOMATIC1111 or Forge")],
     folder: Annotated[Positional[Path], arg(metavar="DIR", help="the application's folder")],
     checkpoint: Annotated[
-        Path | None, arg(name="for", metavar="CHECKPOINT", help="checkpoint that shall use the VAE automatically")
+        Path | None,
+        arg(
+            name="for",
+            metavar="CHECKPOINT",
+            help="checkpoint that the application then uses the VAE with automatically",
+        ),
     ] = None,
-    name: Annotated[str | None, arg(help="name of the file, without ending; default: that of VAE")] = None,
+    name: Annotated[str | None, arg(help="name of the new file, without ending; default: that of VAE")] = None,
     scale_of: ScaleOf = None,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Write a file that the application loads, in the folder and under the name where it looks. (`vaeworks.install`)"""
+    """Write a VAE where an application looks for it, in the form and under the name that it loads.
+
+    In Python: `vaeworks.install`.
+    """
     from ..formats.apps.install import install as run
 
     settings = settings_of(told, scale_of=scale_of)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from .console import TERMINAL, console
-from .options import Memory, Model, Out, Overwrite, Precision, Told, settings_of
+from .options import Memory, Model, Out, Overwrite, Precision, Told, arg, settings_of
 
 if TYPE_CHECKING:
     from ..apps.generation.interpolate import Interpolation
@@ -21,18 +21,19 @@ def interpolate(
     out: Out,
     path: Annotated[
         Literal["linear", "spherical", "posterior"],
-        arg(help="linear; spherical, about the origin; posterior, weighted by the posteriors' precision"),
+        arg(help="path between latents; spherical: about the origin; posterior: weighted by the posteriors' precision"),
     ] = "linear",
-    steps: Annotated[int, arg(help="steps from each image to the next")] = 8,
+    steps: Annotated[int, arg(help="number of steps from each image to the next")] = 8,
     video: Annotated[Literal["gif", "mp4"], arg(help="format of the film; mp4 needs ffmpeg")] = "gif",
     memory: Memory = None,
     precision: Precision = None,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Interpolate between images in latent space, and compare the path with a cross-fade. (`vaeworks.interpolate`)
+    """Interpolate between images in latent space, and compare the path with a cross-fade.
 
-    Writes a strip, frames and a film.
+    It writes a strip, frames and a film.
+    In Python: `vaeworks.interpolate`.
     """
     from ..apps.generation.interpolate import interpolate as run
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from .console import TERMINAL, console
-from .options import Memory, Model, Out, Overwrite, Precision, Told, settings_of
+from .options import Memory, Model, Out, Overwrite, Precision, Told, arg, settings_of
 
 if TYPE_CHECKING:
     from ..apps.audio.listen import SoundMeans
@@ -27,18 +27,21 @@ COLUMNS = {
 def listen(
     model: Model,
     inputs: Annotated[
-        Positional[tuple[str, ...]], arg(metavar="IN", help="sounds: files, folders, or made[:COUNT[:SEED]]")
+        Positional[tuple[str, ...]],
+        arg(metavar="IN", help="one or more sound files or folders, or made[:COUNT[:SEED]] (synthetic sounds)"),
     ],
     out: Out,
-    iterations: Annotated[int, arg(metavar="N", help="iterations of Griffin-Lim")] = 64,
+    iterations: Annotated[int, arg(metavar="N", help="number of iterations of Griffin-Lim")] = 64,
     seed: Annotated[int, arg(help="seed of the phase that Griffin-Lim starts from")] = 0,
     memory: Memory = None,
     precision: Precision = None,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Send sound through a VAE of spectrograms: WAV files, pictures, and figures beside a perfect VAE's.
-    (`vaeworks.listen`)"""
+    """Send sounds through a VAE of spectrograms, and compare them with what a perfect VAE gives.
+
+    In Python: `vaeworks.listen`.
+    """
     from ..apps.audio import listen as run
 
     result = run(

@@ -38,7 +38,7 @@ from .arena_report import arena_report
 from .arena_study import arena_study
 from .augment import augment
 from .bake import bake
-from .console import summary
+from .console import description, summary
 from .convert import convert
 from .decode import decode
 from .demo import demo
@@ -239,11 +239,11 @@ def _bound(words: list[str]) -> Callable[[], Any]:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), _options():
-            return tyro.cli(parser, prog=f"vaeworks {name}", args=rest, description=summary(COMMANDS[name]))
+            return tyro.cli(parser, prog=f"vaeworks {name}", args=rest, description=description(COMMANDS[name]))
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ConfigError(" ".join(said.getvalue().translate(_FRAMES).split())) from None
+        raise ConfigError(_sentence(said.getvalue(), f"vaeworks {name} --help")) from None
 
 
 def _options() -> ConstructorRegistry:
@@ -268,8 +268,23 @@ def _options() -> ConstructorRegistry:
     return registry
 
 
-_FRAMES = dict.fromkeys(map(ord, "╭╮╰╯│─"), " ")
-"""What the parser draws around its messages."""
+_FRAME = "╭╮╰╯│─-"
+"""What the parser draws around and between the parts of its messages, on terminals of all kinds."""
+
+
+def _sentence(message: str, remedy: str) -> str:
+    """The parser's message, which has a heading, parts and a hint in a frame, as a line that ends with the remedy."""
+    parts, words = [], list[str]()
+    for line in [*message.splitlines(), "─"]:
+        text = line.strip(" │")
+        if text.strip(_FRAME):
+            words += [] if text.startswith("╭") else text.split()
+        elif words:
+            parts.append(" ".join(words).rstrip(".:"))
+            words = []
+    told = [part for part in parts if not part.startswith("For full helptext")]
+    headed = len(told) > 1 and not message.lstrip().startswith("╭")
+    return "; ".join([*told[headed:], f"see {remedy}"])
 
 
 def _default_config(words: list[str]) -> TrainConfig:
@@ -320,13 +335,13 @@ def _print_help() -> None:
 
     out = Console(highlight=False, markup=False)
     out.print(
-        "vaeworks COMMAND ...  build, train, prove, swap and run the VAE of Stable Diffusion and its successors\n"
+        "vaeworks COMMAND ...: build, train, test, swap and run the VAEs of Stable Diffusion and its successors\n"
     )
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, command in COMMANDS.items():
         table.add_row(name, summary(command))
     out.print(table)
     out.print(
-        "\nvaeworks COMMAND --help tells a command's options. Everywhere: --json (one JSON document on stdout), "
-        "--debug (tracebacks)"
+        "\nvaeworks COMMAND --help lists the options of a command. Every command takes --json (one JSON document on "
+        "stdout) and --debug (tracebacks)."
     )

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from .console import TERMINAL
-from .options import Checkpoint, Overwrite, Told, settings_of
+from .options import Checkpoint, Overwrite, Told, arg, settings_of
 
 
 def match(
     checkpoint: Checkpoint,
     vaes: Annotated[
-        Positional[tuple[str, ...]], arg(metavar="VAE", help="candidates; none: judge the checkpoint's own VAE only")
+        Positional[tuple[str, ...]],
+        arg(metavar="VAE", help="candidates; without any, only the checkpoint's own VAE is judged"),
     ] = (),
     out: Annotated[
         Path | None,
@@ -24,7 +25,10 @@ def match(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Judge which VAE fits a checkpoint, and whether its own is missing, broken or foggy. (`vaeworks.match`)"""
+    """Judge which VAE fits a checkpoint, and whether its own is missing, broken or foggy.
+
+    In Python: `vaeworks.match`.
+    """
     from ..doctor.compatibility.match import match as run
 
     result = run(checkpoint, vaes, data, out=out, settings=settings_of(told), overwrite=overwrite)

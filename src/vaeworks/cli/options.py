@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, UseAppendAction, arg
+import tyro
+from tyro.conf import Positional, UseAppendAction
 
 from ..errors import ConfigError
+
+
+def arg(
+    *,
+    help: str | None = None,
+    metavar: str | None = None,
+    name: str | None = None,
+    aliases: Sequence[str] = (),
+    hint: Callable[[str], str] | str = lambda label: "" if label in ("None", "") else f"(default: {label})",
+) -> Any:
+    """An option or argument, as `tyro.conf.arg`.
+
+    hint: the default as help shows it; by default nothing for None and for an empty list, because then the help text
+    says what is used.
+    """
+    return tyro.conf.arg(help=help, metavar=metavar, name=name, aliases=aliases, help_behavior_hint=hint)
+
 
 Model = Annotated[
     Positional[str],
@@ -23,11 +42,12 @@ Told = Annotated[
     arg(
         name="set",
         metavar="NAME=VALUE",
-        help="of MODEL, what its file does not tell: norm_groups=4, padding_mode=reflect, scale_of=sdxl "
-        "(docs/files.md); may be repeated",
+        help="fact about the model that its file leaves out: norm_groups=4, padding_mode=reflect, scale_of=sdxl "
+        "(docs/files.md)",
+        hint="(repeatable)",
     ),
 ]
-Inputs = Annotated[Positional[tuple[str, ...]], arg(metavar="IN", help="files or folders")]
+Inputs = Annotated[Positional[tuple[str, ...]], arg(metavar="IN", help="one or more files or folders")]
 Data = Annotated[
     str,
     arg(
@@ -40,24 +60,27 @@ Labels = Annotated[
     str | None,
     arg(
         metavar="HOW",
-        help="classes of the images: folders, names or a CSV file; by default folders, if there are any",
+        help="classes of the images: folders, names or a CSV file; default: folders, if any",
     ),
 ]
 Out = Annotated[Path, arg(metavar="DIR", help="output folder")]
 Memory = Annotated[
     str | None,
     arg(
-        metavar="SIZE", help="what a picture may take beside the weights, such as 4GiB; by default most of what is free"
+        metavar="SIZE",
+        help="memory limit for one image, beside the weights, such as 4GiB; default: most of what is free",
     ),
 ]
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16"] | None,
-    arg(help="of the computation; by default the weights', but fp32 for fp16 ones on a CPU"),
+    arg(help="number format of the computation; default: the weights', but fp32 for fp16 weights on a CPU"),
 ]
 Verify = Annotated[
-    bool, arg(help="measure the difference to decoding a whole picture in fp32, on a part that fits into memory")
+    bool, arg(help="measure the difference from decoding whole images in fp32, on a part that fits into memory")
 ]
-Checkpoint = Annotated[Positional[Path], arg(metavar="CHECKPOINT", help="file of a whole diffusion model")]
+Checkpoint = Annotated[
+    Positional[Path], arg(metavar="CHECKPOINT", help="file of a full diffusion model, with its denoiser")
+]
 Target = Annotated[Positional[Path], arg(metavar="DST", help="file or folder to write")]
 Vae = Annotated[
     Positional[str],
@@ -66,9 +89,9 @@ Vae = Annotated[
 DType = Annotated[Literal["keep", "fp32", "bf16", "fp16"], arg(help="dtype of the stored weights")]
 ScaleOf = Annotated[
     Literal["sd1", "sd2", "sdxl", "sd3", "flux1"] | None,
-    arg(help="model whose scaling_factor and shift_factor the VAE has, if its file leaves them out"),
+    arg(help="published model with the same scaling_factor and shift_factor as the VAE, if its file leaves them out"),
 ]
-Overwrite = Annotated[bool, arg(aliases=("--force",), help="replace files that exist")]
+Overwrite = Annotated[bool, arg(aliases=("--force",), help="replace existing files")]
 
 
 def dtype_of(name: str) -> str | None:

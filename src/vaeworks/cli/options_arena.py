@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import arg
-
 from ..arena.budget import BUDGETS
 from ..config import ArenaConfig
+from .options import arg
 
 DEFAULT = ArenaConfig()
 
@@ -22,14 +21,16 @@ Budget = Annotated[
 Tokens = Annotated[
     int,
     arg(
-        help="tokens of an image that the generators see, whatever the latents' size: 16 fits 32 px and f8, 64 or 256 "
+        help="tokens per image in the generators, for latents of any size: 16 fits 32 px and f8; 64 or 256 "
         "fit larger images"
     ),
 ]
 Probes = Annotated[
     tuple[str, ...], arg(metavar="SIZE", help="sizes of generators: xs and s for CPUs, b and l for GPUs")
 ]
-Seeds = Annotated[int, arg(metavar="N", help="generators of each size, with other weights, order and noise")]
+Seeds = Annotated[
+    int, arg(metavar="N", help="number of generators of each size, each with its own weights, order and noise")
+]
 Shifts = Annotated[
     tuple[Literal["none", "dimension"], ...],
     arg(help="timestep shifts to try; each latent space keeps the one that scores best in a pilot run"),

@@ -10,7 +10,7 @@ from .console import console
 
 
 def recipes() -> list[dict[str, str]]:
-    """What can be trained, and the claim of the debate that each recipe tests.
+    """List what can be trained, and the claim that each recipe tests.
 
     In Python: `vaeworks.list_recipes`.
     """

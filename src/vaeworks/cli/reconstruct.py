@@ -17,7 +17,10 @@ def reconstruct(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Encode and decode images, as PNG files of the same size, with the PSNR of each. (`vaeworks.reconstruct`)"""
+    """Encode and decode images, as PNG files of the same size, and measure the PSNR of each.
+
+    In Python: `vaeworks.reconstruct`.
+    """
     from ..latents.reconstruct import reconstruct as run
 
     return run(

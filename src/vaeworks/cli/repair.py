@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from tyro.conf import arg
-
 from .console import TERMINAL, print_notes
-from .options import DType, Model, Overwrite, ScaleOf, Target, Told, dtype_of, settings_of
+from .options import DType, Model, Overwrite, ScaleOf, Target, Told, arg, dtype_of, settings_of
 
 
 def repair(
@@ -24,7 +22,10 @@ def repair(
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Rescale a VAE that gives black images in float16, without training; measure the error. (`vaeworks.repair`)"""
+    """Rescale a VAE that gives black images in float16, without training, and measure the error.
+
+    In Python: `vaeworks.repair`.
+    """
     from ..runtime import repair as run
 
     result = run(

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import arg
-
 from .console import TERMINAL, console
-from .options import Inputs, Model, Out, Overwrite, Told, settings_of
+from .options import Inputs, Model, Out, Overwrite, Told, arg, settings_of
 
 if TYPE_CHECKING:
     from ..apps.restoration.scores import RestorationSummary
@@ -20,7 +18,10 @@ def restore(
     out: Out,
     mask: Annotated[
         Path | None,
-        arg(metavar="MASK", help="image that is white where pixels are missing, or a folder of masks, by name"),
+        arg(
+            metavar="MASK",
+            help="image that is white where pixels are missing, or a folder with a mask for each input, by name",
+        ),
     ] = None,
     noise: Annotated[
         str | None, arg(metavar="SIGMA", help="standard deviation of the noise in gray levels, or auto")
@@ -37,19 +38,23 @@ def restore(
     prior: Annotated[
         str, arg(metavar="SRC", help="undamaged images similar to the inputs, to fit the prior (docs/data.md)")
     ] = "photos",
-    prior_images: Annotated[int, arg(metavar="N", help="most images of the prior, evenly spaced")] = 64,
+    prior_images: Annotated[int, arg(metavar="N", help="largest number of images for the prior, evenly spaced")] = 64,
     prior_size: Annotated[
-        int | None, arg(metavar="PX", help="side of the squares that these images become; by default about 256")
+        int | None, arg(metavar="PX", help="side of the squares that the images of --prior become; default: about 256")
     ] = None,
     keep: Annotated[
-        bool | None, arg(help="leave known pixels exactly as they are; by default where there is no noise")
+        bool | None, arg(help="copy known pixels unchanged; default: True without --noise, else False")
     ] = None,
-    steps: Annotated[int, arg(help="most steps of the search")] = 100,
+    steps: Annotated[int, arg(help="largest number of steps of the search")] = 100,
     seed: Annotated[int, arg(help="seed of planted damage and of the pixels that decide when to stop")] = 0,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Restore missing and noisy pixels by a search in latent space (docs/restore.md). (`vaeworks.restore`)"""
+    """Restore missing and noisy pixels by a search in latent space.
+
+    See docs/restore.md.
+    In Python: `vaeworks.restore`.
+    """
     from ..apps.restoration.restore import RECORD
     from ..apps.restoration.restore import restore as run
 

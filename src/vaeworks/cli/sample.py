@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import arg
-
 from .console import TERMINAL, console
-from .options import Data, Model, Out, Overwrite, Told, settings_of
+from .options import Model, Out, Overwrite, Told, arg, settings_of
 
 if TYPE_CHECKING:
     from ..apps.generation.sampling import SampledSet
@@ -16,29 +14,37 @@ if TYPE_CHECKING:
 def sample(
     model: Model,
     out: Out,
-    count: Annotated[int, arg(help="number of pictures")] = 64,
+    count: Annotated[int, arg(help="number of images")] = 64,
     source: Annotated[
         Literal["prior", "gaussian", "mixture", "flow"],
         arg(
             name="from",
-            help="density to sample: the standard normal prior, or one Gaussian, several, or a small flow fitted to "
+            help="density to sample; prior: the standard normal; gaussian, mixture, flow: fitted to "
             "the latents of --data",
         ),
     ] = "prior",
-    data: Annotated[Data | None, arg(help="images to fit the density to, and to compare the samples with")] = None,
+    data: Annotated[
+        str | None, arg(metavar="SRC", help="images to fit the density to and to score the samples with (docs/data.md)")
+    ] = None,
     labels: Annotated[
-        str | None, arg(metavar="HOW", help="classes: folders, names, none, or a CSV file; by default folders")
+        str | None,
+        arg(metavar="HOW", help="classes of the images: folders, names, none, or a CSV file; default: folders, if any"),
     ] = None,
     size: Annotated[
-        int | None, arg(metavar="PX", help="side of the pictures; by default about that of the data's")
+        int | None, arg(metavar="PX", help="side of the samples; default: about that of the data's images")
     ] = None,
-    components: Annotated[int, arg(help="Gaussians of a mixture")] = 10,
-    map: Annotated[bool, arg(help="also draw the plane of latents, where they are two numbers")] = False,
-    seed: Annotated[int, arg(help="random seed of everything")] = 0,
+    components: Annotated[int, arg(help="number of Gaussians of --from mixture")] = 10,
+    map: Annotated[
+        bool, arg(help="also draw a map of the latent space, for models whose latents are two numbers")
+    ] = False,
+    seed: Annotated[int, arg(help="random seed")] = 0,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Sample the prior, or a density fitted to a data set's latents; score samples with --data. (`vaeworks.sample`)"""
+    """Sample the prior, or a density fitted to a data set's latents, and score the samples.
+
+    In Python: `vaeworks.sample`.
+    """
     from ..apps.generation.sample import sample as run
 
     result = run(

@@ -6,24 +6,29 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from ..config import TrainConfig
 from .console import TERMINAL
-from .options import Data
+from .options import Data, arg
 
 
 def train(
     recipe: Annotated[Positional[str], arg(metavar="RECIPE", help="name of a recipe: see `vaeworks recipes`")],
     data: Data,
     out: Annotated[Path, arg(metavar="RUN", help="run folder; new or empty, unless --resume")],
-    resume: Annotated[bool, arg(help="continue the run in --out, whose settings are then the defaults")] = False,
+    resume: Annotated[bool, arg(help="continue the run in --out with its settings")] = False,
     start: Annotated[
-        str | None, arg(name="from", metavar="VAE", help="VAE to fine-tune: as MODEL of other commands")
+        str | None,
+        arg(
+            name="from",
+            metavar="VAE",
+            help="VAE to fine-tune: run folder, VAE file or folder, full checkpoint, hf:OWNER/NAME",
+        ),
     ] = None,
     config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),  # noqa: B008
 ) -> dict[str, Any]:
-    """Train a VAE by a recipe. Every number of the recipe is an option below.
+    """Train a VAE by a recipe; every number of the recipe is an option.
 
     In Python: `vaeworks.train`.
     """

@@ -297,7 +297,12 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run. Progress is counted in images seen, never in steps."""
+    """One training run. Progress is counted in images seen, never in steps.
+
+    >>> config = dataclasses.replace(vw.recipe("small-f8c16"), images=50_000, batch=8)
+    >>> config.model.name
+    'f8c16'
+    """
 
     model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     data: DataConfig = field(default_factory=DataConfig)

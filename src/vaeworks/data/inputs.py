@@ -64,7 +64,7 @@ def files_ending(inputs: Inputs, suffix: str) -> list[tuple[Path, Path]]:
     found: list[tuple[Path, Path]] = []
     for source in map(Path, inputs):
         if not source.exists():
-            raise DataError(f"{str(source)!r} does not exist")
+            raise DataError(f"{str(source)!r} does not exist; give {suffix} files or folders of them")
         found += (
             [(p, p.relative_to(source)) for p in sorted(source.rglob(f"*{suffix}"))]
             if source.is_dir()

@@ -19,6 +19,7 @@ from ..formats.locate import locate
 from ..formats.vae_slot import is_certain
 from ..images import default_size
 from ..models import Autoencoder
+from ..random_streams import check_seed
 from ..reporting import SILENT, Reporter
 from ..runtime.opening import Model
 from .examination import Examination, check_panels, check_rules, examine_files, failing
@@ -73,19 +74,20 @@ def examine(
     >>> vw.examine("runs/dogs", "photos", quick=True).findings["tiling"].verdict
     'healthy'
 
-    autoencoder: a model, or where one is. data: SRC of the command line, or images that `scan` has found. model: the
-    result's title. panels: names from docs/doctor.md; None: all. size: side of the squares that images become, in
-    pixels; None: about 256. limit: number of images at most, evenly spaced. quick: fewer images and probes. seed: of
-    probes and noise.
+    autoencoder: an Autoencoder, or the path or hub id of one. data: a source of images (docs/data.md), or what
+    `vaeworks.data.scan` found. model: the result's title. panels: names from docs/doctor.md; None: all. size: side of
+    the squares that images become, in pixels; None: about 256. limit: number of images at most, evenly spaced. quick:
+    fewer images and probes. seed: of probes and noise.
     labels: a class for each image; or "folders", "names", "none" or a CSV file; None takes folders where `data` is a
     source. masks: a mask of the object for each image, or the folder of masks. known: whether the scaling factor is
     certain; None: what the file says. reference: the VAE that the diffusion model was made for, if this one is to
     replace it. keep: cache the findings, and reuse them for the same model, images and options. settings: facts that
-    the model's file does not state, as keywords of `load`.
+    the model's file leaves out, as keywords of `load`.
     Errors: ConfigError for an unknown panel, and for a size that the model does not take; DataError for labels or masks
     that lack an image. Several models: `examine_models`.
     """
     names = check_panels(panels)
+    check_seed(seed)
     images = image_set(data, reporter)
     derived = isinstance(data, (str, Path))
     loaded, certain = _loaded(autoencoder, settings, reporter)
@@ -141,6 +143,7 @@ def examine_models(
         raise ConfigError("no MODEL is given: vaeworks doctor MODEL --data SRC --out DIR")
     wanted = None if panels is None else check_panels(panels)
     check_rules(fail_on, wanted)
+    check_seed(seed)
     names = [_named(model) for model in models]
     folders = [] if out is None else _folders(Path(out), names, overwrite)
     if limit is not None and limit < 1:

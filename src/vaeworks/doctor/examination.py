@@ -104,7 +104,7 @@ def examine_files(
     them for the same model, images and options (`doctor_cache`). begin: for progress.
     Errors: ConfigError for an unknown panel; and those of `encode_subject`.
 
-        examination = examine(vw.load("vae.safetensors"), vw.data.scan("photos").files, quick=True)
+        examination = examine(vw.load("vae.safetensors"), scan("photos").files, quick=True)
         print(examination.counts)
     """
     names = check_panels(panels)

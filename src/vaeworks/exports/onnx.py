@@ -81,8 +81,8 @@ def export_onnx(
     >>> vw.export_onnx("vae.safetensors", "out/onnx", dtype="fp16").files[0].difference
     0.0013
 
-    autoencoder: an autoencoder, one of diffusers, or where one is. settings: facts that the file leaves out, as
-    keywords of `load`.
+    autoencoder: an Autoencoder, a VAE of diffusers, or the path or hub id of one. settings: facts that the file leaves
+    out, as keywords of `load`.
     Layout "plain": encoder.onnx maps images n 3 h w in [-1,1], h and w multiples of f, to mean and logvar n c h/f w/f
     (to latents, if the encoder has no posterior). decoder.onnx maps latents n c h w to images n 3 f*h f*w, not clamped.
     Layout "optimum": vae_encoder/model.onnx maps sample to latent_parameters n 2c h/f w/f, and vae_decoder/model.onnx

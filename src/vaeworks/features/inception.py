@@ -14,8 +14,6 @@ from torch import Tensor, nn
 SIDE = 299
 """Pixels that images are resized to."""
 
-FEATURES = 2048
-
 
 class ConvNormReLU(nn.Module):
     """Convolution, batch normalization, ReLU."""

@@ -101,7 +101,7 @@ def check_free_picture(path: Path, overwrite: bool) -> None:
 
 
 def _exists(path: Path) -> ConfigError:
-    return ConfigError(f"{path} exists; choose another name, or pass overwrite=True (--force)")
+    return ConfigError(f"{path} exists; choose another name, or pass overwrite=True (--overwrite)")
 
 
 def _is_empty(path: Path) -> bool:

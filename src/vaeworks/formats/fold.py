@@ -62,8 +62,8 @@ def fold(
     >>> vw.fold("vae.safetensors", "folded.safetensors", like="sd1").scaling_factor
     0.18215
 
-    model: an autoencoder, or where one is. dst: the file (layout "diffusers": the folder) to write; None writes
-    nothing. scaling_factor, shift_factor: the numbers that the program uses. like: take both from this published
+    model: an Autoencoder, or the path or hub id of one. dst: the file (layout "diffusers": the folder) to write; None
+    writes nothing. scaling_factor, shift_factor: the numbers that the program uses. like: take both from this published
     model, such as "sdxl". settings: facts that the file leaves out, as keywords of `load`.
     Errors: those of `load` and `fold_to`; ConfigError for a scale that is unknown, for a VAE with latents of another
     shape than `like`'s and, without `overwrite`, for a name that is taken.

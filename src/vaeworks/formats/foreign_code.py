@@ -18,7 +18,8 @@ from ..files.atomic import read_json
 KINDS = {
     "diffusers": re.compile(r"(?!Onnx|Flax)\w*(Model|Scheduler|AutoencoderKL\w*|AutoencoderTiny|AutoencoderDC)"),
     "transformers": re.compile(
-        r"(?!Rag|TransfoXL|Flax|TF)\w+(Tokenizer|TokenizerFast|ImageProcessor\w*|Processor|FeatureExtractor|Model\w*|For\w+)"
+        r"(?!Rag|TransfoXL|Flax|TF)\w+"
+        r"(Tokenizer|TokenizerFast|ImageProcessor\w*|Processor|FeatureExtractor|Model\w*|For\w+)"
     ),
     "stable_diffusion": re.compile(r"StableDiffusionSafetyChecker"),
 }

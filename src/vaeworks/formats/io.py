@@ -35,14 +35,18 @@ def save(
 ) -> None:
     """Write a model in a layout.
 
-    layout: "native" and "ldm" are one .safetensors file, "diffusers" is a folder. "taesd" is one file with both halves,
-    or a folder with a file for each if `path` has no ending. dtype: of the stored weights; None keeps theirs.
+    >>> vw.save(vae, "vae.safetensors")
+    >>> vw.save(vae, "vae", "diffusers", dtype=torch.float16)
+
+    path: the file or folder to write. layout: "native" and "ldm" are one .safetensors file, "diffusers" is a folder.
+    "taesd" is one file with both halves, or a folder with a file for each if `path` has no ending. dtype: of the stored
+    weights; None keeps theirs. overwrite: replace what exists.
     The file's metadata hold the whole configuration in every layout, so nothing is lost. A warning names the settings
     that other programs will not see. Guessed settings are left out; config.json must have them, and marks them.
     Errors: ConfigError for an unknown layout, a path that exists, an architecture that the layout cannot express, and
     weights that overflow in `dtype`.
     """
-    _check_layout(layout, autoencoder.config)
+    _description(layout, autoencoder.config)  # raises before anything is said
     _warn_of_losses(layout, autoencoder.config)
     write(autoencoder, path, layout, dtype=dtype, overwrite=overwrite)
 
@@ -57,10 +61,7 @@ def write(
 ) -> None:
     """Do what `save` does, without the warning about settings that other programs will not see."""
     path, config = Path(path), autoencoder.config
-    _check_layout(layout, config)
-    description = None
-    if layout == "diffusers":
-        description = {"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}
+    description = _description(layout, config)
     tensors = stored_tensors(autoencoder, layout, dtype)
     metadata = {"format": "pt", **native.config_metadata(config)}
     files = {path.name: tensors}
@@ -89,6 +90,14 @@ def write(
             write_tensors(temporary / name, content, metadata)
         if description is not None:
             (temporary / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def _description(layout: str, config: AutoencoderConfig | TinyConfig) -> dict[str, Any] | None:
+    """config.json of diffusers' layout. Errors: ConfigError for what a layout cannot express."""
+    _check_layout(layout, config)
+    if layout != "diffusers":
+        return None
+    return {"_class_name": diffusers_class(config), **diffusers_config(config), **guesses_written(config)}
 
 
 def _check_layout(layout: str, config: AutoencoderConfig | TinyConfig) -> None:
@@ -128,6 +137,9 @@ def stored_tensors(autoencoder: Autoencoder, layout: Layout, dtype: torch.dtype 
 
 def load(path: str | Path, **settings: Any) -> Autoencoder:
     """Load a VAE from a file or folder of any layout.
+
+    >>> vae = vw.load("runs/dogs")
+    >>> vae = vw.load("vae.safetensors", scale_of="sdxl")
 
     path: a run folder; a native, LDM, diffusers or TAESD file; a diffusers folder of a VAE or a whole pipeline; a full
     checkpoint with a VAE inside; one file or the folder of a TAESD pair; hf:OWNER/NAME on the hub. Files are

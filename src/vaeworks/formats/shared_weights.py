@@ -28,6 +28,9 @@ PROCESSORS = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "Sli
 def from_diffusers(vae: TheirVAE) -> Autoencoder:
     """Wrap a VAE of diffusers as an `Autoencoder` that shares its parameters; nothing is copied.
 
+    >>> vae = vw.from_diffusers(pipe.vae)
+    >>> latents = vae.encode(vw.open_image("dog.jpg", size=512)).mode()
+
     Both sides see `vae.to(...)` and changes in place, such as a fused LoRA. A parameter that is replaced by another
     object is not seen until `share_weights`.
     Errors: ConfigError for an object that is not an AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny, and for a VAE

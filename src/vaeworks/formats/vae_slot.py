@@ -85,6 +85,8 @@ def find_slot(checkpoint: str | Path) -> VaeSlot:
     Errors: FormatError for a file without a diffusion model; ConfigError for a folder of a diffusers pipeline.
     """
     path = Path(checkpoint).expanduser()
+    if path.is_dir() and not (path / "vae").is_dir():
+        raise ConfigError(f"{path} is a folder without vae/; give the file of a full checkpoint")
     if path.is_dir():
         raise ConfigError(
             f"{path} is a folder, which has its VAE in vae/: replace that folder by what `vaeworks convert --layout "

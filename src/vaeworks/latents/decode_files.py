@@ -69,11 +69,11 @@ def decode(
 ) -> DecodedImages:
     """Decode unnormalized latents from files that `encode` wrote, one image each or shards, at any size.
 
-    model: a path, a hub id or an autoencoder. inputs: .safetensors files or folders of them, one or several. out:
+    model: a path, a hub id or an Autoencoder. inputs: .safetensors files or folders of them, one or several. out:
     folder for PNG files, a subfolder for each shard; None returns the images as tensors. memory: bytes, or "4GiB", that
     an image may take beside the weights; larger ones are decoded in strips of rows. precision: of the computation; None
     is the weights' own. verify: measure the difference to decoding whole in float32 on a part that fits into memory.
-    settings: what the model's file does not say, by name. overwrite: replace files.
+    settings: facts that the model's file leaves out, as keywords of `vw.load`. overwrite: replace files.
 
     Errors: ConfigError without inputs, for latents of another model, for a file that exists and for a budget below the
     least that works; DataError where there is no such file; FormatError for a file without latents.

@@ -78,10 +78,13 @@ def encode_dataset(
     say: Say | None = None,
     progress: Progress | None = None,
 ) -> EncodedDataset:
-    """Write the unnormalized latents of a set of images in shards (docs/latents.md); a second call makes what is
-    missing.
+    """Write the unnormalized latents of a set of images in shards (docs/latents.md). A second call writes the rest.
 
-    images: `scan(source, decode=False)` is enough. labels: a class per image. batch: images that go through the network
+    >>> vw.encode_dataset(vw.load("vae.safetensors"), vaeworks.data.scan("photos"), "latents")
+    >>> latents, label = vw.LatentSet("latents")[0]
+
+    images: `vaeworks.data.scan(source, decode=False)` is enough. settings: `vaeworks.latents.Settings`, by default
+    the mode of squares of 256 pixels in float32. labels: a class per image. batch: images that go through the network
     together; workers: processes that read images; memory: as for `Codec`. These three change rounding at most.
     rank, world: the number of this process and the number of all processes that share the folder. Each encodes a run
     of consecutive images; the last to finish completes the index.
@@ -89,8 +92,6 @@ def encode_dataset(
     images or settings; DataError for images that change or vanish; VaeworksError where the disk is full. Finished
     shards stay valid.
 
-        encode_dataset(vw.load("vae.safetensors"), vw.data.scan("photos"), "latents", Settings(size=256))
-        latents, label = LatentSet("latents")[0]
     """
     settings = settings or Settings()
     _check(autoencoder, images, settings, labels, batch, workers, rank, world)

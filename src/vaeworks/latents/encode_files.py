@@ -106,11 +106,11 @@ def encode(
 ) -> LatentFiles | LatentShards:
     """Write the unnormalized latents of images: a file each, of the image's own size, or shards of squares.
 
-    model: a path, a hub id or an autoencoder. inputs: image files, or sources of images as in docs/data.md, one or
+    model: a path, a hub id or an Autoencoder. inputs: image files, or sources of images as in docs/data.md, one or
     several. out: folder. into: None takes files for image files, shards for all else. posterior: its mode, a sample, or
     (shards) means and log-variances. seed: of the sample. precision: of the computation; None is the weights' own for
-    files, fp32 for shards. memory: bytes, or "4GiB", that a batch may take beside the weights. settings: what the
-    model's file does not say, by name. overwrite: replace files, or the latents of other settings.
+    files, fp32 for shards. memory: bytes, or "4GiB", that a batch may take beside the weights. settings: facts that the
+    model's file leaves out, as keywords of `vw.load`. overwrite: replace files, or the latents of other settings.
 
     For shards: size: side of the squares in pixels, about 256 by default. flip: also encode the mirrored images.
     labels: "folders", "names", "none" or a CSV file. dtype: of the stored latents. shard_size: images in a file. batch:

@@ -25,8 +25,8 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
 
     Rows are in the order of the images. A `DataLoader` takes it, with workers too.
 
-        loader = DataLoader(LatentSet("latents"), batch_size=64, shuffle=True)
-        for latents, labels in loader: ...
+    >>> loader = DataLoader(vw.LatentSet("latents"), batch_size=64, shuffle=True)
+    >>> latents, labels = next(iter(loader))
     """
 
     def __init__(self, folder: str | Path):

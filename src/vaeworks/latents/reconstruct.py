@@ -56,10 +56,10 @@ def reconstruct(
 ) -> ReconstructedImages:
     """Encode and decode images of any size, and measure the PSNR of each.
 
-    model: a path, a hub id or an autoencoder. inputs: image files or folders, one or several. out: folder for PNG
+    model: a path, a hub id or an Autoencoder. inputs: image files or folders, one or several. out: folder for PNG
     files; None returns the images as tensors. memory: bytes, or "4GiB", that an image may take beside the weights;
-    None: most of what is free. precision: of the computation; None is the weights' own. settings: what the model's file
-    does not say, by name, such as {"norm_groups": 4}. overwrite: replace files.
+    None: most of what is free. precision: of the computation; None is the weights' own. settings: facts that the
+    model's file leaves out, as keywords of `vw.load`, such as {"norm_groups": 4}. overwrite: replace files.
 
     Files that are not readable images are skipped, with a warning. Errors: ConfigError without inputs, and for a file
     that exists; DataError where no image can be read; FormatError for a model that cannot be loaded; NotFiniteError

@@ -18,6 +18,7 @@ from ..features.weights import is_here, load_lpips
 from ..files.outputs import check_free
 from ..losses.perceptual import LPIPS
 from ..models import Autoencoder
+from ..random_streams import check_seed
 from ..reporting import SILENT, Reporter
 from ..runtime.opening import Model, open_model
 from .crop import Crop
@@ -66,9 +67,9 @@ def evaluate(
     >>> vw.evaluate("runs/dogs", "photos").psnr
     31.2
 
-    model: an autoencoder, or where one is. data: SRC of the command line, or images that `scan` has found. The images
-    that a run folder was trained on are left out, unless include_training is on. val_fraction: only the images that a
-    run with this data.val_fraction holds out.
+    model: an Autoencoder, or the path or hub id of one. data: a source of images (docs/data.md), or what
+    `vaeworks.data.scan` found. The images that a run folder was trained on are left out, unless include_training is on.
+    val_fraction: only the images that a run with this data.val_fraction holds out.
     limit: longest side of the central crop that is judged, in pixels; None: whole images. multiple: the crop's sides
     are multiples of this, by default of the downsample factor. resize: length in pixels to which the shorter side is
     resized before the crop, by `kernel`, one of Pillow's filters; None: not at all.
@@ -77,10 +78,11 @@ def evaluate(
     "auto" (where its weights are in the cache), "fetch", or a folder of weights; None or "off": not measured, which
     `no_lpips` explains. legibility: measure rendered text and edges, too. speed: (pixels of a side, images of a batch)
     at which throughput and memory are measured.
-    name: the result's title. settings: facts that the model's file does not state, as keywords of `load`.
+    name: the result's title. settings: facts that the model's file leaves out, as keywords of `load`.
     Errors: ConfigError for settings that break a rule; DataError where no image can be used; FormatError for missing
     weights. Several models: `evaluate_models`.
     """
+    _check_seed_and_share(seed, val_fraction)
     autoencoder = open_model(model, settings)
     crop = Crop(_common_multiple([model], [autoencoder], multiple), limit, resize, kernel)
     images = image_set(data, reporter)
@@ -142,6 +144,7 @@ def evaluate_models(
     """
     if not models:
         raise ConfigError("no MODEL is given: vaeworks eval MODEL --data SRC")
+    _check_seed_and_share(seed, val_fraction)
     folder = None if out is None else Path(out)
     if folder is not None:
         check_free(folder, (RECORD, GALLERY, REPORT), overwrite)
@@ -187,6 +190,14 @@ def evaluate_models(
     return result
 
 
+def _check_seed_and_share(seed: int | None, val_fraction: float | None) -> None:
+    """Errors: ConfigError for a negative seed, and for a share that a run cannot hold out."""
+    if seed is not None:
+        check_seed(seed)
+    if val_fraction is not None and not 0 <= val_fraction < 1:
+        raise ConfigError(f"val_fraction (={val_fraction}) must be in [0, 1)")
+
+
 def _common_multiple(models: Sequence[Model], vaes: Sequence[Autoencoder], multiple: int | None) -> int:
     """The number of which the sides of all models' crops are multiples.
 
@@ -199,7 +210,7 @@ def _common_multiple(models: Sequence[Model], vaes: Sequence[Autoencoder], multi
             "so no image suits both; judge each alone"
         )
     common = math.lcm(*(vae.downsample_factor for vae in vaes))
-    if multiple is not None and multiple % common:
+    if multiple is not None and (multiple < 1 or multiple % common):
         whose = "the models' common downsample_factor" if len(vaes) > 1 else "the model's downsample_factor"
         raise ConfigError(f"multiple (={multiple}) must be a multiple of {common}, {whose}")
     return multiple or common

@@ -50,8 +50,10 @@ def chosen(
     places = [("worst", i) for i in range(min(worst, count))]
     places += [("median", i) for i in range(start, min(start + median, count))]
     places += [("best", i) for i in range(max(0, count - best), count)]
-    seen: set[int] = set()
-    return tuple((rank, ranked[i]) for rank, i in places if not (i in seen or seen.add(i)))  # type: ignore[func-returns-value]
+    first: dict[int, str] = {}
+    for rank, i in places:
+        first.setdefault(i, rank)
+    return tuple((rank, ranked[i]) for i, rank in first.items())
 
 
 def gallery(

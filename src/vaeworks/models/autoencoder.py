@@ -220,8 +220,13 @@ def _halves(config: AutoencoderConfig | TinyConfig) -> tuple[Encoder, Decoder] |
 
 
 def build(model: str | AutoencoderConfig | TinyConfig, **overrides: Any) -> Autoencoder:
-    """An autoencoder with random weights: `build("sd1")`, `build("sd1", latent_channels=16)`, `build(config)`.
+    """Build an autoencoder with random weights.
 
+    >>> vae = vw.build("sd1", latent_channels=16)
+    >>> vae = vw.build(vw.AutoencoderConfig(channels=32, channel_mult=(1, 2, 4)))
+
+    model: the name of a published architecture, such as "sd1", "sdxl", "sd3", "flux1" or "taesd", or a configuration.
+    overrides: fields of the configuration to replace.
     Errors: ConfigError for an unknown name or a setting that breaks a rule.
     """
     if isinstance(model, str):

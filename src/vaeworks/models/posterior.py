@@ -11,6 +11,9 @@ from torch import Tensor
 class Posterior:
     """A Gaussian with diagonal covariance, one mean and one variance per latent element.
 
+    >>> posterior = vae.encode(images)                 # images n 3 h w in [-1,1]
+    >>> posterior.mode(), posterior.sample(), posterior.std
+
     Source: Kingma & Welling 2013 (arXiv 1312.6114); the clamp of the log-variance to [-30, 20] is latent diffusion's.
     """
 

@@ -1,1 +1,5 @@
-"""Stable Diffusion pipelines: put a VAE inside, generate images, and compute the VAE with our `Codec`."""
+"""Stable Diffusion pipelines with a VAE of ours inside, and their VAE computed by our `Codec`."""
+
+from .stable_diffusion import inject, load_pipeline, paint
+
+__all__ = ["inject", "load_pipeline", "paint"]

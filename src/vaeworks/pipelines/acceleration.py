@@ -61,7 +61,10 @@ def accelerate(
 
 
 def decelerate(pipe: Pipeline) -> Pipeline:
-    """Undo `accelerate` and return the pipeline; one that was not accelerated is unchanged."""
+    """Undo `accelerate` and return the pipeline; one that was not accelerated is unchanged.
+
+    >>> pipe = vw.decelerate(vw.accelerate(pipe))
+    """
     vae = getattr(pipe, "vae", None)
     for method in METHODS:
         if isinstance(getattr(getattr(vae, "__dict__", {}).get(method), "__self__", None), Accelerated):

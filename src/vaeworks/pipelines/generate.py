@@ -59,11 +59,12 @@ def generate(
     >>> vw.generate("tiny", "a dog on a beach", vae="runs/dogs", out="dog.png").picture
 
     pipeline: a diffusers folder, a hub id, or "tiny", "tiny-sdxl", "tiny-sd3", "tiny-flux", "tiny-flux2", which are
-    built offline with random weights. vae: an autoencoder, or where one is. out: the picture file to write; None writes
-    nothing. image: an image to start from instead of noise. strength: the share of the steps that is run on `image`, in
-    (0, 1]. size: side in pixels; None: the pipeline's own. steps: denoising steps. guidance: classifier-free guidance
-    scale. device: "auto" is cuda if there is a GPU. dtype: "fp32", "bf16", "fp16" or a torch dtype; "auto" is bf16 on
-    cuda and fp32 elsewhere. settings: facts that the VAE's file leaves out, as keywords of `load`.
+    built offline with random weights. vae: an Autoencoder, or the path or hub id of one. out: the picture file to
+    write; None writes nothing. image: an image to start from instead of noise. strength: the share of the steps that is
+    run on `image`, in (0, 1]. size: side in pixels; None: the pipeline's own. steps: denoising steps. guidance:
+    classifier-free guidance scale. device: "auto" is cuda if there is a GPU. dtype: "fp32", "bf16", "fp16" or a torch
+    dtype; "auto" is bf16 on cuda and fp32 elsewhere. settings: facts that the VAE's file leaves out, as keywords of
+    `load`.
     Errors: those of `load`, `load_pipeline` and `paint`; ConfigError without `overwrite` for a name that is taken.
     """
     if out is not None:

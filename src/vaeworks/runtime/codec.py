@@ -64,6 +64,9 @@ class Codec:
     """An autoencoder that runs in strips of rows: results equal the whole picture's to rounding, and memory stays
     within a budget.
 
+    >>> codec = vw.Codec(vw.load("vae.safetensors"), memory="2GiB")
+    >>> images = codec.decode(codec.encode(vw.open_image("large.png"), pad=True).mode())
+
     The model is not changed; for another `dtype` it is copied. A TAESD always runs whole. Where memory allows, so do
     narrow networks, compiled or captured networks, and networks on a GPU.
     """

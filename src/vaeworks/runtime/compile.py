@@ -101,7 +101,8 @@ class Compiled:
         from torch.fx.experimental import _config
 
         try:
-            with _config.patch(use_duck_shape=False):  # type: ignore[attr-defined]  # added by PyTorch's module of settings
+            # PyTorch adds `patch` to its modules of settings
+            with _config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
                 return self._fast(x)
         except BackendCompilerFailed as error:
             return self._give_up(str(error).strip().splitlines()[0], x)

@@ -143,7 +143,7 @@ def detect_anomalies(
     masks: a folder with a mask for each anomalous test image, by name. labels: the classes of test images: "folders",
     "names", "none" or a CSV file; `good` is normal.
     false_alarms: share of normal images that may be called anomalous. held_out: share of the normal images that nothing
-    is fitted on; they set the threshold. size: side in pixels of the middle squares that images become; None: images
+    is fitted on; they set the threshold. size: side in pixels of the central squares that images become; None: images
     stay as they are. evidence: kinds of evidence; none named: all. features: the network of the evidence "features": a
     name, MODULE:FUNCTION or a callable, with the file of its weights; None: the model's encoder.
     density: a Gaussian of latents for each position, or one shared by all. baselines: also fit and score methods

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,10 @@ from PIL import Image, ImageOps
 from ...data import ImageFile
 from ...data.image_ref import ImageRef, open_place
 from ...data.labels import find_labels, find_masks
-from ...errors import DataError
+from ...errors import ConfigError, DataError
 from ...images import marked, square, to_uint8
 from ..codes import Track
 from .methods import Truth
-
-Array = NDArray[Any]
 
 GOOD = "good"
 """Class of normal images, the name of their folder in MVTec AD."""
@@ -38,7 +35,9 @@ def read_images(files: Sequence[ImageFile], size: int | None, channels: int, tra
 
 
 def check_sizes(files: Sequence[ImageFile], size: int | None) -> None:
-    """Errors: DataError where images differ in size and no size is given."""
+    """Errors: ConfigError for a size below 1; DataError where images differ in size and no size is given."""
+    if size is not None and size < 1:
+        raise ConfigError(f"size (={size}) must be at least 1")
     first = files[0]
     for file in files if size is None else ():
         if (file.width, file.height) != (first.width, first.height):

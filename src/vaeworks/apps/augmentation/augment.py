@@ -144,7 +144,7 @@ def augment(
     same class; "mixup", towards one of another class, with a soft label. labels: the classes: "folders", "names" or a
     CSV file; None: folders where there are any. temperature: factor of the noise's standard deviation. noise: standard
     deviation of the noise, in those of the latent channels; None: the posterior's own, or 0.2 where latents are points.
-    alpha: mixup's weights are from Beta(alpha, alpha). seed: of everything random. memory: most memory beside the
+    alpha: mixup's weights are from Beta(alpha, alpha). seed: random seed. memory: most memory beside the
     weights, in bytes or as "4GiB". precision: of the computation; None: the weights' own, but fp32 for fp16 weights on
     a CPU. settings: facts about the model that its file lacks, as keywords of `vw.load`. overwrite: replace existing
     results.
@@ -212,7 +212,7 @@ def judge_augmentation(
     >>> {row.name: row.gain[5] for row in judgement.rows}
 
     out: the folder for judge.json; None: write nothing. counts: numbers of labels per class. choices: times that labels
-    are chosen anew; intervals are over these choices. size: side in pixels of the middle squares that images become;
+    are chosen anew; intervals are over these choices. size: side in pixels of the central squares that images become;
     None: about their own, 256 at most. flip: augmented pixels may be mirrored, which makes other digits of digits.
     The other arguments are those of `augment`.
 

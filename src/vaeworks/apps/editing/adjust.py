@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,12 @@ class Adjustment:
     """added gray levels"""
     saturation: float = 1.0
     """factor of the distance from gray"""
+
+    def __post_init__(self) -> None:
+        """Errors: ConfigError for infinities and NaN."""
+        for name in ("contrast", "brightness", "saturation"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"{name} (={getattr(self, name)}) must be finite")
 
     def __bool__(self) -> bool:
         return self != Adjustment()

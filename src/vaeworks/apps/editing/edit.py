@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -161,7 +162,7 @@ def edit(
 
     Changes are applied in the order statistics, direction, colours, channels; or `arithmetic` alone.
 
-    model: a path, a hub id or an autoencoder. inputs: image files or folders, one or several. out: folder for the
+    model: a path, a hub id or an Autoencoder. inputs: image files or folders, one or several. out: folder for the
     edited PNG files, strips/ (before, after, difference) and edit.json; None returns the images as tensors.
     direction: an attribute, as two sources of images with it and without it, "WITH:WITHOUT" or a tuple; a .safetensors
     file; or a fitted `Direction`. kind: how it is fitted, as `Kind` says. size: side in pixels of the squares that
@@ -173,8 +174,8 @@ def edit(
     latent channels, about their mean and in their standard deviations.
     mask: an image that is white where it is edited, or a folder of masks by name. detail: add the change to the
     original, instead of showing the decoded image.
-    memory: bytes, or "4GiB", that an image may take beside the weights. settings: what the model's file does not say,
-    by name. overwrite: replace files.
+    memory: bytes, or "4GiB", that an image may take beside the weights. settings: facts that the model's file leaves
+    out, as keywords of `vw.load`. overwrite: replace files.
 
     Errors: ConfigError where no change is given, changes do not fit together, or a file exists; DataError where no
     image can be read or one has no mask; FormatError for a file that holds no direction.
@@ -233,6 +234,8 @@ def _check(
         raise ConfigError(
             "nothing is to be changed; give --direction, --arithmetic, --statistics-from, --contrast or another change"
         )
+    if not strengths or not all(map(math.isfinite, strengths)):
+        raise ConfigError(f"strength (={strengths}) must be one or more finite numbers")
     if len(strengths) > 1 and not direction:
         raise ConfigError("several --strength need a --direction; give one value")
     if kept and not direction:

@@ -93,9 +93,10 @@ def compare_features(
     classes. out: the folder for features.json, two charts and the features; None: write nothing.
     labels: the classes: "folders", "names" or a CSV file; None: folders where there are any. counts: numbers of labels
     per class. choices: times that labels are chosen anew; intervals are over these choices.
-    size: side in pixels of the middle squares that images become; None: about their own, 256 at most. pool: how latents
-    become features, as in `LatentFeatures`. features: also compare a network that was trained with labels, by its name,
-    with the file of its weights. write: also write the latents' features to `out`, with their names and labels.
+    size: side in pixels of the central squares that images become; None: about their own, 256 at most. pool: how
+    latents become features, as in `LatentFeatures`. features: also compare a network that was trained with labels, by
+    its name, with the file of its weights. write: also write the latents' features to `out`, with their names and
+    labels.
     seed: of the choice of labels and of the classifiers. settings: facts about the model that its file lacks, as
     keywords of `vw.load`. overwrite: replace existing results.
 

@@ -70,12 +70,12 @@ def sample(
     With data, the samples are scored beside held-out images and their reconstructions (Fréchet distance, density,
     coverage, near-copies, and with labels how many are recognized).
 
-    model: a path, a hub id or an autoencoder. out: folder for samples.png, samples/, sample.json and map.png; None
+    model: a path, a hub id or an Autoencoder. out: folder for samples.png, samples/, sample.json and map.png; None
     writes nothing. count: samples. source: "prior"; or fitted to the latents of `data`, "gaussian", "mixture" (of
     `components`) or "flow". data: a source of images as in docs/data.md. labels: "folders", "names", "none" or a CSV
     file. size: side of the pictures in pixels, by default about that of the data's. map: also draw the plane of
-    latents, where they are two numbers. seed: of everything random. settings: what the model's file does not say, by
-    name. overwrite: replace files.
+    latents, where they are two numbers. seed: random seed. settings: facts that the model's file leaves out, as
+    keywords of `vw.load`. overwrite: replace files.
 
     Errors: ConfigError for a number out of range, a source that needs data, and a file that exists; DataError for too
     few images.
@@ -86,6 +86,8 @@ def sample(
     check_seed(seed)
     if count < 1:
         raise ConfigError(f"count (={count}) must be at least 1")
+    if size is not None and size < 1:
+        raise ConfigError(f"size (={size}) must be at least 1")
     if data is not None and count < 2:
         raise ConfigError(f"count (={count}) must be at least 2 with --data, whose figures compare sets of pictures")
     if data is None and (source != "prior" or map):

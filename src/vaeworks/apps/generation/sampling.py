@@ -90,7 +90,8 @@ def sample_like(
     All columns have equally many images, the fewer of samples and held-out images, because Fréchet distance and
     coverage depend on the number. Errors: DataError for too few images.
     """
-    noise = latent_noise(seed, list(range(len(known))), tuple(known.mean.shape[1:]), DENSITY_POSTERIORS)  # type: ignore[arg-type]
+    c, h, w = known.mean.shape[1:]
+    noise = latent_noise(seed, list(range(len(known))), (c, h, w), DENSITY_POSTERIORS)
     drawn = known.mean + known.std * noise
     space = PixelFeatures(known.pixels, known.labels)
     made = sample_density(autoencoder, density.fit(drawn, seed), count, seed, track)

@@ -187,7 +187,7 @@ def vary(
 ) -> VariedImages:
     """Decode samples of each image's posterior and measure how much they differ; or walk around each image.
 
-    model: a path, a hub id or an autoencoder. inputs: image files or folders, one or several. out: folder for a sheet
+    model: a path, a hub id or an Autoencoder. inputs: image files or folders, one or several. out: folder for a sheet
     (PNG) and a folder of variants for each image, or a GIF of each walk; None returns the pictures as tensors. count:
     variants of each image. temperature: factor of the posterior's std. noise: std in units of the latent channels'
     stds, in place of the posterior's; 0.2 where latents are points. walk: a closed walk of `steps` pictures instead of

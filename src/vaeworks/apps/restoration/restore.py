@@ -207,6 +207,8 @@ def _check(mask: Path | None, noise: float | str | None, plant: str | None, step
         parse_plant(plant)
         if mask is not None or noise is not None:
             raise ConfigError("--plant makes mask and noise; leave --mask and --noise away")
+    if noise is not None and noise != "auto":
+        parse_noise(noise)
     check_seed(seed)
     if steps < 1:
         raise ConfigError(f"steps (={steps}) must be at least 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,9 @@ from .claims import Claim, Evidence, judge, ratio
 from .record import Studies, StudyRecord, whole_records
 
 PAGE = "six-claims.md"
+
+WIDTH = 120
+"""Columns of the page's paragraphs."""
 
 LIMIT = (
     "**The limit.** Small networks on small pictures, trained for minutes: what holds here need not hold for Stable "
@@ -53,7 +57,14 @@ def page(studies: Studies) -> str:
     for i, claim in enumerate(claims, 1):
         lines += ["", f"## {i}. {claim.said}", "", *_claim(claim)]
     lines += ["", *_pictures(studies), *_correlations(studies), *_cost(studies)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(part for line in lines for part in _wrapped(line)) + "\n"
+
+
+def _wrapped(line: str) -> list[str]:
+    """A paragraph in lines of at most WIDTH columns; tables, headings and pictures are one line each."""
+    if len(line) <= WIDTH or line.startswith(("|", "#", "!", "    ")):
+        return [line]
+    return textwrap.wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

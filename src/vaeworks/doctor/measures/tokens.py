@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
-
-Array = NDArray[np.float64]
 
 NEAR, FAR = 24 / 252, 96 / 252
 """Largest near and smallest far distance, as shares of an image's side: 24 and 96 of 252 pixels. Near includes the

@@ -31,9 +31,6 @@ DECODED, DECODED_QUICK = 8, 2
 LEAST = 6
 """Smallest side in latents, so that something is left away from the border."""
 
-UNRELATED = 2.0
-"""Error of unrelated latents: the sum of their variances. Latents that change their sign have 4."""
-
 SHIFT = 0.2
 """Smallest failing error of a shift by exactly one latent. Convolutions commute with the shift, except at borders and
 for global normalization and attention: TAEF2 and 8 VAEs of our recipes have 0.0001 to 0.005; with random weights, small

@@ -62,12 +62,12 @@ def repair(
     """Rescale a VAE that gives black images in float16, without training, and measure the error.
 
     >>> repaired = vw.repair("vae.safetensors", "vae-fp16.safetensors", dtype="fp16")
-    >>> repaired.result.deviation("repaired", "float16").images_psnr                      # dB
+    >>> repaired.result.needed, repaired.result.sentences()        # whether anything overflowed, and how it was mended
 
-    model: an autoencoder, or where one is. dst: the file (layout "diffusers": the folder) to write; None writes
-    nothing. dtype: of the stored weights, "fp32", "bf16", "fp16" or a torch dtype; None keeps them. headroom: how many
-    times larger than measured activations may become. data: a folder of images or an image to measure on; None: the
-    bundled photographs. settings: facts that the file leaves out, as keywords of `load`.
+    model: an Autoencoder, or the path or hub id of one. dst: the file (layout "diffusers": the folder) to write; None
+    writes nothing. dtype: of the stored weights, "fp32", "bf16", "fp16" or a torch dtype; None keeps them. headroom:
+    how many times larger than measured activations may become. data: a folder of images or an image to measure on;
+    None: the bundled photographs. settings: facts that the file leaves out, as keywords of `load`.
     Errors: those of `load` and `half_safe`; DataError for unreadable images; ConfigError without `overwrite` for a name
     that is taken.
     """

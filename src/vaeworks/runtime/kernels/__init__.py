@@ -7,6 +7,6 @@ with it.
 from __future__ import annotations
 
 from .doubling import doubled
-from .normalization import group_moments, group_norm_silu, normalized_silu
+from .normalization import group_moments, normalized_silu
 
-__all__ = ["doubled", "group_moments", "group_norm_silu", "normalized_silu"]
+__all__ = ["doubled", "group_moments", "normalized_silu"]

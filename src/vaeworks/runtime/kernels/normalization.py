@@ -15,15 +15,6 @@ WIDEST = 2048
 """Most channels; wider maps do not fit into a kernel's block."""
 
 
-def group_norm_silu(x: Tensor, norm: nn.GroupNorm, dtype: torch.dtype | None = None) -> Tensor:
-    """silu(norm(x)): n c h w to n c h w.
-
-    dtype: of the result, by default x's. norm: with weights of any floating type.
-    """
-    mean, var = group_moments(x, norm.num_groups)
-    return normalized_silu(x, norm, mean, var, dtype)
-
-
 def group_moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of every group of channels of a map n c h w: n groups each, in at least float32.
 
