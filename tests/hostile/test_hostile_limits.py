@@ -211,7 +211,7 @@ def test_metadata_that_cannot_be_read(tmp_path: Path, described: str) -> None:
         ({"block_out_channels": [8] * 100_000}, "100000 entries, more than 16"),
         ({"down_block_types": ["AttnDownEncoderBlock2D"] * 20_000}, "20000 entries, more than 16"),
         ({"block_out_channels": [8, float("nan")]}, "whole numbers"),
-        ({"block_out_channels": [8, 10**4000]}, "describes no AutoencoderKL"),
+        ({"block_out_channels": [8, 10**4000]}, "does not describe an AutoencoderKL"),
         ({"latents_mean": [0.0] * 50_000, "latents_std": [1.0] * 50_000}, "50000 entries"),
         ({"_class_name": "A" * 50_000}, "describes"),
         ({"act_fn": ["a"] * 50_000}, "act_fn is"),
@@ -345,14 +345,14 @@ def test_strides_are_those_of_pytorch() -> None:
 # What nobody thought of
 
 NAMES: dict[str, tuple[Any, dict[str, str]]] = {
-    "a matrix without a layer": ("native", {"weight": "no VAE of its configuration has, the first 'weight'"}),
+    "a matrix without a layer": ("native", {"weight": "its configuration does not have; the first is 'weight'"}),
     "an attention without a layer": (
         "diffusers",
-        {"decoder.up_blocks.0.attentions.0": "the first 'decoder.up_blocks.0.attentions.0'"},
+        {"decoder.up_blocks.0.attentions.0": "the first is 'decoder.up_blocks.0.attentions.0'"},
     ),
     "an attention in the middle": (
         "diffusers",
-        {"decoder.mid_block.attentions.0": "the first 'decoder.mid_block.attentions.0'"},
+        {"decoder.mid_block.attentions.0": "the first is 'decoder.mid_block.attentions.0'"},
     ),
     "an old name beside the new one": (
         "diffusers",
@@ -362,10 +362,10 @@ NAMES: dict[str, tuple[Any, dict[str, str]]] = {
     "a digit of another script": ("ldm", {"encoder.down.٠.block.0.norm1.weight": "are the same part of a VAE"}),
     "a digit without an end": (
         "ldm",
-        {f"encoder.down.{'9' * 900}.block.0.norm1.weight": "no VAE of its configuration has"},
+        {f"encoder.down.{'9' * 900}.block.0.norm1.weight": "its configuration does not have"},
     ),
-    "an empty name": ("native", {"": "no VAE of its configuration has, the first ''"}),
-    "dots": ("ldm", {"...": "no VAE of its configuration has"}),
+    "an empty name": ("native", {"": "its configuration does not have; the first is ''"}),
+    "dots": ("ldm", {"...": "its configuration does not have"}),
 }
 
 

@@ -176,7 +176,7 @@ def config_from_diffusers(values: dict[str, Any], where: str) -> AutoencoderConf
     try:
         return dataclasses.replace(readers[kind](values), guessed=tuple(values.get(GUESSES_KEY) or ()))
     except (ConfigError, TypeError, AttributeError, ValueError, LookupError, ArithmeticError) as error:
-        raise FormatError(f"{where} does not describe a {kind}: {error}") from None
+        raise FormatError(f"{where} does not describe an {kind}: {error}") from None
 
 
 def _kl_config(values: dict[str, Any]) -> AutoencoderConfig:
