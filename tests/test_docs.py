@@ -1,7 +1,9 @@
-"""The pages in docs/: the names, options, modules and links in them exist; docs/python.md is complete and runs."""
+"""The pages in docs/: the names, options and links in them exist; docs/python.md is complete and runs."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 from pathlib import Path
 
@@ -9,11 +11,18 @@ import pytest
 import torch
 
 import vaeworks as vw
-from vaeworks.cli import COMMANDS
+from vaeworks.cli import COMMANDS, main
 from vaeworks.data import photos
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if p.name != "log.md")
+FOREIGN = {
+    *("--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"),  # torchrun
+    *("--multi_gpu", "--num_processes", "--cpu", "--mpirun_hostfile"),  # accelerate
+    "--no-half-vae",  # AUTOMATIC1111
+}
+"""Options of other programs."""
+
 PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 
 
@@ -41,6 +50,25 @@ def test_links(page: Path) -> None:
         if heading:
             titles = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.M)
             assert heading in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles], target
+
+
+@pytest.fixture(scope="module")
+def options() -> set[str]:
+    """The options of all commands, as their help shows them, and of a recipe."""
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
+        patch.setenv("COLUMNS", "200")
+        for words in [*COMMANDS, "train small-f8c16"]:
+            with pytest.raises(SystemExit):
+                main([*words.split(), "--help"])
+    return set(re.findall(r"--[a-z][\w.-]*", shown.getvalue())) | {"--json"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_options_exist(page: Path, options: set[str]) -> None:
+    """Every option that a page names is one of ours, or of a program in `FOREIGN`."""
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", page.read_text(encoding="utf-8")))
+    assert named - FOREIGN <= options
 
 
 def test_python_page_is_complete() -> None:

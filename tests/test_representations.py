@@ -37,7 +37,7 @@ def test_autoencoder(vae: vw.Autoencoder) -> None:
     assert first == "f2c4 autoencoder: 41,471 parameters, scaling factor 1, float32 on cpu"
     assert tree.startswith("Autoencoder(\n  (encoder): Encoder(") and tree.endswith(")")
     scale = {"scaling_factor": 0.5, "shift_factor": 0.25}
-    guessed = dataclasses.replace(TINY, **scale).guessing(["scaling_factor"])
+    guessed = dataclasses.replace(TINY, **scale).mark_guesses(["scaling_factor"])
     assert "scaling factor 0.5, shift factor 0.25 (a guess), bfloat16" in repr(vw.build(guessed).bfloat16())
     by_statistics = dataclasses.replace(TINY, normalization="batchnorm")
     assert "normalized by batch statistics" in repr(vw.build(by_statistics))

@@ -205,11 +205,11 @@ def test_bad_input(command: str, place: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_existing_destinations_are_kept(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without --force nothing is overwritten; the message names it."""
+    """Without --overwrite nothing is overwritten; the message names it."""
     for command, rest in {"convert": ["--layout", "ldm"], "fold": ["--scaling-factor", "1"], "repair": []}.items():
         target = tmp_path / f"{command}.safetensors"
         target.write_text("precious")
-        assert "--force" in error(capsys, command, place / "vae.safetensors", target, *rest)
+        assert "--overwrite" in error(capsys, command, place / "vae.safetensors", target, *rest)
         assert target.read_text() == "precious"
     assert "either" in error(capsys, "fold", place / "vae.safetensors", tmp_path / "x")
     assert "f8c16" in error(capsys, "fold", place / "vae.safetensors", tmp_path / "x.safetensors", "--for", "sd3")

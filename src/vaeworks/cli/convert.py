@@ -12,7 +12,7 @@ def convert(
     src: Model,
     dst: Target,
     layout: Annotated[
-        Literal["diffusers", "ldm", "native", "taesd"], arg(help="diffusers: a folder; the others: one file")
+        Literal["diffusers", "ldm", "native", "taesd"], arg(help="layout of DST; diffusers: a folder; others: one file")
     ],
     dtype: DType = "keep",
     scale_of: ScaleOf = None,

@@ -24,7 +24,10 @@ def encode(
     out: Out,
     into: Annotated[
         Literal["files", "shards"] | None,
-        arg(help="files: one per image, of its own size; shards: many squares in each; default: files for image files"),
+        arg(
+            help="form of the output; files: one per image, of its own size; shards: many squares in each; "
+            "default: files for image files"
+        ),
     ] = None,
     posterior: Annotated[
         Literal["mode", "sample", "moments"], arg(help="latents to keep; moments: means and log-variances (shards)")

@@ -17,8 +17,9 @@ def export(
     layout: Annotated[
         Literal["plain", "optimum"],
         arg(
-            help="plain: encoder.onnx, decoder.onnx; optimum: vae_encoder/model.onnx, vae_decoder/model.onnx with "
-            "Optimum's names"
+            help="layout of DIR; plain: encoder.onnx, decoder.onnx; optimum: vae_encoder/model.onnx, "
+            "vae_decoder/model.onnx, "
+            "with Optimum's names"
         ),
     ] = "plain",
     dtype: Annotated[Literal["fp32", "fp16"], arg(help="dtype of weights, inputs and outputs")] = "fp32",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ def arg(
     help: str | None = None,
     metavar: str | None = None,
     name: str | None = None,
-    aliases: Sequence[str] = (),
+    aliases: tuple[str, ...] = (),
     hint: Callable[[str], str] | str = lambda label: "" if label in ("None", "") else f"(default: {label})",
 ) -> Any:
     """An option or argument, as `tyro.conf.arg`.

@@ -45,4 +45,4 @@ def train(
         f"latents measured on {stats.num_images:,} crops: scaling_factor {stats.scaling_factor:.5f}, shift_factor "
         f"{stats.shift_factor:.5f}"
     )
-    return dataclasses.asdict(result)
+    return result.to_dict()

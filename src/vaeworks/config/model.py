@@ -86,11 +86,11 @@ class LatentConfig:
         """Whether scaling_factor and shift_factor are facts."""
         return "scaling_factor" not in self.guesses
 
-    def guessing(self, names: Iterable[str]) -> Self:
+    def mark_guesses(self, names: Iterable[str]) -> Self:
         """The same configuration with these settings marked as guesses, too."""
         return dataclasses.replace(self, guessed=_guesses(self, dict.fromkeys((*self.guesses, *names))))
 
-    def told(self, **values: Any) -> Self:
+    def with_facts(self, **values: Any) -> Self:
         """The configuration with these values, which are marked as facts."""
         changed = dataclasses.replace(self, **values)
         return dataclasses.replace(

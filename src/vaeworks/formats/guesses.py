@@ -50,15 +50,15 @@ def with_guesses(config: Config, entries: Mapping[str, Entry]) -> Config:
     if config.bottleneck.kind == "kl":
         guesses.remove("bottleneck.bound")
     if config.normalization != "scalar":
-        return config.guessing(guesses)
+        return config.mark_guesses(guesses)
     family = kinds.checkpoint_family(entries)
     if family is not None and family.latent_channels == config.latent_channels and family.scaling_factor is not None:
-        config = config.told(scaling_factor=family.scaling_factor, shift_factor=family.shift_factor or 0.0)
+        config = config.with_facts(scaling_factor=family.scaling_factor, shift_factor=family.shift_factor or 0.0)
         guesses.remove("scaling_factor")
     elif known := _scaled(config):
         first = next(iter(known.values()))
         config = dataclasses.replace(config, scaling_factor=first.scaling_factor, shift_factor=first.shift_factor)
-    return config.guessing(guesses)
+    return config.mark_guesses(guesses)
 
 
 def scale_source(config: Config) -> Literal["family", "unknown"]:
@@ -172,7 +172,7 @@ def with_settings(config: Config, settings: Mapping[str, Any], where: str) -> tu
     if bottleneck:
         values["bottleneck"] = {**plain["bottleneck"], **bottleneck}
     try:
-        told = config.told(**_fields(from_dict(type(config), {**plain, **values}), values))
+        told = config.with_facts(**_fields(from_dict(type(config), {**plain, **values}), values))
     except (ConfigError, OverflowError) as error:  # an integer beyond all floats
         raise ConfigError(f"{where} cannot have {_listed(settings)}: {error}") from None
     return told, tuple(_replaced(config, told))

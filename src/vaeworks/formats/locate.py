@@ -104,7 +104,7 @@ class Located:
         """All sentences for people, doubts first."""
         return (*self.doubts, *self.notes)
 
-    def told(self, **settings: Any) -> Located:
+    def with_facts(self, **settings: Any) -> Located:
         """The same VAE with a user's settings (`guesses.SETTINGS`).
 
         Errors: ConfigError for an unknown setting, and for a value that contradicts the shapes.
@@ -138,7 +138,7 @@ def locate(path: str | Path, **settings: Any) -> Located:
     ConfigError for settings that the VAE cannot have.
     """
     with understood(path):
-        return _locate(path).told(**settings)
+        return _locate(path).with_facts(**settings)
 
 
 def _locate(path: str | Path) -> Located:

@@ -90,7 +90,7 @@ def _with_the_rest(told: dict[str, Any], guess: Callable[[], AutoencoderConfig |
             whole[part] = {**whole[part], field: values[part][field]}
         else:
             whole[field] = values[field]
-    return from_dict(AutoencoderConfig, whole).guessing(name for name in missing if name in guessed.guesses)
+    return from_dict(AutoencoderConfig, whole).mark_guesses(name for name in missing if name in guessed.guesses)
 
 
 def _is_missing(told: Mapping[str, Any], name: str) -> bool:

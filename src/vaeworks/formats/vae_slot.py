@@ -167,7 +167,7 @@ def config_for(located: Located, constants: Constants | None) -> AutoencoderConf
     """
     if constants is None or is_certain(located) or not is_scaled_by(located, constants):
         return located.config
-    return located.config.told(scaling_factor=constants[0], shift_factor=constants[1])
+    return located.config.with_facts(scaling_factor=constants[0], shift_factor=constants[1])
 
 
 def normalization_note(located: Located, slot: VaeSlot) -> str | None:

@@ -273,7 +273,7 @@ def _scaled_as(autoencoder: Autoencoder, own: OwnVae | None) -> Autoencoder:
     if theirs.normalization != "scalar" or not theirs.normalization_known:
         return autoencoder
     scaled = copy.copy(autoencoder)  # shares the weights
-    scaled.config = config.told(scaling_factor=theirs.scaling_factor, shift_factor=theirs.shift_factor)
+    scaled.config = config.with_facts(scaling_factor=theirs.scaling_factor, shift_factor=theirs.shift_factor)
     warnings.warn(
         "the VAE's file does not say how its latents are scaled: the scaling_factor of the pipeline's own, "
         f"{theirs.scaling_factor:g}, is used",

@@ -42,7 +42,7 @@ class LatentStats:
         """The configuration with these figures; with normalization "channel" the scale is 1."""
         channel = config.normalization == "channel"
         scale, shift = (1.0, 0.0) if channel else (self.scaling_factor, self.shift_factor)
-        return config.told(latents_mean=self.mean, latents_std=self.std, scaling_factor=scale, shift_factor=shift)
+        return config.with_facts(latents_mean=self.mean, latents_std=self.std, scaling_factor=scale, shift_factor=shift)
 
     def apply_(self, autoencoder: Autoencoder) -> None:
         """Set the autoencoder's normalization, of the kind that its configuration names, to these statistics."""

@@ -104,7 +104,7 @@ def _of_start(config: TrainConfig, path: str) -> tuple[AutoencoderConfig, list[s
     network = {
         name: getattr(found, name) for name in NETWORK
     }  # facts from now on, because the model is trained with these
-    return found.told(bottleneck=bottleneck, **network), told
+    return found.with_facts(bottleneck=bottleneck, **network), told
 
 
 def _as_expected(found: AutoencoderConfig, located: Located, expects: str) -> tuple[AutoencoderConfig, list[str]]:
@@ -118,7 +118,7 @@ def _as_expected(found: AutoencoderConfig, located: Located, expects: str) -> tu
         what = ", ".join(f"{name} is {b}, not {a}" for name, (a, b) in other.items())
         raise ConfigError(f"{path} is not {expects}'s VAE ({what}); take another recipe")
     if located.ambiguity:
-        found = found.told(**_normalization(published))
+        found = found.with_facts(**_normalization(published))
         return found, [f"it does not say how its latents are scaled: taken for {expects}'s {published.scaling_factor}"]
     if found.normalization == "scalar" and (found.scaling_factor, found.shift_factor) != (
         published.scaling_factor,
@@ -144,9 +144,9 @@ def _for_teacher(model: AutoencoderConfig, teacher: str, has_scale: bool) -> tup
         raise ConfigError(f"the teacher {teacher} is {theirs}, this model {ours}; take a teacher with the same latents")
     if located.ambiguity and has_scale:
         return model, []
-    model = model.told(**_normalization(found))
+    model = model.with_facts(**_normalization(found))
     if not found.normalization_known:
-        model = model.guessing(["scaling_factor"])
+        model = model.mark_guesses(["scaling_factor"])
     return model, [
         f"its latents shall be those of {teacher}, and are normalized as there",
         *filter(None, [located.ambiguity]),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ...images import notebook
 from ..finetune import FinetuneComparison
@@ -36,6 +37,10 @@ class RunResult:
             f"RunResult({self.run!r}: {self.images_seen:,} images in {self.seconds / 60:.1f} min, {quality}, "
             f"scaling factor {self.latents.scaling_factor:.5g}, {self.precision} on {self.device})"
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, as `vaeworks train --json` prints them."""
+        return asdict(self)
 
     def _repr_html_(self) -> str:
         """The figures as a table, for notebooks."""
