@@ -75,7 +75,7 @@ def write_files(folder: Path) -> None:
     vw.save(vae, folder / "diffusers", "diffusers")
     vw.save(vae, folder / "ldm.safetensors", "ldm")
     vw.save(vae, folder / "native.safetensors", "native")
-    state = vw.formats.layouts.stored_tensors(vae, "ldm")
+    state = vw.formats.io.stored_tensors(vae, "ldm")
     torch.save({"state_dict": {k: t.detach().contiguous() for k, t in state.items()}, "epoch": 1}, folder / "ldm.ckpt")
 
 
