@@ -13,11 +13,13 @@ resolved when first used, so that importing vaeworks imports no torch.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from .moved import install as _find_moved_modules
 
+TYPE_CHECKING = False  # as typing's, which takes longer to import than this package
 if TYPE_CHECKING:
+    from typing import Any
+
     from .apps.anomaly.detect import detect_anomalies
     from .apps.audio import listen
     from .apps.augmentation.augment import augment, judge_augmentation

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+
+TYPE_CHECKING = False  # as typing's: importing typing takes longer than all of this, and Ctrl-C is not caught yet
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
 
 MOVED = {
     "apps.density": "apps.generation.density",
@@ -28,21 +29,23 @@ MOVED = {
 """New names by old ones, both below `vaeworks`."""
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package, _, name = fullname.partition(".")
         if package != __package__ or name not in MOVED:
             return None
-        return ModuleSpec(fullname, _Loader(f"{package}.{MOVED[name]}"))
+        return ModuleSpec(fullname, _Loader(f"{package}.{MOVED[name]}"))  # type: ignore[arg-type]  # has its two methods
 
 
-class _Loader(Loader):
+class _Loader:
     def __init__(self, name: str):
         self.name = name
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
+        import warnings
+
         warnings.warn(f"{spec.name} is now {self.name}", DeprecationWarning, stacklevel=2)
         module = import_module(self.name)
         self.spec = module.__spec__
