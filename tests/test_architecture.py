@@ -13,6 +13,7 @@ LAYERS = [
     "moved",
     "words",
     "errors",
+    "arguments",
     "launcher",
     "terminal",
     "reporting",

@@ -79,7 +79,7 @@ def test_the_function_is_worth_reading(name: str) -> None:
 
 def test_public_names() -> None:
     """`dir` shows them; each resolves; none is the name of a package or a module, which would hide it once imported."""
-    modules = {path.name.removesuffix(".py") for path in SRC.iterdir()}
+    modules = {path.stem for path in SRC.glob("*.py")} | {path.parent.name for path in SRC.glob("*/__init__.py")}
     assert set(vw.__all__) <= set(dir(vw))
     assert not set(vw.__all__) & modules
     for name in vw.__all__:

@@ -23,6 +23,7 @@ from ..files.atomic import write_text
 from ..files.outputs import check_free, targets
 from ..images import default_size, marked
 from ..models import Autoencoder
+from ..models.modes import evaluating
 from ..reporting import SILENT, Reporter
 from .codes import Codes, check_size, encode_squares
 
@@ -104,12 +105,12 @@ def naming(path: Path) -> Iterator[None]:
 @contextmanager
 def frozen(autoencoder: Autoencoder) -> Iterator[Autoencoder]:
     """The autoencoder without gradients of its weights; afterwards it is as it was."""
-    training, learned = autoencoder.training, [p for p in autoencoder.parameters() if p.requires_grad]
-    autoencoder.eval().requires_grad_(False)
+    learned = [p for p in autoencoder.parameters() if p.requires_grad]
+    autoencoder.requires_grad_(False)
     try:
-        yield autoencoder
+        with evaluating(autoencoder):
+            yield autoencoder
     finally:
-        autoencoder.train(training)
         for parameter in learned:
             parameter.requires_grad_(True)
 

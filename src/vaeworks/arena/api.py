@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..arguments import several
 from ..config import ArenaConfig
 from ..data.inputs import Images, data_source, image_set
 from ..data.labels import find_labels
@@ -73,6 +74,7 @@ def run_arena(
     Errors: ConfigError for models of unlike images, for latents that cannot be cut into these tokens, and where `out`
     holds results; DataError for too few images; KeyboardInterrupt after Ctrl-C, with everything kept.
     """
+    models = several(models)
     if not models:
         raise ConfigError(
             "no MODEL is given: vaeworks arena MODEL... --data SRC --out DIR, or vaeworks arena study NAME"
@@ -204,9 +206,9 @@ def _config(
         raise ConfigError(f"--seeds {seeds} trains nothing; give at least 1, and 2 for a verdict")
     return ArenaConfig(
         tokens=tokens,
-        probes=tuple(probes),
+        probes=several(probes),
         seeds=tuple(range(seeds)),
-        shifts=tuple(shifts),
+        shifts=several(shifts),
         images=images,
         samples=samples,
     )

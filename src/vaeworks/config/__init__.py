@@ -5,19 +5,13 @@ A recipe (recipes/) returns a `TrainConfig`; its JSON is the record kept in run 
 
 from .arena import ARENA_VERSION, PROBES, ArenaConfig, DiTConfig
 from .balance import BalanceConfig
+from .losses import AdversarialConfig, LossConfig, RegularizerConfig
 from .model import MAX_LEVELS, OPEN, AutoencoderConfig, BottleneckConfig, LatentConfig, TinyConfig
 from .named import MODELS, TINY_MODELS
+from .optimizer import OptimizerConfig
 from .plain import abridged, differences, dumps, from_dict, to_dict
 from .recorded import asked_options, check_asked, recorded
-from .training import (
-    AdversarialConfig,
-    DataConfig,
-    FinetuneConfig,
-    LossConfig,
-    OptimizerConfig,
-    RegularizerConfig,
-    TrainConfig,
-)
+from .training import DataConfig, FinetuneConfig, TrainConfig
 
 __all__ = [
     "ARENA_VERSION",

@@ -19,6 +19,9 @@ LIMIT = 2**64
 SHOWN = 100
 """Most characters of a value in a message."""
 
+MOST_SIDE, MOST_WORKERS, MOST_BATCH, MOST_HALVINGS, MOST_WIDTH = 2**16, 1024, 2**20, 30, 2**16
+"""Limits that no machine reaches. Numbers from files are checked against them before memory is allocated."""
+
 
 def dumps(value: Any) -> str:
     """JSON of plain values; numbers that JSON does not know become null."""
@@ -111,3 +114,11 @@ def differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
         elif x != y:
             found[prefix + f.name] = (x, y)
     return found
+
+
+def check_not_negative(config: object, *names: str) -> None:
+    """Errors: ConfigError for a field that is negative or no number."""
+    for name in names:
+        value = getattr(config, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"{name} (={value}) must be finite and not negative")

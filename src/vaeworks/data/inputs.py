@@ -8,6 +8,7 @@ from typing import TypeAlias, TypeVar
 
 from PIL import Image
 
+from ..arguments import several
 from ..errors import ConfigError, DataError
 from ..images import open_image
 from ..reporting import SILENT, Reporter
@@ -40,7 +41,15 @@ def image_set(data: Images, reporter: Reporter = SILENT) -> ImageSet:
     """The images of a source. Errors: those of `scan`."""
     if isinstance(data, (str, Path)):
         return scan(data_source(str(data), reporter=reporter))
-    return data if isinstance(data, ImageSet) else ImageSet("", tuple(data))
+    if isinstance(data, ImageSet):
+        return data
+    if isinstance(data, Iterable):
+        for image in (found := tuple(data)):
+            if not isinstance(image, ImageFile):
+                break
+        else:
+            return ImageSet("", found)
+    raise ConfigError(f"data must be a source or images that vaeworks.data.scan found, not {type(data).__name__}")
 
 
 def image_files(inputs: Inputs, reporter: Reporter = SILENT) -> list[tuple[Path, Path]]:
@@ -77,7 +86,9 @@ def files_ending(inputs: Inputs, suffix: str) -> list[tuple[Path, Path]]:
 
 def listed(inputs: Inputs) -> list[str | Path]:
     """The inputs as a list, also where one is given alone. Errors: ConfigError without inputs."""
-    found = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+    found = list(several(inputs))
+    if wrong := [source for source in found if not isinstance(source, (str, Path))]:
+        raise ConfigError(f"inputs must be files or folders, not {type(wrong[0]).__name__}")
     if not found:
         raise ConfigError("no IN is given; name files or folders behind MODEL")
     return found

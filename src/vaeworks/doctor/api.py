@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arguments import several
 from ..data import ImageFile
 from ..data.image_ref import ImageRef
 from ..data.inputs import Images, image_set, warn_of_skipped
@@ -139,6 +140,7 @@ def examine_models(
     All other arguments: as in `examine`.
     Errors: those of `examine`; ConfigError for what is no rule, and where `out` holds results.
     """
+    models, fail_on = several(models), several(fail_on)
     if not models:
         raise ConfigError("no MODEL is given: vaeworks doctor MODEL --data SRC --out DIR")
     wanted = None if panels is None else check_panels(panels)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..arguments import several
 from ..data import ImageFile
 from ..data.image_ref import ImageRef
 from ..errors import ConfigError
@@ -172,7 +173,7 @@ def check_panels(panels: Iterable[str] | None) -> list[str]:
     """
     if panels is None:
         return list(TITLES)
-    asked = list(panels)
+    asked = several(panels)
     for name in asked:
         if name not in TITLES:
             raise ConfigError(f"panel {name!r} is not known; choose from {', '.join(TITLES)}")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..arguments import check_choice
 from ..data import ImageSet, scan
 from ..data.inputs import Inputs, data_source, image_files, readable_images, warn_of_skipped
 from ..data.labels import find_labels
@@ -128,6 +129,8 @@ def encode(
         raise ConfigError("no IN is given: vaeworks encode MODEL IN --out DIR")
     if into is None:
         into = "files" if all(_is_image_file(str(name)) for name in names) else "shards"
+    check_choice("into", into, ("files", "shards"))
+    check_choice("posterior", posterior, ("mode", "sample", "moments"))
     if into == "files":
         given = {
             "--size": size is not None,

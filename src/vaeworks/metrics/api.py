@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..arguments import several
 from ..data import ImageFile, ImageSet
 from ..data.inputs import Images, image_set
 from ..data.trained_on import trained_on
@@ -142,6 +143,7 @@ def evaluate_models(
     Errors: those of `evaluate`; ConfigError for models that take unlike images, and where `out` holds results;
     UnlikeEvaluationsError for earlier results of another protocol, after everything was measured and written.
     """
+    models, against = several(models), several(against)
     if not models:
         raise ConfigError("no MODEL is given: vaeworks eval MODEL --data SRC")
     _check_seed_and_share(seed, val_fraction)

@@ -17,7 +17,7 @@ from ..config import TrainConfig, dumps, to_dict
 from ..data import batches, training_crops
 from ..devices import resolve_device
 from ..distributed import joined, on_all_ranks, on_rank0, rank, world_size
-from ..errors import DataError, TrainingError
+from ..errors import ConfigError, DataError, TrainingError
 from ..files.atomic import write_picture, write_text
 from ..files.locks import alone_in
 from ..formats import save
@@ -70,6 +70,8 @@ def train(
     Errors: DataError or ConfigError before any file is overwritten; TrainingError for a loss that is not finite;
     Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved. Files that were saved stay in all cases.
     """
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(f"config must be a TrainConfig, not {type(config).__name__}; vaeworks.recipe(NAME) gives one")
     device = resolve_device(config.device)
     with joined(device), ExitStack() as held:
         on_rank0(lambda: held.enter_context(alone_in(Path(out))))  # only process 0 writes

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arguments import several
 from ...config import dumps
 from ...data import ImageFile, ImageSet, scan
 from ...data.inputs import data_source, warn_of_skipped
@@ -156,6 +157,7 @@ def detect_anomalies(
     """
     folder, file = None if out is None else Path(out), None if detector is None else Path(detector)
     mask_folder = None if masks is None else Path(masks)
+    evidence = several(evidence)
     check_seed(seed)
     _check(normal, file, test, mask_folder, folder, overwrite)
     if file is not None:

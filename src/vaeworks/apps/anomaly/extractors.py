@@ -24,6 +24,7 @@ from ...images import check_finite, crop_to, pad_to_multiple, to_model_range
 from ...metrics.feature_spaces import weights_digest
 from ...models import Autoencoder
 from ...models.digest import model_digest
+from ...models.modes import evaluating
 from ...models.tiny import TinyBlock, TinyEncoder
 from ..codes import PIXELS_AT_ONCE, Track
 
@@ -62,7 +63,7 @@ class VaeExtractor:
 
     def __init__(self, autoencoder: Autoencoder, features: Maps | None = None):
         """features: the network whose features are compared; None: the autoencoder's encoder."""
-        self.autoencoder, self.features = autoencoder.eval(), features
+        self.autoencoder, self.features = autoencoder, features
         self.channels = autoencoder.config.in_channels
 
     @property
@@ -74,19 +75,20 @@ class VaeExtractor:
     @torch.inference_mode()
     def latents(self, images: Array) -> Array:
         """The posteriors' means, float32 n c h/f w/f."""
-        return self._mean(self._input(images))[0].float().cpu().numpy()
+        with evaluating(self.autoencoder):
+            return self._mean(self._input(images))[0].float().cpu().numpy()
 
     @torch.inference_mode()
     def views(self, images: Array) -> Views:
         """The measurements of images n c h w."""
         x = self._input(images)
-        mean, own = self._mean(x)
-        recon = check_finite(self.autoencoder.decode(mean), "decoded images").clamp(-1, 1)
+        with evaluating(self.autoencoder):
+            mean, own = self._mean(x)
+            recon = check_finite(self.autoencoder.decode(mean), "decoded images").clamp(-1, 1)
+            again = self._mean(recon)[1] if self.features is None else []
         height, width = images.shape[-2:]
         before, after = (
-            (own, self._mean(recon)[1])
-            if self.features is None
-            else (self.features(x.float()), self.features(recon.float()))
+            (own, again) if self.features is None else (self.features(x.float()), self.features(recon.float()))
         )
         changed = torch.stack([_resized(_distance(a, b), x) for a, b in zip(before, after, strict=True)]).mean(0)
         error = (x - recon).float().square().mean(1)
@@ -98,7 +100,8 @@ class VaeExtractor:
 
         Source: PatchCore, Roth et al. 2021 (arXiv 2106.08265), with maps of an ImageNet classifier.
         """
-        mean, seen = self._mean(self._input(images))
+        with evaluating(self.autoencoder):
+            mean, seen = self._mean(self._input(images))
         size = mean.shape[-2], mean.shape[-1]
         pooled = [
             F.adaptive_avg_pool2d(F.avg_pool2d(s.float(), 3, 1, 1, count_include_pad=False), size) for s in seen[-2:]

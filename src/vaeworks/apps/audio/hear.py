@@ -66,6 +66,10 @@ def hear(codec: Codec, samples: Samples, *, iterations: int = ITERATIONS, seed: 
     channels get left and right; samples n are both.
     Errors: ConfigError for no samples, and for samples 2 n where the model does not have two channels.
     """
+    samples = np.asarray(samples)
+    if samples.dtype.kind != "f" or samples.ndim not in (1, 2):
+        raise ConfigError(f"samples must be floats in [-1,1], n or 2 n; got {samples.dtype} of shape {samples.shape}")
+    samples = samples.astype(np.float64, copy=False)
     channels, length = codec.autoencoder.config.in_channels, samples.shape[-1]
     if not samples.size:
         raise ConfigError("the sound has no samples; give at least one")

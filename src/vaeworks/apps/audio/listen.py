@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy as np
 from scipy.io import wavfile
 
+from ...arguments import several
 from ...config import dumps
 from ...data.inputs import Inputs
 from ...data.sources.sound import MADE, SOUND, STEREO, Sound, sounds
@@ -198,7 +199,7 @@ def _codec(
 
 
 def _listed(inputs: Inputs) -> list[str]:
-    found = [str(inputs)] if isinstance(inputs, (str, Path)) else [str(source) for source in inputs]
+    found = [str(source) for source in several(inputs)]
     if not found:
         raise ConfigError("no IN is given: vaeworks listen MODEL IN... --out DIR")
     return found

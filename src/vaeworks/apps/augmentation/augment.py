@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...arguments import several
 from ...config import dumps
 from ...data import ImageSet
 from ...data.image_ref import open_place
@@ -226,6 +227,7 @@ def judge_augmentation(
     if folder is not None:
         check_free(folder, [JUDGED], overwrite)
     images, classes = labelled_images(data, labels, reporter)
+    counts = several(counts)
     check_labels(classes, counts, choices)
     autoencoder = open_model(model, settings)
     side = square_side(images, size, autoencoder.downsample_factor)

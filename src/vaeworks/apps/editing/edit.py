@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from torch import Tensor
 
+from ...arguments import check_choice, several
 from ...data.inputs import Inputs, image_files, opened, readable_images
 from ...errors import ConfigError
 from ...files.atomic import check_ending, write_picture
@@ -184,6 +185,8 @@ def edit(
     >>> vw.edit("runs/faces", "me.png", saturation=1.4, mask="sky.png").images[0].image
     """
     strengths = (float(strength),) if isinstance(strength, (int, float)) else tuple(strength)
+    check_choice("kind", kind, get_args(Kind))
+    check_choice("statistics", statistics, get_args(Statistics))
     direction, adjustment = direction or None, Adjustment(contrast, brightness, saturation)
     others = bool(direction or statistics_from or adjustment or channel)
     _check(others, arithmetic, direction, save_direction, strengths, mask)
@@ -192,7 +195,7 @@ def edit(
     folder = None if out is None else Path(out)
     with frozen(open_model(model, settings)) as autoencoder:
         codec, channels = Codec(autoencoder, memory=memory), autoencoder.config.in_channels
-        fixed: list[Change] = [parse_channel(text, autoencoder.latent_channels).applied for text in channel]
+        fixed: list[Change] = [parse_channel(text, autoencoder.latent_channels).applied for text in several(channel)]
         if adjustment and channels not in (1, 3):
             raise ConfigError(
                 f"pictures of {channels} channels have no contrast, brightness or saturation; use --channel"
@@ -256,14 +259,19 @@ def _sources(direction: Any, kept: Path | None, overwrite: bool) -> tuple[str, s
         check_ending(kept)
         if kept.exists() and not overwrite:
             raise ConfigError(f"{kept} exists; choose another --save-direction, or pass --overwrite")
-    return direction if isinstance(direction, tuple) else split_sources(str(direction))
+    if isinstance(direction, (str, Path)):
+        return split_sources(str(direction))
+    if not isinstance(direction, (list, tuple)) or len(direction) != 2:
+        raise ConfigError(f"direction (={direction!r}) must be two sources of pictures: with and without")
+    having, lacking = map(str, direction)
+    return having, lacking
 
 
 def _source(direction: Any) -> str:
     """The direction's name in the result."""
     if isinstance(direction, Direction):
         return "given"
-    return ":".join(direction) if isinstance(direction, tuple) else str(direction)
+    return str(direction) if isinstance(direction, (str, Path)) else ":".join(map(str, direction))
 
 
 def _pairs(

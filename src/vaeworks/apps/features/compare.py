@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 
+from ...arguments import several
 from ...config import dumps
 from ...data.inputs import warn_of_skipped
 from ...data.table import table
@@ -108,6 +109,7 @@ def compare_features(
     folder = None if out is None else Path(out)
     _check_output(folder, write, overwrite)
     images, classes = labelled_images(data, labels, reporter)
+    counts = several(counts)
     check_labels(classes, counts, choices)
     autoencoder = open_model(model, settings)
     side = square_side(images, size, autoencoder.downsample_factor)

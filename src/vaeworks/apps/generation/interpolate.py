@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ...arguments import check_choice
 from ...config import dumps
 from ...data.inputs import image_files, opened
 from ...errors import ConfigError
@@ -200,6 +201,7 @@ def interpolate(
         raise ConfigError(f"steps (={steps}) must be at least 1")
     if path not in PATHS:
         raise ConfigError(f"path {path!r} is not known; choose from {', '.join(PATHS)}")
+    check_choice("video", video, ("gif", "mp4"))
     if video == "mp4":
         find_ffmpeg()
     film = f"path.{video}"
@@ -207,6 +209,8 @@ def interpolate(
         check_free(Path(out), ("strip.png", film, "path.json", "path.svg", "frames"), overwrite)
     codec = open_codec(model, memory, precision, settings) if isinstance(model, (str, Path, Autoencoder)) else model
     given = [images] if isinstance(images, (str, Path)) else list(images)
+    if wrong := [image for image in given if not isinstance(image, (str, Path, Tensor))]:
+        raise ConfigError(f"images must be files or tensors, not {type(wrong[0]).__name__}")
     pictures = [image for image in given if isinstance(image, Tensor)]
     names = tuple(str(number) for number in range(1, len(given) + 1))
     if not pictures or len(pictures) < len(given):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
+from ...arguments import several
 from ...config import TinyConfig
 from ...data.sources.folder import find_images
 from ...errors import ConfigError, FormatError
@@ -194,7 +195,7 @@ def match(
     slot = find_slot(checkpoint)
     chosen = _chosen(images)
     baked, own, made = _judge_baked(slot, chosen)
-    judged = [_judge_candidate(path, slot, made, chosen, settings or {}) for path in vaes]
+    judged = [_judge_candidate(path, slot, made, chosen, settings or {}) for path in several(vaes)]
     views = [
         (candidate.path, seen, candidate.fog)
         for candidate, seen in judged

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ...config import MODELS, AutoencoderConfig, TinyConfig
-from ...errors import ConfigError, FormatError
-from ...files.atomic import atomic
+from ...errors import ConfigError
 from .. import native
-from ..archive import open_archive
-from ..archive.torch_dtypes import TORCH_DTYPES
 from ..bake import vae_items, vae_metadata
 from ..fold import fold_to
 from ..io import read, stored_tensors
 from ..keymap import TAESD_HALVES
 from ..locate import Located, locate
-from ..stream import Item, tensor_item, write_stream
+from ..stream import Item, tensor_item
 from ..vae_slot import Constants, VaeSlot, assumed, check_fits, find_slot, in_words, is_certain, is_scaled_by, misfit_of
 from .folders import (
     CHECKPOINTS,
@@ -41,6 +33,7 @@ from .folders import (
     webui_stem,
 )
 from .support import COMFYUI, WEBUI, support
+from .writing import write_once
 
 NAMES: dict[Application, str] = {"webui": WEBUI, "comfyui": COMFYUI}
 """The applications' names in `support`."""
@@ -153,7 +146,7 @@ def _install_kl(job: _Job, config: AutoencoderConfig) -> Installed:
         _check_rivals(job, dst)
     else:
         _note_more_folders(job)
-    if _put([(dst, items)], metadata | {"format": "pt"}, job.overwrite):
+    if write_once([(dst, items)], metadata | {"format": "pt"}, job.overwrite):
         how = f"already installed, nothing was written; {how}"
     return Installed(str(dst), how, tuple(job.notes))
 
@@ -359,7 +352,7 @@ def _install_tiny(job: _Job, config: TinyConfig) -> Installed:
         if kind in _NEW_TINY:
             job.notes.append(f"A1111 and the original Forge do not look for {kind}; Forge Neo does")
         how = "A1111 uses it if Live preview method, or VAE type for encode and decode, is set to TAESD"
-    if _put(files, {"format": "pt", **native.config_metadata(config)}, job.overwrite):
+    if write_once(files, {"format": "pt", **native.config_metadata(config)}, job.overwrite):
         how = f"already installed, nothing was written; {how}"
     return Installed(str(files[0][0]), how, tuple(job.notes), tuple(str(dst) for dst, _ in files[1:]))
 
@@ -412,60 +405,3 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
             "(--for)"
         )
     return fitting[0]
-
-
-# Writing
-
-
-def _put(files: Sequence[tuple[Path, list[Item]]], metadata: dict[str, str], overwrite: bool) -> bool:
-    """Write all files or none; return whether they were there already.
-
-    Errors: ConfigError if other files have these names.
-    """
-    if all(dst.is_file() and _holds(dst, items) for dst, items in files):
-        return True
-    for dst, _ in files:
-        if dst.exists() and not overwrite:
-            raise ConfigError(
-                f"{dst} exists and is another VAE; pass --name for another name, or --force (overwrite=True) to "
-                "replace it"
-            )
-    with ExitStack() as stack:
-        for dst, items in files:
-            temporary = stack.enter_context(atomic(dst, overwrite))
-            if dst.suffix == ".pth":
-                _write_pth(temporary, items)
-            else:
-                write_stream(temporary, items, metadata)
-    return False
-
-
-def _write_pth(path: Path, items: list[Item]) -> None:
-    """Write a pickle of tensors and nothing else, because A1111 reads TAESDs with torch.load only."""
-    tensors = {}
-    for item in items:
-        data = torch.frombuffer(bytearray(b"".join(item.chunks())), dtype=torch.uint8)
-        tensors[item.name] = data.view(TORCH_DTYPES[item.entry.dtype]).reshape(item.entry.shape)
-    content = io.BytesIO()
-    torch.save(
-        tensors, content
-    )  # given a path, torch would store the temporary name and raise its own error for a full disk
-    path.write_bytes(content.getbuffer())
-
-
-def _holds(path: Path, items: list[Item]) -> bool:
-    """Whether a file has exactly these tensors."""
-    try:
-        archive = open_archive(path)
-    except FormatError:
-        return False
-    if archive.entries != {item.name: item.entry for item in items}:
-        return False
-    return all(_digest(item.chunks()) == _digest(archive.chunks(item.name)) for item in items)
-
-
-def _digest(chunks: Iterable[bytes | memoryview]) -> bytes:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.digest()
