@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,13 @@ def test_losses_import_no_network() -> None:
 def test_every_part_has_a_layer() -> None:
     """A new folder or module takes a place in LAYERS."""
     assert {part(p) for p in FILES} - {"__init__"} <= LEVEL.keys()
+
+
+def test_the_layout_in_the_document_is_the_layers() -> None:
+    """docs/architecture.md lists every part, from the top down, as LAYERS does from the ground up."""
+    layout = (SRC.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
+    lines = [re.findall(r"^(?:[\w.]+(?:/|\.py) ?)+", line)[0].split() for line in layout.strip().splitlines()]
+    parts = [[name.strip("/").removesuffix(".py") for name in line] for line in lines]
+    levels = [max(LEVEL[name] for name in line) for line in parts]
+    assert levels == sorted(levels, reverse=True)
+    assert {name for line in parts for name in line} == LEVEL.keys() - {"__main__"}
