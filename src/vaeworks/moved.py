@@ -36,7 +36,8 @@ class _Finder:
         package, _, name = fullname.partition(".")
         if package != __package__ or name not in MOVED:
             return None
-        return ModuleSpec(fullname, _Loader(f"{package}.{MOVED[name]}"))  # type: ignore[arg-type]  # has its two methods
+        loader = _Loader(f"{package}.{MOVED[name]}")  # has a loader's two methods, without importing its base class
+        return ModuleSpec(fullname, loader)  # type: ignore[arg-type]
 
 
 class _Loader:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_cases import SHAPES, drawn, exact, norm_for, relative
+from kernel_cases import SHAPES, drawn, exact, group_norm_silu, norm_for, relative
 from torch import nn
 
 from vaeworks.nn import GroupNorm
@@ -21,12 +21,6 @@ from vaeworks.runtime.kernels import choice, doubled, group_moments, normalized_
 
 with_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
-
-def group_norm_silu(x: torch.Tensor, norm: torch.nn.GroupNorm, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Both passes: statistics, then the result."""
-    mean, var = group_moments(x, norm.num_groups)
-    return normalized_silu(x, norm, mean, var, dtype)
 
 
 def cases(*arguments: str, **environment: str) -> dict[str, dict[str, float]]:
