@@ -14,7 +14,7 @@ from ..data.inputs import Images, image_set, warn_of_skipped
 from ..data.labels import find_labels, find_masks
 from ..devices import resolve_device
 from ..errors import ConfigError
-from ..files.outputs import make_folder, short_names
+from ..files.outputs import check_free, make_folder, short_names
 from ..formats.io import read
 from ..formats.locate import locate
 from ..formats.vae_slot import is_certain
@@ -22,7 +22,7 @@ from ..images import default_size
 from ..models import Autoencoder
 from ..random_streams import check_seed
 from ..reporting import SILENT, Reporter
-from ..runtime.opening import Model
+from ..runtime.opening import Model, name_of
 from .examination import Examination, check_panels, check_rules, examine_files, failing
 from .image_sample import ImageSample
 from .page import COMPARE, COMPARE_RECORD, RECORD, REPORT, check_alike, write_comparison, write_report
@@ -95,7 +95,7 @@ def examine(
     return examine_files(
         loaded,
         images.files,
-        model=model or _named(autoencoder),
+        model=model or name_of(autoencoder),
         panels=names,
         size=size,
         limit=limit,
@@ -146,7 +146,7 @@ def examine_models(
     wanted = None if panels is None else check_panels(panels)
     check_rules(fail_on, wanted)
     check_seed(seed)
-    names = [_named(model) for model in models]
+    names = [name_of(model) for model in models]
     folders = [] if out is None else _folders(Path(out), names, overwrite)
     if limit is not None and limit < 1:
         raise ConfigError(f"--images {limit} leaves nothing to examine; give at least 1")
@@ -187,23 +187,15 @@ def examine_models(
     return Examinations(tuple(found), failures, tuple(folders), comparison)
 
 
-def _named(model: Model) -> str:
-    return model.config.name if isinstance(model, Autoencoder) else str(model)
-
-
 def _config(model: Model, settings: Mapping[str, Any] | None) -> Any:
     return model.config if isinstance(model, Autoencoder) else locate(str(model), **(settings or {})).config
 
 
 def _folders(out: Path, names: Sequence[str], overwrite: bool) -> list[Path]:
     """A folder for each model's report, before any work. Errors: ConfigError where one holds results."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file; --out is a folder")
     folders = [out] if len(names) == 1 else [out / name for name in short_names(names)]
-    files = (REPORT, RECORD, COMPARE, COMPARE_RECORD)
-    existing = next((place / name for place in (out, *folders) for name in files if (place / name).exists()), None)
-    if existing and not overwrite:
-        raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
+    for folder in (out, *folders):
+        check_free(folder, (REPORT, RECORD, COMPARE, COMPARE_RECORD), overwrite)
     return folders
 
 

@@ -16,7 +16,6 @@ def targets(sources: list[tuple[Path, Path]], out: Path, suffix: str, overwrite:
     Errors: ConfigError for two sources of one target, for a target that exists without `overwrite`, and for an
     impossible name.
     """
-
     pairs = [(source, out / place.with_suffix(suffix)) for source, place in sources]
     seen: dict[Path, Path] = {}
     for source, target in pairs:

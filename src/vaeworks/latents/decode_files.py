@@ -14,7 +14,7 @@ from ..config import TinyConfig
 from ..data.inputs import Inputs, files_ending
 from ..errors import ConfigError
 from ..files.atomic import write_picture
-from ..files.outputs import make_folder, targets
+from ..files.outputs import check_free, make_folder, targets
 from ..images import crop_to, from_model_range, to_pillow
 from ..reporting import SILENT, Reporter
 from ..runtime import Codec
@@ -105,8 +105,8 @@ def _decoded(
         certificate = codec.verify(found.reshape(-1, *shape)[:1])
         reporter.say(certificate.sentence)
     for place, latents in _entries(target, found):
-        if place is not None and place.exists() and not overwrite:
-            raise ConfigError(f"{place} exists; choose another --out, or pass --overwrite")
+        if place is not None:
+            check_free(place.parent, (place.name,), overwrite)
         try:
             decoded = codec.decode(latents[None])
         except ConfigError as error:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..config import to_dict
 from ..data import ImageSet, batches
 from ..data.crops import Say
+from ..devices import DTYPES
 from ..errors import ConfigError, VaeworksError
 from ..files.atomic import check_room
 from ..files.locks import LOCK, alone_in
@@ -25,7 +26,7 @@ from ..reporting import Progress
 from ..runtime.codec import Codec
 from ..runtime.memory import as_gib, free_memory
 from .index import begin, check_folder, finish, place_for
-from .plan import DTYPES, LatentsPlan, Settings, Shard, labels_digest, normalization_facts, settings_of
+from .plan import LatentsPlan, Settings, Shard, labels_digest, normalization_facts, settings_of
 from .shards import Content, ShardRow, is_done, write_shard
 from .squares import Squares
 from .tensors import LABELS, check_finite, encoded, latents_shape, tensor_names

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..arguments import check_choice
+from ..arguments import check_choice, several
 from ..data import ImageSet, scan
 from ..data.inputs import Inputs, data_source, image_files, readable_images, warn_of_skipped
 from ..data.labels import find_labels
@@ -124,7 +124,7 @@ def encode(
     >>> vw.encode("runs/dogs", ["a.png", "b.png"], "latents")                   # two files
     >>> vw.encode("runs/dogs", "~/photos", "latents", size=256, flip=True)      # shards, docs/latents.md
     """
-    names = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+    names = several(inputs)
     if not names:
         raise ConfigError("no IN is given: vaeworks encode MODEL IN --out DIR")
     if into is None:

@@ -9,14 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from ..config import AutoencoderConfig, LatentConfig, differences, to_dict
 from ..errors import ConfigError
 from ..models import Autoencoder
 from .sizes import check_square
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 SHARD_SIZE = 10_000
 """Images per shard; LightningDiT's number."""

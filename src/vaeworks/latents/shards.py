@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..devices import DTYPES
 from ..errors import FormatError
 from ..files.atomic import atomic, check_header, read_json, write_tensors, write_text
 from .image_file import METADATA_KEY
-from .plan import DTYPES, LatentsPlan, Shard
+from .plan import LatentsPlan, Shard
 
 
 class ShardRow(NamedTuple):

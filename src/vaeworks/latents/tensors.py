@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from ..config import LatentConfig
+from ..devices import DTYPES
 from ..errors import NotFiniteError
 from ..models import Posterior
 from ..random_streams import latent_noise
 from ..runtime.codec import Codec
-from .plan import DTYPES, Settings
+from .plan import Settings
 from .posteriors import posterior_of
 
 LATENTS, FLIPPED, LABELS = "latents", "latents_flip", "labels"

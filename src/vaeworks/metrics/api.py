@@ -21,7 +21,7 @@ from ..losses.perceptual import LPIPS
 from ..models import Autoencoder
 from ..random_streams import check_seed
 from ..reporting import SILENT, Reporter
-from ..runtime.opening import Model, open_model
+from ..runtime.opening import Model, name_of, open_model
 from .crop import Crop
 from .evaluation import Evaluation
 from .feature_spaces import Features, load_features
@@ -208,18 +208,14 @@ def _common_multiple(models: Sequence[Model], vaes: Sequence[Autoencoder], multi
     channels = [vae.config.in_channels for vae in vaes]
     if odd := next((i for i, c in enumerate(channels) if c != channels[0]), None):
         raise ConfigError(
-            f"{_named(models[0])} takes images of {channels[0]} channels and {_named(models[odd])} of {channels[odd]}, "
-            "so no image suits both; judge each alone"
+            f"{name_of(models[0])} takes images of {channels[0]} channels and {name_of(models[odd])} of "
+            f"{channels[odd]}, so no image suits both; judge each alone"
         )
     common = math.lcm(*(vae.downsample_factor for vae in vaes))
     if multiple is not None and (multiple < 1 or multiple % common):
         whose = "the models' common downsample_factor" if len(vaes) > 1 else "the model's downsample_factor"
         raise ConfigError(f"multiple (={multiple}) must be a multiple of {common}, {whose}")
     return multiple or common
-
-
-def _named(model: Model) -> str:
-    return model.config.name if isinstance(model, Autoencoder) else str(model)
 
 
 def _titles(models: Sequence[Model]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from ..arguments import check_choice
-from ..devices import resolve_device
+from ..devices import DTYPES, resolve_device
 from ..formats import load
 from ..models import Autoencoder
 from .codec import Codec
@@ -61,10 +61,9 @@ def open_codec(
     memory: bytes, or "4GiB"; None: most of the free memory. precision: None is the weights' own, but fp32 for fp16
     weights on a CPU. settings: as in `open_model`.
     """
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision is not None:
-        check_choice("precision", precision, dtypes)
+        check_choice("precision", precision, DTYPES)
     autoencoder = open_in_own_dtype(model, settings)
     if precision is None and autoencoder.device.type == "cpu" and autoencoder.dtype == torch.float16:
         precision = "fp32"
-    return Codec(autoencoder, memory=memory, dtype=None if precision is None else dtypes[precision])
+    return Codec(autoencoder, memory=memory, dtype=None if precision is None else DTYPES[precision])

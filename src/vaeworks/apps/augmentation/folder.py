@@ -14,6 +14,7 @@ from ...data.table import table
 from ...errors import ConfigError, FormatError
 from ...files.atomic import write_picture, write_text
 from ...files.locks import alone_in
+from ...files.outputs import check_free
 from ...files.scratch import remove
 from ...images import to_pillow
 from ..codes import Track
@@ -45,9 +46,7 @@ def check_folder(out: Path, variants: Sequence[Variant], overwrite: bool) -> boo
                 "--out, or pass --overwrite"
             )
         return same
-    existing = next((out / v.file for v in variants if (out / v.file).exists()), None)
-    if existing and not overwrite:
-        raise ConfigError(f"{existing} exists; choose another --out, or pass --overwrite")
+    check_free(out, (variant.file for variant in variants), overwrite)
     return False
 
 

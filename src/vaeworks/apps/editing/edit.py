@@ -16,6 +16,7 @@ from ...arguments import check_choice, several
 from ...data.inputs import Inputs, image_files, opened, readable_images
 from ...errors import ConfigError
 from ...files.atomic import check_ending, write_picture
+from ...files.outputs import check_free
 from ...images import difference, grid, to_pillow, to_uint8
 from ...metrics import psnr
 from ...models import Autoencoder
@@ -352,8 +353,8 @@ def _arithmetic(
     """The picture of a sum of the inputs, as arithmetic.png."""
     terms = parse_expression(text)
     target = None if out is None else out / "arithmetic.png"
-    if target is not None and target.exists() and not overwrite:
-        raise ConfigError(f"{target} exists; choose another --out, or pass --overwrite")
+    if target is not None:
+        check_free(target.parent, (target.name,), overwrite)
     known = {name: path for path, _ in reversed(pairs) for name in (path.stem, path.name, str(path))}
     if unknown := next((name for _, name in terms if name not in known), None):
         raise ConfigError(f"{unknown!r} of --arithmetic is none of IN: {', '.join(path.name for path, _ in pairs)}")

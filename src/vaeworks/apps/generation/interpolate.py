@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...arguments import check_choice
+from ...arguments import check_choice, several
 from ...config import dumps
 from ...data.inputs import image_files, opened
 from ...errors import ConfigError
@@ -208,7 +208,7 @@ def interpolate(
     if out is not None:
         check_free(Path(out), ("strip.png", film, "path.json", "path.svg", "frames"), overwrite)
     codec = open_codec(model, memory, precision, settings) if isinstance(model, (str, Path, Autoencoder)) else model
-    given = [images] if isinstance(images, (str, Path)) else list(images)
+    given = several(images)
     if wrong := [image for image in given if not isinstance(image, (str, Path, Tensor))]:
         raise ConfigError(f"images must be files or tensors, not {type(wrong[0]).__name__}")
     pictures = [image for image in given if isinstance(image, Tensor)]
