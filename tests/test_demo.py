@@ -48,6 +48,9 @@ def test_demo_leaves_what_it_promises(out: Path) -> None:
     assert report["gain_over_down_up"] == pytest.approx(
         report["psnr"] - report["evaluation"]["baselines"]["bicubic down-up"]["psnr"]
     )
+    baselines = report["evaluation"]["baselines"]
+    assert report["gain_over_pca"] == pytest.approx(report["psnr"] - baselines["PCA, same numbers"]["psnr"])
+    assert report["evaluation"]["codes"].endswith("PCA: components of the training images, fitted on 12 images")
     trained_on = {f["digest"] for f in json.loads((out / "run" / "data.json").read_text())["train"]}
     held_out = {f["path"] for f in json.loads((out / "run" / "data.json").read_text())["val"]}
     assert {s["path"] for s in report["evaluation"]["scores"]} == held_out

@@ -33,7 +33,7 @@ from .formats.diffusers import load_with_diffusers
 from .images import difference, from_model_range, image_file, to_model_range, to_pillow, to_uint8
 from .metrics import Evaluation, ImageScore, evaluate, psnr
 from .metrics.baselines import down_up
-from .metrics.evaluation import DOWN_UP, JPEG
+from .metrics.evaluation import DOWN_UP, PCA
 from .metrics.roundtrip import read_crop, reconstruct_uint8
 from .models import Autoencoder
 from .pages import data_uri, line_chart, write_page
@@ -79,6 +79,7 @@ class DemoResult:
             "psnr": self.evaluation.psnr,
             "ssim": self.evaluation.ssim,
             "gain_over_down_up": self.evaluation.psnr - self.evaluation.baseline(DOWN_UP)[0],
+            "gain_over_pca": self.evaluation.psnr - self.evaluation.baseline(PCA)[0],
             "largest_difference_to_diffusers": self.difference_to_diffusers,
             "prompt": PROMPT,
             "pipeline": self.pipeline,
@@ -117,9 +118,10 @@ def _run(out: Path, minutes: float, reporter: Reporter) -> DemoResult:
     vae = load(out / "run")
 
     photos = scan("photos")
-    _, held_out = photos.split(config.data.val_fraction)
+    known, held_out = photos.split(config.data.val_fraction)
     reporter.say("judging it on photographs it never saw")
-    judged = evaluate(vae, held_out, limit=LIMIT)
+    known = ImageSet("the training images", known.files)
+    judged = evaluate(vae, held_out, limit=LIMIT, pca_data=known)
 
     reporter.say("asking the doctor what is wrong with its latents")
     examined = examine(vae, photos.files, model=str(out / "run"), size=DOCTOR_SIZE, quick=True, keep=False)
@@ -246,14 +248,22 @@ def page_values(
         "psnr": judged.psnr,
         "ssim": judged.ssim,
         "down_up": judged.baseline(DOWN_UP),
-        "jpeg": judged.baseline(JPEG),
+        "pca": judged.baseline(PCA),
+        "baselines": [(name, *judged.baseline(name)) for name in judged.baselines],
+        "codes": judged.codes,
         "rate": result.images_per_second,
         "precision": result.precision,
         "images_seen": result.images_seen,
         "crop": report.config.data.size,
         "diffusers_error": report.difference_to_diffusers,
         "scores": [
-            {**dataclasses.asdict(s), "name": Path(s.path).stem, "down_up": s.baselines[DOWN_UP]} for s in judged.scores
+            {
+                **dataclasses.asdict(s),
+                "name": Path(s.path).stem,
+                "down_up": s.baselines[DOWN_UP],
+                "pca": s.baselines[PCA],
+            }
+            for s in judged.scores
         ],
         "rows": [_row(vae, s) for s in judged.worst(len(judged.scores))],
         "steps": _steps(out / "run" / "samples", looks, read_crop(first.path, vae, CROP)),

@@ -54,6 +54,14 @@ def evaluate(
         float | None, arg(help="share of files: evaluate only those that a run with this data.val-fraction held out")
     ] = None,
     include_training: Annotated[bool, arg(help="also evaluate images that the runs in MODEL were trained on")] = False,
+    pca_data: Annotated[
+        str | None,
+        arg(
+            metavar="SRC",
+            help="images to fit the PCA baseline on; default: those of --data that the runs were trained on, else the "
+            "other half of --data",
+        ),
+    ] = None,
     told: Told = (),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
@@ -81,6 +89,7 @@ def evaluate(
             speed=(speed_size, speed_batch) if speed else None,
             val_fraction=val_fraction,
             include_training=include_training,
+            pca_data=pca_data,
             against=against,
             out=out,
             settings=settings_of(told),

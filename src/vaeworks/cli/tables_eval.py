@@ -36,17 +36,17 @@ def _print_one(result: Evaluation) -> None:
     """Figures with their intervals, the baselines, and the worst images."""
     from rich.table import Table
 
-    from ..metrics.evaluation import DOWN_UP, JPEG
-
     out = console()
     out.print(_stated(result))
-    table = Table("", result.title, "95 % interval", DOWN_UP, JPEG, box=None, header_style="bold")
-    baselines = [dict(zip(("psnr", "ssim"), result.baseline(name), strict=True)) for name in (DOWN_UP, JPEG)]
+    table = Table("", result.title, "95 % interval", *result.baselines, box=None, header_style="bold")
+    baselines = [dict(zip(("psnr", "ssim"), result.baseline(name), strict=True)) for name in result.baselines]
     for label, value, interval, form, key in _figure_rows(result):
         table.add_row(
             label, format(value, form), interval, *(format(b[key], form) if key in b else "" for b in baselines)
         )
     out.print(table)
+    if result.codes:
+        out.print(f"DCT and PCA keep {result.codes}")
     _print_rest(result)
 
 

@@ -59,11 +59,12 @@ def evaluate(
     speed: tuple[int, int] | None = None,
     val_fraction: float | None = None,
     include_training: bool = False,
+    pca_data: Images | None = None,
     name: str = "",
     settings: Mapping[str, Any] | None = None,
     reporter: Reporter = SILENT,
 ) -> Evaluation:
-    """Measure how faithfully a model reconstructs images, beside two baselines that learn nothing.
+    """Measure how faithfully a model reconstructs images, beside baselines without a network.
 
     >>> vw.evaluate("runs/dogs", "photos").psnr
     31.2
@@ -71,6 +72,8 @@ def evaluate(
     model: an Autoencoder, or the path or hub id of one. data: a source of images (docs/data.md), or what
     `vaeworks.data.scan` found. The images that a run folder was trained on are left out, unless include_training is on.
     val_fraction: only the images that a run with this data.val_fraction holds out.
+    pca_data: images that the PCA baseline is fitted on. None: the images of `data` that the model was trained on;
+    without any, each half of the judged images is coded by components of the other half.
     limit: longest side of the central crop that is judged, in pixels; None: whole images. multiple: the crop's sides
     are multiples of this, by default of the downsample factor. resize: length in pixels to which the shorter side is
     resized before the crop, by `kernel`, one of Pillow's filters; None: not at all.
@@ -87,7 +90,7 @@ def evaluate(
     autoencoder = open_model(model, settings)
     crop = Crop(_common_multiple([model], [autoencoder], multiple), limit, resize, kernel)
     images = image_set(data, reporter)
-    files = _unseen([model], images, val_fraction, include_training, reporter)
+    files, trained = _unseen([model], images, val_fraction, include_training, reporter)
     space = _features(features, features_weights, autoencoder.device, reporter)
     distance, why = _lpips(lpips, no_lpips, autoencoder.device, reporter)
     found = measure(
@@ -99,6 +102,7 @@ def evaluate(
         lpips=distance,
         no_lpips=why,
         name=name,
+        pca_data=trained if pca_data is None else image_set(pca_data, reporter),
         reporter=reporter,
     )
     return dataclasses.replace(
@@ -125,6 +129,7 @@ def evaluate_models(
     speed: tuple[int, int] | None = None,
     val_fraction: float | None = None,
     include_training: bool = False,
+    pca_data: Images | None = None,
     against: Sequence[str | Path] = (),
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -155,7 +160,9 @@ def evaluate_models(
     vaes = [open_model(model, settings) for model in models]
     crop = Crop(_common_multiple(models, vaes, multiple), limit, resize, kernel)
     images = image_set(data, reporter)
-    images = dataclasses.replace(images, files=_unseen(models, images, val_fraction, include_training, reporter))
+    files, trained = _unseen(models, images, val_fraction, include_training, reporter)
+    images = dataclasses.replace(images, files=files)
+    fitted_on = trained if pca_data is None else image_set(pca_data, reporter)
     device = vaes[0].device
     space = _features(features, features_weights, device, reporter)
     distance, why = _lpips(lpips, NO_LPIPS, device, reporter)
@@ -173,6 +180,7 @@ def evaluate_models(
             no_lpips=why,
             legibility=legibility,
             speed=speed,
+            pca_data=fitted_on,
             name=title,
             reporter=reporter,
         )
@@ -239,10 +247,15 @@ def _unseen(
     val_fraction: float | None,
     include_training: bool,
     reporter: Reporter,
-) -> tuple[ImageFile, ...]:
-    """The images that none of the models was trained on. Errors: DataError where there is none."""
+) -> tuple[tuple[ImageFile, ...], ImageSet | None]:
+    """The images that none of the models was trained on; and those that one was, for the PCA, if there are any.
+
+    Errors: DataError where all were trained on.
+    """
+    trained: tuple[ImageFile, ...] = ()
     if val_fraction is not None:
-        _, images = images.split(val_fraction)
+        held_in, images = images.split(val_fraction)
+        trained = held_in.files
     runs = [] if include_training else [Path(model) for model in models if not isinstance(model, Autoencoder)]
     seen = [trained_on(run) for run in runs]
     files = tuple(file for file in images.files if not any(file.digest in digests for digests in seen))
@@ -258,7 +271,9 @@ def _unseen(
             f"{left_out:,} images left out, because this run was (if streamed: may have been) trained on them; see "
             "--include-training"
         )
-    return files
+        judged = {file.digest for file in files}
+        trained += tuple(file for file in images.files if file.digest not in judged)
+    return files, ImageSet("the training images", trained) if trained else None
 
 
 def _features(

@@ -1,4 +1,4 @@
-"""Baselines of an evaluation: two ways to store an image that learn nothing."""
+"""Baselines of an evaluation that keep an image as a smaller image or as a JPEG; block_codes.py has others."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from .protocol import Protocol
 from .sets import SetDistances
 from .throughput import Speed
 
-DOWN_UP, JPEG = "bicubic down-up", "JPEG, same bytes"
-"""Names of the baseline rows."""
+DOWN_UP, JPEG, DCT, PCA = "bicubic down-up", "JPEG, same bytes", "DCT, same numbers", "PCA, same numbers"
+"""Names of the baselines. PCA is left out where there was nothing to fit it on."""
 
 SCHEMA = 2
 
@@ -76,6 +76,8 @@ class Evaluation:
     """remarks about the figures"""
     legibility: Legibility | None = None
     speed: Speed | None = None
+    codes: str = ""
+    """what the baselines of as many numbers keep, and what the PCA was fitted on"""
 
     @property
     def title(self) -> str:
@@ -103,7 +105,7 @@ class Evaluation:
         if not self.scores:
             return notebook.paragraph(repr(self))
         rows = [(name, f"{x.value:.4g}", f"{x.low:.4g} to {x.high:.4g}") for name, x in self.figures.items()]
-        rows += [(f"psnr of {name}", f"{self.baseline(name)[0]:.4g}", "") for name in (DOWN_UP, JPEG)]
+        rows += [(f"psnr of {name}", f"{self.baseline(name)[0]:.4g}", "") for name in self.baselines]
         figures = notebook.table(rows, ("figure", "mean", "95 % interval"))
         return notebook.heading(repr(self)) + figures + "".join(map(notebook.paragraph, self.warnings))
 
@@ -135,6 +137,11 @@ class Evaluation:
         named |= {f"bias {axis}": self.values(axis) for axis in self.axes}
         return {figure: bootstrap(values) for figure, values in named.items() if values}
 
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Names of the baselines that were measured."""
+        return tuple(self.scores[0].baselines) if self.scores else ()
+
     def baseline(self, name: str) -> tuple[float, float]:
         """Mean PSNR and SSIM of a baseline over the same images."""
         pairs = [score.baselines[name] for score in self.scores]
@@ -156,7 +163,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
-        baselines = {name: dict(zip(("psnr", "ssim"), self.baseline(name), strict=True)) for name in (DOWN_UP, JPEG)}
+        baselines = {name: dict(zip(("psnr", "ssim"), self.baseline(name), strict=True)) for name in self.baselines}
         return {
             "schema": SCHEMA,
             "psnr": self.psnr,
@@ -190,6 +197,7 @@ class Evaluation:
                 tuple(values["notes"]),
                 Legibility.from_dict(values["legibility"]) if values["legibility"] else None,
                 Speed(**values["speed"]) if values["speed"] else None,
+                values.get("codes", ""),  # evaluations before 0.3 have none
             )
             _check_scores(found.scores)
             return found

@@ -1,10 +1,11 @@
-"""The measurement of one model, image by image, beside two baselines that learn nothing."""
+"""The measurement of one model, image by image, beside baselines without a network."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from ..losses.perceptual import LPIPS
 from ..models import Autoencoder
 from ..reporting import SILENT, Reporter
 from .baselines import down_up, jpeg_at
+from .block_codes import BlockCodes, fit_pca, zonal_dct
 from .colour import colour_bias
 from .crop import Crop
-from .evaluation import DOWN_UP, JPEG, Evaluation, ImageScore
+from .evaluation import DCT, DOWN_UP, JPEG, PCA, Evaluation, ImageScore
 from .feature_spaces import Features, weights_digest
 from .protocol import NOT_MEASURED, Protocol
 from .reconstruction import psnr, ssim
@@ -29,6 +31,9 @@ from .roundtrip import reconstruction
 from .sets import set_distances
 
 NO_LPIPS = "LPIPS: not measured, because no weights were given"
+
+FIT_IMAGES = 256
+"""Images that the PCA baseline is fitted on at most."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class _Setup:
     seed: int | None
     features: Features | None
     lpips: LPIPS | None
+    codes: BlockCodes
 
 
 def measure(
@@ -52,11 +58,13 @@ def measure(
     lpips: LPIPS | None = None,
     no_lpips: str = NO_LPIPS,
     name: str = "",
+    pca_data: ImageSet | None = None,
     reporter: Reporter = SILENT,
 ) -> Evaluation:
-    """The figures of every image, of the model and of two baselines on the same pixels, and the distances of the sets.
+    """The figures of every image, of the model and of the baselines on the same pixels, and the distances of the sets.
 
-    Each image is read once; only its figures and features stay in memory. The arguments are those of `evaluate`.
+    Each image is read once, and again where the PCA is fitted on it; only its figures and features stay in memory. The
+    arguments are those of `evaluate`.
     Errors: DataError where no image can be used; ConfigError for a model whose images cannot be judged.
     """
     if (channels := autoencoder.config.in_channels) not in (1, 3):
@@ -64,7 +72,8 @@ def measure(
             f"this model's images have {channels} channels, and only images of 1 or 3 are evaluated; `vaeworks listen` "
             "evaluates sound, which has 2"
         )
-    setup = _Setup(autoencoder, crop, seed, features, lpips)
+    codes = _block_codes(autoencoder, crop, files, pca_data, partial(reporter.track, what=f"{name}: fitting the PCA"))
+    setup = _Setup(autoencoder, crop, seed, features, lpips, codes)
     scores: list[ImageScore] = []
     vectors: list[tuple[np.ndarray, np.ndarray]] = []
     skipped: list[tuple[str, str]] = []
@@ -86,7 +95,7 @@ def measure(
                 f"the model turns {image.shape[0]} channels into {recon.shape[0]}, so its output cannot be compared "
                 "with the input; give a model whose in_channels and out_channels are equal"
             )
-        scores.append(_score(setup, str(file.path), image, recon, finite))
+        scores.append(_score(setup, str(file.path), number, image, recon, finite))
         flattened += alpha
         if features is not None:
             recon_features = features(recon)
@@ -110,7 +119,52 @@ def measure(
         name,
         sets,
         tuple(notes),
+        codes=codes.stated,
     )
+
+
+def _block_codes(
+    autoencoder: Autoencoder,
+    crop: Crop,
+    files: Sequence[ImageFile],
+    pca_data: ImageSet | None,
+    track: Callable[[Sequence[ImageFile]], Iterable[ImageFile]],
+) -> BlockCodes:
+    """The linear codes of as many numbers as the latents have. Without `pca_data`, each half of the images is coded by
+    the PCA of the other half; an image that is evaluated is never fitted on."""
+    channels, factor, numbers = (
+        autoencoder.config.in_channels,
+        autoencoder.downsample_factor,
+        autoencoder.latent_channels,
+    )
+    numbers = min(numbers, channels * factor**2)
+    if pca_data is None:
+        sides = [list(files[1::2]), list(files[0::2])] if len(files) > 1 else []
+        words = "each half of the images coded by components of the other half"
+    else:
+        judged = {file.digest for file in files}
+        sides = [[file for file in pca_data.files if file.digest not in judged]]
+        words = f"components of {pca_data.source}"
+    fitted = []
+    for side in sides:
+        few = side[:: max(1, math.ceil(len(side) * len(sides) / FIT_IMAGES))]
+        fitted.append(fit_pca(_readable(track(few), crop, channels), factor, numbers))
+    pca = tuple(code for code in fitted if code is not None)
+    stated = f"{numbers:,} numbers for each {factor}x{factor} pixels, as many as the latents have"
+    if sides and len(pca) == len(sides):
+        stated += f"; PCA: {words}, fitted on {sum(code.images for code in pca):,} images"
+    else:
+        pca = ()
+    return BlockCodes(zonal_dct(factor, channels, numbers), pca, stated)
+
+
+def _readable(files: Iterable[ImageFile], crop: Crop, channels: int) -> Iterator[Tensor]:
+    """The pixels of the images that can be evaluated."""
+    for file in files:
+        try:
+            yield crop.read(file.path, channels)[0]
+        except DataError:
+            continue
 
 
 def _protocol(setup: _Setup, digest: str, scores: list[ImageScore]) -> Protocol:
@@ -141,16 +195,17 @@ def _notes(scores: list[ImageScore], flattened: int, no_lpips: str | None) -> li
     return said
 
 
-def _score(setup: _Setup, path: str, image: Tensor, recon: Tensor, finite: bool) -> ImageScore:
+def _score(setup: _Setup, path: str, number: int, image: Tensor, recon: Tensor, finite: bool) -> ImageScore:
     _, height, width = image.shape
     factor = setup.autoencoder.downsample_factor
     latent_bytes = 2 * setup.autoencoder.latent_channels * height * width // factor**2
     original = to_pillow(image)
     shrunk = to_uint8(down_up(original, factor))
     jpeg, jpeg_bytes = jpeg_at(original, latent_bytes)
-    baselines = {
-        name: (psnr(image, other), ssim(image, other)) for name, other in ((DOWN_UP, shrunk), (JPEG, to_uint8(jpeg)))
-    }
+    coded = {DOWN_UP: shrunk, JPEG: to_uint8(jpeg), DCT: setup.codes.dct(image)}
+    if setup.codes.pca:
+        coded[PCA] = setup.codes.pca[number % len(setup.codes.pca)](image)
+    baselines = {name: (psnr(image, other), ssim(image, other)) for name, other in coded.items()}
     lpips = None if setup.lpips is None else _lpips(setup.lpips, image, recon)
     figures = (psnr(image, recon), ssim(image, recon), _ms_ssim(image, recon), lpips, colour_bias(image, recon))
     if not finite:

@@ -14,7 +14,7 @@ from ..images.notebook import data_uri
 from ..intervals import Interval
 from ..pages import chart, write_page
 from .comparison import Comparison, said, titles
-from .evaluation import DOWN_UP, JPEG, Evaluation
+from .evaluation import Evaluation
 from .gallery import GAIN, Shot
 
 NAMES = {"psnr": ("PSNR", "dB", ".2f", "↑"), "ssim": ("SSIM", "", ".4f", "↑"), "ms_ssim": ("MS-SSIM", "", ".4f", "↑"),
@@ -51,7 +51,8 @@ def page_values(
         "protocol": asdict(first.protocol),
         "digest": first.protocol.digest,
         "rows": _figures(evaluations),
-        "baselines": [(name, *first.baseline(name)) for name in (DOWN_UP, JPEG)] if len(evaluations) == 1 else [],
+        "baselines": [(name, *first.baseline(name)) for name in first.baselines] if len(evaluations) == 1 else [],
+        "codes": first.codes,
         "comparisons": [_comparison(c) for c in comparisons],
         "warnings": said(evaluations),
         "charts": [
