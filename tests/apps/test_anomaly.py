@@ -28,6 +28,7 @@ from vaeworks.apps.anomaly.threshold import alarm_range, conformal_threshold, p_
 from vaeworks.cli import main
 from vaeworks.cli.console import TERMINAL
 from vaeworks.data import scan
+from vaeworks.data.trained_on import trained_on
 from vaeworks.errors import ConfigError, DataError, FormatError
 from vaeworks.images import to_model_range
 
@@ -502,10 +503,11 @@ def test_normals_that_the_model_has_learned_from(tmp_path: Path, capsys: pytest.
     """The threshold is for images that nobody has learned from; where the model has, that is said."""
     files = scan("procedural:10:32").files
     (tmp_path / "data.json").write_text(json.dumps({"train": [{"digest": file.digest} for file in files[:4]]}))
-    warn_of_trained(tmp_path, files, TERMINAL)
-    assert "4 of 10 normal images are among those that the model was trained on" in capsys.readouterr().err
-    warn_of_trained(tmp_path, files[4:], TERMINAL)
-    warn_of_trained(tmp_path / "vae.safetensors", files, TERMINAL)
+    seen = trained_on(tmp_path)
+    warn_of_trained(seen, files, TERMINAL)
+    assert "trained on 4 of these 10 images, which look more normal to it" in capsys.readouterr().err
+    warn_of_trained(seen, files[4:], TERMINAL)
+    warn_of_trained(trained_on(tmp_path / "vae.safetensors"), files, TERMINAL)
     assert not capsys.readouterr().err
 
 

@@ -54,7 +54,7 @@ from vaeworks.data.crops import random_crop
 from vaeworks.data.sources.hub import dataset_name, encoded
 from vaeworks.data.sources.row_files import Reach
 from vaeworks.data.sources.tars import expand_braces, tar_files
-from vaeworks.data.trained_on import trained_on
+from vaeworks.data.trained_on import TrainedOn, trained_on
 from vaeworks.images import open_image, to_uint8
 from vaeworks.metrics import evaluate
 from vaeworks.metrics.crop import Crop
@@ -941,7 +941,9 @@ def test_a_run_writes_down_its_images(sources: dict[str, str], tmp_path: Path, k
     assert [f["path"] for f in values["train"] + values["val"]] == [str(f.path) for f in (*images.files, *val.files)]
     assert all(set(f) == {"path", "digest", "width", "height"} for f in values["train"] + values["val"])
     assert told == [f"{EPOCH} training images, {COUNT - EPOCH} held out by content hash"]
-    assert trained_on(tmp_path / "run") == {f.digest for f in images.files}
+    seen = trained_on(tmp_path / "run")
+    assert seen == TrainedOn.of(f.digest for f in images.files)
+    assert all(f.digest in seen for f in images.files) and not any(f.digest in seen for f in val.files)
     split_data(TRAINING, sources[kind], tmp_path / "run")
     with pytest.raises(vw.DataError, match="not those that the run started with"):
         split_data(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
+from configs import ATTENTIVE_F4
 from sklearn.decomposition import PCA as SklearnPCA
 
 import vaeworks as vw
-from configs import ATTENTIVE_F4
 from vaeworks.data import scan
 from vaeworks.metrics import evaluate, psnr
 from vaeworks.metrics.block_codes import STRIPE, _blocks, fit_pca, zonal_dct

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import several
-from ..data import ImageFile
+from ..data import ImageFile, ImageSet
 from ..data.image_ref import ImageRef
 from ..data.inputs import Images, image_set, warn_of_skipped
 from ..data.labels import find_labels, find_masks
+from ..data.trained_on import sentence
 from ..devices import resolve_device
 from ..errors import ConfigError
 from ..files.outputs import check_free, make_folder, short_names
@@ -92,6 +93,7 @@ def examine(
     images = image_set(data, reporter)
     derived = isinstance(data, (str, Path))
     loaded, certain = _loaded(autoencoder, settings, reporter)
+    _say_trained(loaded, images, reporter)
     return examine_files(
         loaded,
         images.files,
@@ -161,6 +163,7 @@ def examine_models(
     for position, (model, name) in enumerate(zip(models, names, strict=True)):
         loaded, certain = _loaded(model, settings, reporter)
         reporter.say(f"{name}: {loaded.config.name}")
+        _say_trained(loaded, images, reporter)
         found.append(
             examine_files(
                 loaded,
@@ -221,6 +224,12 @@ def _loaded(model: Model, settings: Mapping[str, Any] | None, reporter: Reporter
     for doubt in located.doubts:
         reporter.warn(f"{model}: {doubt}")
     return autoencoder.to(resolve_device("auto")), is_certain(located)
+
+
+def _say_trained(autoencoder: Autoencoder, images: ImageSet, reporter: Reporter) -> None:
+    """Say how many of the images the model was trained on, as far as its file says."""
+    if said := sentence(autoencoder.trained_on, images.files):
+        reporter.say(f"{said}; figures of reconstructions are better on these than on new ones")
 
 
 def _tracks(reporter: Reporter) -> Callable[[str], Callable[[Iterable[Any]], Iterable[Any]]]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..config import TinyConfig
+from ..data.trained_on import METADATA_KEY as TRAINED_ON
 from ..devices import torch_dtype
 from ..errors import ConfigError, FormatError
 from ..files.atomic import atomic, check_ending
@@ -24,6 +25,7 @@ from .diffusers_config import only_in_metadata
 from .finite import finite_cast, is_finite
 from .keymap import is_attention_matrix, layout_name
 from .locate import Located, locate
+from .provenance import trained_on_metadata
 from .stream import DTYPE_NAMES, Chunks, Item, tensor_bytes, write_stream
 from .vae_slot import Constants, VaeSlot, check_fits, config_for, find_slot, normalization_note
 
@@ -126,12 +128,13 @@ def _check_target(dst: Path) -> None:
 
 
 def vae_metadata(located: Located, constants: Constants | None = None) -> dict[str, str]:
-    """The known part of the VAE's configuration as metadata.
+    """The known part of the VAE's configuration, and which images it was trained on, as metadata.
 
     constants: scaling_factor and shift_factor of the checkpoint that the VAE is for.
     """
     config = config_for(located, constants)
-    return {} if located.bare and not config.normalization_known else native.config_metadata(config)
+    known = {} if located.bare and not config.normalization_known else native.config_metadata(config)
+    return known | trained_on_metadata(located)
 
 
 def vae_items(
@@ -244,7 +247,8 @@ def _main_dtype(items: list[Item]) -> str:
 
 def _metadata(slot: VaeSlot, located: Located, notes: list[str]) -> dict[str, str]:
     metadata = {"format": "pt"} if slot.archive.container == "pickle" else {}
-    metadata |= {key: value for key, value in slot.archive.metadata.items() if key not in (*STALE, native.METADATA_KEY)}
+    old = (*STALE, native.METADATA_KEY, TRAINED_ON)
+    metadata |= {key: value for key, value in slot.archive.metadata.items() if key not in old}
     if stale := [key for key in STALE if key in slot.archive.metadata]:
         notes.append(f"left out of the metadata, because the content has changed: {', '.join(stale)}")
     return metadata | vae_metadata(located, slot.constants)

@@ -21,6 +21,7 @@ from .diffusers_config import diffusers_class, diffusers_config, guesses_written
 from .finite import finite_cast, is_finite
 from .keymap import TAESD_HALVES, is_attention_matrix, layout_name
 from .locate import OPTIONAL, Layout, Located, locate
+from .provenance import trained_on_of
 from .sources import WEIGHTS
 from .understood import understood
 
@@ -64,6 +65,8 @@ def write(
     description = _description(layout, config)
     tensors = stored_tensors(autoencoder, layout, dtype)
     metadata = {"format": "pt", **native.config_metadata(config)}
+    if autoencoder.trained_on is not None:
+        metadata |= autoencoder.trained_on.to_metadata()
     files = {path.name: tensors}
     if layout == "diffusers":
         files = {WEIGHTS: tensors}
@@ -181,6 +184,7 @@ def _read(located: Located) -> Autoencoder:
     if OPTIONAL in autoencoder.state_dict():
         state.setdefault(OPTIONAL, torch.tensor(0))
     autoencoder.load_state_dict(state, assign=True)
+    autoencoder.trained_on = trained_on_of(located)
     return autoencoder.eval()
 
 

@@ -26,8 +26,8 @@ DIFFUSERS_WEIGHTS = (
 )
 """Names of weights that diffusers writes, in the order of the search."""
 
-RUN_MODEL = "model.safetensors"
-"""The finished model in a run folder, in native layout."""
+RUN_MODEL, RUN_BEST = "model.safetensors", "best.safetensors"
+"""The finished model in a run folder, and the one that validated best, in native layout."""
 
 ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 

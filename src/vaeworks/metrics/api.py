@@ -13,7 +13,6 @@ import torch
 from ..arguments import several
 from ..data import ImageFile, ImageSet
 from ..data.inputs import Images, image_set
-from ..data.trained_on import trained_on
 from ..errors import ConfigError, DataError, FormatError
 from ..features.weights import is_here, load_lpips
 from ..files.outputs import check_free
@@ -70,7 +69,8 @@ def evaluate(
     31.2
 
     model: an Autoencoder, or the path or hub id of one. data: a source of images (docs/data.md), or what
-    `vaeworks.data.scan` found. The images that a run folder was trained on are left out, unless include_training is on.
+    `vaeworks.data.scan` found. Images that the model was trained on, as far as its file or run folder says, are left
+    out, unless include_training is on.
     val_fraction: only the images that a run with this data.val_fraction holds out.
     pca_data: images that the PCA baseline is fitted on. None: the images of `data` that the model was trained on;
     without any, each half of the judged images is coded by components of the other half.
@@ -90,7 +90,7 @@ def evaluate(
     autoencoder = open_model(model, settings)
     crop = Crop(_common_multiple([model], [autoencoder], multiple), limit, resize, kernel)
     images = image_set(data, reporter)
-    files, trained = _unseen([model], images, val_fraction, include_training, reporter)
+    files, trained = _unseen([name or name_of(model)], [autoencoder], images, val_fraction, include_training, reporter)
     space = _features(features, features_weights, autoencoder.device, reporter)
     distance, why = _lpips(lpips, no_lpips, autoencoder.device, reporter)
     found = measure(
@@ -157,10 +157,10 @@ def evaluate_models(
         check_free(folder, (RECORD, GALLERY, REPORT), overwrite)
     earlier = [e for path in against for e in read_evaluations(path)]
     check_evaluations_alike(earlier)
-    vaes = [open_model(model, settings) for model in models]
+    titles, vaes = _titles(models), [open_model(model, settings) for model in models]
     crop = Crop(_common_multiple(models, vaes, multiple), limit, resize, kernel)
     images = image_set(data, reporter)
-    files, trained = _unseen(models, images, val_fraction, include_training, reporter)
+    files, trained = _unseen(titles, vaes, images, val_fraction, include_training, reporter)
     images = dataclasses.replace(images, files=files)
     fitted_on = trained if pca_data is None else image_set(pca_data, reporter)
     device = vaes[0].device
@@ -180,11 +180,12 @@ def evaluate_models(
             no_lpips=why,
             legibility=legibility,
             speed=speed,
+            include_training=True,  # what was to be left out is left out
             pca_data=fitted_on,
             name=title,
             reporter=reporter,
         )
-        for title, vae in zip(_titles(models), vaes, strict=True)
+        for title, vae in zip(titles, vaes, strict=True)
     ]
     try:
         check_evaluations_alike([*measured, *earlier])
@@ -242,7 +243,8 @@ def _titles(models: Sequence[Model]) -> list[str]:
 
 
 def _unseen(
-    models: Sequence[Model],
+    names: Sequence[str],
+    vaes: Sequence[Autoencoder],
     images: ImageSet,
     val_fraction: float | None,
     include_training: bool,
@@ -256,23 +258,29 @@ def _unseen(
     if val_fraction is not None:
         held_in, images = images.split(val_fraction)
         trained = held_in.files
-    runs = [] if include_training else [Path(model) for model in models if not isinstance(model, Autoencoder)]
-    seen = [trained_on(run) for run in runs]
-    files = tuple(file for file in images.files if not any(file.digest in digests for digests in seen))
+    seen = [] if include_training else [vae.trained_on for vae in vaes]
+    files = tuple(f for f in images.files if not any(known is not None and f.digest in known for known in seen))
     if not files:
         why = (
             f"held out at val-fraction {val_fraction}"
             if val_fraction is not None
-            else "unseen by this run; --include-training judges it"
+            else "new to the model: it was trained on all; --include-training judges them"
         )
         raise DataError(f"no file of {images.source!r} is {why}")
     if left_out := len(images.files) - len(files):
         reporter.say(
-            f"{left_out:,} images left out, because this run was (if streamed: may have been) trained on them; see "
+            f"{left_out:,} images left out, because the model was (if streamed: may have been) trained on them; see "
             "--include-training"
         )
         judged = {file.digest for file in files}
         trained += tuple(file for file in images.files if file.digest not in judged)
+    for name, known in zip(names, seen, strict=False):
+        if known is None:
+            reporter.detail(f"{name} does not say which images it was trained on, so none is left out for it")
+        elif known.unlisted:
+            reporter.warn(
+                f"{name} was trained on {known.unlisted:,} images that its file does not list, so they are not left out"
+            )
     return files, ImageSet("the training images", trained) if trained else None
 
 

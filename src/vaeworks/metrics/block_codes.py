@@ -100,7 +100,8 @@ def fit_pca(images: Iterable[Tensor], factor: int, numbers: int) -> BlockCode | 
     """
     _check(factor, numbers)
     number, count, total, products = 0, 0, np.zeros(()), np.zeros(())
-    for number, image in enumerate(images, 1):
+    for image in images:
+        number += 1
         if image.shape[0] * factor**2 > LARGEST:
             return None
         for stripe in _stripes(image, factor):

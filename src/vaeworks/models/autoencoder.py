@@ -32,6 +32,8 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig | TinyConfig):
         super().__init__()
         self.config = config
+        self.trained_on: Any = None
+        """which images it was trained on (data/trained_on.py), as far as its file says"""
         c = config.latent_channels
         self.encoder: Encoder | TinyEncoder
         self.decoder: Decoder | TinyDecoder

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..config import TrainConfig, dumps, to_dict
 from ..data import batches, training_crops
+from ..data.trained_on import trained_on
 from ..devices import resolve_device
 from ..distributed import joined, on_all_ranks, on_rank0, rank, world_size
 from ..errors import ConfigError, DataError, TrainingError
@@ -23,6 +24,7 @@ from ..files.locks import alone_in
 from ..formats import save
 from ..formats.io import read
 from ..formats.locate import locate
+from ..formats.sources import RUN_BEST, RUN_MODEL
 from ..launcher import shared
 from ..models import Autoencoder
 from ..models.ema import ema_decay
@@ -35,7 +37,7 @@ from .monitor.log import RunLog, last_look
 from .oom import memory_in_one_line
 from .parallel import agree_on_time, unshard, wrap_ddp_
 from .run.checkpoint import Position, good_checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
-from .run.folder import BEST, RESULT, STREAM
+from .run.folder import RESULT, STREAM
 from .run.prepare import CUSTOM, RunRequest, prepare, resume_command
 from .run.result import RunResult
 from .schedule import learning_rate, progress
@@ -263,10 +265,10 @@ class TrainingRun:
 
     def _finish(self, eval_model: Autoencoder, seconds: float) -> RunResult:
         out = self.request.out
-        if (out / BEST).exists():
-            best = read(locate(out / BEST)).to(self.request.device)
-            self._save_final(best, out / BEST)
-        stats = self._save_final(eval_model, out / "model.safetensors")
+        if (out / RUN_BEST).exists():
+            best = read(locate(out / RUN_BEST)).to(self.request.device)
+            self._save_final(best, out / RUN_BEST)
+        stats = self._save_final(eval_model, out / RUN_MODEL)
         finetuned = compare_with_start(self.config, eval_model, self.val_images, stats, self.measure)
         if finetuned is not None and finetuned.warning is not None:
             self.log.say(finetuned.warning)
@@ -293,8 +295,13 @@ class TrainingRun:
         finetune = self.config.finetune
         if finetune.path is None and finetune.teacher is None:
             stats.apply_(vae)
-        save(vae, path, overwrite=True)
+        self._save(vae, path)
         return stats
+
+    def _save(self, vae: Autoencoder, path: Path) -> None:
+        """Save a model, with the digests of the images that it was trained on."""
+        vae.trained_on = trained_on(self.request.out)
+        save(vae, path, overwrite=True)
 
     def measure(self, vae: Autoencoder) -> LatentStats:
         """Statistics of a model's latents over the first training crops."""
@@ -318,7 +325,7 @@ class TrainingRun:
         self.log.look(self.images_seen, validation)
         improved = self.best_psnr is None or validation.psnr > self.best_psnr
         if math.isfinite(validation.psnr) and improved:
-            save(eval_model, self.request.out / BEST, overwrite=True)
+            self._save(eval_model, self.request.out / RUN_BEST)
             return validation.psnr, validation.psnr
         return validation.psnr, self.best_psnr
 

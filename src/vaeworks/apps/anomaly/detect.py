@@ -15,7 +15,7 @@ from ...arguments import several
 from ...config import dumps
 from ...data import ImageFile, ImageSet, scan
 from ...data.inputs import data_source, warn_of_skipped
-from ...data.trained_on import trained_on
+from ...data.trained_on import TrainedOn, sentence
 from ...errors import ConfigError
 from ...features.backbones import Backbone, load_backbone
 from ...files.atomic import write_text
@@ -163,8 +163,6 @@ def detect_anomalies(
     if file is not None:
         _check_fitted(evidence, density, false_alarms, held_out)
     known, tested = _scanned(normal, reporter), _scanned(test, reporter)
-    if known and not isinstance(model, Autoencoder):
-        warn_of_trained(Path(model), known.files, reporter)
     if known and tested:
         _warn_of_shared(known.files, tested.files, reporter)
     for part in (known, tested):
@@ -172,6 +170,8 @@ def detect_anomalies(
             check_sizes(part.files, size)
     classes, truth = (None, None) if tested is None else _truth(tested, size, labels, mask_folder, reporter)
     autoencoder = open_model(model, settings)
+    if known:
+        warn_of_trained(autoencoder.trained_on, known.files, reporter)
     network = _network(features, features_weights, autoencoder, reporter)
 
     channels = autoencoder.config.in_channels
@@ -256,13 +256,12 @@ def _pixels(images: ImageSet, size: int | None, channels: int, what: str, report
     return read_images(images.files, size, channels, partial(reporter.track, what=what))
 
 
-def warn_of_trained(model: Path, known: Sequence[ImageFile], reporter: Reporter) -> None:
+def warn_of_trained(seen: TrainedOn | None, known: Sequence[ImageFile], reporter: Reporter) -> None:
     """Warn where the model was trained on some of the normal images: the threshold needs images that are new to it."""
-    seen = trained_on(model)
-    if count := sum(file.digest in seen for file in known):
+    if said := sentence(seen, known):
         reporter.warn(
-            f"{count} of {len(known)} normal images are among those that the model was trained on, which look more "
-            "normal to it than new ones will: the false-alarm rate is not kept; train it on others"
+            f"{said}, which look more normal to it than new ones will: the false-alarm rate is not kept; train it on "
+            "others"
         )
 
 

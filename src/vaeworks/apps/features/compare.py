@@ -17,6 +17,7 @@ from ...arguments import several
 from ...config import dumps
 from ...data.inputs import warn_of_skipped
 from ...data.table import table
+from ...data.trained_on import sentence
 from ...errors import ConfigError, MissingExtraError
 from ...files.atomic import atomic, write_tensors, write_text
 from ...files.outputs import check_free, make_folder
@@ -112,6 +113,8 @@ def compare_features(
     counts = several(counts)
     check_labels(classes, counts, choices)
     autoencoder = open_model(model, settings)
+    if said := sentence(autoencoder.trained_on, images.files):
+        reporter.say(f"{said}, without their labels; PCA sees all of them as well")
     side = square_side(images, size, autoencoder.downsample_factor)
     network = None if features is None else load_features(features, features_weights, say=reporter.say)
     if network is not None:

@@ -18,6 +18,7 @@ from ..fold import fold_to
 from ..io import read, stored_tensors
 from ..keymap import TAESD_HALVES
 from ..locate import Located, locate
+from ..provenance import trained_on_metadata
 from ..stream import Item, tensor_item
 from ..vae_slot import Constants, VaeSlot, assumed, check_fits, find_slot, in_words, is_certain, is_scaled_by, misfit_of
 from .folders import (
@@ -140,7 +141,7 @@ def _install_kl(job: _Job, config: AutoencoderConfig) -> Installed:
         folded = fold_to(read(job.located), *target)
         config = folded.kl_config
         items = [tensor_item(name, tensor) for name, tensor in stored_tensors(folded, "ldm").items()]
-        metadata = native.config_metadata(config)
+        metadata = native.config_metadata(config) | trained_on_metadata(job.located)
     _check_loads(job, config, folded=target is not None)
     if job.application == "webui":
         _check_rivals(job, dst)
@@ -352,7 +353,8 @@ def _install_tiny(job: _Job, config: TinyConfig) -> Installed:
         if kind in _NEW_TINY:
             job.notes.append(f"A1111 and the original Forge do not look for {kind}; Forge Neo does")
         how = "A1111 uses it if Live preview method, or VAE type for encode and decode, is set to TAESD"
-    if write_once(files, {"format": "pt", **native.config_metadata(config)}, job.overwrite):
+    metadata = {"format": "pt", **native.config_metadata(config), **trained_on_metadata(job.located)}
+    if write_once(files, metadata, job.overwrite):
         how = f"already installed, nothing was written; {how}"
     return Installed(str(files[0][0]), how, tuple(job.notes), tuple(str(dst) for dst, _ in files[1:]))
 

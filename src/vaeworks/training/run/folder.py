@@ -26,13 +26,13 @@ from typing import Any
 from ...config import TrainConfig, differences, dumps, from_dict, recorded, to_dict
 from ...data import ImageFile, ImageSet, ImageStream, first_images, is_stream, open_stream, scan
 from ...data.image_ref import open_place
-from ...data.trained_on import DATA
+from ...data.trained_on import DATA, TrainedOn
 from ...errors import ConfigError, DataError, FormatError
 from ...files.atomic import read_json, write_text
 from ...files.locks import LOCK
 from ...files.scratch import sweep
 
-RUN, RESULT, BEST = "run.json", "result.json", "best.safetensors"
+RUN, RESULT = "run.json", "result.json"
 STREAM = "stream.jsonl"
 
 CHANGEABLE = (
@@ -114,8 +114,12 @@ def _said(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, val: ImageSet) -> None:
+def claim_folder(
+    out: Path, record: RunRecord, train: ImageSet | ImageStream, val: ImageSet, before: TrainedOn | None = None
+) -> None:
     """Write the record of the run and the list of its images.
+
+    before: what the model that the run starts from was trained on.
 
     Errors: VaeworksError where the folder cannot be written.
     """
@@ -128,6 +132,8 @@ def claim_folder(out: Path, record: RunRecord, train: ImageSet | ImageStream, va
     }
     if isinstance(train, ImageStream):
         files["streamed"] = {"shards": train.shards.count, "val_fraction": train.val_fraction}
+    if before is not None:
+        files["before"] = before.to_dict()
     values = {"version": 1, "recipe": record.recipe, "source": record.source, "config": to_dict(record.config)}
     write_text(out / DATA, dumps(files) + "\n")
     write_text(out / RUN, dumps(values) + "\n")

@@ -14,16 +14,19 @@ from torch import Tensor, nn
 
 from ...config import TrainConfig, asked_options, check_asked
 from ...data import ImageSet, ImageStream
+from ...data.trained_on import TrainedOn
 from ...devices import resolve_precision
 from ...distributed import on_all_ranks, on_rank0
 from ...features.nets import FEATURE_NETS
+from ...formats.locate import locate
+from ...formats.provenance import trained_on_of
 from ...words import speak
 from ..monitor.trackers import check_trackers
 from ..parallel import check_processes
 from ..state import TrainState
 from ..step import check_size
 from .checkpoint import Position, load_checkpoint, newest_checkpoint, remove_newer
-from .folder import RunRecord, check_folder, claim_folder, read_run, split_data
+from .folder import RunRecord, check_folder, claim_folder, read_data, read_run, split_data
 from .init import Frozen, initial_discriminator, initial_model, load_frozen, with_start
 
 CUSTOM = "custom"
@@ -84,7 +87,7 @@ def prepare(request: RunRequest) -> PreparedRun:
     newest = on_rank0(lambda: newest_checkpoint(request.checkpoints)) if request.resume else None
     trained = _build(config, request.device, frozen, discriminator, blank=newest is not None)
     on_all_ranks(lambda: check_size(trained))
-    on_rank0(lambda: claim_folder(request.out, record, train_set, val_set))
+    on_rank0(lambda: claim_folder(request.out, record, train_set, val_set, _start_trained_on(request, config)))
 
     position = Position()
     if newest is not None:
@@ -92,6 +95,14 @@ def prepare(request: RunRequest) -> PreparedRun:
         on_rank0(lambda: remove_newer(newest))
         messages.append(f"continuing from {newest.name} at {position.images_seen:,} images")
     return PreparedRun(config, trained, train_set, val_set, position, tuple(messages))
+
+
+def _start_trained_on(request: RunRequest, config: TrainConfig) -> TrainedOn | None:
+    """What the model that a run starts from was trained on; a resumed run has it in its folder."""
+    if request.resume:
+        before = read_data(request.out).get("before")
+        return None if before is None else TrainedOn.from_dict(before)
+    return None if config.finetune.path is None else trained_on_of(locate(config.finetune.path))
 
 
 def settle(request: RunRequest) -> tuple[TrainConfig, list[str]]:
