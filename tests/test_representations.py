@@ -57,9 +57,9 @@ def test_posterior_and_codec(vae: vw.Autoencoder) -> None:
 def test_run_result() -> None:
     """Where it is, how far it came, how good it is; a table in notebooks."""
     stats = LatentStats(16, (0.0,) * 4, (1.0,) * 4, 0.5, 0.0)
-    result = RunResult(UNSAFE, 96, 60.0, 1.6, 21.5, 22.0, 41_471, "fp32", "cpu", stats)
+    result = RunResult(UNSAFE, 96, 60.0, 1.6, 21.5, 22.0, 41_471, "fp32", "cpu", stats, "scaling factor 0.18215")
     assert repr(result) == (
-        f"RunResult({UNSAFE!r}: 96 images in 1.0 min, 21.50 dB on held-out images, scaling factor 0.5, fp32 on cpu)"
+        f"RunResult({UNSAFE!r}: 96 images in 1.0 min, 21.50 dB on held-out images, scaling factor 0.18215, fp32 on cpu)"
     )
     page = result._repr_html_()
     assert "<script>" not in page and "21.50 dB" in page

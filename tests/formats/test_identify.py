@@ -713,6 +713,10 @@ def test_families_in_words(name: str) -> None:
 
 def test_families_of_the_rest() -> None:
     """TAESD's, and Flux.2's small decoder."""
+    own = dataclasses.replace(vw.build("sd1").config, scaling_factor=0.8378)
+    assert family_in_words(own) == "SD 1 / SD 2 / SDXL (same shapes), but with a scale of its own"
+    sdxl = dataclasses.replace(own, scaling_factor=0.13025)
+    assert family_in_words(sdxl) == "SD 1 / SD 2 / SDXL (same shapes)"
     assert {family_in_words(vw.build(name).config) for name in ("taesd", "taesd3", "taef1", "taef2", "taesana")} == {
         "TAESD / TAESDXL (same shapes)",
         "TAESD3 / TAEF1 (same shapes)",

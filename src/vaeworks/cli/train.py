@@ -42,7 +42,7 @@ def train(
     stats = result.latents
     TERMINAL.say(f"{out / 'model.safetensors'}: {result.images_seen:,} images in {result.seconds:.0f} s{val}")
     TERMINAL.say(
-        f"latents measured on {stats.num_images:,} crops: scaling_factor {stats.scaling_factor:.5f}, shift_factor "
-        f"{stats.shift_factor:.5f}"
+        f"latents measured on {stats.num_images:,} crops: mean {stats.shift_factor:.5f}, standard deviation "
+        f"{1 / stats.scaling_factor:.5f}; the file says: {result.normalization}"
     )
     return result.to_dict()

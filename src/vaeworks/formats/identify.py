@@ -306,18 +306,32 @@ def _network(config: AutoencoderConfig | TinyConfig) -> dict[str, Any]:
 
 
 def family_in_words(config: AutoencoderConfig | TinyConfig) -> str:
-    """The published VAEs with this architecture, as far as shapes say; for others f, c and the difference."""
+    """The published VAEs with this architecture, as far as shapes say; for others f, c and the difference.
+
+    A VAE that has another scale than all of them is said to have its own: it fits none of their diffusion models.
+    """
     known: dict[str, LatentConfig] = {**MODELS, **TINY_MODELS}
     shape = in_shapes(config)
-    if name := next(
-        (name for name in FAMILIES if type(known[name]) is type(config) and in_shapes(known[name]) == shape), None
-    ):
-        return FAMILIES[name]
+    alike = [name for name in known if type(known[name]) is type(config) and in_shapes(known[name]) == shape]
+    if name := next((name for name in FAMILIES if name in alike), None):
+        own = config.normalization_known and all(_scale(known[n]) != _scale(config) for n in alike)
+        return FAMILIES[name] + (", but with a scale of its own" if own else "")
     if isinstance(config, TinyConfig):
         return f"TAESD family {config.name}, own widths"
     if {**shape, "decoder_widths": config.widths} == in_shapes(MODELS["flux2"]):
         return "Flux.2 with a decoder of other widths"
     return f"KL {config.name}, own widths"
+
+
+def _scale(config: LatentConfig) -> tuple[object, ...]:
+    """What a diffusion model normalizes latents by."""
+    return (
+        config.normalization,
+        config.scaling_factor,
+        config.shift_factor,
+        config.latents_mean,
+        config.latents_std,
+    )
 
 
 def _title(checkpoint: CheckpointFamily | None) -> str | None:

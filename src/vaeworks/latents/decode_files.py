@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch import Tensor
@@ -13,14 +13,16 @@ from torch import Tensor
 from ..config import TinyConfig
 from ..data.inputs import Inputs, files_ending
 from ..errors import ConfigError
-from ..files.atomic import write_picture
-from ..files.outputs import check_free, make_folder, targets
+from ..files.atomic import check_name, write_picture
+from ..files.outputs import check_free, targets
 from ..images import crop_to, from_model_range, to_pillow
+from ..images.reading import SUFFIXES
 from ..reporting import SILENT, Reporter
 from ..runtime import Codec
 from ..runtime.codec import Certificate
 from ..runtime.opening import Model, Precision, open_codec
 from .image_file import read_latents
+from .shards import names_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +72,11 @@ def decode(
     """Decode unnormalized latents from files that `encode` wrote, one image each or shards, at any size.
 
     model: a path, a hub id or an Autoencoder. inputs: .safetensors files or folders of them, one or several. out:
-    folder for PNG files, a subfolder for each shard; None returns the images as tensors. memory: bytes, or "4GiB", that
-    an image may take beside the weights; larger ones are decoded in strips of rows. precision: of the computation; None
-    is the weights' own. verify: measure the difference to decoding whole in float32 on a part that fits into memory.
-    settings: facts that the model's file leaves out, as keywords of `vw.load`. overwrite: replace files.
+    folder for PNG files, a subfolder for each shard, in which pictures have the names of its images; None returns the
+    images as tensors. memory: bytes, or "4GiB", that an image may take beside the weights; larger ones are decoded in
+    strips of rows. precision: of the computation; None is the weights' own. verify: measure the difference to decoding
+    whole in float32 on a part that fits into memory. settings: facts that the model's file leaves out, as keywords of
+    `vw.load`. overwrite: replace files.
 
     Errors: ConfigError without inputs, for latents of another model, for a file that exists and for a budget below the
     least that works; DataError where there is no such file; FormatError for a file without latents.
@@ -104,15 +107,14 @@ def _decoded(
     if verify:
         certificate = codec.verify(found.reshape(-1, *shape)[:1])
         reporter.say(certificate.sentence)
-    for place, latents in _entries(target, found):
-        if place is not None:
-            check_free(place.parent, (place.name,), overwrite)
+    for place, latents in zip(_places(path, target, found, overwrite), found.reshape(-1, *shape), strict=True):
         try:
             decoded = codec.decode(latents[None])
         except ConfigError as error:
             raise type(error)(f"{path}: {error}") from None
         image = crop_to(from_model_range(decoded.float())[0].cpu(), height, width)
         if place is not None:
+            place.parent.mkdir(parents=True, exist_ok=True)
             write_picture(place, to_pillow(image), overwrite)
         reporter.say(f"{place or path}  {width} x {height}")
         channels, rows, columns = image.shape
@@ -125,12 +127,36 @@ def _decoded(
         )
 
 
-def _entries(target: Path | None, latents: Tensor) -> Iterator[tuple[Path | None, Tensor]]:
-    """A picture's file and its latents c h w; a shard's n c h w become a folder of numbered pictures."""
+def _places(path: Path, target: Path | None, latents: Tensor, overwrite: bool) -> list[Path | None]:
+    """The file of each picture: `target` for one image; for a shard, in a folder of its name, the images' own names, or
+    numbers where none are known. They are checked before the first is written.
+
+    Errors: ConfigError for a file that exists.
+    """
+    if target is None:
+        return [None] * (1 if latents.ndim == 3 else len(latents))
     if latents.ndim == 3:
-        yield target, latents
-        return
-    if target is not None:
-        make_folder(target.with_suffix(""))
-    for number, one in enumerate(latents):
-        yield None if target is None else target.with_suffix("") / f"{number:06}.png", one
+        return [target]
+    folder, names = target.with_suffix(""), names_of(path)
+    if names is None or len(names) != len(latents):
+        names = [f"{number:06}" for number in range(len(latents))]
+    places: dict[Path, None] = {}
+    for name in names:
+        place = _below(folder, name)
+        again = 1
+        while place in places:  # a.jpg and a.png
+            again += 1
+            place = _below(folder, name, f"-{again}")
+        places[place] = None
+    check_free(folder, (str(place.relative_to(folder)) for place in places), overwrite)
+    for place in places:
+        check_name(place)
+    return list(places)
+
+
+def _below(folder: Path, name: str, mark: str = "") -> Path:
+    """The picture of an image, below the folder whatever the list says."""
+    parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")] or ["image"]
+    known = PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES
+    stem = PurePosixPath(parts[-1]).stem if known else parts[-1]
+    return folder.joinpath(*parts[:-1], f"{stem}{mark}.png")

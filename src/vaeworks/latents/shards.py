@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..devices import DTYPES
 from ..errors import FormatError
-from ..files.atomic import atomic, check_header, read_json, write_tensors, write_text
+from ..files.atomic import atomic, check_header, read_json, read_tensors, write_tensors, write_text
 from .image_file import METADATA_KEY
 from .plan import LatentsPlan, Shard
 
@@ -88,17 +88,39 @@ def is_done(folder: Path, shard: Shard, plan: LatentsPlan) -> bool:
 
 def read_content(folder: Path, shard: Shard) -> Content:
     """The images of a shard. Errors: FormatError for a list that is missing or torn."""
-    found = read_json(folder / shard.names)
+    return _content(folder / shard.names, shard.file)
+
+
+def names_of(path: Path) -> list[str] | None:
+    """The names of a shard's images, by the list beside it; None for latents of one image or from elsewhere,
+    which have no list.
+
+    Errors: FormatError for a list that is torn.
+    """
+    _, metadata = read_tensors(path)
+    try:
+        own = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except (ValueError, RecursionError):
+        return None
+    names = own.get("names") if isinstance(own, dict) else None
+    if not isinstance(names, str) or Path(names).name != names or not (path.parent / names).is_file():
+        return None
+    return [row.name for row in _content(path.parent / names, path.name).rows]
+
+
+def _content(path: Path, shard: str) -> Content:
+    """The list in a file, of the images of a shard."""
+    found = read_json(path)
     try:
         content = Content(
             [ShardRow(*row) for row in found["images"]], [(name, reason) for name, reason in found["skipped"]]
         )
     except (KeyError, TypeError, ValueError):
-        raise FormatError(f"{folder / shard.names} does not list the images of {shard.file}") from None
+        raise FormatError(f"{path} does not list the images of {shard}") from None
     known = all(
         type(number) is int and isinstance(name, str) and isinstance(digest, str)
         for number, name, digest in content.rows
     )
     if not known or not all(isinstance(word, str) for skipped in content.skipped for word in skipped):
-        raise FormatError(f"{folder / shard.names} lists other things than images by number, name and digest")
+        raise FormatError(f"{path} lists other things than images by number, name and digest")
     return content

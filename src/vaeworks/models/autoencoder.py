@@ -55,7 +55,7 @@ class Autoencoder(nn.Module):
     def __repr__(self) -> str:
         """One line about the model, and PyTorch's tree of its modules."""
         dtype = str(self.dtype).removeprefix("torch.")
-        numbers = f"{self.num_parameters:,} parameters, {_scale_words(self.config)}"
+        numbers = f"{self.num_parameters:,} parameters, {scale_words(self.config)}"
         return f"{self.config.name} autoencoder: {numbers}, {dtype} on {self.device}\n{super().__repr__()}"
 
     def encode(self, images: Tensor, *, pad: bool = False) -> Posterior:
@@ -205,8 +205,8 @@ def check_latents(latents: Tensor, channels: int) -> None:
     raise ConfigError(f"latents must have shape n {channels} h w, not {tuple(latents.shape)}; {remedy}")
 
 
-def _scale_words(config: AutoencoderConfig | TinyConfig) -> str:
-    """How a diffusion model sees the latents."""
+def scale_words(config: AutoencoderConfig | TinyConfig) -> str:
+    """How a diffusion model sees the latents, in words."""
     if config.normalization == "batchnorm":
         return "latents normalized by batch statistics"
     if config.normalization == "channel":

@@ -27,6 +27,7 @@ from ..formats.locate import locate
 from ..formats.sources import RUN_BEST, RUN_MODEL
 from ..launcher import shared
 from ..models import Autoencoder
+from ..models.autoencoder import scale_words
 from ..models.ema import ema_decay
 from .finetune import compare_with_start
 from .gan.balance_state import Event
@@ -283,6 +284,7 @@ class TrainingRun:
             precision=self.config.precision,
             device=str(self.request.device),
             latents=stats,
+            normalization=scale_words(eval_model.config),
             finetuned=finetuned,
         )
         write_text(out / RESULT, dumps({**dataclasses.asdict(result), "config": to_dict(self.config)}) + "\n")

@@ -134,7 +134,7 @@ def _figures(facts: Facts) -> str:
         if metrics["ssim"] is not None:
             rows.append(("SSIM", f"{metrics['ssim']:.4f}"))
         if best is not None and best > metrics["psnr"] + 0.005:
-            rows.append(("PSNR of the best state (best.safetensors)", f"{best:.2f} dB"))
+            rows.append(("PSNR of the best state (best.safetensors), see below", f"{best:.2f} dB"))
     if facts.model.bottleneck.kind == "kl" and (kl := number(facts.step.get("bits_per_dimension"))) is not None:
         rows.append(("KL divergence, last training batch", f"{kl:.3g} bits per latent element"))
     table = ["| figure | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
@@ -154,6 +154,11 @@ def _figures(facts: Facts) -> str:
         "channels with peak 255, SSIM as in scikit-image with a Gaussian window of 11 x 11 and sigma 1.5; means over "
         "images. Figures of other protocols are not comparable: `vaeworks eval` judges on images of your own."
     )
+    if any("best.safetensors" in name for name, _ in rows):
+        protocol += (
+            " The best state was chosen by its PSNR on these same images, of many looks during the run. That is a "
+            "maximum, higher than on new images: judge best.safetensors on others."
+        )
     return "\n".join(["## Figures", "", *table, "", protocol])
 
 

@@ -33,7 +33,9 @@ def loading(located: Located) -> str:
     parts = [
         "## How to load it",
         "",
-        f"In the folder of this card, with `pip install vaeworks`:\n\n```python\n{python}\n```",
+        "In the folder of this card, with vaeworks (`pip install .` in a clone of its repository):",
+        "",
+        f"```python\n{python}\n```",
         "",
     ]
     parts += ["### diffusers", ""]

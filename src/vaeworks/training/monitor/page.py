@@ -106,8 +106,9 @@ class RunPage:
         psnrs = [value for line in looks if (value := number(line[LOOK])) is not None]
         found = []
         if psnrs:
-            best = f", the best {max(psnrs):.2f}" if max(psnrs) > psnrs[-1] else ""
-            found.append((f"{psnrs[-1]:.2f} dB", f"PSNR on held-out images{best}"))
+            best = max(psnrs)
+            highest = f"; highest of {len(psnrs)} looks at the same images {best:.2f}" if best > psnrs[-1] else ""
+            found.append((f"{psnrs[-1]:.2f} dB", f"PSNR on held-out images{highest}"))
             if number(looks[-1].get("val_ssim")) is not None:
                 found.append((written(looks[-1]["val_ssim"], ".4f"), "SSIM on held-out images"))
         elif step:

@@ -22,11 +22,15 @@ class RunResult:
     val_psnr: float | None
     """dB, of the saved model on the validation crops; None without held-out images"""
     best_psnr: float | None
-    """the highest validation PSNR of the run, in dB"""
+    """the highest validation PSNR of the run, in dB: the largest of many looks at the same images, so it flatters the
+    model that reached it"""
     num_parameters: int
     precision: str
     device: str
     latents: LatentStats
+    """as measured at the end of the run"""
+    normalization: str
+    """what the model's file says of its latents: the measured scale, or that of the VAE that the run started from"""
     finetuned: FinetuneComparison | None = None
     """what fine-tuning has changed; None for a run from random weights"""
 
@@ -35,7 +39,7 @@ class RunResult:
         quality = "no held-out images" if self.val_psnr is None else f"{self.val_psnr:.2f} dB on held-out images"
         return (
             f"RunResult({self.run!r}: {self.images_seen:,} images in {self.seconds / 60:.1f} min, {quality}, "
-            f"scaling factor {self.latents.scaling_factor:.5g}, {self.precision} on {self.device})"
+            f"{self.normalization}, {self.precision} on {self.device})"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,9 +53,10 @@ class RunResult:
             ("minutes", f"{self.seconds / 60:.1f}"),
             ("images per second", f"{self.images_per_second:.1f}"),
             ("PSNR on held-out images", _decibels(self.val_psnr)),
-            ("best PSNR", _decibels(self.best_psnr)),
+            ("highest of all looks", _decibels(self.best_psnr)),
             ("parameters", f"{self.num_parameters:,}"),
-            ("scaling factor", f"{self.latents.scaling_factor:.5g}"),
+            ("in the file", self.normalization),
+            ("standard deviation of the latents", f"{1 / self.latents.scaling_factor:.5g}"),
             ("precision", f"{self.precision} on {self.device}"),
         ]
         return notebook.heading(f"run {self.run}") + notebook.table(rows)
