@@ -20,10 +20,11 @@ from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import diffusers_class, diffusers_config, guesses_written, only_in_metadata
 from .finite import finite_cast, is_finite
 from .keymap import TAESD_HALVES, is_attention_matrix, layout_name
-from .locate import OPTIONAL, Layout, Located, locate
+from .locate import OPTIONAL, Located, locate
 from .provenance import trained_on_of
 from .sources import WEIGHTS
 from .understood import understood
+from .vaes_in_file import Layout
 
 
 def save(
