@@ -23,6 +23,7 @@ from .archive.entries import Entry
 from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import only_in_metadata
 from .finite import finite_cast, is_finite
+from .holes import check_holes
 from .keymap import is_attention_matrix, layout_name
 from .locate import Located, locate
 from .provenance import trained_on_metadata
@@ -106,6 +107,7 @@ def extract(
         raise ConfigError(
             f"{checkpoint} is a VAE by itself, so nothing has to be extracted; `vaeworks convert` changes its layout"
         )
+    check_holes(located)
     notes = [*located.remarks]
     if located.ignored:
         notes.append(f"left out, because only training uses them: {_listed(located, located.ignored)}")
@@ -197,6 +199,7 @@ def bake(
     _check_target(dst)
     slot, located = find_slot(checkpoint), locate(vae, **(settings or {}))
     check_fits(located, slot)
+    check_holes(located)
     notes = _notes(located, slot)
     stored = _old_dtype(slot, notes) if dtype is None else torch_dtype(dtype)
     items = vae_items(located, prefix=slot.prefix, dtype=stored, finite=True)

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from .apps import Support, support
 from .diffusers_config import only_in_metadata
 from .fingerprint import content_hash, fingerprint, relation
+from .holes import likely_holes
 from .kinds.families import CheckpointFamily, checkpoint_family
 from .locate import OPTIONAL, Located, locate
 from .shapes import in_shapes
@@ -293,7 +294,7 @@ def _identify(located: Located) -> Identity:
         beside=located.beside,
         others=located.others,
         dropped=archive.dropped,
-        notes=located.remarks,
+        notes=((f"it {broken}", *located.remarks) if (broken := likely_holes(located)) else located.remarks),
     )
 
 

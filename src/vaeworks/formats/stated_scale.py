@@ -40,7 +40,8 @@ def stated_scale(
             )
         if set(mean) == {0.0} and set(std) == {1.0}:
             return config.with_facts(scaling_factor=1.0, shift_factor=0.0)
-        return config.with_facts(latents_mean=mean, latents_std=std, scaling_factor=1.0, shift_factor=0.0)
+        facts = {"latents_mean": mean, "latents_std": std, "scaling_factor": 1.0, "shift_factor": 0.0}
+        return config.with_facts(normalization="channel", **facts)
     scale = _numbers(archive, [SCALE])
     if scale is None or len(scale) != 1:
         return None

@@ -98,9 +98,9 @@ def chosen(vaes: list[VaeInFile], weights: str | None, where: str) -> VaeInFile:
 
 
 def unwrapped_names(entries: Mapping[str, Entry]) -> dict[str, str]:
-    """Names without WRAPPERS -> names in the file. Of two that would become the same, the second stays as it is."""
+    """Names without WRAPPERS -> names in the file. A wrapped name whose bare one is there as well stays as it is."""
     plain: dict[str, str] = {}
-    for name in entries:
+    for name in sorted(entries, key=lambda name: unwrapped(name) != name):  # bare names first
         short = unwrapped(name)
         plain[name if short in plain else short] = name
     return plain
