@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from checkpoints import F8C4, checkpoint, denoiser, random_vae
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 import vaeworks as vw
 from vaeworks.cli.main import main
@@ -399,3 +402,38 @@ def test_networks_that_were_never_trained_are_no_holes(tmp_path: Path, start: st
         vae.decoder.load_state_dict(random_vae(PLAIN).decoder.state_dict())
     vw.save(vae, tmp_path / "vae.safetensors")
     vw.load(tmp_path / "vae.safetensors")
+
+
+# ---------------------------------------------------------------------- What is no file of a model
+
+
+def test_a_link_to_nothing_says_so(tmp_path: Path) -> None:
+    link = tmp_path / "vae.safetensors"
+    link.symlink_to("/nowhere/blob")
+    for act in (vw.load, lambda p: vw.evaluate(random_vae(F8C4), p), lambda p: vw.decode(random_vae(F8C4), p)):
+        with pytest.raises(vw.VaeworksError, match="is a link to '/nowhere/blob', which does not exist; download"):
+            act(link)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.distributed
+def test_distributed_checkpoints_say_what_they_are(tmp_path: Path) -> None:
+    dcp.save({"model": tensors()}, checkpoint_id=str(tmp_path / "dcp"), no_dist=True)
+    for path in (tmp_path / "dcp", next((tmp_path / "dcp").glob("*.distcp"))):
+        with pytest.raises(vw.FormatError, match=r"format_utils dcp_to_torch \S*dcp model.pt"):
+            vw.load(path)
+    dcp_to_torch_save(tmp_path / "dcp", tmp_path / "model.pt")
+    assert same(tmp_path / "model.pt"), "the remedy works"
+
+
+def test_padding_can_be_told(tmp_path: Path) -> None:
+    """A VAE that was trained with reflection padding, in a file that does not say so."""
+    reflecting = vw.build(dataclasses.replace(PLAIN, padding_mode="reflect"))
+    content = {n: t.detach().clone() for n, t in stored_tensors(reflecting, "ldm").items()}
+    path = saved(tmp_path / "vae.safetensors", content)
+    told = vw.load(path, padding_mode="reflect", norm_groups=32, scale_of="sd1", num_heads=1, norm_eps=1e-6)
+    latents = torch.randn(1, 4, 4, 4)
+    assert torch.equal(told.decode(latents), reflecting.eval().decode(latents))
+    facts = ["padding_mode=reflect", "norm_groups=32", "scale_of=sd1", "num_heads=1", "norm_eps=1e-6"]
+    words = [word for fact in facts for word in ("--set", fact)]
+    assert main(["convert", str(path), str(tmp_path / "told.safetensors"), "--layout", "native", *words]) == 0
+    assert vw.load(tmp_path / "told.safetensors").config.padding_mode == "reflect"

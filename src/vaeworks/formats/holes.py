@@ -35,8 +35,8 @@ def _said(located: Located, is_zero: Mapping[str, bool], what: str = "are zero a
         return ""
     first = next((name for name in zero if "norm" in name), zero[0])
     return (
-        f"has {len(zero)} of {len(weights)} weights that {what}, such as {located.names[first]!r}: a part of the file is "
-        "missing; download it again"
+        f"has {len(zero)} of {len(weights)} weights that {what}, such as {located.names[first]!r}: a part of the file "
+        "is missing; download it again"
     )
 
 

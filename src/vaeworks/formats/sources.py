@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FormatError
 from ..files.atomic import MAX_CONFIG, read_json
+from ..files.links import missing
 from .archive import Archive, joined, open_archive, open_shards
 from .hub import HUB_PREFIX, fetch
 from .keymap import TAESD_HALVES
@@ -30,6 +32,9 @@ RUN_MODEL, RUN_BEST = "model.safetensors", "best.safetensors"
 """The finished model in a run folder, and the one that validated best, in native layout."""
 
 ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
+
+DISTRIBUTED = ".distcp"
+"""The ending of a part of a checkpoint of torch.distributed.checkpoint."""
 
 INDEX = re.compile(r"\.index(\.\w+)?\.json$")
 """The end of an index's name, with a variant in it or not: `….safetensors.index.fp16.json`."""
@@ -67,7 +72,11 @@ def _of_path(path: Path) -> Source:
     if path.is_dir():
         return _of_folder(path)
     if not path.exists():
+        if path.is_symlink():
+            raise FormatError(f"model {str(path)!r} {missing(path)}")
         raise FormatError(f"model {str(path)!r} does not exist; give a file, a folder, or {HUB_PREFIX}OWNER/NAME")
+    if path.suffix == DISTRIBUTED:
+        raise FormatError(f"{path} {_distributed(path.parent)}")
     if INDEX.search(path.name):
         return _with_config_beside(open_shards(path), path)
     archive = open_archive(path)
@@ -93,9 +102,19 @@ def _of_folder(path: Path) -> Source:
         return _of_path(halves[0])
     if (path / "run.json").is_file():
         raise FormatError(f"{path} holds a run that has not finished; continue it with --resume")
+    if any(p.suffix == DISTRIBUTED for p in path.iterdir()):
+        raise FormatError(f"{path} {_distributed(path)}")
     models = sorted(p.name for p in path.iterdir() if p.suffix in ENDINGS)
     which = f"; give one of its files: {', '.join(models[:5])}" if models else ""
     raise FormatError(f"{path} holds neither a run's {RUN_MODEL} nor a diffusers config.json{which}")
+
+
+def _distributed(folder: Path) -> str:
+    """What a part of a distributed checkpoint is, with the remedy, behind its name."""
+    return (
+        "is of torch.distributed.checkpoint, whose tensors are spread over several files; make one file of it: python "
+        f"-m torch.distributed.checkpoint.format_utils dcp_to_torch {shlex.quote(str(folder))} model.pt"
+    )
 
 
 def _weights_beside_config(folder: Path) -> Path:
