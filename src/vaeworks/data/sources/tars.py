@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...errors import DataError
 from ...images import LARGEST_FILE, SUFFIXES, regular_file
-from .folder import files_below
+from .folder import files_below, is_junk
 from .tar_headers import FOLDER, BrokenTarError, Member, read_members
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -67,7 +67,7 @@ def tar_files(source: str) -> list[Path] | None:
     except OSError:  # the name is too long; its braces may stand for shorter ones
         is_folder = is_file = False
     if is_folder:
-        found = [] if files_below(root, SUFFIXES) else files_below(root, (".tar", *COMPRESSED))
+        found = files_below(root, (".tar", *COMPRESSED))
     elif not source.lower().endswith((".tar", *COMPRESSED)):
         return None
     else:
@@ -154,11 +154,7 @@ def tar_members(tar: Path, field: str = "") -> tuple[list[TarMember], list[tuple
     try:
         for member in _members(tar):
             name = member.name.removeprefix("./")
-            if (
-                not name.lower().endswith(SUFFIXES)
-                or member.kind == FOLDER
-                or any(part.startswith(".") for part in name.split("/"))
-            ):
+            if not name.lower().endswith(SUFFIXES) or member.kind == FOLDER or is_junk(name.split("/")):
                 continue
             if member.is_plain:
                 found.append(TarMember(tar, name, member.offset, member.size))
