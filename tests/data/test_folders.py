@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
+from configs import LEAST
 from PIL import Image
+from safetensors.torch import load_file
 
 import vaeworks as vw
 from vaeworks.data import scan
@@ -141,3 +145,71 @@ def test_thumbnails_and_deleted_files_are_no_images(tmp_path: Path, junk: str) -
     told = [] if junk.startswith(".") else [str(tmp_path / p / junk) for p in ("", "a", "b")]
     assert sorted(name for name, _ in found.skipped) == sorted(told)
     assert len(image_files(tmp_path)) == 4
+
+
+# ---------------------------------------------------------------------- Classes that a data set states
+
+
+def tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
+STATED = {
+    "cls": lambda n: {f"{n:04}.cls": str(10 - n % 3).encode()},
+    "cls with a line end": lambda n: {f"{n:04}.cls": f"{10 - n % 3}\n".encode()},
+    "json": lambda n: {f"{n:04}.json": json.dumps({"caption": "x", "label": 10 - n % 3}).encode()},
+    "both": lambda n: {f"{n:04}.cls": str(10 - n % 3).encode(), f"{n:04}.json": b'{"label": 77}'},
+}
+
+
+@pytest.mark.parametrize("way", STATED)
+def test_samples_of_tars_state_their_class(tmp_path: Path, way: str) -> None:
+    """The shard is no class; numbers are kept as they are, in latents too."""
+    for shard in range(2):
+        members = {}
+        for n in range(4 * shard, 4 * shard + 4):
+            members |= {f"{n:04}.png": picture(n)} | STATED[way](n)
+        tar(tmp_path / "set" / f"{shard}.tar", members)
+    files = scan(tmp_path / "set").files
+    assert find_labels(files) == tuple(str(10 - n % 3) for n in range(8))
+    vw.encode(vw.build(LEAST), tmp_path / "set", tmp_path / "latents", size=16)
+    found = load_file(next((tmp_path / "latents").glob("*.safetensors")))["labels"]
+    assert found.tolist() == [10 - n % 3 for n in range(8)]
+    assert json.loads((tmp_path / "latents" / "index.json").read_text())["classes"][8:] == ["8", "9", "10"]
+
+
+def test_tars_without_classes_have_none(tmp_path: Path) -> None:
+    for shard in range(2):
+        tar(tmp_path / f"{shard}.tar", {f"{n}.png": picture(n + 9 * shard) for n in range(3)})
+    assert find_labels(scan(tmp_path).files) is None
+
+
+def test_folders_in_a_tar_are_classes(tmp_path: Path) -> None:
+    tar(tmp_path / "a.tar", {f"{name}/{n}.png": picture(n + len(name)) for name in ("cat", "horse") for n in range(2)})
+    assert find_labels(scan(tmp_path / "a.tar").files) == ("cat", "cat", "horse", "horse")
+
+
+@pytest.mark.parametrize("kind", ["ClassLabel", "int64", "string"])
+@pytest.mark.parametrize("column", ["label", "fine_label"])
+def test_columns_of_classes(tmp_path: Path, kind: str, column: str) -> None:
+    """Of a data set in parquet: names where the type has them, and the set's own numbers in latents."""
+    datasets = pytest.importorskip("datasets")
+    numbers = [2, 0, 2, 1, 0]
+    names = ["zebra", "ant", "mole"]
+    feature = datasets.ClassLabel(names=names) if kind == "ClassLabel" else datasets.Value(kind)
+    values = [names[n] for n in numbers] if kind == "string" else numbers
+    features = datasets.Features({"image": datasets.Image(), column: feature})
+    rows = {"image": [{"bytes": picture(n), "path": None} for n in range(5)], column: values}
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "set" / "0.parquet")
+    found = find_labels(scan(tmp_path / "set").files)
+    assert found == tuple(str(n) for n in numbers) if kind == "int64" else tuple(names[n] for n in numbers)
+    vw.encode(vw.build(LEAST), tmp_path / "set", tmp_path / "latents", size=16)
+    stored = load_file(next((tmp_path / "latents").glob("*.safetensors")))["labels"].tolist()
+    assert stored == ([sorted(names).index(names[n]) for n in numbers] if kind == "string" else numbers)

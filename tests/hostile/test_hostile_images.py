@@ -107,9 +107,7 @@ def test_formats_are_those_of_the_suffixes() -> None:
     assert not set(images.SUFFIXES) & set(images.UNREAD)
 
 
-@pytest.mark.parametrize(
-    "kind", ["EPS", "FLI", "ICO", "FITS", "PDF", "ICNS", "WMF", "XBM", "MSP", "SPIDER", "BLP"]
-)
+@pytest.mark.parametrize("kind", ["EPS", "FLI", "ICO", "FITS", "PDF", "ICNS", "WMF", "XBM", "MSP", "SPIDER", "BLP"])
 def test_other_formats_are_closed(tmp_path: Path, kind: str) -> None:
     """Whatever Pillow could make of them."""
     crafted = {
