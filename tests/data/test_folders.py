@@ -5,20 +5,24 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from configs import LEAST
-from PIL import Image
+from PIL import Image, ImageCms
 from safetensors.torch import load_file
 
 import vaeworks as vw
 from vaeworks.data import scan
+from vaeworks.data.image_ref import open_place
 from vaeworks.data.inputs import image_files
 from vaeworks.data.labels import find_labels
 from vaeworks.data.sources import folder as folders
-from vaeworks.images import SUFFIXES, UNREAD
+from vaeworks.images import SUFFIXES, UNREAD, open_image
+from vaeworks.reporting import Reporter
 
 
 def picture(number: int = 0, kind: str = "PNG", mode: str = "RGB") -> bytes:
@@ -213,3 +217,132 @@ def test_columns_of_classes(tmp_path: Path, kind: str, column: str) -> None:
     vw.encode(vw.build(LEAST), tmp_path / "set", tmp_path / "latents", size=16)
     stored = load_file(next((tmp_path / "latents").glob("*.safetensors")))["labels"].tolist()
     assert stored == ([sorted(names).index(names[n]) for n in numbers] if kind == "string" else numbers)
+
+
+# ---------------------------------------------------------------------- Names, transparency, colour
+
+
+def vae(place: Path) -> Path:
+    vw.save(vw.build(LEAST), place / "vae.safetensors")
+    return place / "vae.safetensors"
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"\xff\xfe.png", "日本.png".encode("shift-jis")])
+def test_names_that_are_no_utf8(tmp_path: Path, name: bytes) -> None:
+    """From old archives: every result is written, and names the image somehow."""
+    folder = tmp_path / "set"
+    for number in range(12):
+        put(folder / f"{number}.png", picture(9 * number))
+    os.rename(os.fsencode(folder / "3.png"), os.fsencode(folder) + b"/" + name)
+    model = vae(tmp_path)
+    found = vw.evaluate_models([model], folder, features="off", lpips="off", legibility=False, out=tmp_path / "eval")
+    assert len(found.models[0].scores) == 12 and (tmp_path / "eval" / "report.html").exists()
+    assert vw.encode(model, folder, tmp_path / "latents", size=16).encoded.images == 12
+    assert len(vw.reconstruct(model, folder, tmp_path / "out").images) == 12
+    vw.detect_anomalies(model, tmp_path / "anomaly", normal=folder, test=folder, false_alarms=0.5, baselines=False)
+    scores = (tmp_path / "anomaly" / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert len(scores) == 13
+
+
+def test_transparency_is_said(tmp_path: Path) -> None:
+    """Laid on white in every command, and no command is silent about it."""
+    for number in range(3):
+        put(tmp_path / "set" / f"{number}.png", picture(number))
+    image = Image.new("RGBA", (24, 24), (255, 0, 0, 0))
+    image.save(tmp_path / "set" / "clear.png")
+    model, said = vae(tmp_path), Spoken()
+    vw.reconstruct(model, tmp_path / "set", tmp_path / "out", reporter=said)
+    vw.encode(model, tmp_path / "set", tmp_path / "latents", size=16, reporter=said)
+    vw.edit(model, tmp_path / "set", tmp_path / "edited", saturation=1.1, reporter=said)
+    assert said.lines.count("1 of 4 images have transparency, and were laid on white") == 3
+    assert vw.open_image(tmp_path / "set" / "clear.png").min() == 1
+
+
+class Spoken(Reporter):
+    """What a command says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_files_that_differ_in_their_endings_alone(tmp_path: Path) -> None:
+    """Each becomes a picture of its own."""
+    for name, kind in (("a.jpg", "JPEG"), ("a.png", "PNG"), ("b.png", "PNG"), ("sub/a.png", "PNG")):
+        put(tmp_path / "set" / name, picture(len(name), kind))
+    model = vae(tmp_path)
+    vw.reconstruct(model, tmp_path / "set", tmp_path / "out")
+    made = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
+    assert made == ["a-jpg.png", "a-png.png", "b.png", "sub/a.png"]
+    put(tmp_path / "other" / "a.png")
+    with pytest.raises(vw.ConfigError, match="two calls"):
+        vw.reconstruct(model, [tmp_path / "set" / "b.png", put(tmp_path / "other" / "b.png")], tmp_path / "more")
+
+
+def wide_gamut(gamma: float = 2.2) -> bytes:
+    """A profile with the primaries of Display P3."""
+
+    def fixed(*values: float) -> bytes:
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + bytes(78),
+        b"cprt": b"text\0\0\0\0none\0",
+        b"wtpt": b"XYZ \0\0\0\0" + fixed(0.9642, 1.0, 0.8249),
+        b"rXYZ": b"XYZ \0\0\0\0" + fixed(0.5151, 0.2412, -0.0011),
+        b"gXYZ": b"XYZ \0\0\0\0" + fixed(0.2920, 0.6922, 0.0419),
+        b"bXYZ": b"XYZ \0\0\0\0" + fixed(0.1571, 0.0666, 0.7841),
+    } | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)))
+    table, data, start = b"", b"", 132 + 12 * len(tags)
+    for name, value in tags.items():
+        table += name + struct.pack(">II", start + len(data), len(value))
+        data += value + bytes(-len(value) % 4)
+    head = struct.pack(">I4sI4s4s4s", start + len(data), b"none", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    head += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + fixed(0.9642, 1.0, 0.8249) + bytes(4)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+@pytest.mark.parametrize("colour", [(220, 20, 30), (30, 180, 60), (128, 128, 128)])
+def test_profiles_become_srgb(tmp_path: Path, mode: str, colour: tuple[int, int, int]) -> None:
+    """The same colour in a wide space has other numbers, which are read as the colour."""
+    profile = wide_gamut()
+    wide = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    image = ImageCms.profileToProfile(Image.new("RGB", (24, 24), colour), ImageCms.createProfile("sRGB"), wide)
+    assert image.getpixel((0, 0)) != colour or len(set(colour)) == 1
+    path = tmp_path / "a.png"
+    (image.quantize(4) if mode == "P" else image.convert(mode)).save(path, icc_profile=profile)
+    read = open_image(path).getpixel((5, 5))
+    assert max(abs(a - b) for a, b in zip(read, colour, strict=True)) <= 2
+    assert np.allclose(vw.open_image(path)[0, :, 0, 0].numpy() * 127.5 + 127.5, colour, atol=2.01)
+    packed = tar(tmp_path / "a.tar", {"a.png": path.read_bytes()})
+    assert open_place(scan(packed).files[0].path).getpixel((5, 5)) == read
+
+
+@pytest.mark.parametrize("profile", [b"no profile", wide_gamut()[:200], b"", wide_gamut().replace(b"RGB ", b"CMYK")])
+def test_broken_profiles_count_for_nothing(tmp_path: Path, profile: bytes) -> None:
+    Image.new("RGB", (24, 24), (220, 20, 30)).save(tmp_path / "a.png", icc_profile=profile)
+    assert open_image(tmp_path / "a.png").getpixel((0, 0)) == (220, 20, 30)
+
+
+def test_srgb_itself_changes_no_pixel(tmp_path: Path) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=srgb)
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png")), pixels)
+
+
+def test_gray_profiles_and_deep_pixels(tmp_path: Path) -> None:
+    """Gray of another gamma becomes sRGB's; 16 bits stay as they are."""
+    Image.new("L", (24, 24), 128).save(tmp_path / "plain.png")
+    assert open_image(tmp_path / "plain.png", 1).getpixel((0, 0)) == 128
+    deep = Image.fromarray(np.full((24, 24), 30_000, np.uint16))
+    deep.save(tmp_path / "deep.png", icc_profile=wide_gamut())
+    assert open_image(tmp_path / "deep.png", 1).getpixel((0, 0)) == round(30_000 / 257)
+
+
+def test_the_protocol_says_what_is_done_to_profiles() -> None:
+    found = vw.evaluate(vw.build(LEAST), scan("photos").files[:1], limit=64)
+    assert "ICC profiles converted to sRGB" in found.protocol.colour
