@@ -17,6 +17,7 @@ from ...config import TinyConfig
 from ...data.sources.folder import find_images
 from ...errors import ConfigError, FormatError
 from ...files.atomic import check_free_picture, write_picture
+from ...formats.fingerprint import content_hash
 from ...formats.io import read
 from ...formats.locate import Located, locate
 from ...formats.vae_slot import VaeSlot, check_fits, config_for, find_slot, is_certain, is_scaled_by, misfit_of
@@ -89,6 +90,12 @@ SAME_SCALE = 0.87, 1.15
 invisible (doctor/compatibility/verdict.py)."""
 
 
+CandidateVerdict = Literal["fits", "fits after fold", "cannot tell", "does not fit"]
+
+RANKS: tuple[CandidateVerdict, ...] = ("fits", "fits after fold", "cannot tell", "does not fit")
+"""Verdicts, the best first."""
+
+
 @dataclass(frozen=True)
 class BakedVae:
     """The VAE inside a checkpoint."""
@@ -103,7 +110,7 @@ class Candidate:
     """The verdict on a VAE for a checkpoint."""
 
     path: str
-    verdict: Literal["fits", "fits after fold", "does not fit"]
+    verdict: CandidateVerdict
     reasons: tuple[str, ...]
     """plain sentences"""
     name: str | None = None
@@ -246,7 +253,10 @@ def _judge_baked(
         return BakedVae("broken", (*faults, *remarks)), None, None
     if images is not None and not images:
         return BakedVae("fine", tuple(remarks)), None, None
-    autoencoder, known = read(slot.old), is_certain(slot.old)
+    try:
+        autoencoder, known = read(slot.old), is_certain(slot.old)
+    except FormatError as error:  # holes
+        return BakedVae("broken", (str(error), *remarks)), None, None
     seen = look(None, autoencoder, slot.constants, images, known=known)
     fog = judge(seen, autoencoder, slot.constants, known=known)
     if fog.verdict == "broken":
@@ -316,15 +326,16 @@ def _judge_candidate(
 
 def _verdict(
     located: Located, slot: VaeSlot, scaled: bool | None, fog: Fog | None, *, compared: bool
-) -> tuple[Literal["fits", "fits after fold", "does not fit"], list[str]]:
-    """The verdict from the scale in the file and from the decodes; decodes decide if the checkpoint's own VAE is the
-    reference."""
+) -> tuple[CandidateVerdict, list[str]]:
+    """The verdict on a candidate. Decodes decide if the checkpoint's own VAE is the reference; without decodes, its
+    weights do. Without a reference, nothing can tell a VAE of the right shape from the right VAE."""
     reasons = [] if fog is None else [fog.sentence]
     reasons.append(_scale_reason(located, slot, scaled))
     if isinstance(located.config, TinyConfig):
         reasons.append("it is a TAESD: `vaeworks install` puts it where applications look for one")
     if fog is not None and (
-        fog.verdict in ("broken", "wrong VAE") or (fog.verdict != "clear" and isinstance(located.config, TinyConfig))
+        fog.verdict in ("broken", "mixed channels", "wrong VAE")
+        or (fog.verdict != "clear" and isinstance(located.config, TinyConfig))
     ):
         return "does not fit", reasons
     if fog is not None and compared:
@@ -336,10 +347,18 @@ def _verdict(
                 "checkpoint's VAE"
             )
         return "fits after fold", [*reasons, "`vaeworks fold` moves the difference into its weights"]
-    if scaled is False or (fog is not None and fog.verdict == "wrong scale"):
-        trained = "if the checkpoint was trained with it: `vaeworks fold` moves the difference into its weights"
-        return "fits after fold", [*reasons, trained]
-    return "fits", reasons
+    if slot.old is not None and fog is None and content_hash(slot.old) == content_hash(located):
+        verdict: CandidateVerdict = "fits after fold" if scaled is False else "fits"
+        return verdict, [*reasons, "its weights are those of the checkpoint's own VAE"]
+    nothing = (
+        "the checkpoint has no VAE of its own that works, so there is nothing to compare with"
+        if fog is not None or slot.old is None
+        else "nothing was decoded, and its weights are not those of the checkpoint's own VAE"
+    )
+    remedy = "docs/files.md lists the VAEs of published checkpoints" if fog is not None or slot.old is None else ""
+    if scaled is False:
+        remedy = "if the checkpoint was trained with it, `vaeworks fold` moves its scale into its weights"
+    return "cannot tell", [*reasons, nothing, *filter(None, [remedy])]
 
 
 def _scale_reason(located: Located, slot: VaeSlot, scaled: bool | None) -> str:
