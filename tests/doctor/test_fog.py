@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import vaeworks as vw
+from vaeworks.cli.main import main
 from vaeworks.config import MODELS, AutoencoderConfig, TinyConfig, dumps
 from vaeworks.data import photos
 from vaeworks.doctor import Fog, fog, fog_picture, match
@@ -25,6 +26,7 @@ from vaeworks.errors import ConfigError, DataError, FormatError
 from vaeworks.formats import native
 from vaeworks.formats.fold import fold_to
 from vaeworks.formats.io import stored_tensors
+from vaeworks.formats.known_vaes import known_vaes
 from vaeworks.images import to_pillow
 from vaeworks.models.init import linear_init_
 
@@ -457,3 +459,44 @@ def test_match_refuses(tmp_path: Path, sd_vae: vw.Autoencoder) -> None:
 def test_small_configurations_are_of_the_family() -> None:
     """What these tests stand on: the linear VAE has SD 1's f and c."""
     assert isinstance(linear().config, AutoencoderConfig) and linear().config.name == MODELS["sd1"].name == "f8c4"
+
+
+def test_a_folder_of_vaes_is_ranked(
+    tmp_path: Path, vae: vw.Autoencoder, sd_vae: vw.Autoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which VAE is for my checkpoint? The best first; files that are none are named, and remembered names are told."""
+    monkeypatch.setenv("VAEWORKS_CONFIG", str(tmp_path / "config"))
+    full = checkpoint(tmp_path / "full.safetensors", sd_vae)
+    folder = tmp_path / "vaes"
+    (folder / "sub").mkdir(parents=True)
+    file_of(folder / "a-xl.safetensors", linear(scale=0.13025))
+    file_of(folder / "sub" / "z-same.safetensors", sd_vae)
+    vw.save(linear("small-f8c16"), folder / "deep", layout="diffusers")
+    (folder / "junk.safetensors").write_bytes(b"junk")
+    (folder / "readme.txt").write_text("no model")
+    assert vw.inspect(folder / "sub" / "z-same.safetensors", name="the right one").known_as == "the right one"
+    found = match(full, [folder], TWO)
+    names = [Path(candidate.path).name for candidate in found.candidates]
+    assert names[:2] == ["z-same.safetensors", "a-xl.safetensors"] and set(names[2:]) == {"deep", "junk.safetensors"}
+    assert [c.verdict for c in found.candidates] == ["fits", "fits after fold", "does not fit", "does not fit"]
+    assert found.candidates[0].known_as == "the right one" and "(the right one): fits" in found.sentences()[2]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(vw.ConfigError, match="a folder without a model file"):
+        match(full, [tmp_path / "empty"], TWO)
+
+
+def test_names_of_vaes(tmp_path: Path, sd_vae: vw.Autoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal weights have one name, in any layout and container; one name is of one VAE."""
+    monkeypatch.setenv("VAEWORKS_CONFIG", str(tmp_path / "config"))
+    path = file_of(tmp_path / "a.safetensors", sd_vae)
+    vw.save(sd_vae, tmp_path / "folder", layout="diffusers")
+    other = file_of(tmp_path / "other.safetensors", linear(scale=0.13025))
+    assert main(["inspect", str(path), "--remember", "mine", "--json"]) == 0
+    assert vw.inspect(tmp_path / "folder").known_as == "mine" and vw.inspect(other).known_as is None
+    assert dict(vw.inspect(path).rows())["known as"] == "mine"
+    with pytest.raises(vw.ConfigError, match="'mine' is the name of another VAE"):
+        vw.inspect(other, name="mine")
+    with pytest.raises(vw.ConfigError, match="name them one by one"):
+        vw.inspect(path, other, name="both")
+    vw.inspect(path, name="yours")
+    assert list(known_vaes().values()) == ["yours"]
