@@ -281,7 +281,7 @@ def test_rules_of_fail_on() -> None:
 def test_panels_are_known() -> None:
     assert check_panels(None) == list(TITLES) and check_panels(["noise", "fog"]) == ["fog", "noise"]
     for wrong in (["nose"], []):
-        with pytest.raises(ConfigError, match="choose from fog"):
+        with pytest.raises(ConfigError, match="choose from fidelity, fog"):
             check_panels(wrong)
     assert all(callable(panel(name)) for name in TITLES)
 

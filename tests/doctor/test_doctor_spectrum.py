@@ -103,6 +103,15 @@ def test_white_latents_are_ill_and_smooth_ones_healthy() -> None:
     assert white.remedy and not smooth.remedy and white.dispute
 
 
+@pytest.mark.parametrize("offset", [1.0, 3.0, 10.0])
+def test_white_latents_with_means_of_their_own_are_ill(offset: float) -> None:
+    """The mean of an image is no neighbour: it takes energy from all frequencies alike, and hides nothing."""
+    z = normal(24, 4, 16, 16) + offset * normal(24, 4, 1, 1)
+    found = examine(patient(z))
+    assert found.verdict == "ill", found.sentence
+    assert found.figures["sec_varied"].value == pytest.approx(white_ceiling(16, 16, 0.25) * 256 / 255, abs=0.02)
+
+
 def test_scale_and_dead_channels_change_nothing() -> None:
     """Channels are standardized; one that carries nothing, and is noise at that, is left out."""
     smooth = field(-2.5, c=2)

@@ -11,6 +11,7 @@ from ..subject import Subject
 Panel = Callable[[Subject], Finding]
 
 TITLES = {
+    "fidelity": "Fidelity: colour, place, sharpness and tone",
     "fog": "Fog: washed-out or tinted pictures",
     "precision": "Half precision: black images",
     "collapse": "Collapse: channels that carry nothing",

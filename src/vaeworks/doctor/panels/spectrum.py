@@ -3,6 +3,7 @@ noise."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -184,6 +185,13 @@ def _figures(seen: Spectra) -> dict[str, Figure]:
         figures[f"sec_{rho:g}"] = Figure.of(
             f"share of energy above {rho:g} of the highest frequency", _share(seen, rho), limit=limit
         )
+    energy = seen.power.copy()
+    energy[:, 0, 0] = 0
+    figures["sec_varied"] = Figure.of(
+        f"share of energy above {RHOS[0]:g} of the highest frequency, the mean left out",
+        _share(dataclasses.replace(seen, power=energy), RHOS[0]),
+        limit=f"{white_ceiling(h, w, RHOS[0]) * h * w / (h * w - 1):.3f} of white noise; ill from {WHITE:g} of it",
+    )
     fit = partial(slope, frequencies=seen.frequencies, h=min(h, w))
     picture = fit(seen.pictures)
     figures["slope"] = Figure.of(
@@ -209,12 +217,13 @@ def _figures(seen: Spectra) -> dict[str, Figure]:
 def _verdict(seen: Spectra, figures: dict[str, Figure]) -> tuple[Verdict, str]:
     h, w = seen.power.shape[1:]
     share, ceiling = figures["sec_0.25"].value, white_ceiling(h, w, RHOS[0])
+    varied = figures["sec_varied"].value
     text = f"{share:.0%} of the latents' energy is in high frequencies (white noise: {ceiling:.0%})"
     slopes = (
         f"power falls with frequency to the power {figures['slope'].value:.2f}, that of the images "
         f"{figures['image_slope'].value:.2f}"
     )
-    if share >= WHITE * ceiling:
+    if varied >= WHITE * ceiling * h * w / (h * w - 1):
         return "ill", f"{text}: a latent says nothing about its neighbours, as in white noise"
     return ("watch" if share > BASELINE else "healthy"), f"{text}; {slopes}"
 
