@@ -15,6 +15,7 @@ from torch import Tensor
 from ..config import LatentConfig
 from ..errors import ConfigError
 from ..formats import load
+from ..images.channels import check_pictures
 from ..models import Autoencoder, Posterior
 from ..models.digest import model_digest
 
@@ -79,7 +80,9 @@ def open_space(spec: SpaceSpec, device: torch.device | str = "cpu") -> Space:
         return Patches(1, spec.channels, None)
     if spec.kind == "patches":
         return Patches(PATCH, spec.channels, spec.seed)
-    space = Latents(load(spec.model).to(device).eval())
+    autoencoder = load(spec.model)
+    check_pictures(autoencoder.config, name=str(spec.model))
+    space = Latents(autoencoder.to(device).eval())
     return Scrambled(space, spec.seed) if spec.kind == "scrambled" else space
 
 

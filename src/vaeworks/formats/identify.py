@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from ..config import MODELS, TINY_MODELS, AutoencoderConfig, LatentConfig, TinyConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, FormatError
 from .apps import Support, support
 from .diffusers_config import only_in_metadata
 from .fingerprint import content_hash, fingerprint, relation
@@ -110,6 +110,7 @@ class Identity:
         f, c = self.downsample_factor, self.latent_channels
         rows = {
             "family": self.family,
+            "images": _images(self.in_channels, self.out_channels),
             "latents": f"f{f}c{c}: 1/{f} of height and width, {c} channels",
             "normalization": _normalization(self),
             "layout": f"{self.layout}{' with old attention names' if self.old_names else ''}, {self.container}",
@@ -157,6 +158,17 @@ def _normalization(identity: Identity) -> str:
     return f"{shift} * {identity.scaling_factor:g}, {source}"
 
 
+_KINDS = {1: " (gray)", 3: " (RGB)"}
+"""Kinds of images by their channels, where the number tells it."""
+
+
+def _images(takes: int, gives: int) -> str:
+    """Channels of the images that are encoded and decoded."""
+    if takes == gives:
+        return f"{takes} channel{'' if takes == 1 else 's'}{_KINDS.get(takes, '')} in and out"
+    return f"{takes}{_KINDS.get(takes, '')} channels in, {gives}{_KINDS.get(gives, '')} out"
+
+
 def _half(widths: tuple[int, ...], blocks: tuple[int, ...]) -> str:
     return f"widths {', '.join(map(str, widths))}; blocks {', '.join(map(str, blocks))}"
 
@@ -174,12 +186,23 @@ class FileRelation:
 
 
 @dataclass(frozen=True)
+class UnidentifiedFile:
+    """A file among several in which no VAE could be identified."""
+
+    path: str
+    error: str
+    """why, and the remedy; in one sentence"""
+
+
+@dataclass(frozen=True)
 class ComparedFiles:
     """Several VAE files, and how each pair of them is related."""
 
     files: tuple[Identity, ...]
     relations: tuple[FileRelation, ...]
     """one entry for each pair of files"""
+    failed: tuple[UnidentifiedFile, ...] = ()
+    """files without an identity"""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -206,18 +229,25 @@ def inspect(*files: str | Path, settings: Mapping[str, Any] | None = None) -> Id
 
     files: VAE files or folders, full checkpoints, hf:OWNER/NAME. settings: facts that the files leave out, as keywords
     of `load`, such as {"scale_of": "sdxl"}; they hold for every file.
-    Returns an Identity for one file. For several files it returns their identities and the relation of each pair.
-    Errors: ConfigError without a file and for settings that a VAE cannot have; FormatError for a file without a VAE.
+    Returns an Identity for one file. For several files it returns their identities, the relation of each pair, and the
+    reason for each file that has none.
+    Errors: ConfigError without a file; for a single file, FormatError if it holds no VAE, and ConfigError for settings
+    that the VAE cannot have.
     """
     if not files:
         raise ConfigError("inspect needs at least one file")
-    identities = tuple(identify(file, **(settings or {})) for file in files)
-    if len(identities) == 1:
-        return identities[0]
+    if len(files) == 1:
+        return identify(files[0], **(settings or {}))
+    identities, failed = list[Identity](), list[UnidentifiedFile]()
+    for file in files:
+        try:
+            identities.append(identify(file, **(settings or {})))
+        except (FormatError, ConfigError) as error:
+            failed.append(UnidentifiedFile(str(file), str(error)))
     relations = tuple(
         FileRelation(a.path, b.path, relation(a.fingerprint, b.fingerprint)) for a, b in combinations(identities, 2)
     )
-    return ComparedFiles(identities, relations)
+    return ComparedFiles(tuple(identities), relations, tuple(failed))
 
 
 def identify(path: str | Path, **settings: Any) -> Identity:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import FormatError
+from ..errors import ConfigError, FormatError
 from ..files.atomic import MAX_CONFIG, read_json
 from .archive import Archive, joined, open_archive, open_shards
 from .hub import HUB_PREFIX, fetch
@@ -43,8 +44,10 @@ class Source:
 def find_source(path: str | Path) -> Source:
     """Open the tensors of a file, a folder or hf:OWNER/NAME.
 
-    Errors: FormatError for a path that does not exist or holds no model.
+    Errors: FormatError for a path that does not exist or holds no model; ConfigError for what is no path.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ConfigError(f"a file is given by its path, not as {type(path).__name__}; `vaeworks.save` writes a model")
     if str(path).startswith(HUB_PREFIX):
         path = fetch(str(path))
     try:

@@ -18,6 +18,7 @@ from ...errors import ConfigError
 from ...files.atomic import write_picture
 from ...files.outputs import check_apart, check_free, targets
 from ...images import to_uint8
+from ...images.channels import check_pictures
 from ...metrics import psnr
 from ...models import Autoencoder
 from ...random_streams import VARIANTS, WALK, check_seed, latent_noise
@@ -207,6 +208,7 @@ def vary(
             raise ConfigError(f"{name} (={value}) must be positive")
     pairs = _targets(inputs, None if out is None else Path(out), walk, overwrite, reporter)
     codec = open_codec(model, memory, precision, settings)
+    check_pictures(codec.autoencoder.config)
     rows: list[VariedImage] = []
     for path, target, picture in readable_images(pairs, codec.autoencoder.config.in_channels, reporter):
         image = to_uint8(picture)

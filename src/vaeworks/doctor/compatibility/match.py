@@ -21,6 +21,7 @@ from ...formats.io import read
 from ...formats.locate import Located, locate
 from ...formats.vae_slot import VaeSlot, check_fits, config_for, find_slot, is_certain, is_scaled_by, misfit_of
 from ...images import notebook
+from ...images.channels import check_pictures
 from ...runtime.opening import Model, open_model
 from .decode import DecodedPhotos, ReferenceDecode, look, make
 from .verdict import Fog, judge, labelled, picture_of
@@ -78,8 +79,11 @@ def _judged(
     known: bool,
 ) -> tuple[DecodedPhotos, Fog]:
     constants = None if scaling_factor is None else (scaling_factor, shift_factor)
-    made = None if reference is None else make(open_model(reference), images)
-    autoencoder = open_model(candidate)
+    theirs, autoencoder = None if reference is None else open_model(reference), open_model(candidate)
+    for vae, name in ((theirs, "the reference"), (autoencoder, "the candidate")):
+        if vae is not None:
+            check_pictures(vae.config, name=name)
+    made = None if theirs is None else make(theirs, images)
     seen = look(made, autoencoder, constants, images, known=known)
     return seen, judge(seen, autoencoder, constants, known=known)
 
