@@ -205,6 +205,22 @@ def test_bad_input(command: str, place: Path, tmp_path: Path, capsys: pytest.Cap
     assert not list((tmp_path / "models" / "checkpoints").iterdir())
 
 
+@pytest.mark.parametrize("order", [("good", "bad", "good"), ("bad", "good"), ("bad", "bad")])
+def test_inspect_of_several_reports_each(
+    order: tuple[str, ...], place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bad file among good ones has its line, and the good ones their report; the exit code says that one failed."""
+    files = {"good": place / "vae.safetensors", "bad": tmp_path / "bad.safetensors"}
+    files["bad"].write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert main(["inspect", *(str(files[name]) for name in order), "--json"]) == 2
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert [file["path"] for file in found["files"]] == [str(files["good"])] * order.count("good")
+    assert [file["path"] for file in found["failed"]] == [str(files["bad"])] * order.count("bad")
+    assert len(found["relations"]) == (1 if order.count("good") == 2 else 0)
+    assert err.count("is a git-lfs pointer") == order.count("bad") and err.count("family") == order.count("good")
+
+
 def test_existing_destinations_are_kept(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without --overwrite nothing is overwritten; the message names it."""
     for command, rest in {"convert": ["--layout", "ldm"], "fold": ["--scaling-factor", "1"], "repair": []}.items():

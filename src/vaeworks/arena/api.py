@@ -14,6 +14,8 @@ from ..data.labels import find_labels
 from ..devices import resolve_device
 from ..errors import ConfigError
 from ..files.outputs import check_free, make_folder, short_names
+from ..formats.locate import locate
+from ..images.channels import PICTURES, check_pictures
 from ..recipes.studies import StudyScale, study
 from ..reporting import SILENT, Reporter
 from .budget import budget_images
@@ -85,6 +87,8 @@ def run_arena(
     if baseline is not None and str(baseline) not in paths:
         raise ConfigError(f"--baseline {baseline} is not among the models: {', '.join(paths)}")
     check_free(folder, (REPORT, RECORD), overwrite, ", which makes the page anew and keeps trials")
+    for path in paths:
+        check_pictures(locate(path).config, channels=PICTURES, name=path)
     make_folder(folder)
     place = resolve_device(device)
     images = image_set(data, reporter)

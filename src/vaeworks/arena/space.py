@@ -15,7 +15,6 @@ from torch import Tensor
 from ..config import LatentConfig
 from ..errors import ConfigError
 from ..formats import load
-from ..images.channels import check_pictures
 from ..models import Autoencoder, Posterior
 from ..models.digest import model_digest
 
@@ -80,9 +79,7 @@ def open_space(spec: SpaceSpec, device: torch.device | str = "cpu") -> Space:
         return Patches(1, spec.channels, None)
     if spec.kind == "patches":
         return Patches(PATCH, spec.channels, spec.seed)
-    autoencoder = load(spec.model)
-    check_pictures(autoencoder.config, name=str(spec.model))
-    space = Latents(autoencoder.to(device).eval())
+    space = Latents(load(spec.model).to(device).eval())
     return Scrambled(space, spec.seed) if spec.kind == "scrambled" else space
 
 

@@ -31,7 +31,6 @@ from ...errors import ConfigError, DataError, FormatError
 from ...files.atomic import read_json, write_text
 from ...files.locks import LOCK
 from ...files.scratch import sweep
-from ...images.channels import check_pictures
 
 RUN, RESULT = "run.json", "result.json"
 STREAM = "stream.jsonl"
@@ -242,7 +241,6 @@ def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | 
     Errors: DataError for a source without usable images, or with other images than the run in `out` started with.
     """
     given = None
-    check_pictures(config.model)
     if is_stream(source) and config.model.in_channels == 2:
         raise DataError(f"{source!r} has no pictures of two channels; a model of in_channels (=2) takes stereo:SRC")
     if config.data.val is not None:
