@@ -8,9 +8,6 @@ from ..errors import ConfigError
 PICTURES = (1, 3)
 """Channels of gray and of RGB pictures."""
 
-SPECTROGRAMS = (1, 2)
-"""Channels of spectrograms of mono and of stereo sound."""
-
 PICTURES_AND_SOUND = (1, 2, 3)
 """Channels of what files hold."""
 
@@ -34,7 +31,7 @@ def check_pictures(
     possible = [takes] * reads + [gives] * writes
     if set(possible) <= {*channels} and len({*possible}) <= 1:
         return
-    known = {1: "1 (gray or mono)" if channels == SPECTROGRAMS else "1 (gray)", 2: "2 (stereo sound)", 3: "3 (RGB)"}
+    known = {1: "1 (gray)", 2: "2 (stereo sound)", 3: "3 (RGB)"}
     *most, last = (known[number] for number in channels)
     kinds = f"{', '.join(most)} or {last}"
     if not writes:

@@ -19,7 +19,7 @@ from ...data.spectrogram import MEL, Mel
 from ...errors import ConfigError, DataError, NotFiniteError
 from ...files.atomic import atomic, write_text
 from ...files.outputs import check_apart, check_free, make_folder
-from ...images.channels import SPECTROGRAMS, check_pictures
+from ...images.channels import check_pictures
 from ...intervals import Interval, bootstrap
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
@@ -197,7 +197,7 @@ def _codec(
     settings: Mapping[str, Any] | None,
 ) -> Codec:
     codec = model if isinstance(model, Codec) else open_codec(model, memory, precision, settings)
-    check_pictures(codec.autoencoder.config, channels=SPECTROGRAMS)
+    check_pictures(codec.autoencoder.config)
     return codec
 
 
