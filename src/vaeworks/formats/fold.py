@@ -17,8 +17,9 @@ from ..errors import ConfigError
 from ..files.atomic import check_ending, check_free_name
 from ..models import Autoencoder
 from .io import read, write
-from .locate import Layout, Located, locate
+from .locate import Located, locate
 from .shared_weights import in_memory
+from .vaes_in_file import Layout
 
 if TYPE_CHECKING:
     from .shared_weights import TheirVAE

@@ -22,6 +22,7 @@ from .rules import (
     no_network,
     problems,
     slightly,
+    unknown_names,
     unless,
 )
 
@@ -56,6 +57,8 @@ def comfyui(offer: OfferedFile) -> Support:
 
 def _refusal(offer: OfferedFile) -> str | None:
     """Why ComfyUI refuses the file before it builds a network."""
+    if offer.foreign or offer.wrapper.count(".") > 1 or (offer.wrapper and offer.more):
+        return f"{unknown_names(offer)}; {TO_LDM}"
     if not offer.whole:
         return f"ComfyUI does not load shards; {TO_LDM}"
     if offer.prefix and not at_home(offer):

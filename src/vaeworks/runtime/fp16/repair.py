@@ -20,8 +20,9 @@ from ...files.atomic import SAFETENSORS_ENDINGS, check_free_name
 from ...formats.apps import Support
 from ...formats.apps import support as support_of
 from ...formats.io import check_target, read, write
-from ...formats.locate import Layout, Located, locate
+from ...formats.locate import Located, locate
 from ...formats.shared_weights import in_memory
+from ...formats.vaes_in_file import Layout
 from ...models import Autoencoder, Decoder, Encoder
 from ..opening import Model
 from .deviation import Deviation, deviation, outputs
