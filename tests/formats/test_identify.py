@@ -440,6 +440,9 @@ def test_normalization_that_applications_share(tmp_path: Path) -> None:
         assert verdict(path, WEBUI).loads == ("wrong" if config is playground else "yes")
     located = locate(sparse(tmp_path / "bare.safetensors", stored_shapes(SD1, "ldm")))
     assert support(located)[WEBUI].loads == "yes"
+    for change in ({"scaling_factor": 1.0}, {"latents_std": (8.4927, 5.9022, 6.5498, 1.0)}):
+        other = dataclasses.replace(located, config=dataclasses.replace(playground, **change))
+        assert support(other, "ldm")[COMFYUI].loads == "wrong"
 
 
 def test_folding_mends_the_scale(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def run_arena(
             "no MODEL is given: vaeworks arena MODEL... --data SRC --out DIR, or vaeworks arena study NAME"
         )
     config = _config(budget, tokens, probes, seeds, shifts, samples)
+    if held := next((model for model in models if not isinstance(model, (str, Path))), None):
+        raise ConfigError(f"the arena's workers read models from files, not {type(held).__name__}; `vaeworks.save` it")
     paths, folder = [str(model) for model in models], Path(out)
     names = short_names(paths)
     if baseline is not None and str(baseline) not in paths:
