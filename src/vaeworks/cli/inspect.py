@@ -18,7 +18,14 @@ Files = Annotated[
 ]
 
 
-def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
+def inspect(
+    files: Files,
+    remember: Annotated[
+        str | None,
+        arg(metavar="NAME", help="remember this VAE by a name, which `inspect` and `match` show from now on"),
+    ] = None,
+    told: Told = (),
+) -> dict[str, Any]:
     """Identify VAE files: family, f, c, layout, dtype, scale, who loads them; compare several.
 
     In Python: `vaeworks.inspect`.
@@ -26,7 +33,7 @@ def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
     from ..formats.identify import ComparedFiles
     from ..formats.identify import inspect as run
 
-    result = run(*files, settings=settings_of(told))
+    result = run(*files, settings=settings_of(told), name=remember)
     if not isinstance(result, ComparedFiles):
         _print_identity(result)
         return result.to_dict()
