@@ -53,7 +53,10 @@ class _Setup:
 def check_judged(config: LatentConfig, name: str = "this model") -> None:
     """Before any work: a model whose reconstructions can be compared with pictures. Errors: ConfigError if not."""
     if config.in_channels == config.out_channels == 2:
-        raise ConfigError(f"the images of {name} have 2 channels, which is sound; `vaeworks listen` evaluates it")
+        raise ConfigError(
+            f"the images of {name} have 2 channels, and only images of 1 or 3 are evaluated; `vaeworks listen` "
+            "evaluates sound, which has 2"
+        )
     check_pictures(config, channels=PICTURES, name=name)
 
 
