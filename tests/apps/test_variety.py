@@ -149,7 +149,7 @@ class CrossFade(nn.Module):
         return latents
 
 
-class Direct:
+class Direct(vw.Codec):
     """A codec of it."""
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class Direct:
 def test_a_model_that_copies_pixels_only_fades() -> None:
     """There, every figure of the path is the cross-fade's: ghost 1, length 1, nothing lost on encoding again."""
     images = random_batch(3, 16)
-    found = interpolate(Direct(), images, steps=4)  # type: ignore[arg-type]
+    found = interpolate(Direct(), images, steps=4)
     assert len(found.frames) == 9
     assert [frame.segment for frame in found.frames] == [0] * 5 + [1] * 4
     for frame in found.frames:
@@ -177,8 +177,8 @@ def test_a_path_that_leaves_the_fade_is_seen() -> None:
     """On the great circle the same model's norm stays 1, where the straight line falls to what independent codes
     have."""
     images = random_batch(2, 16)
-    around = interpolate(Direct(), images, 2, "spherical").frames[1]  # type: ignore[arg-type]
-    straight = interpolate(Direct(), images, 2).frames[1]  # type: ignore[arg-type]
+    around = interpolate(Direct(), images, 2, "spherical").frames[1]
+    straight = interpolate(Direct(), images, 2).frames[1]
     assert around.norm == pytest.approx(1, abs=1e-5)
     assert straight.norm < 0.95
     x, y = (vw.Posterior.point(image / 127.5 - 1).mean for image in images.float())
@@ -191,13 +191,13 @@ def test_a_path_that_leaves_the_fade_is_seen() -> None:
 def test_interpolation_refuses() -> None:
     images = random_batch(2, 16)
     with pytest.raises(vw.ConfigError, match="two images"):
-        interpolate(Direct(), images[:1])  # type: ignore[arg-type]
+        interpolate(Direct(), images[:1])
     with pytest.raises(vw.ConfigError, match="latents are points"):
-        interpolate(Direct(), images, path="posterior")  # type: ignore[arg-type]
+        interpolate(Direct(), images, path="posterior")
     with pytest.raises(vw.ConfigError, match="not known"):
-        interpolate(Direct(), images, path="curved")  # type: ignore[arg-type]
+        interpolate(Direct(), images, path="curved")
     with pytest.raises(vw.ConfigError, match="one size"):
-        interpolate(Direct(), [images[0], images[1, :, :8]])  # type: ignore[arg-type]
+        interpolate(Direct(), [images[0], images[1, :, :8]])
 
 
 # variants
@@ -208,21 +208,21 @@ def test_variants_have_the_posteriors_spread() -> None:
     the count."""
     image = torch.full((3, 24, 24), 128, dtype=torch.uint8)
     known = Code(image / 127.5 - 1, torch.full((3, 24, 24), 0.1), 24, 24)
-    pictures, variety = variants(Direct(), known, 30, temperature=0.5)  # type: ignore[arg-type]
+    pictures, variety = variants(Direct(), known, 30, temperature=0.5)
     assert variety.pixel_std == pytest.approx(0.05 * 127.5 * math.sqrt(29 / 30), rel=0.02)
     assert variety.psnr == pytest.approx(20 * math.log10(255 / (0.05 * 127.5)), abs=0.1)
     assert variety.latent_std == pytest.approx(0.05)
     assert not variety.alike
-    few, _ = variants(Direct(), known, 3, temperature=0.5)  # type: ignore[arg-type]
+    few, _ = variants(Direct(), known, 3, temperature=0.5)
     assert all(torch.equal(a, b) for a, b in zip(few, pictures, strict=False))
-    other, _ = variants(Direct(), known, 3, temperature=0.5, seed=1)  # type: ignore[arg-type]
+    other, _ = variants(Direct(), known, 3, temperature=0.5, seed=1)
     assert not torch.equal(few[0], other[0])
 
 
 def test_a_narrow_posterior_is_called_alike() -> None:
     """Below a gray level, and with the remedy."""
     known = Code(torch.zeros(3, 8, 8), torch.full((3, 8, 8), 1e-3), 8, 8)
-    _, variety = variants(Direct(), known, 4)  # type: ignore[arg-type]
+    _, variety = variants(Direct(), known, 4)
     assert variety.alike
     assert "all alike" in variety.sentence
     assert "--noise" in variety.sentence
@@ -244,7 +244,7 @@ def test_noise_is_in_stds_of_the_channels() -> None:
 def test_a_walk_is_smooth_and_closed() -> None:
     """Even steps all around, as far from the middle as noise is, and farthest at about half the way."""
     known = Code(torch.zeros(3, 32, 32), torch.full((3, 32, 32), 0.2), 32, 32)
-    pictures = closed_walk(Direct(), known, 16)  # type: ignore[arg-type]
+    pictures = closed_walk(Direct(), known, 16)
     figures = walk_figures(pictures)
     assert figures["largest_step"] == pytest.approx(figures["mean_step"], rel=0.05)
     assert figures["mean_step"] == pytest.approx(2 * 0.2 * 127.5 * math.sin(math.pi / 16), rel=0.05)

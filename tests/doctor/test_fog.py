@@ -342,6 +342,20 @@ def sd_vae() -> vw.Autoencoder:
     return linear(scale=SD)
 
 
+def test_a_candidate_whose_images_are_no_pictures_is_judged_with_the_others(
+    tmp_path: Path, vae: vw.Autoencoder, sd_vae: vw.Autoencoder
+) -> None:
+    """An RGBA decoder cannot decode photographs; it has its line, and the others their verdicts."""
+    full = checkpoint(tmp_path / "full.safetensors", sd_vae)
+    same = file_of(tmp_path / "same.safetensors", sd_vae)
+    rgba = file_of(tmp_path / "rgba.safetensors", vw.build(dataclasses.replace(vae.config, out_channels=4)))
+    found = match(full, [rgba, same], TWO)
+    assert [candidate.verdict for candidate in found.candidates] == ["does not fit", "fits"]
+    assert found.candidates[0].reasons[0].startswith("it takes images of 3 channels and gives images of 4 channels")
+    inside = match(checkpoint(tmp_path / "inside.safetensors", vw.load(rgba)), (), TWO)
+    assert inside.baked.state == "broken" and "gives images of 4 channels" in inside.baked.reasons[0]
+
+
 def test_a_sound_checkpoint_and_its_candidates(tmp_path: Path, vae: vw.Autoencoder, sd_vae: vw.Autoencoder) -> None:
     full = checkpoint(tmp_path / "full.safetensors", sd_vae)
     files = {

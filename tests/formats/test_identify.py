@@ -11,9 +11,11 @@ import struct
 import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vaeworks as vw
-from vaeworks.config import MODELS, AutoencoderConfig, TinyConfig
+from vaeworks.config import MODELS, TINY_MODELS, AutoencoderConfig, BottleneckConfig, TinyConfig
 from vaeworks.formats.apps.support import COMFYUI, DIFFUSERS, WEBUI, Support, support
 from vaeworks.formats.archive import Archive
 from vaeworks.formats.fingerprint import PROJECTIONS, content_hash, distance, fingerprint, relation
@@ -169,7 +171,7 @@ def comfyui_loads(shapes: Shapes) -> str:
     if (width // mult[-1]) % 32 or not width // mult[-1]:
         return "no"
     network = sd_network(mult, c, "post_quant_conv.weight" in shapes, width // mult[-1])
-    if "bn.running_mean" in shapes:
+    if "bn.running_mean" in shapes and "post_quant_conv.weight" in shapes:  # its other class has no normalization
         network = network | {"bn.running_mean": (4 * c,), "bn.running_var": (4 * c,), "bn.num_batches_tracked": ()}
     if any(network[name] != shape for name, shape in shapes.items() if name in network):
         return "no"
@@ -193,6 +195,8 @@ CONFIGS: dict[str, AutoencoderConfig] = {
     "sd1": SD1,
     "flux1": MODELS["flux1"],
     "flux2": MODELS["flux2"],
+    "flux2-patch-1": dataclasses.replace(MODELS["flux2"], latents_patch=1),
+    "flux2-no-quant": dataclasses.replace(MODELS["flux2"], quant_conv=False, post_quant_conv=False),
     "flux2-small-decoder": dataclasses.replace(MODELS["flux2"], decoder_channels=96),
     "own-decoder": dataclasses.replace(SD1, decoder_channels=64),
     "decoder-of-40": dataclasses.replace(SD1, decoder_channels=40, norm_groups=8),
@@ -208,6 +212,7 @@ CONFIGS: dict[str, AutoencoderConfig] = {
     "attention": dataclasses.replace(SD1, attention_factors=(8,)),
     "quant-only": dataclasses.replace(SD1, post_quant_conv=False),
     "post-only": dataclasses.replace(SD1, quant_conv=False),
+    "rgba-out": dataclasses.replace(SD1, out_channels=4),
     "rgba": dataclasses.replace(SD1, in_channels=4, out_channels=4),
     "two-levels": dataclasses.replace(SD1, channel_mult=(1, 2)),
     "one-level": dataclasses.replace(SD1, channel_mult=(1,)),
@@ -270,8 +275,9 @@ def test_flat_attention_matrices_are_no_convolutions(tmp_path: Path) -> None:
 
 ASSUMED: dict[str, tuple[AutoencoderConfig, str]] = {
     "padding": (dataclasses.replace(SD1, padding_mode="reflect"), "padding_mode reflect (zeros)"),
-    "epsilon": (dataclasses.replace(SD1, norm_eps=1e-5), "norm_eps 1e-05 (1e-06)"),
-    "scale": (dataclasses.replace(SD1, decoder_scale=0.25), "norm_eps 6.25e-08 of the decoder"),
+    "epsilon": (dataclasses.replace(SD1, norm_eps=1e-3), "norm_eps 0.001 (1e-06)"),
+    "scale": (dataclasses.replace(SD1, decoder_scale=2.0**-8), "norm_eps 1.52588e-11 of the decoder"),
+    "patch": (dataclasses.replace(SD1, latents_patch=2), "latents_patch 2 (1)"),
     "groups": (dataclasses.replace(SD1, norm_groups=16), "norm_groups 16 (32)"),
     "heads": (dataclasses.replace(SD1, num_heads=2), "num_heads 2 (1)"),
     "scaling": (dataclasses.replace(SD1, scaling_factor=0.5), "vaeworks fold SRC DST --for sd1|sdxl"),
@@ -297,6 +303,126 @@ def test_what_applications_assume(case: str, tmp_path: Path) -> None:
         assert found.loads == "wrong" and words in found.why and "\n" not in found.why
 
 
+@pytest.mark.parametrize("change", [{"norm_eps": 1e-5}, {"norm_eps": 1e-7}, {"decoder_scale": 0.25}])
+@pytest.mark.filterwarnings("ignore:layout 'ldm' has no place")
+def test_an_epsilon_that_nobody_sees_is_a_nuance(change: dict, tmp_path: Path) -> None:
+    """Another epsilon of about the same size is named, and is no reason to call images wrong: they hardly change."""
+    config = dataclasses.replace(SD1, **change)
+    path = sparse(tmp_path / "vae.safetensors", stored_shapes(config, "ldm"), config_metadata(config))
+    for application in (WEBUI, COMFYUI):
+        found = verdict(path, application)
+        assert found.loads == "yes" and "(1e-06)" in found.why and "less than a gray level" in found.why
+    vae, theirs = (random_vae(dataclasses.replace(TINY, norm_eps=eps)) for eps in (1e-5, 1e-6))
+    latents = torch.randn(1, TINY.latent_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert 0 < (vae.decode(latents) - theirs.decode(latents)).abs().max() < 2 / 255
+
+
+def test_the_upscaler_has_one_scale_in_comfyui(tmp_path: Path) -> None:
+    """ComfyUI's format for the x4 upscaler has the published number; `fold` knows it, too."""
+    for scale, loads in ((0.08333, "yes"), (0.18215, "wrong")):
+        config = dataclasses.replace(MODELS["sd-x4-upscaler"], scaling_factor=scale)
+        path = sparse(tmp_path / f"{scale}.safetensors", stored_shapes(config, "ldm"), config_metadata(config))
+        found = verdict(path, COMFYUI)
+        assert found.loads == loads
+        assert ("vaeworks fold SRC DST --for sd-x4-upscaler" in found.why) == (loads == "wrong")
+
+
+def test_flux2_has_fixed_squares_and_epsilon(tmp_path: Path) -> None:
+    """ComfyUI and diffusers' pipelines fix Flux.2's 2x2 squares; ComfyUI fixes the epsilon of its statistics as well,
+    which diffusers reads."""
+    cases: dict[str, tuple[dict, str, str]] = {
+        "published": ({}, "yes", "yes"),
+        "patch": ({"latents_patch": 1}, "no", "wrong"),
+        "epsilon": ({"latents_norm_eps": 1e-2}, "wrong", "yes"),
+        "no-quant": ({"quant_conv": False, "post_quant_conv": False}, "wrong", "yes"),
+    }
+    for name, (change, comfyui, diffusers) in cases.items():
+        config = dataclasses.replace(MODELS["flux2"], **change)
+        path = sparse(tmp_path / f"{name}.safetensors", stored_shapes(config, "ldm"), config_metadata(config))
+        located = locate(path)
+        assert support(located)[COMFYUI].loads == comfyui, name
+        assert support(located, "diffusers")[DIFFUSERS].loads == diffusers, name
+
+
+COMPARED: dict[str, object] = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "latent_channels": 8,
+    "scaling_factor": 0.5,
+    "shift_factor": 0.3,
+    "normalization": "channel",
+    "latents_patch": 2,
+    "channels": 64,
+    "channel_mult": (1, 2, 4, 8),
+    "num_res_blocks": 1,
+    "decoder_channels": 64,
+    "decoder_channel_mult": (1, 2, 4, 8),
+    "mid_attention": False,
+    "attention_factors": (8,),
+    "num_heads": 2,
+    "quant_conv": False,
+    "post_quant_conv": False,
+    "norm_groups": 16,
+    "norm_eps": 1e-2,
+    "padding_mode": "reflect",
+    "encoder_scale": 2.0**-8,
+    "decoder_scale": 2.0**-8,
+    "bottleneck": BottleneckConfig(kind="point", bound="tanh"),
+}
+"""Every setting of SD's VAE with another value, as A1111 does not know it."""
+
+NOT_COMPARED = {"latents_mean", "latents_std", "latents_norm_eps", "guessed"}
+"""Settings that do nothing in SD's VAE: statistics are applied for other normalizations only."""
+
+
+def test_every_setting_of_a_vae_is_compared_or_does_nothing(tmp_path: Path) -> None:
+    """No setting with another value gets A1111's plain yes, so a new field of the configuration needs a rule."""
+    assert {field.name for field in dataclasses.fields(SD1)} == COMPARED.keys() | NOT_COMPARED
+    statistics = {"latents_mean": (0.1,) * 4, "latents_std": (2.0,) * 4}
+    located = locate(sparse(tmp_path / "vae.safetensors", stored_shapes(SD1, "ldm"), config_metadata(SD1)))
+    for name, value in COMPARED.items():
+        changed: dict[str, Any] = {**statistics, name: value}
+        if name == "latent_channels":
+            changed |= {"latents_mean": None, "latents_std": None}
+        config = dataclasses.replace(SD1, **changed)
+        assert support(dataclasses.replace(located, config=config), "ldm")[WEBUI].loads in ("no", "wrong"), name
+    unused = dataclasses.replace(SD1, **statistics, latents_norm_eps=1e-2)
+    assert support(dataclasses.replace(located, config=unused), "ldm") == support(located, "ldm")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scaling_factor": 0.5},
+        {"shift_factor": 0.1},
+        {"latents_patch": 2},
+        {"normalization": "channel"},
+        {"in_channels": 4},
+        {"decoder_blocks": (1, 2, 3, 3)},
+    ],
+)
+def test_a_taesd_whose_latents_are_no_z_is_none(change: dict, tmp_path: Path) -> None:
+    """Applications take a TAESD's latents for the z of a diffusion model, without a scale or squares of its own."""
+    statistics = {"latents_mean": (0.1,) * 4, "latents_std": (2.0,) * 4}
+    vae = random_vae(dataclasses.replace(TINY_MODELS["taesd"], **{**statistics, **change}))
+    vw.save(random_vae(dataclasses.replace(TINY_MODELS["taesd"], **statistics)), tmp_path / "measured", "taesd")
+    assert verdict(tmp_path / "measured", COMFYUI).loads == "yes"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the settings that the layout has no place for
+        vw.save(vae, tmp_path / "pair", "taesd")
+    assert verdict(tmp_path / "pair", COMFYUI).loads == "no"
+
+
+@pytest.mark.filterwarnings("ignore:layout 'diffusers' has no place")
+@pytest.mark.parametrize("config", [TINY, TinyConfig(encoder_widths=(8,) * 4, decoder_widths=(8,) * 4)])
+def test_diffusers_folders_keep_squares_of_latents(config: AutoencoderConfig | TinyConfig, tmp_path: Path) -> None:
+    """latents_patch has no place in config.json; our metadata carry it, and diffusers is said not to see it."""
+    vw.save(random_vae(dataclasses.replace(config, latents_patch=2)), tmp_path / "vae", "diffusers")
+    assert locate(tmp_path / "vae").config.latents_patch == 2
+    found = verdict(tmp_path / "vae", DIFFUSERS)
+    assert found.loads == "wrong" and "latents_patch 2 (1)" in found.why
+
+
 def test_normalization_that_applications_share(tmp_path: Path) -> None:
     """The published constants, Playground's for ComfyUI, statistics that are no normalization, and a file that says
     nothing, are right."""
@@ -314,6 +440,9 @@ def test_normalization_that_applications_share(tmp_path: Path) -> None:
         assert verdict(path, WEBUI).loads == ("wrong" if config is playground else "yes")
     located = locate(sparse(tmp_path / "bare.safetensors", stored_shapes(SD1, "ldm")))
     assert support(located)[WEBUI].loads == "yes"
+    for change in ({"scaling_factor": 1.0}, {"latents_std": (8.4927, 5.9022, 6.5498, 1.0)}):
+        other = dataclasses.replace(located, config=dataclasses.replace(playground, **change))
+        assert support(other, "ldm")[COMFYUI].loads == "wrong"
 
 
 def test_folding_mends_the_scale(tmp_path: Path) -> None:

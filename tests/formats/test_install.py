@@ -331,6 +331,33 @@ def test_what_cannot_be_loaded_is_not_installed(tmp_path: Path, name: str) -> No
     assert not [p for p in (tmp_path / "models").rglob("*") if p.is_file()]
 
 
+@pytest.mark.parametrize("application", ["webui", "comfyui"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"channel_mult": (1, 2, 4, 8)}, "network"),
+        ({"num_res_blocks": 1}, "network|random"),
+        ({"out_channels": 4}, "network"),
+        ({"latents_patch": 2}, "latents_patch"),
+    ],
+)
+def test_no_checkpoint_is_asked_for_where_none_would_help(
+    application: str, change: dict, words: str, webui: Path, comfyui: Path, tmp_path: Path
+) -> None:
+    """A scale that two published models could mend is no question for a VAE that the application never loads."""
+    odd = sd_file(tmp_path / "odd.safetensors", dataclasses.replace(SD1, scaling_factor=0.7, **change))
+    with pytest.raises(ConfigError, match=words) as raised:
+        install(odd, application, {"webui": webui, "comfyui": comfyui}[application])  # type: ignore[arg-type]
+    assert "cannot use this VAE" in str(raised.value) and "--for" not in str(raised.value)
+
+
+def test_a_checkpoint_is_asked_for_where_folding_makes_the_vae_fit(webui: Path, tmp_path: Path) -> None:
+    """Folding adds quant convolutions, with which A1111 loads SD's network: here the question has a use."""
+    plain = dataclasses.replace(SD1, scaling_factor=0.7, quant_conv=False, post_quant_conv=False)
+    with pytest.raises(ConfigError, match="--for"):
+        install(sd_file(tmp_path / "plain.safetensors", plain), "webui", webui)
+
+
 def test_a_vae_that_does_not_fit_the_checkpoint(webui: Path, files: dict[str, Path], tmp_path: Path) -> None:
     full = checkpoint(webui / "models" / "Stable-diffusion" / "model.safetensors")
     deep = tmp_path / "deep.safetensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 from torch import Tensor, nn
 
 import vaeworks as vw
@@ -155,6 +157,67 @@ def test_what_is_not_taken() -> None:
     vae.fuse_qkv_projections()
     with pytest.raises(ConfigError, match="processor of its own"):
         from_diffusers(vae)
+
+
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_half_a_vae_is_named(half: str) -> None:
+    """A pipeline that dropped a half to save memory gets a sentence, and stays as it was."""
+    pipe = pipeline("tiny")
+    setattr(pipe.vae, half, None)
+    with pytest.raises(ConfigError, match=f"this AutoencoderKL has no {half}"):
+        accelerate(pipe)
+    assert not {"_decode", "_encode"} & vars(pipe.vae).keys()
+
+
+def test_a_vae_of_diffusers_stands_for_ours(tmp_path: Path) -> None:
+    """Functions that take a model take diffusers' as well, with the same result as for ours around it."""
+    theirs = to_diffusers(random_vae())
+    ours = from_diffusers(theirs)
+    for name, vae in (("theirs", theirs), ("ours", ours)):
+        vw.save(vae, tmp_path / f"{name}.safetensors")
+        vw.save(vae, tmp_path / f"{name}-folder", "diffusers")
+    assert (tmp_path / "theirs.safetensors").read_bytes() == (tmp_path / "ours.safetensors").read_bytes()
+    images = Image.new("RGB", (16, 16), (200, 100, 50))
+    images.save(tmp_path / "a.png")
+    results = [vw.reconstruct(vae, tmp_path / "a.png").images[0].psnr for vae in (theirs, ours)]
+    assert results[0] == results[1]
+    assert torch.equal(to_diffusers(theirs).decoder.conv_in.weight, theirs.decoder.conv_in.weight)
+    assert vw.fold(theirs, scaling_factor=0.5).autoencoder.config.scaling_factor == 0.5
+    assert accelerate(theirs) is theirs and "_decode" in vars(theirs)
+    assert decelerate(theirs) is theirs and "_decode" not in vars(theirs)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda pipe, path: vw.save(pipe, path), r"not StableDiffusion\w*; give its \.vae"),
+        (lambda pipe, path: vw.save(vw.Codec(pipe.vae), path), r"Codec; give its \.autoencoder"),
+        (lambda pipe, path: vw.save(pipe.vae.state_dict(), path), "not OrderedDict"),
+        (lambda pipe, path: vw.save(AutoencoderKL, path), "the class AutoencoderKL; give an object"),
+        (lambda pipe, path: vw.save(AutoencoderConfig(), path), "`vaeworks.build` makes"),
+        (lambda pipe, path: vw.save("vae.safetensors", path), "vaeworks.convert"),
+        (lambda pipe, path: vw.sample(nn.Linear(1, 1)), "not Linear"),
+        (lambda pipe, path: vw.fold(None, scaling_factor=1.0), "not NoneType"),
+        (lambda pipe, path: vw.repair(nn.Linear(1, 1)), "not Linear"),
+        (lambda pipe, path: vw.Codec(nn.Linear(1, 1)), "not Linear"),
+        (lambda pipe, path: vw.export_onnx(nn.Linear(1, 1), path), "not Linear"),
+        (lambda pipe, path: vw.generate("tiny", "dog", vae=nn.Linear(1, 1)), "not Linear"),
+        (lambda pipe, path: to_diffusers("vae.safetensors"), "vaeworks.load"),
+        (lambda pipe, path: vw.load(pipe.vae), "by its path, not as AutoencoderKL"),
+        (lambda pipe, path: vw.inspect(pipe.vae), "by its path, not as AutoencoderKL"),
+        (lambda pipe, path: vw.convert(pipe.vae, path, "ldm"), "by its path, not as AutoencoderKL"),
+        (lambda pipe, path: vw.run_arena(pipe.vae, "photos", path), "not AutoencoderKL; `vaeworks.save`"),
+        (lambda pipe, path: vw.match(pipe.vae), "by its path, not as AutoencoderKL"),
+        (lambda pipe, path: vw.install(pipe.vae, "comfyui", path.parent), "comfyui|holds no|AutoencoderKL"),
+        (lambda pipe, path: vw.extract(pipe.vae, path), "by its path, not as AutoencoderKL"),
+        (lambda pipe, path: accelerate(from_diffusers(pipe.vae)), "vaeworks.Codec"),
+    ],
+)
+def test_other_objects_get_a_sentence(call: Callable[[Any, Path], object], words: str, tmp_path: Path) -> None:
+    """What is no model, or none that is meant: the sentence names what was given and what to give."""
+    with pytest.raises(vw.VaeworksError, match=words):
+        call(pipeline("tiny"), tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------- pipelines

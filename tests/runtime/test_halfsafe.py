@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 import vaeworks as vw
 from vaeworks.config import MODELS, AutoencoderConfig, TinyConfig
+from vaeworks.formats.apps.support import DIFFUSERS, support
+from vaeworks.formats.locate import locate
 from vaeworks.models import Autoencoder
 from vaeworks.models.init import linear_init_
 from vaeworks.nn import GroupNorm, ResBlock, SpatialAttention
@@ -421,6 +423,75 @@ def test_a_repaired_file_is_read_as_repaired(tmp_path: Path) -> None:
     assert all(
         (a - b).abs().max() < 1e-4 for x, y in zip(expected, actual, strict=True) for a, b in zip(x, y, strict=True)
     )
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`repair` measures on one small photograph."""
+    measured_on = lambda vae, source="photos": sample_images(vae, source, size=64, limit=1)  # noqa: E731
+    monkeypatch.setattr("vaeworks.runtime.fp16.repair.sample_images", measured_on)
+
+
+@pytest.mark.parametrize("layout", ["native", "ldm", "diffusers"])
+@pytest.mark.filterwarnings("ignore:layout '.*' has no place")
+@pytest.mark.usefixtures("quick")
+def test_a_repair_keeps_the_layout_of_its_source(layout: str, tmp_path: Path) -> None:
+    """What loads the source loads the result: the same layout and tensor names; who that is, is part of the result."""
+    ending = "" if layout == "diffusers" else ".safetensors"
+    source, out = tmp_path / f"loud{ending}", tmp_path / f"repaired{ending}"
+    vw.save(inflated(codec()), source, layout)
+    repaired = vw.repair(source, out)
+    before, after = locate(source), locate(out)
+    assert repaired.result.needed and repaired.layout == before.layout == after.layout == layout
+    assert after.names == before.names
+    assert repaired.support.keys() == support(after).keys() and repaired.to_dict()["support"][DIFFUSERS]["loads"]
+    other = vw.repair(source, tmp_path / "asked.safetensors", layout="native")
+    assert other.layout == locate(tmp_path / "asked.safetensors").layout == "native"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_repair_of_a_folder_may_become_a_file(tmp_path: Path) -> None:
+    """A name that ends in .safetensors is a file, which every application loads, and a note says so."""
+    vw.save(codec(), tmp_path / "vae", "diffusers")
+    repaired = vw.repair(tmp_path / "vae", tmp_path / "vae.safetensors")
+    assert repaired.layout == locate(tmp_path / "vae.safetensors").layout == "ldm"
+    assert any("is a file" in note for note in repaired.notes)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", ["pair", "both.safetensors"])
+def test_a_taesd_keeps_its_layout(name: str, tmp_path: Path) -> None:
+    vw.save(random_vae(dataclasses.replace(TINY, latents_patch=2)), tmp_path / name, "taesd")
+    repaired = vw.repair(tmp_path / name, tmp_path / f"new-{name}")
+    assert repaired.layout == "taesd" and (tmp_path / f"new-{name}").is_dir() == (name == "pair")
+    assert same(state(vw.load(tmp_path / f"new-{name}")), state(vw.load(tmp_path / name)))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("harmless", [True, False])
+def test_who_loads_a_repaired_vae_follows_from_what_was_measured(harmless: bool, tmp_path: Path) -> None:
+    """Scaled activations need their own epsilon, which applications ignore. Whether that harms is measured."""
+    vae = inflated(codec())
+    if not harmless:
+        vae = random_vae(SMALL)
+        vae.decoder.levels[1].blocks[1].conv2.weight[0] *= 2.0**20  # as in the test of a fixed epsilon
+    vw.save(vae, tmp_path / "loud.safetensors")
+    repaired = vw.repair(tmp_path / "loud.safetensors", tmp_path / "vae", layout="diffusers")
+    assert repaired.result.fixed_eps_harmless == harmless
+    assert repaired.support[DIFFUSERS].loads == ("yes" if harmless else "wrong")
+    assert any("that does no harm" in sentence for sentence in repaired.result.sentences()) == harmless
+
+
+def test_a_layout_that_cannot_hold_it_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vaeworks.runtime.fp16.repair.half_safe", lambda *_, **__: pytest.fail("it measured"))
+    vw.save(random_vae(TINY_TAESD), tmp_path / "pair", "taesd")
+    with pytest.raises(vw.ConfigError, match="layout 'ldm' is for KL autoencoders"):
+        vw.repair(tmp_path / "pair", tmp_path / "x.safetensors", layout="ldm")
+    vw.save(codec(), tmp_path / "vae.safetensors", "ldm")
+    with pytest.raises(vw.ConfigError, match=r"must end in .safetensors"):
+        vw.repair(tmp_path / "vae.safetensors", tmp_path / "vae")
 
 
 def test_flux2_and_its_statistics_survive() -> None:

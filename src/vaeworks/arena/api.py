@@ -14,6 +14,8 @@ from ..data.labels import find_labels
 from ..devices import resolve_device
 from ..errors import ConfigError
 from ..files.outputs import check_free, make_folder, short_names
+from ..formats.locate import locate
+from ..images.channels import PICTURES, check_pictures
 from ..recipes.studies import StudyScale, study
 from ..reporting import SILENT, Reporter
 from .budget import budget_images
@@ -80,11 +82,15 @@ def run_arena(
             "no MODEL is given: vaeworks arena MODEL... --data SRC --out DIR, or vaeworks arena study NAME"
         )
     config = _config(budget, tokens, probes, seeds, shifts, samples)
+    if held := next((model for model in models if not isinstance(model, (str, Path))), None):
+        raise ConfigError(f"the arena's workers read models from files, not {type(held).__name__}; `vaeworks.save` it")
     paths, folder = [str(model) for model in models], Path(out)
     names = short_names(paths)
     if baseline is not None and str(baseline) not in paths:
         raise ConfigError(f"--baseline {baseline} is not among the models: {', '.join(paths)}")
     check_free(folder, (REPORT, RECORD), overwrite, ", which makes the page anew and keeps trials")
+    for path in paths:
+        check_pictures(locate(path).config, channels=PICTURES, name=path)
     make_folder(folder)
     place = resolve_device(device)
     images = image_set(data, reporter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +12,7 @@ from ..reporting import Progress, Reporter
 from ..words import one_line
 
 if TYPE_CHECKING:
+    from ..formats.apps import Support
     from ..terminal import Terminal
 
 T = TypeVar("T")
@@ -74,6 +75,12 @@ def print_notes(notes: Iterable[str]) -> None:
     """Print what a user should know about a result, a line each."""
     for note in notes:
         TERMINAL.warn(f"note: {note}")
+
+
+def print_support(support: Mapping[str, Support]) -> None:
+    """Print which applications load a file that was written, a line each."""
+    for application, verdict in support.items():
+        TERMINAL.say(f"  {application}: {verdict.why}")
 
 
 def summary(function: Callable[..., Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from .console import TERMINAL, print_notes
+from .console import TERMINAL, print_notes, print_support
 from .options import DType, Model, Overwrite, ScaleOf, Target, Told, arg, dtype_of, settings_of
 
 
@@ -30,6 +30,5 @@ def convert(
     content = "as before" if result.same_content else f"rounded from {result.source_hash}"
     TERMINAL.say(f"{dst}  {layout}, {result.name}, content {result.content_hash}, {content}")
     print_notes(result.notes)
-    for application, verdict in result.support.items():
-        TERMINAL.say(f"  {application}: {verdict.why}")
+    print_support(result.support)
     return result.to_dict()

@@ -14,7 +14,7 @@ def fold(
     scaling_factor: Annotated[float | None, arg(help="scaling factor that the application hard-codes")] = None,
     shift_factor: Annotated[float, arg(help="shift factor that the application hard-codes")] = 0.0,
     like: Annotated[
-        Literal["sd1", "sd2", "sdxl", "sd3", "flux1"] | None,
+        Literal["sd1", "sd2", "sdxl", "sd3", "flux1", "sd-x4-upscaler"] | None,
         arg(name="for", help="published model to take both numbers from"),
     ] = None,
     layout: Annotated[Literal["ldm", "native", "diffusers"], arg(help="layout of DST")] = "ldm",

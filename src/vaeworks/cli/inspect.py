@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional
 
 from .console import console, print_notes
+from .exit_status import SomeInputsFailed
 from .options import Told, arg, settings_of
 
 if TYPE_CHECKING:
@@ -33,10 +34,15 @@ def inspect(
     from ..formats.identify import inspect as run
 
     result = run(*files, settings=settings_of(told), name=remember)
-    for identity in result.files if isinstance(result, ComparedFiles) else (result,):
+    if not isinstance(result, ComparedFiles):
+        _print_identity(result)
+        return result.to_dict()
+    for identity in result.files:
         _print_identity(identity)
-    for pair in result.relations if isinstance(result, ComparedFiles) else ():
+    for pair in result.relations:
         console().print(f"{pair.a} and {pair.b}: {pair.relation}")
+    if result.failed:
+        raise SomeInputsFailed(result.to_dict(), [file.error for file in result.failed])
     return result.to_dict()
 
 

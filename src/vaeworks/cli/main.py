@@ -152,7 +152,7 @@ def _run(words: list[str], as_json: bool) -> int:
             print(dumps(judged.result), flush=True)
         for sentence in judged.sentences:
             speak(f"vaeworks: {sentence}")
-        return 1
+        return judged.exit_code
 
 
 def _place(error: OSError) -> str:

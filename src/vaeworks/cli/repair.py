@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from .console import TERMINAL, print_notes
+from .console import TERMINAL, print_notes, print_support
 from .options import DType, Model, Overwrite, ScaleOf, Target, Told, arg, dtype_of, settings_of
 
 
@@ -14,7 +14,9 @@ def repair(
     purpose: Annotated[
         Literal["fp16"], arg(name="for", help="goal; fp16: activations that stay finite in float16")
     ] = "fp16",
-    layout: Annotated[Literal["native", "ldm", "diffusers"], arg(help="layout of DST")] = "native",
+    layout: Annotated[
+        Literal["native", "ldm", "diffusers", "taesd"] | None, arg(help="layout of DST; default: the source's")
+    ] = None,
     dtype: DType = "keep",
     headroom: Annotated[float, arg(help="factor by which activations may exceed the measured ones")] = 4.0,
     data: Annotated[str | None, arg(metavar="SRC", help="images to measure on; default: bundled photographs")] = None,
@@ -40,6 +42,8 @@ def repair(
     )
     for sentence in result.result.sentences():
         TERMINAL.say(sentence)
-    TERMINAL.say(f"{dst}  {layout}" + ("" if result.result.needed else ", unchanged, because nothing overflows"))
+    unchanged = "" if result.result.needed else ", unchanged, because nothing overflows"
+    TERMINAL.say(f"{dst}  {result.layout}{unchanged}")
     print_notes(result.notes)
+    print_support(result.support)
     return result.to_dict()

@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..files.outputs import check_free, make_folder, short_names
 from ..formats.io import read
 from ..formats.locate import locate
+from ..formats.shared_weights import in_memory
 from ..formats.vae_slot import is_certain
 from ..images import default_size
 from ..models import Autoencoder
@@ -191,7 +192,8 @@ def examine_models(
 
 
 def _config(model: Model, settings: Mapping[str, Any] | None) -> Any:
-    return model.config if isinstance(model, Autoencoder) else locate(str(model), **(settings or {})).config
+    known = in_memory(model)
+    return locate(str(model), **(settings or {})).config if known is None else known.config
 
 
 def _folders(out: Path, names: Sequence[str], overwrite: bool) -> list[Path]:
@@ -217,8 +219,8 @@ def _masks(files: Sequence[ImageFile], masks: Masks, derived: bool) -> Sequence[
 
 def _loaded(model: Model, settings: Mapping[str, Any] | None, reporter: Reporter) -> tuple[Autoencoder, bool | None]:
     """The model, on a GPU where there is one, and whether its file is certain of its scaling factor; None: unknown."""
-    if isinstance(model, Autoencoder):
-        return model, None
+    if (known := in_memory(model)) is not None:
+        return known, None
     located = locate(str(model), **(settings or {}))
     autoencoder = read(located)
     for doubt in located.doubts:

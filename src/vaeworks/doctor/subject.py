@@ -20,6 +20,7 @@ from ..data.subsets import spaced
 from ..errors import ConfigError
 from ..files.scratch import scratch
 from ..images import from_model_range, to_model_range
+from ..images.channels import PICTURES, check_pictures
 from ..latents.posteriors import encode_batches
 from ..latents.sizes import check_square
 from ..models import Autoencoder
@@ -178,13 +179,7 @@ def check_examinable(autoencoder: Autoencoder, size: int, reference: Autoencoder
     """Errors: ConfigError, as `encode_subject`."""
     config = autoencoder.config
     check_square(size, config)
-    if config.in_channels not in (1, 3):
-        raise ConfigError(f"this model's images have {config.in_channels} channels; folders hold images of 1 or 3")
-    if config.out_channels != config.in_channels:
-        raise ConfigError(
-            f"this model takes {config.in_channels} channels and gives {config.out_channels}; only equal ones can be "
-            "compared"
-        )
+    check_pictures(config, channels=PICTURES)
     if reference is not None and (reference.config.name, reference.config.in_channels) != (
         config.name,
         config.in_channels,

@@ -19,6 +19,7 @@ from .fold import fold_normalization
 from .foreign_code import check_folder
 from .keymap import layout_name
 from .kinds import DIFFUSERS_CLASSES
+from .shared_weights import in_memory
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderTiny
@@ -68,9 +69,12 @@ def to_diffusers(autoencoder: Autoencoder) -> DiffusersVAE:
     Padding, epsilon and activation scales without a place in diffusers' configuration are set on the modules, and a
     warning says that saving loses them. SD's and SDXL's pipelines ignore shift_factor: for a denoiser trained on
     normalized latents use `pipelines.stable_diffusion.inject`, which folds the shift into the weights if needed.
-    Errors: MissingExtraError without diffusers.
+    Errors: MissingExtraError without diffusers; ConfigError for a path, which `vaeworks.load` reads.
     """
-    config = autoencoder.config
+    model = in_memory(autoencoder)
+    if model is None:
+        raise ConfigError(f"to_diffusers takes an Autoencoder; `vaeworks.load({str(autoencoder)!r})` reads the file")
+    autoencoder, config = model, model.config
     library = _library()
     try:
         arguments = diffusers_config(config)

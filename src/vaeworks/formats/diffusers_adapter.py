@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from ..config import AutoencoderConfig
 from ..models import Autoencoder
+from .diffusers_config import FLUX2_PATCH
 from .fold import channel_affine
-
-FLUX2_PATCH = 2
-"""Side of the latent patches of Flux.2's pipelines."""
 
 
 class AutoencoderAdapter(ModelMixin, ConfigMixin):

@@ -14,6 +14,13 @@ from .shapes import multiples
 NORM_EPS = 1e-6
 """Epsilon of diffusers' AutoencoderKL, which has no field for it."""
 
+FLUX2_PATCH = 2
+"""Side of the squares of latents in Flux.2's own code, in ComfyUI, and in diffusers' pipelines (`_patchify_latents`),
+whatever the VAE's patch_size."""
+
+LATENTS_NORM_EPS = 1e-4
+"""Epsilon of Flux.2's batch normalization in its own code and in ComfyUI; diffusers has a field for it."""
+
 GUESSES_KEY = "_vaeworks_guessed"
 """Key in config.json for the names of numbers that are guesses, as `LatentConfig.guessed`; a number that was corrected
 is not one. diffusers ignores keys that begin with an underscore."""
@@ -108,21 +115,20 @@ def _tiny_arguments(config: TinyConfig) -> dict[str, Any]:
 
 
 def only_in_metadata(config: AutoencoderConfig | TinyConfig, layout: str) -> list[str]:
-    """Settings that change the images and have no place in this layout, in a few words each. Our metadata hold them;
-    other programs use the value in brackets."""
-    if layout == "native" or isinstance(config, TinyConfig):
+    """Settings that change the images or the latents' scale and have no place in this layout, in a few words each. Our
+    metadata hold them; other programs use the value in brackets."""
+    if layout == "native":
         return []
-    found = []
+    if isinstance(config, TinyConfig):
+        return _tiny_only_in_metadata(config, layout)
+    found = epsilons_only_in_metadata(config)
     if config.padding_mode != "zeros":
         found.append(f"padding_mode {config.padding_mode} (zeros)")
-    if config.norm_eps != NORM_EPS:
-        found.append(f"norm_eps {config.norm_eps:g} ({NORM_EPS:g})")
-    for half in ("encoder", "decoder"):
-        if (scale := getattr(config, f"{half}_scale")) != 1:
-            found.append(
-                f"norm_eps {config.norm_eps * scale**2:g} of the {half}, whose activations are scaled by {scale:g} "
-                f"({NORM_EPS:g})"
-            )
+    if config.normalization == "batchnorm":
+        if layout == "ldm" and config.latents_norm_eps != LATENTS_NORM_EPS:
+            found.append(f"latents_norm_eps {config.latents_norm_eps:g} ({LATENTS_NORM_EPS:g})")
+    elif config.latents_patch != 1:
+        found.append(f"latents_patch {config.latents_patch} (1)")
     if config.bottleneck.bound != "none":
         found.append(f"latents bounded by {config.bottleneck.bound} (not at all)")
     if layout == "ldm" and config.num_heads != 1:
@@ -133,6 +139,31 @@ def only_in_metadata(config: AutoencoderConfig | TinyConfig, layout: str) -> lis
         and not any(w % 32 for w in (*config.widths, *config.decoder_widths))
     ):
         found.append(f"norm_groups {config.norm_groups} (32)")
+    return found
+
+
+def epsilons_only_in_metadata(config: AutoencoderConfig) -> list[str]:
+    """Epsilons of GroupNorms that differ from every other program's, as in `only_in_metadata`."""
+    found = [f"norm_eps {config.norm_eps:g} ({NORM_EPS:g})"] if config.norm_eps != NORM_EPS else []
+    for half in ("encoder", "decoder"):
+        if (scale := getattr(config, f"{half}_scale")) != 1:
+            found.append(
+                f"norm_eps {config.norm_eps * scale**2:g} of the {half}, whose activations are scaled by {scale:g} "
+                f"({NORM_EPS:g})"
+            )
+    return found
+
+
+def _tiny_only_in_metadata(config: TinyConfig, layout: str) -> list[str]:
+    """AutoencoderTiny has the two numbers of a scale, and no more; TAESD's own files have nothing of the kind."""
+    found = []
+    usual = 2 if config.mid_pool else 1
+    if config.latents_patch != usual:
+        found.append(f"latents_patch {config.latents_patch} ({usual})")
+    if config.normalization == "channel":
+        found.append("latents_mean and latents_std (none)")
+    elif layout == "taesd" and (config.scaling_factor, config.shift_factor) != (1, 0):
+        found.append(f"scaling_factor {config.scaling_factor:g} and shift_factor {config.shift_factor:g} (none)")
     return found
 
 
@@ -296,14 +327,14 @@ def with_carried(
     config: AutoencoderConfig | TinyConfig, carried: AutoencoderConfig | TinyConfig | None
 ) -> AutoencoderConfig | TinyConfig:
     """config.json's configuration, with what our metadata carries and config.json cannot: statistics, padding, epsilon,
-    scales."""
+    scales, squares of latents."""
     if carried is None or type(carried) is not type(config):
         return config
-    names = (
-        ("padding_mode", "norm_eps", "encoder_scale", "decoder_scale", "bottleneck")
-        if isinstance(carried, AutoencoderConfig)
-        else ()
-    )
+    names: tuple[str, ...] = ("latents_patch",) if config.normalization != "batchnorm" else ()
+    if isinstance(carried, AutoencoderConfig):
+        names += ("padding_mode", "norm_eps", "encoder_scale", "decoder_scale", "bottleneck")
+    elif carried.latents_mean is not None:
+        names += ("normalization",)
     extra = {name: getattr(carried, name) for name in names}
     if config.normalization != "channel" and carried.latent_channels == config.latent_channels:
         extra |= {"latents_mean": carried.latents_mean, "latents_std": carried.latents_std}

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,12 @@ from ..errors import ConfigError
 from ..files.atomic import check_ending, check_free_name
 from ..models import Autoencoder
 from .io import read, write
-from .locate import locate
+from .locate import Located, locate
+from .shared_weights import in_memory
 from .vaes_in_file import Layout
+
+if TYPE_CHECKING:
+    from .shared_weights import TheirVAE
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class FoldedVae:
 
 
 def fold(
-    model: str | Path | Autoencoder,
+    model: str | Path | Autoencoder | TheirVAE,
     dst: str | Path | None = None,
     *,
     scaling_factor: float | None = None,
@@ -77,14 +81,16 @@ def fold(
     if published is not None:
         scaling_factor, shift_factor = published.scaling_factor, published.shift_factor
     assert scaling_factor is not None
-    vae = model if isinstance(model, Autoencoder) else _certain(model, settings)
+    known = in_memory(model)
+    vae: Autoencoder | Located = known if known is not None else locate(str(model), **(settings or {}))
     config = vae.config
+    if published is not None and published.name != config.name:
+        raise ConfigError(f"{like} is {published.name}, this VAE {config.name}: no scale makes it fit")
     if dst is not None:
         if layout != "diffusers":
             check_ending(Path(dst))
         check_free_name(Path(dst), overwrite)
-    if published is not None and published.name != config.name:
-        raise ConfigError(f"{like} is {published.name}, this VAE {config.name}: no scale makes it fit")
+    vae = vae if isinstance(vae, Autoencoder) else _certain(vae)
     folded = fold_to(vae, scaling_factor, shift_factor)
     if dst is not None:
         write(folded, dst, layout, overwrite=overwrite)
@@ -101,14 +107,13 @@ def fold(
     )
 
 
-def _certain(path: str | Path, settings: Mapping[str, Any] | None) -> Autoencoder:
+def _certain(located: Located) -> Autoencoder:
     """The VAE of a file that says how its latents are scaled.
 
     Errors: ConfigError for a file that does not say it.
     """
-    located = locate(path, **(settings or {}))
     if located.ambiguity:
-        raise ConfigError(f"{path}: {located.ambiguity}; fold needs the scale that the VAE has now")
+        raise ConfigError(f"{located.path}: {located.ambiguity}; fold needs the scale that the VAE has now")
     return read(located)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from ..config import MODELS, TINY_MODELS, AutoencoderConfig, LatentConfig, TinyConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, FormatError
 from .apps import Support, support
 from .diffusers_config import only_in_metadata
 from .fingerprint import content_hash, fingerprint, relation
@@ -122,6 +122,7 @@ class Identity:
         rows = {
             "known as": self.known_as or "",
             "family": self.family,
+            "images": _images(self.in_channels, self.out_channels),
             "latents": f"f{f}c{c}: 1/{f} of height and width, {c} channels",
             "normalization": _normalization(self),
             "layout": f"{self.layout}{' with old attention names' if self.old_names else ''}, {self.container}",
@@ -168,6 +169,17 @@ def _normalization(identity: Identity) -> str:
     return f"{shift} * {identity.scaling_factor:g}, {source}"
 
 
+_KINDS = {1: " (gray)", 3: " (RGB)"}
+"""Kinds of images by their channels, where the number tells it."""
+
+
+def _images(takes: int, gives: int) -> str:
+    """Channels of the images that are encoded and decoded."""
+    if takes == gives:
+        return f"{takes} channel{'' if takes == 1 else 's'}{_KINDS.get(takes, '')} in and out"
+    return f"{takes}{_KINDS.get(takes, '')} channels in, {gives}{_KINDS.get(gives, '')} out"
+
+
 def _beside(identity: Identity) -> Iterator[str]:
     """What else lies behind the same prefix, in words."""
     if identity.others:
@@ -196,12 +208,23 @@ class FileRelation:
 
 
 @dataclass(frozen=True)
+class UnidentifiedFile:
+    """A file among several in which no VAE could be identified."""
+
+    path: str
+    error: str
+    """why, and the remedy; in one sentence"""
+
+
+@dataclass(frozen=True)
 class ComparedFiles:
     """Several VAE files, and how each pair of them is related."""
 
     files: tuple[Identity, ...]
     relations: tuple[FileRelation, ...]
     """one entry for each pair of files"""
+    failed: tuple[UnidentifiedFile, ...] = ()
+    """files without an identity"""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -231,23 +254,31 @@ def inspect(
     files: VAE files or folders, full checkpoints, hf:OWNER/NAME. settings: facts that the files leave out, as keywords
     of `load`, such as {"scale_of": "sdxl"}; they hold for every file. name: remember the one file's VAE by this name
     (formats/known_vaes.py), which `inspect` and `match` tell from now on.
-    Returns an Identity for one file. For several files it returns their identities and the relation of each pair.
-    Errors: ConfigError without a file and for settings that a VAE cannot have; FormatError for a file without a VAE.
+    Returns an Identity for one file. For several files it returns their identities, the relation of each pair, and the
+    reason for each file that has none.
+    Errors: ConfigError without a file; for a single file, FormatError if it holds no VAE, and ConfigError for settings
+    that the VAE cannot have.
     """
     if not files:
         raise ConfigError("inspect needs at least one file")
     if name is not None and len(files) != 1:
         raise ConfigError(f"a name is for one VAE, and {len(files)} files were given; name them one by one")
-    identities = tuple(identify(file, **(settings or {})) for file in files)
-    if len(identities) == 1:
+    if len(files) == 1:
+        identity = identify(files[0], **(settings or {}))
         if name is None:
-            return identities[0]
-        remember(identities[0].content_hash, name)
-        return dataclasses.replace(identities[0], known_as=name)
+            return identity
+        remember(identity.content_hash, name)
+        return dataclasses.replace(identity, known_as=name)
+    identities, failed = list[Identity](), list[UnidentifiedFile]()
+    for file in files:
+        try:
+            identities.append(identify(file, **(settings or {})))
+        except (FormatError, ConfigError) as error:
+            failed.append(UnidentifiedFile(str(file), str(error)))
     relations = tuple(
         FileRelation(a.path, b.path, relation(a.fingerprint, b.fingerprint)) for a, b in combinations(identities, 2)
     )
-    return ComparedFiles(identities, relations)
+    return ComparedFiles(tuple(identities), relations, tuple(failed))
 
 
 def identify(path: str | Path, **settings: Any) -> Identity:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
 from ..config import AutoencoderConfig, TinyConfig
 from ..errors import ConfigError, FormatError
-from ..files.atomic import atomic, check_room, write_tensors
+from ..files.atomic import atomic, check_ending, check_room, write_tensors
 from ..models import Autoencoder
 from . import native
 from .archive import Archive
@@ -23,13 +23,17 @@ from .holes import check_holes
 from .keymap import TAESD_HALVES, is_attention_matrix, layout_name
 from .locate import OPTIONAL, Located, locate
 from .provenance import trained_on_of
+from .shared_weights import in_memory
 from .sources import WEIGHTS
 from .understood import understood
 from .vaes_in_file import Layout
 
+if TYPE_CHECKING:
+    from .shared_weights import TheirVAE
+
 
 def save(
-    autoencoder: Autoencoder,
+    autoencoder: Autoencoder | TheirVAE,
     path: str | Path,
     layout: Layout = "native",
     *,
@@ -41,17 +45,20 @@ def save(
     >>> vw.save(vae, "vae.safetensors")
     >>> vw.save(vae, "vae", "diffusers", dtype=torch.float16)
 
-    path: the file or folder to write. layout: "native" and "ldm" are one .safetensors file, "diffusers" is a folder.
-    "taesd" is one file with both halves, or a folder with a file for each if `path` has no ending. dtype: of the stored
-    weights; None keeps theirs. overwrite: replace what exists.
+    autoencoder: ours, or a VAE of diffusers. path: the file or folder to write. layout: "native" and "ldm" are one
+    .safetensors file, "diffusers" is a folder. "taesd" is one file with both halves, or a folder with a file for each
+    if `path` has no ending. dtype: of the stored weights; None keeps theirs. overwrite: replace what exists.
     The file's metadata hold the whole configuration in every layout, so nothing is lost. A warning names the settings
     that other programs will not see. Guessed settings are left out; config.json must have them, and marks them.
     Errors: ConfigError for an unknown layout, a path that exists, an architecture that the layout cannot express, and
     weights that overflow in `dtype`.
     """
-    _description(layout, autoencoder.config)  # raises before anything is said
-    _warn_of_losses(layout, autoencoder.config)
-    write(autoencoder, path, layout, dtype=dtype, overwrite=overwrite)
+    model = in_memory(autoencoder)
+    if model is None:
+        raise ConfigError(f"save writes an Autoencoder; `vaeworks.convert` writes the file {autoencoder} in a layout")
+    _description(layout, model.config)  # raises before anything is said
+    _warn_of_losses(layout, model.config)
+    write(model, path, layout, dtype=dtype, overwrite=overwrite)
 
 
 def write(
@@ -95,6 +102,16 @@ def write(
             write_tensors(temporary / name, content, metadata)
         if description is not None:
             (temporary / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def check_target(path: Path, layout: str, config: AutoencoderConfig | TinyConfig) -> None:
+    """Before any work: a layout that can express this architecture, and a name that suits it.
+
+    Errors: ConfigError if not.
+    """
+    _description(layout, config)
+    if layout in ("native", "ldm") or (layout == "taesd" and path.suffix):
+        check_ending(path)
 
 
 def _description(layout: str, config: AutoencoderConfig | TinyConfig) -> dict[str, Any] | None:

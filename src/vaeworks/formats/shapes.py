@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -85,8 +86,14 @@ def _kl_config(shapes: Shapes, where: str) -> AutoencoderConfig:
         post_quant_conv="post_quant_conv.weight" in shapes,
         norm_groups=groups,
         normalization="batchnorm" if batchnorm else "scalar",
-        latents_patch=2 if batchnorm else 1,
+        latents_patch=_patch(shapes["bn.running_mean"], latent_channels) if batchnorm else 1,
     )
+
+
+def _patch(statistics: tuple[int, ...], latent_channels: int) -> int:
+    """The side of the squares whose channels are normalized; Flux.2's where the shape shows none."""
+    side = math.isqrt(math.prod(statistics) // latent_channels)
+    return side if statistics == (latent_channels * side**2,) and side else 2
 
 
 def _tiny_config(shapes: Shapes, where: str) -> TinyConfig:

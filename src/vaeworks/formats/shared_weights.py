@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ..config import AutoencoderConfig
+from ..config import AutoencoderConfig, LatentConfig
 from ..errors import ConfigError, FormatError
 from ..models import Autoencoder
 from .diffusers_config import NORM_EPS, config_from_diffusers
@@ -36,14 +37,15 @@ def from_diffusers(vae: TheirVAE) -> Autoencoder:
     Errors: ConfigError for an object that is not an AutoencoderKL, AutoencoderKLFlux2 or AutoencoderTiny, and for a VAE
     that was altered.
     """
-    if not (
-        isinstance(vae, nn.Module)
-        and type(vae).__name__ in DIFFUSERS_CLASSES
-        and type(vae).__module__.startswith("diffusers.")
-    ):
+    if not _is_theirs(vae):
         raise ConfigError(
             f"a {type(vae).__name__} cannot be taken over; supported classes of diffusers: "
             f"{', '.join(DIFFUSERS_CLASSES)}"
+        )
+    if missing := [half for half in ("encoder", "decoder") if not isinstance(getattr(vae, half, None), nn.Module)]:
+        raise ConfigError(
+            f"this {type(vae).__name__} has no {' and no '.join(missing)}; load the whole VAE again, both halves are "
+            "needed"
         )
     if reason := altered(vae):
         raise ConfigError(f"this {type(vae).__name__} does not compute as its configuration says: {reason}")
@@ -58,6 +60,40 @@ def from_diffusers(vae: TheirVAE) -> Autoencoder:
         autoencoder = Autoencoder(config)
     share_weights(autoencoder, vae)
     return autoencoder.train(vae.training)
+
+
+def in_memory(model: object) -> Autoencoder | None:
+    """The autoencoder that an object is: ours, or one around a VAE of diffusers; None for a path.
+
+    Errors: ConfigError for anything else, with what to give instead.
+    """
+    if isinstance(model, Autoencoder):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        return None
+    if _is_theirs(model):
+        return from_diffusers(model)
+    kind, remedy = type(model).__name__, ""
+    if isinstance(model, type):
+        kind, remedy = f"the class {model.__name__}", "; give an object of it"
+    elif _is_theirs(getattr(model, "vae", None)):
+        remedy = "; give its .vae"
+    elif isinstance(getattr(model, "autoencoder", None), Autoencoder):
+        remedy = "; give its .autoencoder"
+    elif isinstance(model, LatentConfig):
+        remedy = "; `vaeworks.build` makes an Autoencoder of it"
+    raise ConfigError(
+        f"a model must be an Autoencoder, a VAE of diffusers ({', '.join(DIFFUSERS_CLASSES)}), or a path, not {kind}"
+        f"{remedy}"
+    )
+
+
+def _is_theirs(model: object) -> bool:
+    return (
+        isinstance(model, nn.Module)
+        and type(model).__name__ in DIFFUSERS_CLASSES
+        and type(model).__module__.startswith("diffusers.")
+    )
 
 
 def share_weights(autoencoder: Autoencoder, vae: TheirVAE) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import FormatError
+from ..errors import ConfigError, FormatError
 from ..files.atomic import MAX_CONFIG, read_json
 from ..files.links import missing
 from .archive import Archive, joined, open_archive, open_shards
@@ -51,11 +52,18 @@ class Source:
     VAE"""
 
 
+def check_path(path: object) -> None:
+    """Errors: ConfigError for what is no path, such as a model where a file is read."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise ConfigError(f"a file is given by its path, not as {type(path).__name__}; `vaeworks.save` writes a model")
+
+
 def find_source(path: str | Path) -> Source:
     """Open the tensors of a file, a folder or hf:OWNER/NAME.
 
-    Errors: FormatError for a path that does not exist or holds no model.
+    Errors: FormatError for a path that does not exist or holds no model; ConfigError for what is no path.
     """
+    check_path(path)
     if str(path).startswith(HUB_PREFIX):
         path = fetch(str(path))
     try:

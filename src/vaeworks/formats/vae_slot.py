@@ -12,7 +12,7 @@ from .archive import Archive
 from .kinds import CheckpointFamily, checkpoint_family, foreign_kind
 from .locate import Located, locate
 from .shapes import same_architecture
-from .sources import find_source
+from .sources import check_path, find_source
 
 Constants = tuple[float, float]
 """(scaling_factor, shift_factor)"""
@@ -82,8 +82,10 @@ class VaeSlot:
 def find_slot(checkpoint: str | Path) -> VaeSlot:
     """The slot of a checkpoint: where its VAE is, or would be.
 
-    Errors: FormatError for a file without a diffusion model; ConfigError for a folder of a diffusers pipeline.
+    Errors: FormatError for a file without a diffusion model; ConfigError for a folder of a diffusers pipeline, and for
+    what is no path.
     """
+    check_path(checkpoint)
     path = Path(checkpoint).expanduser()
     if path.is_dir() and not (path / "vae").is_dir():
         raise ConfigError(f"{path} is a folder without vae/; give the file of a full checkpoint")

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..files.atomic import check_name, write_picture
 from ..files.outputs import check_free, distinct, targets
 from ..images import crop_to, from_model_range, to_pillow
+from ..images.channels import check_pictures
 from ..images.reading import SUFFIXES
 from ..reporting import SILENT, Reporter
 from ..runtime import Codec
@@ -86,6 +87,8 @@ def decode(
     """
     sources = files_ending(inputs, ".safetensors")
     codec = open_codec(model, memory, precision, settings)
+    if out is not None:
+        check_pictures(codec.autoencoder.config, reads=False)
     pairs: list[Any] = [(path, None) for path, _ in sources]
     if out is not None:
         pairs = targets(sources, Path(out), ".png", overwrite)

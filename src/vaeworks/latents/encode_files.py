@@ -18,6 +18,7 @@ from ..data.labels import find_labels
 from ..errors import ConfigError
 from ..files.outputs import targets
 from ..images import SUFFIXES, default_size, to_uint8
+from ..images.channels import check_pictures
 from ..launcher import place
 from ..models import Autoencoder
 from ..reporting import SILENT, Reporter
@@ -145,6 +146,7 @@ def encode(
         if wrong := [name for name, is_given in given.items() if is_given]:
             raise ConfigError(f"{', '.join(wrong)}: only for shards; pass --into shards, or leave it out")
         codec = open_codec(model, memory, precision, settings)
+        check_pictures(codec.autoencoder.config, writes=False)
         return _encode_into_files(codec, names, Path(out), posterior, seed, overwrite, reporter)
     autoencoder = open_in_own_dtype(model, settings)
     how = Settings(

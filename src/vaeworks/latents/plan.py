@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..config import AutoencoderConfig, LatentConfig, differences, to_dict
 from ..errors import ConfigError
+from ..images.channels import PICTURES, check_pictures
 from ..models import Autoencoder
 from .sizes import check_square
 
@@ -45,10 +46,7 @@ class Settings:
             raise ConfigError(f"shard_size (={self.shard_size}) must be at least 1 image")
         if self.seed < 0:
             raise ConfigError(f"seed (={self.seed}) must not be negative")
-        if config.in_channels not in (1, 3):
-            raise ConfigError(
-                f"this model's images have {config.in_channels} channels; data sets hold images of 1 or 3"
-            )
+        check_pictures(config, writes=False, channels=PICTURES)
         if self.posterior == "moments" and not (
             isinstance(config, AutoencoderConfig) and config.bottleneck.kind == "kl"
         ):

@@ -13,6 +13,7 @@ from ..data.inputs import Inputs, image_files, readable_images
 from ..files.atomic import write_picture
 from ..files.outputs import targets
 from ..images import from_model_range, to_model_range, to_pillow, to_uint8
+from ..images.channels import check_pictures
 from ..metrics import psnr
 from ..reporting import SILENT, Reporter
 from ..runtime.opening import Model, Precision, open_codec
@@ -70,6 +71,7 @@ def reconstruct(
     """
     sources = image_files(inputs, reporter)
     codec = open_codec(model, memory, precision, settings)
+    check_pictures(codec.autoencoder.config)
     pairs = [(path, None) for path, _ in sources] if out is None else targets(sources, Path(out), ".png", overwrite)
     found = []
     for path, target, picture in readable_images(pairs, codec.autoencoder.config.in_channels, reporter):

@@ -17,6 +17,7 @@ from ..data.inputs import Images, image_set
 from ..errors import ConfigError, DataError, FormatError
 from ..features.weights import is_here, load_lpips
 from ..files.outputs import check_free
+from ..formats.shared_weights import in_memory
 from ..losses.perceptual import LPIPS
 from ..models import Autoencoder
 from ..random_streams import check_seed
@@ -27,7 +28,7 @@ from .evaluation import Evaluation
 from .feature_spaces import Features, load_features
 from .gallery import Shot, chosen, gallery
 from .legibility import legibility as measure_legibility
-from .measure import NO_LPIPS, measure
+from .measure import NO_LPIPS, check_judged, measure
 from .results import (
     GALLERY,
     RECORD,
@@ -89,6 +90,7 @@ def evaluate(
     """
     _check_seed_and_share(seed, val_fraction)
     autoencoder = open_model(model, settings)
+    check_judged(autoencoder.config)
     crop = Crop(_common_multiple([model], [autoencoder], multiple), limit, resize, kernel)
     images = image_set(data, reporter)
     files, trained = _unseen([name or name_of(model)], [autoencoder], images, val_fraction, include_training, reporter)
@@ -159,6 +161,8 @@ def evaluate_models(
     earlier = [e for path in against for e in read_evaluations(path)]
     check_evaluations_alike(earlier)
     titles, vaes = _titles(models), [open_model(model, settings) for model in models]
+    for model, vae in zip(models, vaes, strict=True):
+        check_judged(vae.config, name_of(model))
     crop = Crop(_common_multiple(models, vaes, multiple), limit, resize, kernel)
     images = image_set(data, reporter)
     files, trained = _unseen(titles, vaes, images, val_fraction, include_training, reporter)
@@ -230,7 +234,7 @@ def _common_multiple(models: Sequence[Model], vaes: Sequence[Autoencoder], multi
 
 def _titles(models: Sequence[Model]) -> list[str]:
     """A title for each path: its last part, with as many parents as make them differ; "" for an autoencoder."""
-    paths = ["" if isinstance(model, Autoencoder) else str(model) for model in models]
+    paths = [str(model) if in_memory(model) is None else "" for model in models]
     parts = [
         [p for p in Path(path.removeprefix("hf:")).parts if p not in ("/", ".", "run", "model.safetensors")] or [path]
         for path in paths

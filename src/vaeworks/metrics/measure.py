@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import LatentConfig
 from ..data import ImageFile, ImageSet
 from ..errors import ConfigError, DataError
 from ..images import to_model_range, to_pillow, to_uint8
+from ..images.channels import PICTURES, check_pictures
 from ..losses.ms_ssim import ms_ssim, scales
 from ..losses.perceptual import LPIPS
 from ..models import Autoencoder
@@ -48,6 +50,16 @@ class _Setup:
     codes: BlockCodes
 
 
+def check_judged(config: LatentConfig, name: str = "this model") -> None:
+    """Before any work: a model whose reconstructions can be compared with pictures. Errors: ConfigError if not."""
+    if config.in_channels == config.out_channels == 2:
+        raise ConfigError(
+            f"the images of {name} have 2 channels, and only images of 1 or 3 are evaluated; `vaeworks listen` "
+            "evaluates sound, which has 2"
+        )
+    check_pictures(config, channels=PICTURES, name=name)
+
+
 def measure(
     autoencoder: Autoencoder,
     files: Sequence[ImageFile],
@@ -67,11 +79,7 @@ def measure(
     arguments are those of `evaluate`.
     Errors: DataError where no image can be used; ConfigError for a model whose images cannot be judged.
     """
-    if (channels := autoencoder.config.in_channels) not in (1, 3):
-        raise ConfigError(
-            f"this model's images have {channels} channels, and only images of 1 or 3 are evaluated; `vaeworks listen` "
-            "evaluates sound, which has 2"
-        )
+    check_judged(autoencoder.config)
     codes = _block_codes(autoencoder, crop, files, pca_data, partial(reporter.track, what=f"{name}: fitting the PCA"))
     setup = _Setup(autoencoder, crop, seed, features, lpips, codes)
     scores: list[ImageScore] = []
@@ -90,11 +98,6 @@ def measure(
             skipped.append((str(file.path), str(error)))
             continue
         recon, finite = reconstruction(autoencoder, image, seed, number)
-        if recon.shape != image.shape:
-            raise ConfigError(
-                f"the model turns {image.shape[0]} channels into {recon.shape[0]}, so its output cannot be compared "
-                "with the input; give a model whose in_channels and out_channels are equal"
-            )
         scores.append(_score(setup, str(file.path), number, image, recon, finite))
         flattened += alpha
         if features is not None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
+CLASSES = ("AutoencoderKL", "AutoencoderKLFlux2")
+"""Classes of diffusers that the codec can run."""
+
 METHODS = ("_decode", "_encode")
 """Methods that `decode` and `encode` of diffusers' VAEs call, inside hooks and slicing, before tiling."""
 
@@ -36,7 +39,7 @@ def accelerate(
 
     >>> pipe = vw.accelerate(pipe, memory="2GiB")
 
-    memory, dtype, compile, tile: arguments of `Codec`.
+    pipe: a pipeline, or its VAE. memory, dtype, compile, tile: arguments of `Codec`.
     Images are equal up to rounding (of `dtype`, if given). `pipe.vae` stays the same object with the same weights, so
     saving, `.to()`, upcasting, offloading, fused LoRAs and direct calls of `vae.decode` work as before, and other
     pipelines that share the VAE become faster, too. `enable_vae_slicing()` works; `enable_vae_tiling()` has no effect,
@@ -46,8 +49,10 @@ def accelerate(
     Errors: ConfigError for a pipeline without a VAE that `Codec` can run; those of `Codec`. The pipeline is then
     unchanged.
     """
-    vae: Any = getattr(pipe, "vae", None)
-    if type(vae).__name__ not in ("AutoencoderKL", "AutoencoderKLFlux2"):
+    vae = _vae_of(pipe)
+    if isinstance(pipe, Autoencoder):
+        raise ConfigError("accelerate takes pipelines; `vaeworks.Codec(autoencoder)` runs an Autoencoder")
+    if type(vae).__name__ not in CLASSES:
         has = (
             f"{type(pipe).__name__}'s VAE is of class {type(vae).__name__}"
             if vae is not None
@@ -65,11 +70,16 @@ def decelerate(pipe: Pipeline) -> Pipeline:
 
     >>> pipe = vw.decelerate(vw.accelerate(pipe))
     """
-    vae = getattr(pipe, "vae", None)
+    vae = _vae_of(pipe)
     for method in METHODS:
         if isinstance(getattr(getattr(vae, "__dict__", {}).get(method), "__self__", None), Accelerated):
             delattr(vae, method)
     return pipe
+
+
+def _vae_of(pipe: Any) -> Any:
+    """A pipeline's VAE; a VAE of diffusers stands for itself."""
+    return getattr(pipe, "vae", pipe if type(pipe).__name__ in CLASSES else None)
 
 
 class Accelerated:

@@ -14,6 +14,8 @@ from ..data.inputs import opened
 from ..devices import resolve_device, torch_dtype
 from ..files.atomic import check_free_picture, write_picture
 from ..formats import load
+from ..formats.shared_weights import in_memory
+from ..images.channels import PICTURES, check_pictures
 from ..models import Autoencoder
 from .stable_diffusion import load_pipeline, paint
 
@@ -72,7 +74,8 @@ def generate(
     start = opened(Path(image), 3) if isinstance(image, (str, Path)) else image
     on = resolve_device(device)
     weights = torch_dtype(("bf16" if on.type == "cuda" else "fp32") if dtype == "auto" else dtype)
-    autoencoder = vae if isinstance(vae, Autoencoder) else load(vae, **(settings or {}))
+    autoencoder = in_memory(vae) or load(str(vae), **(settings or {}))
+    check_pictures(autoencoder.config, channels=PICTURES)
     pipe = load_pipeline(pipeline, autoencoder, on, weights)
     picture = paint(pipe, prompt, image=start, strength=strength, size=size, steps=steps, guidance=guidance, seed=seed)
     if out is not None:

@@ -98,9 +98,9 @@ class Codec:
         if graphs and compile is True:
             raise ConfigError("graphs and compile are two ways of one thing; choose one of them")
         if not isinstance(autoencoder, Autoencoder):
-            from ..formats.shared_weights import from_diffusers
+            from ..formats.shared_weights import from_diffusers, in_memory
 
-            autoencoder = from_diffusers(autoencoder)
+            autoencoder = in_memory(autoencoder) or from_diffusers(autoencoder)
         self.memory = None if memory is None else parse_size(memory)
         self.tile = tile
         self.original = autoencoder

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 
 from ..arguments import check_choice
 from ..devices import DTYPES, resolve_device
 from ..formats import load
+from ..formats.shared_weights import in_memory
 from ..models import Autoencoder
 from .codec import Codec
 
-Model: TypeAlias = str | Path | Autoencoder
-"""An autoencoder, or where one is: a run folder, a VAE file or folder, a full checkpoint, hf:OWNER/NAME."""
+if TYPE_CHECKING:
+    from ..formats.shared_weights import TheirVAE
+
+Model: TypeAlias = "str | Path | Autoencoder | TheirVAE"
+"""An autoencoder, ours or diffusers', or where one is: a run folder, a VAE file or folder, a full checkpoint,
+hf:OWNER/NAME."""
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
@@ -25,11 +30,12 @@ def open_model(model: Model, settings: Mapping[str, Any] | None = None, device: 
     times slower there.
 
     settings: facts that the file does not contain, as keywords of `load`. device: "auto" is a GPU if there is one. An
-    autoencoder is returned as it is, on its own device. Errors: those of `load`.
+    autoencoder is returned as it is, on its own device; one of diffusers is wrapped, and shares its weights.
+    Errors: those of `load`.
     """
-    if isinstance(model, Autoencoder):
-        return model
-    autoencoder, on = load(model, **(settings or {})), resolve_device(device)
+    if (known := in_memory(model)) is not None:
+        return known
+    autoencoder, on = load(str(model), **(settings or {})), resolve_device(device)
     if on.type == "cpu" and autoencoder.dtype == torch.float16:
         autoencoder = autoencoder.float()
     return autoencoder.to(on)
@@ -40,14 +46,15 @@ def open_in_own_dtype(model: Model, settings: Mapping[str, Any] | None = None) -
 
     settings: as in `open_model`. Errors: those of `load`.
     """
-    if isinstance(model, Autoencoder):
-        return model
-    return load(model, **(settings or {})).to(resolve_device("auto"))
+    if (known := in_memory(model)) is not None:
+        return known
+    return load(str(model), **(settings or {})).to(resolve_device("auto"))
 
 
 def name_of(model: Model) -> str:
     """The model's name in results: the path or hub id that was given, or an autoencoder's own name."""
-    return model.config.name if isinstance(model, Autoencoder) else str(model)
+    known = in_memory(model)
+    return str(model) if known is None else known.config.name
 
 
 def open_codec(

@@ -20,6 +20,7 @@ from ...errors import ConfigError
 from ...features.backbones import Backbone, load_backbone
 from ...files.atomic import write_text
 from ...files.outputs import check_free, make_folder
+from ...images.channels import check_pictures
 from ...models import Autoencoder
 from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
@@ -170,6 +171,7 @@ def detect_anomalies(
             check_sizes(part.files, size)
     classes, truth = (None, None) if tested is None else _truth(tested, size, labels, mask_folder, reporter)
     autoencoder = open_model(model, settings)
+    check_pictures(autoencoder.config)
     if known:
         warn_of_trained(autoencoder.trained_on, known.files, reporter)
     network = _network(features, features_weights, autoencoder, reporter)

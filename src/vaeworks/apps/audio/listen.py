@@ -19,6 +19,7 @@ from ...data.spectrogram import MEL, Mel
 from ...errors import ConfigError, DataError, NotFiniteError
 from ...files.atomic import atomic, write_text
 from ...files.outputs import check_apart, check_free, make_folder
+from ...images.channels import check_pictures
 from ...intervals import Interval, bootstrap
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
@@ -195,7 +196,9 @@ def _codec(
     precision: Precision | None,
     settings: Mapping[str, Any] | None,
 ) -> Codec:
-    return model if isinstance(model, Codec) else open_codec(model, memory, precision, settings)
+    codec = model if isinstance(model, Codec) else open_codec(model, memory, precision, settings)
+    check_pictures(codec.autoencoder.config)
+    return codec
 
 
 def _listed(inputs: Inputs) -> list[str]:

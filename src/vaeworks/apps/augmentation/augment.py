@@ -20,6 +20,7 @@ from ...errors import ConfigError
 from ...files.atomic import write_text
 from ...files.outputs import check_free, make_folder
 from ...images import to_uint8
+from ...images.channels import check_pictures
 from ...models import Autoencoder
 from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
@@ -160,6 +161,7 @@ def augment(
     images, classes = labelled_images(data, labels, reporter)
     check_classes(how, classes)
     codec = open_codec(model, memory, precision, settings)
+    check_pictures(codec.autoencoder.config)
     used, level, spread = _probed(codec, images, temperature, noise, seed) if how == "noise" else (None, None, None)
     render = Renderer(codec, {str(file.path): file.path for file in images.files})
     planned = plan(images.files, classes, how, per_image, seed, used, render.model, alpha)
@@ -230,6 +232,7 @@ def judge_augmentation(
     counts = several(counts)
     check_labels(classes, counts, choices)
     autoencoder = open_model(model, settings)
+    check_pictures(autoencoder.config)
     side = square_side(images, size, autoencoder.downsample_factor)
     codes = encode_squares(autoencoder, images, side, classes, partial(reporter.track, what="images"))
     warn_of_skipped(codes.skipped, reporter)

@@ -18,6 +18,7 @@ from ...errors import ConfigError
 from ...files.atomic import check_ending, write_picture
 from ...files.outputs import check_free
 from ...images import difference, grid, to_pillow, to_uint8
+from ...images.channels import check_pictures
 from ...metrics import psnr
 from ...models import Autoencoder
 from ...reporting import SILENT, Reporter
@@ -195,6 +196,7 @@ def edit(
     pair = _sources(direction, kept, overwrite)
     folder = None if out is None else Path(out)
     with frozen(open_model(model, settings)) as autoencoder:
+        check_pictures(autoencoder.config)
         codec, channels = Codec(autoencoder, memory=memory), autoencoder.config.in_channels
         fixed: list[Change] = [parse_channel(text, autoencoder.latent_channels).applied for text in several(channel)]
         if adjustment and channels not in (1, 3):

@@ -21,6 +21,7 @@ from ...data.trained_on import sentence
 from ...errors import ConfigError, MissingExtraError
 from ...files.atomic import atomic, write_tensors, write_text
 from ...files.outputs import check_free, make_folder
+from ...images.channels import check_pictures
 from ...metrics.feature_spaces import load_features
 from ...reporting import SILENT, Reporter
 from ...runtime.opening import Model, name_of, open_model
@@ -113,6 +114,7 @@ def compare_features(
     counts = several(counts)
     check_labels(classes, counts, choices)
     autoencoder = open_model(model, settings)
+    check_pictures(autoencoder.config, writes=False)
     if said := sentence(autoencoder.trained_on, images.files):
         reporter.say(f"{said}, without their labels; PCA sees all of them as well")
     side = square_side(images, size, autoencoder.downsample_factor)

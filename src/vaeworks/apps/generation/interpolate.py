@@ -21,7 +21,7 @@ from ...errors import ConfigError
 from ...files.atomic import write_picture, write_text
 from ...files.outputs import check_free, make_folder
 from ...images import grid, to_model_range, to_uint8
-from ...models import Autoencoder
+from ...images.channels import check_pictures
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, Precision, open_codec
@@ -207,7 +207,8 @@ def interpolate(
     film = f"path.{video}"
     if out is not None:
         check_free(Path(out), ("strip.png", film, "path.json", "path.svg", "frames"), overwrite)
-    codec = open_codec(model, memory, precision, settings) if isinstance(model, (str, Path, Autoencoder)) else model
+    codec = model if isinstance(model, Codec) else open_codec(model, memory, precision, settings)
+    check_pictures(codec.autoencoder.config)
     given = several(images)
     if wrong := [image for image in given if not isinstance(image, (str, Path, Tensor))]:
         raise ConfigError(f"images must be files or tensors, not {type(wrong[0]).__name__}")

@@ -17,6 +17,7 @@ from ...data.labels import find_labels
 from ...errors import ConfigError
 from ...files.atomic import write_picture, write_text
 from ...files.outputs import check_free, make_folder
+from ...images.channels import check_pictures
 from ...models import Autoencoder
 from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
@@ -97,6 +98,7 @@ def sample(
         check_free(Path(out), names, overwrite)
     wanted = density(source, components, partial(reporter.track, what="flow"))
     autoencoder = open_model(model, settings)
+    check_pictures(autoencoder.config, reads=data is not None)
     if data is None:
         found, side, plane = *_from_prior(autoencoder, count, size, seed, reporter), None
     else:

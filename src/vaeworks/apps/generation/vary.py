@@ -18,6 +18,7 @@ from ...errors import ConfigError
 from ...files.atomic import write_picture
 from ...files.outputs import check_apart, check_free, targets
 from ...images import to_uint8
+from ...images.channels import check_pictures
 from ...metrics import psnr
 from ...models import Autoencoder
 from ...random_streams import VARIANTS, WALK, check_seed, latent_noise
@@ -205,8 +206,10 @@ def vary(
     for name, value in (("temperature", temperature), ("noise", noise)):
         if value is not None and not 0 < value < float("inf"):
             raise ConfigError(f"{name} (={value}) must be positive")
-    pairs = _targets(inputs, None if out is None else Path(out), walk, overwrite, reporter)
+    sources = image_files(inputs, reporter)
     codec = open_codec(model, memory, precision, settings)
+    check_pictures(codec.autoencoder.config)
+    pairs = _targets(sources, None if out is None else Path(out), walk, overwrite)
     rows: list[VariedImage] = []
     for path, target, picture in readable_images(pairs, codec.autoencoder.config.in_channels, reporter):
         image = to_uint8(picture)
@@ -244,10 +247,9 @@ def vary(
 
 
 def _targets(
-    inputs: Inputs, out: Path | None, walk: bool, overwrite: bool, reporter: Reporter
+    sources: list[tuple[Path, Path]], out: Path | None, walk: bool, overwrite: bool
 ) -> list[tuple[Path, Path]] | list[tuple[Path, None]]:
     """Images and the files that they become; no folder of variants may hold another image's sheet."""
-    sources = image_files(inputs, reporter)
     if out is None:
         return [(path, None) for path, _ in sources]
     pairs = targets(sources, out, ".gif" if walk else ".png", overwrite)

@@ -16,6 +16,7 @@ from ...data.inputs import Inputs, image_files, opened, readable_images
 from ...errors import ConfigError
 from ...files.atomic import write_picture
 from ...images import grid, to_pillow, to_uint8
+from ...images.channels import check_pictures
 from ...models import Autoencoder
 from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
@@ -165,6 +166,7 @@ def restore(
     folder, mask = None if out is None else Path(out), None if mask is None else Path(mask)
     _check(mask, noise, plant, steps, seed)
     autoencoder = open_model(model, settings)
+    check_pictures(autoencoder.config)
     with frozen(autoencoder):
         codec, channels = Codec(autoencoder), autoencoder.config.in_channels
         pairs = _pairs(inputs, folder, channels, overwrite, reporter)

@@ -24,6 +24,7 @@ from ...formats.locate import Located, locate
 from ...formats.sources import ENDINGS, RUN_MODEL
 from ...formats.vae_slot import VaeSlot, check_fits, config_for, find_slot, is_certain, is_scaled_by, misfit_of
 from ...images import notebook
+from ...images.channels import check_pictures
 from ...reporting import SILENT, Reporter
 from ...runtime.opening import Model, open_model
 from .decode import DecodedPhotos, ReferenceDecode, look, make
@@ -82,8 +83,11 @@ def _judged(
     known: bool,
 ) -> tuple[DecodedPhotos, Fog]:
     constants = None if scaling_factor is None else (scaling_factor, shift_factor)
-    made = None if reference is None else make(open_model(reference), images)
-    autoencoder = open_model(candidate)
+    theirs, autoencoder = None if reference is None else open_model(reference), open_model(candidate)
+    for vae, name in ((theirs, "the reference"), (autoencoder, "the candidate")):
+        if vae is not None:
+            check_pictures(vae.config, name=name)
+    made = None if theirs is None else make(theirs, images)
     seen = look(made, autoencoder, constants, images, known=known)
     return seen, judge(seen, autoencoder, constants, known=known)
 
@@ -301,8 +305,9 @@ def _judge_baked(
     if images is not None and not images:
         return BakedVae("fine", tuple(remarks)), None, None
     try:
+        check_pictures(slot.old.config, name="it")
         autoencoder, known = read(slot.old), is_certain(slot.old)
-    except FormatError as error:  # holes
+    except (FormatError, ConfigError) as error:  # holes, or images that are no pictures
         return BakedVae("broken", (str(error), *remarks)), None, None
     seen = look(None, autoencoder, slot.constants, images, known=known)
     fog = judge(seen, autoencoder, slot.constants, known=known)
@@ -347,6 +352,8 @@ def _judge_candidate(
                 raise ConfigError(f"the checkpoint is made for {misfit}")
         else:
             check_fits(located, slot)
+        if images is None or images:
+            check_pictures(located.config, name="it")
         autoencoder = read(located)
     except (FormatError, ConfigError) as error:
         return Candidate(str(path), "does not fit", (str(error),), known_as=known), None

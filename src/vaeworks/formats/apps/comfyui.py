@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from ...config import AutoencoderConfig, TinyConfig
+from ..diffusers_config import FLUX2_PATCH
 from .candidate import OfferedFile, Shapes, as_saved, differences, shapes_of, wrong_ending
 from .rules import (
     EXTRACT,
@@ -20,6 +21,7 @@ from .rules import (
     listed,
     no_network,
     problems,
+    slightly,
     unknown_names,
     unless,
 )
@@ -50,7 +52,7 @@ def comfyui(offer: OfferedFile) -> Support:
         return no_network("ComfyUI builds SD's network", found.misfit, offer, config)
     lacks = [f"{found.lacks}, which ComfyUI's network has, would stay random, and {NO_MEND}"] if found.lacks else []
     ignores = [f"{found.left_over} has no place in ComfyUI's network, and {NO_MEND}"] if found.left_over else []
-    return unless(_how(offer), (lacks or ignores) + problems(offer, config, playground=True))
+    return unless(_how(offer), (lacks or ignores) + problems(offer, config, playground=True), slightly(config))
 
 
 def _refusal(offer: OfferedFile) -> str | None:
@@ -96,7 +98,9 @@ def _looks_small(offer: OfferedFile, config: AutoencoderConfig) -> bool:
 
 def _network(config: AutoencoderConfig, small: bool) -> Shapes:
     """The shapes of the network that ComfyUI builds: SD's, with the file's latent channels and decoder width, and with
-    both or no quant convolutions; {} if GroupNorm cannot divide the width."""
+    both or no quant convolutions; {} if GroupNorm cannot divide the width.
+
+    Flux.2's batch normalization of 2x2 squares exists only in its class with quant convolutions."""
     mult = SD_MULT_F4 if small else SD_MULT
     decoder_channels = config.decoder_widths[-1] // mult[-1]
     if not decoder_channels or decoder_channels % SD_GROUPS:
@@ -109,8 +113,8 @@ def _network(config: AutoencoderConfig, small: bool) -> Shapes:
             decoder_channels=decoder_channels,
             quant_conv=config.post_quant_conv,
             post_quant_conv=config.post_quant_conv,
-            normalization="batchnorm" if config.normalization == "batchnorm" else "scalar",
-            latents_patch=config.latents_patch,
+            normalization="batchnorm" if config.normalization == "batchnorm" and config.post_quant_conv else "scalar",
+            latents_patch=FLUX2_PATCH if config.normalization == "batchnorm" else 1,
         )
     )
 

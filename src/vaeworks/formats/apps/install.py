@@ -33,6 +33,7 @@ from .folders import (
     webui_rivals,
     webui_stem,
 )
+from .rules import is_taesd, slightly
 from .support import COMFYUI, WEBUI, support
 from .writing import write_once
 
@@ -131,6 +132,7 @@ class _Job:
 def _install_kl(job: _Job, config: AutoencoderConfig) -> Installed:
     if job.slot is not None:
         check_fits(job.located, job.slot)
+    _check_network(job, config)
     dst, how = _place(job)
     target = _fold_target(job, config)
     if target is None:
@@ -266,6 +268,18 @@ def _own_numbers(config: AutoencoderConfig) -> str:
     )
 
 
+def _check_network(job: _Job, config: AutoencoderConfig) -> None:
+    """Check that the application has a network for the VAE as it is, or for what folding makes of it; otherwise no
+    further answer of the user helps. Errors: ConfigError if not."""
+    name, plain = NAMES[job.application], _plain(config)
+    shapes = [plain]
+    if plain.normalization != "batchnorm":
+        shapes.append(dataclasses.replace(plain, quant_conv=True, post_quant_conv=True))
+    found = [support(dataclasses.replace(job.located, config=shape), "ldm")[name] for shape in shapes]
+    if all(verdict.loads != "yes" for verdict in found):
+        raise ConfigError(f"{name} cannot use this VAE: {found[0].why}")
+
+
 def _check_loads(job: _Job, config: AutoencoderConfig, *, folded: bool) -> None:
     """Check that the application has a network for the VAE, and note what it ignores. Errors: ConfigError if not."""
     name = NAMES[job.application]
@@ -280,12 +294,16 @@ def _check_loads(job: _Job, config: AutoencoderConfig, *, folded: bool) -> None:
     real = support(dataclasses.replace(job.located, config=config, normalization_source="metadata"), "ldm")[name]
     if real.loads == "wrong":
         job.notes.append(real.why)
+    elif slight := slightly(config):
+        job.notes.append(slight)
 
 
 def _plain(config: AutoencoderConfig) -> AutoencoderConfig:
     """The architecture alone, with an application's defaults for all settings that are not in the tensors."""
     known = next((published for published in MODELS.values() if _has_constants(published, config)), None)
-    plain = dataclasses.replace(config, padding_mode="zeros", norm_eps=1e-6, encoder_scale=1.0, decoder_scale=1.0)
+    plain = dataclasses.replace(
+        config, padding_mode="zeros", norm_eps=1e-6, encoder_scale=1.0, decoder_scale=1.0, latents_norm_eps=1e-4
+    )
     if known is None or config.normalization == "batchnorm":
         return plain
     return dataclasses.replace(
@@ -373,10 +391,7 @@ def _tiny_name(job: _Job, config: TinyConfig) -> str:
         for name, c in _TINY_CHANNELS.items()
         if c == config.latent_channels and config.mid_pool == (name == "taef2")
     ]
-    widths = TinyConfig(
-        latent_channels=config.latent_channels, latents_patch=config.latents_patch, mid_pool=config.mid_pool
-    )
-    if not fitting or config != widths:
+    if not fitting or not is_taesd(config):
         raise ConfigError(
             "applications have networks for TAESD, TAESDXL, TAESD3, TAEF1 and TAEF2 only, and this one fits none of "
             "them"

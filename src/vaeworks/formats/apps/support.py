@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ...config import MODELS, AutoencoderConfig, TinyConfig
 from ...errors import ConfigError
-from ..diffusers_config import diffusers_class, diffusers_config, only_in_metadata
+from ..diffusers_config import FLUX2_PATCH, diffusers_class, diffusers_config, only_in_metadata
 from ..locate import Located
 from ..sources import DIFFUSERS_WEIGHTS
 from ..vaes_in_file import Layout
@@ -26,9 +26,11 @@ from .rules import (
     listed,
     no_network,
     problems,
+    slightly,
     unknown_names,
     unless,
     unseen,
+    unseen_settings,
 )
 
 __all__ = ["COMFYUI", "DIFFUSERS", "WEBUI", "Support", "support"]
@@ -69,7 +71,7 @@ def _diffusers(offer: OfferedFile) -> Support:
         )
         if offer.more:
             how += f" (if PyTorch's safe loader refuses what its pickle holds besides tensors, {TO_DIFFUSERS})"
-    return unless(how, _diffusers_problems(offer))
+    return unless(how, _diffusers_problems(offer), slightly(offer.config))
 
 
 def _variant(name: str) -> str:
@@ -105,7 +107,12 @@ def _not_as_single_file(offer: OfferedFile, kind: str) -> str | None:
 def _diffusers_problems(offer: OfferedFile) -> list[str]:
     config, c = offer.config, offer.config.latent_channels
     found = []
-    if words := only_in_metadata(config, "diffusers"):
+    words = (
+        unseen_settings(config, "diffusers")
+        if isinstance(config, AutoencoderConfig)
+        else only_in_metadata(config, "diffusers")
+    )
+    if words:
         found.append(f"{unseen(words)}; in Python, vaeworks.formats.to_diffusers sets it")
     if config.normalization == "scalar" and config.shift_factor and c == 4:
         found.append("pipelines for 4 latent channels ignore shift_factor; `vaeworks fold` moves it into the weights")
@@ -113,7 +120,18 @@ def _diffusers_problems(offer: OfferedFile) -> list[str]:
         found.append(
             f"pipelines for {c} latent channels ignore latents_mean; `vaeworks fold` moves it into the weights"
         )
+    if config.normalization == "batchnorm" and config.latents_patch != FLUX2_PATCH:
+        found.append(f"Flux.2's pipelines take {_patches(FLUX2_PATCH)}, not {_patches(config.latents_patch)}")
+    if (config.in_channels, config.out_channels) not in ((1, 1), (3, 3)):
+        found.append(
+            f"pipelines compute with images of 3 channels, and this VAE takes {config.in_channels} and gives "
+            f"{config.out_channels}"
+        )
     return found
+
+
+def _patches(side: int) -> str:
+    return f"{side}x{side} squares of latents"
 
 
 def _webui(offer: OfferedFile) -> Support:
@@ -150,6 +168,7 @@ def _webui(offer: OfferedFile) -> Support:
     return unless(
         how + (" (SD 3 in both, Flux.1 in Forge)" if sixteen else ""),
         problems(offer, config, foldable=config.post_quant_conv),
+        slightly(config),
     )
 
 

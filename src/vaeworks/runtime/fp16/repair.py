@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ from torch import Tensor
 from ...config import AutoencoderConfig
 from ...devices import torch_dtype
 from ...errors import ConfigError
-from ...files.atomic import check_ending, check_free_name
-from ...formats.io import read, write
-from ...formats.locate import locate
+from ...files.atomic import SAFETENSORS_ENDINGS, check_free_name
+from ...formats.apps import Support
+from ...formats.apps import support as support_of
+from ...formats.io import check_target, read, write
+from ...formats.locate import Located, locate
+from ...formats.shared_weights import in_memory
 from ...formats.vaes_in_file import Layout
 from ...models import Autoencoder, Decoder, Encoder
+from ..opening import Model
 from .deviation import Deviation, deviation, outputs
 from .emulation import in_precision
 from .ranges import FLOAT16_MAX, Half, LayerRange, activation_ranges, sample_images, scaled_ranges
@@ -41,19 +46,28 @@ class RepairedVae:
     out: str | None
     """the file or folder that was written"""
     layout: Layout
+    """of the file: the source's, unless another was asked for"""
+    support: dict[str, Support]
+    """by application, whether it loads the file; empty where none was written"""
     notes: tuple[str, ...]
     """plain sentences on what the source leaves uncertain"""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"out": self.out, **self.result.to_dict(), "notes": list(self.notes)}
+        return {
+            "out": self.out,
+            "layout": self.layout,
+            **self.result.to_dict(),
+            "notes": list(self.notes),
+            "support": {application: dataclasses.asdict(verdict) for application, verdict in self.support.items()},
+        }
 
 
 def repair(
-    model: str | Path | Autoencoder,
+    model: Model,
     dst: str | Path | None = None,
     *,
-    layout: Layout = "native",
+    layout: Layout | None = None,
     dtype: str | torch.dtype | None = None,
     headroom: float = 4.0,
     data: str | Path | None = None,
@@ -66,27 +80,48 @@ def repair(
     >>> repaired.result.needed, repaired.result.sentences()        # whether anything overflowed, and how it was mended
 
     model: an Autoencoder, or the path or hub id of one. dst: the file (layout "diffusers": the folder) to write; None
-    writes nothing. dtype: of the stored weights, "fp32", "bf16", "fp16" or a torch dtype; None keeps them. headroom:
-    how many times larger than measured activations may become. data: a folder of images or an image to measure on;
-    None: the bundled photographs. settings: facts that the file leaves out, as keywords of `load`.
+    writes nothing. layout: None keeps the source's, so that whatever loaded the source loads the result; a name that
+    ends in .safetensors is a file, which gets LDM's names where the source is a diffusers folder. dtype: of the stored
+    weights, "fp32", "bf16", "fp16" or a torch dtype; None keeps them. headroom: how many times larger than measured
+    activations may become. data: a folder of images or an image to measure on; None: the bundled photographs.
+    settings: facts that the file leaves out, as keywords of `load`.
     Errors: those of `load` and `half_safe`; DataError for unreadable images; ConfigError without `overwrite` for a name
     that is taken.
     """
     stored = None if dtype is None else torch_dtype(dtype)
     if dst is not None:
         check_free_name(Path(dst), overwrite)
-        if layout != "diffusers":
-            check_ending(Path(dst))
-    notes: tuple[str, ...] = ()
-    if isinstance(model, Autoencoder):
-        vae = model
-    else:
-        source = locate(model, **(settings or {}))
-        vae, notes = read(source), source.lasting_doubts
+    vae, notes = in_memory(model), list[str]()
+    own: Layout = "native"
+    if vae is None:
+        source = locate(str(model), **(settings or {}))
+        own, notes = source.layout, [*source.lasting_doubts]
+        vae = read(source)
+    if layout is None:
+        layout = own
+        if dst is not None and own == "diffusers" and Path(dst).suffix.lower() in SAFETENSORS_ENDINGS:
+            layout = "ldm" if isinstance(vae.config, AutoencoderConfig) else "taesd"
+            notes.append(
+                f"{dst} is a file, so it has layout {layout!r}; a folder's name keeps the source's 'diffusers'"
+            )
+    if dst is not None:
+        check_target(Path(dst), layout, vae.config)
     result = half_safe(vae, None if data is None else sample_images(vae, data), headroom=headroom)
+    support: dict[str, Support] = {}
     if dst is not None:
         write(result.autoencoder, dst, layout, dtype=stored, overwrite=overwrite)
-    return RepairedVae(result, None if dst is None else str(dst), layout, notes)
+        support = _supported(locate(dst), result)
+    return RepairedVae(result, None if dst is None else str(dst), layout, support, tuple(notes))
+
+
+def _supported(written: Located, result: Repair) -> dict[str, Support]:
+    """Who loads the repaired file. The repair measures what their own epsilon does to the images, so that an epsilon
+    that did no harm there is no reason to call the images wrong."""
+    config = written.config
+    if result.fixed_eps_harmless and isinstance(config, AutoencoderConfig):
+        plain = dataclasses.replace(config, norm_eps=APPLICATION_EPS, encoder_scale=1.0, decoder_scale=1.0)
+        written = dataclasses.replace(written, config=plain)
+    return support_of(written)
 
 
 def half_safe(

@@ -53,6 +53,18 @@ class Repair:
         """The deviation with these weights in this precision; None where it was not measured."""
         return next((d for d in self.deviations if (d.weights, d.precision) == (weights, precision)), None)
 
+    @property
+    def fixed_eps_harmless(self) -> bool:
+        """Whether the repaired VAE keeps the least quality asked for in programs with an epsilon of their own."""
+        half_precision = self.deviation("repaired, fixed eps", "float16")
+        single = self.deviation("repaired, fixed eps", "float32")
+        if half_precision is None or single is None:
+            return False
+        scaled = [half for half in get_args(Half) if self.scales[half] != 1]
+        return all(half_precision.decibels(half) >= self.limit for half in scaled) and all(
+            single.decibels(half) >= self.limit for half in get_args(Half)
+        )
+
     def sentences(self) -> tuple[str, ...]:
         """Findings, changes and measurements, a line each."""
         return (*(_about(self, half) for half in get_args(Half)), *map(_figures, self.deviations), *_remarks(self))
@@ -96,11 +108,12 @@ def _figures(d: Deviation) -> str:
 def _remarks(repair: Repair) -> Iterator[str]:
     foreign = repair.deviation("repaired, fixed eps", "float16")
     if foreign is not None:
-        fits = all(foreign.decibels(half) >= repair.limit for half in get_args(Half) if repair.scales[half] != 1)
+        harm = "that does no harm here"
+        if not repair.fixed_eps_harmless:
+            harm = "do not use the result in those, but bfloat16"
         yield (
             "epsilon is part of the repair, and programs that read only the weights (diffusers, A1111, ComfyUI) keep "
-            f"it at {APPLICATION_EPS:g}: "
-            f"{'that does no harm here' if fits else 'do not use the result in those, but bfloat16'}"
+            f"it at {APPLICATION_EPS:g}: {harm}"
         )
     if max(repair.rough_weights, repair.lost_weights) >= 0.001:
         yield (
