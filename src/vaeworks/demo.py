@@ -44,7 +44,7 @@ from .reporting import SILENT, Reporter
 from .training import RunResult, train
 from .training.monitor.log import read_log
 from .training.run.folder import read_run
-from .training.validation import CROP, validation_files
+from .training.validation import CROP, SHOWN, first_panel, validation_files, validation_images
 
 PROMPT = "a photo of a dog"
 STRENGTH = 0.3
@@ -236,6 +236,7 @@ def page_values(
     log = read_log(out / "run")
     looks = [line for line in log if "val_psnr" in line]
     steps = [line for line in log if "loss" in line]
+    shown = validation_images(vae, held_out.files, report.config.data.val_images)
     return {
         "version": __version__,
         "model": judged.model,
@@ -266,7 +267,7 @@ def page_values(
             for s in judged.scores
         ],
         "rows": [_row(vae, s) for s in judged.worst(len(judged.scores))],
-        "steps": _steps(out / "run" / "samples", looks, read_crop(first.path, vae, CROP)),
+        "steps": _steps(out / "run" / "samples", looks, shown[:SHOWN]),
         "psnr_chart": line_chart(
             {
                 "validation, weight average": ([x["images_seen"] for x in looks], [x["val_psnr"] for x in looks]),
@@ -310,15 +311,15 @@ def _row(vae: Autoencoder, score: ImageScore) -> dict[str, Any]:
     return {"name": Path(score.path).stem, "psnr": score.psnr, "ssim": score.ssim, "pictures": pictures}
 
 
-def _steps(samples: Path, looks: list[dict[str, float]], first: Tensor) -> list[dict[str, Any]]:
-    """The first held-out image's reconstruction, from every grid that training wrote."""
-    height, width = first.shape[-2:]
+def _steps(samples: Path, looks: list[dict[str, float]], shown: list[Tensor]) -> list[dict[str, Any]]:
+    """The first held-out image's reconstruction, from every grid of the shown images that training wrote."""
+    sizes = [(image.shape[-1], image.shape[-2]) for image in shown]
     rows = []
     for look in looks:
         if not (place := samples / f"{int(look['images_seen']):010d}.png").exists():  # the decoder gave no numbers
             continue
         with image_file(place) as grid:
-            picture = grid.crop((0, height + 2, width, 2 * height + 2))
+            picture = first_panel(grid, 1, sizes)
         rows.append(
             {"images": int(look["images_seen"]), "psnr": look["val_psnr"], "picture": data_uri(picture, quality=90)}
         )

@@ -17,7 +17,7 @@ from ...data.inputs import Inputs, image_files, opened, readable_images
 from ...errors import ConfigError
 from ...files.atomic import check_ending, write_picture
 from ...files.outputs import check_free
-from ...images import difference, grid, to_pillow, to_uint8
+from ...images import difference, labelled, to_pillow, to_uint8
 from ...metrics import psnr
 from ...models import Autoencoder
 from ...reporting import SILENT, Reporter
@@ -224,9 +224,16 @@ def edit(
             found += _written(path, target, image, edited, strengths if moves else None, plain, overwrite, reporter)
             if folder is not None and target is not None:
                 strip = [image, *(each.image for each in edited), difference(edited[-1].image, image, 1)]
-                write_picture(strip_place(folder, target), grid([strip]), overwrite)
+                names = _names(strengths if moves else [None])
+                write_picture(strip_place(folder, target), labelled([strip], columns=names), overwrite)
     facts = None if moves is None else DirectionFacts(_source(direction), moves.kind, moves.separation)
     return _recorded(EditResult(name_of(model), facts, adjustment, tuple(found)), folder, overwrite)
+
+
+def _names(strengths: Sequence[float | None]) -> list[str]:
+    """Labels of a strip: the input, its edits, and the difference of the last one."""
+    edits = ["edited" if strength is None else f"strength {strength:g}" for strength in strengths]
+    return ["input", *edits, f"difference of {edits[-1]}" if len(edits) > 1 else "difference"]
 
 
 def _check(
@@ -364,7 +371,8 @@ def _arithmetic(
     result = decode_picture(codec, z, codes[0].height, codes[0].width)
     if out is not None and target is not None:
         write_picture(target, to_pillow(result), overwrite)
-        write_picture(strip_place(out, target), grid([[*images, result]]), overwrite)
+        names = [f"{weight:+g} times {known[name].name}" for weight, name in terms]
+        write_picture(strip_place(out, target), labelled([[*images, result]], columns=[*names, "sum"]), overwrite)
         reporter.say(str(target))
     files = tuple((weight, str(known[name])) for weight, name in terms)
     return ArithmeticResult(model, files, None if target is None else str(target), result)

@@ -20,7 +20,7 @@ from ...data.inputs import image_files, opened
 from ...errors import ConfigError
 from ...files.atomic import write_picture, write_text
 from ...files.outputs import check_free, make_folder
-from ...images import grid, to_model_range, to_uint8
+from ...images import labelled, to_model_range, to_uint8
 from ...models import Autoencoder
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
@@ -273,12 +273,21 @@ def _write(found: Interpolation, out: Path, film: str, overwrite: bool) -> None:
     make_folder(out)
     frames = [frame.pixels for frame in found.frames]
     write_numbered(out / "frames", frames, overwrite)
-    write_picture(out / "strip.png", grid([frames, [frame.fade for frame in found.frames]]), overwrite)
+    write_picture(out / "strip.png", strip(found), overwrite)
     write = write_mp4 if film.endswith("mp4") else write_gif
     write(out / film, there_and_back(frames), overwrite=overwrite)
     write_text(out / "path.json", dumps(found.to_dict()) + "\n", overwrite)
     if find_spec("matplotlib") is not None:
         write_text(out / "path.svg", found.chart(), overwrite)
+
+
+def strip(found: Interpolation) -> Image.Image:
+    """The frames of a path above the cross-fade of the pixels, with the times; a path that is given passes through its
+    images at whole numbers."""
+    times = [frame.segment + frame.t for frame in found.frames]
+    names = [f"{t:g}: {Path(found.images[int(t)]).name}" if t == int(t) else f"{t:.3g}" for t in times]
+    rows = [[frame.pixels for frame in found.frames], [frame.fade for frame in found.frames]]
+    return labelled(rows, columns=names, sides=[f"{found.path} path through latents", "cross-fade of the pixels"])
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

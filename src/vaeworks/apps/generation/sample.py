@@ -155,7 +155,9 @@ def _write(result: Samples, out: Path, overwrite: bool) -> None:
     make_folder(out)
     pictures = list(result.found.pixels)
     write_numbered(out / "samples", pictures, overwrite)
-    write_picture(out / "samples.png", sheet(pictures[: COLUMNS**2]), overwrite)
+    shown = pictures[: COLUMNS**2]
+    title = f"{result.found.stated}: {len(shown)} of {len(pictures)} samples"
+    write_picture(out / "samples.png", sheet(shown, [f"{n}" for n in range(len(shown))], title), overwrite)
     if result.map is not None:
         write_picture(out / "map.png", result.map, overwrite)
     write_text(out / "sample.json", dumps(result.to_dict()) + "\n", overwrite)

@@ -235,7 +235,8 @@ def vary(
             write_gif(target, pictures, overwrite=overwrite)
         elif target is not None:
             write_numbered(target.with_suffix(""), pictures, overwrite)
-            write_picture(target, sheet([image, *pictures]), overwrite)
+            names = ["input", *(f"variant {number}" for number in range(count))]
+            write_picture(target, sheet([image, *pictures], names), overwrite)
         tell(said)
         written = None if target is None else str(target)
         kept = tuple(pictures) if target is None else ()

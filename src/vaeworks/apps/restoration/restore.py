@@ -15,7 +15,7 @@ from torch import Tensor
 from ...data.inputs import Inputs, image_files, opened, readable_images
 from ...errors import ConfigError
 from ...files.atomic import write_picture
-from ...images import grid, to_pillow, to_uint8
+from ...images import to_pillow, to_uint8
 from ...models import Autoencoder
 from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
@@ -185,7 +185,7 @@ def restore(
             methods[OURS] = found.image
             if folder is not None and target is not None:
                 write_picture(target, to_pillow(found.image), overwrite)
-                write_picture(strip_place(folder, target), grid([strip(damage, methods, OURS, truth)]), overwrite)
+                write_picture(strip_place(folder, target), strip(damage, methods, OURS, truth), overwrite)
             file = _figures(path, damage, found, methods, truth, keep_image=folder is None)
             files[str(target or path)] = file
             reporter.say(_sentence(target or path, file))
