@@ -14,7 +14,6 @@ import vaeworks as vw
 from vaeworks import demo
 from vaeworks.cli import main
 from vaeworks.doctor.panels import TITLES
-from vaeworks.pages import line_chart
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +102,3 @@ def test_demo_clears_only_what_a_demo_made(out: Path, tmp_path: Path, capsys, mo
     assert capsys.readouterr().err.endswith("far enough\n")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before  # the earlier demo is back
     assert (out / "notes.txt").read_text() == (tmp_path / "thesis.txt").read_text() == "precious"
-
-
-def test_line_chart() -> None:
-    """An SVG with the names of lines and levels, and no warning for one point or none."""
-    svg = line_chart({"a": ([0, 1], [1.0, 2.0]), "b": ([0], [3.0])}, "x axis", "y axis", levels={"floor": 0.5})
-    assert svg.startswith("<svg")
-    assert all(word in svg for word in ("x axis", "y axis", "floor", ">a<", ">b<"))
-    assert line_chart({"a": ([], [])}, "x", "y", log=True).startswith("<svg")

@@ -36,7 +36,7 @@ from .metrics.baselines import down_up
 from .metrics.evaluation import DOWN_UP, PCA
 from .metrics.roundtrip import read_crop, reconstruct_uint8
 from .models import Autoencoder
-from .pages import data_uri, line_chart, write_page
+from .pages import chart, data_uri, write_page
 from .pipelines.stable_diffusion import paint
 from .pipelines.tiny import TINY
 from .recipes import recipe
@@ -236,6 +236,7 @@ def page_values(
     log = read_log(out / "run")
     looks = [line for line in log if "val_psnr" in line]
     steps = [line for line in log if "loss" in line]
+    seen = [line["images_seen"] for line in steps]
     shown = validation_images(vae, held_out.files, report.config.data.val_images)
     return {
         "version": __version__,
@@ -268,21 +269,25 @@ def page_values(
         ],
         "rows": [_row(vae, s) for s in judged.worst(len(judged.scores))],
         "steps": _steps(out / "run" / "samples", looks, shown[:SHOWN]),
-        "psnr_chart": line_chart(
-            {
-                "validation, weight average": ([x["images_seen"] for x in looks], [x["val_psnr"] for x in looks]),
-                "training crops": ([x["images_seen"] for x in steps], smooth([x["psnr"] for x in steps])),
-            },
-            "images seen",
-            "PSNR, dB",
-            levels={"bicubic down-up, validation": down_up_psnr(vae, held_out)},
-        ),
-        "loss_chart": line_chart(
-            {"loss": ([x["images_seen"] for x in steps], smooth([x["loss"] for x in steps]))},
-            "images seen",
-            "loss (smoothed)",
-            log=True,
-        ),
+        "charts": [
+            chart(
+                "PSNR, dB",
+                {
+                    "validation, weight average": [(x["images_seen"], x["val_psnr"]) for x in looks],
+                    "training crops": list(zip(seen, smooth([x["psnr"] for x in steps]), strict=True)),
+                },
+                levels={"bicubic down-up, validation": down_up_psnr(vae, held_out)},
+                x_label="images seen",
+                newest=False,
+            ),
+            chart(
+                "Loss (smoothed)",
+                {"loss": list(zip(seen, smooth([x["loss"] for x in steps]), strict=True))},
+                log=True,
+                x_label="images seen",
+                newest=False,
+            ),
+        ],
         "protocol": judged.protocol,
         "latent_name": first.path.stem,
         "latents": latent_pictures(vae, first),

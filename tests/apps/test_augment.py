@@ -439,7 +439,7 @@ def test_command_judges(
     result = json.loads(said.out)
     assert [row["name"] for row in result["rows"]] == [COPIES, TRANSFORMED, MIXED, *LATENT.values()]
     assert "against copies" in said.err and "latents are points" in said.err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["judge.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["judge.json", "report.html"]
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == result["rows"]
 

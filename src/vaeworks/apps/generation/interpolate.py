@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +21,17 @@ from ...files.atomic import write_picture, write_text
 from ...files.outputs import check_free, make_folder
 from ...images import labelled, to_model_range, to_uint8
 from ...models import Autoencoder
+from ...pages import chart, chart_file
+from ...pages.call import Call
+from ...pages.gallery import (
+    REPORT,
+    Exhibit,
+    Gallery,
+    GallerySection,
+    PageTable,
+    page_place,
+    write_gallery,
+)
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, Precision, open_codec
@@ -138,10 +148,13 @@ class Interpolation:
     """of each segment: length of the path in pixel space over the distance of its ends; a cross-fade has 1"""
     largest: tuple[float, ...]
     """of each segment: its largest step, as a share of that length; even steps have 1 / steps"""
+    page: Path | None = None
+    """the page with the pictures; None where it was not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: what path.json holds."""
-        return {
+        page = {} if self.page is None else {"page": str(self.page)}
+        return page | {
             "images": list(self.images),
             "path": self.path,
             "steps": self.steps,
@@ -150,22 +163,34 @@ class Interpolation:
             "frames": [frame.figures() for frame in self.frames],
         }
 
-    def chart(self) -> str:
-        """Norm and E(D(z)) - z along the path, with their baselines, as an SVG.
+    @property
+    def segments(self) -> list[str]:
+        """A sentence for each segment: how long it is, and how even."""
+        return [
+            f"from image {number} to {number + 1}: {length:.2f} times the straight way of a cross-fade; the largest "
+            f"step is {largest:.0%} of it, even ones have {1 / self.steps:.0%}"
+            for number, (length, largest) in enumerate(zip(self.length, self.largest, strict=True), 1)
+        ]
 
-        Errors: MissingExtraError without matplotlib.
-        """
-        from ...pages.page import line_chart
-
-        at = [frame.segment + frame.t for frame in self.frames]
+    def curves(self) -> dict[str, list[tuple[float, float | None]]]:
+        """Norm and E(D(z)) - z along the path, with their baselines, by name."""
         fields = {
             "norm": "norm",
             "norm, independent ends": "norm_independent",
             "E(D(z)) - z": "recon",
             "the same of a cross-fade": "recon_fade",
         }
-        lines = {name: (at, [getattr(frame, field) for frame in self.frames]) for name, field in fields.items()}
-        return line_chart(lines, "image", "share of the ends'; stds")
+        return {
+            name: [(frame.segment + frame.t, getattr(frame, field)) for frame in self.frames]
+            for name, field in fields.items()
+        }
+
+    def chart(self) -> str:
+        """The curves as an SVG file."""
+        return chart_file(CURVES, self.curves(), x_label="image")
+
+
+CURVES = "Norm, as a share of the ends'; E(D(z)) - z, in standard deviations"
 
 
 def interpolate(
@@ -187,7 +212,7 @@ def interpolate(
     model: a path, a hub id, an autoencoder or a codec. images: in order, tensors uint8 c h w of one size, or files and
     folders of them; other sizes are cropped and resized to the first one's. steps: from each image to the next. path:
     "linear"; "spherical", about the origin; or "posterior", weighted by the posteriors' precision. out: folder for
-    strip.png, frames/, path.gif or path.mp4 (`video`, which needs ffmpeg), path.json and, with matplotlib, path.svg.
+    strip.png, frames/, path.gif or path.mp4 (`video`, which needs ffmpeg), path.json, path.svg and report.html.
     memory, precision, settings: of the model, as in `vaeworks.reconstruct`. overwrite: replace files.
 
     Errors: ConfigError for fewer than two images, tensors of unlike sizes, an unknown path, a path that needs a
@@ -197,6 +222,7 @@ def interpolate(
     >>> found = vw.interpolate("runs/dogs", ["a.jpg", "b.jpg"], steps=8, path="spherical", out="out")
     >>> [frame.recon for frame in found.frames]      # how far E(D(z)) is from z, in stds
     """
+    call = Call("interpolate", interpolate, dict(locals()), ("model", "images"))
     if steps < 1:
         raise ConfigError(f"steps (={steps}) must be at least 1")
     if path not in PATHS:
@@ -206,7 +232,7 @@ def interpolate(
         find_ffmpeg()
     film = f"path.{video}"
     if out is not None:
-        check_free(Path(out), ("strip.png", film, "path.json", "path.svg", "frames"), overwrite)
+        check_free(Path(out), ("strip.png", film, "path.json", "path.svg", "frames", REPORT), overwrite)
     codec = open_codec(model, memory, precision, settings) if isinstance(model, (str, Path, Autoencoder)) else model
     given = several(images)
     if wrong := [image for image in given if not isinstance(image, (str, Path, Tensor))]:
@@ -216,8 +242,10 @@ def interpolate(
     if not pictures or len(pictures) < len(given):
         pictures, names = _alike(given, codec.autoencoder.config.in_channels, reporter)
     found = _interpolation(codec, pictures, names, steps, path, partial(reporter.track, what="frames"))
-    if out is not None:
-        _write(found, Path(out), film, overwrite)
+    if out is None:
+        return found
+    found = replace(found, page=page_place(Path(out), reporter))
+    _write(found, Path(out), film, call, overwrite)
     return found
 
 
@@ -268,8 +296,8 @@ def _interpolation(
     return Interpolation(names, path, steps, tuple(frames), tuple(lengths), tuple(largest))
 
 
-def _write(found: Interpolation, out: Path, film: str, overwrite: bool) -> None:
-    """Write the strip, frames, film, figures, and a chart if matplotlib is installed."""
+def _write(found: Interpolation, out: Path, film: str, call: Call, overwrite: bool) -> None:
+    """Write the strip, frames, film, figures, a chart and the page."""
     make_folder(out)
     frames = [frame.pixels for frame in found.frames]
     write_numbered(out / "frames", frames, overwrite)
@@ -277,8 +305,45 @@ def _write(found: Interpolation, out: Path, film: str, overwrite: bool) -> None:
     write = write_mp4 if film.endswith("mp4") else write_gif
     write(out / film, there_and_back(frames), overwrite=overwrite)
     write_text(out / "path.json", dumps(found.to_dict()) + "\n", overwrite)
-    if find_spec("matplotlib") is not None:
-        write_text(out / "path.svg", found.chart(), overwrite)
+    write_text(out / "path.svg", found.chart(), overwrite)
+    write_gallery(found.page, _gallery(found, out, film, call), overwrite)
+
+
+COLUMNS = {
+    "norm": "norm",
+    "norm, independent ends": "norm_independent",
+    "E(D(z)) - z": "recon",
+    "of the cross-fade": "recon_fade",
+    "contrast": "contrast",
+    "contrast of the cross-fade": "contrast_fade",
+    "share of a mixture of both ends": "ghost",
+}
+"""Headings of a frame's figures on the page."""
+
+
+def _gallery(found: Interpolation, out: Path, film: str, call: Call) -> Gallery:
+    strips = GallerySection(
+        "The path and the cross-fade",
+        f"Above: latents on a {found.path} path, decoded. Below: the pixels faded into each other. "
+        + "; ".join(found.segments)
+        + ".",
+        [Exhibit(out / "strip.png", "path and cross-fade"), Exhibit(out / film, "there and back")],
+    )
+    rows = [
+        [f"{frame.segment + frame.t:.3g}", *(f"{getattr(frame, name):.3f}" for name in COLUMNS.values())]
+        for frame in found.frames
+    ]
+    figures = GallerySection(
+        "Figures of every frame",
+        "Norm: 1 where latents are as long as those of the ends. E(D(z)) - z: how far the encoder is from the latents "
+        "when it sees the frame, in standard deviations; less is better.",
+        tables=[PageTable(("at", *COLUMNS), rows)],
+        charts=[chart(CURVES, found.curves(), x_label="image", newest=False)],
+    )
+    files = {"strip.png": "the strip", "frames": "every frame", film: "the film", "path.json": "all figures"}
+    lead = f"{len(found.images)} images, {found.steps} steps from each to the next."
+    files |= {"path.svg": "the chart"}
+    return Gallery("From image to image", lead, call, [strips, figures], found.to_dict(), files=files)
 
 
 def strip(found: Interpolation) -> Image.Image:

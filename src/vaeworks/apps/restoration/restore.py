@@ -17,6 +17,8 @@ from ...errors import ConfigError
 from ...files.atomic import write_picture
 from ...images import to_pillow, to_uint8
 from ...models import Autoencoder
+from ...pages.call import Call
+from ...pages.gallery import Exhibit, Gallery, GallerySection, PageTable, page_place, write_gallery
 from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
@@ -105,6 +107,8 @@ class RestorationResult:
     """by the path of the restored image, or of the input where nothing is written"""
     summary: RestorationSummary | None
     """over all images; None without planted damage"""
+    page: Path | None = None
+    """the page with the pictures; None where it was not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, as in restore.json."""
@@ -118,6 +122,7 @@ class RestorationResult:
             "seed": self.seed,
             "pictures": {place: file.to_dict() for place, file in self.pictures.items()},
             "summary": None if self.summary is None else self.summary.to_dict(),
+            **({} if self.page is None else {"page": str(self.page)}),
         }
 
 
@@ -146,7 +151,7 @@ def restore(
     >>> vw.restore("runs/dogs", "photos", "out", plant="scratches").summary.gain
 
     model: a run folder, a VAE file or folder, hf:OWNER/NAME, or an autoencoder. inputs: image files and folders.
-    out: the folder for the restored PNG files, for strips/ (input, every method, difference) and for restore.json;
+    out: the folder for the restored PNG files, strips/ (input, every method, difference), restore.json and report.html;
     None: write nothing, the restored images are in the result.
     mask: an image that is white where pixels are missing, or a folder with a mask for each input, by name.
     noise: standard deviation of the noise in gray levels, or "auto" to estimate it.
@@ -162,6 +167,7 @@ def restore(
     Errors: ConfigError for settings that do not fit together, or existing results; DataError for images or masks that
     cannot be used; those of `vw.load`.
     """
+    call = Call("restore", restore, dict(locals()))
     folder, mask = None if out is None else Path(out), None if mask is None else Path(mask)
     _check(mask, noise, plant, steps, seed)
     autoencoder = open_model(model, settings)
@@ -192,10 +198,44 @@ def restore(
     scores = [file.scores for file in files.values() if file.scores is not None]
     facts = RestorationPrior(str(prior), fitted.images, fitted.error)
     means = summary(scores, OURS) if scores else None
-    result = RestorationResult(name_of(model), facts, plant, keep, steps, seed, files, means)
+    page = page_place(folder, reporter)
+    result = RestorationResult(name_of(model), facts, plant, keep, steps, seed, files, means, page)
     if folder is not None:
         write_record(folder / RECORD, result.to_dict(), overwrite)
+        write_gallery(page, _gallery(result, folder, call), overwrite)
     return result
+
+
+def _gallery(result: RestorationResult, out: Path, call: Call) -> Gallery:
+    shown = [
+        Exhibit(strip_place(out, Path(place)), f"{Path(file.source).name}: {_outcome(file)}")
+        for place, file in result.pictures.items()
+    ]
+    sections = []
+    lead = f"Prior of {result.prior.images} images of {result.prior.source}, which {result.model} reconstructs with an "
+    lead += f"error of {result.prior.error:.1f} gray levels."
+    if (means := result.summary) is not None:
+        header = ("method", "PSNR where damaged, dB", "SSIM there", "PSNR of all, dB", "SSIM of all", "")
+        rows = []
+        for name, mean in means.means.items():
+            figures = (f"{mean.psnr_region:.2f}", f"{mean.ssim_region:.4f}", f"{mean.psnr:.2f}", f"{mean.ssim:.4f}")
+            rows.append([name, *figures, "highest" if name == means.best else ""])
+        sections.append(GallerySection("Methods", means.sentence, tables=[PageTable(header, rows)]))
+    text = "From left to right as labelled; the difference is amplified 4 times."
+    sections.append(GallerySection("Pictures", text, shown))
+    header = ("image", "missing", "noise, gray levels", "evaluations", "held-out pixels, gray levels", "best")
+    rows = []
+    for place, file in result.pictures.items():
+        figures = (
+            f"{file.missing:.1%}",
+            f"{file.noise:.1f}",
+            str(file.evaluations),
+            f"{file.held_out_rms['taken']:.2f}",
+        )
+        rows.append([Path(place).name, *figures, file.best or ""])
+    sections.append(GallerySection("Figures of every image", "", tables=[PageTable(header, rows)]))
+    files = {RECORD: "all figures", "strips": "inputs and results side by side"}
+    return Gallery("Restored images", lead, call, sections, result.to_dict(), files=files)
 
 
 def _check(mask: Path | None, noise: float | str | None, plant: str | None, steps: int, seed: int) -> None:
@@ -268,5 +308,9 @@ def _figures(
 
 
 def _sentence(target: Path, file: RestoredFile) -> str:
+    return f"{target}  {_outcome(file)}"
+
+
+def _outcome(file: RestoredFile) -> str:
     outcome = f"{file.evaluations} evaluations" if file.best is None else f"best: {file.best}"
-    return f"{target}  {outcome}" + (f", noise of {file.noise:.1f} gray levels" if file.noise else "")
+    return outcome + (f", noise of {file.noise:.1f} gray levels" if file.noise else "")

@@ -59,6 +59,14 @@ class RestorationSummary:
     no difference is finite"""
     pictures: int
 
+    @property
+    def sentence(self) -> str:
+        """The gain over the best baseline, with its interval; empty where no difference is finite."""
+        if self.gain is None:
+            return ""
+        ends = f"({self.gain.low:+.2f} to {self.gain.high:+.2f})"
+        return f"VAE against {self.against}: {self.gain.value:+.2f} dB {ends}, {self.pictures} pictures"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return dataclasses.asdict(self)
