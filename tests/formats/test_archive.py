@@ -8,7 +8,7 @@ import sys
 import types
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from tempfile import NamedTemporaryFile
@@ -52,10 +52,10 @@ def save_torch(content: object, path: Path, new: bool = True, protocol: int = 2)
     return path
 
 
-def assert_same(archive: Archive, tensors: Mapping[str, Tensor]) -> None:
+def assert_same(archive: Archive, tensors: Mapping[str, Tensor], also: Sequence[str] = ()) -> None:
     """The archive holds exactly these tensors: names in order, dtypes, shapes, strides, and bytes in both ways of
-    reading."""
-    assert list(archive.entries) == list(tensors)
+    reading. also: names of others behind them."""
+    assert list(archive.entries) == [*tensors, *also]
     for name, tensor in tensors.items():
         ours, entry = archive.read(name), archive.entries[name]
         assert (entry.dtype, entry.shape) == (NAMES[tensor.dtype], tuple(tensor.shape))
@@ -240,6 +240,7 @@ def test_lightning_checkpoint(tmp_path: Path, lightning: type, new: bool, protoc
     assert_same(archive, dict(model.state_dict()))
     name = "class pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
     assert archive.dropped == (
+        "_extra_state",
         "epoch",
         "global_step",
         "pytorch-lightning_version",
@@ -247,43 +248,75 @@ def test_lightning_checkpoint(tmp_path: Path, lightning: type, new: bool, protoc
         "optimizer_states",
         "lr_schedulers",
         "hyper_parameters",
-        "model",
         "key 5",
         name,
         "a key that is a list",
-        "_extra_state",
+        "model",
     )
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model", "module", "ema", "params", "params_ema", "weights", "vae"])
-def test_wrapped_state_dicts(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "module", "ema", "net", "my own key", "vae"])
+@pytest.mark.parametrize("more", [{}, {"other": {"c": torch.zeros(1)}}], ids=["alone", "beside"])
+def test_wrapped_state_dicts(tmp_path: Path, key: str, more: dict) -> None:
+    """A dict in which all tensors lie is a wrapper; of several, each one's key is before its tensors' names. What lies
+    under state_dict has its own names."""
     tensors = {"a": torch.randn(2), "b": torch.randn(3)}
-    archive = open_archive(save_torch({key: tensors, "step": 3, "other": {"c": torch.zeros(1)}}, tmp_path / "m"))
-    assert_same(archive, tensors)
-    assert archive.dropped == ("step", "other")
+    archive = open_archive(save_torch({key: tensors, "step": 3, "optimizer": {}, **more}, tmp_path / "m"))
+    own = key == "state_dict"
+    prefix = f"{key}." if more and not own else ""
+    also = ["other.c"] if more and not own else []
+    assert_same(archive, {prefix + name: tensor for name, tensor in tensors.items()}, also)
+    assert archive.dropped == ("step", "optimizer", *(["other"] if own and more else []))
+    assert archive.wrapper == ("" if more or own else f"{key}.")
+
+
+def test_averages_beside_a_state_dict_are_kept(tmp_path: Path) -> None:
+    """A dict with the same names may be what is wanted; an optimizer's is not."""
+    tensors = {"a": torch.randn(2), "b": torch.randn(3)}
+    content = {
+        "state_dict": tensors,
+        "ema_state_dict": {n: t + 1 for n, t in tensors.items()},
+        "optimizer": {"c": tensors["a"]},
+    }
+    archive = open_archive(save_torch(content, tmp_path / "m"))
+    assert list(archive.entries) == ["a", "b", "ema_state_dict.a", "ema_state_dict.b"]
+    assert archive.dropped == ("optimizer",)
 
 
 def test_wrapped_in_wrappers(tmp_path: Path) -> None:
-    """At most three deep; of several the one with most tensors."""
+    """At most five deep."""
     tensors = {"a": torch.randn(2), "b": torch.randn(3)}
     content = {"model": {"module": {"state_dict": tensors}}, "ema": {"a": torch.zeros(1)}, "x": torch.zeros(1)}
     archive = open_archive(save_torch(content, tmp_path / "m"))
-    assert_same(archive, tensors)
-    assert archive.dropped == ("ema", "x")
+    assert list(archive.entries) == ["model.module.a", "model.module.b", "ema.a", "x"]
+    deep: dict = {"one": {"two": {"three": {"four": tensors}}}}
+    assert_same(open_archive(save_torch(deep, tmp_path / "deep")), tensors)
     with pytest.raises(FormatError, match="without tensors"):
-        open_archive(
-            save_torch({"model": content}, tmp_path / "deeper")
-            if not content.pop("ema") or not content.pop("x")
-            else Path()
-        )
+        open_archive(save_torch({"zero": deep}, tmp_path / "deeper"))
+
+
+def test_halves_in_dicts_of_their_own(tmp_path: Path) -> None:
+    """The key of a half belongs to the names of its tensors."""
+    tensors = {"encoder.a": torch.randn(2), "decoder.b": torch.randn(3)}
+    halves = {"encoder": {"a": tensors["encoder.a"]}, "decoder": {"b": tensors["decoder.b"]}}
+    assert_same(open_archive(save_torch(halves, tmp_path / "m")), tensors)
+    assert_same(open_archive(save_torch({"vae": halves, "step": 1}, tmp_path / "n")), tensors)
+    one = open_archive(save_torch({"decoder": halves["decoder"]}, tmp_path / "o"))
+    assert list(one.entries) == ["decoder.b"]
+
+
+def test_a_dict_that_is_there_twice_is_read_once(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(2)}
+    archive = open_archive(save_torch({"copy": tensors, "state_dict": tensors}, tmp_path / "m"))
+    assert list(archive.entries) == ["a"]
 
 
 def test_flat_tensors_beside_a_smaller_wrapper(tmp_path: Path) -> None:
     archive = open_archive(
         save_torch({"a": torch.zeros(1), "b": torch.zeros(1), "vae": {"c": torch.zeros(1)}}, tmp_path / "m")
     )
-    assert list(archive.entries) == ["a", "b"]
-    assert archive.dropped == ("vae",)
+    assert list(archive.entries) == ["a", "b", "vae.c"]
+    assert archive.dropped == ()
 
 
 def test_many_leftovers_are_counted(tmp_path: Path) -> None:

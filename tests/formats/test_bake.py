@@ -204,7 +204,7 @@ def test_a_guess_is_not_written_down(tmp_path: Path) -> None:
     items = []
     for name, t in state.items():
         entry = Entry("F16", (*t.shape, 1, 1) if is_attention_matrix(name) else tuple(t.shape))
-        items.append(Item(FIRST_STAGE + ldm_name(name, 4), entry, lambda entry=entry: (bytes(entry.nbytes),)))
+        items.append(Item(FIRST_STAGE + ldm_name(name, 4), entry, lambda entry=entry: (b"\1" * entry.nbytes,)))
     with atomic(tmp_path / "prefixed.safetensors") as temporary:
         write_stream(temporary, items)
     done = extract(tmp_path / "prefixed.safetensors", tmp_path / "vae.safetensors")

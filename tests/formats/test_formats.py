@@ -24,7 +24,8 @@ from torch import Tensor
 import vaeworks as vw
 from vaeworks.config import MODELS, AutoencoderConfig
 from vaeworks.formats import detect
-from vaeworks.formats.locate import SIGNATURES, locate
+from vaeworks.formats.locate import locate
+from vaeworks.formats.vaes_in_file import SIGNATURES
 
 TINY = AutoencoderConfig(channels=8, channel_mult=(1, 2), num_res_blocks=1, norm_groups=4, scaling_factor=0.18215)
 CARRIED = {

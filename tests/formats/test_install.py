@@ -85,7 +85,7 @@ def shapes_of(config: AutoencoderConfig) -> dict[str, tuple[int, ...]]:
 
 
 def sd_file(path: Path, config: AutoencoderConfig, told: bool = True) -> Path:
-    """A file of a VAE's full size, in float16: zeros but for the 1x1 convolutions, which tell one from another."""
+    """A file of a VAE's full size, in float16: one number but for the 1x1 convolutions, which tell one from another."""
     generator = torch.Generator().manual_seed(len(path.name))
     items = []
     for name, shape in shapes_of(config).items():
@@ -93,7 +93,7 @@ def sd_file(path: Path, config: AutoencoderConfig, told: bool = True) -> Path:
             items.append(tensor_item(name, torch.randn(shape, generator=generator).half()))
         else:
             entry = Entry("F16", shape)
-            items.append(Item(name, entry, lambda entry=entry: (bytes(entry.nbytes),)))
+            items.append(Item(name, entry, lambda entry=entry: (b"\1" * entry.nbytes,)))
     with atomic(path) as temporary:
         write_stream(temporary, items, native.config_metadata(config) if told else {"format": "pt"})
     return path

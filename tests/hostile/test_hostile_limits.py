@@ -345,7 +345,6 @@ def test_strides_are_those_of_pytorch() -> None:
 # What nobody thought of
 
 NAMES: dict[str, tuple[Any, dict[str, str]]] = {
-    "a matrix without a layer": ("native", {"weight": "its configuration does not have; the first is 'weight'"}),
     "an attention without a layer": (
         "diffusers",
         {"decoder.up_blocks.0.attentions.0": "the first is 'decoder.up_blocks.0.attentions.0'"},
@@ -364,8 +363,6 @@ NAMES: dict[str, tuple[Any, dict[str, str]]] = {
         "ldm",
         {f"encoder.down.{'9' * 900}.block.0.norm1.weight": "its configuration does not have"},
     ),
-    "an empty name": ("native", {"": "its configuration does not have; the first is ''"}),
-    "dots": ("ldm", {"...": "its configuration does not have"}),
 }
 
 
@@ -379,6 +376,18 @@ def test_names_that_nobody_thought_of(tmp_path: Path, case: str, bare: bool) -> 
     for renamed, said in names.items():
         changed(file, {renamed: torch.zeros(1)}, **metadata)
         assert said in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["weight", "", "...", "encoder", "decoder.", "ENCODER.x"])
+@pytest.mark.parametrize("layout", ["native", "ldm"])
+def test_names_that_are_no_part_of_a_vae(tmp_path: Path, name: str, layout: str) -> None:
+    """They are listed, unless they begin as a part does."""
+    path = saved(tmp_path, ATTENTIVE, layout)
+    changed(path, {name: torch.zeros(1)}, **open_archive(path).metadata)
+    if name == "decoder.":
+        assert "its configuration does not have; the first is 'decoder.'" in refusal(path)
+    else:
+        assert locate(path).beside == (name,)
 
 
 def test_layers_without_numbers(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     share_cores()
     words = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = (_take(words, flag) for flag in ("--json", "--debug"))
+    words = list(_with_weights(words))
     try:
         return _run(words, as_json)
     except VaeworksError as error:
@@ -327,6 +328,18 @@ def _take(words: list[str], flag: str) -> bool:
     while flag in words:
         words.remove(flag)
     return present
+
+
+def _with_weights(words: list[str]) -> Iterator[str]:
+    """The words, with `--weights NAME`, which chooses one of the VAEs in a file, as a fact about the model."""
+    waiting = iter(words)
+    for word in waiting:
+        if word == "--weights" and (name := next(waiting, None)) is not None:
+            yield from ("--set", f"weights={name}")
+        elif word.startswith("--weights="):
+            yield from ("--set", word.removeprefix("--"))
+        else:
+            yield word
 
 
 def _print_help() -> None:

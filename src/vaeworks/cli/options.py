@@ -42,8 +42,8 @@ Told = Annotated[
     arg(
         name="set",
         metavar="NAME=VALUE",
-        help="fact about the model that its file leaves out: norm_groups=4, padding_mode=reflect, scale_of=sdxl "
-        "(docs/files.md)",
+        help="fact about the model that its file leaves out: norm_groups=4, padding_mode=reflect, scale_of=sdxl. "
+        "weights=ema, or --weights ema, chooses one of several VAEs in a file (docs/files.md)",
         hint="(repeatable)",
     ),
 ]

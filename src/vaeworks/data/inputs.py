@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -10,6 +11,7 @@ from PIL import Image
 
 from ..arguments import several
 from ..errors import ConfigError, DataError
+from ..files.links import missing
 from ..images import open_image
 from ..reporting import SILENT, Reporter
 from .image_ref import ImageFile
@@ -73,14 +75,17 @@ def files_ending(inputs: Inputs, suffix: str) -> list[tuple[Path, Path]]:
     found: list[tuple[Path, Path]] = []
     for source in map(Path, inputs):
         if not source.exists():
-            raise DataError(f"{str(source)!r} does not exist; give {suffix} files or folders of them")
+            raise DataError(f"{str(source)!r} {missing(source)}; give {suffix} files or folders of them")
         found += (
             [(p, p.relative_to(source)) for p in sorted(source.rglob(f"*{suffix}"))]
             if source.is_dir()
             else [(source, Path(source.name))]
         )
     if not found:
-        raise DataError(f"no {suffix} file in {', '.join(map(str, inputs))}")
+        there = Counter(path.suffix for folder in inputs for path in Path(folder).rglob("*") if path.is_file())
+        others = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in there.most_common(3))
+        more = f"; it has files that end otherwise: {others}" if others else ""
+        raise DataError(f"no {suffix} file in {', '.join(map(str, inputs))}{more}")
     return found
 
 

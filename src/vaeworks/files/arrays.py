@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FormatError
+from .links import missing
 
 
 def read_array(path: Path, mapped: bool = False) -> np.ndarray:
@@ -16,7 +17,7 @@ def read_array(path: Path, mapped: bool = False) -> np.ndarray:
     Errors: FormatError for a file that is missing, torn, or holds anything but numbers.
     """
     if not path.is_file():
-        raise FormatError(f"{path} does not exist")
+        raise FormatError(f"{path} {missing(path)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of maps that cannot be written to

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import ConfigError, FormatError, VaeworksError, shortage
 from ..words import cut
+from .links import missing
 from .locks import make_folder, remove_empty
 from .scratch import home, scratch, stepped_aside
 
@@ -331,7 +332,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Errors: FormatError for a file that is missing, torn or no safetensors file.
     """
     if not path.is_file():
-        raise FormatError(f"{path} does not exist")
+        raise FormatError(f"{path} {missing(path)}")
     try:
         check_header(path)
         with safe_open(path, framework="pt") as file:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .diffusers import to_diffusers
     from .io import load, save
-    from .locate import Layout, Located, detect
+    from .locate import Located
     from .shared_weights import from_diffusers
+    from .vaes_in_file import Layout, detect
 
 _HOME = {
-    "Layout": "locate",
+    "Layout": "vaes_in_file",
     "Located": "locate",
-    "detect": "locate",
+    "detect": "vaes_in_file",
     "from_diffusers": "shared_weights",
     "load": "io",
     "save": "io",

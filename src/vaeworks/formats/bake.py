@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from .archive.entries import Entry
 from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import only_in_metadata
 from .finite import finite_cast, is_finite
+from .holes import check_holes
 from .keymap import is_attention_matrix, layout_name
 from .locate import Located, locate
 from .provenance import trained_on_metadata
@@ -106,9 +107,12 @@ def extract(
         raise ConfigError(
             f"{checkpoint} is a VAE by itself, so nothing has to be extracted; `vaeworks convert` changes its layout"
         )
+    check_holes(located)
     notes = [*located.remarks]
     if located.ignored:
-        notes.append(f"left out, because only training uses them: {_listed(located)}")
+        notes.append(f"left out, because only training uses them: {_listed(located, located.ignored)}")
+    if located.beside:
+        notes.append(f"left out, because they are no part of the VAE: {_listed(located, located.beside)}")
     items = vae_items(located)
     metadata = {"format": "pt", SOURCE_KEY: Path(checkpoint).name, **vae_metadata(located)}
     with atomic(dst, overwrite) as temporary, reporter.bytes("extracting") as progress:
@@ -118,7 +122,8 @@ def extract(
 
 def _is_part(located: Located) -> bool:
     pipeline = located.path.is_dir() and (located.path / "vae").is_dir()
-    return bool(located.prefix) or pipeline or len(located.archive.entries) > len(located.names) + len(located.ignored)
+    more = len(located.archive.entries) > len(located.names) + len(located.ignored)
+    return bool(located.prefix) or pipeline or more
 
 
 def _check_target(dst: Path) -> None:
@@ -150,8 +155,7 @@ def vae_items(
     for ours, theirs in located.names.items():
         entry = located.archive.entries[theirs]
         shape = (*entry.shape[:2], 1, 1) if layout == "ldm" and is_attention_matrix(ours) else entry.shape
-        same = located.layout == layout
-        name = theirs.removeprefix(located.prefix) if same else layout_name(ours, layout, located.config)
+        name = layout_name(ours, layout, located.config)
         to = dtype if dtype is not None and entry.is_float else TORCH_DTYPES[entry.dtype]
         cast = finite or to != TORCH_DTYPES[entry.dtype]
         chunks: Chunks = partial(_cast_chunks, located, theirs, to) if cast else partial(located.archive.chunks, theirs)
@@ -195,6 +199,7 @@ def bake(
     _check_target(dst)
     slot, located = find_slot(checkpoint), locate(vae, **(settings or {}))
     check_fits(located, slot)
+    check_holes(located)
     notes = _notes(located, slot)
     stored = _old_dtype(slot, notes) if dtype is None else torch_dtype(dtype)
     items = vae_items(located, prefix=slot.prefix, dtype=stored, finite=True)
@@ -254,7 +259,7 @@ def _metadata(slot: VaeSlot, located: Located, notes: list[str]) -> dict[str, st
     return metadata | vae_metadata(located, slot.constants)
 
 
-def _listed(located: Located) -> str:
-    """First parts of the ignored tensors' names, with their counts."""
-    heads = Counter(name.removeprefix(located.prefix).split(".")[0] for name in located.ignored)
+def _listed(located: Located, names: Sequence[str]) -> str:
+    """First parts of tensors' names, with their counts."""
+    heads = Counter(name.removeprefix(located.prefix).split(".")[0] for name in names)
     return ", ".join(f"{head}.* ({count})" for head, count in sorted(heads.items()))

@@ -16,7 +16,8 @@ from .apps import Support, support
 from .diffusers_config import normalization_elsewhere, only_in_metadata
 from .fingerprint import content_hash
 from .io import read, write
-from .locate import Layout, Located, locate
+from .locate import Located, locate
+from .vaes_in_file import Layout
 
 
 @dataclass(frozen=True)
@@ -101,4 +102,6 @@ def _notes(source: Located, layout: Layout) -> list[str]:
     notes += filter(None, [normalization_elsewhere(config, layout)])
     if source.ignored:
         notes.append(f"left behind: {len(source.ignored)} tensors of its training, such as {source.ignored[0]}")
+    if source.beside:
+        notes.append(f"left behind: {len(source.beside)} tensors that are no part of the VAE: {source.beside[0]}, ...")
     return notes

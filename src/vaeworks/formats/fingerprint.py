@@ -47,7 +47,7 @@ def content_hash(located: Located) -> str:
     float16 or bfloat16 changes values and therefore the hash; use `fingerprint` to recognize rounded weights.
     """
     digest = hashlib.sha256()
-    for name, shape, values in _samples(located):
+    for name, shape, values in first_values(located):
         digest.update(f"{name} {list(shape)}\n".encode())
         digest.update(values.astype("<f4").tobytes())
     return digest.hexdigest()[:16]
@@ -61,7 +61,7 @@ def fingerprint(located: Located) -> tuple[float, ...]:
     Source: Johnson & Lindenstrauss 1984; Achlioptas 2003 for signs instead of Gaussians.
     """
     total, square = np.zeros(PROJECTIONS), 0.0
-    for name, _, values in _samples(located):
+    for name, _, values in first_values(located):
         sample = np.nan_to_num(values.astype(np.float64))
         rms = max(math.sqrt(np.mean(sample**2)) if sample.size else 0.0, SMALLEST_RMS)
         scaled = np.append(sample / (rms * math.sqrt(max(sample.size, 1))), SIZE_WEIGHT * math.log(rms / TYPICAL_RMS))
@@ -90,7 +90,7 @@ def relation(a: Sequence[float], b: Sequence[float]) -> str:
     return f"related (a fine-tune?), about {100 * apart:.2g} % apart" if apart < RELATED else "different"
 
 
-def _samples(located: Located) -> Iterator[tuple[str, tuple[int, ...], NDArray[np.float32]]]:
+def first_values(located: Located) -> Iterator[tuple[str, tuple[int, ...], NDArray[np.float32]]]:
     """(our name, shape, first elements) of every tensor, by name."""
     archive = located.archive
     for name in sorted(located.names.keys() - {OPTIONAL}):

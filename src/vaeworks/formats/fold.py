@@ -17,7 +17,8 @@ from ..errors import ConfigError
 from ..files.atomic import check_ending, check_free_name
 from ..models import Autoencoder
 from .io import read, write
-from .locate import Layout, locate
+from .locate import locate
+from .vaes_in_file import Layout
 
 
 @dataclass(frozen=True)

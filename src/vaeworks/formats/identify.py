@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -14,10 +15,12 @@ from ..errors import ConfigError
 from .apps import Support, support
 from .diffusers_config import only_in_metadata
 from .fingerprint import content_hash, fingerprint, relation
+from .holes import likely_holes
 from .kinds.families import CheckpointFamily, checkpoint_family
-from .locate import OPTIONAL, Layout, Located, locate
+from .locate import OPTIONAL, Located, locate
 from .shapes import in_shapes
 from .understood import understood
+from .vaes_in_file import Layout
 
 FAMILIES = {
     "sd1": "SD 1 / SD 2 / SDXL (same shapes)",
@@ -95,6 +98,11 @@ class Identity:
     support: dict[str, Support]
     """by application"""
     ignored: tuple[str, ...]
+    """names of tensors that training has left"""
+    beside: tuple[str, ...]
+    """names of other tensors behind the same prefix"""
+    others: tuple[str, ...]
+    """titles of the other VAEs in the file"""
     """further tensors in the file, which training left there"""
     dropped: tuple[str, ...]
     """other contents of a pickle, in words"""
@@ -127,9 +135,7 @@ class Identity:
             "weights": f"{self.parameters:,} parameters, {self.tensors} tensors, {', '.join(self.dtypes)}, "
             f"{self.bytes / 1e6:,.1f} MB",
             "content": self.content_hash,
-            "beside it": f"{len(self.ignored)} tensors of its training, such as {self.ignored[0]}"
-            if self.ignored
-            else "",
+            "beside it": "; ".join(_beside(self)),
             "left out": ", ".join(self.dropped[:5])
             + (f" and {len(self.dropped) - 5} more" if len(self.dropped) > 5 else ""),
         }
@@ -139,6 +145,7 @@ class Identity:
 _SOURCES = {
     "metadata": "from its metadata",
     "config": "from its config.json",
+    "tensors": "from tensors beside it",
     "family": "as published for this architecture",
     "unknown": "because nothing is known about it",
     "given": "as given",
@@ -155,6 +162,17 @@ def _normalization(identity: Identity) -> str:
         return f"none, {source}"
     shift = f"(latents - {identity.shift_factor:g})" if identity.shift_factor else "latents"
     return f"{shift} * {identity.scaling_factor:g}, {source}"
+
+
+def _beside(identity: Identity) -> Iterator[str]:
+    """What else lies behind the same prefix, in words."""
+    if identity.others:
+        yield f"other VAEs: {', '.join(identity.others)}"
+    if identity.ignored:
+        yield f"{len(identity.ignored)} tensors of its training, such as {identity.ignored[0]}"
+    if identity.beside:
+        heads = Counter(name.removeprefix(identity.prefix).split(".")[0] for name in identity.beside)
+        yield "no part of the VAE: " + ", ".join(f"{head}.* ({count})" for head, count in heads.most_common(5))
 
 
 def _half(widths: tuple[int, ...], blocks: tuple[int, ...]) -> str:
@@ -273,8 +291,10 @@ def _identify(located: Located) -> Identity:
         fingerprint=fingerprint(located),
         support=support(located),
         ignored=located.ignored,
+        beside=located.beside,
+        others=located.others,
         dropped=archive.dropped,
-        notes=located.remarks,
+        notes=((f"it {broken}", *located.remarks) if (broken := likely_holes(located)) else located.remarks),
     )
 
 

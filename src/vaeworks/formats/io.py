@@ -19,11 +19,13 @@ from .archive import Archive
 from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import diffusers_class, diffusers_config, guesses_written, only_in_metadata
 from .finite import finite_cast, is_finite
+from .holes import check_holes
 from .keymap import TAESD_HALVES, is_attention_matrix, layout_name
-from .locate import OPTIONAL, Layout, Located, locate
+from .locate import OPTIONAL, Located, locate
 from .provenance import trained_on_of
 from .sources import WEIGHTS
 from .understood import understood
+from .vaes_in_file import Layout
 
 
 def save(
@@ -172,6 +174,7 @@ def read(located: Located) -> Autoencoder:
 
 
 def _read(located: Located) -> Autoencoder:
+    check_holes(located)
     with torch.device("meta"):
         autoencoder = Autoencoder(located.config)
     widest = _widest([located.archive.entries[name].dtype for name in located.names.values()])

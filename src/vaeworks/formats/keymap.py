@@ -13,8 +13,34 @@ from ..config import AutoencoderConfig, TinyConfig
 
 LDM_ATTENTION = {"norm": "norm", "query": "q", "key": "k", "value": "v", "out": "proj_out"}
 DIFFUSERS_ATTENTION = {"norm": "group_norm", "query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Attention names of diffusers before 0.18; well-known files such as sd-vae-ft-mse still have them."""
+
 _OURS_FROM_LDM = {theirs: ours for ours, theirs in LDM_ATTENTION.items()}
 _OURS_FROM_DIFFUSERS = {theirs: ours for ours, theirs in DIFFUSERS_ATTENTION.items()}
+_OURS_FROM_OLD = {old: _OURS_FROM_DIFFUSERS[new] for old, new in OLD_ATTENTION.items()}
+_OURS_FROM_ATTENTION = {**_OURS_FROM_LDM, **_OURS_FROM_DIFFUSERS, **_OURS_FROM_OLD, "to_out": "out"}
+"""Our names of an attention's layers by those of every dialect: trainers have written each into every layout."""
+
+WRAPPERS = (
+    "_orig_mod",
+    "module",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+)
+"""Parts of names that PyTorch and trainers put in where they wrap a network: torch.compile, DataParallel, FSDP,
+activation checkpointing, Lightning and DeepSpeed."""
+
+PARTS = ("encoder", "decoder", "quant_conv", "post_quant_conv", "bn")
+"""First parts of a VAE's names."""
+
+
+def unwrapped(name: str) -> str:
+    """A tensor's name without WRAPPERS, wherever they are."""
+    if not any(wrapper in name for wrapper in WRAPPERS):
+        return name
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def ldm_name(name: str, num_levels: int) -> str:
@@ -39,7 +65,7 @@ def flux2_name(name: str, num_levels: int) -> str:
 
 
 def name_from_ldm(name: str, num_levels: int) -> str:
-    """Our name of a tensor of LDM or Flux.2; unknown names are unchanged."""
+    """Our name of a tensor of LDM or Flux.2, but for an attention's layers; unknown names are unchanged."""
     match name.split("."):
         case [half, "down" | "up", i, "block" | "attn" as part, j, layer, *rest] if i.isdecimal():
             ours = {"block": "blocks", "attn": "attentions"}[part]
@@ -59,7 +85,18 @@ def name_from_ldm(name: str, num_levels: int) -> str:
 
 
 def _layer_from_ldm(part: str, layer: str) -> str:
-    return _OURS_FROM_LDM.get(layer, layer) if part == "attn" else layer.replace("nin_shortcut", "conv_shortcut")
+    return layer if part == "attn" else layer.replace("nin_shortcut", "conv_shortcut")
+
+
+def with_our_attention(name: str) -> str:
+    """Our name of a tensor, with any dialect's name of an attention's layer; others are unchanged."""
+    parts = name.split(".")
+    match parts:
+        case [_, "levels", _, "attentions", _, *rest] | [_, "middle", "attention", *rest] if rest:
+            layer = ".".join(rest[:-1])
+            return ".".join([*parts[: -len(rest)], _OURS_FROM_ATTENTION.get(layer, layer), rest[-1]])
+        case _:
+            return name
 
 
 def num_ldm_levels(names: Iterable[str]) -> int:
@@ -101,38 +138,20 @@ def diffusers_name(name: str, num_levels: int) -> str:
 
 
 def name_from_diffusers(name: str) -> str:
-    """Our name of a tensor of diffusers, also with old attention names; unknown names are unchanged."""
-    match current_name(name).split("."):
+    """Our name of a tensor of diffusers, but for an attention's layers; unknown names are unchanged."""
+    match name.split("."):
         case [half, "down_blocks" | "up_blocks", i, "resnets", j, *rest]:
             return ".".join([half, "levels", i, "blocks", j, *rest])
         case [half, "down_blocks" | "up_blocks", i, "attentions", j, *rest]:
-            return ".".join([half, "levels", i, "attentions", j, *_attention_from_diffusers(rest)])
+            return ".".join([half, "levels", i, "attentions", j, *rest])
         case [half, "down_blocks" | "up_blocks", i, "downsamplers" | "upsamplers" as part, "0", *rest]:
             return ".".join([half, "levels", i, part.removesuffix("rs"), *rest])
         case [half, "mid_block", "attentions", "0", *rest]:
-            return ".".join([half, "middle", "attention", *_attention_from_diffusers(rest)])
+            return ".".join([half, "middle", "attention", *rest])
         case [half, "mid_block", "resnets", "0" | "1" as j, *rest]:
             return ".".join([half, "middle", f"block{int(j) + 1}", *rest])
         case [half, "conv_norm_out", *rest]:
             return ".".join([half, "norm_out", *rest])
-        case _:
-            return name
-
-
-def _attention_from_diffusers(rest: list[str]) -> list[str]:
-    layer = ".".join(rest[:-1])
-    return [_OURS_FROM_DIFFUSERS.get(layer, layer), *rest[-1:]]
-
-
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""Attention names of diffusers before 0.18; well-known files such as sd-vae-ft-mse still have them."""
-
-
-def current_name(name: str) -> str:
-    """diffusers' present name of a tensor that may have an old name."""
-    match name.split("."):
-        case [*head, layer, last] if layer in OLD_ATTENTION and "attentions" in head:
-            return ".".join([*head, OLD_ATTENTION[layer], last])
         case _:
             return name
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ..config import AutoencoderConfig, TinyConfig
 from ..errors import FormatError
@@ -26,27 +26,14 @@ from .keymap import (
     name_from_ldm,
     name_from_taesd,
     num_ldm_levels,
+    with_our_attention,
 )
-from .shapes import config_from_shapes
-from .sources import find_source
+from .shapes import config_from_shapes, in_shapes
+from .sources import Source, find_source
+from .stated_scale import stated_scale
 from .tensor_shapes import each_shape
 from .understood import understood
-
-Layout = Literal["native", "diffusers", "ldm", "taesd"]
-
-SIGNATURES: dict[Layout, tuple[str, ...]] = {
-    "native": ("decoder.levels.0.blocks.0.norm1.weight",),
-    "diffusers": ("decoder.up_blocks.0.resnets.0.norm1.weight", "decoder.layers.0.weight"),
-    "ldm": ("decoder.up.0.block.0.norm1.weight",),
-    "taesd": ("taesd_decoder.1.weight",),
-}
-"""Tensor names that identify a layout; in a full checkpoint they have a prefix."""
-
-PREFIXES = ("", "first_stage_model.", "vae.")
-"""Prefixes of a VAE's tensor names, most usual first; other prefixes (`module.`) are accepted as well."""
-
-LEFTOVERS = ("loss.", "model_ema.", "vae_scale", "vae_shift")
-"""Tensors that training leaves in LDM files, and the scale that ComfyUI saves with a TAESD."""
+from .vaes_in_file import LEFTOVERS, Layout, VaeInFile, chosen, vaes_in
 
 OPTIONAL = "bn.num_batches_tracked"
 """A count of training batches, which files may leave out."""
@@ -67,15 +54,23 @@ class Located:
     names: dict[str, str]
     """our tensor name -> name in the archive; complete, shapes checked"""
     config: AutoencoderConfig | TinyConfig
-    normalization_source: Literal["metadata", "config", "family", "unknown", "given"]
-    """source of scaling and shift: our metadata, a config.json, the published VAE of this architecture, none, the
-    user"""
+    normalization_source: Literal["metadata", "config", "tensors", "family", "unknown", "given"]
+    """source of scaling and shift: our metadata, a config.json, tensors beside the VAE, the published VAE of this
+    architecture, none, the user"""
     has_config: bool = False
     """whether a config.json describes it"""
     bare: bool = False
     """whether only names and shapes of tensors describe it"""
     ignored: tuple[str, ...] = ()
-    """names of further tensors: loss.*, model_ema.*"""
+    """names of tensors that training has left: loss.*, model_ema.*"""
+    beside: tuple[str, ...] = ()
+    """names of further tensors behind the same prefix that are no part of the VAE: foundation_model.*"""
+    foreign: str = ""
+    """a name that no program expects in this layout, because a trainer has mixed two layouts or wrapped the network"""
+    others: tuple[str, ...] = ()
+    """titles of the other VAEs in the file, such as an average of the weights"""
+    title: str = "raw"
+    """of this one"""
     notes: tuple[str, ...] = ()
     """plain sentences on what was assumed"""
     replaced: tuple[str, ...] = ()
@@ -90,7 +85,18 @@ class Located:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Sentences on what may be wrong: guesses, and settings that contradict the file."""
-        return (*filter(None, [self.ambiguity, assumption(self.config)]), *self.replaced)
+        return (*filter(None, [self.choice, self.ambiguity, assumption(self.config)]), *self.replaced)
+
+    @property
+    def choice(self) -> str:
+        """A sentence on which of the VAEs in the file this one is; empty if there is only one, or one was asked for."""
+        if not self.others:
+            return ""
+        word = shown(self.others[0])
+        return (
+            f"it holds {1 + len(self.others)} VAEs: {shown(self.title)} is taken; --weights {word} takes "
+            f"{', '.join(map(shown, self.others))} (in Python, weights={word!r})"
+        )
 
     @property
     def lasting_doubts(self) -> tuple[str, ...]:
@@ -124,90 +130,137 @@ class Located:
         return self.prefix != "" and kinds.checkpoint_family(self.archive.entries) is not None
 
 
-def detect(names: Iterable[str]) -> Layout | None:
-    """The layout that these tensor names, without a prefix, belong to; None for an unknown one."""
-    present = set(names)
-    return next((layout for layout in get_args(Layout) if present.intersection(SIGNATURES[layout])), None)
-
-
-def locate(path: str | Path, **settings: Any) -> Located:
+def locate(path: str | Path, *, weights: str | None = None, **settings: Any) -> Located:
     """Locate the VAE in a file or folder; `load` describes the paths.
 
+    weights: which VAE of a file that holds several, such as "ema"; None: the raw weights.
     settings: facts that the file leaves out (`guesses.SETTINGS`): norm_groups=4, scale_of="sdxl".
     Errors: FormatError for a file that is missing, torn, inconsistent, of an unknown kind, or without a VAE;
     ConfigError for settings that the VAE cannot have.
     """
     with understood(path):
-        return _locate(path).with_facts(**settings)
+        return _locate(path, weights).with_facts(**settings)
 
 
-def _locate(path: str | Path) -> Located:
+def _locate(path: str | Path, weights: str | None) -> Located:
     source = find_source(path)
     archive, where = source.archive, str(path)
-    layout, prefix = _layout_and_prefix(archive.entries, where)
-    ignored = tuple(n for n in archive.entries if n.startswith(prefix) and n.removeprefix(prefix).startswith(LEFTOVERS))
-    left = set(ignored)
-    own = [n for n in archive.entries if n.startswith(prefix) and n not in left]
-    if layout == "ldm" and not prefix:
-        own = [n for n in own if not kinds.is_denoiser_name(n)]
-    ours = _our_names(own, prefix, layout)
+    vaes = vaes_in(archive.entries, where)
+    vae = chosen(vaes, weights, where)
+    ours = _our_names(vae)
     carried = native.config_from_metadata(archive.metadata, where, lambda: _from_shapes(ours, archive.entries, where))
+    source, notes = _with_fitting_config(source, ours, where)
     if carried is None and source.config is None and (unsupported := kinds.unsupported_vae(archive.entries)):
         raise FormatError(f"{where} is {unsupported}, which vaeworks does not support")
-    notes: list[str] = []
-    told: Literal["metadata", "config"] = "metadata" if source.config is None else "config"
+    told: Literal["metadata", "config", "tensors"] = "metadata" if source.config is None else "config"
     if source.config is not None:
         config = with_carried(config_from_diffusers(read_json(source.config, MAX_CONFIG), str(source.config)), carried)
     else:
         config = carried or _from_shapes(ours, archive.entries, where)
     bare = source.config is None and carried is None
-    origin = scale_source(config) if bare or not config.normalization_known else told
+    if (bare or not config.normalization_known) and (stated := stated_scale(config, archive, vae, where)) is not None:
+        config, told = stated, "tensors"
+    origin = scale_source(config) if told != "tensors" and (bare or not config.normalization_known) else told
+    layout = vae.layout
     if layout == "diffusers" and source.config is None and isinstance(carried, TinyConfig):
         layout = "native"  # a TAESD has the same names there
     names = _complete(config, ours, archive.entries, layout, where)
     archive.check_claims(names.values())
-    old = layout == "diffusers" and any(part in OLD_ATTENTION for name in own for part in name.split(".")[-2:-1])
+    old = layout == "diffusers" and any(part in OLD_ATTENTION for name in vae.names for part in name.split(".")[-2:-1])
     if bare and layout == "diffusers":
         notes.append(
             "it has no config.json: settings that shapes do not show are taken from this architecture's published VAE"
         )
-    has_config = source.config is not None
+    ignored, beside = _not_the_vae(archive, vae, vaes)
     return Located(
-        Path(path), archive, layout, old, prefix, names, config, origin, has_config, bare, ignored, tuple(notes)
+        Path(path),
+        archive,
+        layout,
+        old,
+        _prefix_in_file(vae),
+        names,
+        config,
+        origin,
+        source.config is not None,
+        bare,
+        ignored,
+        beside=beside,
+        notes=tuple(notes),
+        foreign=_foreign(names, vae, layout, config),
+        others=() if weights is not None else tuple(other.title for other in vaes if other is not vae),
+        title=vae.title,
     )
 
 
-def _layout_and_prefix(entries: Mapping[str, Entry], where: str) -> tuple[Layout, str]:
-    found: dict[str, Layout] = {}
-    for layout, signatures in SIGNATURES.items():
-        for signature in signatures:
-            found.update((name.removesuffix(signature), layout) for name in entries if name.endswith(signature))
-    found = {prefix: layout for prefix, layout in found.items() if not prefix or prefix.endswith(".")}
-    if not found:
-        what = kinds.foreign_kind(entries)
-        first = ", ".join(shown(name) for name in sorted(entries)[:3])
-        raise FormatError(
-            f"{where} holds no VAE that vaeworks knows: "
-            + (f"it is {what}" if what else f"its first tensors are {first}" if entries else "it has no tensors")
-        )
-    rank = {prefix: i for i, prefix in enumerate(PREFIXES)}
-    prefix = min(found, key=lambda p: (rank.get(p, len(rank)), len(p), p))
-    return found[prefix], prefix
+def _with_fitting_config(source: Source, ours: Mapping[str, str], where: str) -> tuple[Source, list[str]]:
+    """The source, without a config.json that lies beside a file of another name and describes another VAE; and notes
+    about it."""
+    if source.config is None or source.sure:
+        return source, []
+    try:
+        config = config_from_diffusers(read_json(source.config, MAX_CONFIG), str(source.config))
+        shapes = {name: _shape(name, source.archive.entries[theirs]) for name, theirs in ours.items()}
+        if in_shapes(config) == in_shapes(config_from_shapes(shapes, where)):
+            return source, []
+    except FormatError:
+        pass
+    return Source(source.archive), [f"{source.config} describes another VAE than this file holds, and is not used"]
 
 
-def _our_names(names: Iterable[str], prefix: str, layout: Layout) -> dict[str, str]:
+def _not_the_vae(
+    archive: Archive, vae: VaeInFile, vaes: Sequence[VaeInFile]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names behind the VAE's prefix that are none of its parts: what training has left, and all else."""
+    taken = {name for one in vaes for name in one.names.values()}
+    prefix = _prefix_in_file(vae)
+    elsewhere = tuple(_prefix_in_file(one) for one in vaes if len(one.prefix) > len(vae.prefix))
+    rest = [
+        (name, name.removeprefix(prefix))
+        for name in archive.entries
+        if name.startswith(prefix) and name not in taken and not (elsewhere and name.startswith(elsewhere))
+    ]
+    ignored = tuple(name for name, short in rest if short.startswith(LEFTOVERS))
+    left = set(ignored)
+    beside = tuple(name for name, short in rest if name not in left and (prefix or not kinds.is_denoiser_name(short)))
+    return ignored, beside
+
+
+def _prefix_in_file(vae: VaeInFile) -> str:
+    """The prefix as the file has it, with the wrappers before the first part of the VAE."""
+    name, theirs = next(iter(vae.names.items()))
+    return theirs[: theirs.rfind(name.split(".")[0] + ".")] if theirs.endswith(name) else vae.prefix
+
+
+def _foreign(names: Mapping[str, str], vae: VaeInFile, layout: Layout, config: AutoencoderConfig | TinyConfig) -> str:
+    """A name that is not the layout's, or has wrappers; empty where there is none. Old attention names of diffusers are
+    no foreign ones: its reader translates them."""
+    theirs = {in_file: short for short, in_file in vae.names.items()}
+    for name, in_file in names.items():
+        usual = layout_name(name, layout, config)
+        short = theirs[in_file]
+        if not in_file.endswith(short) or (short != usual and not _is_old(short, usual, layout)):
+            return in_file
+    return ""
+
+
+def _is_old(short: str, usual: str, layout: Layout) -> bool:
+    head, _, last = short.rpartition(".")
+    before, _, layer = head.rpartition(".")
+    return layout == "diffusers" and f"{before}.{OLD_ATTENTION.get(layer)}.{last}" == usual
+
+
+def _our_names(vae: VaeInFile) -> dict[str, str]:
     """Our name -> name in the file. Unknown tensors keep their own names."""
-    stripped = {name.removeprefix(prefix): name for name in names}
-    levels = num_ldm_levels(stripped)
+    levels = num_ldm_levels(vae.names)
     translate = {
         "native": lambda name: name,
         "diffusers": name_from_diffusers,
         "ldm": lambda name: name_from_ldm(name, levels),
         "taesd": name_from_taesd,
-    }[layout]
+    }[vae.layout]
     ours: dict[str, str] = {}
-    for name, original in stripped.items():
-        if (other := ours.setdefault(translate(name), original)) != original:
+    for name, original in vae.names.items():
+        if (other := ours.setdefault(with_our_attention(translate(name)), original)) != original:
             raise FormatError(
                 f"tensors '{shown(other)}' and '{shown(original)}' are the same part of a VAE, and it is "
                 "unclear which one counts; make the file anew"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FormatError
 from ..files.atomic import MAX_CONFIG, read_json
+from ..files.links import missing
 from .archive import Archive, joined, open_archive, open_shards
 from .hub import HUB_PREFIX, fetch
 from .keymap import TAESD_HALVES
@@ -31,6 +33,12 @@ RUN_MODEL, RUN_BEST = "model.safetensors", "best.safetensors"
 
 ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 
+DISTRIBUTED = ".distcp"
+"""The ending of a part of a checkpoint of torch.distributed.checkpoint."""
+
+INDEX = re.compile(r"\.index(\.\w+)?\.json$")
+"""The end of an index's name, with a variant in it or not: `….safetensors.index.fp16.json`."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -38,6 +46,9 @@ class Source:
 
     archive: Archive
     config: Path | None = None
+    sure: bool = True
+    """whether this config.json belongs to the archive by their names; else it counts only if it describes the same
+    VAE"""
 
 
 def find_source(path: str | Path) -> Source:
@@ -61,26 +72,28 @@ def _of_path(path: Path) -> Source:
     if path.is_dir():
         return _of_folder(path)
     if not path.exists():
+        if path.is_symlink():
+            raise FormatError(f"model {str(path)!r} {missing(path)}")
         raise FormatError(f"model {str(path)!r} does not exist; give a file, a folder, or {HUB_PREFIX}OWNER/NAME")
-    if path.name.endswith(".index.json"):
-        return Source(open_shards(path), _config_beside(path))
+    if path.suffix == DISTRIBUTED:
+        raise FormatError(f"{path} {_distributed(path.parent)}")
+    if INDEX.search(path.name):
+        return _with_config_beside(open_shards(path), path)
     archive = open_archive(path)
     if half := half_of_taesd(archive):
         return Source(_with_other_half(path, archive, half))
-    return Source(archive, _config_beside(path))
+    return _with_config_beside(archive, path)
 
 
 def _of_folder(path: Path) -> Source:
     if (path / RUN_MODEL).is_file():
-        return Source(open_archive(path / RUN_MODEL))
+        return _of_path(path / RUN_MODEL)
     if (path / "vae" / "config.json").is_file():
         path = path / "vae"
     if (path / "config.json").is_file():
-        for name in DIFFUSERS_WEIGHTS:
-            if (path / name).is_file():
-                opened = open_shards(path / name) if name.endswith(".index.json") else open_archive(path / name)
-                return Source(opened, path / "config.json")
-        raise FormatError(f"{path} has a config.json but no weights beside it; {WEIGHTS} is missing")
+        weights = _weights_beside_config(path)
+        opened = open_shards(weights) if INDEX.search(weights.name) else open_archive(weights)
+        return Source(opened, path / "config.json")
     if halves := sorted(p for p in path.iterdir() if p.suffix in ENDINGS and re.search(r"(^|_)encoder$", p.stem)):
         if len(halves) > 1:
             raise FormatError(
@@ -89,19 +102,44 @@ def _of_folder(path: Path) -> Source:
         return _of_path(halves[0])
     if (path / "run.json").is_file():
         raise FormatError(f"{path} holds a run that has not finished; continue it with --resume")
+    if any(p.suffix == DISTRIBUTED for p in path.iterdir()):
+        raise FormatError(f"{path} {_distributed(path)}")
     models = sorted(p.name for p in path.iterdir() if p.suffix in ENDINGS)
     which = f"; give one of its files: {', '.join(models[:5])}" if models else ""
     raise FormatError(f"{path} holds neither a run's {RUN_MODEL} nor a diffusers config.json{which}")
 
 
-def _config_beside(weights: Path) -> Path | None:
-    """The config.json beside a weights file in diffusers' layout."""
-    config = weights.with_name("config.json")
+def _distributed(folder: Path) -> str:
+    """What a part of a distributed checkpoint is, with the remedy, behind its name."""
     return (
-        config
-        if weights.name in DIFFUSERS_WEIGHTS and config.is_file() and "_class_name" in read_json(config, MAX_CONFIG)
-        else None
+        "is of torch.distributed.checkpoint, whose tensors are spread over several files; make one file of it: python "
+        f"-m torch.distributed.checkpoint.format_utils dcp_to_torch {shlex.quote(str(folder))} model.pt"
     )
+
+
+def _weights_beside_config(folder: Path) -> Path:
+    """The weights that a folder's config.json describes: under one of diffusers' names, else the only ones there.
+
+    Errors: FormatError for a folder without weights, or with several.
+    """
+    if usual := next((folder / name for name in DIFFUSERS_WEIGHTS if (folder / name).is_file()), None):
+        return usual
+    indices = sorted(path for path in folder.iterdir() if INDEX.search(path.name))
+    models = indices or sorted(path for path in folder.iterdir() if path.suffix in ENDINGS and path.is_file())
+    if not models:
+        raise FormatError(f"{folder} has a config.json but no weights beside it; {WEIGHTS} is missing")
+    if len(models) > 1:
+        names = ", ".join(path.name for path in models[:5])
+        raise FormatError(f"{folder} has a config.json and several files of weights; give one of them: {names}")
+    return models[0]
+
+
+def _with_config_beside(archive: Archive, weights: Path) -> Source:
+    """The source of a weights file, with the config.json of a VAE beside it, if there is one."""
+    config = weights.with_name("config.json")
+    if not config.is_file() or "_class_name" not in read_json(config, MAX_CONFIG):
+        return Source(archive)
+    return Source(archive, config, sure=weights.name in DIFFUSERS_WEIGHTS or bool(INDEX.search(weights.name)))
 
 
 def half_of_taesd(archive: Archive) -> str | None:

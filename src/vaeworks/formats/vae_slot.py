@@ -39,7 +39,7 @@ class VaeSlot:
     @property
     def taken(self) -> tuple[str, ...]:
         """Names of the tensors in the slot, also of an incomplete VAE."""
-        if not self.prefix and self.old is not None:
+        if self.old is not None:
             return (*self.old.names.values(), *self.old.ignored)
         return tuple(name for name in self.archive.entries if name.startswith(self.prefix))
 
@@ -101,7 +101,7 @@ def find_slot(checkpoint: str | Path) -> VaeSlot:
     family = checkpoint_family(archive.entries)
     if family is not None:
         return VaeSlot(path, archive, family.vae_prefix if old is None else old.prefix, family, old, problem)
-    if old is not None and len(archive.entries) > len(old.names) + len(old.ignored):
+    if old is not None and len(archive.entries) > len(old.names) + len(old.ignored) + len(old.beside):
         return VaeSlot(path, archive, old.prefix, None, old, "")
     what = "a VAE by itself" if old is not None else foreign_kind(archive.entries) or "of no kind that vaeworks knows"
     raise FormatError(f"{path} is {what}; give the checkpoint of a diffusion model")

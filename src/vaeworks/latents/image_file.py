@@ -11,6 +11,7 @@ from ..config import LatentConfig
 from ..errors import ConfigError, FormatError
 from ..files.atomic import atomic, read_tensors, write_tensors
 from ..images import check_finite
+from .foreign import foreign_latents
 
 METADATA_KEY = "vaeworks_latents"
 
@@ -44,6 +45,8 @@ def read_latents(path: Path, config: LatentConfig) -> tuple[Tensor, tuple[int, i
 
     Errors: FormatError for a file without latents; ConfigError for latents of another kind of model.
     """
+    if words := foreign_latents(path):
+        raise FormatError(f"{path} {words}")
     tensors, metadata = read_tensors(path)
     if "latents" not in tensors or tensors["latents"].ndim not in (3, 4):
         raise FormatError(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DataError
+from ...files.links import missing
 from ...images import SUFFIXES
 from ..bundled_photos import photos
 
@@ -21,7 +22,7 @@ def find_images(source: str | Path) -> list[Path]:
     root = Path(source).expanduser()
     if not root.exists():
         raise DataError(
-            f"data source {str(source)!r} does not exist; give a folder of images, or `photos` for the bundled ones"
+            f"data source {str(source)!r} {missing(root)}; give a folder of images, or `photos` for the bundled ones"
         )
     if root.is_file():
         return [root]

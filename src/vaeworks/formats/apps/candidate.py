@@ -9,9 +9,10 @@ from functools import lru_cache
 from ...config import AutoencoderConfig, TinyConfig
 from ..keymap import is_attention_matrix, layout_name
 from ..kinds.families import CheckpointFamily, checkpoint_family
-from ..locate import OPTIONAL, Layout, Located
+from ..locate import OPTIONAL, Located
 from ..sources import WEIGHTS
 from ..tensor_shapes import tensor_shapes
+from ..vaes_in_file import Layout
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes by LDM's names, with attention matrices as convolutions; for layout "native" by our names."""
@@ -45,6 +46,10 @@ class OfferedFile:
     """family of the checkpoint around the VAE"""
     beside: tuple[str, ...] = ()
     """names of further tensors, without prefix"""
+    foreign: str = ""
+    """a name that no program expects in this layout"""
+    wrapper: str = ""
+    """keys of the dicts in a pickle that all tensors lie in"""
     unsafe: bool = False
     """whether a pickle names classes, which PyTorch's safe loader refuses"""
     more: bool = False
@@ -74,7 +79,9 @@ def as_it_is(located: Located) -> OfferedFile:
         old_names=located.old_names,
         prefix=located.prefix,
         family=checkpoint_family(archive.entries),
-        beside=tuple(name.removeprefix(located.prefix) for name in located.ignored),
+        beside=tuple(name.removeprefix(located.prefix) for name in (*located.ignored, *located.beside)),
+        foreign=located.foreign,
+        wrapper=archive.wrapper,
         more=bool(archive.dropped),
         unsafe=any(dropped.startswith("class ") for dropped in archive.dropped),
     )

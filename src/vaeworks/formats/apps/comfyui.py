@@ -9,7 +9,20 @@ import re
 
 from ...config import AutoencoderConfig, TinyConfig
 from .candidate import OfferedFile, Shapes, as_saved, differences, shapes_of, wrong_ending
-from .rules import EXTRACT, NO_MEND, SD_GROUPS, TO_LDM, Support, at_home, is_taesd, listed, no_network, problems, unless
+from .rules import (
+    EXTRACT,
+    NO_MEND,
+    SD_GROUPS,
+    TO_LDM,
+    Support,
+    at_home,
+    is_taesd,
+    listed,
+    no_network,
+    problems,
+    unknown_names,
+    unless,
+)
 
 ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl")
 
@@ -42,6 +55,8 @@ def comfyui(offer: OfferedFile) -> Support:
 
 def _refusal(offer: OfferedFile) -> str | None:
     """Why ComfyUI refuses the file before it builds a network."""
+    if offer.foreign or offer.wrapper.count(".") > 1 or (offer.wrapper and offer.more):
+        return f"{unknown_names(offer)}; {TO_LDM}"
     if not offer.whole:
         return f"ComfyUI does not load shards; {TO_LDM}"
     if offer.prefix and not at_home(offer):

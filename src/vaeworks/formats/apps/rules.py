@@ -133,6 +133,15 @@ def is_taesd(config: TinyConfig) -> bool:
     )
 
 
+def unknown_names(offer: OfferedFile) -> str:
+    """Why no application finds the tensors by their names; empty if they are the layout's."""
+    if offer.foreign:
+        return f"it has names that no application looks for, such as {offer.foreign}"
+    if offer.wrapper:
+        return f"its tensors lie in a dict under {offer.wrapper[:-1]!r}, where applications do not look"
+    return ""
+
+
 def at_home(offer: OfferedFile) -> bool:
     """Whether the VAE has the prefix that its checkpoint's readers expect."""
     return offer.family is not None and offer.prefix == offer.family.vae_prefix

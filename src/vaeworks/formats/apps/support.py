@@ -10,8 +10,9 @@ from __future__ import annotations
 from ...config import MODELS, AutoencoderConfig, TinyConfig
 from ...errors import ConfigError
 from ..diffusers_config import diffusers_class, diffusers_config, only_in_metadata
-from ..locate import Layout, Located
+from ..locate import Located
 from ..sources import DIFFUSERS_WEIGHTS
+from ..vaes_in_file import Layout
 from .candidate import OfferedFile, as_it_is, as_saved, differences, shapes_of, wrong_ending
 from .comfyui import comfyui
 from .rules import (
@@ -25,6 +26,7 @@ from .rules import (
     listed,
     no_network,
     problems,
+    unknown_names,
     unless,
     unseen,
 )
@@ -54,6 +56,8 @@ def _diffusers(offer: OfferedFile) -> Support:
         diffusers_config(offer.config)
     except ConfigError as error:
         return Support("no", f"{error}; in Python, vaeworks.formats.to_diffusers gives pipelines an adapter")
+    if offer.folder and offer.foreign:
+        return Support("no", f"it has names that diffusers does not know, such as {offer.foreign}; {TO_DIFFUSERS}")
     if offer.folder:
         how = f"{kind}.from_pretrained(FOLDER{_variant(offer.name)})"
     elif reason := _not_as_single_file(offer, kind):
@@ -77,6 +81,10 @@ def _variant(name: str) -> str:
 def _not_as_single_file(offer: OfferedFile, kind: str) -> str | None:
     if offer.layout == "native":
         return "it has vaeworks' own names"
+    if offer.foreign:
+        return f"it has names that diffusers does not know, such as {offer.foreign}"
+    if offer.wrapper:
+        return f"its tensors lie in a dict under {offer.wrapper[:-1]!r}, where diffusers does not look"
     if kind != "AutoencoderKL":
         return f"diffusers loads {kind} from folders only"
     if not offer.whole:
@@ -121,6 +129,8 @@ def _webui(offer: OfferedFile) -> Support:
             else "vaeworks' own names"
         )
         return Support("no", f"it has {names}; {TO_LDM}")
+    if unseen_names := unknown_names(offer):
+        return Support("no", f"{unseen_names}; {TO_LDM}")
     if offer.prefix and not at_home(offer):
         return Support("no", f"its names begin with {offer.prefix}; {EXTRACT}")
     if config.normalization == "batchnorm":

@@ -39,7 +39,7 @@ class Archive:
     """The tensors of a file, or of a set of files.
 
     `container` is "safetensors", "pickle", "shards" or "pair"; `metadata` is that of safetensors files; `dropped` says
-    in words what a pickle holds besides its tensors.
+    in words what a pickle holds besides its tensors; `wrapper` is the keys of the dicts that all of them lie in.
     """
 
     path: Path
@@ -47,6 +47,7 @@ class Archive:
     places: Mapping[str, ByteLayout] = field(repr=False)
     metadata: dict[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    wrapper: str = ""
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -98,14 +99,14 @@ def open_archive(path: str | Path, allowance: Allowance | None = None) -> Archiv
         raise FormatError(f"{path} {words}")
     try:
         read = read_zip if head.startswith(ZIP) else read_stream
-        places, dropped = read(file, str(path), allowance.steps)
+        places, wrapper, dropped = read(file, str(path), allowance.steps)
     except TornPickleError:
         if head.startswith((ZIP, PICKLE)):  # what is neither may still have been a pickle of protocol 0, which is text
             raise
         raise FormatError(
             f"{path} begins with {head[:8]!r}, which is no model file of a known kind; pass a .safetensors file"
         ) from None
-    return Archive(path, "pickle", places, {}, dropped)
+    return Archive(path, "pickle", places, {}, dropped, wrapper)
 
 
 def open_shards(index: str | Path) -> Archive:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ...errors import FormatError
+from ...files.links import missing
 
 
 class MappedFile(mmap.mmap):
@@ -47,9 +48,7 @@ def mapped(path: Path) -> MappedFile:
         if path.is_dir():
             raise FormatError(f"{path} is a folder; pass a model file in it")
         if not path.is_file():
-            raise FormatError(
-                f"{path} {'is no regular file' if path.exists() else 'does not exist'}; pass a model file"
-            )
+            raise FormatError(f"{path} {'is no regular file' if path.exists() else missing(path)}; pass a model file")
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             if not status.st_size:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from ...errors import FormatError
+from .limits import MAX_TENSORS
 from .pickle_types import Global, Opaque, StoredTensor, Table, Unreadable, Value
 from .pickle_vm import shown
 
-WRAPPERS = ("state_dict", "model", "module", "ema", "params", "params_ema", "weights", "vae")
-"""Keys under which trainers keep a model's tensors; Lightning's "state_dict" before all others."""
+STATE_DICT = "state_dict"
+"""Lightning's key of the model's tensors. Every program looks under it, so it is no part of their names."""
 
 KINDS: dict[type, str] = {
     Table: "a dict",
@@ -26,7 +28,10 @@ OTHERS = {
 }
 """Dicts that keep their tensors elsewhere, by a key of theirs."""
 
-MAX_DEPTH = 3
+HALVES = ("encoder", "decoder", "taesd_encoder", "taesd_decoder")
+"""Keys that are parts of a VAE's names."""
+
+MAX_DEPTH = 4
 """Dicts within dicts in which tensors are looked for."""
 
 MAX_DROPPED = 100
@@ -35,65 +40,106 @@ MAX_DROPPED = 100
 
 @dataclass
 class _Search:
-    """What each dict holds under names, and how many tensors, by the identity of its pairs: many dicts may share
-    them."""
+    """The tensors of a dict, and of the dicts within it, by the keys on the way to them."""
 
-    seen: dict[int, tuple[dict[str, Value], int]] = field(default_factory=dict)
+    tensors: dict[str, StoredTensor | Unreadable] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+    """name -> the keys before it"""
+    dropped: list[str] = field(default_factory=list)
+    """what else there is"""
+    seen: set[int] = field(default_factory=set)
+    """dicts that were looked through, by the identity of their pairs: many may share them"""
 
-    def look(self, table: Table) -> tuple[dict[str, Value], int]:
-        if id(table.pairs) not in self.seen:
-            named = table.named()
-            self.seen[id(table.pairs)] = (
-                named,
-                sum(isinstance(value, StoredTensor | Unreadable) for value in named.values()),
-            )
-        return self.seen[id(table.pairs)]
-
-    def best(self, table: Table, depth: int = MAX_DEPTH) -> tuple[int, list[Table]]:
-        """Most tensors that a dict within this one holds, and the way there."""
-        named, count = self.look(table)
-        found = (count, [table])
-        for key in WRAPPERS if depth else ():
-            if isinstance(inner := named.get(key), Table):
-                count, way = self.best(inner, depth - 1)
-                if count and key == WRAPPERS[0]:
-                    return count, [table, *way]
-                if count > found[0]:
-                    found = (count, [table, *way])
+    def look(self, table: Table, prefix: str = "", depth: int = 0) -> bool:
+        """Whether there are tensors in a dict or below."""
+        if id(table.pairs) in self.seen or depth > MAX_DEPTH or len(self.tensors) > MAX_TENSORS:
+            return False
+        self.seen.add(id(table.pairs))
+        named = table.named()
+        inner = named.get(STATE_DICT)
+        found = isinstance(inner, Table) and self.look(inner, prefix, depth + 1)
+        for key, value in named.items():
+            name = prefix + key
+            if isinstance(value, StoredTensor | Unreadable):
+                if name not in self.tensors:
+                    self.tensors[name], self.origin[name] = value, prefix
+                found = True
+            elif value is not inner or not isinstance(value, Table):
+                so_far = len(self.dropped)
+                within = isinstance(value, Table) and self.look(value, f"{name}.", depth + 1)
+                if not within:
+                    self.dropped[so_far:] = [shown(name)]
+                found |= within
+        self.dropped += [_unnamed(key) for key, _ in table.items() if type(key) is not str]
         return found
 
+    def drop_strangers(self) -> None:
+        """Drop what lies beside STATE_DICT and shares no name with what lies in it."""
+        own = {name for name, origin in self.origin.items() if not origin}
+        akin = {key for name, key in self.origin.items() if name.removeprefix(key) in own}
+        for name, origin in list(self.origin.items()):
+            if own and origin not in akin:
+                self.dropped.append(shown(origin.split(".")[0]))
+                del self.tensors[name], self.origin[name]
 
-def state_dict(value: Value, where: str) -> tuple[dict[str, StoredTensor | Unreadable], list[str]]:
-    """A checkpoint's tensors by name, and in words what else it holds.
 
-    Errors: FormatError for one without tensors.
+@dataclass(frozen=True)
+class FoundTensors:
+    """The tensors of a checkpoint."""
+
+    tensors: dict[str, StoredTensor | Unreadable]
+    wrapper: str
+    """the keys before all of the names, such as `model_state_dict.`, which are no part of them; "" if there are none"""
+    dropped: list[str]
+    """in words, what else the checkpoint holds"""
+
+
+def state_dict(value: Value, where: str) -> FoundTensors:
+    """A checkpoint's tensors by name.
+
+    Tensors in several dicts have the dicts' keys before their names, `ema.encoder.conv_in.weight`, but for STATE_DICT.
+    Beside STATE_DICT, a dict counts only if it has some of the same names, as an average of the weights has. Tensors
+    that cannot be read count only in the dict that holds most.
+    Errors: FormatError for a checkpoint without tensors.
     """
     if not isinstance(value, Table):
         raise FormatError(
             f"{where} holds {kind(value)}, not a dict of tensors; save the model's state_dict() as a .safetensors file"
         )
-    count, way = _Search().best(value)
-    if not count:
+    search = _Search()
+    what = next((words for key, words in OTHERS.items() if key in value.named()), "")
+    if what or not search.look(value):
         keys = ", ".join(shown(key, 40) for key in list(value.named())[:5])
-        what = next((words for key, words in OTHERS.items() if key in value.named()), "no model file")
-        raise FormatError(f"{where} holds a dict without tensors (keys: {keys or 'none'}); it is {what}")
-    tensors = {name: item for name, item in way[-1].named().items() if isinstance(item, StoredTensor | Unreadable)}
-    dropped = {
-        described: None
-        for table, inner in zip(way, [*way[1:], None], strict=True)
-        for described in _others(table, inner)
-    }
-    return tensors, list(dropped)
+        raise FormatError(
+            f"{where} holds a dict without tensors (keys: {keys or 'none'}); it is {what or 'no model file'}"
+        )
+    (main, _), *_ = Counter(search.origin.values()).most_common(1)
+    if isinstance(value.named().get(STATE_DICT), Table):
+        search.drop_strangers()
+    found = {}
+    for name, item in search.tensors.items():
+        if isinstance(item, Unreadable) and search.origin[name] != main:
+            search.dropped.append(shown(name))
+        else:
+            found[name] = item
+    wrapper = _common({search.origin[name] for name in found})
+    return FoundTensors(
+        {name.removeprefix(wrapper): item for name, item in found.items()},
+        wrapper,
+        list(dict.fromkeys(search.dropped)),
+    )
 
 
-def _others(table: Table, inner: Table | None) -> list[str]:
-    """What a dict on the way to the tensors holds besides them, or besides the next dict on the way."""
-    named = [
-        shown(key)
-        for key, value in table.named().items()
-        if (value is not inner if inner is not None else not isinstance(value, StoredTensor | Unreadable))
-    ]
-    return named + [_unnamed(key) for key, _ in table.items() if type(key) is not str]
+def _common(origins: set[str]) -> str:
+    """The keys that all of these begin with, up to a part of a VAE."""
+    common = ""
+    shortest = min(origins, key=len)
+    for key in shortest.split(".")[:-1]:
+        longer = f"{common}{key}."
+        if key in HALVES or not all(origin.startswith(longer) for origin in origins):
+            break
+        common = longer
+    return common
 
 
 def _unnamed(key: Value) -> str:

@@ -22,8 +22,8 @@ PROTOCOL = 1001
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 """Halves of characters: text that has them cannot be written as UTF-8."""
 
-Contents = tuple[dict[str, ByteLayout], tuple[str, ...]]
-"""Tensors by name, and what else a file held."""
+Contents = tuple[dict[str, ByteLayout], str, tuple[str, ...]]
+"""Tensors by name, the keys before all of them, and what else a file held."""
 
 
 def read_zip(file: MappedFile, where: str, steps: Iterator[int] | None = None) -> Contents:
@@ -133,12 +133,12 @@ def _streamed(
 
 def _placed(file: MappedFile, value: Value, machine: Machine, storages: Mapping[str, Record], where: str) -> Contents:
     """The tensors of an unpickled value, each within the bounds of its storage."""
-    tensors, dropped = state_dict(value, where)
-    check_names(tensors, where)
-    places = {name: _place(file, name, tensor, storages, where) for name, tensor in tensors.items()}
-    dropped = list(dict.fromkeys([*dropped, *(f"class {shown(name)}" for name in machine.classes)]))
+    found = state_dict(value, where)
+    check_names(found.tensors, where)
+    places = {name: _place(file, name, tensor, storages, where) for name, tensor in found.tensors.items()}
+    dropped = list(dict.fromkeys([*found.dropped, *(f"class {shown(name)}" for name in machine.classes)]))
     more = [f"and {len(dropped) - MAX_DROPPED} more"] if len(dropped) > MAX_DROPPED else []
-    return places, (*dropped[:MAX_DROPPED], *more)
+    return places, found.wrapper, (*dropped[:MAX_DROPPED], *more)
 
 
 def _place(

@@ -17,7 +17,8 @@ from ...devices import torch_dtype
 from ...errors import ConfigError
 from ...files.atomic import check_ending, check_free_name
 from ...formats.io import read, write
-from ...formats.locate import Layout, locate
+from ...formats.locate import locate
+from ...formats.vaes_in_file import Layout
 from ...models import Autoencoder, Decoder, Encoder
 from .deviation import Deviation, deviation, outputs
 from .emulation import in_precision
