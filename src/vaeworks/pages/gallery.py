@@ -121,7 +121,7 @@ def gallery_values(folder: Path, gallery: Gallery) -> dict[str, Any]:
                 "title": section.title,
                 "text": section.text,
                 "exhibits": shown,
-                "tables": section.tables,
+                "tables": [_full(table) for table in section.tables],
                 "charts": [chart for chart in section.charts if chart],
             }
         )
@@ -144,6 +144,12 @@ def gallery_values(folder: Path, gallery: Gallery) -> dict[str, Any]:
             if (folder / name).exists()
         ],
     }
+
+
+def _full(table: PageTable) -> PageTable:
+    """The table without columns that have no value in any row."""
+    kept = [i for i in range(len(table.header)) if i == 0 or any(row[i] for row in table.rows)]
+    return PageTable([table.header[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
 
 
 def link(folder: Path, path: Path) -> str:
