@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
+import shlex
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -268,6 +269,8 @@ def page_values(
             for s in judged.scores
         ],
         "rows": [_row(vae, s) for s in judged.worst(len(judged.scores))],
+        "behind": behind_down_up(judged.scores),
+        "commands": own_commands(out),
         "steps": _steps(out / "run" / "samples", looks, shown[:SHOWN]),
         "charts": [
             chart(
@@ -313,7 +316,34 @@ def _row(vae: Autoencoder, score: ImageScore) -> dict[str, Any]:
     image = read_crop(score.path, vae, LIMIT)
     recon = reconstruct_uint8(vae, image)
     pictures = [data_uri(to_pillow(x), quality=92) for x in (image, recon, difference(image, recon))]
-    return {"name": Path(score.path).stem, "psnr": score.psnr, "ssim": score.ssim, "pictures": pictures}
+    gain = score.psnr - score.baselines[DOWN_UP][0]
+    return {"name": Path(score.path).stem, "psnr": score.psnr, "ssim": score.ssim, "gain": gain, "pictures": pictures}
+
+
+def behind_down_up(scores: Sequence[ImageScore]) -> str:
+    """A sentence that names the photographs on which bicubic down-up is better; empty where there is none."""
+    worse = {Path(s.path).stem: gain for s in scores if (gain := s.psnr - s.baselines[DOWN_UP][0]) < 0}
+    if not worse:
+        return ""
+    names = ", ".join(f"{name} ({gain:+.2f} dB)" for name, gain in worse.items())
+    return (
+        f"On {len(worse)} of {len(scores)} photographs this VAE is worse than an image that bicubic filtering shrinks "
+        f"and enlarges again: {names}. `vaeworks demo --minutes 15` trains longer."
+    )
+
+
+def own_commands(out: Path) -> list[tuple[str, str]]:
+    """What each next step is for, and its command: the demo's model on one's own photographs, and a model of one's
+    own."""
+    model = shlex.quote(str(out / "run"))
+    return [
+        ("send photographs through this model", f"vaeworks reconstruct {model} PHOTOS --out out/mine"),
+        ("measure how faithful it is to them", f"vaeworks eval {model} --data PHOTOS --out out/eval"),
+        ("train a model on them; docs/training.md", "vaeworks train small-f8c16 --data PHOTOS --out runs/mine"),
+        ("or train this model further", f"vaeworks train small-f8c16 --data PHOTOS --out runs/mine --from {model}"),
+        ("find what is wrong with its latents", "vaeworks doctor runs/mine --data PHOTOS --out out/doctor"),
+        ("write it for diffusers", "vaeworks convert runs/mine out/vae --layout diffusers"),
+    ]
 
 
 def _steps(samples: Path, looks: list[dict[str, float]], shown: list[Tensor]) -> list[dict[str, Any]]:
@@ -355,12 +385,15 @@ def smooth(values: list[float], share: float = 0.05) -> list[float]:
 def _files(out: Path) -> list[dict[str, str]]:
     what = {
         "run/model.safetensors": "the model, our layout: vaeworks.load",
+        "run/report.html": "the training's page: curves, pictures, settings",
         "doctor/report.html": "what the doctor found",
         "vae-diffusers": "AutoencoderKL.from_pretrained, any diffusers pipeline",
         "vae-ldm.safetensors": "LDM names in one file, as web UIs name theirs",
         "run/checkpoints": "to continue: vaeworks train demo --data photos --out .../run --resume",
         "run/log.jsonl": "loss, PSNR, KL, learning rate by images seen",
         "painted.png": "from the pipeline",
+        "repainted.png": "from the pipeline and an image",
+        "report.json": "all figures of this page",
     }
     rows = []
     for name, purpose in what.items():
