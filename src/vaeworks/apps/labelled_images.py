@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..data import ImageSet, scan
-from ..data.inputs import data_source, warn_of_skipped
+from ..data.inputs import data_source, say_flattened, warn_of_skipped
 from ..data.labels import find_labels
 from ..errors import ConfigError, DataError
 from ..random_streams import check_seed
@@ -20,6 +20,7 @@ def labelled_images(data: str | Path, labels: str | None, reporter: Reporter) ->
     classes."""
     images = scan(data_source(str(data), reporter=reporter))
     warn_of_skipped(images.skipped, reporter)
+    say_flattened(images.files, reporter)
     classes = find_labels(images.files, labels)
     if classes is None:
         raise DataError(

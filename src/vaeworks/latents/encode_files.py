@@ -13,7 +13,7 @@ import torch
 
 from ..arguments import check_choice, several
 from ..data import ImageSet, scan
-from ..data.inputs import Inputs, data_source, image_files, readable_images, warn_of_skipped
+from ..data.inputs import Inputs, data_source, image_files, readable_images, say_flattened, warn_of_skipped
 from ..data.labels import find_labels
 from ..errors import ConfigError
 from ..files.outputs import targets
@@ -195,6 +195,7 @@ def _encode_into_shards(
     with its options."""
     settings.check(autoencoder.config)
     images = _scan_all(inputs, reporter)
+    say_flattened(images.files, reporter)
     classes = find_labels(images.files, labels)
     here = place()
     rank, world = (0, 1) if here is None else (here.rank, here.size)

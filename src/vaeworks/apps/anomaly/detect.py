@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...arguments import several
 from ...config import dumps
 from ...data import ImageFile, ImageSet, scan
-from ...data.inputs import data_source, warn_of_skipped
+from ...data.inputs import data_source, say_flattened, warn_of_skipped
 from ...data.trained_on import TrainedOn, sentence
 from ...errors import ConfigError
 from ...features.backbones import Backbone, load_backbone
@@ -269,6 +269,7 @@ def _scanned(source: str | Path | None, reporter: Reporter) -> ImageSet | None:
         return None
     images = scan(data_source(str(source), reporter=reporter))
     warn_of_skipped(images.skipped, reporter)
+    say_flattened(images.files, reporter)
     return images
 
 
