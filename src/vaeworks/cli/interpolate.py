@@ -51,7 +51,6 @@ def interpolate(
         reporter=TERMINAL,
     )
     _print_path(found)
-    console().print(f"{out / 'strip.png'}: the path above, the cross-fade below; {out / f'path.{video}'} moves")
     return found.to_dict()
 
 

@@ -98,13 +98,14 @@ def page_place(folder: Path | None, reporter: Reporter = SILENT) -> Path | None:
     return folder / REPORT
 
 
-def write_gallery(page: Path | None, gallery: Gallery, overwrite: bool = False) -> None:
+def write_gallery(page: Path | None, gallery: Gallery, overwrite: bool = False, reporter: Reporter = SILENT) -> None:
     """Write the page where `page_place` has a path for it. The pictures are read from their files.
 
     Errors: ConfigError where there is a page, without `overwrite`.
     """
     if page is not None:
         write_page(page, "gallery.html", gallery_values(page.parent, gallery), overwrite)
+        reporter.say(f"{page} shows it all")
 
 
 def gallery_values(folder: Path, gallery: Gallery) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def detect_anomalies(
     if folder is not None:
         result = replace(result, page=page_place(folder, reporter))
         write_text(folder / RECORD, dumps(result.to_dict()) + "\n", overwrite)
-        write_gallery(result.page, _gallery(result, folder, call), overwrite)
+        write_gallery(result.page, _gallery(result, folder, call), overwrite, reporter)
     return result
 
 

@@ -200,7 +200,7 @@ def listen(
     result = ListenResult(name, iterations, seed, MEL, _means(list(files.values())), errors, files, page)
     if folder is not None:
         write_text(folder / RECORD, dumps(result.to_dict()) + "\n", overwrite)
-        write_gallery(page, _gallery(result, call), overwrite)
+        write_gallery(page, _gallery(result, call), overwrite, reporter)
     return result
 
 

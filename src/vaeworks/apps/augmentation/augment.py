@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,7 +20,6 @@ from ...errors import ConfigError
 from ...files.atomic import write_text
 from ...files.outputs import check_free, make_folder
 from ...images import to_uint8
-from ...intervals import Interval
 from ...models import Autoencoder
 from ...pages import chart
 from ...pages.call import Call
@@ -30,6 +28,7 @@ from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, Precision, name_of, open_codec, open_model
+from ..accuracies import accuracy, difference
 from ..codes import encode_picture, encode_squares
 from ..features.label_splits import check_labels, draw_labels
 from ..generation.vary import ALIKE, disturbed, latent_scale, variants
@@ -205,7 +204,7 @@ def augment(
             Exhibit(None, said, sheet)
             for said, sheet in examples(folder, planned, places, codec.autoencoder.config.in_channels)
         ]
-        write_gallery(result.page, _gallery(result, shown, call), overwrite=True)
+        write_gallery(result.page, _gallery(result, shown, call), overwrite=True, reporter=reporter)
     return result
 
 
@@ -304,7 +303,7 @@ def judge_augmentation(
     if folder is not None:
         make_folder(folder)
         write_text(folder / JUDGED, dumps(result.to_dict()) + "\n", overwrite)
-        write_gallery(result.page, _judged(result, call), overwrite)
+        write_gallery(result.page, _judged(result, call), overwrite, reporter)
     return result
 
 
@@ -315,7 +314,7 @@ def _judged(result: AugmentationJudgement, call: Call) -> Gallery:
         cells = []
         for count in counts:
             known = count in arm.accuracy
-            cells += [f"{arm.accuracy[count].value:.1%}", _gain(arm.gain[count])] if known else ["", ""]
+            cells += [accuracy(arm.accuracy[count]), difference(arm.gain[count])] if known else ["", ""]
         rows.append([arm.name, *cells])
     header = ["training images", *(word for n in counts for word in (f"{n} per class", "against copies"))]
     lines = {arm.name: [(float(n), 100 * i.value) for n, i in arm.accuracy.items()] for arm in result.rows}
@@ -325,20 +324,13 @@ def _judged(result: AugmentationJudgement, call: Call) -> Gallery:
     text = (
         f"Accuracy of a small CNN on the test half, mean of {result.choices} choices of labels; differences to copies "
     )
-    text += "of the labelled images are paired, with Student's 95 % interval: better or worse where it excludes 0."
+    text += "of the labelled images are paired, ± half of Student's 95 % interval: helps or harms where it excludes 0."
     lead = (
         f"{result.images:,} images of {result.data} in {len(result.classes)} classes; {result.per_image} variants of "
     )
     lead += "each labelled image."
     section = GallerySection("Accuracy", text, tables=[PageTable(header, rows)], charts=[drawn])
     return Gallery("Does augmentation help?", lead, call, [section], result.to_dict(), files={JUDGED: "all figures"})
-
-
-def _gain(gain: Interval) -> str:
-    if not (math.isfinite(gain.low) and math.isfinite(gain.high)):
-        return f"{gain.value:+.1%}"
-    word = "better" if gain.low > 0 else "worse" if gain.high < 0 else "level"
-    return f"{gain.value:+.1%} ({gain.low:+.1%} to {gain.high:+.1%}), {word}"
 
 
 def _check_settings(per_image: int, alpha: float, temperature: float, noise: float | None) -> None:

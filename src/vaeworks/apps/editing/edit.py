@@ -393,7 +393,7 @@ def _recorded(result: R, out: Path | None, call: Call, overwrite: bool, reporter
     if out is not None:
         result = dataclasses.replace(result, page=page_place(out, reporter))
         write_record(out / RECORD, result.to_dict(), overwrite)
-        write_gallery(result.page, _gallery(result, out, call), overwrite)
+        write_gallery(result.page, _gallery(result, out, call), overwrite, reporter)
     return result
 
 

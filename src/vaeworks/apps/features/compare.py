@@ -20,13 +20,13 @@ from ...data.trained_on import sentence
 from ...errors import ConfigError
 from ...files.atomic import atomic, write_tensors, write_text
 from ...files.outputs import check_free, make_folder
-from ...intervals import Interval
 from ...metrics.feature_spaces import load_features
 from ...pages import chart
 from ...pages.call import Call
 from ...pages.gallery import REPORT, Gallery, GallerySection, PageTable, page_place, write_gallery
 from ...reporting import SILENT, Reporter
 from ...runtime.opening import Model, name_of, open_model
+from ..accuracies import accuracy
 from ..codes import Codes, encode_squares
 from ..labelled_images import check_seed_and_size, labelled_images, square_side
 from .few_labels import RepresentationRow, charts, check_features, curves, few_labels, representations
@@ -153,7 +153,7 @@ def compare_features(
         write_text(folder / RECORD, dumps(result.to_dict()) + "\n", overwrite)
         for name, svg in zip(CHARTS, charts(rows, draws.chance).values(), strict=True):
             write_text(folder / name, svg, overwrite)
-        write_gallery(result.page, _gallery(result, call), overwrite)
+        write_gallery(result.page, _gallery(result, call), overwrite, reporter)
     return result
 
 
@@ -161,7 +161,7 @@ def _gallery(result: FeatureComparison, call: Call) -> Gallery:
     counts = list(result.rows[0].accuracy)
     header = ("classifier and representation", "numbers", *(f"{count} per class" for count in counts))
     rows = [
-        [f"{row.classifier}, {row.representation}", str(row.dimensions), *map(_accuracy, row.accuracy.values())]
+        [f"{row.classifier}, {row.representation}", str(row.dimensions), *map(accuracy, row.accuracy.values())]
         for row in result.rows
     ]
     drawn = [
@@ -179,11 +179,6 @@ def _gallery(result: FeatureComparison, call: Call) -> Gallery:
     files = {RECORD: "all figures", **dict.fromkeys(CHARTS, "a chart"), "features.csv": "images and labels"}
     files |= {} if result.features is None else {result.features.name: "the features"}
     return Gallery("Learning from few labels", lead, call, sections, result.to_dict(), files=files)
-
-
-def _accuracy(interval: Interval) -> str:
-    half = (interval.high - interval.low) / 2
-    return f"{interval.value:.1%}" + (f" ± {half:.1%}" if half == half else "")
 
 
 def _check_output(out: Path | None, write: Written | None, overwrite: bool) -> None:

@@ -245,7 +245,8 @@ def interpolate(
     if out is None:
         return found
     found = replace(found, page=page_place(Path(out), reporter))
-    _write(found, Path(out), film, call, overwrite)
+    _write(found, Path(out), film, overwrite)
+    write_gallery(found.page, _gallery(found, Path(out), film, call), overwrite, reporter)
     return found
 
 
@@ -296,8 +297,8 @@ def _interpolation(
     return Interpolation(names, path, steps, tuple(frames), tuple(lengths), tuple(largest))
 
 
-def _write(found: Interpolation, out: Path, film: str, call: Call, overwrite: bool) -> None:
-    """Write the strip, frames, film, figures, a chart and the page."""
+def _write(found: Interpolation, out: Path, film: str, overwrite: bool) -> None:
+    """Write the strip, frames, film, figures and a chart."""
     make_folder(out)
     frames = [frame.pixels for frame in found.frames]
     write_numbered(out / "frames", frames, overwrite)
@@ -306,7 +307,6 @@ def _write(found: Interpolation, out: Path, film: str, call: Call, overwrite: bo
     write(out / film, there_and_back(frames), overwrite=overwrite)
     write_text(out / "path.json", dumps(found.to_dict()) + "\n", overwrite)
     write_text(out / "path.svg", found.chart(), overwrite)
-    write_gallery(found.page, _gallery(found, out, film, call), overwrite)
 
 
 COLUMNS = {

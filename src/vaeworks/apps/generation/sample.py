@@ -131,7 +131,8 @@ def sample(
     page = page_place(folder, reporter)
     result = Samples(name_of(model), None if data is None else str(data), side, seed, found, plane, page)
     if folder is not None:
-        _write(result, folder, call, overwrite)
+        _write(result, folder, overwrite)
+        write_gallery(page, _gallery(result, folder, call), overwrite, reporter)
     if source == "prior" and found.latents_std is not None and abs(found.latents_std - 1) > 0.5:
         reporter.warn(
             f"latents of these images have a std of {found.latents_std:.3g}, a standard normal prior has 1: this "
@@ -179,7 +180,7 @@ def _side(factor: int, size: int) -> int:
     return max(1, round(size / factor)) * factor
 
 
-def _write(result: Samples, out: Path, call: Call, overwrite: bool) -> None:
+def _write(result: Samples, out: Path, overwrite: bool) -> None:
     make_folder(out)
     pictures = list(result.found.pixels)
     write_numbered(out / "samples", pictures, overwrite)
@@ -189,7 +190,6 @@ def _write(result: Samples, out: Path, call: Call, overwrite: bool) -> None:
     if result.map is not None:
         write_picture(out / "map.png", result.map, overwrite)
     write_text(out / "sample.json", dumps(result.to_dict()) + "\n", overwrite)
-    write_gallery(result.page, _gallery(result, out, call), overwrite)
 
 
 def _gallery(result: Samples, out: Path, call: Call) -> Gallery:

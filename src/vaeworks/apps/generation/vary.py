@@ -252,7 +252,7 @@ def vary(
         kept = tuple(pictures) if target is None else ()
         rows.append(VariedImage(str(path), written, temperature, level, seed, figures, kept, page))
     found = VariedImages(tuple(rows), page)
-    write_gallery(page, _gallery(found, walk, call), overwrite)
+    write_gallery(page, _gallery(found, walk, call), overwrite, reporter)
     return found
 
 

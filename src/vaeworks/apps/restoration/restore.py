@@ -202,7 +202,7 @@ def restore(
     result = RestorationResult(name_of(model), facts, plant, keep, steps, seed, files, means, page)
     if folder is not None:
         write_record(folder / RECORD, result.to_dict(), overwrite)
-        write_gallery(page, _gallery(result, folder, call), overwrite)
+        write_gallery(page, _gallery(result, folder, call), overwrite, reporter)
     return result
 
 
