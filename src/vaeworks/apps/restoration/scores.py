@@ -64,8 +64,9 @@ class RestorationSummary:
         """The gain over the best baseline, with its interval; empty where no difference is finite."""
         if self.gain is None:
             return ""
-        ends = f"({self.gain.low:+.2f} to {self.gain.high:+.2f})"
-        return f"VAE against {self.against}: {self.gain.value:+.2f} dB {ends}, {self.pictures} pictures"
+        ends = f" ({self.gain.low:+.2f} to {self.gain.high:+.2f})" if math.isfinite(self.gain.low) else ""
+        count = f"{self.pictures} picture{'s' if self.pictures > 1 else ''}"
+        return f"VAE against {self.against}: {self.gain.value:+.2f} dB{ends}, {count}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
