@@ -412,6 +412,21 @@ def test_models_side_by_side(tmp_path: Path) -> None:
         check_alike([a, other])
 
 
+def test_pictures_of_all_models_stand_side_by_side(tmp_path: Path) -> None:
+    """The first of each panel, named by its model; that of a panel that shows what one sees is open."""
+    seen = []
+    for name, colour in (("one", "red"), ("two", "blue")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").write_text("")
+        shown = (Picture(f"all {colour}", Image.new("RGB", (8, 8), colour)),)
+        seen.append(examination(fog=finding(pictures=shown), noise=finding(pictures=shown)))
+    write_comparison(tmp_path, seen, ["one", "two"])
+    page = checked(tmp_path / "compare.html")
+    assert [picture.getpixel((0, 0)) for picture in page.pictures()] == [(255, 0, 0), (0, 0, 255)] * 2
+    assert [values["alt"] for values in page.all("img")] == ["one: all red", "two: all blue"] * 2
+    assert page.text.index("<img") < page.text.index("<details"), "fog is open, noise is folded"
+
+
 @pytest.mark.parametrize(
     ("ends", "limit", "standings"),
     [
