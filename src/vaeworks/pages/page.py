@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import MissingExtraError
 from ..files.atomic import write_text
+from ..words import many
 
 
 def write_page(path: Path, template: str, values: Mapping[str, Any], overwrite: bool = True) -> None:
@@ -29,10 +30,12 @@ def _environment() -> Any:
         import jinja2
     except ImportError:
         raise MissingExtraError("jinja2", "report", "the page") from None
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["many"] = many
+    return environment

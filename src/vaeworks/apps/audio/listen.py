@@ -25,6 +25,7 @@ from ...pages.gallery import REPORT, Exhibit, Gallery, GallerySection, PageTable
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, Precision, name_of, open_codec
+from ...words import many
 from .griffin_lim import ITERATIONS
 from .hear import Heard, Samples, SoundDistances, hear
 from .sheet import sheet
@@ -232,7 +233,7 @@ def _gallery(result: ListenResult, call: Call) -> Gallery:
         shown = [Exhibit(Path(place) / f"{name}.wav", caption) for name, caption in WAVES.items()]
         shown.append(Exhibit(Path(place) / PICTURE, "spectrograms: original, reconstruction, difference"))
         sections.insert(-1, GallerySection(Path(sound.source).name, "", shown))
-    lead = f"{len(result.sounds)} sounds through {result.model}, and back by {result.iterations} rounds of Griffin-Lim."
+    lead = f"{many(len(result.sounds), 'sound')} through {result.model}, and back by Griffin-Lim."
     return Gallery("Sounds through a VAE", lead, call, sections, result.to_dict(), files={RECORD: "all figures"})
 
 

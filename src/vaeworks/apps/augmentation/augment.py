@@ -28,6 +28,7 @@ from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, Precision, name_of, open_codec, open_model
+from ...words import many
 from ..accuracies import accuracy, difference
 from ..codes import encode_picture, encode_squares
 from ..features.label_splits import check_labels, draw_labels
@@ -210,10 +211,8 @@ def augment(
 
 def _gallery(result: AugmentedFolder, shown: Sequence[Exhibit], call: Call) -> Gallery:
     text = "An image, and new images that are made of it, below their file names."
-    lead = (
-        f"{result.variants:,} new images in {result.classes} classes, {result.per_image} of each of {result.images:,}"
-    )
-    lead += f" images of {result.data}, by {result.method}."
+    lead = f"{many(result.variants, 'new image')}, {result.per_image} of each of {many(result.images, 'image')}"
+    lead += f" of {result.data} in {result.classes} classes, by {result.method}."
     figures = {"new images": f"{result.variants:,}", "classes": f"{result.classes:,}"}
     if result.pixel_std is not None:
         figures["gray levels between variants of an image"] = f"{result.pixel_std:.2f}"
@@ -325,11 +324,11 @@ def _judged(result: AugmentationJudgement, call: Call) -> Gallery:
         f"Accuracy of a small CNN on the test half, mean of {result.choices} choices of labels; differences to copies "
     )
     text += "of the labelled images are paired, ± half of Student's 95 % interval: helps or harms where it excludes 0."
-    lead = (
-        f"{result.images:,} images of {result.data} in {len(result.classes)} classes; {result.per_image} variants of "
+    lead = f"{many(result.images, 'image')} of {result.data} in {len(result.classes)} classes; "
+    lead += f"{many(result.per_image, 'variant')} of each labelled image."
+    section = GallerySection(
+        "Accuracy", text, tables=[PageTable(header, rows)], charts=[drawn] if len(counts) > 1 else []
     )
-    lead += "each labelled image."
-    section = GallerySection("Accuracy", text, tables=[PageTable(header, rows)], charts=[drawn])
     return Gallery("Does augmentation help?", lead, call, [section], result.to_dict(), files={JUDGED: "all figures"})
 
 

@@ -35,6 +35,7 @@ from ...pages.gallery import (
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, Precision, open_codec
+from ...words import many
 from ..codes import Code, Track, decode_picture, encode_picture
 from .animation import find_ffmpeg, there_and_back, write_gif, write_mp4
 from .sheet import write_numbered
@@ -341,7 +342,7 @@ def _gallery(found: Interpolation, out: Path, film: str, call: Call) -> Gallery:
         charts=[chart(CURVES, found.curves(), x_label="image", newest=False)],
     )
     files = {"strip.png": "the strip", "frames": "every frame", film: "the film", "path.json": "all figures"}
-    lead = f"{len(found.images)} images, {found.steps} steps from each to the next."
+    lead = f"{len(found.images)} images, {many(found.steps, 'step')} from each to the next."
     files |= {"path.svg": "the chart"}
     return Gallery("From image to image", lead, call, [strips, figures], found.to_dict(), files=files)
 

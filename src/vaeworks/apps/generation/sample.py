@@ -31,6 +31,7 @@ from ...pages.gallery import (
 from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
 from ...runtime.opening import Model, name_of, open_model
+from ...words import many
 from .density import Density, Prior, density
 from .latent_map import check_plane, latent_map
 from .sampling import SampledSet, read_halves, sample_density, sample_like
@@ -194,7 +195,7 @@ def _write(result: Samples, out: Path, overwrite: bool) -> None:
 
 def _gallery(result: Samples, out: Path, call: Call) -> Gallery:
     found = result.found
-    shown = [Exhibit(out / "samples.png", f"samples, each below its number in {out.name}/samples")]
+    shown = [Exhibit(out / "samples.png", "samples, each below the number of its file")]
     if result.map is not None:
         shown.append(Exhibit(out / "map.png", "latents of the images (left), and what the decoder makes of the plane"))
     sections = [GallerySection("Samples", f"Density: {found.stated}.", shown)]
@@ -207,5 +208,5 @@ def _gallery(result: Samples, out: Path, call: Call) -> Gallery:
         text = f"In the feature space of {found.features}. Of the Fréchet distance and near-copies less is better."
         sections.append(GallerySection("How good they are", text, tables=[PageTable(("", *found.figures), rows)]))
     files = {"samples": "every sample", "samples.png": "the sheet", "map.png": "the map", "sample.json": "all figures"}
-    lead = f"{len(found.pixels)} samples of {result.size} px by {result.model}."
+    lead = f"{many(len(found.pixels), 'sample')} of {result.size} px by {result.model}."
     return Gallery("Samples of the latent space", lead, call, sections, result.to_dict(), files=files)

@@ -23,6 +23,7 @@ from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, name_of, open_model
+from ...words import many
 from ..editing.region import check_mask
 from ..picture_files import (
     SCHEMA,
@@ -212,8 +213,8 @@ def _gallery(result: RestorationResult, out: Path, call: Call) -> Gallery:
         for place, file in result.pictures.items()
     ]
     sections = []
-    lead = f"Prior of {result.prior.images} images of {result.prior.source}, which {result.model} reconstructs with an "
-    lead += f"error of {result.prior.error:.1f} gray levels."
+    lead = f"Prior of {many(result.prior.images, 'image')} of {result.prior.source}, which {result.model} reconstructs "
+    lead += f"with an error of {result.prior.error:.1f} gray levels."
     if (means := result.summary) is not None:
         header = ("method", "PSNR where damaged, dB", "SSIM there", "PSNR of all, dB", "SSIM of all", "")
         rows = []

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...images import difference, labelled
 from ...intervals import Interval, bootstrap
 from ...metrics.reconstruction import psnr, ssim_in
+from ...words import many
 from .damage import Damage
 
 
@@ -65,8 +66,7 @@ class RestorationSummary:
         if self.gain is None:
             return ""
         ends = f" ({self.gain.low:+.2f} to {self.gain.high:+.2f})" if math.isfinite(self.gain.low) else ""
-        count = f"{self.pictures} picture{'s' if self.pictures > 1 else ''}"
-        return f"VAE against {self.against}: {self.gain.value:+.2f} dB{ends}, {count}"
+        return f"VAE against {self.against}: {self.gain.value:+.2f} dB{ends}, {many(self.pictures, 'picture')}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
