@@ -17,7 +17,7 @@ from vaeworks.apps.codes import encode_squares
 from vaeworks.apps.editing import Adjustment, adjusted_latents, adjusted_pixels, edit_picture, fit_direction
 from vaeworks.data import scan
 from vaeworks.files.atomic import write_picture
-from vaeworks.images import grid, open_image, to_uint8
+from vaeworks.images import labelled, open_image, to_uint8
 from vaeworks.metrics import psnr
 
 
@@ -46,7 +46,8 @@ def main() -> None:
     in_latents = edit_picture(codec, photo, [lambda z: adjusted_latents(codec, z, contrast)]).image
     in_pixels = adjusted_pixels(photo, contrast)
     print(f"PSNR between the contrast raised in latents and in pixels: {psnr(in_pixels, in_latents):.2f} dB")
-    write_picture(args.out, grid([[photo, *moved, in_latents, in_pixels]]))
+    names = ["input", "strength -1", "strength 1", "strength 2", "contrast in latents", "contrast in pixels"]
+    write_picture(args.out, labelled([[photo, *moved, in_latents, in_pixels]], columns=names))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 import vaeworks as vw
-from vaeworks.apps.generation.interpolate import interpolate
+from vaeworks.apps.generation.interpolate import interpolate, strip
 from vaeworks.data import photos
-from vaeworks.images import grid, open_image, square
+from vaeworks.images import open_image, square
 
 
 def main() -> None:
@@ -34,8 +34,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for path in ("linear", "spherical"):
         result = interpolate(codec, images, args.steps, path)
-        rows = [[frame.pixels for frame in result.frames], [frame.fade for frame in result.frames]]
-        grid(rows).save(args.out / f"{path}.png")
+        strip(result).save(args.out / f"{path}.png")
         middle = result.frames[args.steps // 2]
         print(
             f"{path:9} halfway: relative norm {middle.norm:.2f}, "

@@ -18,7 +18,7 @@ from vaeworks.apps.restoration.baselines import baselines
 from vaeworks.apps.restoration.scores import best, score, strip
 from vaeworks.data import scan
 from vaeworks.files.atomic import write_picture
-from vaeworks.images import grid, open_image, to_uint8
+from vaeworks.images import open_image, to_uint8
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     for name, found in scores.items():
         print(f"{name:20} PSNR {found.psnr_region:6.2f} dB, SSIM {found.ssim_region:.4f} in the damaged region")
     print(f"best: {best(scores)}")
-    write_picture(args.out, grid([strip(damage, results, "VAE", original)]))
+    write_picture(args.out, strip(damage, results, "VAE", original))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from vaeworks.apps.generation.latent_map import latent_map
 from vaeworks.apps.generation.sampling import read_halves, sample_like
 from vaeworks.data import scan
 from vaeworks.data.labels import find_labels
-from vaeworks.images import grid
+from vaeworks.images import labelled
 
 
 def main() -> None:
@@ -44,7 +44,8 @@ def main() -> None:
             samples = sample_like(vae, density, train, held_out, count=178)
             pictures = list(samples.pixels[:64])
             kind = type(density).__name__.lower()
-            grid([pictures[i : i + 16] for i in range(0, 64, 16)]).save(args.out / f"{name}-{kind}.png")
+            rows = [pictures[i : i + 16] for i in range(0, 64, 16)]
+            labelled(rows, title=f"{name}: samples of {samples.stated}").save(args.out / f"{name}-{kind}.png")
             assert samples.figures is not None  # there are held-out images to compare with
             for what, likeness in samples.figures.items():
                 print(

@@ -60,7 +60,6 @@ FENCES = {
     },
     "transformers": {"pipelines/tiny.py", "features/backbones.py"},
     "tyro": {"cli"},
-    "matplotlib": {"pages/page.py"},
     "jinja2": {"pages/page.py"},
     "huggingface_hub": {"formats/hub.py"},
     "datasets": {"data/sources/hub.py"},

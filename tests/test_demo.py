@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from html_pages import checked
 
 import vaeworks as vw
 from vaeworks import demo
-from vaeworks.cli import main
+from vaeworks.cli import COMMANDS, main
 from vaeworks.doctor.panels import TITLES
-from vaeworks.pages import line_chart
+from vaeworks.metrics import ImageScore
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +60,39 @@ def test_demo_leaves_what_it_promises(out: Path) -> None:
 
 def test_page_is_self_contained(out: Path) -> None:
     """No address of anything outside, every picture inside, alternative texts for all."""
-    page = (out / "report.html").read_text()
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
-    assert "@import" not in page
-    pictures = re.findall(r"<img [^>]*>", page)
-    assert len(pictures) >= 12 + 2 + 16 + 3
-    assert all('src="data:image/' in p and 'alt="' in p for p in pictures)
-    assert page.count("<svg") == 2
+    page = checked(out / "report.html")
+    assert "@import" not in page.text
+    assert len(page.pictures()) == len(page.all("img")) >= 12 + 2 + 16 + 3
+    assert "PSNR, dB" in page.said and page.text.count("<svg") >= 1  # a short run has logged no loss
     report = json.loads((out / "report.json").read_text())
-    assert f"{report['psnr']:.2f} dB" in page
+    assert f"{report['psnr']:.2f} dB" in page.said
+    assert checked(out / "doctor" / "report.html") and checked(out / "run" / "report.html")
+
+
+def test_page_links_what_it_names_and_says_what_is_next(out: Path) -> None:
+    """Every file that was saved; the next commands parse; photographs that are worse than bicubic are named."""
+    page = checked(out / "report.html")
+    links = {values["href"] for values in page.all("a")}
+    assert links >= {"run/model.safetensors", "run/report.html", "doctor/report.html", "vae-diffusers", "report.json"}
+    commands = [command for _, command in demo.own_commands(out)]
+    assert all(command in page.said for command in commands)
+    for words in map(shlex.split, commands):
+        assert words[0] == "vaeworks" and words[1] in COMMANDS
+        assert all(word.removeprefix("--") in ("out", "data", "from", "layout") for word in words if word[:2] == "--")
+    scores = json.loads((out / "report.json").read_text())["evaluation"]["scores"]
+    gains = {Path(s["path"]).stem: s["psnr"] - s["baselines"]["bicubic down-up"][0] for s in scores}
+    for name, gain in gains.items():
+        assert (f"{name} ({gain:+.2f} dB)" in page.said) == (gain < 0)
+        assert f"{abs(gain):.2f} dB {'better' if gain > 0 else 'worse'} than bicubic" in page.said
+
+
+def test_a_sentence_names_what_bicubic_does_better() -> None:
+    def score(name: str, psnr: float) -> ImageScore:
+        return ImageScore(f"{name}.png", 8, 8, psnr, 0.9, {"bicubic down-up": (30.0, 0.9)}, 1, 1)
+
+    said = demo.behind_down_up([score("moon", 29.0), score("cat", 31.0), score("sky", 29.5)])
+    assert "2 of 3 photographs" in said and "moon (-1.00 dB), sky (-0.50 dB)" in said and "cat" not in said
+    assert demo.behind_down_up([score("cat", 31.0)]) == ""
 
 
 def test_exports_load_without_us(out: Path) -> None:
@@ -103,11 +128,3 @@ def test_demo_clears_only_what_a_demo_made(out: Path, tmp_path: Path, capsys, mo
     assert capsys.readouterr().err.endswith("far enough\n")
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before  # the earlier demo is back
     assert (out / "notes.txt").read_text() == (tmp_path / "thesis.txt").read_text() == "precious"
-
-
-def test_line_chart() -> None:
-    """An SVG with the names of lines and levels, and no warning for one point or none."""
-    svg = line_chart({"a": ([0, 1], [1.0, 2.0]), "b": ([0], [3.0])}, "x axis", "y axis", levels={"floor": 0.5})
-    assert svg.startswith("<svg")
-    assert all(word in svg for word in ("x axis", "y axis", "floor", ">a<", ">b<"))
-    assert line_chart({"a": ([], [])}, "x", "y", log=True).startswith("<svg")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .apps.anomaly.detect import detect_anomalies
-    from .apps.audio import listen
+    from .apps.audio.listen import listen
     from .apps.augmentation.augment import augment, judge_augmentation
     from .apps.editing.edit import edit
     from .apps.features.compare import compare_features

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
+import shlex
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -36,7 +37,7 @@ from .metrics.baselines import down_up
 from .metrics.evaluation import DOWN_UP, PCA
 from .metrics.roundtrip import read_crop, reconstruct_uint8
 from .models import Autoencoder
-from .pages import data_uri, line_chart, write_page
+from .pages import chart, data_uri, write_page
 from .pipelines.stable_diffusion import paint
 from .pipelines.tiny import TINY
 from .recipes import recipe
@@ -44,7 +45,7 @@ from .reporting import SILENT, Reporter
 from .training import RunResult, train
 from .training.monitor.log import read_log
 from .training.run.folder import read_run
-from .training.validation import CROP, validation_files
+from .training.validation import CROP, SHOWN, first_panel, validation_files, validation_images
 
 PROMPT = "a photo of a dog"
 STRENGTH = 0.3
@@ -236,6 +237,8 @@ def page_values(
     log = read_log(out / "run")
     looks = [line for line in log if "val_psnr" in line]
     steps = [line for line in log if "loss" in line]
+    seen = [line["images_seen"] for line in steps]
+    shown = validation_images(vae, held_out.files, report.config.data.val_images)
     return {
         "version": __version__,
         "model": judged.model,
@@ -266,22 +269,28 @@ def page_values(
             for s in judged.scores
         ],
         "rows": [_row(vae, s) for s in judged.worst(len(judged.scores))],
-        "steps": _steps(out / "run" / "samples", looks, read_crop(first.path, vae, CROP)),
-        "psnr_chart": line_chart(
-            {
-                "validation, weight average": ([x["images_seen"] for x in looks], [x["val_psnr"] for x in looks]),
-                "training crops": ([x["images_seen"] for x in steps], smooth([x["psnr"] for x in steps])),
-            },
-            "images seen",
-            "PSNR, dB",
-            levels={"bicubic down-up, validation": down_up_psnr(vae, held_out)},
-        ),
-        "loss_chart": line_chart(
-            {"loss": ([x["images_seen"] for x in steps], smooth([x["loss"] for x in steps]))},
-            "images seen",
-            "loss (smoothed)",
-            log=True,
-        ),
+        "behind": behind_down_up(judged.scores),
+        "commands": own_commands(out),
+        "steps": _steps(out / "run" / "samples", looks, shown[:SHOWN]),
+        "charts": [
+            chart(
+                "PSNR, dB",
+                {
+                    "validation, weight average": [(x["images_seen"], x["val_psnr"]) for x in looks],
+                    "training crops": list(zip(seen, smooth([x["psnr"] for x in steps]), strict=True)),
+                },
+                levels={"bicubic down-up, validation": down_up_psnr(vae, held_out)},
+                x_label="images seen",
+                newest=False,
+            ),
+            chart(
+                "Loss (smoothed)",
+                {"loss": list(zip(seen, smooth([x["loss"] for x in steps]), strict=True))},
+                log=True,
+                x_label="images seen",
+                newest=False,
+            ),
+        ],
         "protocol": judged.protocol,
         "latent_name": first.path.stem,
         "latents": latent_pictures(vae, first),
@@ -307,18 +316,45 @@ def _row(vae: Autoencoder, score: ImageScore) -> dict[str, Any]:
     image = read_crop(score.path, vae, LIMIT)
     recon = reconstruct_uint8(vae, image)
     pictures = [data_uri(to_pillow(x), quality=92) for x in (image, recon, difference(image, recon))]
-    return {"name": Path(score.path).stem, "psnr": score.psnr, "ssim": score.ssim, "pictures": pictures}
+    gain = score.psnr - score.baselines[DOWN_UP][0]
+    return {"name": Path(score.path).stem, "psnr": score.psnr, "ssim": score.ssim, "gain": gain, "pictures": pictures}
 
 
-def _steps(samples: Path, looks: list[dict[str, float]], first: Tensor) -> list[dict[str, Any]]:
-    """The first held-out image's reconstruction, from every grid that training wrote."""
-    height, width = first.shape[-2:]
+def behind_down_up(scores: Sequence[ImageScore]) -> str:
+    """A sentence that names the photographs on which bicubic down-up is better; empty where there is none."""
+    worse = {Path(s.path).stem: gain for s in scores if (gain := s.psnr - s.baselines[DOWN_UP][0]) < 0}
+    if not worse:
+        return ""
+    names = ", ".join(f"{name} ({gain:+.2f} dB)" for name, gain in worse.items())
+    return (
+        f"On {len(worse)} of {len(scores)} photographs this VAE is worse than an image that bicubic filtering shrinks "
+        f"and enlarges again: {names}. `vaeworks demo --minutes 15` trains longer."
+    )
+
+
+def own_commands(out: Path) -> list[tuple[str, str]]:
+    """What each next step is for, and its command: the demo's model on one's own photographs, and a model of one's
+    own."""
+    model = shlex.quote(str(out / "run"))
+    return [
+        ("send photographs through this model", f"vaeworks reconstruct {model} PHOTOS --out out/mine"),
+        ("measure how faithful it is to them", f"vaeworks eval {model} --data PHOTOS --out out/eval"),
+        ("train a model on them; docs/training.md", "vaeworks train small-f8c16 --data PHOTOS --out runs/mine"),
+        ("or train this model further", f"vaeworks train small-f8c16 --data PHOTOS --out runs/mine --from {model}"),
+        ("find what is wrong with its latents", "vaeworks doctor runs/mine --data PHOTOS --out out/doctor"),
+        ("write it for diffusers", "vaeworks convert runs/mine out/vae --layout diffusers"),
+    ]
+
+
+def _steps(samples: Path, looks: list[dict[str, float]], shown: list[Tensor]) -> list[dict[str, Any]]:
+    """The first held-out image's reconstruction, from every grid of the shown images that training wrote."""
+    sizes = [(image.shape[-1], image.shape[-2]) for image in shown]
     rows = []
     for look in looks:
         if not (place := samples / f"{int(look['images_seen']):010d}.png").exists():  # the decoder gave no numbers
             continue
         with image_file(place) as grid:
-            picture = grid.crop((0, height + 2, width, 2 * height + 2))
+            picture = first_panel(grid, 1, sizes)
         rows.append(
             {"images": int(look["images_seen"]), "psnr": look["val_psnr"], "picture": data_uri(picture, quality=90)}
         )
@@ -349,12 +385,15 @@ def smooth(values: list[float], share: float = 0.05) -> list[float]:
 def _files(out: Path) -> list[dict[str, str]]:
     what = {
         "run/model.safetensors": "the model, our layout: vaeworks.load",
+        "run/report.html": "the training's page: curves, pictures, settings",
         "doctor/report.html": "what the doctor found",
         "vae-diffusers": "AutoencoderKL.from_pretrained, any diffusers pipeline",
         "vae-ldm.safetensors": "LDM names in one file, as web UIs name theirs",
         "run/checkpoints": "to continue: vaeworks train demo --data photos --out .../run --resume",
         "run/log.jsonl": "loss, PSNR, KL, learning rate by images seen",
         "painted.png": "from the pipeline",
+        "repainted.png": "from the pipeline and an image",
+        "report.json": "all figures of this page",
     }
     rows = []
     for name, purpose in what.items():

@@ -17,6 +17,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
+def many(count: int, noun: str) -> str:
+    """A number and its noun: "1 image", "1,200 images"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def cut(text: str, most: int = MOST) -> str:
     """The text; of a longer one its first two thirds and its last third, and how much is missing between them."""
     if len(text) <= most:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from html_pages import checked
 from PIL import Image
 from scipy.ndimage import binary_dilation
 from sklearn.covariance import LedoitWolf
@@ -443,6 +444,10 @@ def test_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert (
         all(Path(name).stat().st_size for name in result["pictures"]) and str(out / "worst.jpg") in result["pictures"]
     )
+
+    page = checked(out / "report.html")
+    assert len(page.pictures()) == len(result["pictures"]) and result["page"] == str(out / "report.html")
+    assert f"{result['alarms']} of 16" in page.said and "AUROC against good" in page.said and "blotch" in page.said
 
     again = tmp_path / "again"
     other = run(capsys, model, "--detector", out / "detector.safetensors", "--test", place / "test", "--out", again)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from configs import TINY
+from html_pages import checked
 from idx_files import idx
 from PIL import Image
 from torch import Tensor, nn
@@ -439,7 +440,8 @@ def test_command_judges(
     result = json.loads(said.out)
     assert [row["name"] for row in result["rows"]] == [COPIES, TRANSFORMED, MIXED, *LATENT.values()]
     assert "against copies" in said.err and "latents are points" in said.err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["judge.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["judge.json", "report.html"]
+    assert "against copies" in checked(tmp_path / "out" / "report.html").said
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == result["rows"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from html_pages import checked
 from idx_files import idx
 from scipy.stats import ttest_rel
 from sklearn.base import clone
@@ -338,6 +339,7 @@ def test_command(place: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureF
         (c, r) for c in (LINEAR, NEAREST) for r in (LATENTS, PIXELS, "PCA of pixels")
     ]
     assert all(0 <= share <= 1 for row in result["rows"] for shares in row["each"].values() for share in shares)
+    assert checked(out / "report.html").text.count("<svg") == 2 and result["page"] == str(out / "report.html")
     for name in ("linear-probe.svg", "neighbours.svg"):
         assert (out / name).read_text().startswith("<svg")
     with (out / "features.csv").open() as file:

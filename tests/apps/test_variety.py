@@ -15,6 +15,7 @@ from configs import TINY
 from idx_files import idx
 from PIL import Image
 from runs import make_images, random_batch
+from sheets import panels, words_above, words_beside
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 from torch import nn
@@ -460,6 +461,9 @@ def test_interpolate_command(place: Path, tmp_path: Path, capsys: pytest.Capture
     assert "of a cross-fade" in (tmp_path / "out/path.svg").read_text()
     frames = sorted((tmp_path / "out/frames").iterdir())
     assert len(frames) == len(result["frames"]) == 5
+    strip = open_image(tmp_path / "out/strip.png")
+    boxes = panels(strip, [open_image(frame) for frame in frames])
+    assert words_beside(strip, boxes[0]) and all(words_above(strip, box) for box in boxes)
     assert {open_image(frame).size for frame in frames} == {(21, 21)}
     codec = vw.Codec(built(TINY))
     ends = encode_picture(codec, to_uint8(open_image(place / "images/01.png")))
@@ -480,6 +484,9 @@ def test_vary_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     for name in ("00.png", "00/0002.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert open_image(tmp_path / "a/00/0000.png").size == (21, 21)
+    shown = [place / "images/00.png", *sorted((tmp_path / "a/00").iterdir())]
+    sheet = open_image(tmp_path / "a/00.png")
+    assert all(words_above(sheet, box) for box in panels(sheet, [open_image(path) for path in shown]))
     status, result, said = run(*words[:1], place / "point.safetensors", *words[2:], tmp_path / "c", capsys=capsys)
     assert "latents are points" in said
     assert all(row["noise"] == 0.2 and row["pixel_std"] > 0 for row in result.values())
@@ -528,6 +535,9 @@ def test_sample_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert status == 0 and result["size"] == 8
     assert "coverage" in said and "recognized" in said
     assert len(list((tmp_path / "a/samples").iterdir())) == 12
+    sheet = open_image(tmp_path / "a/samples.png")
+    boxes = panels(sheet, [open_image(tmp_path / f"a/samples/{n:04}.png") for n in range(8)])
+    assert all(words_above(sheet, box) for box in boxes)
     assert {"map.png", "samples.png", "sample.json"} <= {p.name for p in (tmp_path / "a").iterdir()}
     run(*words, tmp_path / "b", capsys=capsys)
     assert (tmp_path / "a/samples.png").read_bytes() == (tmp_path / "b/samples.png").read_bytes()

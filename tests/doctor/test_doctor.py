@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from html_pages import checked
 from patients import files, linear, photos_patient
 from PIL import Image
 
@@ -397,13 +398,57 @@ def test_models_side_by_side(tmp_path: Path) -> None:
     """Every figure of both; and examinations that are not alike are refused, naming what differs."""
     a, b = examination(fog=finding("ill"), noise=finding()), examination(fog=finding("healthy", 0.25))
     write_comparison(tmp_path, [a, b], ["one", "two"])
-    page = (tmp_path / "compare.html").read_text()
-    assert 'href="one/report.html"' in page and 'href="two/report.html"' in page and "0.250" in page and "0.4" in page
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").write_text("")
+    page = checked(tmp_path / "compare.html")
+    assert {"one/report.html", "two/report.html", "two/report.html#fog"} <= {v["href"] for v in page.all("a")}
+    assert "0.250" in page.said and "0.4" in page.said
+    assert "one ill watch two healthy Figures" in page.said  # the matrix comes first; there are no pictures
     assert set(json.loads((tmp_path / "compare.json").read_text())["models"]) == {"one", "two"}
     assert [p["name"] for p in comparison([a, b])] == ["fog", "noise"]
     other = Examination("b", b.facts, DoctorProtocol("1" * 64, 4, 128), b.findings, {})
     with pytest.raises(ConfigError, match=r"images \(00000000 and 11111111\), size \(64 and 128\) differ"):
         check_alike([a, other])
+
+
+def test_pictures_of_all_models_stand_side_by_side(tmp_path: Path) -> None:
+    """The first of each panel, named by its model; that of a panel that shows what one sees is open."""
+    seen = []
+    for name, colour in (("one", "red"), ("two", "blue")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").write_text("")
+        shown = (Picture(f"all {colour}", Image.new("RGB", (8, 8), colour)),)
+        seen.append(examination(fog=finding(pictures=shown), noise=finding(pictures=shown)))
+    write_comparison(tmp_path, seen, ["one", "two"])
+    page = checked(tmp_path / "compare.html")
+    assert [picture.getpixel((0, 0)) for picture in page.pictures()] == [(255, 0, 0), (0, 0, 255)] * 2
+    assert [values["alt"] for values in page.all("img")] == ["one: all red", "two: all blue"] * 2
+    assert page.text.index("<img") < page.text.index("<details"), "fog is open, noise is folded"
+
+
+@pytest.mark.parametrize(
+    ("ends", "limit", "standings"),
+    [
+        ([(0.1, 0.2), (0.3, 0.4)], "ill above 0.5", ["best", "worse"]),
+        ([(0.1, 0.2), (0.3, 0.4)], "watch below 0.5", ["worse", "best"]),
+        ([(0.1, 0.2), (0.3, 0.4), (0.15, 0.25)], "0 ideal; ill above 1", ["level", "worse", "level"]),
+        ([(0.1, 0.3), (0.2, 0.4)], "ill above 0.5", ["level", "level"]),
+        ([(0.1, 0.2), (0.3, 0.4)], "ceiling of white noise 0.48", ["", ""]),
+        ([(None, None), (0.3, 0.4)], "ill above 0.5", ["", ""]),
+        ([None, (0.1, 0.2), (0.3, 0.4)], "ill above 0.5", ["", "best", "worse"]),
+    ],
+)
+def test_marks_stand_where_intervals_exclude_each_other(ends: list, limit: str, standings: list[str]) -> None:
+    """And where the figure says which side is better; a model without the panel has none."""
+    seen = []
+    for pair in ends:
+        figure = None if pair is None else Figure("it", 0.5 if pair[0] is None else sum(pair) / 2, *pair, "", limit)
+        seen.append(examination(noise=finding()) if figure is None else examination(fog=finding()))
+        if figure is not None:
+            seen[-1].findings["fog"].figures["share"] = figure
+    row = comparison(seen)[0]["figures"][0]
+    assert [cell["standing"] if cell else "" for cell in row["cells"]] == standings
 
 
 # --- the command

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from configs import ATTENTIVE_F4
+from html_pages import checked
 from PIL import Image
 from skimage.color import rgb2lab
 from torchmetrics.functional.image import (
@@ -32,6 +33,7 @@ from vaeworks.metrics.colour import colour_bias
 from vaeworks.metrics.crop import Crop
 from vaeworks.metrics.gallery import chosen
 from vaeworks.metrics.measure import _ms_ssim
+from vaeworks.metrics.page import page_values, write_report
 from vaeworks.metrics.roundtrip import reconstruct_uint8, reconstruction
 from vaeworks.metrics.throughput import throughput
 
@@ -204,6 +206,28 @@ def test_paired_differences(folder: Path) -> None:
         compare([found[0], dataclasses.replace(found[0], protocol=evaluate(model, files, limit=40).protocol)])
 
 
+def test_the_page_marks_the_best_where_intervals_can_tell(folder: Path, tmp_path: Path) -> None:
+    """Of three models, the third of which is the first: both are level, and the second is certainly worse."""
+    files, model = scan(folder).files, Shifted(ATTENTIVE_F4)
+    found = []
+    for by, name in ((2.0, "a"), (4.0, "b"), (2.0, "c")):
+        model.by = by
+        found.append(evaluate(model, files, name=name))
+    rows = {row["label"]: row for row in page_values(found, compare(found), ())["rows"]}
+    assert [cell["standing"] for cell in rows["PSNR"]["cells"]] == ["level", "worse", "level"]
+    rows = {row["label"]: row for row in page_values(found[:2], compare(found[:2]), ())["rows"]}
+    assert [cell["standing"] for cell in rows["PSNR"]["cells"]] == ["best", "worse"]
+    assert [cell["standing"] for cell in rows["colour bias, red"]["cells"]] == ["", ""]
+    row = page_values(found[:1], (), ())["rows"][0]
+    values = [found[0].baseline(name)[0] for name in found[0].baselines]
+    for cell, value in zip(row["cells"][1:], values, strict=True):
+        assert cell["standing"] in ("level", "model better" if value < found[0].psnr else "model worse")
+    write_report(tmp_path / "report.html", found[:1], ())
+    write_report(tmp_path / "three.html", found, compare(found))
+    assert "Model better or worse" in checked(tmp_path / "report.html").said
+    assert checked(tmp_path / "three.html").said.count(" level ") >= 2
+
+
 def test_lower_lpips_is_better(folder: Path) -> None:
     """A figure of which less is better: the sign of the difference is the figure's, the verdict is not."""
     torch.manual_seed(0)
@@ -271,9 +295,11 @@ def test_command_compares_models_of_any_factor(models: tuple[Path, ...], folder:
     assert "multiples of 8" in result["models"][0]["protocol"]["crop"]
     assert {p["figure"] for p in result["paired"]} == {"psnr", "ssim", "ms_ssim"}
     assert json.loads((tmp_path / "both" / "eval.json").read_text()) == result
-    page = (tmp_path / "both" / "report.html").read_text()
-    assert "Paired over images" in page and "not comparable with any published figure" in page and "http" not in page
-    assert (tmp_path / "both" / "gallery.png").exists()
+    page = checked(tmp_path / "both" / "report.html")
+    assert "Paired over images" in page.said and "not comparable with any published figure" in page.said
+    assert page.text.index("<img") < page.text.index("<table"), "the pictures come first"
+    with Image.open(tmp_path / "both" / "gallery.png") as sheet, Image.open(min(folder.glob("*.png"))) as original:
+        assert sheet.width > 3 * original.width  # labels beside the rows
 
     assert main(["eval", one, *data, "--multiple", "8", "--against", str(tmp_path / "both"), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["models"]) == 3

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vaeworks.pages.alone import alone
 from vaeworks.pages.names import name_places, overlap
-from vaeworks.pages.scatter import BOTTOM, HEIGHT, LEFT, WIDTH, Point, alone, scatter
+from vaeworks.pages.scatter import BOTTOM, HEIGHT, LEFT, WIDTH, Point, scatter
 
 FIELD = (LEFT, 0, WIDTH - 2, HEIGHT - BOTTOM)
 

@@ -7,13 +7,14 @@ import math
 import pytest
 import torch
 from configs import TINY
+from sheets import panels, words_beside
 
 from vaeworks.config import BottleneckConfig
-from vaeworks.images import to_model_range
+from vaeworks.images import difference, grid, to_model_range, to_pillow
 from vaeworks.metrics import psnr, ssim
 from vaeworks.metrics.roundtrip import reconstruct_uint8
 from vaeworks.models import Autoencoder, build
-from vaeworks.training.validation import validate
+from vaeworks.training.validation import ROW_GAP, first_panel, validate
 
 
 def images(*sizes: tuple[int, int]) -> list[torch.Tensor]:
@@ -81,3 +82,18 @@ def test_an_exact_image_counts_as_100_and_no_number_is_no_figure(monkeypatch) ->
     assert validate(vae, gray).psnr == 100
     monkeypatch.setattr(Autoencoder, "decode", lambda self, latents: torch.full((1, 3, 16, 16), math.nan))
     assert math.isnan(validate(vae, [*gray, *gray]).psnr)
+
+
+def test_the_grid_says_what_its_rows_are() -> None:
+    """Original, reconstruction and difference of images of different sizes, pixel by pixel beside their labels; the
+    page cuts the first image out of it, and out of grids of early runs, which have no labels."""
+    vae, given = model(), images((32, 48), (40, 20))
+    picture = validate(vae, given).picture
+    assert picture is not None
+    recons = [reconstruct_uint8(vae.eval(), image) for image in given]
+    rows = [given, recons, [difference(a, b) for a, b in zip(given, recons, strict=True)]]
+    for row in rows:
+        assert words_beside(picture, panels(picture, [to_pillow(x) for x in row])[0])
+    for sheet in (picture, grid(rows, ROW_GAP)):
+        for number, row in enumerate(rows):
+            assert first_panel(sheet, number, [(48, 32), (20, 40)]).tobytes() == to_pillow(row[0]).tobytes()

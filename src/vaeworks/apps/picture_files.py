@@ -24,6 +24,7 @@ from ..files.outputs import check_free, targets
 from ..images import default_size, marked
 from ..models import Autoencoder
 from ..models.modes import evaluating
+from ..pages.gallery import REPORT
 from ..reporting import SILENT, Reporter
 from .codes import Codes, check_size, encode_squares
 
@@ -50,7 +51,7 @@ def picture_targets(
     names = [place.with_suffix(".png") for _, place in sources]
     results = [version_place(name, number, versions) for name in names for number in range(versions)]
     written = [*results, *(strip_place(out, out / name).relative_to(out) for name in names)]
-    check_free(out, [record, *map(str, written)], overwrite)
+    check_free(out, [record, REPORT, *map(str, written)], overwrite)
     if twice := next((name for name, count in Counter(written).items() if count > 1), None):
         raise ConfigError(f"two results would become {out / twice}; give their pictures in two calls with two --out")
     pairs = targets(sources, out, ".png", overwrite)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from ..apps.accuracies import accuracy, difference
 from ..errors import ConfigError
 from .console import TERMINAL, console
 from .options import Data, Labels, Memory, Model, Overwrite, Precision, Told, arg, settings_of
-from .tables_accuracy import accuracy, accuracy_table, difference
+from .tables_accuracy import accuracy_table
 
 if TYPE_CHECKING:
     from ..apps.augmentation.augment import AugmentationJudgement, AugmentedFolder

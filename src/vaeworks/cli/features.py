@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from ..apps.accuracies import accuracy
 from .console import TERMINAL, console
 from .options import Data, Labels, Model, Out, Overwrite, Told, arg, settings_of
-from .tables_accuracy import accuracy, accuracy_table
+from .tables_accuracy import accuracy_table
 
 if TYPE_CHECKING:
     from ..apps.features.compare import FeatureComparison
@@ -46,7 +47,7 @@ def features(
 
     In Python: `vaeworks.compare_features`.
     """
-    from ..apps.features.compare import CHARTS, RECORD, compare_features
+    from ..apps.features.compare import RECORD, compare_features
 
     result = compare_features(
         model,
@@ -66,7 +67,7 @@ def features(
         reporter=TERMINAL,
     )
     _print_rows(result)
-    console().print(f"{out / CHARTS[0]} and {out / CHARTS[1]} show it; {out / RECORD} has every figure")
+    console().print(f"{out / RECORD} has every figure")
     return result.to_dict()
 
 

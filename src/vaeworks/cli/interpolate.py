@@ -51,7 +51,6 @@ def interpolate(
         reporter=TERMINAL,
     )
     _print_path(found)
-    console().print(f"{out / 'strip.png'}: the path above, the cross-fade below; {out / f'path.{video}'} moves")
     return found.to_dict()
 
 
@@ -73,8 +72,5 @@ def _print_path(found: Interpolation) -> None:
         at = f"{frame.segment + frame.t:.2f}"
         table.add_row(at, *(f"{getattr(frame, field):.3f}" for field in columns.values()))
     console().print(table)
-    for number, (length, largest) in enumerate(zip(found.length, found.largest, strict=True)):
-        console().print(
-            f"from image {number + 1} to {number + 2}: {length:.2f} times the straight way of a cross-fade; the "
-            f"largest step is {largest:.0%} of it, even ones have {1 / found.steps:.0%}"
-        )
+    for sentence in found.segments:
+        console().print(sentence)

@@ -13,16 +13,6 @@ from .options import Memory, Model, Out, Overwrite, Precision, Told, arg, settin
 if TYPE_CHECKING:
     from ..apps.audio.listen import SoundMeans
 
-COLUMNS = {
-    "log_mel": "log-mel dB: VAE",
-    "log_mel_down_up": "down-up",
-    "log_mel_ceiling": "Griffin-Lim",
-    "log_mel_heard": "VAE + Griffin-Lim",
-    "convergence_ceiling": "convergence: Griffin-Lim",
-    "convergence_heard": "VAE + Griffin-Lim",
-}
-"""Headings of the figures in the table."""
-
 
 def listen(
     model: Model,
@@ -66,6 +56,8 @@ def listen(
 def _print_means(classes: Mapping[str, SoundMeans]) -> None:
     """A line per class."""
     from rich.table import Table
+
+    from ..apps.audio.listen import COLUMNS
 
     table = Table("", "sounds", *COLUMNS.values(), box=None, header_style="dim", pad_edge=False)
     for name, row in classes.items():

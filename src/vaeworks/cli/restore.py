@@ -92,8 +92,5 @@ def _print_summary(summary: RestorationSummary) -> None:
         figures = (f"{mean.psnr_region:.2f}", f"{mean.ssim_region:.4f}", f"{mean.psnr:.2f}", f"{mean.ssim:.4f}")
         table.add_row(name, *figures, "best" if name == summary.best else "")
     console().print(table)
-    if gain := summary.gain:
-        console().print(
-            f"VAE against {summary.against}: {gain.value:+.2f} dB ({gain.low:+.2f} to {gain.high:+.2f}), "
-            f"{summary.pictures} pictures"
-        )
+    if summary.sentence:
+        console().print(summary.sentence)

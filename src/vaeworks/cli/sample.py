@@ -72,19 +72,13 @@ def _print_sampled(found: SampledSet) -> None:
     """A row for each metric, a column for the samples and for each baseline."""
     from rich.table import Table
 
+    from ..apps.generation.sample import METRICS
+
     console().print(found.stated)
     if found.figures is None:
         return
     table = Table("", *found.figures, box=None, header_style="dim")
-    rows = {
-        "Fréchet distance": ("frechet", ".4g"),
-        "density (fidelity)": ("density", ".3f"),
-        "coverage (diversity)": ("coverage", ".3f"),
-        "near-copies": ("copies", ".1%"),
-        "recognized": ("recognized", ".1%"),
-        "classes in effect": ("classes", ".2f"),
-    }
-    for name, (field, form) in rows.items():
+    for name, (field, form) in METRICS.items():
         values = [getattr(likeness, field) for likeness in found.figures.values()]
         if None not in values:
             table.add_row(name, *(f"{value:{form}}" for value in values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -60,6 +61,13 @@ class Figure:
         if self.low is None or self.high is None or not (math.isfinite(self.low) and math.isfinite(self.high)):
             return ""
         return f"{number(self.low)} to {number(self.high)}"
+
+    @property
+    def better(self) -> Literal["less", "more", ""]:
+        """Whether less or more of it is better, as its limit or its label says; empty where neither does."""
+        if found := re.search(r"\b(?:ill|watch) (above|below)\b|^0 ideal", self.limit):
+            return "more" if found[1] == "below" else "less"
+        return "more" if self.label.startswith("PSNR") and " lost" not in self.label and self.unit == "dB" else ""
 
     def text(self) -> str:
         """Value, unit and interval as people read them."""

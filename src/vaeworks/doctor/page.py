@@ -10,14 +10,22 @@ from .. import __version__
 from ..config import differences, dumps
 from ..errors import ConfigError
 from ..files.atomic import write_text
+from ..intervals import Interval
+from ..metrics.standing import interval_standings
 from ..pages import chart, data_uri, write_page
 from .examination import Examination
-from .finding import VERDICTS, Finding, number
+from .finding import Figure, Finding, Picture, number
 from .panels import TITLES
 from .serialization import SCHEMA
 
 REPORT, RECORD = "report.html", "report.json"
 COMPARE, COMPARE_RECORD = "compare.html", "compare.json"
+
+FIRST = ("fog", "fidelity")
+"""Panels whose pictures compare.html shows open; those of the others are folded."""
+
+BETTER = {"less": "↓", "more": "↑", "": ""}
+"""What is better in a figure, as tables show it."""
 
 JPEG_FROM = 160_000
 """Pixels from which a picture is stored as JPEG, so that photographs are small files and small maps stay exact."""
@@ -63,22 +71,26 @@ def _panel(name: str, finding: Finding) -> dict[str, Any]:
             {"label": f.label, "value": f.shown, "interval": f.interval, "limit": f.limit}
             for f in finding.figures.values()
         ],
-        "pictures": [
-            {
-                "uri": data_uri(p.image, None if p.pixelated or p.image.width * p.image.height < JPEG_FROM else 88),
-                "caption": p.caption,
-                "pixelated": p.pixelated,
-                "width": p.image.width,
-                "height": p.image.height,
-            }
-            for p in finding.pictures
-        ],
+        "pictures": list(map(_shown, finding.pictures)),
         "charts": [
             chart(_titled(c.title, c.y), c.lines, log=c.log, levels=c.levels, x_label=c.x, newest=False)
             for c in finding.curves
             if c.lines
         ],
         "tables": {title: _rows(table) for title, table in finding.tables.items() if table},
+    }
+
+
+def _shown(picture: Picture) -> dict[str, Any]:
+    image = picture.image
+    small = picture.pixelated or image.width * image.height < JPEG_FROM
+    return {
+        "uri": data_uri(image, None if small else 88),
+        "caption": picture.caption,
+        "pixelated": picture.pixelated,
+        "width": image.width,
+        "height": image.height,
+        "wide": image.width > 2 * image.height,
     }
 
 
@@ -123,14 +135,14 @@ def write_comparison(
             "models": models,
             "panels": rows,
             "protocol": examinations[0].protocol,
-            "verdicts": VERDICTS,
+            "first": FIRST,
         },
         overwrite,
     )
 
 
 def comparison(examinations: Sequence[Examination]) -> list[dict[str, Any]]:
-    """Every panel with each model's verdict, and every figure with each model's value and interval.
+    """Every panel with each model's verdict and first picture, and every figure with each model's value and interval.
 
     Errors: ConfigError for different protocols.
     """
@@ -151,11 +163,36 @@ def comparison(examinations: Sequence[Examination]) -> list[dict[str, Any]]:
                     if all(c is None or c.label == first.label for c in cells)
                     else key.replace("_", " "),
                     "unit": first.unit,
-                    "cells": [None if c is None else {"value": c.shown, "interval": c.interval} for c in cells],
+                    "better": BETTER[first.better],
+                    "cells": [
+                        None if c is None else {"value": c.shown, "interval": c.interval, "standing": standing}
+                        for c, standing in zip(cells, _standings(cells), strict=True)
+                    ],
                 }
             )
-        panels.append({"name": name, "title": TITLES[name], "findings": found, "figures": figures})
+        pictures = [_shown(f.pictures[0]) if f and f.pictures else None for f in found]
+        panels.append(
+            {
+                "name": name,
+                "title": TITLES[name],
+                "short": TITLES[name].partition(":")[0],
+                "findings": found,
+                "pictures": pictures if any(pictures) else [],
+                "figures": figures,
+            }
+        )
     return panels
+
+
+def _standings(figures: Sequence[Figure | None]) -> Sequence[str]:
+    """Best, level or worse, where the figure says what is better and its intervals can tell."""
+    known = next((figure for figure in figures if figure is not None), None)
+    if known is None or not known.better:
+        return [""] * len(figures)
+    intervals = [
+        None if f is None or f.low is None or f.high is None else Interval(f.value, f.low, f.high) for f in figures
+    ]
+    return interval_standings(intervals, known.better == "less")
 
 
 def check_alike(examinations: Sequence[Examination]) -> None:

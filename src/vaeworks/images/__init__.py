@@ -9,6 +9,7 @@ Inside vaeworks an image is one of three things:
 tensors.py.
 """
 
+from .labels import labelled
 from .pixels import (
     center_crop,
     check_divisible,
@@ -63,6 +64,7 @@ __all__ = [
     "image_facts",
     "image_file",
     "image_size",
+    "labelled",
     "marked",
     "mask_image",
     "open_image",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
 from ..data import ImageFile
-from ..images import difference, grid
+from ..images import difference, labelled
 from ..images.notebook import png
 from ..models import Autoencoder
 from .crop import Crop
@@ -32,8 +34,8 @@ class Shot:
 
     @property
     def picture(self) -> Image.Image:
-        """Original, reconstruction and difference side by side."""
-        return grid([[self.original, self.recon, self.difference]])
+        """Original, reconstruction and difference side by side, below their names."""
+        return sheet([self])
 
     def _repr_png_(self) -> bytes:
         """The picture, for notebooks."""
@@ -76,6 +78,9 @@ def gallery(
     return tuple(shots)
 
 
-def sheet(shots: tuple[Shot, ...]) -> Image.Image:
-    """Rows of original, reconstruction, difference."""
-    return grid([[shot.original, shot.recon, shot.difference] for shot in shots])
+def sheet(shots: Sequence[Shot], names: Sequence[str] = ()) -> Image.Image:
+    """Rows of original, reconstruction, difference; `names`, of the models, stand beside the rows."""
+    rows = [[shot.original, shot.recon, shot.difference] for shot in shots]
+    words = [f"{shot.rank}, {Path(shot.score.path).name}, {shot.score.psnr:.2f} dB" for shot in shots]
+    sides = [f"{name}: {word}" for name, word in zip(names, words, strict=True)] if names else words
+    return labelled(rows, columns=("original", "reconstruction", f"difference x {GAIN}"), sides=sides)

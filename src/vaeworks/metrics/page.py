@@ -13,13 +13,17 @@ from ..images import to_pillow
 from ..images.notebook import data_uri
 from ..intervals import Interval
 from ..pages import chart, write_page
-from .comparison import Comparison, said, titles
-from .evaluation import Evaluation
+from .comparison import LOWER_IS_BETTER, PAIRED, Comparison, said, titles
+from .evaluation import Evaluation, capped
 from .gallery import GAIN, Shot
+from .standing import paired_standings
 
 NAMES = {"psnr": ("PSNR", "dB", ".2f", "↑"), "ssim": ("SSIM", "", ".4f", "↑"), "ms_ssim": ("MS-SSIM", "", ".4f", "↑"),
          "lpips": ("LPIPS", "AlexNet", ".4f", "↓")}  # fmt: skip
 """Of figures: label, unit, format, and whether more or less is better."""
+
+BASELINES = ("psnr", "ssim")
+"""Figures that baselines have."""
 
 
 def write_report(
@@ -51,7 +55,7 @@ def page_values(
         "protocol": asdict(first.protocol),
         "digest": first.protocol.digest,
         "rows": _figures(evaluations),
-        "baselines": [(name, *first.baseline(name)) for name in first.baselines] if len(evaluations) == 1 else [],
+        "baselines": _rivals(evaluations),
         "codes": first.codes,
         "comparisons": [_comparison(c) for c in comparisons],
         "warnings": said(evaluations),
@@ -85,26 +89,60 @@ def _legible(evaluation: Evaluation) -> str:
 
 
 def _figures(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """Rows of the table: label, unit, and a cell for each model."""
-    found = [e.figures for e in evaluations]
+    """Rows of the table: label, unit, and a cell for each model and each baseline."""
+    found, first, rivals = [e.figures for e in evaluations], evaluations[0], _rivals(evaluations)
     rows = []
     for key in dict.fromkeys(key for figures in found for key in figures):
         label, unit, form, better = NAMES.get(
             key, (key.replace("bias", "colour bias,"), _bias_unit(key), "+.2f", "→ 0")
         )
-        rows.append({"label": label, "unit": unit, "better": better, "cells": [_cell(f.get(key), form) for f in found]})
+        cells = [_cell(f.get(key), form) for f in found] + [_baseline(first, name, key, form) for name in rivals]
+        for cell, standing in zip(cells, _standings(evaluations, rivals, key), strict=True):
+            if cell is not None:
+                cell["standing"] = standing
+        rows.append({"label": label, "unit": unit, "better": better, "cells": cells})
     for name, key in (("frechet_name", "frechet"), ("kernel_name", "kernel")):
         if (known := next((e.sets for e in evaluations if e.sets), None)) is not None:
-            cells = [_cell(getattr(e.sets, key) if e.sets else None, ".4g") for e in evaluations]
+            cells = [_cell(getattr(e.sets, key) if e.sets else None, ".4g") for e in evaluations] + [None] * len(rivals)
             rows.append({"label": getattr(known, name), "unit": f"N = {known.count:,}", "better": "↓", "cells": cells})
             if key == "frechet":
                 half = [
-                    {"value": f"{e.sets.frechet_half:.4g}", "interval": ""} if e.sets else None for e in evaluations
-                ]
+                    {"value": f"{e.sets.frechet_half:.4g}", "interval": "", "standing": ""} if e.sets else None
+                    for e in evaluations
+                ] + [None] * len(rivals)
                 rows.append(
                     {"label": f"{known.frechet_name}", "unit": "every second image alone", "better": "", "cells": half}
                 )
     return rows
+
+
+def _rivals(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
+    """Baselines that stand beside a single model."""
+    return evaluations[0].baselines if len(evaluations) == 1 else ()
+
+
+def _baseline(evaluation: Evaluation, name: str, figure: str, form: str) -> dict[str, str] | None:
+    """The cell of a baseline, which has PSNR and SSIM."""
+    if figure not in BASELINES:
+        return None
+    mean = evaluation.baseline(name)[BASELINES.index(figure)]
+    return {"value": format(mean, form), "interval": "", "standing": ""}
+
+
+def _standings(evaluations: Sequence[Evaluation], rivals: Sequence[str], figure: str) -> Sequence[str]:
+    """Of every model by its figures on the same images; and of every baseline, how the model is against it."""
+    if figure not in PAIRED:
+        return [""] * (len(evaluations) + len(rivals))
+    values = [e.values(figure) for e in evaluations]
+    found: list[str] = list(paired_standings(values, figure in LOWER_IS_BETTER))
+    for name in rivals:
+        if figure not in BASELINES:
+            found.append("")
+            continue
+        theirs = [score.baselines[name][BASELINES.index(figure)] for score in evaluations[0].scores]
+        both = paired_standings([values[0], [capped(v) for v in theirs] if figure == "psnr" else theirs])
+        found.append({"best": "model better", "worse": "model worse"}.get(both[0], both[0]))
+    return found
 
 
 def _bias_unit(key: str) -> str:
@@ -119,7 +157,7 @@ def _cell(interval: Interval | None, form: str) -> dict[str, str] | None:
         if math.isfinite(interval.low) and math.isfinite(interval.high)
         else ""
     )
-    return {"value": format(interval.value, form), "interval": ends}
+    return {"value": format(interval.value, form), "interval": ends, "standing": ""}
 
 
 def _comparison(c: Comparison) -> dict[str, str]:

@@ -113,7 +113,9 @@ def write_evaluations(
     """
     make_folder(out)
     rows = tuple(shot for shots in zip(*galleries, strict=True) for shot in shots)
-    write_picture(out / GALLERY, sheet(rows), overwrite)
+    several = titles(result.models)[: len(galleries)] if len(galleries) > 1 else ()
+    names = [name for _ in galleries[0] for name in several] if galleries else []
+    write_picture(out / GALLERY, sheet(rows, names), overwrite)
     write_text(out / RECORD, dumps(result.to_dict()) + "\n", overwrite)
     written = [out / RECORD, out / GALLERY]
     try:

@@ -1,6 +1,7 @@
-"""Line charts as SVG, in the colours of the page around them, light or dark.
+"""Line charts as SVG, in the colours of the page around them, light or dark; or as files with colours of their own.
 
-matplotlib (`line_chart`) takes 0.2 s for each chart: too long for a page of a dozen that is written during training.
+They are text, because a plotting library takes 0.2 s for each chart: too long for a page of a dozen that is written
+during training.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+
+from .alone import alone
 
 WIDTH, HEIGHT = 460, 210
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 24
@@ -19,6 +22,9 @@ POINTS = 400
 
 NAMED = 16
 """Largest number of lines that a legend without values names."""
+
+MARKED = 15
+"""Most points of a curve whose points are marked."""
 
 Line = Sequence[tuple[float, float | None]]
 """(x, y) in the order of x; None: no value."""
@@ -100,11 +106,33 @@ def chart(
         parts.append(
             f'<polyline {style} points="{steps}{" " + steps if alone else ""}"><title>{escape(name)}</title></polyline>'
         )
+        if 1 < len(points) <= MARKED and len(drawn) <= 6:
+            parts += [
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{color}"/>' for x, y in (place(*p) for p in points)
+            ]
     return (
         "<figure "
         f'class="chart"><figcaption><h3>{escape(title)}</h3>{_legend(drawn, form if newest else "")}</figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT + below}" role="img" '
         f'aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'
+    )
+
+
+def chart_file(
+    title: str,
+    lines: Mapping[str, Line],
+    *,
+    log: bool = False,
+    levels: Mapping[str, float] | None = None,
+    x_label: str = "",
+) -> str:
+    """The figure of `chart` as an SVG file of its own, with title and legend; the title alone where there is nothing to
+    draw."""
+    figure = chart(title, lines, log=log, levels=levels, x_label=x_label, newest=False)
+    names = [name for name, line in lines.items() if thinned(line)]
+    legend = {name: _color(i, len(names)) for i, name in enumerate(names)} if len(names) > 1 else {}
+    return alone(
+        figure or f'<svg viewBox="0 0 {WIDTH} 8" role="img" aria-label="{escape(title)}"></svg>', legend, title
     )
 
 

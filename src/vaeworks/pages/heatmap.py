@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
-from ..images import grid
+from ..images import labelled
 
 SEQUENTIAL = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 """Dark to light in even steps of lightness: five colours of viridis (Smith & van der Walt 2015)."""
@@ -55,31 +55,9 @@ def _coloured(values: Tensor, low: float, high: float, anchors: tuple[tuple[int,
 
 def sheet(rows: Sequence[Sequence[Tensor]], titles: Sequence[str], side: int = 132) -> Image.Image:
     """Rows of uint8 images 1 or 3 h w, resized to side x side, with a title above each column."""
-    gap, line, font = 4, 15, ImageFont.load_default(12)
-    words = [wrapped(title, font, side - 4) for title in titles]
-    head = line * max(len(lines) for lines in words) + 4
-    body = grid([[_sized(picture, side) for picture in row] for row in rows], gap)
-    page = Image.new("RGB", (max(body.width, len(titles) * (side + gap) - gap), head + body.height), "white")
-    page.paste(body, (0, head))
-    draw = ImageDraw.Draw(page)
-    for column, lines in enumerate(words):
-        for number, text in enumerate(lines):
-            draw.text((column * (side + gap) + 2, number * line), text, fill="black", font=font)
-    return page
+    return labelled([[_sized(picture, side) for picture in row] for row in rows], columns=titles)
 
 
 def _sized(picture: Tensor, side: int) -> Tensor:
     mode = "area" if picture.shape[-1] > side else "nearest-exact"
     return F.interpolate(picture.expand(3, -1, -1)[None].float(), (side, side), mode=mode)[0].round().to(torch.uint8)
-
-
-def wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """Text as lines of at most `width` pixels; a longer word has a line of its own."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 from .chart import _nice, _short, _ticks
 from .names import Box, name_places
@@ -127,18 +125,3 @@ def _ends(values: Sequence[float], log: bool) -> tuple[float, float]:
     level = high - low <= 1e-6 * max(abs(low), abs(high))  # but for rounding
     margin = (abs(high) * 0.1 or 1.0) if level else (high - low) * 0.08
     return low - margin, high + margin
-
-
-def alone(figure: str) -> str:
-    """A figure's SVG as a file of its own, with its colours for light and dark."""
-    css = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-    colors = "".join(re.findall(r"^:root {.*}$", css, re.MULTILINE))
-    dark = "".join(re.findall(r"^@media \(prefers-color-scheme: dark\) { (:root {[^}]*})", css, re.MULTILINE))
-    shapes = "".join(re.findall(r"\.chart ((?:text|polyline|\.[\w-]+) {[^}]*})", css))
-    svg = figure[figure.index("<svg") : figure.index("</svg>") + 6]
-    start = svg.index(">") + 1
-    head = svg[:start].replace(
-        "<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" ', 1
-    )
-    style = f"<style>{colors}@media (prefers-color-scheme: dark) {{{dark}}}{shapes}</style>"
-    return f'{head}{style}<rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="var(--card)"/>{svg[start:]}\n'

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data import ImageFile
-from ..images import difference, from_model_range, grid, to_model_range
+from ..images import difference, from_model_range, labelled, to_model_range
 from ..metrics import psnr, ssim
 from ..metrics.evaluation import mean_psnr
 from ..metrics.roundtrip import read_crop
@@ -24,6 +24,9 @@ CROP = 256
 
 SHOWN = 6
 """Most images in a grid."""
+
+ROWS = ("original", "reconstruction", "difference x 4")
+"""Labels of a grid's rows."""
 
 ROW_GAP = 2
 """White pixels between a grid's images."""
@@ -102,10 +105,22 @@ def validate(autoencoder: Autoencoder, images: Sequence[Tensor]) -> ValidationRe
         psnr=mean_psnr(psnrs),
         ssim=statistics.fmean(similar) if similar else None,
         **latents.figures(),
-        picture=grid([list(column) for column in zip(*rows, strict=True)], gap=ROW_GAP)
+        picture=labelled([list(column) for column in zip(*rows, strict=True)], sides=ROWS, gap=ROW_GAP)
         if len(pairs) == len(images)
         else None,
     )
+
+
+def first_panel(sheet: Image.Image, row: int, sizes: Sequence[tuple[int, int]]) -> Image.Image:
+    """The first image's panel in a row of a run's grid.
+
+    sizes: width and height of the images in the grid. What is wider than these images is the margin with the labels,
+    which grids of early runs do not have.
+    """
+    left = sheet.width - sum(width for width, _ in sizes) - ROW_GAP * (len(sizes) - 1)
+    top = row * ((sheet.height - ROW_GAP * (len(ROWS) - 1)) // len(ROWS) + ROW_GAP)  # rows are equally high
+    width, height = sizes[0]
+    return sheet.crop((left, top, left + width, top + height))
 
 
 class _Latents:

@@ -22,6 +22,8 @@ from ...files.atomic import write_text
 from ...files.outputs import check_free, make_folder
 from ...images.channels import check_pictures
 from ...models import Autoencoder
+from ...pages.call import Call
+from ...pages.gallery import REPORT, Exhibit, Gallery, GallerySection, PageTable, page_place, write_gallery
 from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
 from ...runtime.opening import Model, name_of, open_model
@@ -29,6 +31,7 @@ from .density import Kind
 from .detector import AnomalyDetector
 from .extractors import Maps
 from .folders import GOOD, check_sizes, class_labels, labels_by_masks, read_images, read_truth
+from .heat import LEGEND
 from .methods import MethodRow, Truth
 from .scored import (
     SCORES,
@@ -95,6 +98,8 @@ class AnomalyResult:
     """where the detector was written"""
     test: AnomalyTest | None
     detector: AnomalyDetector = field(repr=False, compare=False)
+    page: Path | None = None
+    """the page with the pictures; None where it was not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, as in anomaly.json."""
@@ -108,7 +113,19 @@ class AnomalyResult:
             "false_alarms_range": list(self.false_alarms_range),
             **({} if self.file is None else {"detector": str(self.file)}),
             **({} if self.test is None else self.test.to_dict()),
+            **({} if self.page is None else {"page": str(self.page)}),
         }
+
+    @property
+    def sentence(self) -> str:
+        """The evidence, the images that it rests on, and the rate of false alarms."""
+        low, high = self.false_alarms_range
+        fit, scale, threshold = self.normals.values()
+        return (
+            f"{', '.join(self.evidence)}; fitted on {fit} normals, standardized on {scale}, threshold "
+            f"{self.threshold:.2f} from {threshold}: false alarms {self.false_alarms:.1%} on average, by chance "
+            f"of these {threshold} {low:.1%} to {high:.1%}"
+        )
 
 
 def detect_anomalies(
@@ -139,7 +156,7 @@ def detect_anomalies(
     >>> result.test.alarms, result.detector.heat_maps(images)
 
     model: a run folder, a VAE file or folder, hf:OWNER/NAME, or an autoencoder. out: the folder for
-    detector.safetensors, scores.csv, sheets of images and anomaly.json; None: write nothing.
+    detector.safetensors, scores.csv, sheets of images, anomaly.json and report.html; None: write nothing.
     normal: a data source of normal images to fit a detector on. detector: the file of a fitted one. Give one of both.
     test: a data source of images to score; those in folders called `good` are known to be normal.
     masks: a folder with a mask for each anomalous test image, by name. labels: the classes of test images: "folders",
@@ -156,6 +173,7 @@ def detect_anomalies(
     Errors: ConfigError for settings that do not fit together, or existing results; DataError for too few images, or
     images and masks that cannot be used; those of `vw.load`.
     """
+    call = Call("anomaly", detect_anomalies, dict(locals()), ("model",))
     folder, file = None if out is None else Path(out), None if detector is None else Path(detector)
     mask_folder = None if masks is None else Path(masks)
     evidence = several(evidence)
@@ -205,12 +223,14 @@ def detect_anomalies(
         if file is None:
             save_detector(found, folder / DETECTOR, overwrite)
     result = _result(name_of(model), found, folder / DETECTOR if folder and file is None else None)
-    reporter.say(_sentence(result))
+    reporter.say(result.sentence)
     if scored is not None:
         tested_on = _tested(found, scored, images if baselines else None, folder, seed, overwrite, reporter)
         result = replace(result, test=tested_on)
     if folder is not None:
+        result = replace(result, page=page_place(folder, reporter))
         write_text(folder / RECORD, dumps(result.to_dict()) + "\n", overwrite)
+        write_gallery(result.page, _gallery(result, folder, call), overwrite, reporter)
     return result
 
 
@@ -229,7 +249,7 @@ def _check(
     if test is None and (detector is not None or masks is not None):
         raise ConfigError("there is nothing to score: give --test SRC")
     if out is not None:
-        check_free(out, (DETECTOR, SCORES, RECORD, *SHEETS), overwrite)
+        check_free(out, (DETECTOR, SCORES, RECORD, REPORT, *SHEETS), overwrite)
 
 
 def _check_fitted(evidence: Sequence[str], density: str, false_alarms: float, held_out: float) -> None:
@@ -314,14 +334,45 @@ def _result(model: str, detector: AnomalyDetector, file: Path | None) -> Anomaly
     )
 
 
-def _sentence(result: AnomalyResult) -> str:
-    low, high = result.false_alarms_range
-    fit, scale, threshold = result.normals.values()
-    return (
-        f"{', '.join(result.evidence)}; fitted on {fit} normals, standardized on {scale}, threshold "
-        f"{result.threshold:.2f} from {threshold}: false alarms {result.false_alarms:.1%} on average, by chance "
-        f"of these {threshold} {low:.1%} to {high:.1%}"
-    )
+def _gallery(result: AnomalyResult, out: Path, call: Call) -> Gallery:
+    files = {DETECTOR: "the detector", SCORES: "the score of every image", RECORD: "all figures"}
+    lead = f"{result.sentence[0].upper()}{result.sentence[1:]}."
+    figures = {
+        "threshold of the anomaly": f"{result.threshold:.2f}",
+        "false alarms aimed at": f"{result.false_alarms:.1%}",
+    }
+    sections = []
+    if (test := result.test) is not None:
+        figures["test images called anomalous"] = f"{test.alarms} of {test.images}"
+        shown = [Exhibit(Path(path), SHEETS[Path(path).name]) for path in test.pictures]
+        sections.append(GallerySection("Pictures", LEGEND[0].upper() + LEGEND[1:] + ".", shown))
+        if test.table is not None and test.classes is not None:
+            sections.append(
+                GallerySection("Methods and classes", "", tables=[_methods(test.table), _classes(test.classes)])
+            )
+    return Gallery("Images that differ from normal ones", lead, call, sections, result.to_dict(), figures, files)
+
+
+def _methods(rows: Sequence[MethodRow]) -> PageTable:
+    header = ("method", "AUROC", "95 % interval", "false alarms", "found", "pixel AUROC", "PRO")
+    found = []
+    for row in rows:
+        auroc = ("", "")
+        if row.auroc is not None:
+            auroc = (f"{row.auroc.value:.3f}", f"{row.auroc.low:.3f} to {row.auroc.high:.3f}")
+        shares = ["" if share is None else f"{share.value:.1%}" for share in (row.false_alarms, row.found)]
+        places = ("", "") if row.places is None else (f"{row.places.pixel_auroc:.3f}", f"{row.places.pro:.3f}")
+        found.append([row.method, *auroc, *shares, *places])
+    return PageTable(header, found)
+
+
+def _classes(classes: Mapping[str, ClassFigures]) -> PageTable:
+    rows = []
+    for name, figures in classes.items():
+        value = figures.auroc
+        auroc = ("", "") if value is None else (f"{value.value:.3f}", f"{value.low:.3f} to {value.high:.3f}")
+        rows.append([name, str(figures.images), f"{figures.alarms.value:.1%}", *auroc])
+    return PageTable(("class", "images", "alarms", "AUROC against good", "95 % interval"), rows)
 
 
 def _tested(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ...images import grid
+from ...images import labelled
 from ...pages.heatmap import heat
 
 Array = NDArray[Any]
@@ -43,24 +43,29 @@ def outlined(image: Array, mask: Array | None) -> Tensor:
     return picture
 
 
+LEGEND = "heat: no colour up to what 1 in 1,000 pixels of normal images reaches, yellow from 3 times that"
+
+
 def sheet(
-    images: Sequence[Array], heats: Sequence[Array], masks: Sequence[Array | None], normal_heat: float, columns: int = 4
+    images: Sequence[Array],
+    heats: Sequence[Array],
+    masks: Sequence[Array | None],
+    normal_heat: float,
+    names: Sequence[str] = (),
+    title: str = "",
+    columns: int = 4,
 ) -> Image.Image:
-    """A sheet of images, with outlines of their masks, each beside its heat map.
+    """A sheet of images below their names, with outlines of their masks, each beside its heat map.
 
     normal_heat: the heat that one pixel in a thousand of a normal image reaches. Colour begins there, and is full at
     three times this heat.
     """
-    pairs = [
-        grid(
-            [
-                [
-                    outlined(image, mask),
-                    overlay(image, values, normal_heat, normal_heat + 2 * max(abs(normal_heat), 1e-6)),
-                ]
-            ]
-        )
-        for image, values, mask in zip(images, heats, masks, strict=True)
-    ]
-    tiles = [torch.from_numpy(np.array(pair).transpose(2, 0, 1).copy()) for pair in pairs]
-    return grid([tiles[i : i + columns] for i in range(0, len(tiles), columns)], gap=8)
+    full = normal_heat + 2 * max(abs(normal_heat), 1e-6)
+    tiles, captions, numbers = [], [], [str(number) for number in range(len(images))]
+    for image, values, mask, name in zip(images, heats, masks, names or numbers, strict=True):
+        tiles += [outlined(image, mask), overlay(image, values, normal_heat, full)]
+        captions += [name, "heat"]
+    legend = "; red outline: mask" if any(mask is not None and mask.any() for mask in masks) else ""
+    parts = [slice(first, first + 2 * columns) for first in range(0, len(tiles), 2 * columns)]
+    words = f"{title} ({LEGEND}{legend})" if title else f"{LEGEND}{legend}"
+    return labelled([tiles[part] for part in parts], captions=[captions[part] for part in parts], title=words)

@@ -22,7 +22,13 @@ from .methods import MethodRow, Truth, baseline_rows, own_rows
 from .threshold import p_values
 
 SCORES = "scores.csv"
-SHEETS = ("worst.jpg", "most-normal.jpg", "misses.jpg", "false-alarms.jpg")
+SHEETS = {
+    "worst.jpg": "the most anomalous images",
+    "most-normal.jpg": "the most normal images",
+    "misses.jpg": "anomalous images that were not found",
+    "false-alarms.jpg": "normal images that were called anomalous",
+}
+"""Files and what they show."""
 SHOWN = 12
 """Images on a sheet."""
 
@@ -108,12 +114,15 @@ def write_sheets(out: Path, detector: AnomalyDetector, scored: ScoredImages, ove
             [i for i in order if scored.alarms[i] and not truth.anomalous[i]],
         ]
     written = []
-    for name, rows in zip(SHEETS, chosen, strict=False):
+    for (name, title), rows in zip(SHEETS.items(), chosen, strict=False):
         rows = rows[:SHOWN]
         if len(rows):
             masks = [None if truth is None or truth.masks is None else truth.masks[i] for i in rows]
             pixels, heats = [scored.pixels[i] for i in rows], [scored.readings.heat[i] for i in rows]
-            write_picture(out / name, sheet(pixels, heats, masks, detector.normal_heat_), overwrite)
+            names = [f"{Path(scored.names[i]).name}: {scored.readings.anomaly[i]:.2f}" for i in rows]
+            title = f"{title}; anomaly beside the name, the threshold is {-detector.offset_:.2f}"
+            picture = sheet(pixels, heats, masks, detector.normal_heat_, names, title)
+            write_picture(out / name, picture, overwrite)
             written.append(str(out / name))
         elif overwrite:  # an earlier call's sheet shows other images
             (out / name).unlink(missing_ok=True)

@@ -21,14 +21,24 @@ from ...files.atomic import atomic, write_text
 from ...files.outputs import check_apart, check_free, make_folder
 from ...images.channels import check_pictures
 from ...intervals import Interval, bootstrap
+from ...pages.call import Call
+from ...pages.gallery import REPORT, Exhibit, Gallery, GallerySection, PageTable, page_place, write_gallery
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, Precision, name_of, open_codec
+from ...words import many
 from .griffin_lim import ITERATIONS
 from .hear import Heard, Samples, SoundDistances, hear
 from .sheet import sheet
 
-RECORD = "listen.json"
+RECORD, PICTURE = "listen.json", "spectrograms.png"
+
+WAVES = {
+    "original": "original",
+    "original-griffin-lim": "original through Griffin-Lim: the ceiling",
+    "reconstruction": "reconstruction",
+}
+"""Sounds that are written, by the names of their files."""
 
 FIGURES = tuple(field.name for field in dataclasses.fields(SoundDistances))
 
@@ -79,6 +89,8 @@ class ListenResult:
     """sounds that cannot be read, with the reason"""
     sounds: Mapping[str, HeardFile]
     """by the folder with the results, or the sound's name where nothing is written"""
+    page: Path | None = None
+    """the page with the pictures and sounds; None where it was not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, as in listen.json."""
@@ -90,6 +102,7 @@ class ListenResult:
             "classes": {name: means.to_dict() for name, means in self.classes.items()},
             "skipped": list(self.skipped),
             "sounds": {place: sound.to_dict() for place, sound in self.sounds.items()},
+            **({} if self.page is None else {"page": str(self.page)}),
         }
 
 
@@ -142,7 +155,7 @@ def listen(
 
     model: a run folder, a VAE file or folder, hf:OWNER/NAME, an autoencoder or a codec.
     inputs: samples; or sound files, folders, and made[:COUNT[:SEED]]. out: the folder for WAV files, pictures of the
-    spectrograms and listen.json; None: write nothing.
+    spectrograms, listen.json and report.html; None: write nothing.
     iterations: of Griffin-Lim. seed: of the phase that it starts from. memory: most memory beside the weights, in bytes
     or as "4GiB". precision: of the computation; None: the weights' own, but fp32 for fp16 weights on a CPU.
     settings: facts about the model that its file lacks, as keywords of `vw.load`. overwrite: replace existing results.
@@ -152,6 +165,7 @@ def listen(
     Errors: ConfigError for settings that cannot be, or existing results; DataError where no sound can be read; those of
     `vw.load`.
     """
+    call = Call("listen", listen, dict(locals()))
     if iterations < 1 or seed < 0:
         raise ConfigError(f"iterations (={iterations}) must be at least 1, and seed (={seed}) not negative")
     if isinstance(inputs, np.ndarray):
@@ -184,10 +198,44 @@ def listen(
     if not files:
         raise DataError(errors[0])
     name = name_of(model.autoencoder if isinstance(model, Codec) else model)
-    result = ListenResult(name, iterations, seed, MEL, _means(list(files.values())), errors, files)
+    page = page_place(folder, reporter)
+    result = ListenResult(name, iterations, seed, MEL, _means(list(files.values())), errors, files, page)
     if folder is not None:
         write_text(folder / RECORD, dumps(result.to_dict()) + "\n", overwrite)
+        write_gallery(page, _gallery(result, call), overwrite, reporter)
     return result
+
+
+COLUMNS = {
+    "log_mel": "log-mel dB: VAE",
+    "log_mel_down_up": "down-up",
+    "log_mel_ceiling": "Griffin-Lim",
+    "log_mel_heard": "VAE + Griffin-Lim",
+    "convergence_ceiling": "convergence: Griffin-Lim",
+    "convergence_heard": "convergence: VAE + Griffin-Lim",
+}
+"""Headings of the figures in tables."""
+
+
+def _gallery(result: ListenResult, call: Call) -> Gallery:
+    def cells(figures: Mapping[str, float | None]) -> list[str]:
+        return ["" if v is None or v != v else f"{v:.2f}" for v in (figures[key] for key in COLUMNS)]
+
+    means = [[name, str(row.sounds), *cells(row.means)] for name, row in result.classes.items()]
+    each = [[s.source, f"{s.seconds:.2f} s", *cells(dataclasses.asdict(s.figures))] for s in result.sounds.values()]
+    text = (
+        "Griffin-Lim alone, which finds a phase for the original's own spectrogram, is what a perfect VAE would give."
+    )
+    sections = [
+        GallerySection("Means", text, tables=[PageTable(("", "sounds", *COLUMNS.values()), means)]),
+        GallerySection("Figures of every sound", "", tables=[PageTable(("sound", "length", *COLUMNS.values()), each)]),
+    ]
+    for place, sound in result.sounds.items():
+        shown = [Exhibit(Path(place) / f"{name}.wav", caption) for name, caption in WAVES.items()]
+        shown.append(Exhibit(Path(place) / PICTURE, "spectrograms: original, reconstruction, difference"))
+        sections.insert(-1, GallerySection(Path(sound.source).name, "", shown))
+    lead = f"{many(len(result.sounds), 'sound')} through {result.model}, and back by Griffin-Lim."
+    return Gallery("Sounds through a VAE", lead, call, sections, result.to_dict(), files={RECORD: "all figures"})
 
 
 def _codec(
@@ -227,17 +275,17 @@ def _check_places(found: Sequence[tuple[Sound, Path]], out: Path | None, overwri
         seen[place] = sound
     check_apart(list(seen), list(seen))
     if out is not None:
-        check_free(out, [RECORD, *map(str, seen)], overwrite)
+        check_free(out, [RECORD, REPORT, *map(str, seen)], overwrite)
 
 
 def _write(folder: Path, heard: Heard, overwrite: bool) -> None:
     """Write all files of a sound, or none."""
-    waves = {"original": heard.original, "original-griffin-lim": heard.ceiling, "reconstruction": heard.recon}
+    waves = dict(zip(WAVES, (heard.original, heard.ceiling, heard.recon), strict=True))
     with atomic(folder, overwrite) as temporary:
         temporary.mkdir()
         for name, samples in waves.items():
             wavfile.write(temporary / f"{name}.wav", MEL.rate, (samples.T.clip(-1, 1) * 32767).round().astype("int16"))
-        sheet(heard.image, heard.recon_image).save(temporary / "spectrograms.png")
+        sheet(heard.image, heard.recon_image).save(temporary / PICTURE)
 
 
 def _means(files: Sequence[HeardFile]) -> dict[str, SoundMeans]:

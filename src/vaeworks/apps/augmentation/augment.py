@@ -22,15 +22,21 @@ from ...files.outputs import check_free, make_folder
 from ...images import to_uint8
 from ...images.channels import check_pictures
 from ...models import Autoencoder
+from ...pages import chart
+from ...pages.call import Call
+from ...pages.gallery import REPORT, Exhibit, Gallery, GallerySection, PageTable, page_place, write_gallery
 from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, Precision, name_of, open_codec, open_model
+from ...words import many
+from ..accuracies import accuracy, difference
 from ..codes import encode_picture, encode_squares
 from ..features.label_splits import check_labels, draw_labels
 from ..generation.vary import ALIKE, disturbed, latent_scale, variants
 from ..labelled_images import check_seed_and_size, labelled_images, square_side
-from .folder import RECORD, ROWS, check_folder, write_folder
+from .examples import examples
+from .folder import RECORD, ROWS, TABLE, check_folder, write_folder
 from .judgement import SEEN, TrainingArm, judge
 from .plan import ALPHA, Method, Noise, check_classes, check_settings, plan
 from .render import Renderer
@@ -67,6 +73,8 @@ class AugmentedFolder:
     classes: int
     kept: int
     """images that an interrupted call had written already"""
+    page: Path | None = None
+    """the page with some of the images; None where it was not written"""
 
     @property
     def record(self) -> Path:
@@ -80,11 +88,12 @@ class AugmentedFolder:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {"out": str(self.out), **self.facts(), "record": str(self.record), "kept": self.kept}
+        page = {} if self.page is None else {"page": str(self.page)}
+        return {"out": str(self.out), **self.facts(), "record": str(self.record), "kept": self.kept, **page}
 
     def facts(self) -> dict[str, Any]:
         """JSON values of augment.json, which do not depend on interruptions."""
-        return {name: value for name, value in asdict(self).items() if name not in ("out", "classes", "kept")}
+        return {name: value for name, value in asdict(self).items() if name not in ("out", "classes", "kept", "page")}
 
 
 @dataclass(frozen=True)
@@ -108,12 +117,15 @@ class AugmentationJudgement:
     flip: bool
     rows: Sequence[TrainingArm]
     """the ways to make training images; the first are copies of the labelled ones"""
+    page: Path | None = None
+    """the page with the accuracies; None where it was not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, as in judge.json."""
         values = asdict(self)
-        rows = values.pop("rows")
-        return values | {"classifier": f"a small CNN, {SEEN} images seen", "rows": rows}
+        rows, page = values.pop("rows"), values.pop("page")
+        found = values | {"classifier": f"a small CNN, {SEEN} images seen", "rows": rows}
+        return found if page is None else found | {"page": str(page)}
 
 
 def augment(
@@ -140,8 +152,8 @@ def augment(
     >>> vw.augment("runs/dogs", "breeds", "mixed", how="mixup", alpha=0.2)
 
     model: a run folder, a VAE file or folder, hf:OWNER/NAME, or an autoencoder. data: a data source whose images have
-    classes. out: the folder for the new images, one subfolder per class, with provenance.jsonl, provenance.csv and
-    augment.json; an interrupted call goes on where it stopped.
+    classes. out: the folder for the new images, one subfolder per class, with provenance.jsonl, provenance.csv,
+    augment.json and report.html; an interrupted call goes on where it stopped.
     per_image: new images of each image. how: "noise", a sample of the posterior; "interpolate", towards an image of the
     same class; "mixup", towards one of another class, with a soft label. labels: the classes: "folders", "names" or a
     CSV file; None: folders where there are any. temperature: factor of the noise's standard deviation. noise: standard
@@ -154,10 +166,11 @@ def augment(
     Errors: ConfigError for settings that cannot be, or existing results; DataError for images without classes or
     without a partner; those of `vw.load`.
     """
+    call = Call("augment", augment, dict(locals()), ("model",))
     check_seed(seed)
     _check_settings(per_image, alpha, temperature, noise)
     folder = Path(out)
-    check_free(folder, [RECORD], overwrite)
+    check_free(folder, [RECORD, REPORT], overwrite)
     images, classes = labelled_images(data, labels, reporter)
     check_classes(how, classes)
     codec = open_codec(model, memory, precision, settings)
@@ -187,7 +200,27 @@ def augment(
     )
     make_folder(folder)
     kept = write_folder(folder, planned, render, result.facts(), overwrite, partial(reporter.track, what="images"))
-    return replace(result, kept=kept)
+    result = replace(result, kept=kept, page=page_place(folder, reporter))
+    if result.page is not None:
+        places = {str(file.path): file.path for file in images.files}
+        shown = [
+            Exhibit(None, said, sheet)
+            for said, sheet in examples(folder, planned, places, codec.autoencoder.config.in_channels)
+        ]
+        write_gallery(result.page, _gallery(result, shown, call), overwrite=True, reporter=reporter)
+    return result
+
+
+def _gallery(result: AugmentedFolder, shown: Sequence[Exhibit], call: Call) -> Gallery:
+    text = "An image, and new images that are made of it, below their file names."
+    lead = f"{many(result.variants, 'new image')}, {result.per_image} of each of {many(result.images, 'image')}"
+    lead += f" of {result.data} in {result.classes} classes, by {result.method}."
+    figures = {"new images": f"{result.variants:,}", "classes": f"{result.classes:,}"}
+    if result.pixel_std is not None:
+        figures["gray levels between variants of an image"] = f"{result.pixel_std:.2f}"
+    files = {ROWS: "what each image is made of", TABLE: "the same as a table", RECORD: "settings and figures"}
+    sections = [GallerySection("Some of them", text, shown)]
+    return Gallery("New training images", lead, call, sections, result.to_dict(), figures, files)
 
 
 def judge_augmentation(
@@ -214,20 +247,22 @@ def judge_augmentation(
     >>> judgement = vw.judge_augmentation("runs/digits", "digits", counts=(5,))
     >>> {row.name: row.gain[5] for row in judgement.rows}
 
-    out: the folder for judge.json; None: write nothing. counts: numbers of labels per class. choices: times that labels
-    are chosen anew; intervals are over these choices. size: side in pixels of the central squares that images become;
-    None: about their own, 256 at most. flip: augmented pixels may be mirrored, which makes other digits of digits.
+    out: the folder for judge.json and report.html; None: write nothing. counts: numbers of labels per class. choices:
+    times that labels are chosen anew; intervals are over these choices. size: side in pixels of the central squares
+    that images become; None: about their own, 256 at most. flip: augmented pixels may be mirrored, which makes other
+    digits of digits.
     The other arguments are those of `augment`.
 
     Returns accuracies and paired differences for every way to make training images.
     Errors: ConfigError for settings that cannot be, or existing results; DataError for images without classes, or too
     few of a class; those of `vw.load`.
     """
+    call = Call("augment", judge_augmentation, dict(locals()), ("model",))
     check_seed_and_size(seed, size)
     _check_settings(per_image, alpha, temperature, noise)
     folder = None if out is None else Path(out)
     if folder is not None:
-        check_free(folder, [JUDGED], overwrite)
+        check_free(folder, [JUDGED, REPORT], overwrite)
     images, classes = labelled_images(data, labels, reporter)
     counts = several(counts)
     check_labels(classes, counts, choices)
@@ -265,11 +300,39 @@ def judge_augmentation(
         alpha=alpha,
         flip=flip,
         rows=arms,
+        page=page_place(folder, reporter),
     )
     if folder is not None:
         make_folder(folder)
         write_text(folder / JUDGED, dumps(result.to_dict()) + "\n", overwrite)
+        write_gallery(result.page, _judged(result, call), overwrite, reporter)
     return result
+
+
+def _judged(result: AugmentationJudgement, call: Call) -> Gallery:
+    counts = list(result.rows[0].accuracy)
+    rows = []
+    for arm in result.rows:
+        cells = []
+        for count in counts:
+            known = count in arm.accuracy
+            cells += [accuracy(arm.accuracy[count]), difference(arm.gain[count])] if known else ["", ""]
+        rows.append([arm.name, *cells])
+    header = ["training images", *(word for n in counts for word in (f"{n} per class", "against copies"))]
+    lines = {arm.name: [(float(n), 100 * i.value) for n, i in arm.accuracy.items()] for arm in result.rows}
+    drawn = chart(
+        "accuracy, %", lines, levels={"chance": 100 * result.chance}, x_label="labels per class", newest=False
+    )
+    text = (
+        f"Accuracy of a small CNN on the test half, mean of {result.choices} choices of labels; differences to copies "
+    )
+    text += "of the labelled images are paired, ± half of Student's 95 % interval: helps or harms where it excludes 0."
+    lead = f"{many(result.images, 'image')} of {result.data} in {len(result.classes)} classes; "
+    lead += f"{many(result.per_image, 'variant')} of each labelled image."
+    section = GallerySection(
+        "Accuracy", text, tables=[PageTable(header, rows)], charts=[drawn] if len(counts) > 1 else []
+    )
+    return Gallery("Does augmentation help?", lead, call, [section], result.to_dict(), files={JUDGED: "all figures"})
 
 
 def _check_settings(per_image: int, alpha: float, temperature: float, noise: float | None) -> None:

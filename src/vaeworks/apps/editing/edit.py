@@ -17,10 +17,12 @@ from ...data.inputs import Inputs, image_files, opened, readable_images
 from ...errors import ConfigError
 from ...files.atomic import check_ending, write_picture
 from ...files.outputs import check_free
-from ...images import difference, grid, to_pillow, to_uint8
+from ...images import difference, labelled, to_pillow, to_uint8
 from ...images.channels import check_pictures
 from ...metrics import psnr
 from ...models import Autoencoder
+from ...pages.call import Call
+from ...pages.gallery import Exhibit, Gallery, GallerySection, PageTable, page_place, write_gallery
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, name_of, open_model
@@ -100,6 +102,8 @@ class EditResult:
     adjustment: Adjustment
     images: tuple[EditedImage, ...]
     """in the order of the inputs, and of the strengths"""
+    page: Path | None = None
+    """the page with the pictures; None where it was not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: what edit.json holds."""
@@ -109,6 +113,7 @@ class EditResult:
             "direction": None if self.direction is None else dataclasses.asdict(self.direction),
             "adjustment": dataclasses.asdict(self.adjustment),
             "pictures": {one.path or f"{one.source}:{number}": one.to_dict() for number, one in enumerate(self.images)},
+            **({} if self.page is None else {"page": str(self.page)}),
         }
 
 
@@ -123,6 +128,8 @@ class ArithmeticResult:
     """file that was written; None without `out`"""
     image: Tensor
     """uint8 c h w"""
+    page: Path | None = None
+    """the page with the pictures; None where it was not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: what edit.json holds."""
@@ -131,6 +138,7 @@ class ArithmeticResult:
             "model": self.model,
             "arithmetic": [{"weight": weight, "source": source} for weight, source in self.terms],
             "pictures": {} if self.path is None else {self.path: {}},
+            **({} if self.page is None else {"page": str(self.page)}),
         }
 
 
@@ -166,7 +174,7 @@ def edit(
     Changes are applied in the order statistics, direction, colours, channels; or `arithmetic` alone.
 
     model: a path, a hub id or an Autoencoder. inputs: image files or folders, one or several. out: folder for the
-    edited PNG files, strips/ (before, after, difference) and edit.json; None returns the images as tensors.
+    edited PNG files, strips/ (before, after, difference), edit.json and report.html; None returns tensors.
     direction: an attribute, as two sources of images with it and without it, "WITH:WITHOUT" or a tuple; a .safetensors
     file; or a fitted `Direction`. kind: how it is fitted, as `Kind` says. size: side in pixels of the squares that
     these sources become, about 256 by default. save_direction: file for the fitted direction. strength: one result for
@@ -186,6 +194,8 @@ def edit(
     >>> vw.edit("runs/faces", "me.png", "out", direction=("smiling", "neutral"), strength=[0.5, 1.0])
     >>> vw.edit("runs/faces", "me.png", saturation=1.4, mask="sky.png").images[0].image
     """
+    given = dict(locals()) | ({} if direction is None else {"direction": _source(direction)})
+    call = Call("edit", edit, given)
     strengths = (float(strength),) if isinstance(strength, (int, float)) else tuple(strength)
     check_choice("kind", kind, get_args(Kind))
     check_choice("statistics", statistics, get_args(Statistics))
@@ -206,7 +216,7 @@ def edit(
         pairs = _pairs(inputs, folder, channels, len(strengths) if direction else 1, overwrite, reporter)
         if arithmetic:
             summed = _arithmetic(codec, name_of(model), arithmetic, pairs, folder, overwrite, reporter)
-            return _recorded(summed, folder, overwrite)
+            return _recorded(summed, folder, call, overwrite, reporter)
         masks = mask_files([path for path, _ in pairs], None if mask is None else Path(mask))
         for (path, _), file in zip(pairs, masks, strict=True):
             if (region := read_mask(file)) is not None:
@@ -226,9 +236,16 @@ def edit(
             found += _written(path, target, image, edited, strengths if moves else None, plain, overwrite, reporter)
             if folder is not None and target is not None:
                 strip = [image, *(each.image for each in edited), difference(edited[-1].image, image, 1)]
-                write_picture(strip_place(folder, target), grid([strip]), overwrite)
+                names = _names(strengths if moves else [None])
+                write_picture(strip_place(folder, target), labelled([strip], columns=names), overwrite)
     facts = None if moves is None else DirectionFacts(_source(direction), moves.kind, moves.separation)
-    return _recorded(EditResult(name_of(model), facts, adjustment, tuple(found)), folder, overwrite)
+    return _recorded(EditResult(name_of(model), facts, adjustment, tuple(found)), folder, call, overwrite, reporter)
+
+
+def _names(strengths: Sequence[float | None]) -> list[str]:
+    """Labels of a strip: the input, its edits, and the difference of the last one."""
+    edits = ["edited" if strength is None else f"strength {strength:g}" for strength in strengths]
+    return ["input", *edits, f"difference of {edits[-1]}" if len(edits) > 1 else "difference"]
 
 
 def _check(
@@ -366,14 +383,60 @@ def _arithmetic(
     result = decode_picture(codec, z, codes[0].height, codes[0].width)
     if out is not None and target is not None:
         write_picture(target, to_pillow(result), overwrite)
-        write_picture(strip_place(out, target), grid([[*images, result]]), overwrite)
+        names = [f"{weight:+g} times {known[name].name}" for weight, name in terms]
+        write_picture(strip_place(out, target), labelled([[*images, result]], columns=[*names, "sum"]), overwrite)
         reporter.say(str(target))
     files = tuple((weight, str(known[name])) for weight, name in terms)
     return ArithmeticResult(model, files, None if target is None else str(target), result)
 
 
-def _recorded(result: R, out: Path | None, overwrite: bool) -> R:
-    """Write the result to edit.json where there is a folder, and return it."""
+def _recorded(result: R, out: Path | None, call: Call, overwrite: bool, reporter: Reporter) -> R:
+    """Write the result to edit.json and its page where there is a folder, and return it."""
     if out is not None:
+        result = dataclasses.replace(result, page=page_place(out, reporter))
         write_record(out / RECORD, result.to_dict(), overwrite)
+        write_gallery(result.page, _gallery(result, out, call), overwrite, reporter)
     return result
+
+
+def _gallery(result: EditResult | ArithmeticResult, out: Path, call: Call) -> Gallery:
+    files = {RECORD: "all figures", "strips": "inputs and results side by side"}
+    if isinstance(result, ArithmeticResult):
+        shown = [Exhibit(strip_place(out, Path(path)), "terms and sum") for path in [result.path] if path]
+        lead = " ".join(f"{weight:+g} times {Path(source).name}" for weight, source in result.terms)
+        section = GallerySection("Sum of latents", "", shown)
+        return Gallery("A sum of images", lead, call, [section], result.to_dict(), files=files | {"arithmetic.png": ""})
+    by_source: dict[str, list[EditedImage]] = {}
+    for one in result.images:
+        by_source.setdefault(one.source, []).append(one)
+    shown = [
+        Exhibit(_strip(out, edits), f"{Path(source).name}: {_changes(edits)}") for source, edits in by_source.items()
+    ]
+    header = ("image", "strength", "change, gray levels", "outside the mask", "reconstruction, dB", "to pixels, dB")
+    rows = []
+    for one in result.images:
+        values = (one.strength, one.inside, one.outside, one.reconstruction_psnr, one.psnr_to_pixels)
+        forms = ("g", ".2f", ".2f", ".2f", ".2f")
+        texts = ["" if v is None or math.isnan(v) else f"{v:{form}}" for v, form in zip(values, forms, strict=True)]
+        rows.append([Path(one.path or one.source).name, *texts])
+    text = "PSNR to pixels: against the same change of the pixels, where there is one."
+    lead = "Input, result and difference of each image."
+    if result.direction is not None:
+        lead += f" The direction {result.direction.source} separates held-out images with an AUROC of "
+        lead += f"{result.direction.separation:.3f}."
+    sections = [
+        GallerySection("Pictures", "", shown),
+        GallerySection("Figures", text, tables=[PageTable(header, rows)]),
+    ]
+    return Gallery("Edited images", lead, call, sections, result.to_dict(), files=files)
+
+
+def _strip(out: Path, edits: Sequence[EditedImage]) -> Path:
+    """The strip of an image's edits."""
+    path = Path(edits[0].path or "")
+    return strip_place(out, path if len(edits) == 1 else path.with_stem(path.stem.removesuffix("-0")))
+
+
+def _changes(edits: Sequence[EditedImage]) -> str:
+    parts = [("" if e.strength is None else f"strength {e.strength:g} ") + f"changes {e.inside:.2f}" for e in edits]
+    return ", ".join(parts) + " gray levels"

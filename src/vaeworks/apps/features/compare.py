@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -18,16 +17,20 @@ from ...config import dumps
 from ...data.inputs import warn_of_skipped
 from ...data.table import table
 from ...data.trained_on import sentence
-from ...errors import ConfigError, MissingExtraError
+from ...errors import ConfigError
 from ...files.atomic import atomic, write_tensors, write_text
 from ...files.outputs import check_free, make_folder
 from ...images.channels import check_pictures
 from ...metrics.feature_spaces import load_features
+from ...pages import chart
+from ...pages.call import Call
+from ...pages.gallery import REPORT, Gallery, GallerySection, PageTable, page_place, write_gallery
 from ...reporting import SILENT, Reporter
 from ...runtime.opening import Model, name_of, open_model
+from ..accuracies import accuracy
 from ..codes import Codes, encode_squares
 from ..labelled_images import check_seed_and_size, labelled_images, square_side
-from .few_labels import RepresentationRow, charts, check_features, few_labels, representations
+from .few_labels import RepresentationRow, charts, check_features, curves, few_labels, representations
 from .label_splits import check_labels, draw_labels
 from .latent_features import Pool, feature_names, pooled
 
@@ -61,12 +64,14 @@ class FeatureComparison:
     """accuracies, by classifier and representation"""
     features: Path | None = None
     """the file with the latents' features; None where it is not written"""
+    page: Path | None = None
+    """the page with the charts; None where it is not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, as in features.json."""
         values = asdict(self)
-        del values["features"]
-        return values if self.features is None else values | {"features": str(self.features)}
+        places = {name: str(place) for name in ("features", "page") if (place := values.pop(name)) is not None}
+        return values | places
 
 
 def compare_features(
@@ -93,7 +98,7 @@ def compare_features(
     >>> result.rows[0].accuracy[5]                      # of a linear probe on latents, with 5 labels per class
 
     model: a run folder, a VAE file or folder, hf:OWNER/NAME, or an autoencoder. data: a data source whose images have
-    classes. out: the folder for features.json, two charts and the features; None: write nothing.
+    classes. out: the folder for features.json, report.html, two charts and the features; None: write nothing.
     labels: the classes: "folders", "names" or a CSV file; None: folders where there are any. counts: numbers of labels
     per class. choices: times that labels are chosen anew; intervals are over these choices.
     size: side in pixels of the central squares that images become; None: about their own, 256 at most. pool: how
@@ -105,8 +110,9 @@ def compare_features(
 
     Returns accuracies on the test half with intervals, for each classifier and representation.
     Errors: ConfigError for settings that cannot be, or existing results; DataError for images without classes, or too
-    few of a class; MissingExtraError without matplotlib, where charts are written; those of `vw.load`.
+    few of a class; those of `vw.load`.
     """
+    call = Call("features", compare_features, dict(locals()), ("model",))
     check_seed_and_size(seed, size)
     folder = None if out is None else Path(out)
     _check_output(folder, write, overwrite)
@@ -140,6 +146,7 @@ def compare_features(
         representations={kind.name: kind.stated for kind in kinds},
         rows=rows,
         features=folder / f"features.{write}" if folder and write else None,
+        page=page_place(folder, reporter),
     )
     if folder is not None:
         make_folder(folder)
@@ -148,7 +155,32 @@ def compare_features(
         write_text(folder / RECORD, dumps(result.to_dict()) + "\n", overwrite)
         for name, svg in zip(CHARTS, charts(rows, draws.chance).values(), strict=True):
             write_text(folder / name, svg, overwrite)
+        write_gallery(result.page, _gallery(result, call), overwrite, reporter)
     return result
+
+
+def _gallery(result: FeatureComparison, call: Call) -> Gallery:
+    counts = list(result.rows[0].accuracy)
+    header = ("classifier and representation", "numbers", *(f"{count} per class" for count in counts))
+    rows = [
+        [f"{row.classifier}, {row.representation}", str(row.dimensions), *map(accuracy, row.accuracy.values())]
+        for row in result.rows
+    ]
+    drawn = [
+        chart(f"accuracy, {name}", lines, levels={"chance": result.chance}, x_label="labels per class", newest=False)
+        for name, lines in curves(result.rows).items()
+    ]
+    text = f"Mean of {result.choices} choices of labels, ± half of Student's 95 % interval over these choices."
+    told = PageTable(("representation", ""), [[name, said] for name, said in result.representations.items()])
+    sections = [GallerySection("Accuracy", text, tables=[PageTable(header, rows)], charts=drawn)]
+    sections.append(GallerySection("Representations", "", tables=[told]))
+    lead = (
+        f"{result.images:,} images of {result.data}, {result.size} px, in {len(result.classes)} classes; "
+        f"{result.tested:,} are tested. Always naming the most common class is right on {result.chance:.1%}."
+    )
+    files = {RECORD: "all figures", **dict.fromkeys(CHARTS, "a chart"), "features.csv": "images and labels"}
+    files |= {} if result.features is None else {result.features.name: "the features"}
+    return Gallery("Learning from few labels", lead, call, sections, result.to_dict(), files=files)
 
 
 def _check_output(out: Path | None, write: Written | None, overwrite: bool) -> None:
@@ -157,9 +189,7 @@ def _check_output(out: Path | None, write: Written | None, overwrite: bool) -> N
             raise ConfigError(f"write (={write!r}) needs a folder; give out")
         return
     stored = [] if write is None else [f"features.{write}", "features.csv"]
-    check_free(out, [RECORD, *CHARTS, *stored], overwrite)
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError("matplotlib", "report", "the charts")
+    check_free(out, [RECORD, REPORT, *CHARTS, *stored], overwrite)
 
 
 def _write_features(out: Path, codes: Codes, pool: Pool, kind: Written, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...errors import ConfigError
 from ...intervals import Interval, student
 from ...metrics.feature_spaces import Features
+from ...pages import chart_file
 from ..anomaly.extractors import PcaExtractor
 from ..codes import Codes, Track
 from .label_splits import Draws
@@ -179,14 +180,21 @@ def few_labels(
     return [row(r, classifier) for classifier in (LINEAR, NEAREST) for r in representations]
 
 
-def charts(rows: Sequence[RepresentationRow], chance: float) -> dict[str, str]:
-    """An SVG for each classifier: accuracy over labels per class, a line for every representation. Errors:
-    MissingExtraError."""
-    from ...pages.page import line_chart
+def curves(rows: Sequence[RepresentationRow]) -> dict[str, dict[str, list[tuple[float, float | None]]]]:
+    """By classifier and representation, the accuracy over the number of labels per class."""
+    return {
+        classifier: {
+            row.representation: [(float(count), interval.value) for count, interval in row.accuracy.items()]
+            for row in rows
+            if row.classifier == classifier
+        }
+        for classifier in (LINEAR, NEAREST)
+    }
 
-    found = {}
-    for classifier in (LINEAR, NEAREST):
-        mine = [row for row in rows if row.classifier == classifier]
-        lines = {row.representation: (list(row.accuracy), [i.value for i in row.accuracy.values()]) for row in mine}
-        found[classifier] = line_chart(lines, "labels per class", f"accuracy, {classifier}", levels={"chance": chance})
-    return found
+
+def charts(rows: Sequence[RepresentationRow], chance: float) -> dict[str, str]:
+    """An SVG file for each classifier: accuracy over labels per class, a line for every representation."""
+    return {
+        classifier: chart_file(f"accuracy, {classifier}", lines, levels={"chance": chance}, x_label="labels per class")
+        for classifier, lines in curves(rows).items()
+    }

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +19,23 @@ from ...data.inputs import image_files, opened
 from ...errors import ConfigError
 from ...files.atomic import write_picture, write_text
 from ...files.outputs import check_free, make_folder
-from ...images import grid, to_model_range, to_uint8
+from ...images import labelled, to_model_range, to_uint8
 from ...images.channels import check_pictures
+from ...pages import chart, chart_file
+from ...pages.call import Call
+from ...pages.gallery import (
+    REPORT,
+    Exhibit,
+    Gallery,
+    GallerySection,
+    PageTable,
+    page_place,
+    write_gallery,
+)
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, Precision, open_codec
+from ...words import many
 from ..codes import Code, Track, decode_picture, encode_picture
 from .animation import find_ffmpeg, there_and_back, write_gif, write_mp4
 from .sheet import write_numbered
@@ -138,10 +149,13 @@ class Interpolation:
     """of each segment: length of the path in pixel space over the distance of its ends; a cross-fade has 1"""
     largest: tuple[float, ...]
     """of each segment: its largest step, as a share of that length; even steps have 1 / steps"""
+    page: Path | None = None
+    """the page with the pictures; None where it was not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: what path.json holds."""
-        return {
+        page = {} if self.page is None else {"page": str(self.page)}
+        return page | {
             "images": list(self.images),
             "path": self.path,
             "steps": self.steps,
@@ -150,22 +164,34 @@ class Interpolation:
             "frames": [frame.figures() for frame in self.frames],
         }
 
-    def chart(self) -> str:
-        """Norm and E(D(z)) - z along the path, with their baselines, as an SVG.
+    @property
+    def segments(self) -> list[str]:
+        """A sentence for each segment: how long it is, and how even."""
+        return [
+            f"from image {number} to {number + 1}: {length:.2f} times the straight way of a cross-fade; the largest "
+            f"step is {largest:.0%} of it, even ones have {1 / self.steps:.0%}"
+            for number, (length, largest) in enumerate(zip(self.length, self.largest, strict=True), 1)
+        ]
 
-        Errors: MissingExtraError without matplotlib.
-        """
-        from ...pages.page import line_chart
-
-        at = [frame.segment + frame.t for frame in self.frames]
+    def curves(self) -> dict[str, list[tuple[float, float | None]]]:
+        """Norm and E(D(z)) - z along the path, with their baselines, by name."""
         fields = {
             "norm": "norm",
             "norm, independent ends": "norm_independent",
             "E(D(z)) - z": "recon",
             "the same of a cross-fade": "recon_fade",
         }
-        lines = {name: (at, [getattr(frame, field) for frame in self.frames]) for name, field in fields.items()}
-        return line_chart(lines, "image", "share of the ends'; stds")
+        return {
+            name: [(frame.segment + frame.t, getattr(frame, field)) for frame in self.frames]
+            for name, field in fields.items()
+        }
+
+    def chart(self) -> str:
+        """The curves as an SVG file."""
+        return chart_file(CURVES, self.curves(), x_label="image")
+
+
+CURVES = "Norm, as a share of the ends'; E(D(z)) - z, in standard deviations"
 
 
 def interpolate(
@@ -187,7 +213,7 @@ def interpolate(
     model: a path, a hub id, an autoencoder or a codec. images: in order, tensors uint8 c h w of one size, or files and
     folders of them; other sizes are cropped and resized to the first one's. steps: from each image to the next. path:
     "linear"; "spherical", about the origin; or "posterior", weighted by the posteriors' precision. out: folder for
-    strip.png, frames/, path.gif or path.mp4 (`video`, which needs ffmpeg), path.json and, with matplotlib, path.svg.
+    strip.png, frames/, path.gif or path.mp4 (`video`, which needs ffmpeg), path.json, path.svg and report.html.
     memory, precision, settings: of the model, as in `vaeworks.reconstruct`. overwrite: replace files.
 
     Errors: ConfigError for fewer than two images, tensors of unlike sizes, an unknown path, a path that needs a
@@ -197,6 +223,7 @@ def interpolate(
     >>> found = vw.interpolate("runs/dogs", ["a.jpg", "b.jpg"], steps=8, path="spherical", out="out")
     >>> [frame.recon for frame in found.frames]      # how far E(D(z)) is from z, in stds
     """
+    call = Call("interpolate", interpolate, dict(locals()), ("model", "images"))
     if steps < 1:
         raise ConfigError(f"steps (={steps}) must be at least 1")
     if path not in PATHS:
@@ -206,7 +233,7 @@ def interpolate(
         find_ffmpeg()
     film = f"path.{video}"
     if out is not None:
-        check_free(Path(out), ("strip.png", film, "path.json", "path.svg", "frames"), overwrite)
+        check_free(Path(out), ("strip.png", film, "path.json", "path.svg", "frames", REPORT), overwrite)
     codec = model if isinstance(model, Codec) else open_codec(model, memory, precision, settings)
     check_pictures(codec.autoencoder.config)
     given = several(images)
@@ -217,8 +244,11 @@ def interpolate(
     if not pictures or len(pictures) < len(given):
         pictures, names = _alike(given, codec.autoencoder.config.in_channels, reporter)
     found = _interpolation(codec, pictures, names, steps, path, partial(reporter.track, what="frames"))
-    if out is not None:
-        _write(found, Path(out), film, overwrite)
+    if out is None:
+        return found
+    found = replace(found, page=page_place(Path(out), reporter))
+    _write(found, Path(out), film, overwrite)
+    write_gallery(found.page, _gallery(found, Path(out), film, call), overwrite, reporter)
     return found
 
 
@@ -270,16 +300,61 @@ def _interpolation(
 
 
 def _write(found: Interpolation, out: Path, film: str, overwrite: bool) -> None:
-    """Write the strip, frames, film, figures, and a chart if matplotlib is installed."""
+    """Write the strip, frames, film, figures and a chart."""
     make_folder(out)
     frames = [frame.pixels for frame in found.frames]
     write_numbered(out / "frames", frames, overwrite)
-    write_picture(out / "strip.png", grid([frames, [frame.fade for frame in found.frames]]), overwrite)
+    write_picture(out / "strip.png", strip(found), overwrite)
     write = write_mp4 if film.endswith("mp4") else write_gif
     write(out / film, there_and_back(frames), overwrite=overwrite)
     write_text(out / "path.json", dumps(found.to_dict()) + "\n", overwrite)
-    if find_spec("matplotlib") is not None:
-        write_text(out / "path.svg", found.chart(), overwrite)
+    write_text(out / "path.svg", found.chart(), overwrite)
+
+
+COLUMNS = {
+    "norm": "norm",
+    "norm, independent ends": "norm_independent",
+    "E(D(z)) - z": "recon",
+    "of the cross-fade": "recon_fade",
+    "contrast": "contrast",
+    "contrast of the cross-fade": "contrast_fade",
+    "share of a mixture of both ends": "ghost",
+}
+"""Headings of a frame's figures on the page."""
+
+
+def _gallery(found: Interpolation, out: Path, film: str, call: Call) -> Gallery:
+    strips = GallerySection(
+        "The path and the cross-fade",
+        f"Above: latents on a {found.path} path, decoded. Below: the pixels faded into each other. "
+        + "; ".join(found.segments)
+        + ".",
+        [Exhibit(out / "strip.png", "path and cross-fade"), Exhibit(out / film, "there and back")],
+    )
+    rows = [
+        [f"{frame.segment + frame.t:.3g}", *(f"{getattr(frame, name):.3f}" for name in COLUMNS.values())]
+        for frame in found.frames
+    ]
+    figures = GallerySection(
+        "Figures of every frame",
+        "Norm: 1 where latents are as long as those of the ends. E(D(z)) - z: how far the encoder is from the latents "
+        "when it sees the frame, in standard deviations; less is better.",
+        tables=[PageTable(("at", *COLUMNS), rows)],
+        charts=[chart(CURVES, found.curves(), x_label="image", newest=False)],
+    )
+    files = {"strip.png": "the strip", "frames": "every frame", film: "the film", "path.json": "all figures"}
+    lead = f"{len(found.images)} images, {many(found.steps, 'step')} from each to the next."
+    files |= {"path.svg": "the chart"}
+    return Gallery("From image to image", lead, call, [strips, figures], found.to_dict(), files=files)
+
+
+def strip(found: Interpolation) -> Image.Image:
+    """The frames of a path above the cross-fade of the pixels, with the times; a path that is given passes through its
+    images at whole numbers."""
+    times = [frame.segment + frame.t for frame in found.frames]
+    names = [f"{t:g}: {Path(found.images[int(t)]).name}" if t == int(t) else f"{t:.3g}" for t in times]
+    rows = [[frame.pixels for frame in found.frames], [frame.fade for frame in found.frames]]
+    return labelled(rows, columns=names, sides=[f"{found.path} path through latents", "cross-fade of the pixels"])
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

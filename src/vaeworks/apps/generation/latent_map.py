@@ -102,9 +102,10 @@ def _ellipse(draw: ImageDraw.ImageDraw, x: float, y: float, a: float, b: float, 
 
 
 def _axis(picture: Image.Image, extent: float) -> None:
-    """Label the ends and the middle of the horizontal axis below both halves."""
+    """Label both halves, and the ends and the middle of the horizontal axis below them."""
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
-    for left in (0, SIDE + MARGIN):
+    for left, title in ((0, "latents of the images"), (SIDE + MARGIN, "decoded from the plane")):
+        draw.text((left + SIDE / 4, SIDE + MARGIN / 2), title, font=font, fill="#444444", anchor="mm")
         for share, anchor in ((0.0, "lm"), (0.5, "mm"), (1.0, "rm")):
             draw.text(
                 (left + share * SIDE, SIDE + MARGIN / 2),

@@ -9,15 +9,16 @@ from PIL import Image
 from torch import Tensor
 
 from ...files.atomic import atomic
-from ...images import grid, to_pillow
+from ...images import labelled, to_pillow
 
 COLUMNS = 8
 """Pictures in a row."""
 
 
-def sheet(pictures: Sequence[Tensor]) -> Image.Image:
-    """Images uint8 c h w in rows of COLUMNS, as one picture."""
-    return grid([pictures[first : first + COLUMNS] for first in range(0, len(pictures), COLUMNS)])
+def sheet(pictures: Sequence[Tensor], names: Sequence[str], title: str = "") -> Image.Image:
+    """Images uint8 c h w in rows of COLUMNS, each below its name, as one picture."""
+    parts = [slice(first, first + COLUMNS) for first in range(0, len(pictures), COLUMNS)]
+    return labelled([pictures[part] for part in parts], captions=[names[part] for part in parts], title=title)
 
 
 def write_numbered(folder: Path, pictures: Sequence[Tensor], overwrite: bool) -> None:

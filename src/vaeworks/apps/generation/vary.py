@@ -21,6 +21,8 @@ from ...images import to_uint8
 from ...images.channels import check_pictures
 from ...metrics import psnr
 from ...models import Autoencoder
+from ...pages.call import Call
+from ...pages.gallery import REPORT, Exhibit, Gallery, GallerySection, page_place, write_gallery
 from ...random_streams import VARIANTS, WALK, check_seed, latent_noise
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
@@ -151,11 +153,14 @@ class VariedImage:
     """of `Variety`, or of `walk_figures`"""
     pictures: tuple[Tensor, ...]
     """uint8 c h w; none where they were written"""
+    page: Path | None = None
+    """the page that shows it; None where it was not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
+        page = {} if self.page is None else {"page": str(self.page)}
         options = {"temperature": self.temperature, "noise": self.noise, "seed": self.seed}
-        return {"source": self.source} | options | dict(self.figures)
+        return {"source": self.source} | options | dict(self.figures) | page
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +168,8 @@ class VariedImages:
     """What `vary` returns."""
 
     images: tuple[VariedImage, ...]
+    page: Path | None = None
+    """the page with the pictures; None where it was not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, by the name of the written file, or of the source."""
@@ -189,7 +196,8 @@ def vary(
     """Decode samples of each image's posterior and measure how much they differ; or walk around each image.
 
     model: a path, a hub id or an Autoencoder. inputs: image files or folders, one or several. out: folder for a sheet
-    (PNG) and a folder of variants for each image, or a GIF of each walk; None returns the pictures as tensors. count:
+    (PNG) and a folder of variants for each image, or a GIF of each walk, and for report.html; None returns the pictures
+    as tensors. count:
     variants of each image. temperature: factor of the posterior's std. noise: std in units of the latent channels'
     stds, in place of the posterior's; 0.2 where latents are points. walk: a closed walk of `steps` pictures instead of
     variants. seed: of the noise. memory, precision, settings: of the model, as in `vaeworks.reconstruct`. overwrite:
@@ -200,6 +208,7 @@ def vary(
     >>> result = vw.vary("runs/dogs", "a.png", count=4, noise=0.3)
     >>> result.images[0].pictures, result.images[0].figures["pixel_std"]
     """
+    call = Call("vary", vary, dict(locals()))
     check_seed(seed)
     if count < 2 or steps < 3:
         raise ConfigError(f"count (={count}) must be at least 2, and steps (={steps}) at least 3")
@@ -210,6 +219,7 @@ def vary(
     codec = open_codec(model, memory, precision, settings)
     check_pictures(codec.autoencoder.config)
     pairs = _targets(sources, None if out is None else Path(out), walk, overwrite)
+    page = page_place(None if out is None else Path(out), reporter)
     rows: list[VariedImage] = []
     for path, target, picture in readable_images(pairs, codec.autoencoder.config.in_channels, reporter):
         image = to_uint8(picture)
@@ -238,12 +248,44 @@ def vary(
             write_gif(target, pictures, overwrite=overwrite)
         elif target is not None:
             write_numbered(target.with_suffix(""), pictures, overwrite)
-            write_picture(target, sheet([image, *pictures]), overwrite)
+            names = ["input", *(f"variant {number}" for number in range(count))]
+            write_picture(target, sheet([image, *pictures], names), overwrite)
         tell(said)
         written = None if target is None else str(target)
         kept = tuple(pictures) if target is None else ()
-        rows.append(VariedImage(str(path), written, temperature, level, seed, figures, kept))
-    return VariedImages(tuple(rows))
+        rows.append(VariedImage(str(path), written, temperature, level, seed, figures, kept, page))
+    found = VariedImages(tuple(rows), page)
+    write_gallery(page, _gallery(found, walk, call), overwrite, reporter)
+    return found
+
+
+def _gallery(found: VariedImages, walk: bool, call: Call) -> Gallery:
+    shown, folders = [], {}
+    for image in found.images:
+        if image.path is None:
+            continue
+        name, figures = Path(image.source).name, image.figures
+        if walk:
+            said = f"{name}: steps of {figures['mean_step']:.2f} gray levels, at most {figures['largest_step']:.2f}"
+        else:
+            said = (
+                f"{name}: variants differ by {figures['pixel_std']:.2f} gray levels, {figures['psnr']:.1f} dB from the "
+            )
+            said += "reconstruction" + ("; all alike to the eye" if figures["alike"] else "")
+            if found.page is not None:
+                folder = Path(image.path).with_suffix("").relative_to(found.page.parent).as_posix()
+                folders[folder] = f"the variants of {name}"
+        shown.append(Exhibit(Path(image.path), said))
+    first = found.images[0]
+    noise = "the posterior" if first.noise is None else f"noise of {first.noise:g} standard deviations of each channel"
+    lead = f"Samples of {noise}, at temperature {first.temperature:g}."
+    text = (
+        "Each walk is closed: it ends where it began."
+        if walk
+        else "The input, and samples with its own latents as mean."
+    )
+    section = GallerySection("Walks" if walk else "Variants", text, shown)
+    return Gallery("Variants of images", lead, call, [section], found.to_dict(), files=folders)
 
 
 def _targets(
@@ -252,6 +294,7 @@ def _targets(
     """Images and the files that they become; no folder of variants may hold another image's sheet."""
     if out is None:
         return [(path, None) for path, _ in sources]
+    check_free(out, [REPORT], overwrite)
     pairs = targets(sources, out, ".gif" if walk else ".png", overwrite)
     if not walk:
         folders = [target.with_suffix("") for _, target in pairs]

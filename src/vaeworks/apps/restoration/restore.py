@@ -15,13 +15,16 @@ from torch import Tensor
 from ...data.inputs import Inputs, image_files, opened, readable_images
 from ...errors import ConfigError
 from ...files.atomic import write_picture
-from ...images import grid, to_pillow, to_uint8
+from ...images import to_pillow, to_uint8
 from ...images.channels import check_pictures
 from ...models import Autoencoder
+from ...pages.call import Call
+from ...pages.gallery import Exhibit, Gallery, GallerySection, PageTable, page_place, write_gallery
 from ...random_streams import check_seed
 from ...reporting import SILENT, Reporter
 from ...runtime import Codec
 from ...runtime.opening import Model, name_of, open_model
+from ...words import many
 from ..editing.region import check_mask
 from ..picture_files import (
     SCHEMA,
@@ -106,6 +109,8 @@ class RestorationResult:
     """by the path of the restored image, or of the input where nothing is written"""
     summary: RestorationSummary | None
     """over all images; None without planted damage"""
+    page: Path | None = None
+    """the page with the pictures; None where it was not written"""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, as in restore.json."""
@@ -119,6 +124,7 @@ class RestorationResult:
             "seed": self.seed,
             "pictures": {place: file.to_dict() for place, file in self.pictures.items()},
             "summary": None if self.summary is None else self.summary.to_dict(),
+            **({} if self.page is None else {"page": str(self.page)}),
         }
 
 
@@ -147,7 +153,7 @@ def restore(
     >>> vw.restore("runs/dogs", "photos", "out", plant="scratches").summary.gain
 
     model: a run folder, a VAE file or folder, hf:OWNER/NAME, or an autoencoder. inputs: image files and folders.
-    out: the folder for the restored PNG files, for strips/ (input, every method, difference) and for restore.json;
+    out: the folder for the restored PNG files, strips/ (input, every method, difference), restore.json and report.html;
     None: write nothing, the restored images are in the result.
     mask: an image that is white where pixels are missing, or a folder with a mask for each input, by name.
     noise: standard deviation of the noise in gray levels, or "auto" to estimate it.
@@ -163,6 +169,7 @@ def restore(
     Errors: ConfigError for settings that do not fit together, or existing results; DataError for images or masks that
     cannot be used; those of `vw.load`.
     """
+    call = Call("restore", restore, dict(locals()))
     folder, mask = None if out is None else Path(out), None if mask is None else Path(mask)
     _check(mask, noise, plant, steps, seed)
     autoencoder = open_model(model, settings)
@@ -187,17 +194,51 @@ def restore(
             methods[OURS] = found.image
             if folder is not None and target is not None:
                 write_picture(target, to_pillow(found.image), overwrite)
-                write_picture(strip_place(folder, target), grid([strip(damage, methods, OURS, truth)]), overwrite)
+                write_picture(strip_place(folder, target), strip(damage, methods, OURS, truth), overwrite)
             file = _figures(path, damage, found, methods, truth, keep_image=folder is None)
             files[str(target or path)] = file
             reporter.say(_sentence(target or path, file))
     scores = [file.scores for file in files.values() if file.scores is not None]
     facts = RestorationPrior(str(prior), fitted.images, fitted.error)
     means = summary(scores, OURS) if scores else None
-    result = RestorationResult(name_of(model), facts, plant, keep, steps, seed, files, means)
+    page = page_place(folder, reporter)
+    result = RestorationResult(name_of(model), facts, plant, keep, steps, seed, files, means, page)
     if folder is not None:
         write_record(folder / RECORD, result.to_dict(), overwrite)
+        write_gallery(page, _gallery(result, folder, call), overwrite, reporter)
     return result
+
+
+def _gallery(result: RestorationResult, out: Path, call: Call) -> Gallery:
+    shown = [
+        Exhibit(strip_place(out, Path(place)), f"{Path(file.source).name}: {_outcome(file)}")
+        for place, file in result.pictures.items()
+    ]
+    sections = []
+    lead = f"Prior of {many(result.prior.images, 'image')} of {result.prior.source}, which {result.model} reconstructs "
+    lead += f"with an error of {result.prior.error:.1f} gray levels."
+    if (means := result.summary) is not None:
+        header = ("method", "PSNR where damaged, dB", "SSIM there", "PSNR of all, dB", "SSIM of all", "")
+        rows = []
+        for name, mean in means.means.items():
+            figures = (f"{mean.psnr_region:.2f}", f"{mean.ssim_region:.4f}", f"{mean.psnr:.2f}", f"{mean.ssim:.4f}")
+            rows.append([name, *figures, "highest" if name == means.best else ""])
+        sections.append(GallerySection("Methods", means.sentence, tables=[PageTable(header, rows)]))
+    text = "From left to right as labelled; the difference is amplified 4 times."
+    sections.append(GallerySection("Pictures", text, shown))
+    header = ("image", "missing", "noise, gray levels", "evaluations", "held-out pixels, gray levels", "best")
+    rows = []
+    for place, file in result.pictures.items():
+        figures = (
+            f"{file.missing:.1%}",
+            f"{file.noise:.1f}",
+            str(file.evaluations),
+            f"{file.held_out_rms['taken']:.2f}",
+        )
+        rows.append([Path(place).name, *figures, file.best or ""])
+    sections.append(GallerySection("Figures of every image", "", tables=[PageTable(header, rows)]))
+    files = {RECORD: "all figures", "strips": "inputs and results side by side"}
+    return Gallery("Restored images", lead, call, sections, result.to_dict(), files=files)
 
 
 def _check(mask: Path | None, noise: float | str | None, plant: str | None, steps: int, seed: int) -> None:
@@ -270,5 +311,9 @@ def _figures(
 
 
 def _sentence(target: Path, file: RestoredFile) -> str:
+    return f"{target}  {_outcome(file)}"
+
+
+def _outcome(file: RestoredFile) -> str:
     outcome = f"{file.evaluations} evaluations" if file.best is None else f"best: {file.best}"
-    return f"{target}  {outcome}" + (f", noise of {file.noise:.1f} gray levels" if file.noise else "")
+    return outcome + (f", noise of {file.noise:.1f} gray levels" if file.noise else "")

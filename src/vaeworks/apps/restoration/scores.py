@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
-from ...images import difference
+from ...images import difference, labelled
 from ...intervals import Interval, bootstrap
 from ...metrics.reconstruction import psnr, ssim_in
+from ...words import many
 from .damage import Damage
 
 
@@ -58,6 +60,14 @@ class RestorationSummary:
     no difference is finite"""
     pictures: int
 
+    @property
+    def sentence(self) -> str:
+        """The gain over the best baseline, with its interval; empty where no difference is finite."""
+        if self.gain is None:
+            return ""
+        ends = f" ({self.gain.low:+.2f} to {self.gain.high:+.2f})" if math.isfinite(self.gain.low) else ""
+        return f"VAE against {self.against}: {self.gain.value:+.2f} dB{ends}, {many(self.pictures, 'picture')}"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return dataclasses.asdict(self)
@@ -79,10 +89,13 @@ def summary(rows: Sequence[Mapping[str, RestorationScore]], ours: str) -> Restor
     return RestorationSummary(means, best(means), other, bootstrap(gains) if gains else None, len(rows))
 
 
-def strip(damage: Damage, methods: Mapping[str, Tensor], ours: str, truth: Tensor | None) -> list[Tensor]:
-    """The original (if known), the damaged image, every method, and 4 times the difference of `ours` from the first."""
-    first = [damage.image] if truth is None else [truth, damage.image]
-    return [*first, *methods.values(), difference(methods[ours], first[0])]
+def strip(damage: Damage, methods: Mapping[str, Tensor], ours: str, truth: Tensor | None) -> Image.Image:
+    """The original (if known), the damaged image, every method, and 4 times the difference of `ours` from the first,
+    with labels above them."""
+    name, first = ("input", damage.image) if truth is None else ("original", truth)
+    given = {name: first} if truth is None else {name: first, "damaged": damage.image}
+    shown = {**given, **methods, f"{ours}: difference from {name} x 4": difference(methods[ours], first)}
+    return labelled([list(shown.values())], columns=list(shown))
 
 
 _FIGURES = tuple(field.name for field in dataclasses.fields(RestorationScore))

@@ -12,7 +12,8 @@ from typing import Any
 
 from ...config import ArenaConfig
 from ...files.atomic import write_text
-from ...pages.scatter import Point, alone, scatter
+from ...pages.alone import alone
+from ...pages.scatter import Point, scatter
 from ...recipes.studies import BASELINE, STUDIES, StudyScale
 from ..page import TITLES, number
 from ..results import DISTANCES

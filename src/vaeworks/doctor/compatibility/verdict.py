@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...images import grid
+from ...images.labels import wrapped
 from ...metrics import psnr
 from ...metrics.evaluation import mean_psnr
 from ...models import Autoencoder
-from ...pages.heatmap import wrapped
 from .decode import Constants, DecodedPhotos, takes_constants
 
 # Thresholds lie between what was measured, on the photographs of `look` at 256 and 128 px, of sound VAEs and of planted

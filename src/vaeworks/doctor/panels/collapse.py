@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...images import grid
+from ...images import labelled
 from ...intervals import Interval, jackknife
 from ..finding import VERDICTS, Curves, Figure, Finding, Picture, Verdict
 from ..measures.capacity import Channels, bits, measure_channels
@@ -347,7 +347,7 @@ def _picture(sampled: PriorSamples) -> Picture:
         for kind in (sampled.images, sampled.recon, sampled.prior, sampled.fitted)
     ]
     caption = "images; reconstructions; decoded normal noise; decoded noise with the latents' own means and covariance"
-    return Picture(caption, grid([[uint8(x) for x in row] for row in rows], gap=4))
+    return Picture(caption, labelled([[uint8(x) for x in row] for row in rows], sides=caption.split("; ")))
 
 
 def _curves(channels: Channels) -> Iterator[Curves]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...images import grid
+from ...images import labelled
 from ...intervals import bootstrap
 from ..compatibility.decode import Constants, DecodedPhotos, look, make, takes_constants
 from ..compatibility.verdict import FADED, HARSH, Fog, judge, lab, mean_chroma, spread_of_lightness
@@ -60,7 +60,7 @@ def examine(subject: Subject) -> Finding:
         if made
         else "Originals; decoded from its own latents"
     )
-    pictures = [Picture(caption, grid(shown, gap=4))]
+    pictures = [Picture(caption, labelled(shown, sides=caption.split("; ")))]
     table = _applications(subject, seen, TRIED_QUICK if subject.quick else TRIED) if made is None else {}
     return Finding(
         verdict,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ...images import difference, grid
+from ...images import difference, labelled
 from ...runtime.fp16.deviation import Deviation, Outputs, deviation, outputs
 from ...runtime.fp16.emulation import in_precision
 from ...runtime.fp16.ranges import FLOAT16_MAX, LayerRange, activation_ranges, first_overflow
@@ -173,9 +173,10 @@ def _table(ranges: Sequence[LayerRange]) -> dict[str, list[float | str]]:
 def _pictures(subject: Subject, reference: Sequence[Outputs], results: dict[str, list[Outputs]]) -> list[Picture]:
     """The first compared picture in every precision, and its difference to float32."""
     exact = subject.uint8(reference[0][1])[0]
-    row = [exact]
-    for actual in results.values():
+    row, names = [exact], ["float32"]
+    for name, actual in results.items():
         picture = subject.uint8(actual[0][1])[0]
         row += [picture, difference(exact, picture, 16)]
+        names += [name, f"difference of {name} x 16"]
     caption = "decoded in float32; in float16 and its difference x 16; in bfloat16 and its difference x 16"
-    return [Picture(caption, grid([[x.expand(3, -1, -1) for x in row]], gap=4))]
+    return [Picture(caption, labelled([[x.expand(3, -1, -1) for x in row]], columns=names))]

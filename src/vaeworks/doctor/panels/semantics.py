@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...images import grid, to_model_range
+from ...images import labelled, to_model_range
 from ...intervals import bootstrap
 from ...pages.heatmap import enlarged, heat
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict
@@ -329,7 +329,10 @@ def _pictures(
     shown = [numbers[i * len(numbers) // min(3, len(numbers))] for i in range(min(3, len(numbers)))]
     yield Picture(
         "similarity (cosine) of every latent to the marked one",
-        grid([[x for i in shown for x in _likeness(subject, i, latents([i]))]], gap=4),
+        labelled(
+            [[x for i in shown for x in _likeness(subject, i, latents([i]))]],
+            columns=["image, one latent marked", "similarity"] * len(shown),
+        ),
     )
     if len(numbers) > max(NEIGHBOURS):
         order = nearest(vectors - vectors.mean(0), NEIGHBOURS[0])
@@ -344,7 +347,8 @@ def _pictures(
         caption = "an image, and its five nearest neighbours by mean latent" + (
             "; framed green: same label, red: another" if labels is not None else ""
         )
-        yield Picture(caption, grid(rows, gap=4))
+        names = ["image", *(f"neighbour {number + 1}" for number in range(len(rows[0]) - 1))]
+        yield Picture(caption, labelled(rows, columns=names))
 
 
 def _likeness(subject: Subject, number: int, z: Tensor) -> list[Tensor]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ...images import difference, grid, to_model_range, to_pillow, to_uint8
+from ...images import difference, labelled, to_model_range, to_pillow, to_uint8
 from ...metrics import psnr
 from ..compatibility.verdict import lab
 from ..finding import Figure, Finding, Picture, Verdict
@@ -71,6 +71,7 @@ def examine(subject: Subject) -> Finding:
     verdict, sentence = _verdict(shifts, scores, tile)
     shown = [[exact, *(difference(*rows[name][i], 8) for name in OVERLAP)] for i, exact in enumerate(originals)]
     half = [[_halved(x) for x in row] for row in shown]
+    titles = ["decoded whole", *(f"difference of {name}'s tiles x 8" for name in OVERLAP)]
     origin = "enlarged, because none is that large" if enlarged else "of that size"
     return Finding(
         verdict,
@@ -88,7 +89,7 @@ def examine(subject: Subject) -> Finding:
         uncertainty=f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''} of {whole} px, {origin}, in tiles of "
         f"{tile} px; the figures are those of the worst, without an interval. Tests compare diffusers' tiles with its "
         "own code; ComfyUI's tiles are restated from its published code.",
-        pictures=(Picture("decoded whole; difference x 8 to diffusers' tiles; to ComfyUI's", grid(half, gap=4)),),
+        pictures=(Picture("decoded whole; difference x 8 to tiled decoding", labelled(half, columns=titles)),),
         images=len(pictures),
     )
 

@@ -17,7 +17,7 @@ from ...images import image_file
 from ...pages import data_uri, write_page
 from ...recipes import recipe
 from ..run.folder import RunRecord, read_data, read_result, read_run
-from ..validation import CROP, ROW_GAP
+from ..validation import CROP, SHOWN, first_panel
 from .charts import sections
 from .log_lines import read_log
 from .log_schema import EVENT, LOOK, STEP, duration, number, open_alarms, percent, written
@@ -140,35 +140,32 @@ class RunPage:
         """The first held-out image out of the newest grid, and its reconstruction out of some grids, the earlier the
         closer."""
         known = [look for look in looks if self._sample(look["images_seen"]).is_file()]
-        size = self._first_size()
-        if not known or size is None:
+        sizes = self._sizes()
+        if not known or not sizes:
             return []
-        rows = [{"picture": self._cut(known[0]["images_seen"], 0, size), "caption": "original"}]
+        rows = [{"picture": self._cut(known[0]["images_seen"], 0, sizes), "caption": "original"}]
         for look in _spread(known, STEPS - 1):
             caption = f"{look['images_seen']:,} · {written(look[LOOK], '.1f')} dB"
-            rows.append({"picture": self._cut(look["images_seen"], 1, size), "caption": caption})
+            rows.append({"picture": self._cut(look["images_seen"], 1, sizes), "caption": caption})
         return rows
 
-    def _cut(self, images_seen: int, row: int, size: tuple[int, int]) -> str:
-        """The first picture in a row of a grid."""
+    def _cut(self, images_seen: int, row: int, sizes: Sequence[tuple[int, int]]) -> str:
+        """The first picture in a row of a grid of images of these sizes."""
         if (images_seen, row) not in self._pictures:
-            width, height = size
             with image_file(self._sample(images_seen)) as grid:
-                row_height = (grid.height - 2 * ROW_GAP) // 3  # as high as the highest image
-                top = row * (row_height + ROW_GAP)
-                picture = grid.crop((0, top, width, top + height))
+                picture = first_panel(grid, row, sizes)
             picture.thumbnail((STEP_SIDE, STEP_SIDE))
             self._pictures[images_seen, row] = data_uri(picture, quality=85)
         return self._pictures[images_seen, row]
 
-    def _first_size(self) -> tuple[int, int] | None:
-        """Width and height of the first held-out image as it is judged."""
-        files = (self._data or {}).get("val", [])
-        if not files:
-            return None
-        first, factor = min(files, key=lambda file: str(file["digest"])), self._config.model.downsample_factor
-        width, height = (min(int(first[side]), CROP) // factor * factor for side in ("width", "height"))
-        return (width, height) if width and height else None
+    def _sizes(self) -> list[tuple[int, int]]:
+        """Width and height of the held-out images of a grid, as they are judged; none where one has no pixels left."""
+        files = sorted((self._data or {}).get("val", []), key=lambda file: str(file["digest"]))
+        shown = files[: min(SHOWN, self._config.data.val_images)]
+        factor = self._config.model.downsample_factor
+        sides = ((min(int(file[side]), CROP) // factor * factor for side in ("width", "height")) for file in shown)
+        sizes = [(width, height) for width, height in sides]
+        return sizes if all(width and height for width, height in sizes) else []
 
     def _sample(self, images_seen: int) -> Path:
         return self._run / "samples" / f"{images_seen:010d}.png"
