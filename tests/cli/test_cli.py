@@ -227,7 +227,7 @@ def test_decode_within_memory_with_a_certificate_and_of_shards(place: Path, tmp_
     assert "takes at least" in error(capsys, *words, "--memory", "1KiB", "--overwrite")
     assert "must be a size" in error(capsys, *words, "--memory", "lots", "--overwrite")
     assert main([*words, "--precision", "bf16", "--verify", "--overwrite"]) == 0
-    assert "in bfloat16" in " ".join(capsys.readouterr().err.split())
+    assert "in bfloat16" in " ".join(capsys.readouterr().out.split())
 
     assert main(["encode", model, str(photos), "--size", "64", "--labels", "none", "--out", str(tmp_path / "set")]) == 0
     assert main(["decode", model, str(tmp_path / "set"), "--out", str(tmp_path / "pictures")]) == 0

@@ -220,7 +220,8 @@ def test_nothing_from_a_file_is_acted_upon(number: int, files: dict[str, Path], 
     code = main(words)
     told = capfd.readouterr()
     assert code in (0, 2), told.err
-    assert told.err
+    assert told.out if code == 0 else told.err
+    check(told.out)
     check(told.err)
     check(told.out)
 

@@ -1,8 +1,9 @@
-"""What people see while a command runs and after it: on stderr."""
+"""What people see: results on stdout; on stderr what a command does, and warnings."""
 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,17 +18,32 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+WIDE = 10_000
+"""Characters of a line where no terminal is near: what a file or a program gets is neither broken nor cut."""
+
+
+def results() -> Terminal:
+    """stdout, for results; with --json, stderr. Of several processes that train together one alone speaks."""
+    from ..terminal import Terminal
+
+    near = "COLUMNS" in os.environ or any(map(os.isatty, range(3)))
+    return Terminal(stderr=False, soft_wrap=True, quiet=not speaks(), width=None if near else WIDE)
+
+
 def console() -> Terminal:
-    """Where people read; of several processes that train together one alone speaks."""
+    """stderr, for all that is no result."""
     from ..terminal import Terminal
 
     return Terminal(soft_wrap=True, quiet=not speaks())
 
 
 class ConsoleReporter(Reporter):
-    """Tells people on stderr; of several processes one alone speaks."""
+    """Tells people on the terminal; of several processes one alone speaks."""
 
     def say(self, line: str) -> None:
+        results().print(line)
+
+    def step(self, line: str) -> None:
         console().print(line)
 
     def detail(self, line: str) -> None:

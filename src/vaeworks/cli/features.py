@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .options import Data, Labels, Model, Out, Overwrite, Told, arg, settings_of
 from .tables_accuracy import accuracy, accuracy_table
 
@@ -66,7 +66,7 @@ def features(
         reporter=TERMINAL,
     )
     _print_rows(result)
-    console().print(f"{out / CHARTS[0]} and {out / CHARTS[1]} show it; {out / RECORD} has every figure")
+    results().print(f"{out / CHARTS[0]} and {out / CHARTS[1]} show it; {out / RECORD} has every figure")
     return result.to_dict()
 
 
@@ -80,5 +80,5 @@ def _print_rows(result: FeatureComparison) -> None:
     for row in result.rows:
         cells = [accuracy(interval) for interval in row.accuracy.values()]
         table.add_row(row.classifier, row.representation, str(row.dimensions), *cells)
-    console().print(table)
+    results().print(table)
     TERMINAL.detail(f"accuracy, mean of {result.choices} choices of labels, ± half of Student's 95 % interval")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional
 
-from .console import console, print_notes
+from .console import print_notes, results
 from .options import Told, arg, settings_of
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
     for identity in result.files if isinstance(result, ComparedFiles) else (result,):
         _print_identity(identity)
     for pair in result.relations if isinstance(result, ComparedFiles) else ():
-        console().print(f"{pair.a} and {pair.b}: {pair.relation}")
+        results().print(f"{pair.a} and {pair.b}: {pair.relation}")
     return result.to_dict()
 
 
 def _print_identity(identity: Identity) -> None:
     from rich.table import Table
 
-    out = console()
+    out = results()
     out.print(str(identity.path), style="bold")
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, value in identity.rows():

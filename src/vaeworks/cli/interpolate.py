@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional
 
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .options import Memory, Model, Out, Overwrite, Precision, Told, arg, settings_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def interpolate(
         reporter=TERMINAL,
     )
     _print_path(found)
-    console().print(f"{out / 'strip.png'}: the path above, the cross-fade below; {out / f'path.{video}'} moves")
+    results().print(f"{out / 'strip.png'}: the path above, the cross-fade below; {out / f'path.{video}'} moves")
     return found.to_dict()
 
 
@@ -72,9 +72,9 @@ def _print_path(found: Interpolation) -> None:
     for frame in found.frames:
         at = f"{frame.segment + frame.t:.2f}"
         table.add_row(at, *(f"{getattr(frame, field):.3f}" for field in columns.values()))
-    console().print(table)
+    results().print(table)
     for number, (length, largest) in enumerate(zip(found.length, found.largest, strict=True)):
-        console().print(
+        results().print(
             f"from image {number + 1} to {number + 2}: {length:.2f} times the straight way of a cross-fade; the "
             f"largest step is {largest:.0%} of it, even ones have {1 / found.steps:.0%}"
         )

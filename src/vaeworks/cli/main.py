@@ -1,7 +1,8 @@
 """The command line. A skin: it parses, calls, and prints; it computes nothing.
 
-Commands are plain functions in a plain dict, and their signatures are their options. What they return is printed as
-JSON with --json; people read tables and bars on stderr. torch is imported only once a command runs.
+Commands are plain functions in a plain dict, and their signatures are their options. Results go to stdout: tables and
+lines, or with --json what a command returns, as one document; bars and warnings go to stderr. torch is imported only
+once a command runs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ..config import LatentConfig, TrainConfig, dumps, from_dict, to_dict
 from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
-from ..words import one_line, speak
+from ..words import close_pipe, one_line, speak
 from .anomaly import anomaly
 from .arena import arena
 from .arena_report import arena_report
@@ -115,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         _tell(error, str(error))
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_pipe(sys.stdout)
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
         if debug:
@@ -142,8 +143,12 @@ def _run(words: list[str], as_json: bool) -> int:
         if words[0] == "--version":
             print(f"vaeworks {__version__}")
             return 0
+        _bear_all_characters()
         with _plain_warnings(), _plain_logs(), _terminated_as_interrupted():
-            result = _command(words)()
+            command = _command(words)
+            # of what others print, libraries too, nothing may stand beside the document
+            with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+                result = command()
         if as_json and speaks():
             print(dumps(result), flush=True)
         return 0
@@ -153,6 +158,12 @@ def _run(words: list[str], as_json: bool) -> int:
         for sentence in judged.sentences:
             speak(f"vaeworks: {sentence}")
         return 1
+
+
+def _bear_all_characters() -> None:
+    """Let stdout escape what its encoding lacks, as stderr does, instead of failing after the work."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _place(error: OSError) -> str:

@@ -278,7 +278,7 @@ def _truth(
     if classes is None and masks is not None:
         classes = labels_by_masks(tested.files, masks)
         bad = sum(label != GOOD for label in classes)
-        reporter.say(
+        reporter.step(
             f"{bad} of {len(classes)} test images have a mask that marks something; the others are taken to be normal"
         )
     return classes, None if classes is None else read_truth(tested.files, classes, masks, size)
@@ -291,7 +291,7 @@ def _network(
         if weights is not None:
             raise ConfigError(f"--features-weights {weights} are of no network; name it with --features")
         return None
-    return load_backbone(network, weights, autoencoder.downsample_factor, reporter.say).to(autoencoder.device)
+    return load_backbone(network, weights, autoencoder.downsample_factor, reporter.step).to(autoencoder.device)
 
 
 def _result(model: str, detector: AnomalyDetector, file: Path | None) -> AnomalyResult:

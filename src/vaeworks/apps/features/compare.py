@@ -114,9 +114,9 @@ def compare_features(
     check_labels(classes, counts, choices)
     autoencoder = open_model(model, settings)
     if said := sentence(autoencoder.trained_on, images.files):
-        reporter.say(f"{said}, without their labels; PCA sees all of them as well")
+        reporter.warn(f"{said}, without their labels; PCA sees all of them as well")
     side = square_side(images, size, autoencoder.downsample_factor)
-    network = None if features is None else load_features(features, features_weights, say=reporter.say)
+    network = None if features is None else load_features(features, features_weights, say=reporter.step)
     if network is not None:
         check_features(network, side)
     codes = encode_squares(autoencoder, images, side, classes, partial(reporter.track, what="images"))
