@@ -14,6 +14,7 @@ from ..data.labels import find_labels
 from ..devices import resolve_device
 from ..errors import ConfigError
 from ..files.outputs import check_free, make_folder, short_names
+from ..formats.sources import no_model
 from ..recipes.studies import StudyScale, study
 from ..reporting import SILENT, Reporter
 from .budget import budget_images
@@ -79,15 +80,19 @@ def run_arena(
         raise ConfigError(
             "no MODEL is given: vaeworks arena MODEL... --data SRC --out DIR, or vaeworks arena study NAME"
         )
+    if wrong := [model for model in models if not isinstance(model, (str, Path))]:
+        raise no_model(
+            wrong[0], "a path or hub id", "save it first: the arena keeps its trials by their files' content"
+        )
     config = _config(budget, tokens, probes, seeds, shifts, samples)
     paths, folder = [str(model) for model in models], Path(out)
     names = short_names(paths)
     if baseline is not None and str(baseline) not in paths:
         raise ConfigError(f"--baseline {baseline} is not among the models: {', '.join(paths)}")
     check_free(folder, (REPORT, RECORD), overwrite, ", which makes the page anew and keeps trials")
+    images = image_set(data, reporter)
     make_folder(folder)
     place = resolve_device(device)
-    images = image_set(data, reporter)
     outcome = run_tournament(
         entrants_of(names, paths),
         images,
@@ -149,11 +154,12 @@ def run_study(
     if vae_seeds < 1:
         raise ConfigError(f"--vae-seeds {vae_seeds} trains nothing; give at least 1")
     folder = Path(out)
+    source = data_source(data, reporter=reporter)
     make_folder(folder)
     result = compare_arms(
         name,
         chosen,
-        data_source(str(data), reporter=reporter),
+        source,
         folder,
         scale,
         config,

@@ -16,6 +16,7 @@ from ..data.trained_on import sentence
 from ..devices import resolve_device
 from ..errors import ConfigError
 from ..files.outputs import check_free, make_folder, short_names
+from ..formats.given import given_model
 from ..formats.io import read
 from ..formats.locate import locate
 from ..formats.vae_slot import is_certain
@@ -191,7 +192,8 @@ def examine_models(
 
 
 def _config(model: Model, settings: Mapping[str, Any] | None) -> Any:
-    return model.config if isinstance(model, Autoencoder) else locate(str(model), **(settings or {})).config
+    given = given_model(model)
+    return locate(model, **(settings or {})).config if given is None else given.config  # type: ignore[arg-type]
 
 
 def _folders(out: Path, names: Sequence[str], overwrite: bool) -> list[Path]:
@@ -217,9 +219,9 @@ def _masks(files: Sequence[ImageFile], masks: Masks, derived: bool) -> Sequence[
 
 def _loaded(model: Model, settings: Mapping[str, Any] | None, reporter: Reporter) -> tuple[Autoencoder, bool | None]:
     """The model, on a GPU where there is one, and whether its file is certain of its scaling factor; None: unknown."""
-    if isinstance(model, Autoencoder):
-        return model, None
-    located = locate(str(model), **(settings or {}))
+    if (given := given_model(model)) is not None:
+        return given, None
+    located = locate(model, **(settings or {}))  # type: ignore[arg-type]
     autoencoder = read(located)
     for doubt in located.doubts:
         reporter.warn(f"{model}: {doubt}")

@@ -18,6 +18,7 @@ from ..errors import ConfigError, MissingExtraError, VaeworksError
 from ..files.atomic import atomic, check_room
 from ..formats import load, native
 from ..formats.diffusers_config import diffusers_class, diffusers_config, guesses_written
+from ..formats.given import given_model
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from .onnx_check import largest_difference, overflow
@@ -95,12 +96,8 @@ def export_onnx(
     """
     folder, dtype = Path(folder), torch_dtype(dtype)
     _check_settings(layout, dtype, normalized, opset)
-    if isinstance(autoencoder, (str, Path)):
-        autoencoder = load(autoencoder, **(settings or {}))
-    elif not isinstance(autoencoder, Autoencoder):
-        from ..formats.shared_weights import from_diffusers
-
-        autoencoder = from_diffusers(autoencoder)
+    given = given_model(autoencoder)
+    autoencoder = load(autoencoder, **(settings or {})) if given is None else given  # type: ignore[arg-type]
     if normalized:
         _check_scale(autoencoder.config)
     description = _description(autoencoder) if layout == "optimum" else None

@@ -17,6 +17,7 @@ from ..models import Autoencoder
 from .diffusers_config import diffusers_class, diffusers_config, guesses_written, only_in_metadata
 from .fold import fold_normalization
 from .foreign_code import check_folder
+from .given import model_in_memory
 from .keymap import layout_name
 from .kinds import DIFFUSERS_CLASSES
 
@@ -70,6 +71,7 @@ def to_diffusers(autoencoder: Autoencoder) -> DiffusersVAE:
     normalized latents use `pipelines.stable_diffusion.inject`, which folds the shift into the weights if needed.
     Errors: MissingExtraError without diffusers.
     """
+    autoencoder = model_in_memory(autoencoder)
     config = autoencoder.config
     library = _library()
     try:

@@ -16,6 +16,7 @@ from ..config import MODELS, LatentConfig
 from ..errors import ConfigError
 from ..files.atomic import check_ending, check_free_name
 from ..models import Autoencoder
+from .given import given_model
 from .io import read, write
 from .locate import locate
 from .vaes_in_file import Layout
@@ -77,7 +78,8 @@ def fold(
     if published is not None:
         scaling_factor, shift_factor = published.scaling_factor, published.shift_factor
     assert scaling_factor is not None
-    vae = model if isinstance(model, Autoencoder) else _certain(model, settings)
+    given = given_model(model)
+    vae = _certain(model, settings) if given is None else given  # type: ignore[arg-type]
     config = vae.config
     if dst is not None:
         if layout != "diffusers":

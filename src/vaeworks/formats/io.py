@@ -19,6 +19,7 @@ from .archive import Archive
 from .archive.torch_dtypes import TORCH_DTYPES
 from .diffusers_config import diffusers_class, diffusers_config, guesses_written, only_in_metadata
 from .finite import finite_cast, is_finite
+from .given import model_in_memory
 from .holes import check_holes
 from .keymap import TAESD_HALVES, is_attention_matrix, layout_name
 from .locate import OPTIONAL, Located, locate
@@ -49,6 +50,7 @@ def save(
     Errors: ConfigError for an unknown layout, a path that exists, an architecture that the layout cannot express, and
     weights that overflow in `dtype`.
     """
+    autoencoder = model_in_memory(autoencoder)
     _description(layout, autoencoder.config)  # raises before anything is said
     _warn_of_losses(layout, autoencoder.config)
     write(autoencoder, path, layout, dtype=dtype, overwrite=overwrite)

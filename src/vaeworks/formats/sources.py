@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import FormatError
+from ..errors import ConfigError, FormatError
 from ..files.atomic import MAX_CONFIG, read_json
 from ..files.links import missing
 from .archive import Archive, joined, open_archive, open_shards
@@ -51,11 +53,27 @@ class Source:
     VAE"""
 
 
+def no_model(
+    given: object, wanted: str = f"a path, {HUB_PREFIX}OWNER/NAME or an Autoencoder", remedy: str = ""
+) -> ConfigError:
+    """The error for something that is no model. wanted, remedy: what takes its place."""
+    if not remedy and isinstance(given, Mapping):
+        remedy = "save the tensors with safetensors.torch.save_file, and give the file"
+    elif not remedy and dataclasses.is_dataclass(given):
+        remedy = "`vaeworks.build(config)` makes one with random weights"
+    elif not remedy and isinstance(given, (list, tuple)):
+        remedy = "give one"
+    kind = "None" if given is None else type(given).__name__
+    return ConfigError(f"the model must be {wanted}, not {kind}" + (f"; {remedy}" if remedy else ""))
+
+
 def find_source(path: str | Path) -> Source:
     """Open the tensors of a file, a folder or hf:OWNER/NAME.
 
-    Errors: FormatError for a path that does not exist or holds no model.
+    Errors: FormatError for a path that does not exist or holds no model; ConfigError for what is no path.
     """
+    if not isinstance(path, (str, Path)):
+        raise no_model(path)
     if str(path).startswith(HUB_PREFIX):
         path = fetch(str(path))
     try:

@@ -30,6 +30,7 @@ from .reading import (
     LARGEST_FILE,
     PAIR,
     SUFFIXES,
+    converted,
     file_content,
     has_alpha,
     image_facts,
@@ -40,20 +41,23 @@ from .reading import (
     quiet,
     regular_file,
 )
-from .tensors import check_images, to_images, warn_of_range
+from .tensors import Pixels, check_images, each_image, is_pixels, kind_of, to_images, warn_of_range
 
 __all__ = [
     "LARGEST_FILE",
     "PAIR",
     "SUFFIXES",
+    "Pixels",
     "center_crop",
     "check_divisible",
     "check_finite",
     "check_images",
     "clamped",
+    "converted",
     "crop_to",
     "default_size",
     "difference",
+    "each_image",
     "file_content",
     "from_model_range",
     "grid",
@@ -61,6 +65,8 @@ __all__ = [
     "image_facts",
     "image_file",
     "image_size",
+    "is_pixels",
+    "kind_of",
     "marked",
     "mask_image",
     "open_image",

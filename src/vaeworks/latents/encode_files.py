@@ -13,7 +13,7 @@ import torch
 
 from ..arguments import check_choice, several
 from ..data import ImageSet, scan
-from ..data.inputs import Inputs, data_source, image_files, readable_images, warn_of_skipped
+from ..data.inputs import Inputs, data_source, image_files, joined_sets, readable_images, warn_of_skipped
 from ..data.labels import find_labels
 from ..errors import ConfigError
 from ..files.outputs import targets
@@ -229,11 +229,5 @@ def _scan_all(inputs: Sequence[str | Path], reporter: Reporter) -> ImageSet:
                 yield item
                 progress(number, total)
 
-    sets = [scan(data_source(str(name), reporter=reporter), progress=counted, decode=False) for name in inputs]
-    if len(sets) == 1:
-        return sets[0]
-    return ImageSet(
-        " ".join(map(str, inputs)),
-        tuple(file for found in sets for file in found.files),
-        tuple(entry for found in sets for entry in found.skipped),
-    )
+    sets = [scan(data_source(name, reporter=reporter), progress=counted, decode=False) for name in inputs]
+    return joined_sets(sets)

@@ -229,7 +229,7 @@ def _common_multiple(models: Sequence[Model], vaes: Sequence[Autoencoder], multi
 
 def _titles(models: Sequence[Model]) -> list[str]:
     """A title for each path: its last part, with as many parents as make them differ; "" for an autoencoder."""
-    paths = ["" if isinstance(model, Autoencoder) else str(model) for model in models]
+    paths = [str(model) if isinstance(model, (str, Path)) else "" for model in models]
     parts = [
         [p for p in Path(path.removeprefix("hf:")).parts if p not in ("/", ".", "run", "model.safetensors")] or [path]
         for path in paths

@@ -14,6 +14,7 @@ from ..data.inputs import opened
 from ..devices import resolve_device, torch_dtype
 from ..files.atomic import check_free_picture, write_picture
 from ..formats import load
+from ..formats.given import given_model
 from ..models import Autoencoder
 from .stable_diffusion import load_pipeline, paint
 
@@ -72,7 +73,8 @@ def generate(
     start = opened(Path(image), 3) if isinstance(image, (str, Path)) else image
     on = resolve_device(device)
     weights = torch_dtype(("bf16" if on.type == "cuda" else "fp32") if dtype == "auto" else dtype)
-    autoencoder = vae if isinstance(vae, Autoencoder) else load(vae, **(settings or {}))
+    given = given_model(vae)
+    autoencoder = load(vae, **(settings or {})) if given is None else given  # type: ignore[arg-type]
     pipe = load_pipeline(pipeline, autoencoder, on, weights)
     picture = paint(pipe, prompt, image=start, strength=strength, size=size, steps=steps, guidance=guidance, seed=seed)
     if out is not None:

@@ -11,11 +11,13 @@ import torch
 from ..arguments import check_choice
 from ..devices import DTYPES, resolve_device
 from ..formats import load
+from ..formats.given import given_model
 from ..models import Autoencoder
 from .codec import Codec
 
-Model: TypeAlias = str | Path | Autoencoder
-"""An autoencoder, or where one is: a run folder, a VAE file or folder, a full checkpoint, hf:OWNER/NAME."""
+Model: TypeAlias = str | Path | Autoencoder | Codec
+"""An autoencoder, a codec's, or where one is: a run folder, a VAE file or folder, a full checkpoint, hf:OWNER/NAME. A
+VAE of diffusers is taken as well; weights are shared with it."""
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
@@ -27,8 +29,9 @@ def open_model(model: Model, settings: Mapping[str, Any] | None = None, device: 
     settings: facts that the file does not contain, as keywords of `load`. device: "auto" is a GPU if there is one. An
     autoencoder is returned as it is, on its own device. Errors: those of `load`.
     """
-    if isinstance(model, Autoencoder):
-        return model
+    if (given := given_model(model)) is not None:
+        return given
+    assert isinstance(model, (str, Path))
     autoencoder, on = load(model, **(settings or {})), resolve_device(device)
     if on.type == "cpu" and autoencoder.dtype == torch.float16:
         autoencoder = autoencoder.float()
@@ -40,14 +43,16 @@ def open_in_own_dtype(model: Model, settings: Mapping[str, Any] | None = None) -
 
     settings: as in `open_model`. Errors: those of `load`.
     """
-    if isinstance(model, Autoencoder):
-        return model
+    if (given := given_model(model)) is not None:
+        return given
+    assert isinstance(model, (str, Path))
     return load(model, **(settings or {})).to(resolve_device("auto"))
 
 
 def name_of(model: Model) -> str:
     """The model's name in results: the path or hub id that was given, or an autoencoder's own name."""
-    return model.config.name if isinstance(model, Autoencoder) else str(model)
+    given = given_model(model)
+    return str(model) if given is None else given.config.name
 
 
 def open_codec(
@@ -58,11 +63,15 @@ def open_codec(
 ) -> Codec:
     """A codec of the model within a memory budget, on a GPU if there is one.
 
+    A codec without another budget or precision is returned as it is.
+
     memory: bytes, or "4GiB"; None: most of the free memory. precision: None is the weights' own, but fp32 for fp16
     weights on a CPU. settings: as in `open_model`.
     """
     if precision is not None:
         check_choice("precision", precision, DTYPES)
+    if isinstance(model, Codec) and memory is None and precision is None:
+        return model
     autoencoder = open_in_own_dtype(model, settings)
     if precision is None and autoencoder.device.type == "cpu" and autoencoder.dtype == torch.float16:
         precision = "fp32"

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ...arguments import several
 from ...config import dumps
-from ...data import ImageFile, ImageSet, scan
-from ...data.inputs import data_source, warn_of_skipped
+from ...data import ImageFile, ImageSet
+from ...data.inputs import Images, image_set, warn_of_skipped
 from ...data.trained_on import TrainedOn, sentence
 from ...errors import ConfigError
 from ...features.backbones import Backbone, load_backbone
@@ -114,9 +114,9 @@ def detect_anomalies(
     model: Model,
     out: str | Path | None = None,
     *,
-    normal: str | Path | None = None,
+    normal: Images | None = None,
     detector: str | Path | None = None,
-    test: str | Path | None = None,
+    test: Images | None = None,
     masks: str | Path | None = None,
     labels: str | None = None,
     false_alarms: float = DEFAULT_RATE,
@@ -139,7 +139,8 @@ def detect_anomalies(
 
     model: a run folder, a VAE file or folder, hf:OWNER/NAME, or an autoencoder. out: the folder for
     detector.safetensors, scores.csv, sheets of images and anomaly.json; None: write nothing.
-    normal: a data source of normal images to fit a detector on. detector: the file of a fitted one. Give one of both.
+    normal: a data source of normal images to fit a detector on, or images in memory. detector: the file of a fitted
+    one. Give one of both.
     test: a data source of images to score; those in folders called `good` are known to be normal.
     masks: a folder with a mask for each anomalous test image, by name. labels: the classes of test images: "folders",
     "names", "none" or a CSV file; `good` is normal.
@@ -213,9 +214,9 @@ def detect_anomalies(
 
 
 def _check(
-    normal: str | Path | None,
+    normal: Images | None,
     detector: Path | None,
-    test: str | Path | None,
+    test: Images | None,
     masks: Path | None,
     out: Path | None,
     overwrite: bool,
@@ -244,10 +245,10 @@ def _check_fitted(evidence: Sequence[str], density: str, false_alarms: float, he
         )
 
 
-def _scanned(source: str | Path | None, reporter: Reporter) -> ImageSet | None:
+def _scanned(source: Images | None, reporter: Reporter) -> ImageSet | None:
     if source is None:
         return None
-    images = scan(data_source(str(source), reporter=reporter))
+    images = image_set(source, reporter)
     warn_of_skipped(images.skipped, reporter)
     return images
 

@@ -15,7 +15,7 @@ import torch
 
 from ...arguments import several
 from ...config import dumps
-from ...data.inputs import warn_of_skipped
+from ...data.inputs import Images, warn_of_skipped
 from ...data.table import table
 from ...data.trained_on import sentence
 from ...errors import ConfigError, MissingExtraError
@@ -70,7 +70,7 @@ class FeatureComparison:
 
 def compare_features(
     model: Model,
-    data: str | Path = "digits",
+    data: Images = "digits",
     out: str | Path | None = None,
     *,
     labels: str | None = None,
@@ -126,7 +126,7 @@ def compare_features(
     rows = few_labels(kinds, draws, seed, partial(reporter.track, what="classifiers"))
     result = FeatureComparison(
         model=name_of(model),
-        data=str(data),
+        data=images.source,
         size=side,
         pool=pool,
         seed=seed,

@@ -11,8 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from ...config import dumps
-from ...data import scan
-from ...data.inputs import data_source, warn_of_skipped
+from ...data.inputs import Images, image_set, source_name, warn_of_skipped
 from ...data.labels import find_labels
 from ...errors import ConfigError
 from ...files.atomic import write_picture, write_text
@@ -55,7 +54,7 @@ def sample(
     *,
     count: int = 64,
     source: Literal["prior", "gaussian", "mixture", "flow"] = "prior",
-    data: str | Path | None = None,
+    data: Images | None = None,
     labels: str | None = None,
     size: int | None = None,
     components: int = 10,
@@ -100,8 +99,8 @@ def sample(
     if data is None:
         found, side, plane = *_from_prior(autoencoder, count, size, seed, reporter), None
     else:
-        found, side, plane = _from_data(autoencoder, wanted, str(data), labels, count, size, map, seed, reporter)
-    result = Samples(name_of(model), None if data is None else str(data), side, seed, found, plane)
+        found, side, plane = _from_data(autoencoder, wanted, data, labels, count, size, map, seed, reporter)
+    result = Samples(name_of(model), None if data is None else source_name(data), side, seed, found, plane)
     if out is not None:
         _write(result, Path(out), overwrite)
     if source == "prior" and found.latents_std is not None and abs(found.latents_std - 1) > 0.5:
@@ -124,7 +123,7 @@ def _from_prior(
 def _from_data(
     autoencoder: Autoencoder,
     wanted: Density,
-    data: str,
+    data: Images,
     labels: str | None,
     count: int,
     size: int | None,
@@ -132,7 +131,7 @@ def _from_data(
     seed: int,
     reporter: Reporter,
 ) -> tuple[SampledSet, int, Image.Image | None]:
-    images = scan(data_source(data, reporter=reporter))
+    images = image_set(data, reporter)
     own = min(max(min(file.width, file.height) for file in images.files), LARGEST)
     side = _side(autoencoder.downsample_factor, size or own)
     track = partial(reporter.track, what="images")

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from ...config import AutoencoderConfig
+from ...data.inputs import Images
 from ...devices import torch_dtype
 from ...errors import ConfigError
 from ...files.atomic import check_ending, check_free_name
+from ...formats.given import given_model
 from ...formats.io import read, write
 from ...formats.locate import locate
 from ...formats.vaes_in_file import Layout
@@ -56,7 +58,7 @@ def repair(
     layout: Layout = "native",
     dtype: str | torch.dtype | None = None,
     headroom: float = 4.0,
-    data: str | Path | None = None,
+    data: Images | None = None,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> RepairedVae:
@@ -67,8 +69,8 @@ def repair(
 
     model: an Autoencoder, or the path or hub id of one. dst: the file (layout "diffusers": the folder) to write; None
     writes nothing. dtype: of the stored weights, "fp32", "bf16", "fp16" or a torch dtype; None keeps them. headroom:
-    how many times larger than measured activations may become. data: a folder of images or an image to measure on;
-    None: the bundled photographs. settings: facts that the file leaves out, as keywords of `load`.
+    how many times larger than measured activations may become. data: a folder of images, an image or images in memory
+    to measure on; None: the bundled photographs. settings: facts that the file leaves out, as keywords of `load`.
     Errors: those of `load` and `half_safe`; DataError for unreadable images; ConfigError without `overwrite` for a name
     that is taken.
     """
@@ -78,10 +80,11 @@ def repair(
         if layout != "diffusers":
             check_ending(Path(dst))
     notes: tuple[str, ...] = ()
-    if isinstance(model, Autoencoder):
-        vae = model
+    given = given_model(model)
+    if given is not None:
+        vae = given
     else:
-        source = locate(model, **(settings or {}))
+        source = locate(model, **(settings or {}))  # type: ignore[arg-type]
         vae, notes = read(source), source.lasting_doubts
     result = half_safe(vae, None if data is None else sample_images(vae, data), headroom=headroom)
     if dst is not None:
