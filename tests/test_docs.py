@@ -60,8 +60,8 @@ def options() -> set[str]:
         patch.setenv("COLUMNS", "200")
         for words in [*COMMANDS, "train small-f8c16"]:
             with pytest.raises(SystemExit):
-                main([*words.split(), "--help"])
-    return set(re.findall(r"--[a-z][\w.-]*", shown.getvalue())) | {"--json"}
+                main([*words.split(), "--help-all"])
+    return set(re.findall(r"--[a-z][\w.-]*", shown.getvalue())) | {"--json", "--help-all"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

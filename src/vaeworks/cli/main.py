@@ -8,7 +8,6 @@ once a command runs.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import errno
 import functools
@@ -24,11 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
-
 from .. import __version__
-from ..config import LatentConfig, TrainConfig, dumps, from_dict, to_dict
+from ..config import TrainConfig, dumps, from_dict, to_dict
 from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
@@ -58,6 +54,7 @@ from .install import install
 from .interpolate import interpolate
 from .listen import listen
 from .match import match
+from .parsing import ALL, parsed
 from .recipes import recipes
 from .reconstruct import reconstruct
 from .repair import repair
@@ -247,61 +244,16 @@ def _bound(words: list[str]) -> Callable[[], Any]:
     def bind(*args: Any, **kwargs: Any) -> Callable[[], Any]:
         return functools.partial(COMMANDS[name], *args, **kwargs)
 
-    parser = functools.partial(bind, config=_default_config(rest)) if name == "train" else bind
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), _options():
-            return tyro.cli(parser, prog=f"vaeworks {name}", args=rest, description=description(COMMANDS[name]))
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ConfigError(_sentence(said.getvalue(), f"vaeworks {name} --help")) from None
+    function = functools.partial(bind, config=_default_config(rest)) if name == "train" else bind
+    return parsed(name, function, rest, description(COMMANDS[name]))
 
 
-def _options() -> ConstructorRegistry:
-    """How the parser reads classes: all fields are options but a model's `guessed`, which says how sure the others
-    are."""
-    registry = ConstructorRegistry()
-    asked: list[StructTypeInfo] = []
-
-    @registry.struct_rule
-    def without_guesses(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if asked or not (isinstance(info.type, type) and issubclass(info.type, LatentConfig)):
-            return None
-        asked.append(info)  # so that the parser's own rule answers
-        try:
-            spec = ConstructorRegistry.get_struct_spec(info)
-        finally:
-            asked.clear()
-        assert isinstance(spec, StructConstructorSpec)
-        make = functools.partial(spec.instantiate, guessed=getattr(info.default, "guessed", ()))
-        return dataclasses.replace(spec, instantiate=make, fields=tuple(f for f in spec.fields if f.name != "guessed"))
-
-    return registry
-
-
-_FRAME = "╭╮╰╯│─-"
-"""What the parser draws around and between the parts of its messages, on terminals of all kinds."""
-
-
-def _sentence(message: str, remedy: str) -> str:
-    """The parser's message, which has a heading, parts and a hint in a frame, as a line that ends with the remedy."""
-    parts, words = [], list[str]()
-    for line in [*message.splitlines(), "─"]:
-        text = line.strip(" │")
-        if text.strip(_FRAME):
-            words += [] if text.startswith("╭") else text.split()
-        elif words:
-            parts.append(" ".join(words).rstrip(".:"))
-            words = []
-    told = [part for part in parts if not part.startswith("For full helptext")]
-    headed = len(told) > 1 and not message.lstrip().startswith("╭")
-    return "; ".join([*told[headed:], f"see {remedy}"])
+HELP = ("-h", "--help", ALL)
 
 
 def _default_config(words: list[str]) -> TrainConfig:
     """What `train`'s options default to: the recipe's numbers, or those of the run that --resume continues."""
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in HELP:
         return TrainConfig()
     if words[0].startswith("-"):
         raise ConfigError(
@@ -321,7 +273,7 @@ def _default_config(words: list[str]) -> TrainConfig:
 
         default = read_run(Path(folder)).config
     # the parser prints defaults by itself, and a run's are words of a file
-    return from_dict(TrainConfig, _shown(to_dict(default))) if {"-h", "--help"} & set(words) else default
+    return from_dict(TrainConfig, _shown(to_dict(default))) if set(HELP) & set(words) else default
 
 
 def _shown(value: Any) -> Any:

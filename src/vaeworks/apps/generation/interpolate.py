@@ -207,7 +207,8 @@ def interpolate(
     film = f"path.{video}"
     if out is not None:
         check_free(Path(out), ("strip.png", film, "path.json", "path.svg", "frames"), overwrite)
-    codec = open_codec(model, memory, precision, settings)
+    own = hasattr(model, "autoencoder")  # a codec, or what encodes and decodes like one
+    codec: Any = model if own else open_codec(model, memory, precision, settings)
     given = several(images)
     channels = codec.autoencoder.config.in_channels
     if given and all(map(is_pixels, given)):
