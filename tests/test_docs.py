@@ -20,6 +20,7 @@ FOREIGN = {
     *("--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"),  # torchrun
     *("--multi_gpu", "--num_processes", "--cpu", "--mpirun_hostfile"),  # accelerate
     "--no-half-vae",  # AUTOMATIC1111
+    "--minutes",  # benchmarks/
 }
 """Options of other programs."""
 
