@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.markup import escape
 from rich.segment import Segment
 from rich.text import Text
 
-from .words import close_pipe, cut, printable
+from .reporting import Progress
+from .words import close_pipe, cut, one_line, printable
 
 
 class Terminal(Console):
@@ -39,6 +42,16 @@ class Terminal(Console):
                 if segment.control or segment.text.isprintable()
                 else Segment(_lines(segment.text), segment.style)
             )
+
+
+@contextmanager
+def bar(console: Console, what: str) -> Iterator[Progress]:
+    """A bar with the time that is left, on a terminal; nothing elsewhere. what: its title."""
+    from rich.progress import Progress as Bars
+
+    with Bars(console=console, transient=True, disable=not console.is_terminal or console.quiet) as bars:
+        task = bars.add_task(escape(one_line(what)), total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def _lines(text: str) -> str:

@@ -59,17 +59,29 @@ class ConsoleReporter(Reporter):
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Progress]:
-        from rich.progress import Progress as Bars
+        from ..terminal import bar
 
-        with Bars(console=console(), transient=True, disable=not console().is_terminal) as bars:
-            task = bars.add_task(_title(what), total=None)
-            yield lambda done, total: bars.update(task, completed=done, total=total)
+        with bar(console(), what) as progress:
+            yield progress
 
     @contextmanager
     def bytes(self, what: str) -> Iterator[Progress]:
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
 
-        columns = (TextColumn(_title(what)), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (
+            TextColumn(_title(what)),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as bars:
             task = bars.add_task(_title(what))
             yield lambda done, total: bars.update(task, completed=done, total=total)

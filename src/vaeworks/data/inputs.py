@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,7 +15,7 @@ from ..arguments import several
 from ..errors import ConfigError, DataError
 from ..files.links import missing
 from ..images import Pixels, is_pixels, kind_of, open_image
-from ..reporting import SILENT, Reporter
+from ..reporting import SILENT, Progress, Reporter
 from .image_ref import ImageFile
 from .image_set import ImageSet, scan
 from .memory_images import images_in_memory
@@ -77,10 +79,23 @@ def image_set(data: Images, reporter: Reporter = SILENT, *, decode: bool = True)
             "data must be a folder or another source (docs/data.md), files, Pillow images, arrays or tensors, not "
             f"{kind_of(wrong) if found else 'an empty sequence'}"
         )
-    return joined_sets([scan(data_source(str(source), reporter=reporter), decode=decode) for source in found])
+    return _joined([_scanned(data_source(source, reporter=reporter), decode, reporter) for source in found])
 
 
-def joined_sets(sets: Sequence[ImageSet]) -> ImageSet:
+def _scanned(source: str, decode: bool, reporter: Reporter) -> ImageSet:
+    """The images of a source, while a bar shows how many of them are looked at."""
+    return scan(source, progress=partial(counted, reporter.counting("looking at images")), decode=decode)
+
+
+def counted(bar: AbstractContextManager[Progress], items: Iterable[T], total: int) -> Iterator[T]:
+    """The items, while a bar shows how many of `total` are done."""
+    with bar as progress:
+        for number, item in enumerate(items, 1):
+            yield item
+            progress(number, total)
+
+
+def _joined(sets: Sequence[ImageSet]) -> ImageSet:
     """The images of several sets, one after the other."""
     if len(sets) == 1:
         return sets[0]

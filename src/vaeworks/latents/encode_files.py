@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,7 @@ from typing import Any, Literal
 import torch
 
 from ..arguments import check_choice, several
-from ..data import ImageSet, scan
-from ..data.inputs import Inputs, data_source, image_files, joined_sets, readable_images, warn_of_skipped
+from ..data.inputs import Inputs, image_files, image_set, readable_images, warn_of_skipped
 from ..data.labels import find_labels
 from ..errors import ConfigError
 from ..files.outputs import targets
@@ -194,7 +193,7 @@ def _encode_into_shards(
     """A data set in shards; each of several processes that a launcher started does its part. run: `encode_dataset`
     with its options."""
     settings.check(autoencoder.config)
-    images = _scan_all(inputs, reporter)
+    images = image_set(inputs, reporter, decode=False)
     classes = find_labels(images.files, labels)
     here = place()
     rank, world = (0, 1) if here is None else (here.rank, here.size)
@@ -218,16 +217,3 @@ def _encode_into_shards(
     if smaller:
         reporter.warn(f"{smaller} images are smaller than {settings.size} px and were enlarged")
     return LatentShards(str(out), done, len(set(classes or ())), smaller, rate)
-
-
-def _scan_all(inputs: Sequence[str | Path], reporter: Reporter) -> ImageSet:
-    """The images of one source, or of several, one after the other."""
-
-    def counted(items: Iterable[Any], total: int) -> Iterator[Any]:
-        with reporter.counting("listing") as progress:
-            for number, item in enumerate(items, 1):
-                yield item
-                progress(number, total)
-
-    sets = [scan(data_source(name, reporter=reporter), progress=counted, decode=False) for name in inputs]
-    return joined_sets(sets)

@@ -316,7 +316,8 @@ class TrainingRun:
 
     def measure(self, vae: Autoencoder) -> LatentStats:
         """Statistics of a model's latents over the first training crops."""
-        return measure_latents(vae, self.crops, self.config.stats_images, self.config.batch)
+        with self.log.counting("measuring the latents") as progress:
+            return measure_latents(vae, self.crops, self.config.stats_images, self.config.batch, progress)
 
     # ------------------------------------------------------------------ what steps, start and end share
 

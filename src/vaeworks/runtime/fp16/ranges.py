@@ -21,6 +21,7 @@ from ...images import square, to_model_range
 from ...models import Autoencoder, Decoder, Encoder
 from ...models.tiny import TinyBlock
 from ...nn import ResBlock, SpatialAttention
+from ...reporting import SILENT, Reporter
 from .scale import writers
 
 Half = Literal["encoder", "decoder"]
@@ -63,7 +64,9 @@ class LayerRange:
         return not self.max_abs <= FLOAT16_MAX
 
 
-def activation_ranges(autoencoder: Autoencoder, images: Tensor | None = None) -> list[LayerRange]:
+def activation_ranges(
+    autoencoder: Autoencoder, images: Tensor | None = None, reporter: Reporter = SILENT
+) -> list[LayerRange]:
     """The range of every layer of encoder, decoder and the convolutions between them, in order of execution.
 
     images: n c h w in [-1,1], one at a time through encoder, posterior mode and decoder; None: `sample_images`.
@@ -78,7 +81,7 @@ def activation_ranges(autoencoder: Autoencoder, images: Tensor | None = None) ->
     with ExitStack() as hooks, torch.inference_mode():
         for handle in recorder.watch(network):
             hooks.callback(handle.remove)
-        for recorder.image, image in enumerate(images):
+        for recorder.image, image in enumerate(reporter.track(images, "measuring activations")):
             network.decode(network.encode(image[None].to(network.device, torch.float32)).mode())
     return list(recorder.ranges.values())
 

@@ -22,6 +22,7 @@ from ...formats.io import read, write
 from ...formats.locate import locate
 from ...formats.vaes_in_file import Layout
 from ...models import Autoencoder, Decoder, Encoder
+from ...reporting import SILENT, Reporter
 from .deviation import Deviation, deviation, outputs
 from .emulation import in_precision
 from .ranges import FLOAT16_MAX, Half, LayerRange, activation_ranges, sample_images, scaled_ranges
@@ -61,6 +62,7 @@ def repair(
     data: Images | None = None,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    reporter: Reporter = SILENT,
 ) -> RepairedVae:
     """Rescale a VAE that gives black images in float16, without training, and measure the error.
 
@@ -86,14 +88,19 @@ def repair(
     else:
         source = locate(model, **(settings or {}))  # type: ignore[arg-type]
         vae, notes = read(source), source.lasting_doubts
-    result = half_safe(vae, None if data is None else sample_images(vae, data), headroom=headroom)
+    result = half_safe(vae, None if data is None else sample_images(vae, data), headroom=headroom, reporter=reporter)
     if dst is not None:
         write(result.autoencoder, dst, layout, dtype=stored, overwrite=overwrite)
     return RepairedVae(result, None if dst is None else str(dst), layout, notes)
 
 
 def half_safe(
-    autoencoder: Autoencoder, images: Tensor | None = None, *, headroom: float = 4.0, limit: float = 40.0
+    autoencoder: Autoencoder,
+    images: Tensor | None = None,
+    *,
+    headroom: float = 4.0,
+    limit: float = 40.0,
+    reporter: Reporter = SILENT,
 ) -> Repair:
     """A copy of a VAE whose activations stay finite in float16, by scaling each half's with a power of two, and its
     deviations.
@@ -110,12 +117,13 @@ def half_safe(
         raise ConfigError(f"headroom (={headroom}) must be at least 1 and finite")
     images = sample_images(autoencoder) if images is None else images
     _check_weights(autoencoder, scaled=False)
-    before = activation_ranges(autoencoder, images)
+    before = activation_ranges(autoencoder, images, reporter)
     _check_reach(before)
     scales = {half: _scale(before, half, headroom) for half in get_args(Half)}
     needed = any(scale != 1 for scale in scales.values())
     repaired = scale_activations(autoencoder, **scales) if needed else copy.deepcopy(autoencoder)
     _check_weights(repaired, scaled=True)
+    used = repaired if needed else None
     compared = sorted({largest(before, half).image for half in get_args(Half)})
     rough, lost = _precision_lost(autoencoder, scales) if needed else (0.0, 0.0)
     result = Repair(
@@ -125,7 +133,7 @@ def half_safe(
         limit=limit,
         before=tuple(before),
         after=tuple(scaled_ranges(before, scales)),
-        deviations=tuple(_deviations(autoencoder, repaired if needed else None, images[compared])),
+        deviations=tuple(_measured(_deviations(autoencoder, used, images[compared]), needed, reporter)),
         images=len(images),
         compared=tuple(compared),
         rough_weights=rough,
@@ -133,6 +141,17 @@ def half_safe(
     )
     _check_result(result)
     return result
+
+
+def _measured(deviations: Iterator[Deviation], needed: bool, reporter: Reporter) -> Iterator[Deviation]:
+    """The deviations, while a bar shows how many are computed."""
+    with reporter.counting("comparing precisions") as progress:
+        total = 6 if needed else 4
+        progress(0, total)
+        for number, one in enumerate(deviations, 1):
+            progress(number, max(number, total))
+            yield one
+        progress(number, number)
 
 
 def _scale(ranges: list[LayerRange], half: Half, headroom: float) -> float:
