@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.floating[Any]]
@@ -33,13 +34,20 @@ def mean(sample: Array) -> Any:
     return sample.mean(axis=0)
 
 
+FEW = 30
+"""Images below which resampled sets say too little about the sampling distribution: the interval is Student's there."""
+
+
 def bootstrap(
     sample: ArrayLike, statistic: Callable[[Array], Any] = mean, *, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """A statistic of n images, with the percentile interval of resampled sets of n.
+    """A statistic of n images with its 95 % interval.
 
     sample: n ..., one row per image, holding whatever the statistic needs; so the statistic of a set need not be a
-    mean. The interval of one image is nan. Source: Efron & Tibshirani 1993, chapter 13.
+    mean. The interval of one image is nan. Below FEW images it is Student's, with the jackknife's standard error (for a
+    mean: the usual one); else the percentiles of resampled sets of n, widened for the size of the sets.
+    Source: Efron & Tibshirani 1993, chapters 11 and 13; Hesterberg 2015, "What teachers should know about the
+    bootstrap", section 4.3, for the widening.
     """
     value, low, high = intervals(sample, statistic, draws=draws, seed=seed)
     return Interval(float(value), float(low), float(high))
@@ -50,13 +58,30 @@ def intervals(
 ) -> tuple[Array, Array, Array]:
     """As `bootstrap`, for a statistic that is an array. Returns values, lower and upper ends, each of its shape."""
     rows = np.asarray(sample, dtype=np.float64)
+    n = len(rows)
     value = np.asarray(statistic(rows), dtype=np.float64)
-    if len(rows) < 2:
+    if n < 2:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    if n < FEW:
+        without = np.stack([np.asarray(statistic(np.delete(rows, i, axis=0)), dtype=np.float64) for i in range(n)])
+        width = quantile(n) * _jackknife_error(without)
+        return value, value - width, value + width
     random = np.random.default_rng(seed)
-    drawn = np.stack([np.asarray(statistic(rows[random.integers(len(rows), size=len(rows))])) for _ in range(draws)])
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
+    drawn = np.stack([np.asarray(statistic(rows[random.integers(n, size=n)])) for _ in range(draws)])
+    tail = float(scipy.special.ndtr(-math.sqrt(n / (n - 1)) * quantile(n)))
+    low, high = np.percentile(drawn, (100 * tail, 100 * (1 - tail)), axis=0)
     return value, low, high
+
+
+def quantile(n: int) -> float:
+    """Standard errors in half a 95 % interval from n images: Student's, with n - 1 degrees of freedom."""
+    return float(scipy.special.stdtrit(n - 1, 0.975))
+
+
+def _jackknife_error(without: Array) -> Any:
+    """The standard error of a figure, from figures that each leave one image (or set) out."""
+    n = len(without)
+    return np.sqrt((n - 1) / n * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
 
 
 NORMAL_95 = 1.96
@@ -64,8 +89,7 @@ NORMAL_95 = 1.96
 
 
 def jackknife(value: float, without: ArrayLike) -> Interval:
-    """A figure with its 95 % interval, value +- 1.96 standard errors, from figures that each leave one image (or set)
-    out.
+    """A figure with its 95 % interval, Student's, from figures that each leave one image (or set) out.
 
     For figures that are curved in the data: resampled sets, with their repeated images, would bias those. without: n;
     the interval of fewer than two is nan. Source: Efron & Tibshirani 1993, chapter 11.
@@ -74,7 +98,7 @@ def jackknife(value: float, without: ArrayLike) -> Interval:
     n = len(figures)
     if n < 2:
         return Interval(float(value), float("nan"), float("nan"))
-    error = NORMAL_95 * np.sqrt((n - 1) / n * ((figures - figures.mean()) ** 2).sum())
+    error = quantile(n) * _jackknife_error(figures)
     return Interval(float(value), float(value - error), float(value + error))
 
 
@@ -84,11 +108,9 @@ def student(values: ArrayLike) -> Interval:
     Over choices of labels (and training seeds), it says how much that choice changes the mean; the test images are the
     same in all of them.
     """
-    from scipy.stats import t
-
     x: Array = np.asarray(values, dtype=np.float64)
     value = float(x.mean())
     if len(x) < 2:
         return Interval(value, math.nan, math.nan)
-    width = float(t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    width = quantile(len(x)) * float(x.std(ddof=1)) / math.sqrt(len(x))
     return Interval(value, value - width, value + width)

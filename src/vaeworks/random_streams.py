@@ -5,8 +5,8 @@ neither the number of workers or processes nor an interruption changes a run.
 
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox). NumPy guarantees the bit stream.
 
-This module is the registry of all streams: one number for each use, so that no two uses share random numbers. Those
-that share one on purpose are in SHARED. A number never changes: results that people have published depend on it.
+This module is the registry of all streams: one number for each use, so that no two uses share random numbers. A number
+never changes: results that people have published depend on it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ PANNING = 13
 ARENA_NOISE = 64  # noise and times of a probe's training
 ARENA_SAMPLES = 65  # noise that a probe's samples start from
 ARENA_WEIGHTS = 66  # first weights of a probe
+CLASSIFIER_STEPS = 67  # disturbances of a classifier's training
 
 # generation
 VARIANTS = 96  # variants of an image
@@ -53,11 +54,6 @@ DENSITY_POSTERIORS = 102  # samples of posteriors that a density is fitted to
 PARTNERS = 103  # which images are blended, and by how much
 VARIANT_NOISE = 104  # noise on the latents of variants
 PIXEL_VARIANTS = 105  # the baseline in pixels
-
-CLASSIFIER_STEPS = ORDER  # disturbances of a classifier's training; another number would change the arena's figures
-
-SHARED = ("CLASSIFIER_STEPS",)
-"""Names of streams with the number of another one."""
 
 
 def random_words(seed: int, stream: int, counter: int, count: int) -> np.ndarray:

@@ -317,11 +317,15 @@ def test_one_bad_tar_among_good_ones(tmp_path: Path) -> None:
         scan(tmp_path / "b.tar")
 
 
-def test_images_beside_tars_win(tmp_path: Path) -> None:
-    """A folder with images is a folder of images, whatever else is in it."""
+def test_images_beside_tars_do_not_hide_them(tmp_path: Path) -> None:
+    """All images of a folder count, whatever they lie in; a file without any is named."""
     write_tar(tmp_path / "a.tar", [("0.png", CONTENTS[0])])
     (tmp_path / "b.png").write_bytes(CONTENTS[1])
-    assert [f.path for f in scan(tmp_path).files] == [tmp_path / "b.png"]
+    (tmp_path / "broken.tar").write_bytes(b"no tar")
+    write_tar(tmp_path / "texts.tar", [("0.txt", b"a dog")])
+    found = scan(tmp_path)
+    assert [str(f.path) for f in found.files] == [str(tmp_path / "b.png"), f"{tmp_path}/a.tar/0.png"]
+    assert [name for name, _ in found.skipped] == [str(tmp_path / "broken.tar")]
 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tgz"])

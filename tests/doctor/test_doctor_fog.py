@@ -69,7 +69,7 @@ def test_a_wrong_vae_beside_its_reference() -> None:
         other.encoder.conv_out.weight[:4] = vae.encoder.conv_out.weight[:4][[1, 2, 3, 0]]
         other.encoder.conv_out.bias[:4] = vae.encoder.conv_out.bias[:4][[1, 2, 3, 0]]
     found = examined(other, reference=vae)
-    assert found.verdict == "ill" and "wrong VAE" in found.sentence
+    assert found.verdict == "ill" and "mixed channels" in found.sentence
     assert abs(found.figures["correlation"].value) < 0.6
     assert examined(vae, reference=vae).figures["correlation"].value == pytest.approx(1, abs=1e-5)
 

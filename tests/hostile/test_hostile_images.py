@@ -101,25 +101,24 @@ def test_pillow_opens_files_in_one_place() -> None:
 
 
 def test_formats_are_those_of_the_suffixes() -> None:
-    """And GIF, which rows of data sets hold."""
+    """Each has all endings that Pillow gives it, but for general ones such as .rgb, and no other format has them."""
     Image.init()
-    assert {Image.registered_extensions()[suffix] for suffix in images.SUFFIXES} | {"GIF"} == set(images.FORMATS)
+    assert {Image.registered_extensions()[suffix] for suffix in images.SUFFIXES} == set(images.FORMATS)
+    assert not set(images.SUFFIXES) & set(images.UNREAD)
 
 
-@pytest.mark.parametrize(
-    "kind", ["EPS", "PSD", "FLI", "DDS", "ICO", "FITS", "PDF", "ICNS", "TGA", "PCX", "PPM", "JPEG2000", "SGI", "WMF"]
-)
+@pytest.mark.parametrize("kind", ["EPS", "FLI", "ICO", "FITS", "PDF", "ICNS", "WMF", "XBM", "MSP", "SPIDER", "BLP"])
 def test_other_formats_are_closed(tmp_path: Path, kind: str) -> None:
     """Whatever Pillow could make of them."""
     crafted = {
-        "PSD": b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 8, 8, 8, 3) + bytes(2000),
         "FLI": struct.pack("<IHHHHHHI", 500, 0xAF11, 1, 8, 8, 8, 0, 100) + bytes(500),
         "FITS": b"".join(c.ljust(80) for c in (b"SIMPLE  = T", b"BITPIX  = 8", b"NAXIS   = 0", b"END")).ljust(2880 * 2),
         "WMF": b"\xd7\xcd\xc6\x9a" + bytes(500),
     }
     buffer = io.BytesIO(crafted.get(kind, b""))
     if kind not in crafted:
-        Image.new("RGB", (16, 16), "red").save(buffer, kind)
+        mode = {"XBM": "1", "MSP": "1", "SPIDER": "F", "BLP": "P"}.get(kind, "RGB")
+        Image.new(mode, (16, 16)).save(buffer, kind)
     path = tmp_path / "photo.png"
     path.write_bytes(buffer.getvalue())
     for use in (open_image, lambda p: image_size(p.read_bytes()), lambda p: mask_image(p.read_bytes())):
@@ -229,10 +228,9 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
     found = scan(tmp_path)
     assert [file.path.name for file in found.files] == ["good.png"]
-    assert dict(found.skipped) == {
-        str(tmp_path / "a.png"): "no regular file",
-        str(tmp_path / "zero.png"): "no regular file",
-    }
+    names = ("a.png", "zero.png", "b.tar", "c-images-idx3-ubyte")
+    assert dict(found.skipped).keys() == {str(tmp_path / name) for name in names}
+    assert all(reason.endswith("no regular file") for _, reason in found.skipped)
 
 
 def test_files_without_end(tmp_path: Path, modest: None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..data import ImageSet
-from ..data.inputs import Images, image_set, warn_of_skipped
+from ..data.inputs import Images, image_set, say_flattened, warn_of_skipped
 from ..data.labels import find_labels
 from ..errors import ConfigError, DataError
 from ..random_streams import check_seed
@@ -18,6 +18,7 @@ def labelled_images(data: Images, labels: str | None, reporter: Reporter) -> tup
     classes."""
     images = image_set(data, reporter)
     warn_of_skipped(images.skipped, reporter)
+    say_flattened(images.files, reporter)
     classes = find_labels(images.files, labels)
     if classes is None:
         raise DataError(

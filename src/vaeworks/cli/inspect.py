@@ -17,7 +17,14 @@ Files = Annotated[
 ]
 
 
-def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
+def inspect(
+    files: Files,
+    remember: Annotated[
+        str | None,
+        arg(metavar="NAME", help="remember this VAE by a name, which `inspect` and `match` show from now on"),
+    ] = None,
+    told: Told = (),
+) -> dict[str, Any]:
     """Identify VAE files: family, f, c, layout, dtype, scale, who loads them; compare several.
 
     In Python: `vaeworks.inspect`.
@@ -25,7 +32,7 @@ def inspect(files: Files, told: Told = ()) -> dict[str, Any]:
     from ..formats.identify import ComparedFiles
     from ..formats.identify import inspect as run
 
-    result = run(*files, settings=settings_of(told))
+    result = run(*files, settings=settings_of(told), name=remember)
     for identity in result.files if isinstance(result, ComparedFiles) else (result,):
         _print_identity(identity)
     for pair in result.relations if isinstance(result, ComparedFiles) else ():

@@ -15,7 +15,7 @@ def match(
     checkpoint: Checkpoint,
     vaes: Annotated[
         Positional[tuple[str, ...]],
-        arg(metavar="VAE", help="candidates; without any, only the checkpoint's own VAE is judged"),
+        arg(metavar="VAE", help="candidates, or a folder of them to rank; default: judge the checkpoint's own alone"),
     ] = (),
     out: Annotated[
         Path | None,
@@ -31,7 +31,7 @@ def match(
     """
     from ..doctor.compatibility.match import match as run
 
-    result = run(checkpoint, vaes, data, out=out, settings=settings_of(told), overwrite=overwrite)
+    result = run(checkpoint, vaes, data, out=out, settings=settings_of(told), overwrite=overwrite, reporter=TERMINAL)
     for sentence in result.sentences():
         TERMINAL.say(sentence)
     if out is not None and result.picture is None:

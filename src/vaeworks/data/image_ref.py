@@ -41,6 +41,8 @@ class ImageFile:
     height: int
     alpha: bool | None = field(default=None, compare=False)
     """whether its header promises transparency; None: not known"""
+    look: bytes = field(default=b"", compare=False, repr=False)
+    """16 x 16 gray levels that it shows; empty where its pixels were not read"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..images import image_facts
+from .duplicates import duplicate_groups
 from .image_ref import ImageFile, ImageRef, read_place
 from .sources.dispatch import find_places
 
@@ -24,10 +25,16 @@ class ImageSet:
     """(name, reason) of every image that cannot be used"""
 
     def split(self, val_fraction: float) -> tuple[ImageSet, ImageSet]:
-        """Split into training and validation images. The side of an image depends on its
-        content alone."""
-        val = tuple(f for f in self.files if is_held_out(f.digest, val_fraction))
-        train = tuple(f for f in self.files if not is_held_out(f.digest, val_fraction))
+        """Split into training and validation images. The side of an image depends on its content alone; images that
+        look the same are on one side, that of the first of their digests."""
+        sides = [f.digest for f in self.files]
+        for group in duplicate_groups(self.files):
+            first = min(self.files[i].digest for i in group)
+            for i in group:
+                sides[i] = first
+        held_out = [is_held_out(digest, val_fraction) for digest in sides]
+        val = tuple(f for f, out in zip(self.files, held_out, strict=True) if out)
+        train = tuple(f for f, out in zip(self.files, held_out, strict=True) if not out)
         return ImageSet(self.source, train, self.skipped), ImageSet(self.source, val)
 
     @property
@@ -87,9 +94,9 @@ def _look(place: ImageRef, min_side: int, decode: bool) -> ImageFile | str:
     """The image's facts, or the reason why it cannot be used."""
     try:
         content = read_place(place)
-        width, height, alpha = image_facts(content, decode)
+        width, height, alpha, look = image_facts(content, decode)
     except DataError as error:
         return str(error)
     if min(width, height) < min_side:
         return f"{width}x{height} pixels, smaller than {min_side}"
-    return ImageFile(place, hashlib.sha256(content).hexdigest(), width, height, alpha)
+    return ImageFile(place, hashlib.sha256(content).hexdigest(), width, height, alpha, look)

@@ -14,12 +14,12 @@ from PIL import Image
 from ..arguments import several
 from ..errors import ConfigError, DataError
 from ..files.links import missing
-from ..images import Pixels, is_pixels, kind_of, open_image
+from ..images import Pixels, has_alpha, is_pixels, kind_of, open_image
 from ..reporting import SILENT, Progress, Reporter
-from .image_ref import ImageFile
+from .image_ref import ImageFile, read_place
 from .image_set import ImageSet, scan
 from .memory_images import images_in_memory
-from .sources.folder import find_images
+from .sources.folder import Tree, find_images
 
 Inputs: TypeAlias = str | Path | Sequence[str | Path]
 """One file or folder, or several."""
@@ -109,11 +109,12 @@ def _joined(sets: Sequence[ImageSet]) -> ImageSet:
 def image_files(inputs: Inputs, reporter: Reporter = SILENT) -> list[tuple[Path, Path]]:
     """(image file, its place below the folder that was named). Errors: ConfigError without inputs; DataError where
     there is no image."""
-    found = [
-        (path, source)
-        for source in listed(inputs)
-        for path in find_images(data_source(str(source), ("photos",), reporter))
-    ]
+    found = []
+    for source in listed(inputs):
+        name = data_source(str(source), ("photos",), reporter)
+        found += [(path, source) for path in find_images(name)]
+        if name != "photos" and (root := Path(name).expanduser()).is_dir():
+            warn_of_skipped(Tree(root).left_out(), reporter)
     return [
         (path, path.relative_to(source) if Path(source).is_dir() and source != "photos" else Path(path.name))
         for path, source in found
@@ -159,25 +160,45 @@ def readable_images(
 ) -> Iterator[tuple[Path, T, Image.Image]]:
     """(source, target, image) of every file that can be read; the others are named, and are an error if there is no
     image at all."""
-    errors = []
+    errors, flattened = [], 0
     for source, target in pairs:
         try:
-            image = opened(source, channels)
+            content = _content(source)
+            image = opened(source, channels, content)
         except DataError as error:
             errors.append(error)
             reporter.warn(f"skipped {error}")
             continue
+        flattened += has_alpha(content)
         yield source, target, image
     if len(errors) == len(pairs):
         raise errors[0]
+    _say_flattened(flattened, len(pairs), reporter)
 
 
-def opened(path: Path, channels: int) -> Image.Image:
-    """The image in a file; a DataError names the file."""
+def opened(path: Path, channels: int, content: bytes | None = None) -> Image.Image:
+    """The image in a file, or in its content that was read already; a DataError names the file."""
     try:
-        return open_image(path, channels)
+        return open_image(path if content is None else content, channels)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_place(path)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def say_flattened(files: Sequence[ImageFile], reporter: Reporter) -> None:
+    """Say how many of the images are transparent: networks get them laid on white."""
+    _say_flattened(sum(bool(file.alpha) for file in files), len(files), reporter)
+
+
+def _say_flattened(count: int, total: int, reporter: Reporter) -> None:
+    if count:
+        reporter.warn(f"{count:,} of {total:,} images have transparency, and were laid on white")
 
 
 def warn_of_skipped(skipped: Iterable[tuple[str, str]], reporter: Reporter) -> None:

@@ -26,19 +26,30 @@ def find_labels(files: Sequence[ImageFile], how: str | None = None) -> tuple[str
     """A class per image.
 
     how: "folders", the name of each image's folder; "names", file names up to their last number ("beagle_12.jpg" is a
-    beagle); a CSV file whose rows begin with a file name and a class; "none". None: folders, if at least two hold two
-    images or more.
+    beagle); a CSV file whose rows begin with a file name and a class; "none". None: the classes that the data set
+    states, in fields `cls` or `json` of a tar's samples or in a column; else folders, if at least two hold two images
+    or more.
     Errors: DataError for a table that cannot be read or lacks an image.
     """
     if how == "none":
         return None
     if how == "names":
         return tuple(NUMBER.sub("", Path(str(file.path)).stem) or Path(str(file.path)).stem for file in files)
+    if how is None:
+        stated = [label for file in files if isinstance(label := getattr(file.path, "label", None), str)]
+        if stated and len(stated) == len(files):
+            return tuple(stated)
     if how is None or how == "folders":
-        names = tuple(Path(str(file.path)).parent.name for file in files)
+        names = tuple(_folder(file.path) for file in files)
         counts = Counter(names)
-        return names if how or (len(counts) > 1 and sum(count > 1 for count in counts.values()) > 1) else None
+        named = len(counts) > 1 and "" not in counts and sum(count > 1 for count in counts.values()) > 1
+        return names if how or named else None
     return _from_table(files, Path(how))
+
+
+def _folder(place: ImageRef) -> str:
+    """The name of the folder that an image lies in; "" where it lies in none: a tar is no folder."""
+    return Path(getattr(place, "name_in_archive", str(place))).parent.name
 
 
 def _from_table(files: Sequence[ImageFile], path: Path) -> tuple[str, ...]:

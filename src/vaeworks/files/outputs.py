@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -13,10 +14,14 @@ def targets(sources: list[tuple[Path, Path]], out: Path, suffix: str, overwrite:
     """(source, target) pairs for files (path, place below its folder). All targets are checked before the first is
     written.
 
+    Sources that differ in their endings alone, a.jpg and a.png, become a-jpg.png and a-png.png.
     Errors: ConfigError for two sources of one target, for a target that exists without `overwrite`, and for an
     impossible name.
     """
-    pairs = [(source, out / place.with_suffix(suffix)) for source, place in sources]
+    pairs = [
+        (source, out / place)
+        for (source, _), place in zip(sources, distinct([place for _, place in sources], suffix), strict=True)
+    ]
     seen: dict[Path, Path] = {}
     for source, target in pairs:
         if target in seen:
@@ -29,6 +34,16 @@ def targets(sources: list[tuple[Path, Path]], out: Path, suffix: str, overwrite:
             raise ConfigError(f"{target} exists; choose another --out, or pass --overwrite")
     make_folder(out)
     return pairs
+
+
+def distinct(places: Sequence[Path], suffix: str) -> list[Path]:
+    """The places with another ending; those that differ in their endings alone keep them in their names."""
+    found = [place.with_suffix(suffix) for place in places]
+    taken = Counter(found)
+    return [
+        place.with_name(f"{place.stem}-{place.suffix[1:]}{suffix}") if taken[target] > 1 and place.suffix else target
+        for place, target in zip(places, found, strict=True)
+    ]
 
 
 def check_free(out: Path, names: Iterable[str], overwrite: bool, besides: str = "") -> None:

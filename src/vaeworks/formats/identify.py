@@ -17,6 +17,7 @@ from .diffusers_config import only_in_metadata
 from .fingerprint import content_hash, fingerprint, relation
 from .holes import likely_holes
 from .kinds.families import CheckpointFamily, checkpoint_family
+from .known_vaes import known_vaes, remember
 from .locate import OPTIONAL, Located, locate
 from .shapes import in_shapes
 from .understood import understood
@@ -51,6 +52,8 @@ class Identity:
     layout: Layout
     old_names: bool
     """whether it has the attention names of diffusers before 0.18"""
+    known_as: str | None
+    """the name that the user has given to a VAE with this content (`inspect --remember`)"""
     family: str
     """in words; several families may share their shapes"""
     checkpoint: str | None
@@ -117,6 +120,7 @@ class Identity:
         """(label, value) pairs for people; without path, support and notes."""
         f, c = self.downsample_factor, self.latent_channels
         rows = {
+            "known as": self.known_as or "",
             "family": self.family,
             "latents": f"f{f}c{c}: 1/{f} of height and width, {c} channels",
             "normalization": _normalization(self),
@@ -205,7 +209,7 @@ class ComparedFiles:
 
 
 @overload
-def inspect(file: str | Path, /, *, settings: Mapping[str, Any] | None = None) -> Identity: ...
+def inspect(file: str | Path, /, *, settings: Mapping[str, Any] | None = None, name: str | None = None) -> Identity: ...
 
 
 @overload
@@ -214,7 +218,9 @@ def inspect(
 ) -> ComparedFiles: ...
 
 
-def inspect(*files: str | Path, settings: Mapping[str, Any] | None = None) -> Identity | ComparedFiles:
+def inspect(
+    *files: str | Path, settings: Mapping[str, Any] | None = None, name: str | None = None
+) -> Identity | ComparedFiles:
     """Identify VAE files: family, f, c, layout, dtype, scale, and which applications load them.
 
     Only headers and a few hundred elements of each tensor are read, and PyTorch is not imported.
@@ -223,15 +229,21 @@ def inspect(*files: str | Path, settings: Mapping[str, Any] | None = None) -> Id
     'SD 1 / SD 2 / SDXL (same shapes)'
 
     files: VAE files or folders, full checkpoints, hf:OWNER/NAME. settings: facts that the files leave out, as keywords
-    of `load`, such as {"scale_of": "sdxl"}; they hold for every file.
+    of `load`, such as {"scale_of": "sdxl"}; they hold for every file. name: remember the one file's VAE by this name
+    (formats/known_vaes.py), which `inspect` and `match` tell from now on.
     Returns an Identity for one file. For several files it returns their identities and the relation of each pair.
     Errors: ConfigError without a file and for settings that a VAE cannot have; FormatError for a file without a VAE.
     """
     if not files:
         raise ConfigError("inspect needs at least one file")
+    if name is not None and len(files) != 1:
+        raise ConfigError(f"a name is for one VAE, and {len(files)} files were given; name them one by one")
     identities = tuple(identify(file, **(settings or {})) for file in files)
     if len(identities) == 1:
-        return identities[0]
+        if name is None:
+            return identities[0]
+        remember(identities[0].content_hash, name)
+        return dataclasses.replace(identities[0], known_as=name)
     relations = tuple(
         FileRelation(a.path, b.path, relation(a.fingerprint, b.fingerprint)) for a, b in combinations(identities, 2)
     )
@@ -262,8 +274,10 @@ def _identify(located: Located) -> Identity:
     entries = {name: archive.entries[theirs] for name, theirs in located.names.items()}
     dtypes = [entry.dtype for name, entry in entries.items() if name != OPTIONAL]
     checkpoint = checkpoint_family(archive.entries)
+    content = content_hash(located)
     return Identity(
         path=str(located.path),
+        known_as=known_vaes().get(content),
         container=archive.container,
         layout=located.layout,
         old_names=located.old_names,
@@ -287,7 +301,7 @@ def _identify(located: Located) -> Identity:
         latents_mean=config.latents_mean,
         latents_std=config.latents_std,
         normalization_source=located.normalization_source,
-        content_hash=content_hash(located),
+        content_hash=content,
         fingerprint=fingerprint(located),
         support=support(located),
         ignored=located.ignored,

@@ -17,31 +17,70 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError
+from .profiles import to_srgb
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "AVIF": (".avif",),
+    "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "QOI": (".qoi",),
+    "PSD": (".psd",),
+    "PCX": (".pcx",),
+    "SGI": (".sgi",),
+    "DDS": (".dds",),
+    "TGA": (".tga",),
+}
+"""Pillow's names of what is decoded, whatever a file is called, with its endings. (A telephone's MPO is a JPEG here.)
+
+Pillow would try 30 others: it hands PostScript to Ghostscript, which is a program that a file may write, and the rest
+are icons, films, measurements, and formats of vanished programs. TGA is last, because it has no signature."""
+
+FORMATS = tuple(ENDINGS)
+
+SUFFIXES = tuple(ending for endings in ENDINGS.values() for ending in endings)
 """File name endings that count as images."""
 
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow's names of what is decoded, whatever a file is called: the formats of SUFFIXES (a telephone's MPO is a JPEG to
-Pillow), and GIF, which rows of data sets hold. Pillow would try 40 others, and hands PostScript to Ghostscript, which
-is a program that a file may write."""
+UNREAD = dict.fromkeys((".heic", ".heif", ".hif"), "HEIC, which Pillow does not read; save it as JPEG or PNG") | {
+    ending: f"{kind}, which is not read; save it as PNG"
+    for kind, endings in {
+        "JPEG XL": (".jxl",),
+        "an SVG drawing": (".svg", ".svgz"),
+        "PostScript": (".eps", ".ps", ".ai"),
+        "OpenEXR": (".exr",),
+        "Radiance": (".hdr",),
+        "a camera's raw picture": (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"),
+        "a large PSD": (".psb",),
+        "GIMP's own format": (".xcf",),
+        "an icon": (".ico", ".icns", ".cur"),
+        "FITS": (".fits", ".fit"),
+    }.items()
+    for ending in endings
+}
+"""File name endings of pictures that are not read, with the reason."""
 
 
 OTHERS = {
     b"%!PS": "PostScript",
     b"\xc5\xd0\xd3\xc6": "PostScript",
-    b"8BPS": "PSD",
-    b"DDS ": "DDS",
     b"\0\0\1\0": "ICO",
     b"icns": "ICNS",
     b"SIMPLE": "FITS",
     b"\xd7\xcd\xc6\x9a": "WMF",
-    b"\0\0\0\x0cjP": "JPEG 2000",
-    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
     b"%PDF": "PDF",
 }
 """Beginnings of files that other programs call images."""
+
+HEIC = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+"""Brands of HEIC, behind the eighth byte."""
 
 
 LARGEST_FILE = 2**29
@@ -63,9 +102,9 @@ PAIR = "vaeworks-pair"
 def open_image(source: str | Path | bytes, channels: int = 3) -> Image.Image:
     """A file's image, upright, in mode RGB (L where `channels` is 1, La where it is 2).
 
-    EXIF orientation is applied; 16-bit gray is scaled to 8 bits; palettes and CMYK are converted; what is
-    transparent becomes white. Animations give their first frame. La is two planes that Pillow leaves alone;
-    those of LA it would weigh by each other when it resizes.
+    EXIF orientation is applied; ICC profiles are converted to sRGB; 16-bit gray is scaled to 8 bits; palettes and CMYK
+    are converted; what is transparent becomes white. Animations give their first frame. La is two planes that Pillow
+    leaves alone; those of LA it would weigh by each other when it resizes.
     Errors: DataError, with the reason in a few words, for what cannot be read whole.
     """
     with image_file(source) as file:
@@ -84,24 +123,28 @@ def _decoded(file: Image.Image, channels: int) -> Image.Image:
 
 
 def converted(image: Image.Image, channels: int) -> Image.Image:
-    """A Pillow image of any mode, upright, in mode RGB, or L where `channels` is 1.
+    """A Pillow image of any mode, upright and in sRGB, in mode RGB, or L where `channels` is 1.
 
     Errors: DataError for pixels of an unknown range.
     """
-    return _convert(_upright(image), "L" if channels == 1 else "RGB")
+    return _convert(to_srgb(_upright(image)), "L" if channels == 1 else "RGB")
 
 
-def image_facts(content: bytes, decode: bool = True) -> tuple[int, int, bool]:
-    """Width and height of an encoded image in pixels, and whether its header promises transparency.
+def image_facts(content: bytes, decode: bool = True) -> tuple[int, int, bool, bytes]:
+    """Width and height of an encoded image in pixels, whether its header promises transparency, and what it looks like:
+    16 x 16 gray levels, each the mean of its part of the image.
 
     decode: read every pixel, so that broken ones are found; the sides are then those after EXIF orientation. False
-    reads the header alone.
+    reads the header alone, and the look is empty.
     Errors: DataError, with the reason in a few words.
     """
     with image_file(content) as file:
         alpha = _promises_alpha(file)
-        width, height = _decoded(file, 3).size if decode else file.size
-        return width, height, alpha
+        if not decode:
+            return *file.size, alpha, b""
+        image = _decoded(file, 3)
+        look = image.resize((16, 16), Image.Resampling.BOX, reducing_gap=1.0).convert("L").tobytes()
+        return *image.size, alpha, look
 
 
 def image_size(content: bytes) -> tuple[int, int]:
@@ -141,6 +184,8 @@ def image_file(source: str | Path | bytes) -> Iterator[Image.Image]:
             yield file
     except UnidentifiedImageError:
         kind = next((kind for magic, kind in OTHERS.items() if content.startswith(magic)), "")
+        if content[4:8] == b"ftyp" and content[8:12] in HEIC:
+            kind = "HEIC"
         raise DataError(f"{kind}, which is not read; save it as PNG" if kind else "not an image") from None
     except Image.DecompressionBombError:
         raise DataError("larger than Pillow's safety limit") from None
@@ -269,7 +314,8 @@ def _bytes_on_the_way(file: Image.Image, scans: int) -> int:
 def _stays(file: Image.Image) -> bool:
     """Whether an image needs neither another mode of its size nor a turned copy."""
     try:
-        return file.mode in ("RGB", "L") and "transparency" not in file.info and _orientation(file) == 1
+        plain = file.mode in ("RGB", "L") and not {"transparency", "icc_profile"} & file.info.keys()
+        return plain and _orientation(file) == 1
     except Exception:  # as in `_upright`
         return False
 

@@ -14,7 +14,7 @@ from ..config import TinyConfig
 from ..data.inputs import Inputs, files_ending
 from ..errors import ConfigError
 from ..files.atomic import check_name, write_picture
-from ..files.outputs import check_free, targets
+from ..files.outputs import check_free, distinct, targets
 from ..images import crop_to, from_model_range, to_pillow
 from ..images.reading import SUFFIXES
 from ..reporting import SILENT, Reporter
@@ -140,23 +140,17 @@ def _places(path: Path, target: Path | None, latents: Tensor, overwrite: bool) -
     folder, names = target.with_suffix(""), names_of(path)
     if names is None or len(names) != len(latents):
         names = [f"{number:06}" for number in range(len(latents))]
-    places: dict[Path, None] = {}
-    for name in names:
-        place = _below(folder, name)
-        again = 1
-        while place in places:  # a.jpg and a.png
-            again += 1
-            place = _below(folder, name, f"-{again}")
-        places[place] = None
+    places = [folder / place for place in distinct([_below(name) for name in names], ".png")]
+    if len(set(places)) < len(places):
+        places = [folder / f"{number:06}.png" for number in range(len(latents))]
     check_free(folder, (str(place.relative_to(folder)) for place in places), overwrite)
     for place in places:
         check_name(place)
     return list(places)
 
 
-def _below(folder: Path, name: str, mark: str = "") -> Path:
-    """The picture of an image, below the folder whatever the list says."""
+def _below(name: str) -> Path:
+    """An image's place below the folder, whatever the list says; an ending that is no image's stays in the name."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")] or ["image"]
     known = PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES
-    stem = PurePosixPath(parts[-1]).stem if known else parts[-1]
-    return folder.joinpath(*parts[:-1], f"{stem}{mark}.png")
+    return Path(*parts[:-1], parts[-1] if known else f"{parts[-1]}.png")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..config import to_dict
 from ..data import ImageSet, batches
+from ..data.classes import numbered
 from ..data.crops import Say
 from ..data.inputs import Images, image_set
 from ..devices import DTYPES
@@ -104,7 +105,7 @@ def encode_dataset(
     settings = settings_of(settings)
     codec = Codec(autoencoder, dtype=DTYPES[settings.precision], memory=memory)
     folder = Path(folder)
-    classes = None if labels is None else sorted(set(labels))
+    classes, class_numbers = (None, [0] * len(images.files)) if labels is None else numbered(labels)
     model = model_digest(autoencoder)
     plan = LatentsPlan(model, images.digest, len(images.files), labels_digest(labels), settings, world)
     facts = _facts(autoencoder, model, settings, images)
@@ -119,7 +120,7 @@ def encode_dataset(
             missing,
             names,
             [file.digest for file in images.files],
-            _numbers(labels, classes, len(images.files)),
+            torch.tensor(class_numbers, dtype=torch.int64),  # zeros without classes: readers of the layout expect some
             facts,
             latents_shape(autoencoder.config, settings.size),
         )
@@ -232,15 +233,6 @@ def _write(work: _Work, shard: Shard, tensors: dict[str, Tensor], numbers: list[
 def _below(source: str, name: str) -> str:
     """An image's name, relative to the source if that is a folder, so that the folder may move."""
     return name.removeprefix(f"{Path(source).expanduser()}/")
-
-
-def _numbers(labels: Sequence[str] | None, classes: list[str] | None, count: int) -> Tensor:
-    """Class numbers in alphabetical order, int64; zeros without classes, because readers of the layout expect
-    labels."""
-    if labels is None or classes is None:
-        return torch.zeros(count, dtype=torch.int64)
-    place = {name: number for number, name in enumerate(classes)}
-    return torch.tensor([place[label] for label in labels], dtype=torch.int64)
 
 
 def _facts(autoencoder: Autoencoder, digest: str, settings: Settings, images: ImageSet) -> dict[str, Any]:

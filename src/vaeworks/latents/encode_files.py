@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from ..arguments import check_choice, several
-from ..data.inputs import Inputs, image_files, image_set, readable_images, warn_of_skipped
+from ..data.inputs import Inputs, image_files, image_set, readable_images, say_flattened, warn_of_skipped
 from ..data.labels import find_labels
 from ..errors import ConfigError
 from ..files.outputs import targets
@@ -194,6 +194,7 @@ def _encode_into_shards(
     with its options."""
     settings.check(autoencoder.config)
     images = image_set(inputs, reporter, decode=False)
+    say_flattened(images.files, reporter)
     classes = find_labels(images.files, labels)
     here = place()
     rank, world = (0, 1) if here is None else (here.rank, here.size)

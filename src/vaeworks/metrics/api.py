@@ -12,6 +12,7 @@ import torch
 
 from ..arguments import several
 from ..data import ImageFile, ImageSet
+from ..data.duplicates import without_copies
 from ..data.inputs import Images, image_set
 from ..errors import ConfigError, DataError, FormatError
 from ..features.weights import is_here, load_lpips
@@ -274,6 +275,10 @@ def _unseen(
         )
         judged = {file.digest for file in files}
         trained += tuple(file for file in images.files if file.digest not in judged)
+    if not include_training and trained and len(new := without_copies(files, trained)) < len(files):
+        copies = len(files) - len(new)
+        reporter.say(f"{copies:,} images left out, because they look like training images (saved again?)")
+        files = new
     for name, known in zip(names, seen, strict=False):
         if known is None:
             reporter.detail(f"{name} does not say which images it was trained on, so none is left out for it")

@@ -12,6 +12,7 @@ from typing import Any
 from ..config.plain import differences as fields_that_differ
 from ..config.plain import from_dict
 from ..errors import ConfigError
+from ..images.profiles import STATED
 
 NOT_MEASURED = "not measured"
 
@@ -28,6 +29,8 @@ class Protocol:
     """resizing before the crop"""
     posterior: str = "mode"
     """mode, or sample with the seed of its noise"""
+    colour: str = STATED
+    """what is done to colour profiles"""
     rounding: str = "clamped and rounded to 8 bits"
     psnr: str = "per image over all channels, peak 255; mean over images, at most 100 dB each"
     ssim: str = "scikit-image, Gaussian 11x11, sigma 1.5, per channel; mean over images"

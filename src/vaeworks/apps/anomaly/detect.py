@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...arguments import several
 from ...config import dumps
 from ...data import ImageFile, ImageSet
-from ...data.inputs import Images, image_set, warn_of_skipped
+from ...data.inputs import Images, image_set, say_flattened, warn_of_skipped
 from ...data.trained_on import TrainedOn, sentence
 from ...errors import ConfigError
 from ...features.backbones import Backbone, load_backbone
@@ -250,6 +250,7 @@ def _scanned(source: Images | None, reporter: Reporter) -> ImageSet | None:
         return None
     images = image_set(source, reporter)
     warn_of_skipped(images.skipped, reporter)
+    say_flattened(images.files, reporter)
     return images
 
 

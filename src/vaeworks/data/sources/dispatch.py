@@ -4,8 +4,8 @@ photos                                      the bundled photographs
 procedural[:COUNT[:SIZE[:SEED]]]            drawn images with labels and masks
 digits                                      scikit-learn's handwritten digits, labelled
 sound:SRC, segments:SRC, stereo:SRC         spectrograms of sound files, or of made[:COUNT[:SEED]] (sound.py)
-FOLDER, FILE                                the images of a folder tree, or one image; in a folder without images its
-                                            tars, parquet or IDX files
+FOLDER, FILE                                the images of a folder tree and of its tars, parquet and IDX files; or one
+                                            image
 shards/{000..012}.tar, shards/*.tar         tars in WebDataset's layout
 hf:OWNER/NAME[/CONFIG][:SPLIT[:COLUMN]]     a data set of the Hugging Face hub
 dataset:PATH[:SPLIT[:COLUMN]]               a data set on this machine: written by `save_to_disk`, or a folder with
@@ -15,15 +15,16 @@ stream:SOURCE                               tars or a data set, read from front 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ...config.recorded import HUB, STREAM
-from ...errors import DataError
+from ...errors import DataError, VaeworksError
 from ...images import SUFFIXES
 from ..image_ref import ImageRef
 from ..synthetic.procedural import is_procedural, procedural_source
 from .digits import DIGITS, digits, idx_files
-from .folder import files_below, find_images
+from .folder import Tree, find_images
 from .hub import LOCAL, DatasetName, Shards, dataset_name, is_dataset_folder, rows
 from .sound import SEGMENTS, SOUND, STEREO, segments, sounds
 from .tar_stream import TarShards
@@ -74,17 +75,42 @@ def _found(source: str | Path) -> tuple[list[ImageRef], list[tuple[str, str]]]:
         return list(pieces), skipped
     root = Path(source).expanduser()
     if root.is_dir():
-        if is_dataset_folder(root):
-            return list(rows(DatasetName(LOCAL, str(root)))), []
-        if images := files_below(root, SUFFIXES):
-            return list(images), []
+        return _in_folder(root, name)
     if tars := tar_files(name):
         return _in_tars(tars, name)
-    if root.is_dir() and files_below(root, (".parquet",)):
-        return list(rows(DatasetName(LOCAL, str(root)))), []
-    if root.is_dir() and (files := idx_files(root)):
-        return [digit for file in files for digit in digits(str(file))], []
     return list(find_images(source)), []
+
+
+def _in_folder(root: Path, name: str) -> tuple[list[ImageRef], list[tuple[str, str]]]:
+    """All images of a folder: its pictures, those in its tars, in its parquet files and in its IDX files.
+
+    Beside others, a file without usable images is skipped; alone, it is an error.
+    """
+    if is_dataset_folder(root):
+        return list(rows(DatasetName(LOCAL, str(root)))), []
+    tree = Tree(root)
+    places: list[ImageRef] = list(tree.ending(SUFFIXES))
+    skipped = tree.left_out()
+    kinds: list[tuple[list[Path], Callable[[list[Path]], tuple[list[ImageRef], list[tuple[str, str]]]]]] = [
+        (tar_files(name) or [], lambda files: _in_tars(files, name)),
+        (tree.ending((".parquet",)), lambda _: (list(rows(DatasetName(LOCAL, str(root)))), [])),
+        (idx_files(root), lambda files: ([digit for file in files for digit in digits(str(file))], [])),
+    ]
+    there = [(files, read) for files, read in kinds if files]
+    for files, read in there:
+        try:
+            found, unusable = read(files)
+        except VaeworksError as error:
+            if not places and len(there) == 1:
+                raise
+            skipped += [(str(file), str(error)) for file in files]
+            continue
+        places += found
+        skipped += unusable
+    if not places:
+        what = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise DataError(f"no image file in {name!r}; looked for {' '.join(SUFFIXES)} in all its subfolders{what}")
+    return places, skipped
 
 
 def _in_tars(tars: list[Path], name: str, field: str = "") -> tuple[list[ImageRef], list[tuple[str, str]]]:

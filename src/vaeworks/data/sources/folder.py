@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import DataError
 from ...files.links import missing
-from ...images import SUFFIXES
+from ...images import SUFFIXES, UNREAD
 from ..bundled_photos import photos
 
 
@@ -28,25 +29,88 @@ def find_images(source: str | Path) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise DataError(f"{str(source)!r} is no regular file and no folder")
-    paths = files_below(root, SUFFIXES)
-    if not paths:
+    if not (paths := files_below(root, SUFFIXES)):
         raise DataError(f"no image file in {str(source)!r}; looked for {' '.join(SUFFIXES)} in all its subfolders")
     return paths
 
 
-def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+JUNK = {
+    "@eadir": "thumbnails that a Synology keeps",
+    "@recycle": "deleted files of a NAS",
+    "#recycle": "deleted files of a NAS",
+    "$recycle.bin": "deleted files of Windows",
+    "recycler": "deleted files of Windows",
+    "system volume information": "Windows' own files",
+    "__macosx": "macOS's notes about the files of an archive",
+    "lost+found": "pieces of a repaired disk",
+}
+"""Folders that systems keep beside a user's files, by their names in lower case, and what is in them."""
+
+
+def is_junk(parts: Iterable[str]) -> bool:
+    """Whether a path lies in a hidden folder or in one of JUNK, or is a hidden file."""
+    return any(part.startswith(".") or part.lower() in JUNK for part in parts)
+
+
+@dataclass
+class Tree:
+    """The files of a folder tree, without hidden ones and JUNK. Links to folders are followed, but not in circles."""
+
+    root: Path
+    paths: list[Path] = field(default_factory=list)
+    """sorted"""
+    unread: list[tuple[str, str]] = field(default_factory=list)
+    """(folder, reason) of those that were not looked into; hidden ones are not named"""
+
+    def __post_init__(self) -> None:
+        waiting, seen = [self.root], set()
+        while waiting:
+            folder = waiting.pop()
+            try:
+                status = folder.stat()
+                with os.scandir(folder) as found:
+                    entries = list(found)
+            except OSError as error:
+                self.unread.append((str(folder), f"cannot be opened: {error.strerror or error}"))
+                continue
+            if (place := (status.st_dev, status.st_ino)) in seen:  # a link into a folder above
+                continue
+            seen.add(place)
+            if len(folder.parts) - len(self.root.parts) > DEEPEST:
+                raise DataError(f"folders in {str(self.root)[:300]!r} are nested by the hundred; give one further down")
+            for entry in entries:
+                if entry.name.lower() in JUNK and entry.is_dir():
+                    self.unread.append((str(folder / entry.name), JUNK[entry.name.lower()]))
+                elif entry.name.startswith("."):
+                    continue
+                elif _is_folder(entry):
+                    waiting.append(folder / entry.name)
+                else:
+                    self.paths.append(folder / entry.name)
+        self.paths.sort()
+        self.unread.sort()
+
+    def ending(self, suffixes: tuple[str, ...]) -> list[Path]:
+        """Those whose names end so, in any case."""
+        return [path for path in self.paths if path.name.lower().endswith(suffixes)]
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """(name, reason) of folders that were not looked into, and of pictures in formats that are not read."""
+        others = [(str(path), UNREAD[path.suffix.lower()]) for path in self.paths if path.suffix.lower() in UNREAD]
+        return [*self.unread, *others]
+
+
+DEEPEST = 200
+"""Folders within folders."""
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        yield from os.walk(root, followlinks=False)
-    except RecursionError:  # Python 3.11 calls itself for every level
-        raise DataError(f"folders in {str(root)[:300]!r} are nested by the hundred; give one further down") from None
+        return entry.is_dir()
+    except OSError:  # a link that leads in circles
+        return False
 
 
 def files_below(root: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of a folder tree with these endings, sorted by path, without hidden ones."""
-    return sorted(
-        Path(folder, name)
-        for folder, _, names in _walk(root)
-        if not any(part.startswith(".") for part in Path(folder).relative_to(root).parts)  # thumbnails and caches
-        for name in names
-        if name.lower().endswith(suffixes) and not name.startswith(".")
-    )
+    """Files of a folder tree with these endings, sorted by path, without hidden ones and JUNK."""
+    return Tree(root).ending(suffixes)

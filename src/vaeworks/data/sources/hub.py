@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +17,7 @@ from ...config.recorded import HUB
 from ...errors import DataError, MissingExtraError
 from ...files.hub_network import one_try
 from ...images import file_content
+from ..classes import ClassName
 from .row_files import Reach, folder_reach, shown
 from .tars import tar_files
 
@@ -47,6 +48,16 @@ class DatasetRow:
     name: DatasetName
     """with its split and column"""
     index: int
+
+    @property
+    def label(self) -> str | None:
+        """The class that a column states; None without such a column, or where it is empty."""
+        return _labels(self.name)[self.index] if self.name in _label_columns else None
+
+    @property
+    def name_in_archive(self) -> str:
+        """The row's number: a data set is no folder."""
+        return str(self.index)
 
     @property
     def stem(self) -> str:
@@ -105,6 +116,8 @@ def rows(name: DatasetName) -> list[DatasetRow]:
     """
     name, dataset = _opened(name, streaming=False)
     _tables[name] = _as_table(name, dataset)
+    if (column := _label_column(dataset.features or {})) is not None:
+        _label_columns[name] = (column, dataset)
     return [DatasetRow(name, index) for index in range(len(dataset))]
 
 
@@ -188,6 +201,40 @@ def _table(name: DatasetName) -> Any:
     if name not in _tables:
         _tables[name] = _as_table(*_opened(name, streaming=False))
     return _tables[name]
+
+
+_label_columns: dict[DatasetName, tuple[str, Any]] = {}
+"""The columns of classes of the open data sets, each with its data set."""
+
+LABEL_NAMES = ("label", "labels", "class", "class_name", "cls", "fine_label", "category")
+"""Names of columns of classes whose type does not say so, in this order."""
+
+
+def _label_column(features: Mapping[str, Any]) -> str | None:
+    """The column of type ClassLabel, or of one of LABEL_NAMES that holds numbers or text."""
+    classes = [column for column, kind in features.items() if getattr(kind, "_type", "") == "ClassLabel"]
+    usual = [
+        name
+        for name in LABEL_NAMES
+        if getattr(features.get(name), "_type", "") == "Value"
+        and str(getattr(features[name], "dtype", "")).startswith(("int", "uint", "string", "large_string"))
+    ]
+    return next(iter(sorted(classes, key=lambda name: name not in LABEL_NAMES) or usual), None)
+
+
+@cache
+def _labels(name: DatasetName) -> list[str | None]:
+    """The class of every row."""
+    column, dataset = _label_columns[name]
+    values = dataset.with_format("arrow", columns=[column])[:].column(0).to_pylist()
+    kind = dataset.features[column]
+    names = (kind.names or []) if getattr(kind, "_type", "") == "ClassLabel" else None
+    if names is None:
+        return [None if value is None else str(value) for value in values]
+    return [
+        None if value is None or value < 0 else ClassName(names[value] if value < len(names) else str(value), value)
+        for value in values
+    ]
 
 
 def _as_table(name: DatasetName, dataset: Any) -> Any:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import glob
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import DataError
 from ...images import LARGEST_FILE, SUFFIXES, regular_file
-from .folder import files_below
+from .folder import files_below, is_junk
 from .tar_headers import FOLDER, BrokenTarError, Member, read_members
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -34,6 +35,13 @@ class TarMember:
     """of the member's first byte, in bytes"""
     size: int
     """in bytes"""
+    label: str | None = field(default=None, compare=False)
+    """the class that its sample states in a field `cls`, or in `json`"""
+
+    @property
+    def name_in_archive(self) -> str:
+        """The member's name, in which folders may be classes."""
+        return self.name
 
     @property
     def stem(self) -> str:
@@ -67,7 +75,7 @@ def tar_files(source: str) -> list[Path] | None:
     except OSError:  # the name is too long; its braces may stand for shorter ones
         is_folder = is_file = False
     if is_folder:
-        found = [] if files_below(root, SUFFIXES) else files_below(root, (".tar", *COMPRESSED))
+        found = files_below(root, (".tar", *COMPRESSED))
     elif not source.lower().endswith((".tar", *COMPRESSED)):
         return None
     else:
@@ -141,24 +149,23 @@ def _choices(first: str | None, last: str | None, words: str | None) -> list[str
     return [f"{number:0{width}}" for number in range(int(first), int(last) + step, step)]
 
 
-def tar_members(tar: Path, field: str = "") -> tuple[list[TarMember], list[tuple[str, str]]]:
+def tar_members(tar: Path, column: str = "") -> tuple[list[TarMember], list[tuple[str, str]]]:
     """The images of a tar in its order, and (name, reason) of unusable members: links, further images of a sample, a
     torn end.
 
     Beside a simple image field such as `jpg`, a sample's other images are skipped: `0001.seg.png` beside `0001.jpg`.
-    field: the field of the images; empty: any.
+    column: the field of the images; empty: any.
     Errors: DataError for a file that is no tar.
     """
     found: list[TarMember] = []
     skipped: list[tuple[str, str]] = []
+    classes: dict[str, str] = {}
     try:
         for member in _members(tar):
             name = member.name.removeprefix("./")
-            if (
-                not name.lower().endswith(SUFFIXES)
-                or member.kind == FOLDER
-                or any(part.startswith(".") for part in name.split("/"))
-            ):
+            if member.is_plain and (stated := _stated_class(tar, member)) is not None:
+                classes.setdefault(key_and_field(name)[0], stated)
+            if not name.lower().endswith(SUFFIXES) or member.kind == FOLDER or is_junk(name.split("/")):
                 continue
             if member.is_plain:
                 found.append(TarMember(tar, name, member.offset, member.size))
@@ -168,10 +175,40 @@ def tar_members(tar: Path, field: str = "") -> tuple[list[TarMember], list[tuple
         if not found:
             raise DataError(f"{tar} is no tar file: {error}") from None
         skipped.append((str(tar), f"{error}; what is in front of that is used"))
-    if field:
-        return [member for member in found if key_and_field(member.name)[1] == field.lower()], skipped
-    kept, others = _one_a_sample(found)
-    return kept, skipped + others
+    if column:
+        kept = [member for member in found if key_and_field(member.name)[1] == column.lower()]
+    else:
+        kept, others = _one_a_sample(found)
+        skipped += others
+    if classes:
+        kept = [replace(member, label=classes.get(key_and_field(member.name)[0])) for member in kept]
+    return kept, skipped
+
+
+LONGEST_CLASS, LONGEST_JSON = 2**10, 2**16
+"""Bytes of a field `cls`, and of a field `json`, that are looked at."""
+
+CLASS_KEYS = ("label", "cls", "class", "class_id", "class_name", "fine_label")
+"""Keys of a sample's `json` that state its class, in this order."""
+
+
+def _stated_class(tar: Path, member: Member) -> str | None:
+    """The class in a field `cls`, or in one of CLASS_KEYS of a field `json`, as text."""
+    kind = key_and_field(member.name)[1]
+    most = {"cls": LONGEST_CLASS, "json": LONGEST_JSON}.get(kind, -1)
+    if not 0 < member.size <= most:
+        return None
+    with regular_file(tar) as file:
+        file.seek(member.offset)
+        text = file.read(member.size).decode(errors="replace").strip()
+    if kind == "cls":
+        return text.partition("\n")[0].strip() or None
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    stated = next((values[key] for key in CLASS_KEYS if key in values), None) if isinstance(values, dict) else None
+    return str(stated) if isinstance(stated, (int, str)) and not isinstance(stated, bool) else None
 
 
 def plain_members(tar: Path) -> Iterator[TarMember]:

@@ -16,6 +16,7 @@ from ...data import photos
 from ...errors import ConfigError, DataError
 from ...images import from_model_range, open_image, to_model_range, to_uint8
 from ...models import Autoencoder
+from .relation import relation_of
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "china")
 """Bundled photographs that are decoded: colourful, with four kinds of subjects."""
@@ -45,10 +46,15 @@ class DecodedPhotos:
     """reconstructions by the candidate"""
     latents: list[Tensor]
     """1 c h/f w/f each, from the candidate's encoder"""
+    mended: list[Tensor]
+    """decodes after the best that a fold can do: the VAE's own normalization, or the best scale and shift"""
     latents_std: float
     scale: float
     shift: float
     correlation: float | None
+    """of the worst channel; None without a reference"""
+    mixing: str
+    """how the channels that are given are those that the VAE expects, in other places; "" where they are not mixed"""
 
 
 @dataclass(frozen=True)
@@ -97,18 +103,23 @@ def look(
     elif made is None and std and not SCALES[0] < std < SCALES[1]:
         seen = [z / std for z in seen]
     given = [_denormalized(candidate, z, constants) for z in seen]
-    correlation, scale, shift = _relation(torch.cat(own.latents), torch.cat(given))
+    expected = torch.cat(own.latents)
+    relation = relation_of(expected, torch.cat(given))
     alike = all(torch.allclose(x, y, rtol=1e-4, atol=1e-5) for x, y in zip(own.latents, given, strict=True))
+    shown = own.pictures if alike else [_decoded(candidate, x) for x in given]
+    folded = [candidate.denormalize(z) if known else relation.undone(x) for z, x in zip(seen, given, strict=True)]
     return DecodedPhotos(
         originals=originals,
         fitting=own.pictures if made is None else made.pictures,
-        shown=own.pictures if alike else [_decoded(candidate, x) for x in given],
+        shown=shown,
+        mended=shown if alike else [_decoded(candidate, x) for x in folded],
         own=own.pictures,
         latents=own.latents,
         latents_std=std,
-        scale=scale,
-        shift=shift,
-        correlation=None if made is None else correlation,
+        scale=relation.scale,
+        shift=relation.shift,
+        correlation=None if made is None else relation.worst,
+        mixing="" if made is None else relation.mixing,
     )
 
 
@@ -170,18 +181,3 @@ def _decoded(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
     pixels = autoencoder.decode(latents)
     # NaN becomes black, and `judge` sees a constant
     return from_model_range(pixels.nan_to_num(-1.0, 1.0, -1.0))[0].cpu()
-
-
-def _relation(expected: Tensor, given: Tensor) -> tuple[float, float, float]:
-    """(correlation, scale, shift) of the latents that are given, relative to those that the VAE expects.
-
-    Correlation and scale are over all channels, each centered at its mean. shift is the largest difference of a
-    channel's mean, in standard deviations.
-    """
-    means = [x.mean((0, 2, 3), keepdim=True) for x in (expected.double(), given.double())]
-    a, b = expected - means[0], given - means[1]
-    product, square, other = (a * b).sum().item(), a.square().sum().item(), b.square().sum().item()
-    if not (square > 0 and other > 0):
-        return 0.0, 1.0, 0.0
-    shifts = ((means[1] - means[0]) / a.square().mean().sqrt()).flatten()
-    return product / (square * other) ** 0.5, product / square, shifts[shifts.abs().argmax()].item()

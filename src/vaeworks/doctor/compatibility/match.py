@@ -14,13 +14,17 @@ from PIL import Image
 
 from ...arguments import several
 from ...config import TinyConfig
-from ...data.sources.folder import find_images
+from ...data.sources.folder import Tree, find_images
 from ...errors import ConfigError, FormatError
 from ...files.atomic import check_free_picture, write_picture
+from ...formats.fingerprint import content_hash
 from ...formats.io import read
+from ...formats.known_vaes import known_vaes
 from ...formats.locate import Located, locate
+from ...formats.sources import ENDINGS, RUN_MODEL
 from ...formats.vae_slot import VaeSlot, check_fits, config_for, find_slot, is_certain, is_scaled_by, misfit_of
 from ...images import notebook
+from ...reporting import SILENT, Reporter
 from ...runtime.opening import Model, open_model
 from .decode import DecodedPhotos, ReferenceDecode, look, make
 from .verdict import Fog, judge, labelled, picture_of
@@ -89,6 +93,12 @@ SAME_SCALE = 0.87, 1.15
 invisible (doctor/compatibility/verdict.py)."""
 
 
+CandidateVerdict = Literal["fits", "fits after fold", "cannot tell", "does not fit"]
+
+RANKS: tuple[CandidateVerdict, ...] = ("fits", "fits after fold", "cannot tell", "does not fit")
+"""Verdicts, the best first."""
+
+
 @dataclass(frozen=True)
 class BakedVae:
     """The VAE inside a checkpoint."""
@@ -103,7 +113,7 @@ class Candidate:
     """The verdict on a VAE for a checkpoint."""
 
     path: str
-    verdict: Literal["fits", "fits after fold", "does not fit"]
+    verdict: CandidateVerdict
     reasons: tuple[str, ...]
     """plain sentences"""
     name: str | None = None
@@ -115,6 +125,8 @@ class Candidate:
     """source of both: metadata, config, family, unknown, given"""
     fog: Fog | None = None
     """None if nothing was decoded"""
+    known_as: str | None = None
+    """the name that the user has given to this VAE (`inspect --remember`)"""
 
 
 @dataclass(frozen=True)
@@ -164,7 +176,8 @@ def _sentences(match: Match) -> Iterator[str]:
     )
     yield "; ".join([f"its own VAE is {match.baked.state}", *match.baked.reasons])
     for candidate in match.candidates:
-        yield f"{candidate.path}: {candidate.verdict}; {'; '.join(candidate.reasons)}"
+        name = f" ({candidate.known_as})" if candidate.known_as else ""
+        yield f"{candidate.path}{name}: {candidate.verdict}; {'; '.join(candidate.reasons)}"
 
 
 def match(
@@ -175,6 +188,7 @@ def match(
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    reporter: Reporter = SILENT,
 ) -> Match:
     """Judge which of these VAEs fit a checkpoint, and whether the checkpoint's own VAE is there and works.
 
@@ -182,11 +196,12 @@ def match(
     >>> [candidate.verdict for candidate in found.candidates]
     ['fits', 'fits after fold']
 
-    checkpoint: a file of a whole diffusion model. vaes: candidates, files or folders of any layout. They decode
-    photographs that the checkpoint's own VAE encoded, if it works. images: files, or a folder from which at most eight
-    are taken; None: four bundled photographs; (): nothing is decoded, and only the files are compared. out: the
-    comparison image to write; it is left out if nothing could be decoded. settings: facts that the candidates' files
-    leave out, as keywords of `load`.
+    checkpoint: a file of a whole diffusion model. vaes: candidates, files or folders of any layout; of a folder of
+    VAEs, every file is one, and candidates are then ranked, the best first. They decode photographs that the
+    checkpoint's own VAE encoded, if it works. images: files, or a folder from which at most eight are taken; None: four
+    bundled photographs; (): nothing is decoded, and only the files are compared. out: the comparison image to write; it
+    is left out if nothing could be decoded. settings: facts that the candidates' files leave out, as keywords of
+    `load`.
     Errors: FormatError for a file without a diffusion model; ConfigError for a pipeline's folder and, without
     `overwrite`, for a name that is taken; DataError for unreadable images.
     """
@@ -195,7 +210,11 @@ def match(
     slot = find_slot(checkpoint)
     chosen = _chosen(images)
     baked, own, made = _judge_baked(slot, chosen)
-    judged = [_judge_candidate(path, slot, made, chosen, settings or {}) for path in several(vaes)]
+    paths, ranked = _candidates(several(vaes))
+    tracked = reporter.track(paths, "judging VAEs") if paths else ()
+    judged = [_judge_candidate(path, slot, made, chosen, settings or {}) for path in tracked]
+    if ranked:
+        judged.sort(key=lambda pair: _rank(pair[0]))
     views = [
         (candidate.path, seen, candidate.fog)
         for candidate, seen in judged
@@ -217,6 +236,41 @@ def match(
         candidates=tuple(candidate for candidate, _ in judged),
         picture=picture,
     )
+
+
+def _candidates(vaes: Sequence[str | Path]) -> tuple[list[str | Path], bool]:
+    """The candidates, and whether they come from a folder of VAEs."""
+    found: list[str | Path] = []
+    ranked = False
+    for path in vaes:
+        folder = Path(path).expanduser()
+        if not folder.is_dir() or any((folder / name).is_file() for name in ("config.json", "run.json", RUN_MODEL)):
+            found.append(path)
+            continue
+        inside = _below(folder)
+        if not inside:
+            raise ConfigError(f"{path} is a folder without a model file; give VAEs, or a folder of VAEs")
+        found += inside
+        ranked = True
+    return found, ranked
+
+
+def _below(folder: Path) -> list[str | Path]:
+    """The model files of a folder tree, and diffusers folders as a whole. A decoder of a TAESD comes with its
+    encoder."""
+    tree = Tree(folder).paths
+    whole = {path.parent for path in tree if path.name == "config.json"}
+    files = [
+        path
+        for path in tree
+        if path.suffix.lower() in ENDINGS and path.parent not in whole and not path.stem.endswith("_decoder")
+    ]
+    return [str(path) for path in sorted([*whole, *files])]
+
+
+def _rank(candidate: Candidate) -> tuple[int, float]:
+    """By verdict, then by the quality of the decoded photographs."""
+    return RANKS.index(candidate.verdict), -(candidate.fog.psnr if candidate.fog else -math.inf)
 
 
 def _chosen(images: str | Path | Sequence[str | Path] | None) -> Sequence[str | Path] | None:
@@ -246,7 +300,10 @@ def _judge_baked(
         return BakedVae("broken", (*faults, *remarks)), None, None
     if images is not None and not images:
         return BakedVae("fine", tuple(remarks)), None, None
-    autoencoder, known = read(slot.old), is_certain(slot.old)
+    try:
+        autoencoder, known = read(slot.old), is_certain(slot.old)
+    except FormatError as error:  # holes
+        return BakedVae("broken", (str(error), *remarks)), None, None
     seen = look(None, autoencoder, slot.constants, images, known=known)
     fog = judge(seen, autoencoder, slot.constants, known=known)
     if fog.verdict == "broken":
@@ -281,8 +338,10 @@ def _judge_candidate(
     images: Sequence[str | Path] | None,
     settings: Mapping[str, Any],
 ) -> tuple[Candidate, DecodedPhotos | None]:
+    known = None
     try:
         located = locate(path, **settings)
+        known = known_vaes().get(content_hash(located))
         if isinstance(located.config, TinyConfig):
             if misfit := misfit_of(located.config, slot):
                 raise ConfigError(f"the checkpoint is made for {misfit}")
@@ -290,7 +349,7 @@ def _judge_candidate(
             check_fits(located, slot)
         autoencoder = read(located)
     except (FormatError, ConfigError) as error:
-        return Candidate(str(path), "does not fit", (str(error),)), None
+        return Candidate(str(path), "does not fit", (str(error),), known_as=known), None
     constants, certain = slot.constants, is_certain(located)
     scaled = True if constants is None or isinstance(located.config, TinyConfig) else is_scaled_by(located, constants)
     if scaled:
@@ -310,21 +369,23 @@ def _judge_candidate(
         located.config.shift_factor if told else None,
         located.normalization_source,
         fog,
+        known,
     )
     return candidate, seen
 
 
 def _verdict(
     located: Located, slot: VaeSlot, scaled: bool | None, fog: Fog | None, *, compared: bool
-) -> tuple[Literal["fits", "fits after fold", "does not fit"], list[str]]:
-    """The verdict from the scale in the file and from the decodes; decodes decide if the checkpoint's own VAE is the
-    reference."""
+) -> tuple[CandidateVerdict, list[str]]:
+    """The verdict on a candidate. Decodes decide if the checkpoint's own VAE is the reference; without decodes, its
+    weights do. Without a reference, nothing can tell a VAE of the right shape from the right VAE."""
     reasons = [] if fog is None else [fog.sentence]
     reasons.append(_scale_reason(located, slot, scaled))
     if isinstance(located.config, TinyConfig):
         reasons.append("it is a TAESD: `vaeworks install` puts it where applications look for one")
     if fog is not None and (
-        fog.verdict in ("broken", "wrong VAE") or (fog.verdict != "clear" and isinstance(located.config, TinyConfig))
+        fog.verdict in ("broken", "mixed channels", "wrong VAE")
+        or (fog.verdict != "clear" and isinstance(located.config, TinyConfig))
     ):
         return "does not fit", reasons
     if fog is not None and compared:
@@ -336,10 +397,18 @@ def _verdict(
                 "checkpoint's VAE"
             )
         return "fits after fold", [*reasons, "`vaeworks fold` moves the difference into its weights"]
-    if scaled is False or (fog is not None and fog.verdict == "wrong scale"):
-        trained = "if the checkpoint was trained with it: `vaeworks fold` moves the difference into its weights"
-        return "fits after fold", [*reasons, trained]
-    return "fits", reasons
+    if slot.old is not None and fog is None and content_hash(slot.old) == content_hash(located):
+        verdict: CandidateVerdict = "fits after fold" if scaled is False else "fits"
+        return verdict, [*reasons, "its weights are those of the checkpoint's own VAE"]
+    nothing = (
+        "the checkpoint has no VAE of its own that works, so there is nothing to compare with"
+        if fog is not None or slot.old is None
+        else "nothing was decoded, and its weights are not those of the checkpoint's own VAE"
+    )
+    remedy = "docs/files.md lists the VAEs of published checkpoints" if fog is not None or slot.old is None else ""
+    if scaled is False:
+        remedy = "if the checkpoint was trained with it, `vaeworks fold` moves its scale into its weights"
+    return "cannot tell", [*reasons, nothing, *filter(None, [remedy])]
 
 
 def _scale_reason(located: Located, slot: VaeSlot, scaled: bool | None) -> str:

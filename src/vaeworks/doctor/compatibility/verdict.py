@@ -41,10 +41,6 @@ PALE = 0.6
 correlated with, under which the decoder is at fault and not a loss of detail: the weakest sound VAE has 0.65, the next
 0.76, and one that was given half of its colours 0.41..0.52."""
 
-COUSINS = 0.6
-"""Correlation of two VAEs' latents of the same pictures, above which they are of one kind up to a scale: VAEs from
-different seeds but one start have 0.93..0.95, with permuted channels 0.09."""
-
 CERTAIN = 0.1
 """Relative difference of scales above which the scale, and not the shift, is named as the reason."""
 
@@ -58,7 +54,7 @@ GRAY = 1.0
 
 Lab = NDArray[np.floating]
 
-Kind = Literal["clear", "wrong scale", "wrong VAE", "broken"]
+Kind = Literal["clear", "wrong scale", "mixed channels", "wrong VAE", "broken"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,8 @@ class Fog:
     shift: float
     """difference of the latents' mean from the expected one, in standard deviations; of the worst channel"""
     correlation: float | None
-    """of the VAE's latents with the reference's, on the same photographs; None without a reference"""
+    """of the VAE's latents with the reference's, on the same photographs, in the worst channel; None without a
+    reference"""
     contrast: float
     """standard deviation of Lab's lightness"""
     saturation: float
@@ -89,6 +86,8 @@ class Fog:
     """`contrast` of the correct decodes"""
     fitting_saturation: float
     fitting_psnr: float
+    mended_psnr: float
+    """dB, of the decodes after the best that a fold can do"""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
@@ -108,6 +107,13 @@ def judge(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, *, 
         and FADED <= saturation / fitting_saturation <= HARSH
         and quality >= fitting_quality - LOSS
     )
+    mended_contrast, mended_saturation = _shares(lab(seen.mended), originals)
+    mended_quality = _psnr(seen.originals, seen.mended)
+    mended = (
+        FADED <= mended_contrast / fitting_contrast <= HARSH
+        and FADED <= mended_saturation / fitting_saturation <= HARSH
+        and mended_quality >= fitting_quality - LOSS
+    )
     verdict: Kind
     if fault:
         verdict, sentence = "broken", f"broken: {fault}"
@@ -116,17 +122,24 @@ def judge(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, *, 
             "clear",
             f"clear: {figures}{'' if known or seen.correlation is not None else _of_spread(seen)}",
         )
-    elif seen.correlation is not None and seen.correlation < COUSINS:
-        verdict = "wrong VAE"
+    elif seen.mixing:
+        verdict = "mixed channels"
         sentence = (
-            f"wrong VAE: {figures}; its latents differ from those that the checkpoint was trained on (correlation "
-            f"{seen.correlation:.2f})"
+            f"mixed channels: {figures}; {seen.mixing}, compared with what the checkpoint was trained on; no scale and "
+            "no shift mends that"
+        )
+    elif not mended:
+        verdict = "wrong VAE"
+        how = "" if seen.correlation is None else f" (correlation {seen.correlation:.2f} in the worst channel)"
+        sentence = (
+            f"wrong VAE: {figures}; its latents differ from those that the checkpoint was trained on{how}, and the "
+            f"best scale and shift bring {mended_quality:.1f} dB"
         )
     else:
         verdict = "wrong scale"
         sentence = (
             f"{'foggy' if contrast < fitting_contrast else 'harsh'}: {figures}; "
-            f"{_of_scale(seen, candidate, constants, known)}"
+            f"{_of_scale(seen, candidate, constants, known)}; with the right scale {mended_quality:.1f} dB"
         )
     return Fog(
         verdict,
@@ -143,6 +156,7 @@ def judge(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, *, 
         fitting_contrast,
         fitting_saturation,
         fitting_quality,
+        mended_quality,
     )
 
 

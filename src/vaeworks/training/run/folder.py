@@ -26,6 +26,7 @@ from typing import Any
 
 from ...config import TrainConfig, differences, dumps, from_dict, recorded, to_dict
 from ...data import ImageFile, ImageSet, ImageStream, first_images, is_stream, open_stream, scan
+from ...data.duplicates import duplicate_groups, without_copies
 from ...data.image_ref import open_place
 from ...data.trained_on import DATA, TrainedOn
 from ...errors import ConfigError, DataError, FormatError
@@ -262,6 +263,8 @@ def split_data(
             f"{train.digest[:8]})"
         )
     told += [f"skipped {path}: {reason}" for path, reason in train.skipped[:5]]
+    if flattened := sum(bool(file.alpha) for file in train.files):
+        told.append(f"{flattened:,} of the training images have transparency, and are laid on white")
     if len(train.skipped) > 5:
         told.append(f"skipped {len(train.skipped) - 5} more, listed in {out / DATA}")
     if not val.files:
@@ -276,11 +279,11 @@ def _split_set(
     told = []
     if given is None:
         train, val = images.split(config.data.val_fraction)
+        if copies := sum(len(group) - 1 for group in duplicate_groups(images.files)):
+            told.append(f"{copies:,} images look like others (saved again?); such images are on one side of the split")
     else:
-        judged = {file.digest for file in given.files}
-        train = ImageSet(
-            source, tuple(f for f in images.files if f.digest not in judged), images.skipped + given.skipped
-        )
+        new = without_copies(images.files, given.files)
+        train = ImageSet(source, new, images.skipped + given.skipped)
         val = given
         if left_out := len(images.files) - len(train.files):
             told.append(f"{left_out:,} training images left out, because they are validation images as well")
