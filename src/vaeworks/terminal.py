@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.segment import Segment
 from rich.text import Text
 
-from .reporting import Progress
 from .words import close_pipe, cut, one_line, printable
 
 
@@ -45,7 +44,7 @@ class Terminal(Console):
 
 
 @contextmanager
-def bar(console: Console, what: str) -> Iterator[Progress]:
+def bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar with the time that is left, on a terminal; nothing elsewhere. what: its title."""
     from rich.progress import Progress as Bars
 

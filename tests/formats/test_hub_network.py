@@ -66,6 +66,7 @@ def test_what_is_in_the_cache_is_used(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     home = tmp_path / "models--owner--name"
     for file in ("config.json", "diffusion_pytorch_model.safetensors"):
         (home / "snapshots" / "abc" / "vae").mkdir(parents=True, exist_ok=True)

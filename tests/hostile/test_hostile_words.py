@@ -202,7 +202,7 @@ def test_a_runs_settings_in_the_help(text: str, tmp_path: Path, capfd) -> None:
     """The parser prints what is set in a run's record: controls are refused, and changes of direction are seen."""
     config = dataclasses.replace(vw.recipe("digits-vae"), license=text)
     (tmp_path / "run.json").write_text(dumps({"recipe": "digits-vae", "source": "x", "config": to_dict(config)}))
-    words = ["train", "digits-vae", "--out", str(tmp_path), "--resume", "--help"]
+    words = ["train", "digits-vae", "--out", str(tmp_path), "--resume", "--help-all"]
     if text == EVIL:
         assert main(words) == 2
     else:
