@@ -242,7 +242,7 @@ def test_notes_claim_no_metadata_for_a_guess(networks: dict[int, vw.Autoencoder]
 def test_a_guess_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
     """How sure a value is follows from files and options; nobody sets it. The others are options as before."""
     with pytest.raises(SystemExit):
-        main(["train", "small-f8c4", "--help"])
+        main(["train", "small-f8c4", "--help-all"])
     shown = capsys.readouterr().out
     assert (
         "guessed" not in shown

@@ -24,7 +24,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:  # smaller pictures; all else is the demo's
         patch.setattr(demo, "DOCTOR_SIZE", 64)
         patch.setattr(demo, "LIMIT", 128)
-        assert main(["demo", "--out", str(folder), "--minutes", "0.02"]) == 0
+        assert main(["demo", "--out", str(folder), "--max-minutes", "0.02"]) == 0
     return folder
 
 

@@ -20,6 +20,7 @@ FOREIGN = {
     *("--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"),  # torchrun
     *("--multi_gpu", "--num_processes", "--cpu", "--mpirun_hostfile"),  # accelerate
     "--no-half-vae",  # AUTOMATIC1111
+    "--minutes",  # benchmarks/
 }
 """Options of other programs."""
 
@@ -60,8 +61,8 @@ def options() -> set[str]:
         patch.setenv("COLUMNS", "200")
         for words in [*COMMANDS, "train small-f8c16"]:
             with pytest.raises(SystemExit):
-                main([*words.split(), "--help"])
-    return set(re.findall(r"--[a-z][\w.-]*", shown.getvalue())) | {"--json"}
+                main([*words.split(), "--help-all"])
+    return set(re.findall(r"--[a-z][\w.-]*", shown.getvalue())) | {"--json", "--help-all"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -120,16 +120,16 @@ def _run(out: Path, minutes: float, reporter: Reporter) -> DemoResult:
 
     photos = scan("photos")
     known, held_out = photos.split(config.data.val_fraction)
-    reporter.say("judging it on photographs it never saw")
+    reporter.step("judging it on photographs it never saw")
     known = ImageSet("the training images", known.files)
     judged = evaluate(vae, held_out, limit=LIMIT, pca_data=known)
 
-    reporter.say("asking the doctor what is wrong with its latents")
+    reporter.step("asking the doctor what is wrong with its latents")
     examined = examine(vae, photos.files, model=str(out / "run"), size=DOCTOR_SIZE, quick=True, keep=False)
     (out / "doctor").mkdir()
     write_report(out / "doctor", examined)
 
-    reporter.say("saving it as a diffusers folder and as an LDM file")
+    reporter.step("saving it as a diffusers folder and as an LDM file")
     save(vae, out / "vae-diffusers", layout="diffusers")
     save(vae, out / "vae-ldm.safetensors", layout="ldm")
     theirs = load_with_diffusers(out / "vae-diffusers")
@@ -137,7 +137,7 @@ def _run(out: Path, minutes: float, reporter: Reporter) -> DemoResult:
     shown = read_crop(first.path, vae, CROP)
     error = difference_to_diffusers(vae, theirs, shown)
 
-    reporter.say(f"painting {PROMPT!r} with it inside a Stable Diffusion pipeline (random weights)")
+    reporter.step(f"painting {PROMPT!r} with it inside a Stable Diffusion pipeline (random weights)")
     pipe = TINY["tiny"](vae)
     pipe.vae = theirs
     painted = paint(pipe, PROMPT, size=128)

@@ -21,7 +21,10 @@ class Reporter:
     """
 
     def say(self, line: str) -> None:
-        """A result, or a step that is done."""
+        """A result. The command line prints it on stdout, and everything else on stderr."""
+
+    def step(self, line: str) -> None:
+        """What is being done now, or how."""
 
     def detail(self, line: str) -> None:
         """What only some people want to know."""

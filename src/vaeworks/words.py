@@ -3,8 +3,10 @@ none of it."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from typing import IO
 
 MOST = 4_000
 """Characters of one message; of a longer one the beginning and the end are kept, where the rule and the remedy
@@ -37,6 +39,13 @@ def one_line(text: str, most: int = MOST) -> str:
 def speak(text: str) -> None:
     """Print one line on stderr."""
     print(one_line(text), file=sys.stderr)
+
+
+def close_pipe(stream: IO[str]) -> None:
+    """Let a stream whose reader has gone lead nowhere, so that nothing fails when it is flushed at the exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 _BREAK = re.compile(r"\s+")

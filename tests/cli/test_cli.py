@@ -227,7 +227,7 @@ def test_decode_within_memory_with_a_certificate_and_of_shards(place: Path, tmp_
     assert "takes at least" in error(capsys, *words, "--memory", "1KiB", "--overwrite")
     assert "must be a size" in error(capsys, *words, "--memory", "lots", "--overwrite")
     assert main([*words, "--precision", "bf16", "--verify", "--overwrite"]) == 0
-    assert "in bfloat16" in " ".join(capsys.readouterr().err.split())
+    assert "in bfloat16" in " ".join(capsys.readouterr().out.split())
 
     assert main(["encode", model, str(photos), "--size", "64", "--labels", "none", "--out", str(tmp_path / "set")]) == 0
     assert main(["decode", model, str(tmp_path / "set"), "--out", str(tmp_path / "pictures")]) == 0
@@ -291,8 +291,8 @@ WRONG = {
     "eval MODEL --data IN --val-fraction 2": "val_fraction (=2.0) must be in [0, 1)",
     "eval MODEL --data IN --multiple 0": "multiple (=0) must be a multiple of 4",
     "eval MODEL --data IN --sample -1": "seed (=-1) must not be negative",
-    "eval MODEL --data IN --limi 3": "Unrecognized options: --limi, 3; Perhaps you meant: --limit",
-    "eval MODEL": "Missing from vaeworks eval: --data SRC",
+    "eval MODEL --data IN --limi 3": "--limi is no option of vaeworks eval; did you mean --limit?",
+    "eval MODEL": "vaeworks: --data SRC is missing: folder of images",
     "doctor MODEL --data IN --out OUT --seed -1": "seed (=-1) must not be negative",
     "sample MODEL --out OUT --size 0": "size (=0) must be at least 1",
     "augment MODEL --data IN --out OUT --size 0": "size (=0) must be at least 1",
@@ -302,7 +302,7 @@ WRONG = {
     "edit MODEL IN --out OUT --direction a:b --strength nan": "strength (=(nan,)) must be one or more finite numbers",
     "restore MODEL IN --out OUT --noise foo": "noise 'foo' must be a standard deviation in gray levels",
     "match IN": "is a folder without vae/; give the file of a full checkpoint",
-    "convert MODEL OUT --layout foo": "invalid choice 'foo' for argument '--layout'",
+    "convert MODEL OUT --layout foo": "--layout 'foo' must be one of diffusers, ldm, native, taesd",
 }
 """Commands with one wrong value, and what is said about it."""
 

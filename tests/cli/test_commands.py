@@ -20,7 +20,7 @@ from vaeworks.cli import COMMANDS
 from vaeworks.cli.console import summary
 
 SRC = Path(vw.__file__).parent
-SHARED = {"__init__", "main", "options", "console", "exit_status"}
+SHARED = {"__init__", "main", "options", "console", "exit_status", "parsing", "mistakes"}
 """Files of cli/ that are no command's, besides tables_NAME.py and options_NAME.py."""
 LONGEST = 40
 

@@ -99,6 +99,7 @@ def test_command_and_function(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    printed: Callable[[], tuple[int, int]],
     name: str,
     words: str,
     function: Callable[..., Any],
@@ -109,6 +110,7 @@ def test_command_and_function(
     monkeypatch.setattr("vaeworks.apps.augmentation.judgement.SEEN", 64)
     by_command, by_function = tmp_path / "command", tmp_path / "function"
     assert main([name, MODEL, *words.split(), "--out", str(by_command), "--json"]) == 0
+    assert printed()[0], "no result is printed for people"
     printed = capsys.readouterr().out.replace(str(by_command), "OUT")
     result = function(MODEL, out=by_function, **arguments)
     captured = capsys.readouterr()

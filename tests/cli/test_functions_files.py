@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "images").mkdir()
     Image.effect_mandelbrot((64, 64), (-2.0, -1.2, 1.0, 1.2), 60).convert("RGB").save(root / "images" / "one.png")
     return root
+
+
+@pytest.fixture(autouse=True)
+def results_are_printed(request: pytest.FixtureRequest, printed: Callable[[], tuple[int, int]]) -> Iterator[None]:
+    """Beside its JSON, each command prints results for people."""
+    yield
+    assert printed()[0] or "capsys" not in request.fixturenames  # a test that runs no command
 
 
 def command(capsys: pytest.CaptureFixture[str], *words: object) -> Any:

@@ -94,6 +94,7 @@ def test_command_and_function(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    printed: Callable[[], tuple[int, int]],
     name: str,
     words: str,
     arguments: dict[str, Any],
@@ -103,6 +104,7 @@ def test_command_and_function(
     given = [word.replace("b0-b1", "b0 - b1") for word in words.split()]
     command, function = tmp_path / "command", tmp_path / "function"
     assert main([name, MODEL, *given, "--out", str(command), "--json"]) == 0
+    assert printed()[0], "no result is printed for people"
     said = capsys.readouterr().out.replace(str(command), "OUT")
     result = FUNCTIONS[name](MODEL, out=function, **arguments)
     assert capsys.readouterr().err == ""

@@ -76,11 +76,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """Runs a command, and returns its JSON."""
+def command(capsys: pytest.CaptureFixture[str], printed: Callable[[], tuple[int, int]]) -> Callable[..., Any]:
+    """Runs a command, which prints results for people as well, and returns its JSON."""
 
     def run(*words: str, code: int = 0) -> Any:
         assert main([*words, "--json"]) == code
+        assert printed()[0], "no result is printed for people"
         return json.loads(capsys.readouterr().out)
 
     return run

@@ -259,12 +259,12 @@ def test_transparency_is_said(tmp_path: Path) -> None:
 
 
 class Spoken(Reporter):
-    """What a command says."""
+    """What a command warns of."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, line: str) -> None:
+    def warn(self, line: str) -> None:
         self.lines.append(line)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ..data import ImageSet, scan
-from ..data.inputs import data_source, say_flattened, warn_of_skipped
+from ..data import ImageSet
+from ..data.inputs import Images, image_set, say_flattened, warn_of_skipped
 from ..data.labels import find_labels
 from ..errors import ConfigError, DataError
 from ..random_streams import check_seed
@@ -15,16 +13,17 @@ LARGEST = 256
 """Largest side of the squares that images become by default, in pixels."""
 
 
-def labelled_images(data: str | Path, labels: str | None, reporter: Reporter) -> tuple[ImageSet, tuple[str, ...]]:
+def labelled_images(data: Images, labels: str | None, reporter: Reporter) -> tuple[ImageSet, tuple[str, ...]]:
     """The images of a data source, and the class of each. labels: as in `find_labels`. Errors: DataError without
     classes."""
-    images = scan(data_source(str(data), reporter=reporter))
+    images = image_set(data, reporter)
     warn_of_skipped(images.skipped, reporter)
     say_flattened(images.files, reporter)
     classes = find_labels(images.files, labels)
     if classes is None:
         raise DataError(
-            f"the images of {str(data)!r} have no classes; put them into folders, or give --labels names or a CSV file"
+            f"the images of {images.source!r} have no classes; put them into folders, or give --labels names or a CSV "
+            "file"
         )
     return images, classes
 

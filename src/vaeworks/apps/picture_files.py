@@ -13,9 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from ..config import dumps
-from ..data import scan
 from ..data.image_ref import ImageFile
-from ..data.inputs import Inputs, data_source, image_files, opened, readable_images, warn_of_skipped
+from ..data.inputs import Images, Inputs, image_files, image_set, opened, readable_images, warn_of_skipped
 from ..data.labels import find_masks
 from ..data.subsets import spaced
 from ..errors import ConfigError, DataError
@@ -117,7 +116,7 @@ def frozen(autoencoder: Autoencoder) -> Iterator[Autoencoder]:
 
 
 def encoded_source(
-    autoencoder: Autoencoder, source: str, size: int | None, limit: int | None = None, reporter: Reporter = SILENT
+    autoencoder: Autoencoder, source: Images, size: int | None, limit: int | None = None, reporter: Reporter = SILENT
 ) -> Codes:
     """The squares of a data source, encoded.
 
@@ -126,9 +125,9 @@ def encoded_source(
     """
     size = default_size(autoencoder.config) if size is None else size
     check_size(autoencoder, size)
-    images = scan(data_source(source, reporter=reporter), decode=False)
+    images = image_set(source, reporter, decode=False)
     if limit is not None:
         images = dataclasses.replace(images, files=tuple(images.files[i] for i in spaced(len(images.files), limit)))
-    codes = encode_squares(autoencoder, images, size, track=partial(reporter.track, what=f"encode {source}"))
+    codes = encode_squares(autoencoder, images, size, track=partial(reporter.track, what=f"encode {images.source}"))
     warn_of_skipped(codes.skipped, reporter)
     return codes

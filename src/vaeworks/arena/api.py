@@ -91,9 +91,9 @@ def run_arena(
     check_free(folder, (REPORT, RECORD), overwrite, ", which makes the page anew and keeps trials")
     for path in paths:
         check_pictures(locate(path).config, channels=PICTURES, name=path)
+    images = image_set(data, reporter)
     make_folder(folder)
     place = resolve_device(device)
-    images = image_set(data, reporter)
     outcome = run_tournament(
         entrants_of(names, paths),
         images,
@@ -155,11 +155,12 @@ def run_study(
     if vae_seeds < 1:
         raise ConfigError(f"--vae-seeds {vae_seeds} trains nothing; give at least 1")
     folder = Path(out)
+    source = data_source(data, reporter=reporter)
     make_folder(folder)
     result = compare_arms(
         name,
         chosen,
-        data_source(str(data), reporter=reporter),
+        source,
         folder,
         scale,
         config,

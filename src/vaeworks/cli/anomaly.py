@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .options import Model, Out, Overwrite, Told, arg, settings_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _print_methods(rows: Sequence[MethodRow], rate: float) -> None:
             *("" if share is None else f"{share.value:.1%}" for share in (row.false_alarms, row.found)),
             *places,
         )
-    console().print(table)
+    results().print(table)
 
 
 def _print_classes(classes: Mapping[str, ClassFigures]) -> None:
@@ -116,4 +116,4 @@ def _print_classes(classes: Mapping[str, ClassFigures]) -> None:
         value = figures.auroc
         auroc = "" if value is None else f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
         table.add_row(name, str(figures.images), f"{figures.alarms.value:.1%}", auroc)
-    console().print(table)
+    results().print(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ..apps.accuracies import accuracy, difference
 from ..errors import ConfigError
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .options import Data, Labels, Memory, Model, Overwrite, Precision, Told, arg, settings_of
 from .tables_accuracy import accuracy_table
 
@@ -109,7 +109,7 @@ def _print_arms(judgement: AugmentationJudgement) -> None:
             for n in copies.accuracy
         ]
         table.add_row(arm.name, *(cell for pair in cells for cell in pair))
-    console().print(table)
+    results().print(table)
     TERMINAL.detail(
         f"accuracy of a small CNN, mean of {judgement.choices} choices of labels and seeds, ± half of Student's 95 % "
         f"interval; always naming the most common of {len(judgement.classes)} classes: {judgement.chance:.1%}"

@@ -1,8 +1,9 @@
-"""What people see while a command runs and after it: on stderr."""
+"""What people see: results on stdout; on stderr what a command does, and warnings."""
 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,17 +19,32 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+WIDE = 10_000
+"""Characters of a line where no terminal is near: what a file or a program gets is neither broken nor cut."""
+
+
+def results() -> Terminal:
+    """stdout, for results; with --json, stderr. Of several processes that train together one alone speaks."""
+    from ..terminal import Terminal
+
+    near = "COLUMNS" in os.environ or any(map(os.isatty, range(3)))
+    return Terminal(stderr=False, soft_wrap=True, quiet=not speaks(), width=None if near else WIDE)
+
+
 def console() -> Terminal:
-    """Where people read; of several processes that train together one alone speaks."""
+    """stderr, for all that is no result."""
     from ..terminal import Terminal
 
     return Terminal(soft_wrap=True, quiet=not speaks())
 
 
 class ConsoleReporter(Reporter):
-    """Tells people on stderr; of several processes one alone speaks."""
+    """Tells people on the terminal; of several processes one alone speaks."""
 
     def say(self, line: str) -> None:
+        results().print(line)
+
+    def step(self, line: str) -> None:
         console().print(line)
 
     def detail(self, line: str) -> None:
@@ -44,17 +60,29 @@ class ConsoleReporter(Reporter):
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Progress]:
-        from rich.progress import Progress as Bars
+        from ..terminal import bar
 
-        with Bars(console=console(), transient=True, disable=not console().is_terminal) as bars:
-            task = bars.add_task(_title(what), total=None)
-            yield lambda done, total: bars.update(task, completed=done, total=total)
+        with bar(console(), what) as progress:
+            yield progress
 
     @contextmanager
     def bytes(self, what: str) -> Iterator[Progress]:
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
 
-        columns = (TextColumn(_title(what)), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (
+            TextColumn(_title(what)),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as bars:
             task = bars.add_task(_title(what))
             yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -11,7 +11,7 @@ from .options import Out, arg
 
 def demo(
     out: Out = Path("out/demo"),
-    minutes: Annotated[float, arg(help="longest training time in minutes")] = 4.0,
+    minutes: Annotated[float, arg(name="max-minutes", help="longest training time in minutes")] = 4.0,
     overwrite: Annotated[bool, arg(aliases=("--force",), help="replace an earlier demo in the same folder")] = False,
 ) -> dict[str, Any]:
     """Train, evaluate, export and paint with a small VAE, offline, and write a page that shows it all.

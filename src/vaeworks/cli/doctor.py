@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .exit_status import FailOnTriggered
 from .options import Data, Models, Out, Overwrite, Told, arg, settings_of
 
@@ -96,12 +96,12 @@ def _print(result: Examinations) -> None:
 
     for examination, folder in zip(result.models, result.folders, strict=True):
         if len(result.models) > 1:
-            console().print(examination.model)
+            results().print(examination.model)
         _print_one(examination)
-        console().print(f"{folder / REPORT} shows it; {folder / RECORD} has every figure")
-        console().print()
+        results().print(f"{folder / REPORT} shows it; {folder / RECORD} has every figure")
+        results().print()
     if result.comparison is not None:
-        console().print(f"{result.comparison} has all of them side by side")
+        results().print(f"{result.comparison} has all of them side by side")
 
 
 def _print_one(examination: Examination) -> None:
@@ -117,7 +117,7 @@ def _print_one(examination: Examination) -> None:
         if finding.remedy and finding.verdict in ("ill", "watch"):
             seen.append(f"\n{finding.remedy}", style="dim")
         table.add_row(TITLES[name].partition(":")[0], Text(finding.verdict, style=STYLES[finding.verdict]), seen)
-    out = console()
+    out = results()
     protocol = examination.protocol
     flattened = f"; {protocol.flattened} with transparency were flattened onto white" if protocol.flattened else ""
     out.print(f"{protocol.count} images of {protocol.size} px{', quick' if protocol.quick else ''}{flattened}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .options import Inputs, Memory, Model, Out, Overwrite, Told, arg, settings_of
 
 
@@ -97,5 +97,5 @@ def edit(
         overwrite=overwrite,
         reporter=TERMINAL,
     )
-    console().print(f"{out / RECORD} has every figure; {out / 'strips'} shows pictures side by side")
+    results().print(f"{out / RECORD} has every figure; {out / 'strips'} shows pictures side by side")
     return result.to_dict()

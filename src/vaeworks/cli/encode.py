@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional
 
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .options import Memory, Model, Out, Overwrite, Told, arg, settings_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def encode(
 def _print_shards(result: LatentShards) -> None:
     done = result.encoded
     speed = f", {result.images_per_second:.2f} images/s" if result.images_per_second else ""
-    console().print(
+    results().print(
         f"{result.out}  {done.images:,} images encoded{speed}"
         + (f"; {done.kept:,} were there" if done.kept else "")
         + ("" if done.complete else "; the other processes' are not complete yet")

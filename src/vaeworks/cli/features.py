@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ..apps.accuracies import accuracy
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .options import Data, Labels, Model, Out, Overwrite, Told, arg, settings_of
 from .tables_accuracy import accuracy_table
 
@@ -67,7 +67,7 @@ def features(
         reporter=TERMINAL,
     )
     _print_rows(result)
-    console().print(f"{out / RECORD} has every figure")
+    results().print(f"{out / RECORD} has every figure")
     return result.to_dict()
 
 
@@ -81,5 +81,5 @@ def _print_rows(result: FeatureComparison) -> None:
     for row in result.rows:
         cells = [accuracy(interval) for interval in row.accuracy.values()]
         table.add_row(row.classifier, row.representation, str(row.dimensions), *cells)
-    console().print(table)
+    results().print(table)
     TERMINAL.detail(f"accuracy, mean of {result.choices} choices of labels, ± half of Student's 95 % interval")

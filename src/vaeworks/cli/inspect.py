@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional
 
-from .console import console, print_notes
+from .console import print_notes, results
 from .exit_status import SomeInputsFailed
 from .options import Told, arg, settings_of
 
@@ -40,7 +40,7 @@ def inspect(
     for identity in result.files:
         _print_identity(identity)
     for pair in result.relations:
-        console().print(f"{pair.a} and {pair.b}: {pair.relation}")
+        results().print(f"{pair.a} and {pair.b}: {pair.relation}")
     if result.failed:
         raise SomeInputsFailed(result.to_dict(), [file.error for file in result.failed])
     return result.to_dict()
@@ -49,7 +49,7 @@ def inspect(
 def _print_identity(identity: Identity) -> None:
     from rich.table import Table
 
-    out = console()
+    out = results()
     out.print(str(identity.path), style="bold")
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, value in identity.rows():

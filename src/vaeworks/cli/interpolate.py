@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional
 
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .options import Memory, Model, Out, Overwrite, Precision, Told, arg, settings_of
 
 if TYPE_CHECKING:
@@ -71,6 +71,6 @@ def _print_path(found: Interpolation) -> None:
     for frame in found.frames:
         at = f"{frame.segment + frame.t:.2f}"
         table.add_row(at, *(f"{getattr(frame, field):.3f}" for field in columns.values()))
-    console().print(table)
+    results().print(table)
     for sentence in found.segments:
-        console().print(sentence)
+        results().print(sentence)

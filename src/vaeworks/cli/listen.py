@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional
 
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .options import Memory, Model, Out, Overwrite, Precision, Told, arg, settings_of
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def listen(
         reporter=TERMINAL,
     )
     _print_means(result.classes)
-    console().print(
+    results().print(
         f"{out} has every sound's files: original, original-griffin-lim (the ceiling), reconstruction, spectrograms"
     )
     return result.to_dict()
@@ -63,4 +63,4 @@ def _print_means(classes: Mapping[str, SoundMeans]) -> None:
     for name, row in classes.items():
         values = [row.means[key] for key in COLUMNS]
         table.add_row(name, str(row.sounds), *("" if v is None or v != v else f"{v:.2f}" for v in values))
-    console().print(table)
+    results().print(table)

@@ -1,13 +1,13 @@
 """The command line. A skin: it parses, calls, and prints; it computes nothing.
 
-Commands are plain functions in a plain dict, and their signatures are their options. What they return is printed as
-JSON with --json; people read tables and bars on stderr. torch is imported only once a command runs.
+Commands are plain functions in a plain dict, and their signatures are their options. Results go to stdout: tables and
+lines, or with --json what a command returns, as one document; bars and warnings go to stderr. torch is imported only
+once a command runs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import errno
 import functools
@@ -23,15 +23,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
-
 from .. import __version__
-from ..config import LatentConfig, TrainConfig, dumps, from_dict, to_dict
+from ..config import TrainConfig, dumps, from_dict, to_dict
 from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
-from ..words import one_line, speak
+from ..words import close_pipe, one_line, speak
 from .anomaly import anomaly
 from .arena import arena
 from .arena_report import arena_report
@@ -57,6 +54,7 @@ from .install import install
 from .interpolate import interpolate
 from .listen import listen
 from .match import match
+from .parsing import ALL, parsed
 from .recipes import recipes
 from .reconstruct import reconstruct
 from .repair import repair
@@ -115,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         _tell(error, str(error))
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_pipe(sys.stdout)
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
         if debug:
@@ -142,8 +140,12 @@ def _run(words: list[str], as_json: bool) -> int:
         if words[0] == "--version":
             print(f"vaeworks {__version__}")
             return 0
+        _bear_all_characters()
         with _plain_warnings(), _plain_logs(), _terminated_as_interrupted():
-            result = _command(words)()
+            command = _command(words)
+            # of what others print, libraries too, nothing may stand beside the document
+            with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+                result = command()
         if as_json and speaks():
             print(dumps(result), flush=True)
         return 0
@@ -153,6 +155,12 @@ def _run(words: list[str], as_json: bool) -> int:
         for sentence in judged.sentences:
             speak(f"vaeworks: {sentence}")
         return judged.exit_code
+
+
+def _bear_all_characters() -> None:
+    """Let stdout escape what its encoding lacks, as stderr does, instead of failing after the work."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _place(error: OSError) -> str:
@@ -236,61 +244,16 @@ def _bound(words: list[str]) -> Callable[[], Any]:
     def bind(*args: Any, **kwargs: Any) -> Callable[[], Any]:
         return functools.partial(COMMANDS[name], *args, **kwargs)
 
-    parser = functools.partial(bind, config=_default_config(rest)) if name == "train" else bind
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), _options():
-            return tyro.cli(parser, prog=f"vaeworks {name}", args=rest, description=description(COMMANDS[name]))
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ConfigError(_sentence(said.getvalue(), f"vaeworks {name} --help")) from None
+    function = functools.partial(bind, config=_default_config(rest)) if name == "train" else bind
+    return parsed(name, function, rest, description(COMMANDS[name]))
 
 
-def _options() -> ConstructorRegistry:
-    """How the parser reads classes: all fields are options but a model's `guessed`, which says how sure the others
-    are."""
-    registry = ConstructorRegistry()
-    asked: list[StructTypeInfo] = []
-
-    @registry.struct_rule
-    def without_guesses(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if asked or not (isinstance(info.type, type) and issubclass(info.type, LatentConfig)):
-            return None
-        asked.append(info)  # so that the parser's own rule answers
-        try:
-            spec = ConstructorRegistry.get_struct_spec(info)
-        finally:
-            asked.clear()
-        assert isinstance(spec, StructConstructorSpec)
-        make = functools.partial(spec.instantiate, guessed=getattr(info.default, "guessed", ()))
-        return dataclasses.replace(spec, instantiate=make, fields=tuple(f for f in spec.fields if f.name != "guessed"))
-
-    return registry
-
-
-_FRAME = "╭╮╰╯│─-"
-"""What the parser draws around and between the parts of its messages, on terminals of all kinds."""
-
-
-def _sentence(message: str, remedy: str) -> str:
-    """The parser's message, which has a heading, parts and a hint in a frame, as a line that ends with the remedy."""
-    parts, words = [], list[str]()
-    for line in [*message.splitlines(), "─"]:
-        text = line.strip(" │")
-        if text.strip(_FRAME):
-            words += [] if text.startswith("╭") else text.split()
-        elif words:
-            parts.append(" ".join(words).rstrip(".:"))
-            words = []
-    told = [part for part in parts if not part.startswith("For full helptext")]
-    headed = len(told) > 1 and not message.lstrip().startswith("╭")
-    return "; ".join([*told[headed:], f"see {remedy}"])
+HELP = ("-h", "--help", ALL)
 
 
 def _default_config(words: list[str]) -> TrainConfig:
     """What `train`'s options default to: the recipe's numbers, or those of the run that --resume continues."""
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in HELP:
         return TrainConfig()
     if words[0].startswith("-"):
         raise ConfigError(
@@ -310,7 +273,7 @@ def _default_config(words: list[str]) -> TrainConfig:
 
         default = read_run(Path(folder)).config
     # the parser prints defaults by itself, and a run's are words of a file
-    return from_dict(TrainConfig, _shown(to_dict(default))) if {"-h", "--help"} & set(words) else default
+    return from_dict(TrainConfig, _shown(to_dict(default))) if set(HELP) & set(words) else default
 
 
 def _shown(value: Any) -> Any:

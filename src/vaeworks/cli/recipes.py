@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from ..recipes import RecipeInfo, list_recipes
-from .console import console
+from .console import results
 
 
 def recipes() -> list[dict[str, str]]:
@@ -17,7 +17,7 @@ def recipes() -> list[dict[str, str]]:
     rows = list_recipes()
     for group, members in groupby(rows, key=lambda row: row.group):
         _print_group(group, list(members))
-    console().print(
+    results().print(
         "NAME-tiny: the same on a network that trains in seconds. Every number is an option: vaeworks train NAME --help"
     )
     return [row.to_dict() for row in rows]
@@ -34,4 +34,4 @@ def _print_group(group: str, rows: Sequence[RecipeInfo]) -> None:
         if row.claim:
             what.append("\n" + row.claim, style="dim")
         table.add_row(row.recipe, "as the VAE" if group == "fine-tuning" else row.model, what)
-    console().print(table, "")
+    results().print(table, "")

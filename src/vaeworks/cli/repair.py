@@ -39,6 +39,7 @@ def repair(
         data=data,
         settings=settings_of(told, scale_of=scale_of),
         overwrite=overwrite,
+        reporter=TERMINAL,
     )
     for sentence in result.result.sentences():
         TERMINAL.say(sentence)

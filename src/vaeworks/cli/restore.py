@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .options import Inputs, Model, Out, Overwrite, Told, arg, settings_of
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def restore(
     )
     if result.summary is not None:
         _print_summary(result.summary)
-    console().print(f"{out / RECORD} has every figure; {out / 'strips'} shows images side by side")
+    results().print(f"{out / RECORD} has every figure; {out / 'strips'} shows images side by side")
     return result.to_dict()
 
 
@@ -91,6 +91,6 @@ def _print_summary(summary: RestorationSummary) -> None:
     for name, mean in summary.means.items():
         figures = (f"{mean.psnr_region:.2f}", f"{mean.ssim_region:.4f}", f"{mean.psnr:.2f}", f"{mean.ssim:.4f}")
         table.add_row(name, *figures, "best" if name == summary.best else "")
-    console().print(table)
+    results().print(table)
     if summary.sentence:
-        console().print(summary.sentence)
+        results().print(summary.sentence)

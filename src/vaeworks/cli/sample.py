@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 from .options import Model, Out, Overwrite, Told, arg, settings_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def sample(
     )
     _print_sampled(result.found)
     drawn = f"; {out / 'map.png'}" if map else ""
-    console().print(f"{out / 'samples.png'}: {len(result.found.pixels)} pictures of {result.size} px{drawn}")
+    results().print(f"{out / 'samples.png'}: {len(result.found.pixels)} pictures of {result.size} px{drawn}")
     return result.to_dict()
 
 
@@ -74,7 +74,7 @@ def _print_sampled(found: SampledSet) -> None:
 
     from ..apps.generation.sample import METRICS
 
-    console().print(found.stated)
+    results().print(found.stated)
     if found.figures is None:
         return
     table = Table("", *found.figures, box=None, header_style="dim")
@@ -82,5 +82,5 @@ def _print_sampled(found: SampledSet) -> None:
         values = [getattr(likeness, field) for likeness in found.figures.values()]
         if None not in values:
             table.add_row(name, *(f"{value:{form}}" for value in values))
-    console().print(table)
-    console().print(found.features or "", style="dim")
+    results().print(table)
+    results().print(found.features or "", style="dim")

@@ -1,10 +1,10 @@
-"""The tables of `arena` and `arena study`, on stderr."""
+"""The tables of `arena` and `arena study`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .console import console
+from .console import TERMINAL, results
 
 if TYPE_CHECKING:
     from ..arena.results import Outcome
@@ -23,7 +23,7 @@ def print_outcome(outcome: Outcome) -> None:
     from ..arena.page import between, number
 
     probes = outcome.config.probes
-    out = console()
+    out = results()
     for distance, what in (
         ("fd_recon", "distance to reconstructions: how well the latents are learned"),
         ("fd_real", "distance to real images"),
@@ -53,6 +53,6 @@ def print_outcome(outcome: Outcome) -> None:
             table.add_row(row.entrant.name, *cells, *ratios, verdict, Text(found.why if found else "", style="dim"))
         out.print(table, width=max(out.width, WIDTH))
     for line in outcome.failures:
-        out.print(f"concludes nothing: {line}", style="yellow")
+        TERMINAL.warn(f"concludes nothing: {line}")
     for line in outcome.notes:
-        out.print(line, style="yellow")
+        TERMINAL.warn(line)

@@ -1,4 +1,4 @@
-"""The tables of `eval`, on stderr."""
+"""The tables of `eval`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import TERMINAL, console
+from .console import TERMINAL, results
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -36,7 +36,7 @@ def _print_one(result: Evaluation) -> None:
     """Figures with their intervals, the baselines, and the worst images."""
     from rich.table import Table
 
-    out = console()
+    out = results()
     out.print(_stated(result))
     table = Table("", result.title, "95 % interval", *result.baselines, box=None, header_style="bold")
     baselines = [dict(zip(("psnr", "ssim"), result.baseline(name), strict=True)) for name in result.baselines]
@@ -71,28 +71,28 @@ def _between(interval: Interval, form: str) -> str:
     return f"{interval.low:{form}} to {interval.high:{form}}" if interval.low == interval.low else ""
 
 
-def _print_several(results: Sequence[Evaluation]) -> None:
+def _print_several(evaluations: Sequence[Evaluation]) -> None:
     """Models side by side, a column for each."""
     from rich.table import Table
 
     from ..metrics.comparison import said, titles
 
-    out = console()
-    out.print(_stated(results[0]))
-    table = Table("", *titles(results), box=None, header_style="bold")
-    table.add_row("model", *(r.model for r in results))
-    rows = [{label: (value, text, form) for label, value, text, form, _ in _figure_rows(r)} for r in results]
+    out = results()
+    out.print(_stated(evaluations[0]))
+    table = Table("", *titles(evaluations), box=None, header_style="bold")
+    table.add_row("model", *(r.model for r in evaluations))
+    rows = [{label: (value, text, form) for label, value, text, form, _ in _figure_rows(r)} for r in evaluations]
     for label in dict.fromkeys(label for row in rows for label in row):
         table.add_row(label, *(_cell(*row[label]) if label in row else "" for row in rows))
-    if any(r.legibility for r in results):
-        table.add_row("legible from", *(_legible(r) for r in results))
+    if any(r.legibility for r in evaluations):
+        table.add_row("legible from", *(_legible(r) for r in evaluations))
     out.print(table)
-    for name, result in zip(titles(results), results, strict=True):
+    for name, result in zip(titles(evaluations), evaluations, strict=True):
         _print_speed(result.speed, f"{name}: ")
-    for line in said(results):
-        out.print(line, style="yellow")
-    for path, reason in results[0].skipped:
-        out.print(f"skipped {path}: {reason}", style="yellow")
+    for line in said(evaluations):
+        TERMINAL.warn(line)
+    for path, reason in evaluations[0].skipped:
+        TERMINAL.warn(f"skipped {path}: {reason}")
 
 
 def _cell(value: float, interval: str, form: str) -> Text:
@@ -119,7 +119,7 @@ def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
             f"{100 * c.wins:.0f} %",
             c.verdict,
         )
-    console().print(table)
+    results().print(table)
 
 
 def _stated(result: Evaluation) -> str:
@@ -140,7 +140,7 @@ def _legible(result: Evaluation) -> str:
 def _print_rest(result: Evaluation) -> None:
     from rich.table import Table
 
-    out = console()
+    out = results()
     if result.legibility:
         table = Table("text", "read wrong", "95 % interval", "characters", box=None, header_style="bold")
         for r in result.legibility.readings:
@@ -161,9 +161,9 @@ def _print_rest(result: Evaluation) -> None:
         worst.add_row(Path(score.path).name, f"{score.psnr:.2f}", f"{score.ssim:.4f}", f"{score.width}x{score.height}")
     out.print(worst)
     for line in result.warnings:
-        out.print(line, style="yellow")
+        TERMINAL.warn(line)
     for path, reason in result.skipped:
-        out.print(f"skipped {path}: {reason}", style="yellow")
+        TERMINAL.warn(f"skipped {path}: {reason}")
 
 
 def _print_speed(speed: Speed | None, before: str = "") -> None:
@@ -175,7 +175,7 @@ def _print_speed(speed: Speed | None, before: str = "") -> None:
         ("decode", speed.decode, speed.decode_memory),
     ):
         parts.append(f"{what} {rate:.3g} images/s" + ("" if memory is None else f", {memory / 2**20:.0f} MiB"))
-    console().print(
+    results().print(
         f"{before}{'; '.join(parts)}; {speed.size} px, batch {speed.batch}, {speed.dtype}, {speed.device}, "
         f"{speed.threads} threads; median of {speed.repeats}; memory: {speed.memory}"
     )

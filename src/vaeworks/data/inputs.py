@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from PIL import Image
 
 from ..arguments import several
 from ..errors import ConfigError, DataError
 from ..files.links import missing
-from ..images import has_alpha, open_image
-from ..reporting import SILENT, Reporter
+from ..images import Pixels, has_alpha, is_pixels, kind_of, open_image
+from ..reporting import SILENT, Progress, Reporter
 from .image_ref import ImageFile, read_place
 from .image_set import ImageSet, scan
+from .memory_images import images_in_memory
 from .sources.folder import Tree, find_images
 
 Inputs: TypeAlias = str | Path | Sequence[str | Path]
@@ -27,31 +30,80 @@ BUILT_IN = {"photos": "the bundled photographs", "procedural": "images that are 
 """Sources that are there without files."""
 
 
-def data_source(data: str, built_in: Iterable[str] = BUILT_IN, reporter: Reporter = SILENT) -> str:
+def data_source(data: str | Path, built_in: Iterable[str] = BUILT_IN, reporter: Reporter = SILENT) -> str:
     """SRC as it is; the reporter is warned where a folder has the name of a built-in source. built_in: those names of
-    BUILT_IN that would be taken."""
+    BUILT_IN that would be taken. Errors: ConfigError for what is no SRC."""
+    check_source(data)
+    data = str(data)
     if data in built_in and Path(data).is_dir():
         reporter.warn(f"taking {BUILT_IN[data]}; for the folder of that name write ./{data}")
     return data
 
 
-Images: TypeAlias = str | Path | ImageSet | Sequence[ImageFile]
-"""SRC, or images that `scan` has found."""
+def check_source(data: object) -> None:
+    """Errors: ConfigError for what is no SRC."""
+    if not isinstance(data, (str, Path)):
+        raise ConfigError(
+            f"data must be the name of a source, such as a folder (docs/data.md), not {kind_of(data)}; save images "
+            "that are in memory to a folder"
+        )
 
 
-def image_set(data: Images, reporter: Reporter = SILENT) -> ImageSet:
-    """The images of a source. Errors: those of `scan`."""
+Images: TypeAlias = str | Path | ImageSet | Sequence[ImageFile] | Sequence[str | Path] | Pixels | Sequence[Pixels]
+"""SRC, several of them, images that `scan` has found, or images in memory: Pillow images, arrays n h w c or h w c,
+tensors n c h w or c h w, of uint8 or of floats in [0,1] or [-1,1]."""
+
+
+def source_name(data: Images) -> str:
+    """What results call the images' source."""
     if isinstance(data, (str, Path)):
-        return scan(data_source(str(data), reporter=reporter))
+        return str(data)
+    return data.source if isinstance(data, ImageSet) else "images in memory"
+
+
+def image_set(data: Images, reporter: Reporter = SILENT, *, decode: bool = True) -> ImageSet:
+    """The images of a source, of several, or in memory. decode: as in `scan`.
+
+    Errors: those of `scan`; ConfigError for anything else.
+    """
     if isinstance(data, ImageSet):
         return data
-    if isinstance(data, Iterable):
-        for image in (found := tuple(data)):
-            if not isinstance(image, ImageFile):
-                break
-        else:
-            return ImageSet("", found)
-    raise ConfigError(f"data must be a source or images that vaeworks.data.scan found, not {type(data).__name__}")
+    found: Sequence[Any] = (data,) if is_pixels(data) else several(data)
+    if found and all(isinstance(image, ImageFile) for image in found):
+        return ImageSet("", tuple(found))
+    if found and all(map(is_pixels, found)):
+        return ImageSet(source_name(found), images_in_memory(found))
+    if not found or not all(isinstance(source, (str, Path)) for source in found):
+        wrong = next((one for one in found if not isinstance(one, (str, Path))), data)
+        raise ConfigError(
+            "data must be a folder or another source (docs/data.md), files, Pillow images, arrays or tensors, not "
+            f"{kind_of(wrong) if found else 'an empty sequence'}"
+        )
+    return _joined([_scanned(data_source(source, reporter=reporter), decode, reporter) for source in found])
+
+
+def _scanned(source: str, decode: bool, reporter: Reporter) -> ImageSet:
+    """The images of a source, while a bar shows how many of them are looked at."""
+    return scan(source, progress=partial(counted, reporter.counting("looking at images")), decode=decode)
+
+
+def counted(bar: AbstractContextManager[Progress], items: Iterable[T], total: int) -> Iterator[T]:
+    """The items, while a bar shows how many of `total` are done."""
+    with bar as progress:
+        for number, item in enumerate(items, 1):
+            yield item
+            progress(number, total)
+
+
+def _joined(sets: Sequence[ImageSet]) -> ImageSet:
+    """The images of several sets, one after the other."""
+    if len(sets) == 1:
+        return sets[0]
+    return ImageSet(
+        " ".join(found.source for found in sets),
+        tuple(file for found in sets for file in found.files),
+        tuple(entry for found in sets for entry in found.skipped),
+    )
 
 
 def image_files(inputs: Inputs, reporter: Reporter = SILENT) -> list[tuple[Path, Path]]:
@@ -94,7 +146,10 @@ def listed(inputs: Inputs) -> list[str | Path]:
     """The inputs as a list, also where one is given alone. Errors: ConfigError without inputs."""
     found = list(several(inputs))
     if wrong := [source for source in found if not isinstance(source, (str, Path))]:
-        raise ConfigError(f"inputs must be files or folders, not {type(wrong[0]).__name__}")
+        raise ConfigError(
+            f"inputs must be files or folders, not {kind_of(wrong[0])}; for an image in memory "
+            "`vae.encode(vaeworks.open_image(image))`, and `vae.decode` or `vae.reconstruct`"
+        )
     if not found:
         raise ConfigError("no IN is given; name files or folders behind MODEL")
     return found
@@ -143,7 +198,7 @@ def say_flattened(files: Sequence[ImageFile], reporter: Reporter) -> None:
 
 def _say_flattened(count: int, total: int, reporter: Reporter) -> None:
     if count:
-        reporter.say(f"{count:,} of {total:,} images have transparency, and were laid on white")
+        reporter.warn(f"{count:,} of {total:,} images have transparency, and were laid on white")
 
 
 def warn_of_skipped(skipped: Iterable[tuple[str, str]], reporter: Reporter) -> None:

@@ -163,7 +163,7 @@ def examine_models(
     found: list[Examination] = []
     for position, (model, name) in enumerate(zip(models, names, strict=True)):
         loaded, certain = _loaded(model, settings, reporter)
-        reporter.say(f"{name}: {loaded.config.name}")
+        reporter.step(f"{name}: {loaded.config.name}")
         _say_trained(loaded, images, reporter)
         found.append(
             examine_files(
@@ -231,7 +231,7 @@ def _loaded(model: Model, settings: Mapping[str, Any] | None, reporter: Reporter
 def _say_trained(autoencoder: Autoencoder, images: ImageSet, reporter: Reporter) -> None:
     """Say how many of the images the model was trained on, as far as its file says."""
     if said := sentence(autoencoder.trained_on, images.files):
-        reporter.say(f"{said}; figures of reconstructions are better on these than on new ones")
+        reporter.warn(f"{said}; figures of reconstructions are better on these than on new ones")
 
 
 def _tracks(reporter: Reporter) -> Callable[[str], Callable[[Iterable[Any]], Iterable[Any]]]:

@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from ..config.recorded import Recorded
 from ..errors import ConfigError, FormatError, MissingExtraError, VaeworksError
+from ..files.hub_network import one_try
 from ..formats.foreign_code import check_config, check_folder
 from .nets import FEATURE_NETS
 from .weights import load_feature_net
@@ -131,17 +133,21 @@ def _transformer(name: str, downsample_factor: int) -> nn.Module:
     except ImportError:
         raise MissingExtraError("transformers", "diffusers", f"the network {name}") from None
     source = name.removeprefix(HUB) if name.startswith(HUB) else str(Path(name).expanduser())
+    unreachable = ""
     try:
         if Path(source).is_dir():
             check_folder(Path(source))
-        else:
-            check_config(PretrainedConfig.get_config_dict(source)[0], f"config.json of {name}")
-        model, report = AutoModel.from_pretrained(
-            source, output_loading_info=True, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+        with nullcontext("") if Path(source).is_dir() else one_try() as unreachable:
+            if not Path(source).is_dir():
+                check_config(PretrainedConfig.get_config_dict(source)[0], f"config.json of {name}")
+            model, report = AutoModel.from_pretrained(
+                source, output_loading_info=True, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            )
     except VaeworksError:
         raise
     except Exception as error:  # OSError, ValueError, and whatever is raised by files that are torn
+        if unreachable:
+            raise FormatError(f"{name} is not in the hub's cache, and {unreachable}; pass a folder instead") from None
         raise FormatError(f"{name} cannot be loaded: {_line(error)}") from error
     if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
         raise FormatError(

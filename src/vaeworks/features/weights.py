@@ -256,9 +256,16 @@ def _given(weights: Published, path: Path) -> Path:
     return path
 
 
+OPTIONS = (
+    "train: --loss.perceptual-path, --regularizers.alignment-path or --adversarial.network-path; eval: --lpips or "
+    "--features-weights; other commands: --features-weights"
+)
+"""The options that take weights' paths, by what needs them."""
+
+
 def _fetch(weights: Published, to: Path, say: Say | None) -> None:
     """Download to a name that appears when the file is whole and its hash is right."""
-    remedy = f"pass its path, or put it at {to}"
+    remedy = f"put it at {to}, or pass its path ({OPTIONS})"
     if not weights.url:
         raise FormatError(f"{weights.file} is published nowhere that it could be fetched from; {remedy}")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
@@ -273,7 +280,9 @@ def _fetch(weights: Published, to: Path, say: Say | None) -> None:
         except (OSError, ValueError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()  # it is an open answer as well
-            reason = " ".join(str(error).split()) or type(error).__name__
+            cause = error.reason if type(error) is urllib.error.URLError else error
+            told = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+            reason = " ".join(told.split()) or type(error).__name__
             raise FormatError(f"{weights.url} could not be fetched: {reason}; try again, or {remedy}") from None
         if not found.startswith(weights.sha256):
             raise FormatError(f"{weights.url} gave another file: {_unequal(found, weights)}; try again, or {remedy}")

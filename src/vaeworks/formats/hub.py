@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import FormatError, MissingExtraError
+from ..files.hub_network import one_try
 
 HUB_PREFIX = "hf:"
 """Prefix of a hub id, which tells it from a path."""
@@ -16,14 +18,27 @@ def fetch(name: str) -> Path:
     """The local copy of hf:OWNER/NAME (its vae/ folder, or the repository itself), hf:OWNER/NAME/FOLDER or
     hf:OWNER/NAME/FILE.
 
-    Files in the hub's cache are not downloaded again; HF_HUB_OFFLINE=1 uses only the cache.
+    Files in the hub's cache are not downloaded again; HF_HUB_OFFLINE=1, or a hub that cannot be reached, uses only the
+    cache.
     Errors: MissingExtraError without huggingface_hub; FormatError for a file that cannot be fetched.
     """
     owner, _, rest = name.removeprefix(HUB_PREFIX).partition("/")
     repository, _, inside = rest.partition("/")
     if not owner or not repository or ".." in name.split("/"):
         raise FormatError(f"{name} is not a hub id; write {HUB_PREFIX}OWNER/NAME or {HUB_PREFIX}OWNER/NAME/FILE")
-    repository = f"{owner}/{repository}"
+    if find_spec("huggingface_hub") is None:
+        raise MissingExtraError("huggingface_hub", "diffusers", "the hub")
+    with one_try() as unreachable:
+        try:
+            return _fetched(f"{owner}/{repository}", inside)
+        except FormatError:
+            if not unreachable:
+                raise
+            raise FormatError(f"{name} is not in the hub's cache, and {unreachable}; pass a path instead") from None
+
+
+def _fetched(repository: str, inside: str) -> Path:
+    """The file, or the folder of the files. Errors: FormatError."""
     if Path(inside).suffix:
         return _file(repository, inside)
     reasons = []
@@ -40,11 +55,9 @@ def fetch(name: str) -> Path:
 
 
 def _file(repository: str, file: str) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    except ImportError:
-        raise MissingExtraError("huggingface_hub", "diffusers", "the hub") from None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     try:
         return Path(hf_hub_download(repository, file))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:

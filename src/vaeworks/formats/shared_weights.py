@@ -63,12 +63,13 @@ def from_diffusers(vae: TheirVAE) -> Autoencoder:
 
 
 def in_memory(model: object) -> Autoencoder | None:
-    """The autoencoder that an object is: ours, or one around a VAE of diffusers; None for a path.
+    """The autoencoder that an object is: ours, a codec's, or one around a VAE of diffusers; None for a path.
 
     Errors: ConfigError for anything else, with what to give instead.
     """
-    if isinstance(model, Autoencoder):
-        return model
+    own = getattr(model, "autoencoder", model)  # of a codec
+    if isinstance(own, Autoencoder):
+        return own
     if isinstance(model, (str, os.PathLike)):
         return None
     if _is_theirs(model):
@@ -78,8 +79,6 @@ def in_memory(model: object) -> Autoencoder | None:
         kind, remedy = f"the class {model.__name__}", "; give an object of it"
     elif _is_theirs(getattr(model, "vae", None)):
         remedy = "; give its .vae"
-    elif isinstance(getattr(model, "autoencoder", None), Autoencoder):
-        remedy = "; give its .autoencoder"
     elif isinstance(model, LatentConfig):
         remedy = "; `vaeworks.build` makes an Autoencoder of it"
     raise ConfigError(

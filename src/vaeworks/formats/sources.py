@@ -8,6 +8,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import MODELS
 from ..errors import ConfigError, FormatError
 from ..files.atomic import MAX_CONFIG, read_json
 from ..files.links import missing
@@ -82,7 +83,10 @@ def _of_path(path: Path) -> Source:
     if not path.exists():
         if path.is_symlink():
             raise FormatError(f"model {str(path)!r} {missing(path)}")
-        raise FormatError(f"model {str(path)!r} does not exist; give a file, a folder, or {HUB_PREFIX}OWNER/NAME")
+        built = f"; `vaeworks.build({str(path)!r})` is that model with random weights" if str(path) in MODELS else ""
+        raise FormatError(
+            f"model {str(path)!r} does not exist; give a file, a folder, or {HUB_PREFIX}OWNER/NAME{built}"
+        )
     if path.suffix == DISTRIBUTED:
         raise FormatError(f"{path} {_distributed(path.parent)}")
     if INDEX.search(path.name):

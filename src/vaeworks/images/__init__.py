@@ -32,6 +32,7 @@ from .reading import (
     PAIR,
     SUFFIXES,
     UNREAD,
+    converted,
     file_content,
     has_alpha,
     image_facts,
@@ -42,21 +43,24 @@ from .reading import (
     quiet,
     regular_file,
 )
-from .tensors import check_images, to_images, warn_of_range
+from .tensors import Pixels, check_images, each_image, is_pixels, kind_of, to_images, warn_of_range
 
 __all__ = [
     "LARGEST_FILE",
     "PAIR",
     "SUFFIXES",
     "UNREAD",
+    "Pixels",
     "center_crop",
     "check_divisible",
     "check_finite",
     "check_images",
     "clamped",
+    "converted",
     "crop_to",
     "default_size",
     "difference",
+    "each_image",
     "file_content",
     "from_model_range",
     "grid",
@@ -64,6 +68,8 @@ __all__ = [
     "image_facts",
     "image_file",
     "image_size",
+    "is_pixels",
+    "kind_of",
     "labelled",
     "marked",
     "mask_image",

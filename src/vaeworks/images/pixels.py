@@ -41,7 +41,7 @@ def to_pillow(image: Tensor) -> Image.Image:
 
 def to_model_range(images: Tensor) -> Tensor:
     """uint8 in 0..255 to float32 in [-1,1]: x / 127.5 - 1."""
-    return images.float().div_(127.5).sub_(1.0)
+    return images.to(torch.float32, copy=True).div_(127.5).sub_(1.0)
 
 
 def from_model_range(images: Tensor) -> Tensor:

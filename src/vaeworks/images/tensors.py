@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from .pixels import from_model_range, square, to_model_range, to_pillow, to_uint
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """A file, its content, a Pillow image, an array h w or h w c, or a tensor c h w: uint8, or floats in [0,1]."""
+
+Pixels = Image.Image | np.ndarray | Tensor
+"""An image in memory, or several in an array n h w c or a tensor n c h w."""
 
 BEYOND = 2.0
 """Largest value of floats that may still be meant for [-1,1]; floats in [0,255] have larger ones."""
@@ -57,14 +61,14 @@ def to_images(images: Tensor) -> list[Image.Image]:
     Errors: ConfigError for another shape; NotFiniteError for infinities and NaN.
     """
     if not isinstance(images, Tensor):
-        raise ConfigError(f"images must be a tensor n c h w, not {_kind(images)}")
+        raise ConfigError(f"images must be a tensor n c h w, not {kind_of(images)}")
     batch = images[None] if images.ndim == 3 else images
     if batch.ndim != 4 or batch.shape[1] not in (1, 2, 3) or not batch.numel():
         raise ConfigError(
             f"images must have shape n c h w or c h w with 1 to 3 channels, not {tuple(images.shape)}; permute them"
         )
     if batch.dtype != torch.uint8 and not batch.is_floating_point():
-        raise ConfigError(f"images must be floats in [-1,1] or uint8, not {_kind(images)}")
+        raise ConfigError(f"images must be floats in [-1,1] or uint8, not {kind_of(images)}")
     pixels = batch if batch.dtype == torch.uint8 else from_model_range(batch)
     return [to_pillow(image) for image in pixels.cpu()]
 
@@ -77,7 +81,7 @@ def check_images(images: Tensor, channels: int) -> None:
     wanted = f"a float tensor n {channels} h w in [-1,1]"
     call = f"`vaeworks.open_image(source{'' if channels == 3 else f', channels={channels}'})`"
     if not isinstance(images, Tensor):
-        raise ConfigError(f"images must be {wanted}, not {_kind(images)}; {call} makes one of files, PIL and arrays")
+        raise ConfigError(f"images must be {wanted}, not {kind_of(images)}; {call} makes one of files, PIL and arrays")
     shape = tuple(images.shape)
     if len(shape) not in (3, 4) or shape[-3] != channels:
         if len(shape) in (3, 4) and shape[-1] == channels:
@@ -92,7 +96,7 @@ def check_images(images: Tensor, channels: int) -> None:
             f"open the file with {call}"
         )
     if not images.is_floating_point():
-        raise ConfigError(f"images must be {wanted}, not {_kind(images)}; {call} converts each of them")
+        raise ConfigError(f"images must be {wanted}, not {kind_of(images)}; {call} converts each of them")
 
 
 def warn_of_range(images: Tensor) -> None:
@@ -125,10 +129,46 @@ def warn_of_range(images: Tensor) -> None:
     )
 
 
+def is_pixels(value: object) -> bool:
+    """Whether a value is an image in memory, or several of them."""
+    return isinstance(value, Pixels)
+
+
+def each_image(given: Iterable[Pixels]) -> Iterator[Image.Image]:
+    """The images of Pillow images, arrays n h w c or h w c, and tensors n c h w or c h w, one by one.
+
+    If any floats lie below 0, all floats are taken as [-1,1], a model's range; else as [0,1].
+    Errors: ConfigError for another type, range or shape.
+    """
+    pictures = [_array(pixels) if isinstance(pixels, Tensor) else pixels for pixels in given]
+    floats = [
+        pixels for pixels in pictures if isinstance(pixels, np.ndarray) and pixels.dtype.kind == "f" and pixels.size
+    ]
+    signed = any(-1 <= values.min() < 0 for values in floats) and all(abs(values).max() <= 1 for values in floats)
+    for pixels in pictures:
+        if isinstance(pixels, Image.Image):
+            yield pixels
+            continue
+        values = (pixels + 1) / 2 if signed and pixels.dtype.kind == "f" else pixels
+        yield from map(_pillow, values if values.ndim == 4 else [values])
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """An array n h w c or h w c of a tensor n c h w or c h w."""
+    values = tensor.detach().cpu()
+    if values.ndim not in (3, 4) or values.shape[-3] not in (1, 3, 4):
+        raise ConfigError(
+            f"a tensor of images must have shape n c h w or c h w with 1, 3 or 4 channels, not {tuple(tensor.shape)}"
+        )
+    return (values.float() if values.is_floating_point() else values).movedim(-3, -1).numpy()
+
+
 def _pillow(values: np.ndarray | Tensor) -> Image.Image:
     """The Pillow image of an array h w or h w c, or of a tensor c h w."""
     if not isinstance(values, (np.ndarray, Tensor)):
-        raise ConfigError(f"an image must be a path, bytes, a Pillow image, an array or a tensor, not {_kind(values)}")
+        raise ConfigError(
+            f"an image must be a path, bytes, a Pillow image, an array or a tensor, not {kind_of(values)}"
+        )
     expected = "an array must have shape h w, h w 1, h w 3 or h w 4"
     if isinstance(values, Tensor):
         expected = "a tensor must have shape c h w (or 1 c h w) with 1, 3 or 4 channels"
@@ -158,7 +198,8 @@ def _eight_bits(array: np.ndarray) -> np.ndarray:
     return np.round(array.astype(np.float64) * 255).astype(np.uint8)
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """A value's type in words, for errors."""
     if isinstance(value, (Tensor, np.ndarray)):
         return f"{str(value.dtype).removeprefix('torch.')} ({type(value).__name__})"
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -17,6 +17,7 @@ from ..config import to_dict
 from ..data import ImageSet, batches
 from ..data.classes import numbered
 from ..data.crops import Say
+from ..data.inputs import Images, image_set
 from ..devices import DTYPES
 from ..errors import ConfigError, VaeworksError
 from ..files.atomic import check_room
@@ -26,6 +27,7 @@ from ..models.digest import model_digest
 from ..reporting import Progress
 from ..runtime.codec import Codec
 from ..runtime.memory import as_gib, free_memory
+from ..runtime.opening import Model, open_in_own_dtype
 from .index import begin, check_folder, finish, place_for
 from .plan import LatentsPlan, Settings, Shard, labels_digest, normalization_facts, settings_of
 from .shards import Content, ShardRow, is_done, write_shard
@@ -65,8 +67,8 @@ class _Work:
 
 
 def encode_dataset(
-    autoencoder: Autoencoder,
-    images: ImageSet,
+    autoencoder: Model,
+    images: Images,
     folder: str | Path,
     settings: Settings | None = None,
     *,
@@ -85,7 +87,8 @@ def encode_dataset(
     >>> vw.encode_dataset(vw.load("vae.safetensors"), vaeworks.data.scan("photos"), "latents")
     >>> latents, label = vw.LatentSet("latents")[0]
 
-    images: `vaeworks.data.scan(source, decode=False)` is enough. settings: `vaeworks.latents.Settings`, by default
+    autoencoder: a path, a hub id or an Autoencoder. images: a source, or what `vaeworks.data.scan(source,
+    decode=False)` found. settings: `vaeworks.latents.Settings`, by default
     the mode of squares of 256 pixels in float32. labels: a class per image. batch: images that go through the network
     together; workers: processes that read images; memory: as for `Codec`. These three change rounding at most.
     rank, world: the number of this process and the number of all processes that share the folder. Each encodes a run
@@ -96,6 +99,8 @@ def encode_dataset(
 
     """
     settings = settings or Settings()
+    autoencoder = open_in_own_dtype(autoencoder)
+    images = image_set(images, decode=False)
     _check(autoencoder, images, settings, labels, batch, workers, rank, world)
     settings = settings_of(settings)
     codec = Codec(autoencoder, dtype=DTYPES[settings.precision], memory=memory)

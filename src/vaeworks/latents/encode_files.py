@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,7 @@ from typing import Any, Literal
 import torch
 
 from ..arguments import check_choice, several
-from ..data import ImageSet, scan
-from ..data.inputs import Inputs, data_source, image_files, readable_images, say_flattened, warn_of_skipped
+from ..data.inputs import Inputs, image_files, image_set, readable_images, say_flattened, warn_of_skipped
 from ..data.labels import find_labels
 from ..errors import ConfigError
 from ..files.outputs import targets
@@ -196,7 +195,7 @@ def _encode_into_shards(
     """A data set in shards; each of several processes that a launcher started does its part. run: `encode_dataset`
     with its options."""
     settings.check(autoencoder.config)
-    images = _scan_all(inputs, reporter)
+    images = image_set(inputs, reporter, decode=False)
     say_flattened(images.files, reporter)
     classes = find_labels(images.files, labels)
     here = place()
@@ -221,22 +220,3 @@ def _encode_into_shards(
     if smaller:
         reporter.warn(f"{smaller} images are smaller than {settings.size} px and were enlarged")
     return LatentShards(str(out), done, len(set(classes or ())), smaller, rate)
-
-
-def _scan_all(inputs: Sequence[str | Path], reporter: Reporter) -> ImageSet:
-    """The images of one source, or of several, one after the other."""
-
-    def counted(items: Iterable[Any], total: int) -> Iterator[Any]:
-        with reporter.counting("listing") as progress:
-            for number, item in enumerate(items, 1):
-                yield item
-                progress(number, total)
-
-    sets = [scan(data_source(str(name), reporter=reporter), progress=counted, decode=False) for name in inputs]
-    if len(sets) == 1:
-        return sets[0]
-    return ImageSet(
-        " ".join(map(str, inputs)),
-        tuple(file for found in sets for file in found.files),
-        tuple(entry for found in sets for entry in found.skipped),
-    )

@@ -273,7 +273,7 @@ def _unseen(
         )
         raise DataError(f"no file of {images.source!r} is {why}")
     if left_out := len(images.files) - len(files):
-        reporter.say(
+        reporter.warn(
             f"{left_out:,} images left out, because the model was (if streamed: may have been) trained on them; see "
             "--include-training"
         )

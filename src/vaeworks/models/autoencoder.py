@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import MODELS, TINY_MODELS, AutoencoderConfig, TinyConfig
+from ..config import MODELS, TINY_MODELS, AutoencoderConfig, LatentConfig, TinyConfig
 from ..errors import ConfigError
 from ..images import check_divisible, check_images, clamped, crop_to, pad_to_multiple, warn_of_range
 from .bottleneck import bounded
@@ -241,4 +241,9 @@ def build(model: str | AutoencoderConfig | TinyConfig, **overrides: Any) -> Auto
                 + f" Known: {', '.join(known)}"
             )
         model = known[model]
+    if not isinstance(model, LatentConfig):
+        raise ConfigError(
+            f"build takes the name of a published model or a configuration, not {type(model).__name__}; "
+            "`vaeworks.load` reads files"
+        )
     return Autoencoder(dataclasses.replace(model, **overrides))

@@ -7,7 +7,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..config import LatentConfig
 from ..errors import ConfigError, FormatError, NotFiniteError, VaeworksError
+from ..files.hub_network import one_try
 from ..formats.diffusers import vae_for_pipeline
 from ..formats.diffusers_config import config_from_diffusers
 from ..formats.foreign_code import check_config, check_index, check_pipeline_folder
@@ -64,7 +65,8 @@ def load_pipeline(
             f"{name} is not a diffusers pipeline (a folder with a model_index.json); pass one, or one of "
             f"{', '.join(TINY)}"
         )
-    with _format_errors(name), _quiet():
+    here = Path(name).exists()
+    with nullcontext("") if here else one_try() as unreachable, _format_errors(name, unreachable), _quiet():
         kind, absent, own = _check_stored(name, autoencoder.config)
         ours = _scaled_as(autoencoder, own)
         parts = dict.fromkeys(absent) | {"vae": vae_for_pipeline(kind.__name__, ours).to(dtype=dtype)}
@@ -151,7 +153,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _format_errors(name: str) -> Iterator[None]:
+def _format_errors(name: str, unreachable: str = "") -> Iterator[None]:
     """Turn errors of diffusers about missing or broken files into one line."""
     try:
         yield
@@ -168,6 +170,11 @@ def _format_errors(name: str) -> Iterator[None]:
         AttributeError,
         ArithmeticError,
     ) as error:
+        if unreachable:
+            raise FormatError(
+                f"{name} is not in the hub's cache, and {unreachable}; pass a diffusers folder, or one of "
+                f"{', '.join(TINY)}"
+            ) from None
         reason = " ".join(str(error).split()).rstrip(".")
         raise FormatError(
             f"no pipeline could be loaded from {name}: {reason if len(reason) < 300 else reason[:300] + ' ...'}; pass "

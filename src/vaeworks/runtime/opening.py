@@ -18,9 +18,9 @@ from .codec import Codec
 if TYPE_CHECKING:
     from ..formats.shared_weights import TheirVAE
 
-Model: TypeAlias = "str | Path | Autoencoder | TheirVAE"
-"""An autoencoder, ours or diffusers', or where one is: a run folder, a VAE file or folder, a full checkpoint,
-hf:OWNER/NAME."""
+Model: TypeAlias = "str | Path | Autoencoder | Codec | TheirVAE"
+"""An autoencoder, ours, a codec's or diffusers', or where one is: a run folder, a VAE file or folder, a full
+checkpoint, hf:OWNER/NAME."""
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
@@ -65,11 +65,15 @@ def open_codec(
 ) -> Codec:
     """A codec of the model within a memory budget, on a GPU if there is one.
 
+    A codec without another budget or precision is returned as it is.
+
     memory: bytes, or "4GiB"; None: most of the free memory. precision: None is the weights' own, but fp32 for fp16
     weights on a CPU. settings: as in `open_model`.
     """
     if precision is not None:
         check_choice("precision", precision, DTYPES)
+    if isinstance(model, Codec) and memory is None and precision is None:
+        return model
     autoencoder = open_in_own_dtype(model, settings)
     if precision is None and autoencoder.device.type == "cpu" and autoencoder.dtype == torch.float16:
         precision = "fp32"

@@ -14,6 +14,7 @@ from ..config import LatentConfig
 from ..data import CropSource, batches
 from ..images import to_model_range
 from ..models import Autoencoder
+from ..reporting import Progress
 
 LEAST = 1e-6
 """Smallest standard deviation of a channel as a share of that of all channels; fp32 resolves no smaller differences."""
@@ -58,7 +59,13 @@ class LatentStats:
 
 
 @torch.inference_mode()
-def measure_latents(autoencoder: Autoencoder, crops: CropSource, num_images: int, batch: int) -> LatentStats:
+def measure_latents(
+    autoencoder: Autoencoder,
+    crops: CropSource,
+    num_images: int,
+    batch: int,
+    progress: Progress = lambda done, total: None,
+) -> LatentStats:
     """Mean and standard deviation of the latents of the first `num_images` training crops.
 
     The statistics are those of posterior samples, computed without sampling: Var[z] = Var[mean] + E[variance]. Latents
@@ -67,12 +74,14 @@ def measure_latents(autoencoder: Autoencoder, crops: CropSource, num_images: int
     patch = autoencoder.config.latents_patch
     c = autoencoder.latent_channels * patch**2
     total, square, count = torch.zeros(c, dtype=torch.float64), torch.zeros(c, dtype=torch.float64), 0
-    for images, _ in batches(crops, 0, num_images - num_images % batch or batch, batch, workers=0):
+    wanted = num_images - num_images % batch or batch
+    for images, _ in batches(crops, 0, wanted, batch, workers=0):
         posterior = autoencoder.encode(to_model_range(images).to(autoencoder.device))
         mean, var = (F.pixel_unshuffle(x.double().cpu(), patch) for x in (posterior.mean, posterior.var))
         total += mean.sum(dim=(0, 2, 3))
         square += (mean.square() + var).sum(dim=(0, 2, 3))
         count += len(images)
+        progress(count, wanted)
     first, second = (x / (count * mean[0, 0].numel()) for x in (total, square))
     channel_mean, channel_square = (x.view(-1, patch**2).mean(1) for x in (first, second))
     shift = channel_mean.mean()

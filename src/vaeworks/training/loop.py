@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..config import TrainConfig, dumps, to_dict
 from ..data import batches, training_crops
+from ..data.inputs import check_source
 from ..data.trained_on import trained_on
 from ..devices import resolve_device
 from ..distributed import joined, on_all_ranks, on_rank0, rank, world_size
@@ -29,6 +30,7 @@ from ..launcher import shared
 from ..models import Autoencoder
 from ..models.autoencoder import scale_words
 from ..models.ema import ema_decay
+from ..recipes import recipe as recipe_of
 from .finetune import compare_with_start
 from .gan.balance_state import Event
 from .gan.supervisor import Supervisor
@@ -51,7 +53,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    config: TrainConfig,
+    config: TrainConfig | str,
     data: str | Path,
     out: str | Path,
     *,
@@ -62,19 +64,26 @@ def train(
 ) -> RunResult:
     """Train an autoencoder on the images of `data`, and leave it in the run folder `out`.
 
-    data: a folder, or any other source of images (docs/data.md). out: a new folder, or with `resume` the folder of the
+    config: a configuration, or the name of a recipe. data: a folder, or any other source of images (docs/data.md); a
+    name, because the run's record has it. out: a new folder, or with `resume` the folder of the
     run to continue; training/run/folder.py lists its files. show: print progress on stderr. features: a frozen network
     of the caller's own for regularizers.alignment, from images n 3 h w in [-1,1] to features n d h' w'.
     Started by torchrun or accelerate in several processes, they train together, and process 0 writes.
 
-    >>> result = vw.train(vw.recipe("small-f8c16"), "photos", "runs/photos")
+    >>> result = vw.train("small-f8c16", "photos", "runs/photos")
     >>> vae = vw.load(result.run)
 
     Errors: DataError or ConfigError before any file is overwritten; TrainingError for a loss that is not finite;
     Interrupted after Ctrl-C or SIGTERM, with a checkpoint saved. Files that were saved stay in all cases.
     """
+    if isinstance(config, str):
+        recipe, config = config if recipe == CUSTOM else recipe, recipe_of(config)
     if not isinstance(config, TrainConfig):
-        raise ConfigError(f"config must be a TrainConfig, not {type(config).__name__}; vaeworks.recipe(NAME) gives one")
+        raise ConfigError(
+            f"config must be the name of a recipe or a TrainConfig, not {type(config).__name__}; "
+            "`vaeworks.list_recipes()` has the names"
+        )
+    check_source(data)
     device = resolve_device(config.device)
     with joined(device), ExitStack() as held:
         on_rank0(lambda: held.enter_context(alone_in(Path(out))))  # only process 0 writes
@@ -307,7 +316,8 @@ class TrainingRun:
 
     def measure(self, vae: Autoencoder) -> LatentStats:
         """Statistics of a model's latents over the first training crops."""
-        return measure_latents(vae, self.crops, self.config.stats_images, self.config.batch)
+        with self.log.counting("measuring the latents") as progress:
+            return measure_latents(vae, self.crops, self.config.stats_images, self.config.batch, progress)
 
     # ------------------------------------------------------------------ what steps, start and end share
 

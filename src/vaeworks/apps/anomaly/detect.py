@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ...arguments import several
 from ...config import dumps
-from ...data import ImageFile, ImageSet, scan
-from ...data.inputs import data_source, say_flattened, warn_of_skipped
+from ...data import ImageFile, ImageSet
+from ...data.inputs import Images, image_set, say_flattened, warn_of_skipped
 from ...data.trained_on import TrainedOn, sentence
 from ...errors import ConfigError
 from ...features.backbones import Backbone, load_backbone
@@ -132,9 +132,9 @@ def detect_anomalies(
     model: Model,
     out: str | Path | None = None,
     *,
-    normal: str | Path | None = None,
+    normal: Images | None = None,
     detector: str | Path | None = None,
-    test: str | Path | None = None,
+    test: Images | None = None,
     masks: str | Path | None = None,
     labels: str | None = None,
     false_alarms: float = DEFAULT_RATE,
@@ -157,7 +157,8 @@ def detect_anomalies(
 
     model: a run folder, a VAE file or folder, hf:OWNER/NAME, or an autoencoder. out: the folder for
     detector.safetensors, scores.csv, sheets of images, anomaly.json and report.html; None: write nothing.
-    normal: a data source of normal images to fit a detector on. detector: the file of a fitted one. Give one of both.
+    normal: a data source of normal images to fit a detector on, or images in memory. detector: the file of a fitted
+    one. Give one of both.
     test: a data source of images to score; those in folders called `good` are known to be normal.
     masks: a folder with a mask for each anomalous test image, by name. labels: the classes of test images: "folders",
     "names", "none" or a CSV file; `good` is normal.
@@ -235,9 +236,9 @@ def detect_anomalies(
 
 
 def _check(
-    normal: str | Path | None,
+    normal: Images | None,
     detector: Path | None,
-    test: str | Path | None,
+    test: Images | None,
     masks: Path | None,
     out: Path | None,
     overwrite: bool,
@@ -266,10 +267,10 @@ def _check_fitted(evidence: Sequence[str], density: str, false_alarms: float, he
         )
 
 
-def _scanned(source: str | Path | None, reporter: Reporter) -> ImageSet | None:
+def _scanned(source: Images | None, reporter: Reporter) -> ImageSet | None:
     if source is None:
         return None
-    images = scan(data_source(str(source), reporter=reporter))
+    images = image_set(source, reporter)
     warn_of_skipped(images.skipped, reporter)
     say_flattened(images.files, reporter)
     return images
@@ -301,7 +302,7 @@ def _truth(
     if classes is None and masks is not None:
         classes = labels_by_masks(tested.files, masks)
         bad = sum(label != GOOD for label in classes)
-        reporter.say(
+        reporter.step(
             f"{bad} of {len(classes)} test images have a mask that marks something; the others are taken to be normal"
         )
     return classes, None if classes is None else read_truth(tested.files, classes, masks, size)
@@ -314,7 +315,7 @@ def _network(
         if weights is not None:
             raise ConfigError(f"--features-weights {weights} are of no network; name it with --features")
         return None
-    return load_backbone(network, weights, autoencoder.downsample_factor, reporter.say).to(autoencoder.device)
+    return load_backbone(network, weights, autoencoder.downsample_factor, reporter.step).to(autoencoder.device)
 
 
 def _result(model: str, detector: AnomalyDetector, file: Path | None) -> AnomalyResult:

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ...errors import ConfigError
 from ...models import Autoencoder
+from ...runtime.opening import Model, open_model
 from ..codes import Track
 from . import threshold as thresholds
 from .density import Gaussian, Kind
@@ -42,7 +43,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     X: images uint8 n h w c, n c h w or n h w; or rows n d, which `image_shape` unfolds. Without an autoencoder, rows
     may be of any table.
 
-    autoencoder: a VAE; None: principal components of the fitted images that keep 90 % of their variance.
+    autoencoder: a VAE, or the path or hub id of one; None: principal components of the fitted images that keep 90 % of
+    their variance.
     evidence: some of "reconstruction", "features" and "density" (evidence.py); None: all that are possible (principal
     components have no features).
     features: a frozen network, images n c h w in [-1,1] to maps n d h w; None: the autoencoder's encoder.
@@ -61,7 +63,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def __init__(
         self,
-        autoencoder: Autoencoder | None = None,
+        autoencoder: Model | None = None,
         *,
         evidence: Sequence[str] | None = None,
         features: Maps | None = None,
@@ -102,7 +104,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         self.evidence_ = evidence
         self.image_shape_ = images.shape[1:]
         self.extractor_ = (
-            PcaExtractor.fitted(fitted) if self.autoencoder is None else VaeExtractor(self.autoencoder, self.features)
+            PcaExtractor.fitted(fitted) if self._model is None else VaeExtractor(self._model, self.features)
         )
         self.gaussian_ = Gaussian.fitted(self._latents(fitted), self.density) if "density" in evidence else None
         self._standardize(images[self.split_.scale])
@@ -135,6 +137,15 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in self.evidence_}
         return Readings(scores, combined(scores, self.combine), np.concatenate([part.heat for part in parts]))
 
+    @property
+    def _model(self) -> Autoencoder | None:
+        """The autoencoder, which is read once where a path is given. Errors: those of `vaeworks.load`."""
+        given, opened = getattr(self, "_opened", (None, None))
+        if given is not self.autoencoder:
+            opened = None if self.autoencoder is None else open_model(self.autoencoder)
+            self._opened = self.autoencoder, opened
+        return opened
+
     def _check(self) -> tuple[str, ...]:
         """The kinds of evidence, in order. Errors: ConfigError for a setting."""
         possible = tuple(name for name in EVIDENCE if name != "features" or self.autoencoder is not None)
@@ -154,7 +165,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return evidence
 
     def _images(self, X: ArrayLike, reset: bool) -> Array:  # noqa: N803
-        channels = None if self.autoencoder is None else self.autoencoder.config.in_channels
+        channels = None if self._model is None else self._model.config.in_channels
         return validated(self, X, self.image_shape, channels, reset)
 
     def _new_images(self, X: ArrayLike) -> Array:  # noqa: N803
@@ -198,7 +209,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         """The readings of one batch."""
         maps = self._raw(images)
         height, width = images.shape[-2:]
-        factor = 1 if self.autoencoder is None else self.autoencoder.downsample_factor
+        factor = 1 if self._model is None else self._model.downsample_factor
         heat = {
             name: enlarged(self.map_scales_[name](values), height, width, factor if name == "density" else 1)
             if values.shape[1:] != (height, width)

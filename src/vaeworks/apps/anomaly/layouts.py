@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
+from torch import Tensor
 
 from ...errors import ConfigError, DataError
+from ...images import is_pixels
 
 CHANNELS = 1, 3
 
@@ -57,6 +61,17 @@ def validated(
     reset: as in scikit-learn's `validate_data`.
     Errors: ConfigError, DataError; ValueError and TypeError of scikit-learn.
     """
+    first = x[0] if isinstance(x, (list, tuple)) and x else x
+    if isinstance(first, (str, bytes, Path)):
+        raise ConfigError(
+            "X must be images in an array n h w c, not the name of a source; `vaeworks.detect_anomalies` takes folders"
+        )
+    if isinstance(x, Tensor):
+        x = x.detach().cpu().numpy()
+    elif isinstance(x, Image.Image):
+        x = _stacked([x])
+    elif isinstance(x, (list, tuple)) and any(is_pixels(one) and np.ndim(one) != 1 for one in x):
+        x = _stacked(x)
     if getattr(x, "ndim", 2) > 2:
         array = validate_data(estimator, np.asarray(x), reset=reset, dtype=None, ensure_2d=False, allow_nd=True)
     else:
@@ -68,6 +83,14 @@ def validated(
             f"X has rows of {array.shape[1]} values; an autoencoder needs image_shape=(h, w), (h, w, c) or (c, h, w)"
         )
     return as_pixels(as_images(array, image_shape), channels)
+
+
+def _stacked(images: Sequence[Any]) -> NDArray[Any]:
+    """An array of Pillow images, arrays or tensors. Errors: ConfigError for unlike sizes."""
+    arrays = [image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image) for image in images]
+    if len({array.shape for array in arrays}) > 1:
+        raise ConfigError(f"images of X have unlike shapes, {arrays[0].shape} and others; resize them to one size")
+    return np.stack(arrays)
 
 
 def as_pixels(images: NDArray[Any], channels: int) -> NDArray[np.uint8]:
@@ -85,6 +108,7 @@ def as_pixels(images: NDArray[Any], channels: int) -> NDArray[np.uint8]:
     low, high = float(images.min()), float(images.max())
     if low < 0 or high > 255 or (0 < high <= 1 and images.dtype.kind == "f"):
         raise DataError(
-            f"pixels must be uint8, or have values in 0..255; these are {images.dtype} in {low:g}..{high:g}"
+            f"pixels must be uint8, or have values in 0..255; these are {images.dtype} in {low:g}..{high:g}; "
+            + ("multiply them by 255" if low >= 0 else "multiply (x + 1) by 127.5" if low >= -1 else "convert them")
         )
     return np.round(images).astype(np.uint8)

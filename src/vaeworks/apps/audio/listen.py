@@ -10,10 +10,10 @@ from typing import Any, overload
 
 import numpy as np
 from scipy.io import wavfile
+from torch import Tensor
 
-from ...arguments import several
 from ...config import dumps
-from ...data.inputs import Inputs
+from ...data.inputs import Inputs, listed
 from ...data.sources.sound import MADE, SOUND, STEREO, Sound, sounds
 from ...data.spectrogram import MEL, Mel
 from ...errors import ConfigError, DataError, NotFiniteError
@@ -168,11 +168,13 @@ def listen(
     call = Call("listen", listen, dict(locals()))
     if iterations < 1 or seed < 0:
         raise ConfigError(f"iterations (={iterations}) must be at least 1, and seed (={seed}) not negative")
+    if isinstance(inputs, Tensor):
+        inputs = inputs.detach().cpu().numpy()
     if isinstance(inputs, np.ndarray):
         if out is not None:
             raise ConfigError(f"samples are not written, so out (={str(out)!r}) must not be given; give files for it")
         return hear(_codec(model, memory, precision, settings), inputs, iterations=iterations, seed=seed)
-    found = [pair for source in _listed(inputs) for pair in _places(source)]
+    found = [pair for source in listed(inputs) for pair in _places(str(source))]
     folder = None if out is None else Path(out)
     _check_places(found, folder, overwrite)
     codec = _codec(model, memory, precision, settings)
@@ -247,13 +249,6 @@ def _codec(
     codec = model if isinstance(model, Codec) else open_codec(model, memory, precision, settings)
     check_pictures(codec.autoencoder.config)
     return codec
-
-
-def _listed(inputs: Inputs) -> list[str]:
-    found = [str(source) for source in several(inputs)]
-    if not found:
-        raise ConfigError("no IN is given: vaeworks listen MODEL IN... --out DIR")
-    return found
 
 
 def _places(source: str) -> list[tuple[Sound, Path]]:

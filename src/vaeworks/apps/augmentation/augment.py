@@ -15,7 +15,7 @@ from ...arguments import several
 from ...config import dumps
 from ...data import ImageSet
 from ...data.image_ref import open_place
-from ...data.inputs import warn_of_skipped
+from ...data.inputs import Images, warn_of_skipped
 from ...errors import ConfigError
 from ...files.atomic import write_text
 from ...files.outputs import check_free, make_folder
@@ -130,7 +130,7 @@ class AugmentationJudgement:
 
 def augment(
     model: Model,
-    data: str | Path,
+    data: Images,
     out: str | Path,
     *,
     per_image: int = 4,
@@ -185,7 +185,7 @@ def augment(
     result = AugmentedFolder(
         out=folder,
         model=name_of(model),
-        data=str(data),
+        data=images.source,
         method=how,
         per_image=per_image,
         seed=seed,
@@ -225,7 +225,7 @@ def _gallery(result: AugmentedFolder, shown: Sequence[Exhibit], call: Call) -> G
 
 def judge_augmentation(
     model: Model,
-    data: str | Path,
+    data: Images,
     out: str | Path | None = None,
     *,
     per_image: int = 4,
@@ -287,7 +287,7 @@ def judge_augmentation(
     )
     result = AugmentationJudgement(
         model=name_of(model),
-        data=str(data),
+        data=images.source,
         size=side,
         per_image=per_image,
         seed=seed,

@@ -14,7 +14,7 @@ import torch
 
 from ...arguments import several
 from ...config import dumps
-from ...data.inputs import warn_of_skipped
+from ...data.inputs import Images, warn_of_skipped
 from ...data.table import table
 from ...data.trained_on import sentence
 from ...errors import ConfigError
@@ -76,7 +76,7 @@ class FeatureComparison:
 
 def compare_features(
     model: Model,
-    data: str | Path = "digits",
+    data: Images = "digits",
     out: str | Path | None = None,
     *,
     labels: str | None = None,
@@ -122,9 +122,9 @@ def compare_features(
     autoencoder = open_model(model, settings)
     check_pictures(autoencoder.config, writes=False)
     if said := sentence(autoencoder.trained_on, images.files):
-        reporter.say(f"{said}, without their labels; PCA sees all of them as well")
+        reporter.warn(f"{said}, without their labels; PCA sees all of them as well")
     side = square_side(images, size, autoencoder.downsample_factor)
-    network = None if features is None else load_features(features, features_weights, say=reporter.say)
+    network = None if features is None else load_features(features, features_weights, say=reporter.step)
     if network is not None:
         check_features(network, side)
     codes = encode_squares(autoencoder, images, side, classes, partial(reporter.track, what="images"))
@@ -134,7 +134,7 @@ def compare_features(
     rows = few_labels(kinds, draws, seed, partial(reporter.track, what="classifiers"))
     result = FeatureComparison(
         model=name_of(model),
-        data=str(data),
+        data=images.source,
         size=side,
         pool=pool,
         seed=seed,

@@ -19,7 +19,7 @@ from ...data.inputs import image_files, opened
 from ...errors import ConfigError
 from ...files.atomic import write_picture, write_text
 from ...files.outputs import check_free, make_folder
-from ...images import labelled, to_model_range, to_uint8
+from ...images import converted, each_image, is_pixels, labelled, to_model_range, to_uint8
 from ...images.channels import check_pictures
 from ...pages import chart, chart_file
 from ...pages.call import Call
@@ -210,8 +210,9 @@ def interpolate(
 ) -> Interpolation:
     """Decode latents on a path through two images or more, and compare the path with a cross-fade of the pixels.
 
-    model: a path, a hub id, an autoencoder or a codec. images: in order, tensors uint8 c h w of one size, or files and
-    folders of them; other sizes are cropped and resized to the first one's. steps: from each image to the next. path:
+    model: a path, a hub id, an autoencoder or a codec. images: in order, files and folders of them, or Pillow images,
+    arrays h w c and tensors c h w of one size, of uint8 or of floats in [0,1] or [-1,1]; files of other sizes
+    are cropped and resized to the first one's. steps: from each image to the next. path:
     "linear"; "spherical", about the origin; or "posterior", weighted by the posteriors' precision. out: folder for
     strip.png, frames/, path.gif or path.mp4 (`video`, which needs ffmpeg), path.json, path.svg and report.html.
     memory, precision, settings: of the model, as in `vaeworks.reconstruct`. overwrite: replace files.
@@ -234,15 +235,16 @@ def interpolate(
     film = f"path.{video}"
     if out is not None:
         check_free(Path(out), ("strip.png", film, "path.json", "path.svg", "frames", REPORT), overwrite)
-    codec = model if isinstance(model, Codec) else open_codec(model, memory, precision, settings)
+    own = hasattr(model, "autoencoder")  # a codec, or what encodes and decodes like one
+    codec: Any = model if own else open_codec(model, memory, precision, settings)
     check_pictures(codec.autoencoder.config)
     given = several(images)
-    if wrong := [image for image in given if not isinstance(image, (str, Path, Tensor))]:
-        raise ConfigError(f"images must be files or tensors, not {type(wrong[0]).__name__}")
-    pictures = [image for image in given if isinstance(image, Tensor)]
-    names = tuple(str(number) for number in range(1, len(given) + 1))
-    if not pictures or len(pictures) < len(given):
-        pictures, names = _alike(given, codec.autoencoder.config.in_channels, reporter)
+    channels = codec.autoencoder.config.in_channels
+    if given and all(map(is_pixels, given)):
+        pictures = [to_uint8(converted(image, channels)) for image in each_image(given)]
+        names = tuple(str(number) for number in range(1, len(pictures) + 1))
+    else:
+        pictures, names = _alike(given, channels, reporter)
     found = _interpolation(codec, pictures, names, steps, path, partial(reporter.track, what="frames"))
     if out is None:
         return found

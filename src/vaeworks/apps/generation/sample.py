@@ -11,8 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from ...config import dumps
-from ...data import scan
-from ...data.inputs import data_source, warn_of_skipped
+from ...data.inputs import Images, image_set, source_name, warn_of_skipped
 from ...data.labels import find_labels
 from ...errors import ConfigError
 from ...files.atomic import write_picture, write_text
@@ -82,7 +81,7 @@ def sample(
     *,
     count: int = 64,
     source: Literal["prior", "gaussian", "mixture", "flow"] = "prior",
-    data: str | Path | None = None,
+    data: Images | None = None,
     labels: str | None = None,
     size: int | None = None,
     components: int = 10,
@@ -129,10 +128,10 @@ def sample(
     if data is None:
         found, side, plane = *_from_prior(autoencoder, count, size, seed, reporter), None
     else:
-        found, side, plane = _from_data(autoencoder, wanted, str(data), labels, count, size, map, seed, reporter)
+        found, side, plane = _from_data(autoencoder, wanted, data, labels, count, size, map, seed, reporter)
     folder = None if out is None else Path(out)
     page = page_place(folder, reporter)
-    result = Samples(name_of(model), None if data is None else str(data), side, seed, found, plane, page)
+    result = Samples(name_of(model), None if data is None else source_name(data), side, seed, found, plane, page)
     if folder is not None:
         _write(result, folder, overwrite)
         write_gallery(page, _gallery(result, folder, call), overwrite, reporter)
@@ -156,7 +155,7 @@ def _from_prior(
 def _from_data(
     autoencoder: Autoencoder,
     wanted: Density,
-    data: str,
+    data: Images,
     labels: str | None,
     count: int,
     size: int | None,
@@ -164,7 +163,7 @@ def _from_data(
     seed: int,
     reporter: Reporter,
 ) -> tuple[SampledSet, int, Image.Image | None]:
-    images = scan(data_source(data, reporter=reporter))
+    images = image_set(data, reporter)
     own = min(max(min(file.width, file.height) for file in images.files), LARGEST)
     side = _side(autoencoder.downsample_factor, size or own)
     track = partial(reporter.track, what="images")

@@ -228,7 +228,7 @@ def vary(
         if level is not None:
             code = disturbed(code, latent_scale(codec.autoencoder, [code.mean]), level)
         if level is not None and noise is None and not rows:
-            reporter.say(
+            reporter.warn(
                 f"latents are points, without a posterior to sample: noise of {level} stds of each channel instead "
                 "(--noise)"
             )
@@ -238,19 +238,17 @@ def vary(
             pictures = closed_walk(codec, code, steps, temperature, seed, track)
             figures: dict[str, Any] = walk_figures(pictures)
             said = f"{shown}  {steps} pictures, steps of {figures['mean_step']:.2f} gray levels"
-            tell = reporter.say
         else:
             pictures, variety = variants(codec, code, count, temperature, seed, track)
             figures = variety.to_dict()
             said = f"{shown}  {variety.sentence}"
-            tell = reporter.warn if variety.alike else reporter.say
         if target is not None and walk:
             write_gif(target, pictures, overwrite=overwrite)
         elif target is not None:
             write_numbered(target.with_suffix(""), pictures, overwrite)
             names = ["input", *(f"variant {number}" for number in range(count))]
             write_picture(target, sheet([image, *pictures], names), overwrite)
-        tell(said)
+        reporter.say(said)
         written = None if target is None else str(target)
         kept = tuple(pictures) if target is None else ()
         rows.append(VariedImage(str(path), written, temperature, level, seed, figures, kept, page))

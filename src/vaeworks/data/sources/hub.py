@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 from ...config.recorded import HUB
 from ...errors import DataError, MissingExtraError
+from ...files.hub_network import one_try
 from ...images import file_content
 from ..classes import ClassName
 from .row_files import Reach, folder_reach, shown
@@ -246,11 +247,17 @@ def _opened(name: DatasetName, streaming: bool) -> tuple[DatasetName, Any]:
         import datasets
     except ImportError:
         raise MissingExtraError("datasets", "datasets", "a Hugging Face data set") from None
+    unreachable = ""
     try:
-        dataset, split = _load(datasets, name, streaming)
+        with one_try() if name.kind == HUB else nullcontext("") as unreachable:
+            dataset, split = _load(datasets, name, streaming)
     except DataError:
         raise
     except Exception as error:  # the library, its readers and the network raise errors of many kinds
+        if unreachable:
+            raise DataError(
+                f"data set {name} is not in the hub's cache, and {unreachable}; pass a path instead"
+            ) from None
         remedy = (
             "check the name, the network (HF_HUB_OFFLINE) and, for a private one, 'hf auth login'"
             if name.kind == HUB

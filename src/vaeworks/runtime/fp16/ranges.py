@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +13,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ...data.image_ref import ImageRef, open_place
+from ...data.inputs import Images, image_set, source_name
 from ...data.sources.folder import find_images
 from ...errors import ConfigError, DataError
-from ...images import open_image, square, to_model_range
+from ...images import square, to_model_range
 from ...models import Autoencoder, Decoder, Encoder
 from ...models.tiny import TinyBlock
 from ...nn import ResBlock, SpatialAttention
+from ...reporting import SILENT, Reporter
 from .scale import writers
 
 Half = Literal["encoder", "decoder"]
@@ -61,7 +64,9 @@ class LayerRange:
         return not self.max_abs <= FLOAT16_MAX
 
 
-def activation_ranges(autoencoder: Autoencoder, images: Tensor | None = None) -> list[LayerRange]:
+def activation_ranges(
+    autoencoder: Autoencoder, images: Tensor | None = None, reporter: Reporter = SILENT
+) -> list[LayerRange]:
     """The range of every layer of encoder, decoder and the convolutions between them, in order of execution.
 
     images: n c h w in [-1,1], one at a time through encoder, posterior mode and decoder; None: `sample_images`.
@@ -76,7 +81,7 @@ def activation_ranges(autoencoder: Autoencoder, images: Tensor | None = None) ->
     with ExitStack() as hooks, torch.inference_mode():
         for handle in recorder.watch(network):
             hooks.callback(handle.remove)
-        for recorder.image, image in enumerate(images):
+        for recorder.image, image in enumerate(reporter.track(images, "measuring activations")):
             network.decode(network.encode(image[None].to(network.device, torch.float32)).mode())
     return list(recorder.ranges.values())
 
@@ -98,13 +103,12 @@ def first_overflow(ranges: Iterable[LayerRange], half: Half | None = None) -> La
     return next((layer for layer in ranges if layer.overflows and half in (None, layer.half)), None)
 
 
-def sample_images(
-    autoencoder: Autoencoder, source: str | Path = "photos", *, size: int = 256, limit: int = 16
-) -> Tensor:
+def sample_images(autoencoder: Autoencoder, source: Images = "photos", *, size: int = 256, limit: int = 16) -> Tensor:
     """Images to measure on, their middle squares resized to about size x size: n c size size in [-1,1], n at most
     `limit`.
 
-    source: a folder tree (images evenly spaced in it), an image file, or `photos`, the 16 bundled photographs.
+    source: a folder tree (images evenly spaced in it), an image file, `photos`, the 16 bundled photographs, or images
+    in memory.
     Errors: DataError for a source without a readable image; ConfigError for a model whose images are neither gray nor
     in colour.
     """
@@ -114,18 +118,25 @@ def sample_images(
             f"this model's images have {channels} channels, photographs have 1 or 3; pass images of your own"
         )
     side = max(1, round(size / f)) * f
-    paths = find_images(source)
+    paths = _places(source)
     images, reason = [], ""
     for path in paths[:: math.ceil(len(paths) / limit)]:
         try:
-            image = open_image(path, channels)
+            image = open_place(path, channels)
         except DataError as error:
             reason = reason or f"{path}: {error}"
             continue
         images.append(square(image, side))
     if not images:
-        raise DataError(f"no image in {str(source)!r} can be read; the first: {reason}")
+        raise DataError(f"no image in {source_name(source)!r} can be read; the first: {reason}")
     return to_model_range(torch.stack(images))
+
+
+def _places(source: Images) -> Sequence[ImageRef]:
+    """The images of a source; a big folder is not read for a few of them."""
+    if isinstance(source, (str, Path)):
+        return find_images(source)
+    return [file.path for file in image_set(source).files]
 
 
 class _Recorder:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...config import AutoencoderConfig
+from ...data.inputs import Images
 from ...devices import torch_dtype
 from ...errors import ConfigError
 from ...files.atomic import SAFETENSORS_ENDINGS, check_free_name
@@ -24,6 +25,7 @@ from ...formats.locate import Located, locate
 from ...formats.shared_weights import in_memory
 from ...formats.vaes_in_file import Layout
 from ...models import Autoencoder, Decoder, Encoder
+from ...reporting import SILENT, Reporter
 from ..opening import Model
 from .deviation import Deviation, deviation, outputs
 from .emulation import in_precision
@@ -70,9 +72,10 @@ def repair(
     layout: Layout | None = None,
     dtype: str | torch.dtype | None = None,
     headroom: float = 4.0,
-    data: str | Path | None = None,
+    data: Images | None = None,
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    reporter: Reporter = SILENT,
 ) -> RepairedVae:
     """Rescale a VAE that gives black images in float16, without training, and measure the error.
 
@@ -83,7 +86,8 @@ def repair(
     writes nothing. layout: None keeps the source's, so that whatever loaded the source loads the result; a name that
     ends in .safetensors is a file, which gets LDM's names where the source is a diffusers folder. dtype: of the stored
     weights, "fp32", "bf16", "fp16" or a torch dtype; None keeps them. headroom: how many times larger than measured
-    activations may become. data: a folder of images or an image to measure on; None: the bundled photographs.
+    activations may become. data: a folder of images, an image or images in memory
+    to measure on; None: the bundled photographs.
     settings: facts that the file leaves out, as keywords of `load`.
     Errors: those of `load` and `half_safe`; DataError for unreadable images; ConfigError without `overwrite` for a name
     that is taken.
@@ -106,7 +110,7 @@ def repair(
             )
     if dst is not None:
         check_target(Path(dst), layout, vae.config)
-    result = half_safe(vae, None if data is None else sample_images(vae, data), headroom=headroom)
+    result = half_safe(vae, None if data is None else sample_images(vae, data), headroom=headroom, reporter=reporter)
     support: dict[str, Support] = {}
     if dst is not None:
         write(result.autoencoder, dst, layout, dtype=stored, overwrite=overwrite)
@@ -125,7 +129,12 @@ def _supported(written: Located, result: Repair) -> dict[str, Support]:
 
 
 def half_safe(
-    autoencoder: Autoencoder, images: Tensor | None = None, *, headroom: float = 4.0, limit: float = 40.0
+    autoencoder: Autoencoder,
+    images: Tensor | None = None,
+    *,
+    headroom: float = 4.0,
+    limit: float = 40.0,
+    reporter: Reporter = SILENT,
 ) -> Repair:
     """A copy of a VAE whose activations stay finite in float16, by scaling each half's with a power of two, and its
     deviations.
@@ -142,12 +151,13 @@ def half_safe(
         raise ConfigError(f"headroom (={headroom}) must be at least 1 and finite")
     images = sample_images(autoencoder) if images is None else images
     _check_weights(autoencoder, scaled=False)
-    before = activation_ranges(autoencoder, images)
+    before = activation_ranges(autoencoder, images, reporter)
     _check_reach(before)
     scales = {half: _scale(before, half, headroom) for half in get_args(Half)}
     needed = any(scale != 1 for scale in scales.values())
     repaired = scale_activations(autoencoder, **scales) if needed else copy.deepcopy(autoencoder)
     _check_weights(repaired, scaled=True)
+    used = repaired if needed else None
     compared = sorted({largest(before, half).image for half in get_args(Half)})
     rough, lost = _precision_lost(autoencoder, scales) if needed else (0.0, 0.0)
     result = Repair(
@@ -157,7 +167,7 @@ def half_safe(
         limit=limit,
         before=tuple(before),
         after=tuple(scaled_ranges(before, scales)),
-        deviations=tuple(_deviations(autoencoder, repaired if needed else None, images[compared])),
+        deviations=tuple(_measured(_deviations(autoencoder, used, images[compared]), needed, reporter)),
         images=len(images),
         compared=tuple(compared),
         rough_weights=rough,
@@ -165,6 +175,17 @@ def half_safe(
     )
     _check_result(result)
     return result
+
+
+def _measured(deviations: Iterator[Deviation], needed: bool, reporter: Reporter) -> Iterator[Deviation]:
+    """The deviations, while a bar shows how many are computed."""
+    with reporter.counting("comparing precisions") as progress:
+        total = 6 if needed else 4
+        progress(0, total)
+        for number, one in enumerate(deviations, 1):
+            progress(number, max(number, total))
+            yield one
+        progress(number, number)
 
 
 def _scale(ranges: list[LayerRange], half: Half, headroom: float) -> float:

@@ -9,7 +9,8 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -19,7 +20,8 @@ from rich.table import Table
 
 from ...config import TrainConfig, to_dict
 from ...errors import MissingExtraError, VaeworksError
-from ...terminal import Terminal
+from ...reporting import Progress
+from ...terminal import Terminal, bar
 from ..gan.balance_state import StepPlan
 from ..validation import ValidationResult
 from .alarms import Alarms
@@ -83,6 +85,14 @@ class RunLog:
             self._live.stop()  # which draws the view for the last time
         self._trackers.close()
         self._file.close()
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Progress]:
+        """A bar for what is done after the training, below the view, which is drawn for the last time."""
+        if self._live is not None:
+            self._live.stop()
+        with bar(self.console, what) as progress:
+            yield progress
 
     # ------------------------------------------------------------------ what happens in a run
 

@@ -18,8 +18,9 @@ RUN/README.md                  the model card
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,8 +237,10 @@ def _is_file(values: Any) -> bool:
     )
 
 
-def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | ImageStream, ImageSet, list[str]]:
-    """Training and validation images, and sentences about them.
+def split_data(
+    config: TrainConfig, source: str, out: Path, track: Callable[..., Any] | None = None
+) -> tuple[ImageSet | ImageStream, ImageSet, list[str]]:
+    """Training and validation images, and sentences about them. track: as `progress` of `scan`.
 
     Errors: DataError for a source without usable images, or with other images than the run in `out` started with.
     """
@@ -252,7 +255,8 @@ def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | 
             if streamed
             else scan(config.data.val, smallest)
         )
-    train, val, told = (_split_stream if is_stream(source) else _split_set)(config, source, given)
+    split = _split_stream if is_stream(source) else partial(_split_set, track=track)
+    train, val, told = split(config, source, given)
     if (out / DATA).is_file() and (before := str(read_json(out / DATA).get("train_digest", ""))) != train.digest:
         raise DataError(
             f"the images in {source!r} are not those that the run started with (digest {before[:8]}, now "
@@ -268,8 +272,10 @@ def split_data(config: TrainConfig, source: str, out: Path) -> tuple[ImageSet | 
     return train, val, told
 
 
-def _split_set(config: TrainConfig, source: str, given: ImageSet | None) -> tuple[ImageSet, ImageSet, list[str]]:
-    images = scan(source, min_side=config.data.size)
+def _split_set(
+    config: TrainConfig, source: str, given: ImageSet | None, track: Callable[..., Any] | None
+) -> tuple[ImageSet, ImageSet, list[str]]:
+    images = scan(source, config.data.size, track)
     told = []
     if given is None:
         train, val = images.split(config.data.val_fraction)

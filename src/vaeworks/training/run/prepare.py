@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 
 from ...config import TrainConfig, asked_options, check_asked
 from ...data import ImageSet, ImageStream
+from ...data.inputs import counted
 from ...data.trained_on import TrainedOn
 from ...devices import resolve_precision
 from ...distributed import on_all_ranks, on_rank0
 from ...features.nets import FEATURE_NETS
 from ...formats.locate import locate
 from ...formats.provenance import trained_on_of
+from ...terminal import Terminal, bar
 from ...words import speak
 from ..monitor.trackers import check_trackers
 from ..parallel import check_processes
@@ -78,7 +81,8 @@ def prepare(request: RunRequest) -> PreparedRun:
 
     record = RunRecord(request.recipe, request.data, config)
     on_rank0(lambda: check_folder(request.out, record, request.resume))
-    train_set, val_set, of_data = on_rank0(lambda: split_data(config, request.data, request.out))
+    track = partial(counted, bar(Terminal(quiet=not request.show), "looking at images"))
+    train_set, val_set, of_data = on_rank0(lambda: split_data(config, request.data, request.out, track))
     messages = [*of_start, *of_data, *_remarks(config)]
 
     say = speak if request.show else None
