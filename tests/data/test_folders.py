@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import sys
 import tarfile
 from pathlib import Path
 
@@ -387,3 +388,18 @@ def test_gray_profiles_and_deep_pixels(tmp_path: Path) -> None:
 def test_the_protocol_says_what_is_done_to_profiles() -> None:
     found = vw.evaluate(vw.build(LEAST), scan("photos").files[:1], limit=64)
     assert "ICC profiles converted to sRGB" in found.protocol.colour
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_folders_whose_names_are_no_utf8(tmp_path: Path) -> None:
+    """Models, latents and pictures are read from them and written into them."""
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9"))
+    for number in range(3):
+        put(root / "set" / f"{number}.png", picture(number))
+    model = vae(root)
+    assert vw.encode(model, root / "set", root / "latents", size=16).encoded.images == 3
+    assert vw.encode(model, root / "set", root / "latents", size=16).encoded.kept == 3
+    vw.decode(model, root / "latents", root / "out")
+    assert len(list((root / "out").rglob("*.png"))) == 3
+    vw.convert(model, root / "ldm.safetensors", layout="ldm")
+    assert vw.load(root / "ldm.safetensors").config == vw.load(model).config
