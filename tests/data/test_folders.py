@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import sys
 import tarfile
 from pathlib import Path
 
@@ -71,6 +72,17 @@ def test_a_folder_that_is_linked_twice_counts_once(tmp_path: Path) -> None:
     assert len(names(tmp_path / "set")) == 1
 
 
+def test_a_folder_has_its_own_name_rather_than_a_link_s(tmp_path: Path) -> None:
+    """In whatever order the system lists them: a class is called as its folder is. The link is named."""
+    for name in ("b", "m"):
+        put(tmp_path / "set" / "m" / "deep" / f"{name}.png")
+    for name in ("a", "z"):
+        (tmp_path / "set" / name).symlink_to("m/deep")
+    assert names(tmp_path / "set") == ["m/deep/b.png", "m/deep/m.png"]
+    why = f"a link to {tmp_path / 'set' / 'm' / 'deep'}, which is read already"
+    assert scan(tmp_path / "set").skipped == tuple((str(tmp_path / "set" / name), why) for name in ("a", "z"))
+
+
 def test_folders_that_cannot_be_opened_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "set" / "open" / "1.png")
     put(tmp_path / "set" / "closed" / "2.png")
@@ -94,7 +106,7 @@ def test_folders_that_cannot_be_opened_are_named(tmp_path: Path, monkeypatch: py
 SAVED = {
     ".avif": "AVIF", ".jfif": "JPEG", ".gif": "GIF", ".jp2": "JPEG2000", ".tga": "TGA", ".JPE": "JPEG", ".ppm": "PPM",
     ".pgm": "PPM", ".qoi": "QOI", ".pcx": "PCX", ".sgi": "SGI", ".dds": "DDS", ".dib": "DIB", ".J2K": "JPEG2000",
-    ".apng": "PNG", ".PNG": "PNG", ".TIFF": "TIFF", ".webp": "WEBP",
+    ".apng": "PNG", ".PNG": "PNG", ".TIFF": "TIFF", ".webp": "WEBP", ".rgb": "SGI", ".icb": "TGA",
 }  # fmt: skip
 
 
@@ -116,6 +128,24 @@ def test_other_pictures_are_counted_and_named(tmp_path: Path, ending: str) -> No
     assert scan(tmp_path).skipped == ((str(left), UNREAD[ending]),)
 
 
+NO_PICTURES = {".bufr", ".grib", ".h5", ".hdf", ".iim", ".mpg", ".mpeg", ".pdf"}
+"""Endings for which Pillow has a reader, or the place for one, of something else: measurements, notes, films."""
+
+
+def test_no_ending_of_pillow_is_left_out_in_silence() -> None:
+    Image.init()
+    known = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    assert known - set(SUFFIXES) - set(UNREAD) <= NO_PICTURES
+    assert not set(SUFFIXES) & set(UNREAD)
+
+
+def test_pictures_in_tars_that_are_not_read_are_named(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", {"0.png": picture(), "1.heic": b"anything", "1.txt": b"text", "sub/2.JXL": b"x"})
+    found = scan(path)
+    assert len(found.files) == 1
+    assert found.skipped == ((f"{path}/1.heic", UNREAD[".heic"]), (f"{path}/sub/2.JXL", UNREAD[".jxl"]))
+
+
 def test_a_heic_by_another_name_is_recognized(tmp_path: Path) -> None:
     put(tmp_path / "a.jpg", b"\0\0\0\x18ftypheic" + bytes(100))
     with pytest.raises(vw.DataError, match="HEIC, which is not read; save it as PNG"):
@@ -133,7 +163,19 @@ def test_a_folder_of_pictures_that_are_not_read_says_which(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "junk",
-    ["@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", ".thumbnails", "lost+found", "@Recycle", ".ipynb_checkpoints"],
+    [
+        "@eaDir",
+        "__MACOSX",
+        "#recycle",
+        "$RECYCLE.BIN",
+        ".thumbnails",
+        "lost+found",
+        "@Recycle",
+        ".ipynb_checkpoints",
+        "@Recently-Snapshot",
+        "#snapshot",
+        "Network Trash Folder",
+    ],
 )
 def test_thumbnails_and_deleted_files_are_no_images(tmp_path: Path, junk: str) -> None:
     """Not below a class either; folders that a user can see are named."""
@@ -346,3 +388,18 @@ def test_gray_profiles_and_deep_pixels(tmp_path: Path) -> None:
 def test_the_protocol_says_what_is_done_to_profiles() -> None:
     found = vw.evaluate(vw.build(LEAST), scan("photos").files[:1], limit=64)
     assert "ICC profiles converted to sRGB" in found.protocol.colour
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_folders_whose_names_are_no_utf8(tmp_path: Path) -> None:
+    """Models, latents and pictures are read from them and written into them."""
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9"))
+    for number in range(3):
+        put(root / "set" / f"{number}.png", picture(number))
+    model = vae(root)
+    assert vw.encode(model, root / "set", root / "latents", size=16).encoded.images == 3
+    assert vw.encode(model, root / "set", root / "latents", size=16).encoded.kept == 3
+    vw.decode(model, root / "latents", root / "out")
+    assert len(list((root / "out").rglob("*.png"))) == 3
+    vw.convert(model, root / "ldm.safetensors", layout="ldm")
+    assert vw.load(root / "ldm.safetensors").config == vw.load(model).config

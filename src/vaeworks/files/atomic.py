@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from ..errors import ConfigError, FormatError, VaeworksError, shortage
 from ..words import cut
 from .links import missing
 from .locks import make_folder, remove_empty
 from .scratch import home, scratch, stepped_aside
+from .tensor_file import open_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -335,7 +336,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FormatError(f"{path} {missing(path)}")
     try:
         check_header(path)
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{path} is not a whole safetensors file: {error}") from None

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import FormatError
 from ..files.atomic import METADATA, check_room
+from ..files.tensor_file import open_tensors
 from .archive.entries import BITS, Entry
 from .archive.torch_dtypes import TORCH_DTYPES
 
@@ -74,7 +74,7 @@ def write_stream(
             done += item.entry.nbytes
             if progress is not None:
                 progress(done, total)
-    with safe_open(path, framework="pt") as written:  # safetensors itself must be able to read it
+    with open_tensors(path, framework="pt") as written:  # safetensors itself must be able to read it
         assert set(written.keys()) == {item.name for item in ordered}
     return total
 

@@ -27,15 +27,15 @@ ENDINGS = {
     "DIB": (".dib",),
     "TIFF": (".tif", ".tiff"),
     "GIF": (".gif",),
-    "AVIF": (".avif",),
+    "AVIF": (".avif", ".avifs"),
     "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     "QOI": (".qoi",),
     "PSD": (".psd",),
     "PCX": (".pcx",),
-    "SGI": (".sgi",),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
     "DDS": (".dds",),
-    "TGA": (".tga",),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),
 }
 """Pillow's names of what is decoded, whatever a file is called, with its endings. (A telephone's MPO is a JPEG here.)
 
@@ -60,6 +60,12 @@ UNREAD = dict.fromkeys((".heic", ".heif", ".hif"), "HEIC, which Pillow does not 
         "GIMP's own format": (".xcf",),
         "an icon": (".ico", ".icns", ".cur"),
         "FITS": (".fits", ".fit"),
+        "a Windows metafile": (".wmf", ".emf"),
+        "a texture of a game": (".blp", ".ftc", ".ftu"),
+        "an animation of Autodesk": (".fli", ".flc"),
+        "a Photo CD": (".pcd",),
+        "a brush": (".gbr",),
+        "an old bitmap": (".dcx", ".im", ".msp", ".pxr", ".ras", ".xbm", ".xpm"),
     }.items()
     for ending in endings
 }

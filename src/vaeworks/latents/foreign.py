@@ -6,7 +6,9 @@ import re
 import zipfile
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+
+from ..files.tensor_file import open_tensors
 
 REMEDY = "`vaeworks decode` takes what `vaeworks encode` writes, so encode the images again"
 
@@ -21,7 +23,7 @@ def foreign_latents(path: Path) -> str:
     if path.suffix == ".npz":
         return _of_arrays(path)
     try:
-        with safe_open(path, framework="np") as file:
+        with open_tensors(path, framework="np") as file:
             names = set(file.keys())
     except (SafetensorError, OSError, ValueError):
         return ""

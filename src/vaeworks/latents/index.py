@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from ..config import from_dict, to_dict
 from ..errors import ConfigError, DataError, FormatError
 from ..files.atomic import atomic, read_json, write_tensors, write_text
 from ..files.scratch import remove
+from ..files.tensor_file import open_tensors
 from .plan import LatentsPlan, Shard, check_same
 from .shards import Content, is_done, read_content
 from .tensors import LATENTS, LOGVAR
@@ -143,7 +143,7 @@ def statistics(folder: Path, shards: list[Shard], rows: list[int]) -> dict[str, 
     sums = squares = variance = torch.zeros(())
     count = begun = 0
     for shard, length in zip(shards, rows, strict=True):
-        with safe_open(folder / shard.file, framework="pt") as file:
+        with open_tensors(folder / shard.file, framework="pt") as file:
             latents = file.get_slice(LATENTS)
             logvar = file.get_slice(LATENTS + LOGVAR) if LATENTS + LOGVAR in file.keys() else None  # noqa: SIM118
             for row in (number - begun for number in wanted if begun <= number < begun + length):

@@ -7,12 +7,13 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import ConfigError, DataError, FormatError
 from ..files.atomic import check_header, read_json
+from ..files.tensor_file import open_tensors
 from ..formats.archive import open_archive
 from ..models import Posterior
 from .index import INDEX, STATISTICS, STATS, read_plan
@@ -109,7 +110,7 @@ class LatentSet(Dataset[tuple[Tensor, int]]):
             path = self.folder / self.shards[shard].file
             try:
                 check_header(path)
-                self._files[shard] = safe_open(path, framework="pt")
+                self._files[shard] = open_tensors(path, framework="pt")
             except (SafetensorError, OSError) as error:
                 raise FormatError(
                     f"{path} is not a whole safetensors file: {error}; delete it, and encode again"

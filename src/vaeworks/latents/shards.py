@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..devices import DTYPES
 from ..errors import FormatError
 from ..files.atomic import atomic, check_header, read_json, read_tensors, write_tensors, write_text
+from ..files.tensor_file import open_tensors
 from .image_file import METADATA_KEY
 from .plan import LatentsPlan, Shard
 
@@ -72,7 +73,7 @@ def is_done(folder: Path, shard: Shard, plan: LatentsPlan) -> bool:
         return False
     try:
         check_header(path)
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path, framework="pt") as file:
             own = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise FormatError(

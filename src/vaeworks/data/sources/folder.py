@@ -37,7 +37,14 @@ def find_images(source: str | Path) -> list[Path]:
 JUNK = {
     "@eadir": "thumbnails that a Synology keeps",
     "@recycle": "deleted files of a NAS",
+    "@tmp": "a NAS' own files",
+    "@sharebin": "deleted files of a NAS",
+    "@recently-snapshot": "older states of the files on a NAS",
     "#recycle": "deleted files of a NAS",
+    "#snapshot": "older states of the files on a NAS",
+    "~snapshot": "older states of the files on a NAS",
+    "network trash folder": "deleted files of macOS",
+    "temporary items": "macOS's own files",
     "$recycle.bin": "deleted files of Windows",
     "recycler": "deleted files of Windows",
     "system volume information": "Windows' own files",
@@ -54,7 +61,8 @@ def is_junk(parts: Iterable[str]) -> bool:
 
 @dataclass
 class Tree:
-    """The files of a folder tree, without hidden ones and JUNK. Links to folders are followed, but not in circles."""
+    """The files of a folder tree, without hidden ones and JUNK. Links to folders are followed; a folder that is reached
+    in several ways counts once, by its own path before links, and by the first link in the order of names."""
 
     root: Path
     paths: list[Path] = field(default_factory=list)
@@ -63,9 +71,10 @@ class Tree:
     """(folder, reason) of those that were not looked into; hidden ones are not named"""
 
     def __post_init__(self) -> None:
-        waiting, seen = [self.root], set()
-        while waiting:
-            folder = waiting.pop()
+        waiting, links = [self.root], list[Path]()
+        seen: dict[tuple[int, int], Path] = {}
+        while waiting or links:
+            folder = waiting.pop() if waiting else links.pop(0)
             try:
                 status = folder.stat()
                 with os.scandir(folder) as found:
@@ -73,18 +82,19 @@ class Tree:
             except OSError as error:
                 self.unread.append((str(folder), f"cannot be opened: {error.strerror or error}"))
                 continue
-            if (place := (status.st_dev, status.st_ino)) in seen:  # a link into a folder above
+            if (place := (status.st_dev, status.st_ino)) in seen:
+                self.unread.append((str(folder), f"a link to {seen[place]}, which is read already"))
                 continue
-            seen.add(place)
+            seen[place] = folder
             if len(folder.parts) - len(self.root.parts) > DEEPEST:
                 raise DataError(f"folders in {str(self.root)[:300]!r} are nested by the hundred; give one further down")
-            for entry in entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.lower() in JUNK and entry.is_dir():
                     self.unread.append((str(folder / entry.name), JUNK[entry.name.lower()]))
                 elif entry.name.startswith("."):
                     continue
                 elif _is_folder(entry):
-                    waiting.append(folder / entry.name)
+                    (links if entry.is_symlink() else waiting).append(folder / entry.name)
                 else:
                     self.paths.append(folder / entry.name)
         self.paths.sort()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import DataError
-from ...images import LARGEST_FILE, SUFFIXES, regular_file
+from ...images import LARGEST_FILE, SUFFIXES, UNREAD, regular_file
 from .folder import files_below, is_junk
 from .tar_headers import FOLDER, BrokenTarError, Member, read_members
 
@@ -150,8 +150,8 @@ def _choices(first: str | None, last: str | None, words: str | None) -> list[str
 
 
 def tar_members(tar: Path, column: str = "") -> tuple[list[TarMember], list[tuple[str, str]]]:
-    """The images of a tar in its order, and (name, reason) of unusable members: links, further images of a sample, a
-    torn end.
+    """The images of a tar in its order, and (name, reason) of unusable members: links, further images of a sample,
+    pictures that are not read, a torn end.
 
     Beside a simple image field such as `jpg`, a sample's other images are skipped: `0001.seg.png` beside `0001.jpg`.
     column: the field of the images; empty: any.
@@ -165,7 +165,11 @@ def tar_members(tar: Path, column: str = "") -> tuple[list[TarMember], list[tupl
             name = member.name.removeprefix("./")
             if member.is_plain and (stated := _stated_class(tar, member)) is not None:
                 classes.setdefault(key_and_field(name)[0], stated)
-            if not name.lower().endswith(SUFFIXES) or member.kind == FOLDER or is_junk(name.split("/")):
+            if member.kind == FOLDER or is_junk(name.split("/")):
+                continue
+            if (reason := UNREAD.get(Path(name).suffix.lower())) is not None:
+                skipped.append((f"{tar}/{name}", reason))
+            if not name.lower().endswith(SUFFIXES):
                 continue
             if member.is_plain:
                 found.append(TarMember(tar, name, member.offset, member.size))

@@ -14,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from ...errors import FormatError
 from ...files.atomic import MAX_HEADER
+from ...files.tensor_file import open_tensors
 from . import not_a_model as foreign
 from .entries import BITS, ROOM, ByteLayout, Entry, check_shape
 from .limits import MAX_METADATA, MAX_SHARDS, Allowance, check_names
@@ -178,7 +179,7 @@ def _open_safetensors(path: Path, file: MappedFile, allowance: Allowance) -> Arc
         )
     allowance.take_header(length, str(path))
     try:
-        with safe_open(path, framework="np"):
+        with open_tensors(path, framework="np"):
             pass
     except (SafetensorError, OSError) as error:
         raise FormatError(

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ...distributed import broadcast_tensors, on_all_ranks, on_rank0, rank
 from ...errors import FormatError
 from ...files.atomic import atomic, check_header, read_tensors, write_tensors
+from ...files.tensor_file import open_tensors
 from ..state import TrainState
 
 METADATA_KEY = "vaeworks_checkpoint"
@@ -189,7 +190,7 @@ def _position(path: Path) -> Position | None:
     """A checkpoint's position, from its header; None for a torn file or one that is no checkpoint."""
     try:
         check_header(path)
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path, framework="pt") as file:
             metadata = file.metadata() or {}
         return _position_in(metadata[METADATA_KEY])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
