@@ -132,4 +132,4 @@ def test_inspect_says_the_channels(
     expected = {"3-3": "3 channels (RGB) in and out", "3-12": "3 (RGB) channels in, 12 out", "4-4": "4 channels in and"}
     for name, words in expected.items():
         assert main(["inspect", f"{name}.safetensors"]) == 0
-        assert words in capsys.readouterr().err
+        assert words in capsys.readouterr().out

@@ -636,6 +636,7 @@ IMPORTERS = {
     "__init__.py": "the lazy index of public names",
     "formats/__init__.py": "the same",
     "doctor/panels/__init__.py": "panels by the names of a list of ours",
+    "files/hub_network.py": "two libraries of hub downloads, by names of ours",
     "moved.py": "modules by the names of a list of ours",
     "features/backbones.py": "MODULE:FUNCTION of a user, and of no file",
 }

@@ -30,7 +30,7 @@ LATENT_TERMS: dict[str, Callable[[Tensor], Tensor]] = {
     "variance_floor": lambda z: regularize.variance_floor(z, floor=3.0),
     "cosine_alignment": lambda z: regularize.cosine_alignment(z, ramp(z.shape), margin=-0.1),
     "distance_alignment": lambda z: regularize.distance_alignment(z, ramp(z.shape), margin=0.0),
-    "encoding_spectrum_matching": lambda z: spectrum.encoding_spectrum_matching(z, ramp((2, 3, 32, 24)).sin()),
+    "spectral_divergence": lambda z: spectrum.spectral_divergence(z, ramp((2, 3, 32, 24)).sin()),
     "decoding_spectrum_matching": lambda z: oracles.decoding_spectrum_matching(
         lambda z: z, z, ramp(z.shape), 10, rec.mse
     ),
@@ -321,19 +321,19 @@ def test_spectrum_of_white_noise_is_flat() -> None:
 def test_small_latents_have_a_spectrum(size: tuple[int, int]) -> None:
     """Bins without a frequency are left out instead of being nan."""
     latents = ramp((2, 4, *size)).requires_grad_()
-    loss = spectrum.encoding_spectrum_matching(latents, ramp((2, 3, 8 * size[0], 8 * size[1])))
+    loss = spectrum.spectral_divergence(latents, ramp((2, 3, 8 * size[0], 8 * size[1])))
     (gradient,) = torch.autograd.grad(loss, latents)
     assert loss.isfinite() and gradient.isfinite().all()
 
 
-def test_encoding_spectrum_matching_is_a_divergence() -> None:
+def test_spectral_divergence_is_a_divergence() -> None:
     """0 for the small images themselves at delta 0, whatever their scale; larger the further from the target; images
     get no gradient."""
     images = pair((64, 64))[1].requires_grad_()
     small = interpolate(spectrum._blurred(images.detach()), size=(16, 16), mode="bicubic", align_corners=False)
-    assert spectrum.encoding_spectrum_matching(5 * small + 1, images, delta=0.0).item() == pytest.approx(0, abs=1e-9)
+    assert spectrum.spectral_divergence(5 * small + 1, images, delta=0.0).item() == pytest.approx(0, abs=1e-9)
     white = ramp((2, 4, 16, 16)).requires_grad_()
-    by_delta = [spectrum.encoding_spectrum_matching(white, images, delta=d) for d in (0.0, 1.0, 2.0)]
+    by_delta = [spectrum.spectral_divergence(white, images, delta=d) for d in (0.0, 1.0, 2.0)]
     assert by_delta[0] > by_delta[1] > by_delta[2] > 0  # frequency^2 flattens a photograph's spectrum
     by_delta[1].backward()
     assert images.grad is None and white.grad is not None
@@ -379,6 +379,8 @@ def test_variance_terms() -> None:
     wide, dead = ramp((8, 2, 16, 16)) * 1.5, torch.zeros(8, 2, 16, 16, dtype=torch.float64)
     assert regularize.variance_floor(wide).item() == 0
     assert regularize.variance_floor(torch.cat([wide, dead], 1)).item() == pytest.approx(0.5, rel=1e-3)
+    halves = torch.cat([wide / wide.std() / 2, wide / wide.std() / 2], 1)
+    assert regularize.variance_floor(halves).item() == pytest.approx(0.5, rel=1e-2)  # VICReg's hinge, not its square
 
 
 def test_alignment_of_equal_directions() -> None:

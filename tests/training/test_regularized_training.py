@@ -41,7 +41,7 @@ from vaeworks.losses.regularize import (
     variance_expansion,
     variance_floor,
 )
-from vaeworks.losses.spectrum import encoding_spectrum_matching, lowpass
+from vaeworks.losses.spectrum import lowpass, spectral_divergence
 from vaeworks.models import Autoencoder
 from vaeworks.random_streams import latent_noise
 from vaeworks.training import loop, measure_latents, train
@@ -174,7 +174,7 @@ def naive_loss(
     features = t.features(images)[-1]
     terms = {
         "kl": posterior.kl().mean(),
-        "spectrum": encoding_spectrum_matching(z, images),
+        "spectrum": spectral_divergence(z, images),
         "envelope": envelope(z),
         "variance_expansion": variance_expansion(posterior.var),
         "variance_floor": variance_floor(posterior.mean),
@@ -525,7 +525,7 @@ def test_spectrum_nears_the_pictures() -> None:
     """The divergence of spectra on held-out images falls by a quarter and more."""
     vaes = without(), trained_for(100, using(NO_KL, spectrum=0.3)).autoencoder
     with torch.no_grad():
-        a, b = (encoding_spectrum_matching(vae.encode(held_out()).mean, held_out()) for vae in vaes)
+        a, b = (spectral_divergence(vae.encode(held_out()).mean, held_out()) for vae in vaes)
     assert b < 0.75 * a
 
 

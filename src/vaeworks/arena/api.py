@@ -187,7 +187,7 @@ class ClaimsReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict on every claim, and its reason, by the claim's sentence."""
-        return {claim.said: {"verdict": claim.standing, "why": claim.why} for claim in self.claims}
+        return {claim.said: {"verdict": claim.verdict, "why": claim.why} for claim in self.claims}
 
 
 def report_claims(studies: str | Path, out: str | Path) -> ClaimsReport:

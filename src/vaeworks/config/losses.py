@@ -42,8 +42,8 @@ class LossConfig:
     perceptual_path: str | None = None
     """file or folder with the network's weights; None: cache, or download"""
     beta: float = 1e-6
-    """weight of the KL term in mean/mean units; LDM's kl_weight w (sum/sum) is w * latents / pixels: 1e-6 is 2.08e-8 at
-    f8c4"""
+    """weight of the KL term in mean/mean units; LDM's kl_weight w (sum/sum) is w * latents / pixels: 1e-6 is 8.3e-8 at
+    f4c4 and 2.08e-8 at f8c4"""
 
     def __post_init__(self) -> None:
         check_not_negative(self, "beta", "perceptual_weight")
@@ -65,14 +65,14 @@ class RegularizerConfig:
     scale_equivariance: float = 0.0
     """weight of the distance of decoded small latents and small images, 1/2 or 1/4 (0.25)"""
     spectrum: float = 0.0
-    """weight of the divergence of the latents' spectrum from the images' (encoding spectrum matching: 0.01, without a
-    KL term)"""
+    """weight of the divergence of the latents' spectrum from the images' (0.01, without a KL term); after encoding
+    spectrum matching, and another loss than its authors' code"""
     variance_expansion: float = 0.0
     """weight of 1 / variance of the posterior, which widens it (0.1, without a KL term, with `envelope`)"""
     envelope: float = 0.0
     """weight of e^(|latent| - 1), which holds latents together (1e-6)"""
     variance_floor: float = 0.0
-    """weight of max(0, 1 - std)^2 of every channel, which keeps a plain autoencoder's channels alive"""
+    """weight of max(0, 1 - std) of every channel (VICReg), which keeps a plain autoencoder's channels alive"""
     alignment: float = 0.0
     """weight of the agreement with a frozen network's features (VA-VAE: 0.5, then 0.1 with margins)"""
     alignment_network: str | None = None
@@ -84,7 +84,8 @@ class RegularizerConfig:
     """margins within which disagreement costs nothing: of cosines with the features, and of cosines between places
     (VA-VAE's last stage: 0.5 0.25)"""
     alignment_adaptive: bool = True
-    """scale the weight by the strength of the reconstruction's gradient (VA-VAE); needs a second backward pass of the
+    """scale the weight by the strength of the reconstruction's gradient, at the latents; VA-VAE measures it at the
+    encoder's last layer, which gives 1.7 to 2.4 times as much or as little. Needs a second backward pass of the
     decoder"""
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..config import LossConfig, RegularizerConfig
 from .reconstruction import DISTANCES, gaussian_nll, optimal_gaussian_nll
 from .regularize import envelope, variance_expansion, variance_floor
-from .spectrum import encoding_spectrum_matching
+from .spectrum import spectral_divergence
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """From a reconstruction and its images, n c h w in [-1,1], to a scalar, a mean over images."""
@@ -74,7 +74,7 @@ def latent_terms(
     """
     terms = {"kl": latents.new_zeros(()) if posterior.is_point else posterior.kl().float().mean()}
     if also.spectrum > 0:
-        terms["spectrum"] = encoding_spectrum_matching(latents, images)
+        terms["spectrum"] = spectral_divergence(latents, images)
     if also.variance_expansion > 0:
         terms["variance_expansion"] = variance_expansion(posterior.var)
     if also.envelope > 0:

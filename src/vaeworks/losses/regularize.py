@@ -33,16 +33,16 @@ def envelope(latents: Tensor, limit: float = 1.0) -> Tensor:
 
 @full_precision
 def variance_floor(latents: Tensor, floor: float = 1.0, epsilon: float = 1e-8) -> Tensor:
-    """Mean over channels of max(0, floor - std)², std over n h w: keeps channels of a plain autoencoder alive without a
+    """Mean over channels of max(0, floor - std), std over n h w: keeps channels of a plain autoencoder alive without a
     KL term.
 
     A figure of the batch, over all processes: parts of a batch do not add up to the whole.
-    Source: Bardes et al. 2021, "VICReg" (arXiv 2105.04906).
+    Source: the variance term of Bardes et al. 2021, "VICReg" (arXiv 2105.04906), where std is over the batch alone.
     """
     channels = latents.transpose(0, 1).flatten(1)
     mean = process_average(channels.mean(1, keepdim=True))
     std = (process_average((channels - mean).square().mean(1)) + epsilon).sqrt()
-    return (floor - std).relu().square().mean()
+    return (floor - std).relu().mean()
 
 
 @full_precision
@@ -62,7 +62,8 @@ def distance_alignment(latents: Tensor, features: Tensor, margin: float = 0.25) 
     features n d h' w'.
 
     Channels need not agree, as only places are compared; it takes n (h w)² numbers. Features are resized to h w.
-    Source: as `cosine_alignment`.
+    Source: as `cosine_alignment`. The latents are compared as they are, as the paper writes it; the published code of
+    VA-VAE compares projected latents, if it projects latents at all.
     """
     pairs = [
         torch.einsum("nci,ncj->nij", u, u)

@@ -33,13 +33,15 @@ def radial_spectrum(x: Tensor, bins: int = 16) -> tuple[Tensor, Tensor]:
 
 
 @full_precision
-def encoding_spectrum_matching(latents: Tensor, images: Tensor, delta: float = 1.0, bins: int = 16) -> Tensor:
-    """Divergence of the latents' spectrum from the images', flattened: a scalar. The paper's weight is 0.01, without a
-    KL term.
+def spectral_divergence(latents: Tensor, images: Tensor, delta: float = 1.0, bins: int = 16) -> Tensor:
+    """Divergence of the latents' spectrum from the images', flattened: a scalar, for a weight of 0.01 without KL.
 
     KL(p || q), in nats: q is ln(1 + power) of the latents n c h w by frequency, over its sum; p that of the images n 3
     f*h f*w, blurred, resized to h w and their power multiplied by frequency^delta. Both powers have a mean of 1 before
     the logarithm, so that the scale of the latents does not matter. No gradient reaches the images.
+
+    It has the idea of the paper's "encoding spectrum matching", and is another loss than its authors' code: the
+    gradients of the two have a cosine of about 0.5.
     """
     small = F.interpolate(_blurred(images.detach()), size=latents.shape[-2:], mode="bicubic", align_corners=False)
     target, frequencies = radial_spectrum(small, bins)

@@ -54,7 +54,7 @@ def clamped_ae() -> TrainConfig:
 
     Claim: this beats KL, according to a trainer of such VAEs in the debate that started this project.
     vaeworks train clamped-ae --data DIR --out runs/clamped-ae
-    Measured, of 3,000 crops (docs/recipes.md): 28.49 dB; small-f8c16 has 29.75.
+    Measured, of 3,000 crops (docs/recipes.md): 28.49 dB (the variance term was squared); small-f8c16 has 29.75.
     """
     bottleneck = BottleneckConfig(kind="point", bound="clamp", limit=3.0, noise="additive", noise_scale=0.2)
     return _with(bottleneck, RegularizerConfig(variance_floor=0.01))

@@ -35,7 +35,8 @@ def scale_equivariance() -> TrainConfig:
 def spectrum() -> TrainConfig:
     """A term that keeps the latents' spectrum near the image's.
 
-    Claim: a spectrum like an image's is what diffusion needs (encoding spectrum matching, arXiv 2603.14645).
+    Claim: a spectrum like an image's is what diffusion needs (arXiv 2603.14645, whose loss
+    is not quite this one).
     vaeworks train spectrum --data DIR --out runs/spectrum
     Measured, of 3,000 crops (docs/recipes.md): 29.50 dB; small-f8c16 has 29.75.
     """

@@ -14,7 +14,7 @@ from ..page import number
 from ..verdict import TIE, BaselineComparison
 from .record import Studies, StudyRecord, whole_records
 
-Standing = Literal["supported", "contradicted", "undecided", "not run"]
+Standing = Literal["supported", "not supported", "undecided", "not testable here", "not run"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,17 @@ class Claim:
     evidence: tuple[Evidence, ...] = ()
     picked: int = 1
     """number of comparisons that could decide; the chance of a false verdict grows with it"""
+    finding: str = "supported"
+    """what was found where the claim is supported"""
+
+    @property
+    def verdict(self) -> str:
+        """The standing, with the generators' optimizer steps where they limit what it says."""
+        if self.standing not in ("supported", "not supported"):
+            return self.standing
+        found = self.finding if self.standing == "supported" else self.standing
+        steps = sorted({e.study.steps for e in self.evidence if e.doctor is None})
+        return f"{found} at {' or '.join(f'{n:,}' for n in steps)} steps" if steps else found
 
 
 def judge(studies: Studies) -> list[Claim]:
@@ -52,9 +63,16 @@ def judge(studies: Studies) -> list[Claim]:
 def weak_kl(studies: Studies) -> Claim:
     """(a) The KL term is too weak."""
     said = "SD's latents are unbounded and its KL term is too weak; hence the magic scaling factor."
+    ldms = ""
+    if "kl" in studies:
+        latents, pixels = (
+            math.prod(studies["kl"].row(BASELINE)["latents"]),
+            3 * studies["kl"].arena["data"]["size"] ** 2,
+        )
+        ldms = f" Latent diffusion's own, 1e-6 of sums, is {number(1e-6 * latents / pixels)} here."
     tested = (
-        "Stronger KL weights against 1e-6, in mean/mean units; latent diffusion's own is about 2e-8. Supported if any "
-        "gives better pictures in the end; contradicted if each is, beyond doubt, no better by more than a factor of "
+        f"Stronger KL weights against 1e-6, in mean/mean units.{ldms} Supported if any "
+        "gives better pictures in the end; not supported if each is, beyond doubt, no better by more than a factor of "
         f"{TIE:g}."
     )
     if "kl" not in studies or not (stronger := _named(studies["kl"], "kl-")):
@@ -83,8 +101,8 @@ def free_channels(studies: Studies) -> Claim:
     tested = (
         "More channels than 4, at the same downsample factor and as many tokens for the generator. Supported if each "
         f"count raises the PSNR with every seed and costs, beyond doubt, no more than a factor of {TIE:g}, both in how "
-        "well the latents are learned and in the pictures in the end; contradicted if the pictures of any are worse in "
-        f"the end, unless surely by less than {TIE:g}."
+        "well the latents are learned and in the pictures in the end; not supported if the pictures of any are worse "
+        f"in the end, unless surely by less than {TIE:g}."
     )
     more = _more_channels(studies["channels"]) if "channels" in studies else []
     if not more:
@@ -103,7 +121,7 @@ def free_channels(studies: Studies) -> Claim:
         gained and free == more and not study.left_out,
         bool(costly),
         "detail is gained, and what it costs is within the factor",
-        f"worse in the end with {_figures(costly)}",
+        f"worse pictures after as many steps with {_figures(costly)}",
     )
     told = ", ".join(f"{row} {math.fsum(g) / len(g):+.1f} dB" for row, g in gains.items() if g)
     spared = f". Within the factor: {', '.join(free)}" if free and standing != "supported" else ""
@@ -123,7 +141,7 @@ def old_discriminator(studies: Studies) -> Claim:
     said = "PatchGAN is ancient; a modern discriminator is better."
     tested = (
         "An anti-aliased discriminator (modern-gan) and R3GAN's against PatchGAN, with the same perceptual distance. "
-        "Supported if either gives better pictures in the end; contradicted if both are, beyond doubt, no better by "
+        "Supported if either gives better pictures in the end; not supported if both are, beyond doubt, no better by "
         f"more than a factor of {TIE:g}. decoder-gan differs in its stage, too, and decides nothing."
     )
     study = studies.get("discriminator")
@@ -161,8 +179,8 @@ def better_without_kl(studies: Studies) -> Claim:
     said = "A plain autoencoder with bounded outputs, a variance term and perturbed latents beats KL."
     tested = (
         "Just that (clamped-ae) against every KL weight that was run on the same images by the same protocol. "
-        "Supported if it gives better pictures in the end than each; contradicted if it is beyond doubt no better than "
-        f"one of them by more than a factor of {TIE:g}."
+        "Supported if it gives better pictures in the end than each; not supported if it is beyond doubt no better "
+        f"than one of them by more than a factor of {TIE:g}."
     )
     if "bottleneck" not in studies or "clamped-ae" not in studies["bottleneck"].arms:
         return _not_run(said, tested, "bottleneck")
@@ -200,7 +218,7 @@ def too_much(studies: Studies) -> Claim:
         f"its pictures are neither better in the end nor surely within a factor of {TIE:g}; it does not hurt where "
         "both are, beyond doubt, no more than that factor worse. Where pictures are worse although the latents are "
         "learned as well, the autoencoder has lost something, not the diffusion model. Supported if both hurt, "
-        "contradicted if one does not. A point beyond those that were run cannot be excluded."
+        "not supported if one does not. A point beyond those that were run cannot be excluded."
     )
     for name in ("kl", "channels"):
         if name not in studies or not (_named(studies[name], "kl-") if name == "kl" else _more_channels(studies[name])):
@@ -214,11 +232,18 @@ def too_much(studies: Studies) -> Claim:
     standing: Standing = "undecided"
     if all(found == "supported" for found, _ in halves):
         standing = "supported"
-    elif any(found == "contradicted" for found, _ in halves):
-        standing = "contradicted"
+    elif any(found == "not supported" for found, _ in halves):
+        standing = "not supported"
     narrow = f". {note}" if (note := channels.narrow([ends["the most channels"][1]])) else ""
     evidence = tuple(Evidence(study, [row]) for study, row in ends.values())
-    return Claim(said, tested, standing, "; ".join(words for _, words in halves) + narrow, evidence)
+    return Claim(
+        said,
+        tested,
+        standing,
+        "; ".join(words for _, words in halves) + narrow,
+        evidence,
+        finding="slower to learn",
+    )
 
 
 def _hurt(what: str, study: StudyRecord, row: str) -> tuple[Standing, str]:
@@ -226,9 +251,9 @@ def _hurt(what: str, study: StudyRecord, row: str) -> tuple[Standing, str]:
     harmless = [study.bounded(row, worse=True, distance=d) for d in ("fd_recon", "fd_real")]
     words = study.doubt(row, BASELINE) or f"latents {learned.verdict}, pictures in the end {final.verdict}"
     if learned.verdict == "worse" and final.verdict != "better" and not any(harmless):
-        return "supported", f"{what} hurts ({row}: {words})"
+        return "supported", f"the latents of {what} are slower to learn ({row}: {words})"
     if all(harmless) and not study.left_out:
-        return "contradicted", f"{what} does not hurt ({row}: {words})"
+        return "not supported", f"the latents of {what} are not slower to learn ({row}: {words})"
     return "undecided", f"of {what} it is undecided ({row}: {words})"
 
 
@@ -247,9 +272,9 @@ def smuggling(studies: Studies) -> Claim:
         f"The doctor's smuggling panel on the autoencoder of SD's kind, {BASELINE}. A cell acts far where replacing it "
         f"changes the picture beyond its neighbours by more than {FAR:g} gray levels, by {100 * NONLOCAL:g} % of all "
         f"that it changes, and 3 times as much as a cell at random does. It is large above {NORM_OUTLIER:g} times the "
-        "median norm, or half of what so few cells can have. Supported if both hold with every seed, contradicted if "
-        "no cell acts far with any. These autoencoders have no attention and were trained for minutes: spots that need "
-        "either cannot show."
+        "median norm, or half of what so few cells can have. Supported if both hold with every seed. These "
+        "autoencoders have no attention and were trained for minutes. Spots that need either cannot show, so that "
+        "their absence says nothing: the claim is not testable here where no cell acts far with any seed."
     )
     study = next((s for s in studies.values() if s.each(BASELINE, "smuggling.norm_outlier")), None)
     if study is None:
@@ -261,7 +286,7 @@ def smuggling(studies: Studies) -> Claim:
     large = [norm > limit for norm, *_ in seeds]
     standing: Standing = "undecided"
     if len(seeds) > 1 and len(seeds) == len(study.arms[BASELINE]):
-        standing = "supported" if all(far) and all(large) else "undecided" if any(far) else "contradicted"
+        standing = "supported" if all(far) and all(large) else "undecided" if any(far) else "not testable here"
     norms, changes = (", ".join(number(seed[i]) for seed in seeds) or "–" for i in (0, 1))
     why = (
         f"by seed, the largest norm is {norms} times the median (large above {limit:.3g}), and replacing the worst "
@@ -303,15 +328,15 @@ def _by(
     study: StudyRecord,
     rows: Sequence[str],
     supported: bool,
-    contradicted: bool,
+    refuted: bool,
     if_so: str,
     if_not: str,
     obstacle: str = "",
 ) -> tuple[Standing, str]:
     if supported:
         return "supported", if_so
-    if contradicted:
-        return "contradicted", if_not
+    if refuted:
+        return "not supported", if_not
     missing = f"not trained: {', '.join(study.left_out)}, and not beyond doubt without" if study.left_out else ""
     return "undecided", study.doubt(*rows) or obstacle or missing or "not beyond doubt with both generators"
 

@@ -63,6 +63,18 @@ class StudyRecord:
         return list(self.arena["config"]["probes"])
 
     @property
+    def steps(self) -> int:
+        """Optimizer steps of every generator."""
+        return int(self.arena["config"]["images"]) // int(self.arena["config"]["batch"])
+
+    @property
+    def recognized(self) -> list[float]:
+        """Share of the baseline's samples in which a classifier finds the class that was asked for, by generator; empty
+        for data without classes."""
+        found = self.row(BASELINE).get("recognized", {})
+        return [float(v) for probe in self.probes if (v := found.get(probe)) is not None]
+
+    @property
     def left_out(self) -> list[str]:
         """Autoencoders of the study that were not trained; statements about all need all of them."""
         return [name for name in STUDIES[self.name].arms(self.scale) if name not in self.arms]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...images import to_model_range, to_pillow
 from ...intervals import Interval, bootstrap
-from ...losses.spectrum import encoding_spectrum_matching, radial_spectrum
+from ...losses.spectrum import radial_spectrum, spectral_divergence
 from ...metrics.dct import block_amplitudes, dct2, flatness, high_share, is_high, white_ceiling
 from ...pages.heatmap import enlarged, heat
 from ..finding import Curves, Figure, Finding, NotExamined, Picture, Verdict
@@ -137,7 +137,7 @@ def measure_spectra(subject: Subject, numbers: list[int]) -> Spectra:
                 radial_spectrum(small - small.mean())[0][0],
                 block_amplitudes(z)[0] if min(z.shape[-2:]) >= BLOCK else torch.zeros(0),
                 block_amplitudes(images)[0],
-                encoding_spectrum_matching(z, images),
+                spectral_divergence(z, images),
             ]
         )
     power, radial_, pictures, blocks, picture_blocks, divergence = (
