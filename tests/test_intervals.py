@@ -53,6 +53,14 @@ def test_ratios_are_covered(n: int) -> None:
     assert 0.92 <= ((low <= 0.5) & (high >= 0.5)).mean() <= 0.975
 
 
+@pytest.mark.parametrize("n", [5, 8, 20, FEW - 1])
+def test_medians_are_covered(n: int) -> None:
+    """A statistic for which the jackknife alone covers 72 to 82 %."""
+    rows = np.random.default_rng(n).normal(3, 2, (n, 1500))
+    _, low, high = intervals(rows, lambda s: np.median(s, axis=0), draws=300)
+    assert 0.92 <= ((low <= 3) & (high >= 3)).mean() <= 0.99
+
+
 @pytest.mark.parametrize("n", [2, 5, FEW - 1])
 def test_the_mean_of_few_is_students(n: int) -> None:
     sample = np.random.default_rng(n).normal(size=n)

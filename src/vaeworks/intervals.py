@@ -44,8 +44,10 @@ def bootstrap(
     """A statistic of n images with its 95 % interval.
 
     sample: n ..., one row per image, holding whatever the statistic needs; so the statistic of a set need not be a
-    mean. The interval of one image is nan. Below FEW images it is Student's, with the jackknife's standard error (for a
-    mean: the usual one); else the percentiles of resampled sets of n, widened for the size of the sets.
+    mean. The interval of one image is nan. Below FEW images it is Student's, with the usual standard error of a mean;
+    for other statistics, with the larger one of the jackknife's and the bootstrap's, because the jackknife's is wrong
+    for medians. Few values of a skewed distribution cover less: of 8 from a lognormal one, the mean of 83 %. Else
+    the percentiles of resampled sets of n, widened for the size of the sets.
     Source: Efron & Tibshirani 1993, chapters 11 and 13; Hesterberg 2015, "What teachers should know about the
     bootstrap", section 4.3, for the widening.
     """
@@ -64,13 +66,20 @@ def intervals(
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
     if n < FEW:
         without = np.stack([np.asarray(statistic(np.delete(rows, i, axis=0)), dtype=np.float64) for i in range(n)])
-        width = quantile(n) * _jackknife_error(without)
-        return value, value - width, value + width
-    random = np.random.default_rng(seed)
-    drawn = np.stack([np.asarray(statistic(rows[random.integers(n, size=n)])) for _ in range(draws)])
+        error = _jackknife_error(without)
+        if statistic is not mean:
+            error = np.fmax(error, _drawn(rows, statistic, draws, seed).std(axis=0))
+        return value, value - quantile(n) * error, value + quantile(n) * error
+    drawn = _drawn(rows, statistic, draws, seed)
     tail = float(scipy.special.ndtr(-math.sqrt(n / (n - 1)) * quantile(n)))
     low, high = np.percentile(drawn, (100 * tail, 100 * (1 - tail)), axis=0)
     return value, low, high
+
+
+def _drawn(rows: Array, statistic: Callable[[Array], Any], draws: int, seed: int) -> Array:
+    """The statistic of resampled sets of as many rows."""
+    random, n = np.random.default_rng(seed), len(rows)
+    return np.stack([np.asarray(statistic(rows[random.integers(n, size=n)])) for _ in range(draws)])
 
 
 def quantile(n: int) -> float:

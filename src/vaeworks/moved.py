@@ -22,8 +22,13 @@ MOVED = {
     "data.place": "data.image_ref",
     "data.sound": "data.sources.sound",
     "data.synthesis": "data.synthetic.synthesis",
+    "doctor.fog": "doctor.compatibility.match",
+    "doctor.patient": "doctor.subject",
     "formats.files": "files.atomic",
+    "formats.layouts": "formats.io",
     "formats.pipelines": "pipelines.stable_diffusion",
+    "metrics.bootstrap": "intervals",
+    "metrics.reading": "metrics.crop",
     "precompute": "latents",
 }
 """New names by old ones, both below `vaeworks`."""

@@ -438,6 +438,17 @@ class TestStudies:
         assert main(words) == 2
         assert "kl-7" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("features", ["auto", "statistics"])
+    def test_too_few_images_are_refused_before_the_training(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], features: str
+    ) -> None:
+        """The line says how many are needed; nothing was trained."""
+        words = ["arena", "study", "kl", "--data", "procedural:200:16", "--out", str(tmp_path / "o")]
+        assert main([*words, "--arms", "kl-0.1", "--size", "16", "--features", features]) == 2
+        said = capsys.readouterr().err
+        assert "200 images" in said and "are too few" in said and "give at least 256" in said
+        assert not (tmp_path / "o" / "arms").exists()
+
     def test_a_study_from_the_command_line(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:

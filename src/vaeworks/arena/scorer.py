@@ -129,6 +129,29 @@ def open_scorer(
     name: classifier, or a name that `load_features` takes; auto: the classifier where classes are large enough. folder:
     of the trained classifier. Errors: DataError for too few images, with the number needed; those of `load_features`.
     """
+    name, ready = checked_space(pictures, name, weights, device)
+    space: Features | Classifier
+    if ready is None:
+        space, accuracy = trained(pictures, folder, device, progress)
+        stated = (
+            f"classifier {CLASSIFIER_VERSION} trained on these images (noise up to {NOISE}), {accuracy:.1%} right on "
+            f"held-out ones, means of its last two levels, {weights_digest(space)}"
+        )
+    else:
+        space, stated = ready, ready.stated
+    judge = Scorer(pictures, space, name, stated, folder, device)
+    _check_dimensions(pictures, name, judge.dimensions)
+    return judge
+
+
+def checked_space(
+    pictures: SquareImages, name: str, weights: Path | None, device: torch.device
+) -> tuple[str, Features | None]:
+    """The name of the feature space in which these images can be scored, and the space; None for the classifier that
+    has to be trained first.
+
+    Errors: as `open_scorer`, without any training; the classifier's dimensions are known only after it.
+    """
     if pictures.count < LEAST:
         raise DataError(
             f"{pictures.count} images of {pictures.source!r} are too few to score a generator; give at least {LEAST}"
@@ -136,25 +159,21 @@ def open_scorer(
     if name == "auto":
         smallest = min(torch.bincount(pictures.labels, minlength=1).tolist())
         name = SELF if len(pictures.classes) > 1 and smallest >= PER_CLASS else "statistics"
-    space: Features | Classifier
-    if name == SELF:
-        if weights is not None:
-            raise ConfigError(
-                f"features {SELF!r} are trained on the images themselves, so features-weights (={weights}) must not be "
-                "given"
-            )
-        space, accuracy = trained(pictures, folder, device, progress)
-        stated = (
-            f"classifier {CLASSIFIER_VERSION} trained on these images (noise up to {NOISE}), {accuracy:.1%} right on "
-            f"held-out ones, means of its last two levels, {weights_digest(space)}"
-        )
-    else:
+    if name != SELF:
         space = load_features(name, weights, device)
-        stated = space.stated
-    judge = Scorer(pictures, space, name, stated, folder, device)
-    if pictures.count < TIMES * judge.dimensions:
-        raise DataError(
-            f"{pictures.count} images of {pictures.source!r} are too few for the {judge.dimensions} dimensions of "
-            f"features {name!r}; give at least {TIMES * judge.dimensions}, or --features statistics"
+        _check_dimensions(pictures, name, len(space(pictures.batch(np.zeros(1, np.int64))[0])))
+        return name, space
+    if weights is not None:
+        raise ConfigError(
+            f"features {SELF!r} are trained on the images themselves, so features-weights (={weights}) must not be "
+            "given"
         )
-    return judge
+    return name, None
+
+
+def _check_dimensions(pictures: SquareImages, name: str, dimensions: int) -> None:
+    if pictures.count < TIMES * dimensions:
+        raise DataError(
+            f"{pictures.count} images of {pictures.source!r} are too few for the {dimensions} dimensions of "
+            f"features {name!r}; give at least {TIMES * dimensions}, or --features statistics"
+        )

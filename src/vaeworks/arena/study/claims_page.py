@@ -86,8 +86,8 @@ def _run(studies: Studies) -> list[str]:
             [
                 name,
                 f"{data['images']:,} of {data['size']} px, {data['classes']} classes ({data['source']})",
-                f"{len(arms)}, {min(map(len, arms.values()))} seeds, {study.scale.images:,} images",
-                f"{' and '.join(study.probes)}, {len(config['seeds'])} seeds, "
+                f"{len(arms)}, {_seeds(min(map(len, arms.values())))}, {study.scale.images:,} images",
+                f"{' and '.join(study.probes)}, {_seeds(len(config['seeds']))}, "
                 f"{study.steps:,} steps of {config['batch']} images",
                 _recognized(study),
                 "passed" if study.arena["conclusive"] else "**failed**",
@@ -116,6 +116,10 @@ def _run(studies: Studies) -> list[str]:
     ]
 
 
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
 def _recognized(study: StudyRecord) -> str:
     """The share of samples of the class that was asked for, by generator, beside chance."""
     classes = study.arena["data"]["classes"]
@@ -132,11 +136,11 @@ def _reading() -> list[str]:
         "",
         "**How to read the tables.** “Times” is a distance over the baseline's: below 1 is better. Each generator has "
         "its own line, and its 95 % interval behind the figure. Intervals come from the noise of seeds, of autoencoder "
-        "and generator together, pooled over all rows. *Latents*: how well the generator has learned them, by the "
-        "distance to the autoencoder's own reconstructions. *Pictures*: how good they are in the end, by the distance "
-        "to real images. **Better** and **worse** are said only where the intervals of both generators are on that "
-        f"side of 1, **tie** where both are within a factor of {TIE:g}, **undecided** otherwise, and wherever there is "
-        "only one autoencoder of a kind.",
+        "and generator together, pooled over all autoencoders. *Latents*: how well the generator has learned them, by "
+        "the distance to the autoencoder's own reconstructions. *Pictures*: how good they are in the end, by the "
+        "distance to real images. **Better** and **worse** are said only where the intervals of both generators are on "
+        f"that side of 1, **tie** where both are within a factor of {TIE:g}, **undecided** otherwise, and wherever there "
+        "is only one autoencoder of a kind.",
     ]
 
 

@@ -22,6 +22,7 @@ from ...reporting import SILENT, Reporter
 from ..entries import Entrant
 from ..pool import check_jobs
 from ..results import Outcome
+from ..scorer import checked_space
 from ..space import SpaceSpec
 from ..tournament import run_tournament
 from .autoencoders import ArmTask, StudyArm, train_arms
@@ -102,6 +103,7 @@ def compare_arms(
     classes, masks = find_labels(images.files, labels), find_masks(images.files, None)
     with reporter.counting("reading images") as progress:
         pictures = prepare(images, folder / "pictures", scale.size, 3, classes, progress)
+    checked_space(pictures, features, weights, device or torch.device("cpu"))  # before hours of training
     place = folder / "pictures" / pictures.digest[:16]
     tasks = [
         ArmTask(folder, n, c, seed, source, place, images, classes, masks)
