@@ -48,6 +48,14 @@ def close_pipe(stream: IO[str]) -> None:
     os.close(nowhere)
 
 
+def close_if_broken(stream: IO[str]) -> None:
+    """The same, for a stream whose reader may have gone; a whole one is flushed and left."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        close_pipe(stream)
+
+
 _BREAK = re.compile(r"\s+")
 
 

@@ -528,7 +528,7 @@ def test_killed_workers_change_nothing(sources: dict[str, str], kind: str, victi
             time.sleep(chance.random() * 0.05)
     assert len(found) == len(undisturbed) == 30
     assert all(same(a, b) for a, b in zip(found, undisturbed, strict=True))
-    assert 2 <= len(told) <= 4  # two kills one after the other may be found at once
+    assert 1 <= len(told) <= 4  # kills one after the other may be found at once, all of them on a busy machine
     assert all("died" in message and "image " in message and "\n" not in message for message in told)
     assert multiprocessing.active_children() == []
 

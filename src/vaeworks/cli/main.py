@@ -28,7 +28,7 @@ from ..config import TrainConfig, dumps, from_dict, to_dict
 from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
 from ..recipes import RECIPES, recipe
-from ..words import close_pipe, one_line, speak
+from ..words import close_if_broken, one_line, speak
 from .anomaly import anomaly
 from .arena import arena
 from .arena_report import arena_report
@@ -113,7 +113,8 @@ def main(argv: list[str] | None = None) -> int:
         _tell(error, str(error))
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe has gone
-        close_pipe(sys.stdout)
+        for stream in (sys.stdout, sys.stderr):
+            close_if_broken(stream)
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
         if debug:

@@ -139,8 +139,8 @@ def _reading() -> list[str]:
         "and generator together, pooled over all autoencoders. *Latents*: how well the generator has learned them, by "
         "the distance to the autoencoder's own reconstructions. *Pictures*: how good they are in the end, by the "
         "distance to real images. **Better** and **worse** are said only where the intervals of both generators are on "
-        f"that side of 1, **tie** where both are within a factor of {TIE:g}, **undecided** otherwise, and wherever there "
-        "is only one autoencoder of a kind.",
+        f"that side of 1, **tie** where both are within a factor of {TIE:g}, **undecided** otherwise, and wherever "
+        "there is only one autoencoder of a kind.",
     ]
 
 
