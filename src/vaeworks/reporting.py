@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Takes how much is done, and of how much."""
+
+
+def counted(items: Iterable[T], total: int, progress: Progress) -> Iterator[T]:
+    """The items, while `progress` is told how many of `total` are done."""
+    for number, item in enumerate(items, 1):
+        yield item
+        progress(number, total)
+
+
+def under_bar(bar: AbstractContextManager[Progress], items: Iterable[T], total: int) -> Iterator[T]:
+    """The items, while a bar shows how many of `total` are done."""
+    with bar as progress:
+        yield from counted(items, total, progress)
 
 
 class Reporter:

@@ -15,6 +15,7 @@ from ..images import open_image
 from ..intervals import Interval
 from ..pages import chart, data_uri, write_page
 from ..pages.scatter import Point, scatter
+from ..words import many
 from .entries import CHECKS
 from .probe_run import SAMPLES
 from .results import DISTANCES, Distance, EntrantRow, Outcome
@@ -90,7 +91,7 @@ def _values(outcome: Outcome, heading: str, record: str, cost: float) -> dict[st
         "source": outcome.source,
         "probes": config.probes,
         "budget": config.images,
-        "seeds": len(config.seeds),
+        "seeds": many(len(config.seeds), "seed"),
         "baseline": outcome.baseline,
         "failures": outcome.failures,
         "notes": outcome.notes,

@@ -140,7 +140,8 @@ def open_scorer(
     else:
         space, stated = ready, ready.stated
     judge = Scorer(pictures, space, name, stated, folder, device)
-    _check_dimensions(pictures, name, judge.dimensions)
+    if ready is None:
+        _check_dimensions(pictures, name, judge.dimensions)
     return judge
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -15,7 +14,7 @@ from ..arguments import several
 from ..errors import ConfigError, DataError
 from ..files.links import missing
 from ..images import Pixels, has_alpha, is_pixels, kind_of, open_image
-from ..reporting import SILENT, Progress, Reporter
+from ..reporting import SILENT, Reporter, under_bar
 from .image_ref import ImageFile, read_place
 from .image_set import ImageSet, scan
 from .memory_images import images_in_memory
@@ -84,15 +83,7 @@ def image_set(data: Images, reporter: Reporter = SILENT, *, decode: bool = True)
 
 def _scanned(source: str, decode: bool, reporter: Reporter) -> ImageSet:
     """The images of a source, while a bar shows how many of them are looked at."""
-    return scan(source, progress=partial(counted, reporter.counting("looking at images")), decode=decode)
-
-
-def counted(bar: AbstractContextManager[Progress], items: Iterable[T], total: int) -> Iterator[T]:
-    """The items, while a bar shows how many of `total` are done."""
-    with bar as progress:
-        for number, item in enumerate(items, 1):
-            yield item
-            progress(number, total)
+    return scan(source, progress=partial(under_bar, reporter.counting("looking at images")), decode=decode)
 
 
 def _joined(sets: Sequence[ImageSet]) -> ImageSet:

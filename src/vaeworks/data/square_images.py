@@ -18,7 +18,7 @@ from ..errors import DataError, FormatError
 from ..files.arrays import read_array
 from ..files.atomic import atomic, map_file, read_json, write_text
 from ..images import open_image, square
-from ..reporting import Progress
+from ..reporting import Progress, counted
 from .image_ref import ImageFile, read_place
 from .image_set import ImageSet
 
@@ -126,7 +126,7 @@ def _fill(
     pixels = map_file(folder / PIXELS, (total, channels, size, size), np.uint8)
     kept: list[int] = []
     skipped = [(str(name), reason) for name, reason in images.skipped]
-    files = _counted(images.files, progress) if progress else images.files
+    files = counted(images.files, total, progress) if progress else images.files
     for number, image in read_squares(
         files, size, channels, lambda file, error: skipped.append((str(file.path), str(error)))
     ):
@@ -149,13 +149,6 @@ def _fill(
         "skipped": skipped,
     }
     write_text(folder / FACTS, dumps(facts) + "\n")
-
-
-def _counted(files: Sequence[ImageFile], progress: Progress) -> Iterator[ImageFile]:
-    """The files, while `progress` is called after each."""
-    for number, file in enumerate(files):
-        yield file
-        progress(number + 1, len(files))
 
 
 def open_pictures(place: Path) -> SquareImages:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, FormatError
 from ..files.atomic import atomic
 from ..files.cache import cache_folder
+from ..files.hub_network import is_offline
 from ..formats.archive import Archive, open_archive
 from ..losses.perceptual import LPIPS, FeatureDistance
 from .inception import InceptionV3
@@ -268,7 +269,7 @@ def _fetch(weights: Published, to: Path, say: Say | None) -> None:
     remedy = f"put it at {to}, or pass its path ({OPTIONS})"
     if not weights.url:
         raise FormatError(f"{weights.file} is published nowhere that it could be fetched from; {remedy}")
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+    if is_offline():
         raise FormatError(
             f"{weights.file} is not in the cache, and HF_HUB_OFFLINE forbids to fetch {weights.url}; {remedy}"
         )

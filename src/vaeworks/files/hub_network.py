@@ -25,7 +25,7 @@ def one_try() -> Iterator[str]:
 
     Gives the reason in a few words, which is empty where the hub can be reached or HF_HUB_OFFLINE is set anyway.
     """
-    reason = "" if _is_offline() else unreachable()
+    reason = "" if is_offline() else unreachable()
     if not reason:
         yield ""
         return
@@ -57,5 +57,6 @@ def unreachable() -> str:
     return ""
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network, read as huggingface_hub reads it."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")

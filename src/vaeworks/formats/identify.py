@@ -12,6 +12,7 @@ from typing import Any, overload
 
 from ..config import MODELS, TINY_MODELS, AutoencoderConfig, LatentConfig, TinyConfig
 from ..errors import ConfigError, FormatError
+from ..words import many
 from .apps import Support, support
 from .diffusers_config import only_in_metadata
 from .fingerprint import content_hash, fingerprint, relation
@@ -176,7 +177,7 @@ _KINDS = {1: " (gray)", 3: " (RGB)"}
 def _images(takes: int, gives: int) -> str:
     """Channels of the images that are encoded and decoded."""
     if takes == gives:
-        return f"{takes} channel{'' if takes == 1 else 's'}{_KINDS.get(takes, '')} in and out"
+        return f"{many(takes, 'channel')}{_KINDS.get(takes, '')} in and out"
     return f"{takes}{_KINDS.get(takes, '')} channels in, {gives}{_KINDS.get(gives, '')} out"
 
 

@@ -43,11 +43,7 @@ def remember(content_hash: str, name: str) -> Path:
     known = known_vaes()
     if other := next((h for h, n in known.items() if n == name and h != content_hash), None):
         raise ConfigError(f"{name!r} is the name of another VAE (content hash {other}); choose another name")
-    return _write(known | {content_hash: name})
-
-
-def _write(known: dict[str, str]) -> Path:
     path = known_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(known | {content_hash: name}, indent=2, ensure_ascii=False) + "\n")
     return path

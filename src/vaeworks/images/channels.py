@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..config import LatentConfig
 from ..errors import ConfigError
+from ..words import many
 
 PICTURES = (1, 3)
 """Channels of gray and of RGB pictures."""
@@ -40,8 +41,5 @@ def check_pictures(
         rule = f"an image that is written has {kinds}"
     else:
         rule = f"here a model needs as many channels out as in, {kinds}"
-    raise ConfigError(f"{name} takes images of {_counted(takes)} and gives images of {_counted(gives)}; {rule}")
-
-
-def _counted(number: int) -> str:
-    return f"{number} channel{'' if number == 1 else 's'}"
+    taken, given = many(takes, "channel"), many(gives, "channel")
+    raise ConfigError(f"{name} takes images of {taken} and gives images of {given}; {rule}")

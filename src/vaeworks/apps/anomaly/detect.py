@@ -21,6 +21,7 @@ from ...features.backbones import Backbone, load_backbone
 from ...files.atomic import write_text
 from ...files.outputs import check_free, make_folder
 from ...images.channels import check_pictures
+from ...intervals import Interval
 from ...models import Autoencoder
 from ...pages.call import Call
 from ...pages.gallery import REPORT, Exhibit, Gallery, GallerySection, PageTable, page_place, write_gallery
@@ -358,21 +359,21 @@ def _methods(rows: Sequence[MethodRow]) -> PageTable:
     header = ("method", "AUROC", "95 % interval", "false alarms", "found", "pixel AUROC", "PRO")
     found = []
     for row in rows:
-        auroc = ("", "")
-        if row.auroc is not None:
-            auroc = (f"{row.auroc.value:.3f}", f"{row.auroc.low:.3f} to {row.auroc.high:.3f}")
         shares = ["" if share is None else f"{share.value:.1%}" for share in (row.false_alarms, row.found)]
         places = ("", "") if row.places is None else (f"{row.places.pixel_auroc:.3f}", f"{row.places.pro:.3f}")
-        found.append([row.method, *auroc, *shares, *places])
+        found.append([row.method, *_auroc(row.auroc), *shares, *places])
     return PageTable(header, found)
+
+
+def _auroc(found: Interval | None) -> tuple[str, str]:
+    """The cells of an AUROC and its interval."""
+    return ("", "") if found is None else (f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}")
 
 
 def _classes(classes: Mapping[str, ClassFigures]) -> PageTable:
     rows = []
     for name, figures in classes.items():
-        value = figures.auroc
-        auroc = ("", "") if value is None else (f"{value.value:.3f}", f"{value.low:.3f} to {value.high:.3f}")
-        rows.append([name, str(figures.images), f"{figures.alarms.value:.1%}", *auroc])
+        rows.append([name, str(figures.images), f"{figures.alarms.value:.1%}", *_auroc(figures.auroc)])
     return PageTable(("class", "images", "alarms", "AUROC against good", "95 % interval"), rows)
 
 

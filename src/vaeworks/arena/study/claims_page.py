@@ -15,6 +15,7 @@ from ...files.atomic import write_text
 from ...pages.alone import alone
 from ...pages.scatter import Point, scatter
 from ...recipes.studies import BASELINE, STUDIES, StudyScale
+from ...words import many
 from ..page import TITLES, number
 from ..results import DISTANCES
 from ..verdict import TIE
@@ -86,8 +87,8 @@ def _run(studies: Studies) -> list[str]:
             [
                 name,
                 f"{data['images']:,} of {data['size']} px, {data['classes']} classes ({data['source']})",
-                f"{len(arms)}, {_seeds(min(map(len, arms.values())))}, {study.scale.images:,} images",
-                f"{' and '.join(study.probes)}, {_seeds(len(config['seeds']))}, "
+                f"{len(arms)}, {many(min(map(len, arms.values())), 'seed')}, {study.scale.images:,} images",
+                f"{' and '.join(study.probes)}, {many(len(config['seeds']), 'seed')}, "
                 f"{study.steps:,} steps of {config['batch']} images",
                 _recognized(study),
                 "passed" if study.arena["conclusive"] else "**failed**",
@@ -114,10 +115,6 @@ def _run(studies: Studies) -> list[str]:
         f"describes the protocol (version {', '.join(versions)}), and the checks: rows of which the answer is known. "
         "An arena that gets one wrong concludes nothing.",
     ]
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _recognized(study: StudyRecord) -> str:

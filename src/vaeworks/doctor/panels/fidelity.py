@@ -111,14 +111,14 @@ def examine(subject: Subject) -> Finding:
     _quality(report, subject, numbers, pictures)
     _place(report, originals, pictures)
     _colour(report, originals, pictures, fields, response)
-    _sharpness(report, originals, pictures, report.figures.get("contrast"))
+    gains = dict(zip(FREQUENCIES, transfer(originals, pictures, FREQUENCIES), strict=True))
+    _sharpness(report, gains[SHARPNESS], report.figures.get("contrast"))
     _evenness(report, originals, pictures, fields, response)
     _tones(report, originals, pictures, fields, response)
     _steadiness(report, subject, numbers)
-    lines = list(zip(FREQUENCIES, transfer(originals, pictures, FREQUENCIES), strict=True))
     scale = list(zip(_gray(fields), _gray(response), strict=True))
     curves = (
-        Curves("Transfer of detail", {"decoded": lines}, "cycles per pixel", levels={"as it is": 1.0}),
+        Curves("Transfer of detail", {"decoded": list(gains.items())}, "cycles per pixel", levels={"as it is": 1.0}),
         Curves("Gray scale", {"decoded": scale}, "gray level of a flat field", "decoded"),
     )
     return _finding(subject, report, curves, (_picture(fields, response),))
@@ -268,8 +268,7 @@ def _chroma(report: _Report, matrix: Array, tint: Array, contrast: float) -> Non
     report.gain("saturation", "gain of saturation", gain, SATURATION, f"saturation is {gain:.0%}")
 
 
-def _sharpness(report: _Report, originals: Array, pictures: Array, contrast: Figure | None) -> None:
-    (gain,) = transfer(originals, pictures, (SHARPNESS,))
+def _sharpness(report: _Report, gain: float, contrast: Figure | None) -> None:
     gain /= contrast.value if contrast is not None and contrast.value > 0.1 else 1.0
     what = "blurred" if gain < 1 else "sharpened"
     words = f"pictures are {what}: {gain:.0%} of the detail at {1 / SHARPNESS:g} px a cycle is decoded"

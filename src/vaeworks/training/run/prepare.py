@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from ...config import TrainConfig, asked_options, check_asked
 from ...data import ImageSet, ImageStream
-from ...data.inputs import counted
 from ...data.trained_on import TrainedOn
 from ...devices import resolve_precision
 from ...distributed import on_all_ranks, on_rank0
 from ...features.nets import FEATURE_NETS
 from ...formats.locate import locate
 from ...formats.provenance import trained_on_of
+from ...reporting import under_bar
 from ...terminal import Terminal, bar
 from ...words import speak
 from ..monitor.trackers import check_trackers
@@ -81,7 +81,7 @@ def prepare(request: RunRequest) -> PreparedRun:
 
     record = RunRecord(request.recipe, request.data, config)
     on_rank0(lambda: check_folder(request.out, record, request.resume))
-    track = partial(counted, bar(Terminal(quiet=not request.show), "looking at images"))
+    track = partial(under_bar, bar(Terminal(quiet=not request.show), "looking at images"))
     train_set, val_set, of_data = on_rank0(lambda: split_data(config, request.data, request.out, track))
     messages = [*of_start, *of_data, *_remarks(config)]
 
