@@ -88,5 +88,5 @@ def test_check_rows_do_not_narrow_the_arenas_intervals(autoencoders: int, steady
         noise = {name: steady if name in names[-3:] else 0.06 for name in names}
         figures = {n: {p: list(np.exp(noise[n] * rng.standard_normal(2))) for p in ("a", "b")} for n in names}
         for name in names[1:autoencoders]:
-            inside += [1 in ratio for ratio in compare(figures, name, "base", ("a", "b")).ratios.values()]
+            inside += [1 in ratio for ratio in compare(figures, name, "base", ("a", "b"), names[-3:]).ratios.values()]
     assert 0.93 <= np.mean(inside) <= 0.97

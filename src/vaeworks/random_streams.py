@@ -40,6 +40,7 @@ ARENA_NOISE = 64  # noise and times of a probe's training
 ARENA_SAMPLES = 65  # noise that a probe's samples start from
 ARENA_WEIGHTS = 66  # first weights of a probe
 CLASSIFIER_STEPS = 67  # disturbances of a classifier's training
+ARENA_CLASSES = 68  # classes of a probe's samples
 
 # generation
 VARIANTS = 96  # variants of an image
@@ -78,11 +79,13 @@ def check_seed(seed: int) -> None:
 
 
 class Order:
-    """The endless sequence of a data set's indices: shuffled epochs in a row, each a function of (seed, epoch)."""
+    """The endless sequence of a data set's indices: shuffled epochs in a row, each a function of (seed, stream,
+    epoch)."""
 
-    def __init__(self, length: int, seed: int):
+    def __init__(self, length: int, seed: int, stream: int = ORDER):
         self.length = length
         self.seed = seed
+        self.stream = stream
         self._epoch = -1
         self._permutation = np.empty(0, dtype=np.int64)
 
@@ -90,7 +93,7 @@ class Order:
         """Index of the image number `counter` of the run."""
         epoch, position = divmod(counter, self.length)
         if epoch != self._epoch:
-            self._permutation = np.argsort(random_words(self.seed, ORDER, epoch, self.length), kind="stable")
+            self._permutation = np.argsort(random_words(self.seed, self.stream, epoch, self.length), kind="stable")
             self._epoch = epoch
         return int(self._permutation[position])
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 import vaeworks as vw
-from vaeworks.arena.entries import Entrant, checks, entrants_of
+from vaeworks.arena.entries import Entrant, checks, entrants_of, steady
 from vaeworks.arena.latent_dataset import Encoded, encode, patch_for
-from vaeworks.arena.probe_run import CHECKPOINT, FEATURES, RESULT, Result, Trial, read_result, run_trial
+from vaeworks.arena.probe_run import CHECKPOINT, FEATURES, RESULT, Result, Trial, _Training, read_result, run_trial
 from vaeworks.arena.scorer import LEAST, Scorer, open_scorer
 from vaeworks.arena.space import Latents, Patches, Scrambled, SpaceSpec, open_space
 from vaeworks.arena.verdict import compare, images_to_reach, interval_of, seed_noise, speedup
@@ -280,6 +280,19 @@ class TestTrial:
         assert again is not None
         assert again.loss == 42.0
 
+    def test_classes_of_samples_have_a_stream_of_their_own(self, encoded: Encoded, pictures: SquareImages) -> None:
+        """They are the same for every seed, as often as in the data, and not in the order of any seed's training."""
+        config = dataclasses.replace(SMALL, samples=pictures.count, sampler_steps=1)
+        asked = []
+        for seed in (0, 1):
+            trial = Trial(encoded.space.digest, "xs", "none", seed)
+            work = _Training(trial, encoded, pictures.labels, len(pictures.classes), config, torch.device("cpu"))
+            asked.append(torch.cat([labels for _, labels in work.samples()]))
+            order = [work.order[i] for i in range(pictures.count)]
+            assert not torch.equal(asked[-1], pictures.labels[order])
+        assert torch.equal(*asked)
+        assert torch.equal(asked[0].sort().values, pictures.labels.sort().values)
+
     def test_training_brings_samples_nearer(self, encoded: Encoded, judge: Scorer, tmp_path: Path) -> None:
         """A training is better than one step, by the distance to reconstructions."""
         config = dataclasses.replace(
@@ -420,6 +433,19 @@ class TestVerdict:
         assert speedup(base, base) == pytest.approx(1.0)
         assert speedup(fast, base) == pytest.approx(2.0)
         assert speedup(base, fast) == pytest.approx(0.5)
+
+
+def test_steady_rows_leave_the_pool_by_their_check() -> None:
+    """A model that is called as a check is stays in the pool, and the check gets another name."""
+    mine = entrants_of(["base", "pixels"], ["m", "n"])
+    everyone = [*mine, *checks(mine[0], 3, [e.name for e in mine])]
+    names = [e.name for e in everyone]
+    assert names == ["base", "pixels", "again", "scrambled", "patches", "pixels (check)"]
+    assert steady(everyone) == {"scrambled", "patches", "pixels (check)"}
+    rows = {name: {"xs": [1.0, math.e if name == "pixels" else 1.0]} for name in names}
+    noise = seed_noise(rows, "xs", steady(everyone))
+    assert noise is not None
+    assert (noise.freedom, noise.std) == (3, pytest.approx(math.sqrt(0.5 / 3)))
 
 
 def test_entrants_take_their_spaces_in_turn() -> None:

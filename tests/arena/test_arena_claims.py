@@ -73,7 +73,8 @@ def record(
         rows.append(
             {
                 "name": row,
-                "latents": [4, 8, 8],
+                "check": row if row in CHECKED else None,
+                "latents": [3, 32, 32] if row == "pixels" else [4, 8, 8],
                 "floor": 3.0,
                 "figures": figures,
                 "trials": by,
@@ -407,7 +408,11 @@ class TestPage:
             assert claim.tested in " ".join(section.split())
         assert not re.findall(r"\bnan\b|\binf\b|\bNone\b", text, re.IGNORECASE)
         plain = " ".join(text.split())
-        assert "nothing here proves" in plain and "No positive control was run" in plain
+        assert "nothing here proves" in plain and "see the positive control" in plain
+        assert (
+            plain.count("Positive control passed: pixels come out worse than every autoencoder, by at least 4.00") > 5
+        )
+        assert "xs is 64 wide, and a token of pixels has 192 numbers" in plain.lower()
         assert "**supported at 256 steps**" in text
         assert "13 % and 13 % (by chance 12.5 %)" in text
         assert "xs 0.70, 0.6" in plain
@@ -415,6 +420,13 @@ class TestPage:
         linked = re.findall(r"\]\((images/[^)]*)\)", text)
         assert len(linked) == len(set(linked)) == 10
         assert {f"images/{p.name}" for p in (tmp_path / "images").iterdir()} == set(linked)
+
+    def test_a_positive_control_that_fails(self) -> None:
+        """An autoencoder that is as bad as pixels is named with its interval: such an effect would have been missed."""
+        text = " ".join(page(studies(record("kl", real={"kl-0.1": 4.0}))).split())
+        assert "*kl, latents.* Positive control passed" in text
+        assert "*kl, pictures.* Positive control failed: pixels do not come out worse than kl-0.1 (xs 1.00, 0.9" in text
+        assert "This arena could not have seen an effect of that size" in text
 
     def test_tables_are_whole(self) -> None:
         """Every line of a table has as many cells as its head."""

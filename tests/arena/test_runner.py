@@ -141,6 +141,8 @@ def test_the_page_stands_alone(held: tuple[Outcome, Path], tmp_path: Path) -> No
         assert name in page
     record = json.loads((tmp_path / RECORD).read_text())
     assert record["conclusive"] is False
+    assert "Positive control" in page
+    assert record["positive_control"]["fd_real"]["sentences"][0] in page
     assert len(record["rows"][0]["trials"]["s"]) == 2
     assert record["config"]["images"] == 64
 
@@ -171,7 +173,7 @@ def planted(name: str, value: float, config: ArenaConfig) -> dict[str, list[Resu
 class TestConclusions:
     """From figures to sentences."""
 
-    def outcome(self, **values: float) -> Outcome:
+    def outcome(self, shape: tuple[int, ...] = (4, 8, 8), **values: float) -> Outcome:
         """Of planted distances; checks as they must be, where none is given."""
         from vaeworks.arena.entries import checks
         from vaeworks.arena.runner import Floor, Held
@@ -181,7 +183,7 @@ class TestConclusions:
         given = {"base": 10.0, "row": 5.0, "again": 10.1, "scrambled": 30.0, "patches": 40.0, "pixels": 40.0} | values
         entrants = [e for e in entrants if given[e.name] > 0]
         results = {e.name: planted(e.name, given[e.name], TINY) for e in entrants}
-        floors = {e.name: Floor(1.0, (4, 8, 8)) for e in entrants}
+        floors = {e.name: Floor(1.0, shape) for e in entrants}
         return conclude(
             entrants,
             Held(results, {name: {"none": by["xs"][0]} for name, by in results.items()}),
@@ -219,6 +221,57 @@ class TestConclusions:
         found = self.outcome(scrambled=0.0)
         assert "left out" in found.failures[0]
         assert found.row("row").comparisons["fd_real"].verdict == "undecided"
+
+    def test_a_positive_control_that_passes(self) -> None:
+        """Pixels at 4 and 8 times the distance: the smallest effect is said, with what is visible."""
+        control = self.outcome().controls["fd_real"]
+        assert control.passed
+        assert [c.row for c in control.comparisons] == ["base", "row"]
+        assert [c.ratios["s"].value for c in control.comparisons] == pytest.approx([4.0, 8.0])
+        first, second, third = control.sentences
+        assert re.search(
+            r"passed: .*every autoencoder, by at least 4\.00, 3\.\d\d to 4\.\d\d times its .*base\)", first
+        )
+        assert "says nothing about smaller ones" in second
+        factor = control.visible["s"]
+        assert 1 < factor < 1.1
+        assert f"a factor of {control.visible['xs']:.2f} (xs) and {factor:.2f} (s)" in third
+        assert self.outcome(row=40.0 / factor * 0.999).controls["fd_real"].passed
+        assert not self.outcome(row=40.0 / factor * 1.001).controls["fd_real"].passed
+
+    def test_a_positive_control_that_fails(self, tmp_path: Path) -> None:
+        """One autoencoder as far as pixels: named, with its interval, in the record and on the page; verdicts stay."""
+        found = self.outcome(row=39.0)
+        assert found.conclusive
+        assert found.row("row").comparisons["fd_real"].verdict == "worse"
+        control = found.controls["fd_real"]
+        assert not control.passed
+        assert [c.row for c in control.missed] == ["row"]
+        assert re.search(
+            r"failed: pixels do not come out worse than row \(xs 1\.03, 0\.9\d to 1\.0\d; s ", control.sentences[0]
+        )
+        assert "could not have seen an effect of that size" in control.sentences[1]
+        assert found.to_dict()["positive_control"]["fd_real"]["passed"] is False
+        write_outcome(tmp_path, found)
+        assert f'<p class="said"><b>How good the pictures are in the end.</b> {control.sentences[0]}' in (
+            tmp_path / REPORT
+        ).read_text(encoding="utf-8")
+
+    def test_a_positive_control_of_wide_tokens(self) -> None:
+        """Tokens of pixels that are wider than a generator may be the reason, and that is said."""
+        assert self.outcome().controls["fd_real"].handicap == ""
+        wide = self.outcome(shape=(3, 32, 32)).controls["fd_real"].handicap
+        assert wide == (
+            "xs is 64 wide, and a token of pixels has 192 numbers; s is 128 wide, and a token of pixels has 192 "
+            "numbers: a part of the effect may be that"
+        )
+
+    def test_without_pixels_there_is_no_positive_control(self) -> None:
+        """That is said, too."""
+        control = self.outcome(pixels=0.0).controls["fd_real"]
+        assert not control.passed
+        assert control.sentences[0].startswith("No positive control was run")
+        assert control.to_dict()["visible"] == {}
 
     def test_learning_by_heart_is_told(self) -> None:
         """100 images seen 655 times are not learned, but remembered."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .space import SpaceSpec
@@ -21,6 +21,9 @@ CHECKS: dict[Check, tuple[str, str]] = {
 }
 """Check rows of every arena: description, and the verdict that each must get against the baseline by the distance to
 reconstructions."""
+
+STEADY: frozenset[Check] = frozenset(("scrambled", "patches", "pixels"))
+"""Checks without an autoencoder's latents, which hardly vary from seed to seed."""
 
 AGAIN = 1000
 """Added to the baseline's seeds for the row "again"."""
@@ -41,15 +44,27 @@ class Entrant:
         return self.spaces[number % len(self.spaces)]
 
 
-def checks(baseline: Entrant, channels: int) -> list[Entrant]:
-    """The arena's check rows. channels: of images."""
+def checks(baseline: Entrant, channels: int, taken: Collection[str] = ()) -> list[Entrant]:
+    """The arena's check rows. channels: of images. taken: names of models, which no check shares."""
     scrambled = tuple(SpaceSpec("scrambled", spec.model, seed=number) for number, spec in enumerate(baseline.spaces))
-    return [
+    made = [
         Entrant("again", baseline.spaces, "again", AGAIN),
         Entrant("scrambled", scrambled, "scrambled"),
         Entrant("patches", (SpaceSpec("patches", channels=channels),), "patches"),
         Entrant("pixels", (SpaceSpec("pixels", channels=channels),), "pixels"),
     ]
+    return [replace(entrant, name=_free(entrant.name, taken)) for entrant in made]
+
+
+def steady(entrants: Sequence[Entrant]) -> frozenset[str]:
+    """Names of the rows without an autoencoder's latents."""
+    return frozenset(entrant.name for entrant in entrants if entrant.check in STEADY)
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name = f"{name} (check)"
+    return name
 
 
 def entrants_of(names: Sequence[str], paths: Sequence[str]) -> list[Entrant]:

@@ -16,6 +16,7 @@ from ..intervals import Interval
 from ..pages import chart, data_uri, write_page
 from ..pages.scatter import Point, scatter
 from ..words import many
+from .control import MEANING
 from .entries import CHECKS
 from .probe_run import SAMPLES
 from .results import DISTANCES, Distance, EntrantRow, Outcome
@@ -95,6 +96,9 @@ def _values(outcome: Outcome, heading: str, record: str, cost: float) -> dict[st
         "baseline": outcome.baseline,
         "failures": outcome.failures,
         "notes": outcome.notes,
+        "control": MEANING,
+        "controls": [(TITLES[d], c.sentences, c.passed) for d, c in outcome.controls.items()],
+        "handicap": next((c.handicap for c in outcome.controls.values()), ""),
         "scatters": [],
         "correlations": [],
         "arms": 0,

@@ -25,7 +25,15 @@ from ..metrics.frechet import FeatureMoments
 from ..models.dit import DiT
 from ..models.ema import ema_decay, ema_update_
 from ..models.flow_matching import euler, flow_loss, shift_of
-from ..random_streams import ARENA_NOISE, ARENA_SAMPLES, ARENA_WEIGHTS, Order, latent_noise, random_seed
+from ..random_streams import (
+    ARENA_CLASSES,
+    ARENA_NOISE,
+    ARENA_SAMPLES,
+    ARENA_WEIGHTS,
+    Order,
+    latent_noise,
+    random_seed,
+)
 from .latent_dataset import Encoded
 from .scorer import SampleSetScore, Scorer
 
@@ -243,7 +251,8 @@ class _Training:
     def samples(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Pictures that the average makes, uint8 n c size size, and the classes that were asked for, in batches."""
         count = self.config.samples
-        order = Order(len(self.labels), 0)  # classes as often as the data has them, the same for every trial
+        # classes as often as the data has them, the same for every trial
+        order = Order(len(self.labels), 0, ARENA_CLASSES)
         labels = self.labels[[order[i] for i in range(count)]]
         side = math.isqrt(self.config.tokens)
         for part in torch.arange(count).split(SAMPLE_BATCH):

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from .. import __version__
 from ..config import ARENA_VERSION, ArenaConfig
 from ..intervals import Interval
-from .entries import CHECKS, Entrant
+from .control import PositiveControl, positive_control
+from .entries import CHECKS, Entrant, steady
 from .probe_run import Result
 from .runner import Floor, Held
 from .verdict import BaselineComparison, Figures, compare, interval_of, mean_curve, seed_noise, speedup
@@ -66,6 +67,8 @@ class Outcome:
     failures: tuple[str, ...]
     """sentences on checks that failed; with any, there is no verdict"""
     notes: tuple[str, ...]
+    controls: Mapping[Distance, PositiveControl]
+    """the positive control by each distance"""
     protocol: str
     features: str
     images: int
@@ -96,6 +99,7 @@ class Outcome:
             "conclusive": self.conclusive,
             "failures": list(self.failures),
             "notes": list(self.notes),
+            "positive_control": {d: control.to_dict() for d, control in self.controls.items()},
             "rows": [_row_dict(row, self.results[row.entrant.name]) for row in self.rows],
         }
 
@@ -133,9 +137,10 @@ def conclude(
 ) -> Outcome:
     """Figures and verdicts of an arena whose trials have all ended."""
     names, results = [e.name for e in entrants], held.results
-    figures = {d: _figures(names, results, d, config.probes) for d in DISTANCES}
+    figures, still = {d: _figures(names, results, d, config.probes) for d in DISTANCES}, steady(entrants)
     compared = {
-        d: {n: compare(figures[d], n, baseline, config.probes) for n in names if n != baseline} for d in DISTANCES
+        d: {n: compare(figures[d], n, baseline, config.probes, still) for n in names if n != baseline}
+        for d in DISTANCES
     }
     failures = _failures(entrants, compared["fd_recon"])
     if failures:
@@ -146,7 +151,7 @@ def conclude(
             e,
             floors[e.name],
             {
-                d: {p: interval_of(figures[d][e.name][p], seed_noise(figures[d], p)) for p in config.probes}
+                d: {p: interval_of(figures[d][e.name][p], seed_noise(figures[d], p, still)) for p in config.probes}
                 for d in DISTANCES
             },
             {p: _recognized(results[e.name][p]) for p in config.probes},
@@ -157,8 +162,20 @@ def conclude(
         )
         for e in entrants
     )
+    controls = {d: _control(entrants, floors, figures[d], config) for d in DISTANCES}
     notes = _notes(config, images)
-    return Outcome(config, baseline, rows, results, failures, notes, protocol, features, images, size, classes, source)
+    return Outcome(
+        config, baseline, rows, results, failures, notes, controls, protocol, features, images, size, classes, source
+    )
+
+
+def _control(
+    entrants: Sequence[Entrant], floors: Mapping[str, Floor], figures: Figures, config: ArenaConfig
+) -> PositiveControl:
+    pixels = next((e.name for e in entrants if e.check == "pixels"), None)
+    numbers = math.prod(floors[pixels].shape) // config.tokens if pixels else 0
+    autoencoders = [e.name for e in entrants if e.check is None]
+    return positive_control(figures, pixels, autoencoders, config.probes, steady(entrants), numbers)
 
 
 def _figures(names: Sequence[str], results: Results, distance: Distance, probes: Sequence[str]) -> Figures:

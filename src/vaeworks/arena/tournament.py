@@ -49,7 +49,7 @@ def run_tournament(
     at_once = check_jobs(jobs, device)
     base = _baseline(entrants, baseline)
     channels = open_space(entrants[0].space(0)).channels
-    everyone = [*entrants, *(checks(base, channels) if with_checks else ())]
+    everyone = [*entrants, *(checks(base, channels, [e.name for e in entrants]) if with_checks else ())]
     _check_alike(everyone, channels, size, config.tokens)
 
     with reporter.counting("reading images") as progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,9 +19,6 @@ CONFIDENCE = 0.95
 
 SMALLEST = 1e-12
 """Replaces a distance of 0, which rounding can produce."""
-
-STEADY = ("scrambled", "patches", "pixels")
-"""Check rows without an autoencoder's latents."""
 
 Verdict = Literal["better", "worse", "tie", "undecided"]
 
@@ -50,15 +47,16 @@ class BaselineComparison:
     """in a few words"""
 
 
-def seed_noise(figures: Figures, probe: str) -> SeedNoise | None:
+def seed_noise(figures: Figures, probe: str, steady: Collection[str] = ()) -> SeedNoise | None:
     """The spread of a distance over seeds, pooled over the rows of autoencoders; None where none has two seeds.
 
     It is pooled because two seeds alone determine little. This assumes that the relative noise is the same in all of
     these rows. Rows of scrambled latents and of pixels vary far less: with them, intervals would be too narrow.
+    steady: names of such rows.
     """
     squares, freedom = 0.0, 0
     for name, row in figures.items():
-        if name in STEADY:
+        if name in steady:
             continue
         logs = _logs(row.get(probe, ()))
         if len(logs) > 1:
@@ -68,18 +66,20 @@ def seed_noise(figures: Figures, probe: str) -> SeedNoise | None:
     return SeedNoise(math.sqrt(squares / freedom), freedom) if freedom else None
 
 
-def compare(figures: Figures, row: str, baseline: str, probes: Sequence[str]) -> BaselineComparison:
+def compare(
+    figures: Figures, row: str, baseline: str, probes: Sequence[str], steady: Collection[str] = ()
+) -> BaselineComparison:
     """The verdict on a row: "better" or "worse" only where the interval of every generator is on that side of 1.
 
     "tie": every interval is within a factor `TIE` of 1. "undecided": fewer than two generators or two seeds, intervals
-    that are too wide, or generators that disagree.
+    that are too wide, or generators that disagree. steady: as in `seed_noise`.
     """
     ratios: dict[str, Interval] = {}
     for probe in probes:
         a, b = _logs(figures[row].get(probe, ())), _logs(figures[baseline].get(probe, ()))
         if not a or not b or len(a) < len(figures[row][probe]) or len(b) < len(figures[baseline][probe]):
             return BaselineComparison(row, ratios, "undecided", f"a generator {probe} has no finite distance")
-        ratios[probe] = _ratio(a, b, seed_noise(figures, probe))
+        ratios[probe] = _ratio(a, b, seed_noise(figures, probe, steady))
     return BaselineComparison(row, ratios, *_judged(figures, row, baseline, ratios))
 
 
@@ -108,8 +108,19 @@ def _ratio(a: Sequence[float], b: Sequence[float], noise: SeedNoise | None) -> I
     difference = math.fsum(a) / len(a) - math.fsum(b) / len(b)
     if noise is None:
         return Interval(math.exp(difference), 0.0, math.inf)
-    width = float(student.ppf(0.5 + CONFIDENCE / 2, noise.freedom)) * noise.std * math.sqrt(1 / len(a) + 1 / len(b))
+    width = _half_width(noise, len(a), len(b))
     return Interval(*(_exp(difference + side * width) for side in (0, -1, 1)))
+
+
+def _half_width(noise: SeedNoise, a: int, b: int) -> float:
+    """Half of the interval of the logarithm of a ratio of two rows with so many seeds."""
+    return float(student.ppf(0.5 + CONFIDENCE / 2, noise.freedom)) * noise.std * math.sqrt(1 / a + 1 / b)
+
+
+def smallest_ratio(noise: SeedNoise | None, seeds: int) -> float:
+    """The ratio of two rows' distances, with so many seeds each, from which its interval is above 1; inf without
+    noise."""
+    return _exp(_half_width(noise, seeds, seeds)) if noise is not None and seeds else math.inf
 
 
 def _exp(x: float) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .console import TERMINAL, results
 
 if TYPE_CHECKING:
-    from ..arena.results import Outcome
+    from ..arena.results import Distance, Outcome
 
 WIDTH = 130
 """Characters of a table at least: a row that a narrow terminal breaks is easier to read than cells that are broken."""
@@ -24,10 +24,11 @@ def print_outcome(outcome: Outcome) -> None:
 
     probes = outcome.config.probes
     out = results()
-    for distance, what in (
-        ("fd_recon", "distance to reconstructions: how well the latents are learned"),
-        ("fd_real", "distance to real images"),
-    ):
+    distances: dict[Distance, str] = {
+        "fd_recon": "distance to reconstructions: how well the latents are learned",
+        "fd_real": "distance to real images",
+    }
+    for distance, what in distances.items():
         table = Table(
             "",
             *(f"{p}, interval" for p in probes),
@@ -52,6 +53,7 @@ def print_outcome(outcome: Outcome) -> None:
             verdict = Text(found.verdict, style=STYLES[found.verdict]) if found else Text("baseline")
             table.add_row(row.entrant.name, *cells, *ratios, verdict, Text(found.why if found else "", style="dim"))
         out.print(table, width=max(out.width, WIDTH))
+        out.print(Text(f"{'. '.join(outcome.controls[distance].sentences)}.\n"), width=max(out.width, WIDTH))
     for line in outcome.failures:
         TERMINAL.warn(f"concludes nothing: {line}")
     for line in outcome.notes:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..errors import ConfigError
 
-ARENA_VERSION = 2
+ARENA_VERSION = 3
 """Version of the protocol: it grows whenever anything in arena/ changes a figure."""
 
 

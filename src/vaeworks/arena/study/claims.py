@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...doctor.panels.smuggling import FAR, NONLOCAL, NORM_OUTLIER
-from ...intervals import Interval
 from ...recipes.studies import BASELINE
+from ..control import ratio
 from ..page import number
 from ..verdict import TIE, BaselineComparison
 from .record import Studies, StudyRecord, whole_records
@@ -344,9 +344,3 @@ def _by(
 def _figures(found: Sequence[BaselineComparison]) -> str:
     """Ratios with their intervals, the smaller generator first."""
     return ", ".join(f"{c.row} ({'; '.join(map(ratio, c.ratios.values()))})" for c in found)
-
-
-def ratio(interval: Interval) -> str:
-    """A ratio of distances, and its interval."""
-    low, high = (f"{v:.2f}" if v >= 0.1 else f"{v:.2g}" for v in (interval.low, min(interval.high, 1e6)))
-    return f"{interval.value:.2f}, {low} to {high if interval.high < 1e6 else '∞'}"

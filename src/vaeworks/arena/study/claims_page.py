@@ -16,10 +16,11 @@ from ...pages.alone import alone
 from ...pages.scatter import Point, scatter
 from ...recipes.studies import BASELINE, STUDIES, StudyScale
 from ...words import many
+from ..control import MEANING, ratio
 from ..page import TITLES, number
 from ..results import DISTANCES
 from ..verdict import TIE
-from .claims import Claim, Evidence, judge, ratio
+from .claims import Claim, Evidence, judge
 from .record import Studies, StudyRecord, whole_records
 
 PAGE = "six-claims.md"
@@ -31,9 +32,11 @@ LIMIT = (
     "**The limit.** Small networks on small pictures, trained for minutes: what holds here need not hold for Stable "
     "Diffusion's VAE and a large diffusion model, and nothing here proves that it does. A space that is harder to "
     "learn costs a short training more than a long one. Every verdict below is one at this scale and after so few "
-    "steps. No positive control was run, which is an autoencoder whose effect on a large diffusion model is published. "
-    "A study that finds no difference may therefore be one that could not have seen it."
+    "steps. A study that finds no difference may be one that could not have seen it: see the positive control."
 )
+
+MEASURED = {"latents": "fd_recon", "pictures": "fd_real"}
+"""Names of the distances in the tables."""
 
 SHOWN = 10
 """Largest number of rows in the doctor's tables."""
@@ -57,7 +60,7 @@ def page(studies: Studies) -> str:
     claims = judge(studies)
     lines = ["# Six claims about the SD VAE, measured", "", "| | claim | verdict at this scale |", "|---|---|---|"]
     lines += [f"| {i} | {claim.said} | **{claim.verdict}** |" for i, claim in enumerate(claims, 1)]
-    lines += ["", LIMIT, "", *_run(studies), *_reading()]
+    lines += ["", LIMIT, "", *_run(studies), *_controls(studies), *_reading()]
     for i, claim in enumerate(claims, 1):
         lines += ["", f"## {i}. {claim.said}", "", *_claim(claim)]
     lines += ["", *_pictures(studies), *_correlations(studies), *_cost(studies)]
@@ -115,6 +118,17 @@ def _run(studies: Studies) -> list[str]:
         f"describes the protocol (version {', '.join(versions)}), and the checks: rows of which the answer is known. "
         "An arena that gets one wrong concludes nothing.",
     ]
+
+
+def _controls(studies: Studies) -> Iterator[str]:
+    """The positive control of every study, by each distance."""
+    yield from ("", "## Positive control", "", f"{MEANING}.")
+    for name, study in studies.items():
+        found = {what: study.control(distance) for what, distance in MEASURED.items()}
+        for what, control in found.items():
+            yield from ("", f"*{name}, {what}.* {'. '.join(control.sentences)}.")
+        if handicap := next((control.handicap for control in found.values()), ""):
+            yield from ("", f"{_capital(handicap)}.")
 
 
 def _recognized(study: StudyRecord) -> str:

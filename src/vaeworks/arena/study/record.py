@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...config import PROBES
 from ...errors import ConfigError, FormatError, VaeworksError
 from ...files.atomic import read_json
 from ...recipes.studies import BASELINE, STUDIES, StudyScale
+from ..control import PositiveControl, narrow, positive_control
+from ..entries import STEADY
 from ..page import STUDY_RECORD
 from ..verdict import TIE, BaselineComparison, Figures, compare
 
@@ -113,20 +114,29 @@ class StudyRecord:
     def narrow(self, rows: Sequence[str]) -> str:
         """Which rows have tokens of more numbers than a generator is wide, as a sentence; "" where none has.
 
-        A narrower one cannot learn to denoise them (RAE, arXiv 2510.11690, section 4), whatever the autoencoder.
+        This is `arena.control.narrow`.
         """
-        sizes = {row: math.prod(self.row(row)["latents"]) // self.arena["config"]["tokens"] for row in rows}
-        found = [
-            f"{probe} is {width} wide, and a token of {row} has {size} numbers"
-            for probe, width in ((p, PROBES[p].width) for p in self.probes)
-            for row, size in sizes.items()
-            if size > width
-        ]
-        return f"{'; '.join(found)}: a disadvantage there that large generators do not have" if found else ""
+        sizes = {row: self._numbers(row) for row in rows}
+        return narrow(sizes, self.probes, "a disadvantage there that large generators do not have")
+
+    def _numbers(self, row: str) -> int:
+        """Numbers in a token of a row."""
+        return math.prod(self.row(row)["latents"]) // int(self.arena["config"]["tokens"])
+
+    @property
+    def steady(self) -> frozenset[str]:
+        """Names of the rows without an autoencoder's latents."""
+        return frozenset(row["name"] for row in self.arena["rows"] if row["check"] in STEADY)
+
+    def control(self, distance: str = "fd_real") -> PositiveControl:
+        """Pixels compared with every autoencoder of the study."""
+        pixels = next((row["name"] for row in self.arena["rows"] if row["check"] == "pixels"), None)
+        numbers = self._numbers(pixels) if pixels is not None else 0
+        return positive_control(self.figures(distance), pixels, list(self.arms), self.probes, self.steady, numbers)
 
     def compared(self, row: str, against: str = BASELINE, distance: str = "fd_real") -> BaselineComparison:
         """Two rows compared by the arena's rule, with at least two autoencoders of each."""
-        found, doubt = compare(self.figures(distance), row, against, self.probes), self.doubt(row, against)
+        found, doubt = compare(self.figures(distance), row, against, self.probes, self.steady), self.doubt(row, against)
         return BaselineComparison(row, found.ratios, "undecided", doubt) if doubt else found
 
     def bounded(self, row: str, worse: bool, against: str = BASELINE, distance: str = "fd_real") -> bool:
