@@ -29,6 +29,10 @@ WRONG = {
     f"{TRAIN} --optimizer.lr big": "vaeworks: --optimizer.lr 'big' must be a number; see vaeworks train --help",
     f"{TRAIN} --precision fp8": "vaeworks: --precision 'fp8' must be one of auto, fp32, bf16; see",
     f"{TRAIN} --batch": "vaeworks: --batch needs a value; see vaeworks train --help",
+    f"{TRAIN} -batch 4": "vaeworks: -batch is no option of vaeworks train; did you mean --batch?; see",
+    "encode --fp16": "--fp16 is no option of vaeworks encode; did you mean --precision?; model needs a value; see",
+    "eval --outt x": "vaeworks: --outt is no option of vaeworks eval; did you mean --out?; --data SRC is missing: ",
+    "train small-f8c4 --data --help-al": "vaeworks: --help-al is no option of vaeworks train; did you mean --help-all?",
     "demo --minutes x": "vaeworks: --max-minutes 'x' must be a number; see vaeworks demo --help",
     "reconstruct a b --output c": "did you mean --out?",
     "eval a --dataset b": "did you mean --data?",
@@ -48,6 +52,26 @@ def test_a_wrong_word_is_answered_by_the_right_one(words: str, capsys: pytest.Ca
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
     assert WRONG[words] in err and not re.search("[╭│╰]|Unrecognized|Argument helptext", err)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [("--help-al", "--help-all"), ("--helpall", "--help-all"), ("--hepl", "--help"), ("-help", "--help")],
+)
+def test_misspelt_help_is_all_that_is_said(
+    name: str, word: str, right: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With every command, whatever else is missing."""
+    words = ["train", "small-f8c4"] if name == "train" else name.split()
+    assert main([*words, word]) == 2
+    said = f"vaeworks: {word} is no option of vaeworks {name}; did you mean {right}?; see vaeworks {name} --help\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_help_all_may_have_an_underscore() -> None:
+    """As every option may."""
+    assert _help("eval", "--help_all") == _help("eval", "--help-all")
 
 
 def test_other_programs_names_lead_to_options_of_ours() -> None:

@@ -69,15 +69,29 @@ _FRAME = "╭╮╰╯│─-"
 """What the parser draws around and between the parts of its messages, on terminals of all kinds."""
 
 
-def sentence(message: str, command: str, options: Sequence[str]) -> str:
+HELPS = ("--help", "--help-all")
+"""Options that show help instead of doing anything."""
+
+
+def sentence(message: str, command: str, options: Sequence[str], words: Sequence[str]) -> str:
     """The parser's message, which has a heading, parts and a hint in a frame, as a line that ends with the remedy.
 
-    command: such as "vaeworks train". options: all of the command.
+    command: such as "vaeworks train". options: all of the command. words: what was given. An option that there is not
+    stands first, because the parser names none where an argument is missing; alone where it means help.
     """
+    strange = [word for word in words if _is_strange(word, options)]
+    if helps := [word for word in strange if set(meant(word, options)) & set(HELPS)]:
+        return "; ".join([*_unknown(helps[:1], command, options), f"see {command} --help"])
     parts = list(_parts(message))
     headed = len(parts) > 1 and not message.lstrip().startswith("╭")
     told = [said for part in parts[headed:] for said in _said(part, command, options)]
-    return "; ".join([*told, f"see {command} --help"])
+    return "; ".join(dict.fromkeys([*_unknown(strange, command, options), *told, f"see {command} --help"]))
+
+
+def _is_strange(word: str, options: Sequence[str]) -> bool:
+    """Whether a word looks like an option and is none of these. The parser takes underscores for dashes."""
+    name = word.partition("=")[0]
+    return bool(re.match(r"--?[A-Za-z]{2}", name)) and name.replace("_", "-") not in options
 
 
 def _parts(message: str) -> Iterator[str]:
@@ -128,23 +142,25 @@ def _missing(what: str) -> str:
 
 def _unknown(given: Sequence[str], command: str, options: Sequence[str]) -> Iterator[str]:
     """A sentence for each option that there is not, with those that may be meant. The values behind them are theirs."""
-    flags = [word for word in given if word.startswith("--")]
+    flags = [word for word in given if re.match(r"--?[A-Za-z]{2}", word)]
     for word in flags:
         name = word.partition("=")[0]
-        near = meant(name, options)
+        near = meant(word, options)
         unit = next((said for end, said in UNITS.items() if name.endswith(end) and near == ["--images"]), "")
         hint = f"; {unit}" if unit else f"; did you mean {' or '.join(near)}?" if near else ""
         yield f"{name} is no option of {command}{hint}"
-    if not flags:
+    if given and not flags:
         yield f"{' '.join(map(repr, given))} is more than {command} takes"
 
 
 def meant(name: str, options: Sequence[str]) -> list[str]:
     """The options that an unknown one may mean, the best first: by another program's name, by the last part of ours, by
     its spelling."""
-    bare = name.lstrip("-").replace("_", "-").lower()
+    bare = name.partition("=")[0].lstrip("-").replace("_", "-").lower()
     if bare.endswith(tuple(UNITS)) and {"--images", "--batch"} <= set(options):
         return ["--images"]
+    if f"--{bare}" in options:
+        return [f"--{bare}"]
     if known := _ours(bare, options):
         return known
     if ends := sorted((option for option in options if option.endswith((f".{bare}", f"-{bare}"))), key=len):

@@ -43,6 +43,7 @@ def parsed(name: str, function: Callable[..., Any], words: list[str], about: str
     Errors: ConfigError for words that do not fit its signature. SystemExit(0) after help.
     """
     command = f"vaeworks {name}"
+    words = [ALL if word.replace("_", "-") == ALL else word for word in words]
     everything = ALL in words
     words = ["--help" if word == ALL else word for word in _with_present_names(name, words)]
     brief = name == "train" and not everything and bool({"-h", "--help"} & set(words))
@@ -54,7 +55,7 @@ def parsed(name: str, function: Callable[..., Any], words: list[str], about: str
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ConfigError(sentence(said.getvalue(), command, _options(function))) from None
+        raise ConfigError(sentence(said.getvalue(), command, [*_options(function), ALL], words)) from None
 
 
 def _with_present_names(name: str, words: list[str]) -> list[str]:
