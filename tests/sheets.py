@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFont
+
+from vaeworks.images.labels import wrapped
 
 Box = tuple[int, int, int, int]
 
@@ -30,6 +32,22 @@ def panels(sheet: Image.Image, pictures: Sequence[Image.Image]) -> list[Box]:
         assert box is not None, "the sheet lacks a picture, or has other pixels"
         found.append(box)
     return found
+
+
+def sheet_width(
+    pictures: Sequence[int], columns: Sequence[str] = (), sides: Sequence[str] = (), gap: int = 4, size: int = 12
+) -> int:
+    """The width of a sheet of small pictures, restated: columns as wide as their pictures, or as the longest word above
+    them; beside them the longest side, which is no wider than ten letters are high.
+
+    pictures: widths, by column. columns, sides: labels in ASCII. size: of the letters, 12 for small pictures.
+    """
+    font = ImageFont.load_default(size)
+    words = [max((font.getlength(word) for word in label.split()), default=0.0) for label in columns]
+    words = [word if word == 0 else min(int(word) + 2, 9 * size) for word in (*words, *[0.0] * len(pictures))]
+    lines = [line for side in sides for line in wrapped(side, font, 10 * size)]
+    margin = int(max(map(font.getlength, lines))) + 3 * (size // 4) if lines else 0
+    return int(margin + sum(map(max, pictures, words)) + gap * (len(pictures) - 1))
 
 
 def words_above(sheet: Image.Image, box: Box, height: int = 12) -> bool:

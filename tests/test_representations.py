@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from pathlib import Path
 
 import pytest
 import torch
 from configs import TINY
 from PIL import Image
+from sheets import sheet_width
 
 import vaeworks as vw
 from vaeworks.data import scan
@@ -76,7 +78,9 @@ def test_evaluation_and_gallery(vae: vw.Autoencoder) -> None:
     assert "<script>" not in page and "&lt;script&gt;" in page and "ms_ssim" in page and "JPEG" in page
     shot = gallery(vae, evaluation, files, Crop(2, limit=32))[0]
     drawn = Image.open(io.BytesIO(shot._repr_png_()))
-    assert drawn.width >= 3 * 32 + 2 * 2 and drawn.height > 32  # with words above and beside
+    side = f"{shot.rank}, {Path(shot.score.path).name}, {shot.score.psnr:.2f} dB"
+    assert drawn.width == sheet_width([32] * 3, ("original", "reconstruction", "difference x 4"), [side])
+    assert drawn.height == 32 + 2 * 15 + 2 * 3  # two lines above, "difference x 4" being wider than its column
     assert dataclasses.replace(evaluation, scores=())._repr_html_()  # nothing to show is no error
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from configs import ATTENTIVE_F4
 from PIL import Image
+from sheets import sheet_width
 from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
@@ -101,7 +102,10 @@ def test_evaluation_covers_every_image_and_says_what_it_skipped(tmp_path: Path) 
     assert result.worst(1)[0].psnr == min(s.psnr for s in result.scores)
     assert result.protocol != evaluate(model, scan(tmp_path).files[1:], limit=48).protocol
     assert result.protocol != evaluate(model, scan(tmp_path).files, limit=None).protocol
-    assert sheet(gallery(model, result, scan(tmp_path).files, Crop(4, 48))).width >= 3 * 48 + 4
+    shots = gallery(model, result, scan(tmp_path).files, Crop(4, 48))
+    sides = [f"{shot.rank}, {Path(shot.score.path).name}, {shot.score.psnr:.2f} dB" for shot in shots]
+    names = ("original", "reconstruction", "difference x 4")
+    assert sheet(shots).width == sheet_width([48, 48, 48], names, sides)
     (tmp_path / "only").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "only" / "d.png")
     with pytest.raises(vw.DataError, match="no image can be evaluated"):
