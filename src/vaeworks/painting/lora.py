@@ -5,6 +5,7 @@ Source: Hu et al. 2021, "LoRA: low-rank adaptation of large language models" (ar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -15,16 +16,9 @@ from torch import nn
 from ..errors import ConfigError, MissingExtraError, NotFiniteError
 from .moving import EDGES
 
-_SELF_AND_TEXT = ("to_q", "to_k", "to_v", "to_out.0")
-_JOINT = (*_SELF_AND_TEXT, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-
-ATTENTION = {
-    "UNet2DConditionModel": _SELF_AND_TEXT,
-    "SD3Transformer2DModel": _JOINT,
-    "FluxTransformer2DModel": _JOINT,
-}
-"""Last parts of the names of attention projections, by the denoiser's class. The joint ones of transformers project the
-text's tokens; Flux's single blocks have no `to_out`, and SD3's last block does not update the text."""
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+"""Names of the projections within an attention layer of diffusers, where it has them: of the latents (in U-Nets' second
+layers: of the text, too), then of the text's tokens in transformers. Flux's single blocks have no `to_out`."""
 
 NAME = "vaeworks"
 """Of the adapter, while it is there."""
@@ -85,8 +79,8 @@ def add_lora(denoiser: Any, *, rank: int = 16, alpha: float | None = None, seed:
     rank or alpha that is not positive.
     """
     kind = type(denoiser).__name__
-    if kind not in ATTENTION:
-        raise ConfigError(f"LoRA is supported for {', '.join(ATTENTION)}, not for {kind}; train everything instead")
+    if kind not in EDGES:
+        raise ConfigError(f"LoRA is supported for {', '.join(EDGES)}, not for {kind}; train everything instead")
     if rank < 1:
         raise ConfigError(f"rank (={rank}) must be at least 1")
     alpha = float(rank) if alpha is None else alpha
@@ -96,16 +90,25 @@ def add_lora(denoiser: Any, *, rank: int = 16, alpha: float | None = None, seed:
     if any(hasattr(module, "lora_A") for module in denoiser.modules()):
         raise ConfigError("the denoiser has LoRA layers already; fuse or unload them first")
     denoiser.requires_grad_(False)
-    config = peft.LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules=list(ATTENTION[kind]), init_lora_weights=True, bias="none"
-    )
+    adapted = tuple(_projections(denoiser))
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(adapted), bias="none")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # peft draws on the CPU, from the global generator
         peft.inject_adapter_in_model(config, denoiser, adapter_name=NAME)
-    adapted = tuple(name for name, module in denoiser.named_modules() if hasattr(module, "lora_A"))
     for name in EDGES[kind]:
         denoiser.get_submodule(name).requires_grad_(True)
     return Lora(denoiser, adapted, EDGES[kind])
+
+
+def _projections(denoiser: Any) -> Iterator[str]:
+    """Names of the attention projections that have an effect."""
+    for name, module in denoiser.named_modules():
+        if not hasattr(module, "to_q"):
+            continue
+        inside = dict(module.named_modules())
+        # SD3's last block drops what it computes for the text; DDP would wait for gradients that never come
+        unused = {"add_q_proj"} if getattr(module, "context_pre_only", False) else set()
+        yield from (f"{name}.{part}" for part in PROJECTIONS if part in inside and part not in unused)
 
 
 def _library() -> ModuleType:
