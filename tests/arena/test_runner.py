@@ -141,6 +141,8 @@ def test_the_page_stands_alone(held: tuple[Outcome, Path], tmp_path: Path) -> No
         assert name in page
     record = json.loads((tmp_path / RECORD).read_text())
     assert record["conclusive"] is False
+    assert page.count("the arena&#39;s own checks have failed") == 2  # once for each distance
+    assert "<dt>probes</dt><dd>xs, s</dd>" in page and "('" not in page and "(&#39;" not in page
     assert "Positive control" in page
     assert record["positive_control"]["fd_real"]["sentences"][0] in page
     assert len(record["rows"][0]["trials"]["s"]) == 2

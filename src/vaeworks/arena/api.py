@@ -100,7 +100,7 @@ def run_arena(
         folder / "kept",
         config,
         size=size or (64 if place.type == "cuda" else 32),
-        labels=find_labels(images.files, labels),
+        labels=find_labels(images.files, labels, reporter),
         baseline=None if baseline is None else names[paths.index(str(baseline))],
         features=features,
         weights=None if features_weights is None else Path(features_weights),

@@ -107,7 +107,7 @@ def _values(outcome: Outcome, heading: str, record: str, cost: float) -> dict[st
         "recognized": any(v is not None for row in outcome.rows for v in row.recognized.values()),
         "charts": [c for p in config.probes for c in _charts(outcome, p)],
         "sheets": [(name, data_uri(open_image(path))) for name, path in sheets(outcome).items()],
-        "protocol": asdict(config),
+        "protocol": {name: _plain(value) for name, value in asdict(config).items()},
         "features": outcome.features,
         "record": record,
         "cost": f"{cost / 3600:.1f} hours of one process for all trials",
@@ -119,6 +119,7 @@ def _distance(outcome: Outcome, distance: Distance) -> dict[str, Any]:
     return {
         "title": TITLES[distance],
         "meaning": meaning[0].upper() + meaning[1:],
+        "reason": shared_reason(outcome, distance),
         "rows": [_compared(outcome, row, distance) for row in outcome.rows],
     }
 
@@ -144,8 +145,19 @@ def _compared(outcome: Outcome, row: EntrantRow, distance: Distance) -> dict[str
         "latents": " × ".join(map(str, row.floor.shape)),
         "cells": cells,
         "verdict": comparison.verdict if comparison else "baseline",
-        "why": comparison.why if comparison else "",
+        "why": comparison.why if comparison and not shared_reason(outcome, distance) else "",
     }
+
+
+def shared_reason(outcome: Outcome, distance: Distance) -> str:
+    """The reason for every verdict by a distance, where there is one for several rows; it is said once."""
+    reasons = [row.comparisons[distance].why for row in outcome.rows if distance in row.comparisons]
+    return reasons[0] if len(reasons) > 1 and len(set(reasons)) == 1 else ""
+
+
+def _plain(value: Any) -> str:
+    """A setting as text: several values with commas."""
+    return ", ".join(map(_plain, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _row(outcome: Outcome, row: EntrantRow) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def print_outcome(outcome: Outcome) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..arena.page import between, number
+    from ..arena.page import between, number, shared_reason
 
     probes = outcome.config.probes
     out = results()
@@ -42,6 +42,7 @@ def print_outcome(outcome: Outcome) -> None:
             title_justify="left",
             title_style="bold",
         )
+        reason = shared_reason(outcome, distance)
         for row in outcome.rows:
             found = row.comparisons.get(distance)
             figures = row.figures[distance]
@@ -51,8 +52,12 @@ def print_outcome(outcome: Outcome) -> None:
                 for p in probes
             ]
             verdict = Text(found.verdict, style=STYLES[found.verdict]) if found else Text("baseline")
-            table.add_row(row.entrant.name, *cells, *ratios, verdict, Text(found.why if found else "", style="dim"))
+            table.add_row(
+                row.entrant.name, *cells, *ratios, verdict, Text(found.why if found and not reason else "", style="dim")
+            )
         out.print(table, width=max(out.width, WIDTH))
+        if reason:
+            out.print(Text(f"The reason, for every row: {reason}.", style="dim"))
         out.print(Text(f"{'. '.join(outcome.controls[distance].sentences)}.\n"), width=max(out.width, WIDTH))
     for line in outcome.failures:
         TERMINAL.warn(f"concludes nothing: {line}")

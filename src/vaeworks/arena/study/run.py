@@ -100,7 +100,7 @@ def compare_arms(
     configs = _chosen(study.arms(scale), only)
     with reporter.counting("looking at images"):
         images = scan(source)
-    classes, masks = find_labels(images.files, labels), find_masks(images.files, None)
+    classes, masks = find_labels(images.files, labels, reporter), find_masks(images.files, None)
     with reporter.counting("reading images") as progress:
         pictures = prepare(images, folder / "pictures", scale.size, 3, classes, progress)
     checked_space(pictures, features, weights, device or torch.device("cpu"))  # before hours of training
