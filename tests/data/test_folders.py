@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 from safetensors.torch import load_file
 
 import vaeworks as vw
+from vaeworks.cli.main import main
 from vaeworks.data import scan
 from vaeworks.data.image_ref import open_place
 from vaeworks.data.inputs import image_files
@@ -228,6 +229,26 @@ def test_samples_of_tars_state_their_class(tmp_path: Path, way: str) -> None:
     found = load_file(next((tmp_path / "latents").glob("*.safetensors")))["labels"]
     assert found.tolist() == [10 - n % 3 for n in range(8)]
     assert json.loads((tmp_path / "latents" / "index.json").read_text())["classes"][8:] == ["8", "9", "10"]
+
+
+def test_classes_of_some_samples_are_said_and_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line: how many have none, and the first of them; nothing where all have one, or none has."""
+    members = {}
+    for n in range(5):
+        members |= {f"{n}.png": picture(n)} | ({} if n in (1, 3) else {f"{n}.cls": b"7"})
+    tar(tmp_path / "some.tar", members)
+    tar(tmp_path / "all.tar", {k: v for k, v in members.items() if k[0] not in "13"})
+    tar(tmp_path / "none.tar", {k: v for k, v in members.items() if k.endswith(".png")})
+    vw.save(vw.build(LEAST), tmp_path / "vae.safetensors", layout="native")
+
+    said = {}
+    for name in ("some", "all", "none"):
+        words = ["encode", tmp_path / "vae.safetensors", tmp_path / f"{name}.tar", "--out", tmp_path / name]
+        assert main([*map(str, words), "--size", "16"]) == 0
+        said[name] = [line for line in capsys.readouterr().err.splitlines() if "class" in line]
+    line = f"2 of 5 images state no class, the first is {tmp_path / 'some.tar'}/1.png; so the classes of the others "
+    assert said == {"some": [f"{line}are not used"], "all": [], "none": []}
+    assert load_file(next((tmp_path / "some").glob("*.safetensors")))["labels"].tolist() == [0] * 5
 
 
 def test_tars_without_classes_have_none(tmp_path: Path) -> None:

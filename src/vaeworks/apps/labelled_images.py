@@ -19,7 +19,7 @@ def labelled_images(data: Images, labels: str | None, reporter: Reporter) -> tup
     images = image_set(data, reporter)
     warn_of_skipped(images.skipped, reporter)
     say_flattened(images.files, reporter)
-    classes = find_labels(images.files, labels)
+    classes = find_labels(images.files, labels, reporter)
     if classes is None:
         raise DataError(
             f"the images of {images.source!r} have no classes; put them into folders, or give --labels names or a CSV "

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..images import file_content
+from ..reporting import SILENT, Reporter
 from .image_ref import ImageFile, ImageRef
 from .sources.folder import files_below
 from .table import plain
@@ -22,13 +23,15 @@ NUMBER = re.compile(r"[\s_\-.]*\d+$")
 """The number at the end of a file name, behind its class."""
 
 
-def find_labels(files: Sequence[ImageFile], how: str | None = None) -> tuple[str, ...] | None:
+def find_labels(
+    files: Sequence[ImageFile], how: str | None = None, reporter: Reporter = SILENT
+) -> tuple[str, ...] | None:
     """A class per image.
 
     how: "folders", the name of each image's folder; "names", file names up to their last number ("beagle_12.jpg" is a
     beagle); a CSV file whose rows begin with a file name and a class; "none". None: the classes that the data set
     states, in fields `cls` or `json` of a tar's samples or in a column; else folders, if at least two hold two images
-    or more.
+    or more. Classes that only some images state are not used, and the reporter warns of that.
     Errors: DataError for a table that cannot be read or lacks an image.
     """
     if how == "none":
@@ -39,6 +42,12 @@ def find_labels(files: Sequence[ImageFile], how: str | None = None) -> tuple[str
         stated = [label for file in files if isinstance(label := getattr(file.path, "label", None), str)]
         if stated and len(stated) == len(files):
             return tuple(stated)
+        if stated:
+            without = [file.path for file in files if not isinstance(getattr(file.path, "label", None), str)]
+            reporter.warn(
+                f"{len(without):,} of {len(files):,} images state no class, the first is {without[0]}; so the classes "
+                "of the others are not used"
+            )
     if how is None or how == "folders":
         names = tuple(_folder(file.path) for file in files)
         counts = Counter(names)

@@ -104,7 +104,7 @@ def examine(
         limit=limit,
         quick=quick,
         seed=seed,
-        labels=_labels(images.files, labels, derived),
+        labels=_labels(images.files, labels, derived, reporter),
         masks=_masks(images.files, masks, derived),
         known=certain if known is None else known,
         reference=None if reference is None else _loaded(reference, None, reporter)[0],
@@ -155,7 +155,7 @@ def examine_models(
         raise ConfigError(f"--images {limit} leaves nothing to examine; give at least 1")
     images = image_set(data, reporter)
     derived = isinstance(data, (str, Path))
-    classes, shapes = _labels(images.files, labels, derived), _masks(images.files, masks, derived)
+    classes, shapes = _labels(images.files, labels, derived, reporter), _masks(images.files, masks, derived)
     if size is None:  # the same for all models, so that their figures compare
         size = default_size(*(_config(model, settings) for model in models))
     sample = ImageSample(images.files, size=size, limit=limit, quick=quick, labels=classes, masks=shapes)
@@ -204,10 +204,10 @@ def _folders(out: Path, names: Sequence[str], overwrite: bool) -> list[Path]:
     return folders
 
 
-def _labels(files: Sequence[ImageFile], labels: Labels, derived: bool) -> Sequence[str] | None:
+def _labels(files: Sequence[ImageFile], labels: Labels, derived: bool, reporter: Reporter) -> Sequence[str] | None:
     """A class for each image. derived: whether they may be found in the images' places without being asked for."""
     if isinstance(labels, str) or (labels is None and derived):
-        return find_labels(files, labels)
+        return find_labels(files, labels, reporter)
     return labels
 
 

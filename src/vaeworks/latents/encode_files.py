@@ -197,7 +197,7 @@ def _encode_into_shards(
     settings.check(autoencoder.config)
     images = image_set(inputs, reporter, decode=False)
     say_flattened(images.files, reporter)
-    classes = find_labels(images.files, labels)
+    classes = find_labels(images.files, labels, reporter)
     here = place()
     rank, world = (0, 1) if here is None else (here.rank, here.size)
     began = time.perf_counter()

@@ -167,7 +167,8 @@ def _from_data(
     own = min(max(min(file.width, file.height) for file in images.files), LARGEST)
     side = _side(autoencoder.downsample_factor, size or own)
     track = partial(reporter.track, what="images")
-    known, held_out = read_halves(autoencoder, images, side, find_labels(images.files, labels), track)
+    classes = find_labels(images.files, labels, reporter)
+    known, held_out = read_halves(autoencoder, images, side, classes, track)
     warn_of_skipped([*known.skipped, *held_out.skipped], reporter)
     plane = None
     if map:
