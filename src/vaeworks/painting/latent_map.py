@@ -16,6 +16,9 @@ from ..images import check_divisible, check_finite
 from ..latents.posteriors import posterior_of
 from ..models import Autoencoder
 
+Affine = tuple[Tensor, Tensor]
+"""(weight, bias) of a map of vectors, float64; patches are flattened by channel, row, column"""
+
 HELD_OUT = 4
 """Every fourth image is held out: maps are judged by images that they were not fitted to."""
 
@@ -223,10 +226,6 @@ def latent_maps(
         eye = torch.eye(moments.old_size, dtype=torch.float64)
         identity = moments.explained_by(eye, torch.zeros(moments.old_size, dtype=torch.float64), to_old=True)
     return LatentMaps(to_old, to_new, moments, per_position, identity)
-
-
-Affine = tuple[Tensor, Tensor]
-"""(weight, bias)"""
 
 
 def _fitted(moments: Paired) -> list[Affine]:

@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ..errors import ConfigError, DataError
 from ..formats.diffusers import vae_for_pipeline
 from ..models import Autoencoder
-from .latent_map import GAIN, LatentMaps, latent_maps
+from .latent_map import GAIN, Affine, LatentMaps, latent_maps
 
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+Pipeline = Any
+"""A pipeline of diffusers, whose classes are named in `formats` and `pipelines` only"""
 
 Remap = Literal["auto", "always", "never"]
 """Whether the layers change where the old and the new latents have one shape."""
@@ -118,12 +118,12 @@ def _sentences(report: MoveReport) -> Iterable[str]:
 class MovedPipeline:
     """A pipeline in a new latent space, before training."""
 
-    pipe: DiffusionPipeline = field(repr=False)
+    pipe: Pipeline = field(repr=False)
     report: MoveReport
 
 
 def move_pipeline(
-    pipe: DiffusionPipeline,
+    pipe: Pipeline,
     old: Autoencoder,
     new: Autoencoder,
     images: Iterable[Tensor],
@@ -213,7 +213,7 @@ def move_pipeline(
 # What is supported
 
 
-def _denoiser(pipe: DiffusionPipeline) -> tuple[str, Any]:
+def _denoiser(pipe: Pipeline) -> tuple[str, Any]:
     """The name and the object of a pipeline's denoiser. Errors: ConfigError for one that is not supported."""
     kind = type(pipe).__name__
     parts = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
@@ -235,7 +235,7 @@ def _denoiser(pipe: DiffusionPipeline) -> tuple[str, Any]:
     return name, denoiser
 
 
-def _patches(pipe: DiffusionPipeline, denoiser: Any, old: Autoencoder, new: Autoencoder) -> tuple[int, int]:
+def _patches(pipe: Pipeline, denoiser: Any, old: Autoencoder, new: Autoencoder) -> tuple[int, int]:
     """Sides of the squares of old and of new latents that the denoiser takes as one vector.
 
     Stable Diffusion 3's transformer may have any patches, so that its tokens can cover the same pixels with another f.
@@ -257,7 +257,7 @@ def _patches(pipe: DiffusionPipeline, denoiser: Any, old: Autoencoder, new: Auto
     return patch, new_patch
 
 
-def _check_channels(pipe: DiffusionPipeline, denoiser: Any, old: Autoencoder) -> None:
+def _check_channels(pipe: Pipeline, denoiser: Any, old: Autoencoder) -> None:
     """Errors: ConfigError for a denoiser that takes or predicts something else than the old VAE's latents."""
     packed = FLUX_PACKS**2 if type(denoiser).__name__.startswith("Flux") else 1
     taken = denoiser.config.in_channels
@@ -329,9 +329,6 @@ def _start_error(maps: LatentMaps, target: Target, weight: Tensor) -> float:
 
 
 # The layers
-
-Affine = tuple[Tensor, Tensor]
-"""(weight, bias) of a map of vectors, float64; patches are flattened by channel, row, column"""
 
 
 def _move_unet(unet: Any, before: Affine, after: Affine, channels: int, patch: int) -> float:
@@ -451,7 +448,7 @@ def _shallow_copy(module: Any) -> Any:
     return copied
 
 
-def _assembled(pipe: DiffusionPipeline, **parts: Any) -> DiffusionPipeline:
+def _assembled(pipe: Pipeline, **parts: Any) -> Pipeline:
     """The pipeline with other parts; built again, because each class derives values from its parts when it is built."""
     parameters = inspect.signature(type(pipe).__init__).parameters
     settings = {key: value for key, value in pipe.config.items() if key in parameters}
