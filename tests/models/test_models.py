@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import tempfile
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import vaeworks as vw
-from vaeworks.config import MODELS, AutoencoderConfig
+from vaeworks.config import MODELS, AutoencoderConfig, TinyConfig
 from vaeworks.formats.diffusers_config import diffusers_config
 from vaeworks.formats.keymap import diffusers_name
 from vaeworks.nn import Downsample, GroupNorm, ResBlock, SpatialAttention, Upsample
@@ -680,6 +681,85 @@ def test_configurations_that_cannot_work_are_refused(settings: dict) -> None:
     """A setting that would crash torch or give infinite latents is a ConfigError, not a crash later on."""
     with pytest.raises(vw.ConfigError):
         meta(dataclasses.replace(ATTENTIVE, **settings))
+
+
+OTHERS: dict[str, object] = {
+    "in_channels": 1,
+    "out_channels": 1,
+    "latent_channels": 8,
+    "channels": 16,
+    "channel_mult": (1, 1),
+    "num_res_blocks": 2,
+    "decoder_channels": 64,
+    "decoder_channel_mult": (2, 2),
+    "mid_attention": False,
+    "attention_factors": (1,),
+    "num_heads": 4,
+    "quant_conv": False,
+    "post_quant_conv": False,
+    "norm_groups": 2,
+    "norm_eps": 1e-5,
+    "padding_mode": "reflect",
+    "encoder_scale": 0.5,
+    "decoder_scale": 0.5,
+    "normalization": "batchnorm",
+    "bottleneck": vw.config.BottleneckConfig(kind="point"),
+}
+"""Another value for each setting that a network is built with."""
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_a_network_is_built_with_cannot_change(name: str) -> None:
+    """A sentence with the rule, the value and what to do; nothing is changed, neither by the configuration nor by an
+    attribute of that name."""
+    vae = vw.build(ATTENTIVE)
+    before = vae.config
+    value = OTHERS[name]
+    with pytest.raises(vw.ConfigError) as error:
+        vae.config = dataclasses.replace(before, **{name: value})
+    said = str(error.value)
+    assert "cannot change after the network was built" in said and "\n" not in said and vae.config is before
+    assert (f"vw.load(PATH, {name}=" in said) is (name in ("norm_groups", "norm_eps", "padding_mode", "num_heads"))
+    with pytest.raises(vw.ConfigError, match=f"{name} is a setting of the configuration; vae.config = "):
+        setattr(vae, name, value)
+    if name in ("norm_groups", "norm_eps", "padding_mode", "num_heads"):
+        with tempfile.TemporaryDirectory() as folder:
+            vw.save(vae, Path(folder) / "a.safetensors", layout="ldm")
+            with pytest.warns(UserWarning, match=f"was given and replaces it|{name}"):
+                read = vw.load(
+                    Path(folder) / "a.safetensors",
+                    **{n: getattr(before, n) for n in vw.config.OPEN[1:5]} | {name: value},
+                )
+        assert getattr(read.config, name) == value
+
+
+def test_facts_about_latents_can_change() -> None:
+    """Every setting is one or the other; a fact takes effect at once, and a copy's does not touch the original."""
+    vae = vw.build(ATTENTIVE)
+    fields = {field.name for field in dataclasses.fields(AutoencoderConfig)}
+    assert set(OTHERS) - {"normalization"} | set(vw.config.FACTS) == fields
+    shared = copy.copy(vae)
+    c = vae.latent_channels
+    shared.config = dataclasses.replace(vae.config, scaling_factor=0.5, shift_factor=1.0)
+    z = torch.randn(1, c, 4, 4)
+    assert torch.equal(shared.normalize(z), (z - 1) * 0.5) and torch.equal(vae.normalize(z), z)
+    facts = {"latents_mean": (1.0,) * c, "latents_std": (2.0,) * c, "normalization": "channel", "latents_patch": 2}
+    shared.config = dataclasses.replace(vae.config, **facts)
+    assert torch.equal(shared.normalize(z), (F.pixel_unshuffle(z, 2) - 1) / 2)
+
+
+def test_statistics_of_a_batch_cannot_come_or_change_their_size() -> None:
+    """They are a layer."""
+    vae = vw.build(dataclasses.replace(TINY, normalization="batchnorm", latents_patch=2))
+    for changes in ({"normalization": "scalar"}, {"latents_patch": 1}):
+        with pytest.raises(vw.ConfigError, match="cannot change after the network was built"):
+            vae.config = dataclasses.replace(vae.config, **changes)
+    vae.config = dataclasses.replace(vae.config, latents_norm_eps=1e-2)
+
+
+def test_a_configuration_of_another_family_is_refused() -> None:
+    with pytest.raises(vw.ConfigError, match="config is a AutoencoderConfig here, not TinyConfig"):
+        vw.build(TINY).config = TinyConfig()
 
 
 def test_build_names_the_nearest_model() -> None:

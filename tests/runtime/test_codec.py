@@ -339,6 +339,17 @@ def test_weights_that_change_are_prepared_again() -> None:
         torch.testing.assert_close(codec.decode(z), inferred.decode(z), rtol=0, atol=1e-10)
 
 
+def test_a_changed_tile_is_used() -> None:
+    """Also for sizes that were planned before."""
+    codec = Codec(vw.build("sd1", channels=32).eval(), tile=8)
+    shape = (1, 4, 24, 24)
+    assert codec.plan_decode(*shape).rows == 8
+    codec.tile = 4
+    assert codec.plan_decode(*shape).rows == 4
+    codec.tile = 8
+    assert codec.plan_decode(*shape).rows == 8
+
+
 def test_results_can_be_trained_on_and_plans_come_in_any_order() -> None:
     """A model whose weights want gradients, as `build` makes it: results without a graph, free to be changed and to be
     trained on."""

@@ -575,7 +575,7 @@ def test_a_silent_group_stays_finite() -> None:
     vae = random_vae(SMALL)
     vae.decoder.conv_in.weight[:8], vae.decoder.conv_in.bias[:8] = 0.0, 0.0  # the first group of middle.block1.norm1
     vae = scale_activations(vae, decoder=UP)
-    vae.config = dataclasses.replace(vae.config, norm_eps=1e-6 / UP**2)
+    vae.restate(dataclasses.replace(vae.config, norm_eps=1e-6 / UP**2))
     repair = half_safe(vae, photographs(vae, 1))
     assert torch.tensor(1e-6 * repair.scales["decoder"] ** 2).half() == 0
     result = repair.deviation("repaired", "float16")

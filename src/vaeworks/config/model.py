@@ -18,6 +18,19 @@ OPEN = ("scaling_factor", "norm_groups", "norm_eps", "padding_mode", "num_heads"
 """Settings that cannot be read off the names and shapes of tensors; shift_factor goes with scaling_factor."""
 
 
+FACTS = (
+    "scaling_factor",
+    "shift_factor",
+    "latents_mean",
+    "latents_std",
+    "normalization",
+    "latents_patch",
+    "latents_norm_eps",
+    "guessed",
+)
+"""Settings that are facts about the latents: they can change after a network is built."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatentConfig:
     """The part that all autoencoders share: channels of images and latents, and the normalization of the latents.
@@ -106,6 +119,25 @@ class LatentConfig:
     def name(self) -> str:
         """f and c as the field writes them, for example f8c4."""
         return f"f{self.downsample_factor}c{self.latent_channels}"
+
+
+def built_in(config: LatentConfig, other: LatentConfig) -> str | None:
+    """The first setting in which two configurations differ and that a network is built with; None where there is none.
+
+    A bottleneck's bound and noise are applied by name; only its kind is built in. Batch normalization is a layer.
+    """
+    for field_ in dataclasses.fields(config):
+        name = field_.name
+        if name not in (*FACTS, "bottleneck") and getattr(config, name) != getattr(other, name):
+            return name
+    if setting(config, "bottleneck.kind") != setting(other, "bottleneck.kind"):
+        return "bottleneck.kind"
+    kinds = config.normalization, other.normalization
+    if "batchnorm" not in kinds:
+        return None
+    if len(set(kinds)) > 1:
+        return "normalization"
+    return "latents_patch" if config.latents_patch != other.latents_patch else None
 
 
 def setting(config: LatentConfig, name: str) -> Any:

@@ -173,7 +173,7 @@ def _folded(autoencoder: Autoencoder, scaling_factor: float, shift_factor: float
         )
         means, stds = means * gain + offset, stds * gain.abs()
         target = dataclasses.replace(target, latents_mean=tuple(means.tolist()), latents_std=tuple(stds.tolist()))
-    folded.config = target
+    folded.restate(target)
     last = folded.quant_conv if target.quant_conv else folded.encoder.conv_out
     first = folded.post_quant_conv
     assert isinstance(last, nn.Conv2d) and isinstance(first, nn.Conv2d)

@@ -10,7 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import MODELS, TINY_MODELS, AutoencoderConfig, LatentConfig, TinyConfig
+from ..config import (
+    MODELS,
+    OPEN,
+    TINY_MODELS,
+    AutoencoderConfig,
+    LatentConfig,
+    TinyConfig,
+    built_in,
+    setting,
+)
 from ..errors import ConfigError
 from ..images import check_divisible, check_images, clamped, crop_to, pad_to_multiple, warn_of_range
 from .bottleneck import bounded
@@ -18,6 +27,9 @@ from .decoder import Decoder
 from .encoder import Encoder
 from .posterior import Posterior
 from .tiny import TinyDecoder, TinyEncoder
+
+SETTINGS = frozenset(field.name for kind in (AutoencoderConfig, TinyConfig) for field in dataclasses.fields(kind))
+"""Names of all settings."""
 
 
 class Autoencoder(nn.Module):
@@ -31,7 +43,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig | TinyConfig):
         super().__init__()
-        self.config = config
+        self._config = config
         self.trained_on: Any = None
         """which images it was trained on (data/trained_on.py), as far as its file says"""
         c = config.latent_channels
@@ -51,6 +63,45 @@ class Autoencoder(nn.Module):
                     conv.padding_mode = config.padding_mode
         if config.normalization == "batchnorm":
             self.bn = nn.BatchNorm2d(c * config.latents_patch**2, eps=config.latents_norm_eps, affine=False)
+
+    @property
+    def config(self) -> AutoencoderConfig | TinyConfig:
+        """The architecture, and how a diffusion model sees the latents. Facts about the latents can be replaced.
+
+        >>> vae.config = dataclasses.replace(vae.config, scaling_factor=0.13025)
+
+        Errors: ConfigError for another value of a setting that the network was built with, which would change nothing.
+        """
+        return self._config
+
+    @config.setter
+    def config(self, config: AutoencoderConfig | TinyConfig) -> None:
+        if type(config) is not type(self._config):
+            raise ConfigError(
+                f"config is a {type(self._config).__name__} here, not {type(config).__name__}; "
+                "`vaeworks.build` makes a network of another kind"
+            )
+        if (name := built_in(self._config, config)) is not None:
+            before, after = setting(self._config, name), setting(config, name)
+            remedy = f"vw.load(PATH, {name}={after!r})" if name in OPEN else "vw.build(config) makes another network"
+            raise ConfigError(
+                f"{name} (={after!r}) cannot change after the network was built with {before!r}: {remedy}"
+                + (" reads its file so" if name in OPEN else "")
+            )
+        self._config = config
+
+    def restate(self, config: AutoencoderConfig | TinyConfig) -> None:
+        """State the configuration of a network whose modules were changed to it: by `fold`, and by repairs."""
+        self._config = config
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Errors: ConfigError for the name of a setting, because the attribute would change nothing."""
+        if name in SETTINGS and not isinstance(value, nn.Module):
+            raise ConfigError(
+                f"{name} is a setting of the configuration; vae.config = "
+                f"dataclasses.replace(vae.config, {name}={value!r}) sets it"
+            )
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         """One line about the model, and PyTorch's tree of its modules."""

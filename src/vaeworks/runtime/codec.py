@@ -111,7 +111,7 @@ class Codec:
         self._whole = {
             name: Graphs(run, self.autoencoder) if graphs else compiled(run, compile) for name, run in whole.items()
         }
-        self._plans: dict[tuple[str, Shape], StripPlan] = {}
+        self._plans: dict[tuple[str, Shape, int | None], StripPlan] = {}
         self._blank: Autoencoder | None = None
 
     def __repr__(self) -> str:
@@ -272,7 +272,7 @@ class Codec:
     def _plan(self, shape: Shape, row: int, run: Run, what: str) -> StripPlan:
         vae = self.autoencoder
         budget = SHARE * free_memory(vae.device) if self.memory is None else self.memory
-        kept = self._plans.get((what, shape))
+        kept = self._plans.get((what, shape, self.tile))
         if kept is None or kept.peak > budget or (kept.recomputed and budget > 1.5 * kept.budget):
             if self._blank is None:
                 self._blank = without_values(self.autoencoder)
@@ -280,7 +280,7 @@ class Codec:
             kept = planned(*arguments, what, self.tile, self._offload)
             if self.tile is None and not self._strips_are_faster(kept, what):
                 kept = whole_plan(*arguments, shape[2] * (vae.downsample_factor if what == "decoding" else 1)) or kept
-            self._plans[what, shape] = kept
+            self._plans[what, shape, self.tile] = kept
         return kept
 
     def _strips_are_faster(self, plan: StripPlan, what: str) -> bool:

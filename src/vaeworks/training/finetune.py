@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import TrainConfig
+from ..config import FACTS, TrainConfig
 from ..errors import VaeworksError
 from ..images import from_model_range, to_model_range
 from ..metrics import psnr
@@ -59,7 +60,8 @@ def compare_with_start(
         return None
     try:
         start = start_autoencoder(config.finetune.path).to(judged.device).eval()
-        start.config = judged.config  # the same scale for both
+        facts = {name: getattr(judged.config, name) for name in FACTS}  # the same scale for both
+        start.config = dataclasses.replace(start.config, **facts)
     except VaeworksError:
         return None
     same_encoder, same_decoder = (

@@ -28,9 +28,10 @@ def scale_activations(autoencoder: Autoencoder, encoder: float = 1.0, decoder: f
     if not (encoder > 0 and decoder > 0):
         raise ConfigError(f"encoder (={encoder}) and decoder (={decoder}) must be positive")
     scaled = copy.deepcopy(autoencoder)
-    scaled.config = config = dataclasses.replace(
+    config = dataclasses.replace(
         config, encoder_scale=config.encoder_scale * encoder, decoder_scale=config.decoder_scale * decoder
     )
+    scaled.restate(config)
     for half, factor, total in (
         (scaled.encoder, encoder, config.encoder_scale),
         (scaled.decoder, decoder, config.decoder_scale),
