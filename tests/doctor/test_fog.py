@@ -283,6 +283,18 @@ def test_photographs_become_squares_that_the_vae_takes(vae: vw.Autoencoder) -> N
     assert read_photos(odd, TWO)[0].shape == (3, 120, 120)
 
 
+def test_the_same_vae_at_a_scale_that_its_file_does_not_say(vae: vw.Autoencoder) -> None:
+    """Where the checkpoint's own VAE has another scale than the checkpoint, the file of a folded copy does not lead to
+    the right pictures: what was tried is named, and that the latents are the same."""
+    found = fog(vae, fold_to(vae, 0.3), 0.18215, images=TWO)
+    assert found.verdict == "wrong VAE" and found.correlation == pytest.approx(1.0, abs=1e-3)
+    factor = f"{1 / found.scale:.2g}"
+    assert f"are those that the checkpoint was trained on, {factor} times as large, which the scale in its" in (
+        found.sentence
+    )
+    assert "the scale that its file states brings" in found.sentence and "best scale" not in found.sentence
+
+
 # The picture
 
 
@@ -494,6 +506,8 @@ def test_a_folder_of_vaes_is_ranked(
     assert names[:2] == ["z-same.safetensors", "a-xl.safetensors"] and set(names[2:]) == {"deep", "junk.safetensors"}
     assert [c.verdict for c in found.candidates] == ["fits", "fits after fold", "does not fit", "does not fit"]
     assert found.candidates[0].known_as == "the right one" and "(the right one): fits" in found.sentences()[2]
+    beside = match(full, [tmp_path], TWO)
+    assert len(beside.candidates) == 4 and not any("full" in c.path for c in beside.candidates)  # it is no candidate
     (tmp_path / "empty").mkdir()
     with pytest.raises(vw.ConfigError, match="a folder without a model file"):
         match(full, [tmp_path / "empty"], TWO)

@@ -27,8 +27,6 @@ from ...errors import DataError, MissingExtraError
 from ...images import PAIR, quiet, regular_file
 from ..spectrogram import MEL, NOTE, spectrogram
 from ..synthetic.procedural import png
-from ..synthetic.synthesis import CLASSES, panned, position
-from ..synthetic.synthesis import sound as synthesized
 from .folder import files_below
 
 SOUND, SEGMENTS, STEREO, MADE = "sound:", "segments:", "stereo:", "made"
@@ -94,6 +92,9 @@ class MadeSound:
     def samples(self) -> NDArray[np.float64]:
         """The sound: samples n, or 2 n, MEL.rate per second. Two channels are panned with constant power to the sound's
         `position`."""
+        from ..synthetic.synthesis import panned, position  # it needs scipy.signal, which is slow to import
+        from ..synthetic.synthesis import sound as synthesized
+
         samples = synthesized(self.index, self.seed)
         return panned(samples, position(self.index, self.seed)) if self.channels == 2 else samples
 
@@ -102,6 +103,8 @@ class MadeSound:
         return _encoded(picture(self.samples()))
 
     def __str__(self) -> str:
+        from ..synthetic.synthesis import CLASSES
+
         return f"{MADE}/{CLASSES[self.index % len(CLASSES)]}/{self.stem}.wav"
 
 

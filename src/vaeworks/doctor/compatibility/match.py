@@ -110,6 +110,8 @@ class BakedVae:
     state: Literal["fine", "missing", "incomplete", "broken"]
     reasons: tuple[str, ...]
     """plain sentences; for a fine VAE, observations"""
+    fog: Fog | None = None
+    """its pictures under the checkpoint's constants, where it was decoded"""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,9 @@ def _sentences(match: Match) -> Iterator[str]:
         f"{match.checkpoint}: {match.family}, made for latents "
         f"f{match.downsample_factor}c{match.latent_channels}{scale}{shift}"
     )
-    yield "; ".join([f"its own VAE is {match.baked.state}", *match.baked.reasons])
+    clear = match.baked.fog is None or match.baked.fog.verdict == "clear"
+    state = match.baked.state if clear or match.baked.state != "fine" else "whole, but its pictures are not clear"
+    yield "; ".join([f"its own VAE is {state}", *match.baked.reasons])
     for candidate in match.candidates:
         name = f" ({candidate.known_as})" if candidate.known_as else ""
         yield f"{candidate.path}{name}: {candidate.verdict}; {'; '.join(candidate.reasons)}"
@@ -214,7 +218,7 @@ def match(
     slot = find_slot(checkpoint)
     chosen = _chosen(images)
     baked, own, made = _judge_baked(slot, chosen)
-    paths, ranked = _candidates(several(vaes))
+    paths, ranked = _candidates(several(vaes), Path(checkpoint).expanduser())
     tracked = reporter.track(paths, "judging VAEs") if paths else ()
     judged = [_judge_candidate(path, slot, made, chosen, settings or {}) for path in tracked]
     if ranked:
@@ -242,8 +246,8 @@ def match(
     )
 
 
-def _candidates(vaes: Sequence[str | Path]) -> tuple[list[str | Path], bool]:
-    """The candidates, and whether they come from a folder of VAEs."""
+def _candidates(vaes: Sequence[str | Path], checkpoint: Path) -> tuple[list[str | Path], bool]:
+    """The candidates, and whether they come from a folder of VAEs, in which the checkpoint may lie, too."""
     found: list[str | Path] = []
     ranked = False
     for path in vaes:
@@ -251,7 +255,7 @@ def _candidates(vaes: Sequence[str | Path]) -> tuple[list[str | Path], bool]:
         if not folder.is_dir() or any((folder / name).is_file() for name in ("config.json", "run.json", RUN_MODEL)):
             found.append(path)
             continue
-        inside = _below(folder)
+        inside = [path for path in _below(folder) if not Path(path).samefile(checkpoint)]
         if not inside:
             raise ConfigError(f"{path} is a folder without a model file; give VAEs, or a folder of VAEs")
         found += inside
@@ -312,8 +316,9 @@ def _judge_baked(
     seen = look(None, autoencoder, slot.constants, images, known=known)
     fog = judge(seen, autoencoder, slot.constants, known=known)
     if fog.verdict == "broken":
-        return BakedVae("broken", (fog.sentence, *remarks)), (seen, fog), None
-    return BakedVae("fine", (fog.sentence, *remarks)), (seen, fog), ReferenceDecode(autoencoder, seen.latents, seen.own)
+        return BakedVae("broken", (fog.sentence, *remarks), fog), (seen, fog), None
+    baked = BakedVae("fine", (fog.sentence, *remarks), fog)
+    return baked, (seen, fog), ReferenceDecode(autoencoder, seen.latents, seen.own)
 
 
 def _look_at_tensors(located: Located) -> tuple[list[str], list[str]]:

@@ -41,6 +41,9 @@ PALE = 0.6
 correlated with, under which the decoder is at fault and not a loss of detail: the weakest sound VAE has 0.65, the next
 0.76, and one that was given half of its colours 0.41..0.52."""
 
+SAME = 0.99
+"""Correlation of the worst channel from which two VAEs have the same latents, up to scale and shift."""
+
 CERTAIN = 0.1
 """Relative difference of scales above which the scale, and not the shift, is named as the reason."""
 
@@ -130,11 +133,16 @@ def judge(seen: DecodedPhotos, candidate: Autoencoder, constants: Constants, *, 
         )
     elif not mended:
         verdict = "wrong VAE"
-        how = "" if seen.correlation is None else f" (correlation {seen.correlation:.2f} in the worst channel)"
-        sentence = (
-            f"wrong VAE: {figures}; its latents differ from those that the checkpoint was trained on{how}, and the "
-            f"best scale and shift bring {mended_quality:.1f} dB"
-        )
+        tried = "the scale that its file states brings" if known else "the best scale and shift bring"
+        if seen.correlation is not None and seen.correlation >= SAME:
+            differs = (
+                f"its latents are those that the checkpoint was trained on, {1 / seen.scale:.2g} times as large, which "
+                "the scale in its file does not say"
+            )
+        else:
+            how = "" if seen.correlation is None else f" (correlation {seen.correlation:.2f} in the worst channel)"
+            differs = f"its latents differ from those that the checkpoint was trained on{how}"
+        sentence = f"wrong VAE: {figures}; {differs}, and {tried} {mended_quality:.1f} dB"
     else:
         verdict = "wrong scale"
         sentence = (
