@@ -157,10 +157,31 @@ def test_seen_through_the_map_the_prediction_is_the_old_one(kind: str) -> None:
     linear, before, after = (
         dataclasses.replace(fitted, bias=share * fitted.bias) for share in (0.0, target.kept, -target.mean)
     )
-    x = noise(16)
+    # of directions that the map ignores, the old layers know nothing: random weights are there
+    weight = fitted.weight
+    projection = torch.linalg.pinv(weight) @ weight
+    assert report.ignored == len(projection) - len(weight)
+    x = dataclasses.replace(linear, weight=projection, bias=torch.zeros(len(projection)), target_patch=linear.patch)(
+        noise(16)
+    )
     seen = linear(predicted(result.pipe, x))
     expected = predicted(pipe, before(x)) + after(torch.zeros_like(x))
     torch.testing.assert_close(interior(seen), interior(expected), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_direction_of_the_new_latents_reaches_the_denoiser(kind: str) -> None:
+    """Else neither new layer would have a gradient there. The same seed gives the same weights."""
+    old, new = random_vae(4), random_vae(16, seed=1)
+    pipe = tiny(kind, old)
+    layers = []
+    for seed in (0, 0, 1):
+        net = denoiser(move_pipeline(pipe, old, new, BATCHES, seed=seed).pipe)
+        layers.append(net.get_submodule(EDGES[type(net).__name__][0]).weight)
+    first = layers[0].movedim(1, 0).flatten(1) if layers[0].ndim == 4 else layers[0].T
+    assert torch.linalg.matrix_rank(first) == min(first.shape)
+    assert torch.equal(layers[0], layers[1])
+    assert not torch.equal(layers[0], layers[2])
 
 
 @pytest.mark.parametrize("kind", KINDS)
