@@ -175,7 +175,7 @@ def planted(name: str, value: float, config: ArenaConfig) -> dict[str, list[Resu
 class TestConclusions:
     """From figures to sentences."""
 
-    def outcome(self, shape: tuple[int, ...] = (4, 8, 8), **values: float) -> Outcome:
+    def outcome(self, shape: tuple[int, ...] = (4, 8, 8), config: ArenaConfig = TINY, **values: float) -> Outcome:
         """Of planted distances; checks as they must be, where none is given."""
         from vaeworks.arena.entries import checks
         from vaeworks.arena.runner import Floor, Held
@@ -184,13 +184,13 @@ class TestConclusions:
         entrants = [base_entrant, *entrants_of(["row"], ["n"]), *checks(base_entrant, 3)]
         given = {"base": 10.0, "row": 5.0, "again": 10.1, "scrambled": 30.0, "patches": 40.0, "pixels": 40.0} | values
         entrants = [e for e in entrants if given[e.name] > 0]
-        results = {e.name: planted(e.name, given[e.name], TINY) for e in entrants}
+        results = {e.name: planted(e.name, given[e.name], config) for e in entrants}
         floors = {e.name: Floor(1.0, shape) for e in entrants}
         return conclude(
             entrants,
             Held(results, {name: {"none": by["xs"][0]} for name, by in results.items()}),
             floors,
-            TINY,
+            config,
             "base",
             protocol="p",
             features="f",
@@ -258,6 +258,20 @@ class TestConclusions:
         assert f'<p class="said"><b>How good the pictures are in the end.</b> {control.sentences[0]}' in (
             tmp_path / REPORT
         ).read_text(encoding="utf-8")
+
+    def test_a_positive_control_that_nothing_can_decide(self) -> None:
+        """With one generator, large effects are no failure of the arena: it is undecided. The reason is said once."""
+        one = dataclasses.replace(TINY, probes=("xs",))
+        found = self.outcome(config=one)
+        control = found.controls["fd_real"]
+        assert not control.passed and control.hidden
+        assert control.sentences[0].startswith("Positive control undecided: pixels against base (xs 4.00, 3.")
+        assert control.sentences[0].endswith("): undecided, one generator alone decides nothing; take two sizes")
+        assert "So nothing says whether" in control.sentences[1]
+        assert len(found.failures) == 1 and found.failures[0] == (
+            "again must come out tie, scrambled must come out worse, patches must come out worse, pixels must come out "
+            "worse and all are undecided (one generator alone decides nothing; take two sizes)"
+        )
 
     def test_a_positive_control_of_wide_tokens(self) -> None:
         """Tokens of pixels that are wider than a generator may be the reason, and that is said."""

@@ -48,6 +48,12 @@ class PositiveControl:
         return bool(self.comparisons) and not self.missed
 
     @property
+    def hidden(self) -> bool:
+        """Whether no interval speaks against the effect, and a verdict is missing for lack of generators or seeds."""
+        ratios = [ratio for c in self.missed for ratio in c.ratios.values()]
+        return bool(ratios) and all(c.verdict == "undecided" for c in self.missed) and all(r.low > 1 for r in ratios)
+
+    @property
     def sentences(self) -> tuple[str, ...]:
         """What it shows: the outcome with the smallest effect, what it means, and what sizes are visible."""
         if not self.comparisons:
@@ -56,6 +62,11 @@ class PositiveControl:
             told = [
                 f"Positive control passed: pixels come out worse than every autoencoder, by at least {_least(self)}",
                 "An effect of that size is visible here, and this says nothing about smaller ones",
+            ]
+        elif self.hidden:
+            told = [
+                f"Positive control undecided: pixels against {_each(self.missed)}",
+                "So nothing says whether this arena could see an effect of that size",
             ]
         else:
             told = [
@@ -133,8 +144,10 @@ def _least(control: PositiveControl) -> str:
 
 
 def _each(missed: Sequence[BaselineComparison]) -> str:
-    """Autoencoders with their ratios and the verdict."""
-    return ", ".join(
-        f"{c.row} ({''.join(f'{probe} {ratio(i)}; ' for probe, i in c.ratios.items())}{c.verdict}: {c.why})"
-        for c in missed
-    )
+    """Autoencoders with their ratios and the verdict; a common one is said once."""
+    common = len({(c.verdict, c.why) for c in missed}) == 1
+    said = []
+    for c in missed:
+        parts = [f"{probe} {ratio(interval)}" for probe, interval in c.ratios.items()]
+        said.append(f"{c.row} ({'; '.join(parts if common else [*parts, f'{c.verdict}: {c.why}'])})")
+    return ", ".join(said) + (f": {missed[0].verdict}, {missed[0].why}" if common else "")

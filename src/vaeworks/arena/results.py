@@ -197,10 +197,13 @@ def _failures(entrants: Sequence[Entrant], compared: Mapping[str, BaselineCompar
     said = []
     if missing := [name for name in CHECKS if name not in rows]:
         said.append(f"the checks {', '.join(missing)} were left out, without which nothing is concluded")
+    wrong: dict[tuple[str, str], list[str]] = {}  # a common reason is said once
     for check, entrant in rows.items():
         found, (_, expected) = compared[entrant.name], CHECKS[check]
         if found.verdict != expected:
-            said.append(f"{entrant.name} must come out {expected} and is {found.verdict} ({found.why})")
+            wrong.setdefault((found.verdict, found.why), []).append(f"{entrant.name} must come out {expected}")
+    for (verdict, why), names in wrong.items():
+        said.append(f"{', '.join(names)} and {'is' if len(names) == 1 else 'all are'} {verdict} ({why})")
     return tuple(said)
 
 

@@ -59,7 +59,7 @@ def run_tournament(
     with reporter.counting("a feature space"):
         _, judge = open_context(ground)
     reporter.detail(
-        f"{pictures.count:,} images of {size} px in {max(1, len(pictures.classes))} classes; features: {judge.stated}"
+        f"{pictures.count:,} images of {size} px{_classes(len(pictures.classes))}; features: {judge.stated}"
     )
 
     prepared: dict[SpaceSpec, tuple[str, Floor]] = {}
@@ -85,6 +85,10 @@ def run_tournament(
         classes=len(pictures.classes),
         source=pictures.source,
     )
+
+
+def _classes(count: int) -> str:
+    return f" in {count} classes" if count > 1 else ""
 
 
 def _baseline(entrants: Sequence[Entrant], name: str | None) -> Entrant:

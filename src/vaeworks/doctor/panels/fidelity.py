@@ -265,7 +265,9 @@ def _chroma(report: _Report, matrix: Array, tint: Array, contrast: float) -> Non
     turn = float(np.degrees(np.arctan2(sine, cosine)))
     report.size("hue", "turn of hues", turn, HUE, f"hues are turned by {turn:+.0f} degrees", "degrees")
     gain = float(np.hypot(sine, cosine) / 2 / contrast)
-    report.gain("saturation", "gain of saturation", gain, SATURATION, f"saturation is {gain:.0%}")
+    report.gain(
+        "saturation", "gain of saturation", gain, SATURATION, f"saturation is {gain:.0%} of that of a colour chart"
+    )
 
 
 def _sharpness(report: _Report, gain: float, contrast: Figure | None) -> None:
