@@ -532,6 +532,26 @@ def test_wrong_latent_shapes_are_refused(shape: tuple[int, ...]) -> None:
         meta(ATTENTIVE).decode(torch.zeros(shape, device="meta"))
 
 
+def test_another_precision_is_a_sentence() -> None:
+    """Which, and how to convert it; autocast converts by itself."""
+    vae = vw.build(TINY).eval()
+    images = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
+    with pytest.raises(vw.ConfigError, match=r"images are float64 and the weights float32; .*images\.to\(vae\.dtype\)"):
+        vae.encode(images)
+    with pytest.raises(vw.ConfigError, match="latents are bfloat16 and the weights float32"):
+        vae.decode(torch.zeros(1, 4, 4, 4, dtype=torch.bfloat16))
+    with torch.autocast("cpu", torch.bfloat16):
+        vae.decode(vae.encode(images.bfloat16()).mode().bfloat16())
+
+
+def test_a_posterior_is_no_latents() -> None:
+    vae = vw.build(TINY).eval()
+    posterior = vae.encode(torch.zeros(1, 3, 8, 8))
+    for call in (vae.normalize, vae.denormalize, vae.decode):
+        with pytest.raises(vw.ConfigError, match=r"not Posterior; `encode\(images\)\.mode\(\)` gives them"):
+            call(posterior)  # type: ignore[arg-type]
+
+
 def test_pad_repeats_the_border() -> None:
     """encode(pad=True) equals encoding the image with its last row and column repeated, and changes nothing where not
     needed."""
@@ -758,7 +778,9 @@ def test_statistics_of_a_batch_cannot_come_or_change_their_size() -> None:
 
 
 def test_a_configuration_of_another_family_is_refused() -> None:
-    with pytest.raises(vw.ConfigError, match="config is a AutoencoderConfig here, not TinyConfig"):
+    with pytest.raises(
+        vw.ConfigError, match="its kind, AutoencoderConfig, and cannot become TinyConfig; build another"
+    ):
         vw.build(TINY).config = TinyConfig()
 
 

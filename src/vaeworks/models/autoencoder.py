@@ -78,15 +78,18 @@ class Autoencoder(nn.Module):
     def config(self, config: AutoencoderConfig | TinyConfig) -> None:
         if type(config) is not type(self._config):
             raise ConfigError(
-                f"config is a {type(self._config).__name__} here, not {type(config).__name__}; "
-                "`vaeworks.build` makes a network of another kind"
+                f"config must stay of its kind, {type(self._config).__name__}, and cannot become "
+                f"{type(config).__name__}; build another network: vw.build(config)"
             )
         if (name := built_in(self._config, config)) is not None:
             before, after = setting(self._config, name), setting(config, name)
-            remedy = f"vw.load(PATH, {name}={after!r})" if name in OPEN else "vw.build(config) makes another network"
+            remedy = (
+                f"load the file with it: vw.load(PATH, {name}={after!r})"
+                if name in OPEN
+                else "build another network: vw.build(config)"
+            )
             raise ConfigError(
-                f"{name} (={after!r}) cannot change after the network was built with {before!r}: {remedy}"
-                + (" reads its file so" if name in OPEN else "")
+                f"{name} (={after!r}) cannot change after the network was built with {before!r}; {remedy}"
             )
         self._config = config
 
@@ -117,6 +120,7 @@ class Autoencoder(nn.Module):
         of channels. Floats on the CPU that look like [0,1] or [0,255] get a warning.
         """
         check_images(images, self.config.in_channels)
+        self._check_dtype(images, "images")
         warn_of_range(images)
         if pad:
             images = pad_to_multiple(images, self.config.downsample_factor)
@@ -139,7 +143,14 @@ class Autoencoder(nn.Module):
         Errors: ConfigError for latents of another number of channels.
         """
         check_latents(latents, self.config.latent_channels)
+        self._check_dtype(latents, "latents")
         return self.decoder(self.post_quant_conv(latents))
+
+    def _check_dtype(self, given: Tensor, what: str) -> None:
+        """Errors: ConfigError for another precision than that of the weights, unless autocast converts it."""
+        if given.dtype != self.dtype and not torch.is_autocast_enabled(given.device.type):
+            theirs, ours = (str(dtype).removeprefix("torch.") for dtype in (given.dtype, self.dtype))
+            raise ConfigError(f"{what} are {theirs} and the weights {ours}; convert one of them: {what}.to(vae.dtype)")
 
     def forward(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior]:
         """Reconstructions n 3 h w of posterior samples, and the posterior: what a training step needs.
@@ -163,8 +174,9 @@ class Autoencoder(nn.Module):
         normalization "scalar": shift_factor and scaling_factor; "channel": the channel's mean, and scaling_factor /
         std; "batchnorm": mean and 1 / std of batch normalization's running statistics. With latents_patch p, the result
         is n p*p*c h/p w/p: the latents of every p x p square become channels first.
-        Errors: ConfigError for latents whose sides are no multiples of p.
+        Errors: ConfigError for latents whose sides are no multiples of p, and for a posterior.
         """
+        _check_tensor(latents)
         p = self.config.latents_patch
         if p > 1:
             check_divisible(
@@ -178,6 +190,7 @@ class Autoencoder(nn.Module):
 
     def denormalize(self, z: Tensor) -> Tensor:
         """The latents that `decode` takes, from a diffusion model's z: z / scale + shift, n c h w."""
+        _check_tensor(z)
         shift, scale = self._affine(z)
         latents = z / scale + shift
         return F.pixel_shuffle(latents, self.config.latents_patch) if self.config.latents_patch > 1 else latents
@@ -239,6 +252,11 @@ class Autoencoder(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+
+def _check_tensor(latents: Tensor) -> None:
+    if not isinstance(latents, Tensor):
+        raise ConfigError(f"latents must be a tensor, not {type(latents).__name__}; `encode(images).mode()` gives them")
 
 
 def check_latents(latents: Tensor, channels: int) -> None:
