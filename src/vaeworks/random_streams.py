@@ -34,6 +34,8 @@ COLOURS = 10
 LATTICE = 11
 SOUND = 12
 PANNING = 13
+SHAPE_ORDER = 14  # which figure an image with a caption shows
+SHAPE_SCENE = 15  # its place, size, angle and colours
 
 # the arena
 ARENA_NOISE = 64  # noise and times of a probe's training

@@ -8,6 +8,7 @@ from .loader import batches
 from .sources.dispatch import is_stream
 from .sources.stream import ImageStream, first_images, open_stream
 from .streamed_crops import StreamedCrops, training_crops
+from .synthetic.captioned_shapes import captioned_shapes
 from .synthetic.procedural import procedural
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ImageStream",
     "StreamedCrops",
     "batches",
+    "captioned_shapes",
     "first_images",
     "is_held_out",
     "is_stream",

@@ -25,7 +25,12 @@ Inputs: TypeAlias = str | Path | Sequence[str | Path]
 
 T = TypeVar("T")
 
-BUILT_IN = {"photos": "the bundled photographs", "procedural": "images that are drawn", "digits": "handwritten digits"}
+BUILT_IN = {
+    "photos": "the bundled photographs",
+    "procedural": "images that are drawn",
+    "shapes": "figures with captions",
+    "digits": "handwritten digits",
+}
 """Sources that are there without files."""
 
 

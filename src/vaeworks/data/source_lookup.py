@@ -13,6 +13,7 @@ from .sources.hub import LOCAL, dataset_name
 from .sources.sound import MADE, SEGMENTS, SOUND, STEREO, SoundFile, sounds
 from .sources.sound import SUFFIXES as SOUNDS
 from .sources.tars import tar_files, tar_members
+from .synthetic.captioned_shapes import is_shapes, shapes_source
 from .synthetic.procedural import is_procedural, procedural_source
 
 
@@ -26,6 +27,8 @@ def is_source(text: str) -> bool:
             return bool(sounds(sound)) if sound.startswith(MADE) else sound != "" and Path(sound).expanduser().exists()
         if text.startswith((HUB, LOCAL)):
             return bool(dataset_name(text))
+        if is_shapes(text):
+            return bool(shapes_source(text))
         return bool(procedural_source(text) if is_procedural(text) else tar_files(text))
     except (DataError, OSError, RuntimeError):  # names that are too long, no home of that user
         return False

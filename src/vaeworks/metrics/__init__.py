@@ -9,6 +9,9 @@ from .legibility import Legibility
 from .protocol import Protocol, check_alike, differences
 from .reconstruction import psnr, ssim
 from .results import Evaluations, read_evaluations
+from .shape_check import ShapeCheck
+from .shape_check import chance as shape_chance
+from .shape_check import shares as shape_shares
 from .throughput import Speed
 
 __all__ = [
@@ -19,6 +22,7 @@ __all__ = [
     "ImageScore",
     "Legibility",
     "Protocol",
+    "ShapeCheck",
     "Speed",
     "check_alike",
     "compare",
@@ -29,5 +33,7 @@ __all__ = [
     "load_features",
     "psnr",
     "read_evaluations",
+    "shape_chance",
+    "shape_shares",
     "ssim",
 ]

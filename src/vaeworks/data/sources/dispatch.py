@@ -2,6 +2,7 @@
 
 photos                                      the bundled photographs
 procedural[:COUNT[:SIZE[:SEED]]]            drawn images with labels and masks
+shapes[:COUNT[:SIZE[:SEED]]]                figures with captions
 digits                                      scikit-learn's handwritten digits, labelled
 sound:SRC, segments:SRC, stereo:SRC         spectrograms of sound files, or of made[:COUNT[:SEED]] (sound.py)
 FOLDER, FILE                                the images of a folder tree and of its tars, parquet and IDX files; or one
@@ -22,6 +23,7 @@ from ...config.recorded import HUB, STREAM
 from ...errors import DataError, VaeworksError
 from ...images import SUFFIXES
 from ..image_ref import ImageRef
+from ..synthetic.captioned_shapes import is_shapes, shapes_source
 from ..synthetic.procedural import is_procedural, procedural_source
 from .digits import DIGITS, digits, idx_files
 from .folder import Tree, find_images
@@ -64,6 +66,8 @@ def _found(source: str | Path) -> tuple[list[ImageRef], list[tuple[str, str]]]:
         return _in_tars(tars, name, dataset.column) if tars else (list(rows(dataset)), [])
     if is_procedural(name):
         return list(procedural_source(name)), []
+    if is_shapes(name):
+        return list(shapes_source(name)), []
     if name == DIGITS:
         return list(digits()), []
     if name.startswith(SOUND):
