@@ -56,9 +56,10 @@ if TYPE_CHECKING:
     from .latents.reconstruct import reconstruct
     from .metrics import evaluate, evaluate_models
     from .models import Autoencoder, Posterior, build
+    from .painting import train_pipeline
     from .pipelines.acceleration import accelerate, decelerate
     from .pipelines.generate import generate
-    from .recipes import list_recipes, recipe
+    from .recipes import list_recipes, paint_recipe, recipe
     from .reporting import Reporter
     from .runtime import Codec, repair
     from .training import train
@@ -111,6 +112,7 @@ _HOME = {
     "load": "formats",
     "match": "doctor",
     "open_image": "images.tensors",
+    "paint_recipe": "recipes",
     "recipe": "recipes",
     "reconstruct": "latents.reconstruct",
     "repair": "runtime",
@@ -124,6 +126,7 @@ _HOME = {
     "to_diffusers": "formats",
     "to_images": "images.tensors",
     "train": "training",
+    "train_pipeline": "painting",
     "vary": "apps.generation.vary",
 }
 
@@ -176,6 +179,7 @@ __all__ = [
     "load",
     "match",
     "open_image",
+    "paint_recipe",
     "recipe",
     "reconstruct",
     "repair",
@@ -189,6 +193,7 @@ __all__ = [
     "to_diffusers",
     "to_images",
     "train",
+    "train_pipeline",
     "vary",
 ]
 

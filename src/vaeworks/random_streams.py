@@ -53,6 +53,14 @@ DENSITY_TIMES = 100  # noise and times of its training
 DENSITY_SAMPLES = 101  # noise that its samples start from
 DENSITY_POSTERIORS = 102  # samples of posteriors that a density is fitted to
 
+# painting
+PAINT_WEIGHTS = 112  # first weights of a denoiser and of its text encoders
+PAINT_TIMES = 113  # time and caption dropout of an image
+PAINT_NOISE = 114  # noise that is added to an image's latents
+PAINT_POSTERIORS = 115  # samples of posteriors
+PAINT_SHEET = 116  # noise that a sheet's pictures start from
+PAINT_LOOK = 117  # times and noise of held-out images
+
 # augmentation
 PARTNERS = 103  # which images are blended, and by how much
 VARIANT_NOISE = 104  # noise on the latents of variants

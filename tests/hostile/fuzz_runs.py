@@ -53,7 +53,7 @@ from vaeworks.training.monitor.alarms import Alarms
 from vaeworks.training.monitor.card import card
 from vaeworks.training.monitor.log_lines import keep_log, last_look, read_log
 from vaeworks.training.monitor.page import RunPage, Status
-from vaeworks.training.monitor.terminal import View
+from vaeworks.training.monitor.terminal import train_view
 from vaeworks.training.run.checkpoint import METADATA_KEY, good_checkpoint, load_checkpoint, newest_checkpoint
 from vaeworks.training.run.folder import check_folder, read_run
 from vaeworks.training.run.init import initial_model
@@ -267,7 +267,7 @@ def _builds(run: Path) -> None:
 def _log(run: Path) -> None:
     lines = read_log(run)
     Alarms(CONFIG, lines)
-    view = View(CONFIG)
+    view = train_view(CONFIG)
     for line in lines:
         view.take(line)
     view.line()

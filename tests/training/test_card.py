@@ -30,13 +30,13 @@ from vaeworks.config import (
 from vaeworks.errors import VaeworksError
 from vaeworks.training.monitor.card import write_card
 from vaeworks.training.monitor.card_loading import loading
-from vaeworks.training.monitor.log import RunLog
+from vaeworks.training.monitor.log import train_log
 
 
 def made(root: Path, config: TrainConfig = CONFIG, more: object = lambda t: {}, **result: object) -> Path:
     """A finished run with its card."""
     run = start_run(root, config)
-    with RunLog(run, config, show=False) as log:
+    with train_log(run, config, show=False) as log:
         go_on(run, log, config, more=more)
         finish_run(run, config, **result)
     write_card(run)
@@ -138,7 +138,7 @@ def test_what_was_on_is_told(tmp_path: Path) -> None:
         regularizers=RegularizerConfig(scale_equivariance=0.25),
     )
     run = start_run(tmp_path, config)
-    with RunLog(run, config, show=False) as log:
+    with train_log(run, config, show=False) as log:
         go_on(run, log, config, more=lambda t: {"adversarial_weight": 0.1} if t > 0.5 else {})
         log.event(4000, "the latents blow up: too large", alarm=True, kind="latent blow-up")
         log.event(4000, "channels died", alarm=True, kind="dead channels")
@@ -218,7 +218,7 @@ def test_points_and_streams(tmp_path: Path) -> None:
 def test_nothing_held_out_no_metrics(tmp_path: Path) -> None:
     """No figure is claimed of images that were not judged."""
     run = start_run(tmp_path)
-    with RunLog(run, CONFIG, show=False) as log:
+    with train_log(run, CONFIG, show=False) as log:
         log.step(4000, {"loss": 0.1, "psnr": 20.0, "bits_per_dimension": 2.0})
         finish_run(run)
         log.finish()
@@ -246,7 +246,7 @@ def test_an_unfinished_run_has_no_card(tmp_path: Path, capsys) -> None:
     run = start_run(tmp_path)
     with pytest.raises(VaeworksError):
         write_card(run)
-    with RunLog(run, CONFIG) as log:
+    with train_log(run, CONFIG) as log:
         log.finish()
     assert "the model card could not be written" in capsys.readouterr().err
     assert not (run / "README.md").exists()

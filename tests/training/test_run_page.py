@@ -20,8 +20,8 @@ from run_folder import CONFIG, finish_run, go_on, start_run
 
 from vaeworks.config import AdversarialConfig, RegularizerConfig
 from vaeworks.pages import chart, thinned
-from vaeworks.training.monitor.log import RunLog
-from vaeworks.training.monitor.page import RunPage, Status, _spread
+from vaeworks.training.monitor.log import train_log
+from vaeworks.training.monitor.page import RunPage, Status, spread
 
 SUPERVISED = dataclasses.replace(
     CONFIG,
@@ -47,7 +47,7 @@ def discriminator(t: float) -> dict[str, float]:
 
 def interrupted(folder: Path) -> None:
     """Three quarters of a run, with what may happen in one."""
-    with RunLog(folder, SUPERVISED, show=False) as log:
+    with train_log(folder, SUPERVISED, show=False) as log:
         go_on(folder, log, SUPERVISED, looks=3, more=discriminator)
         log.event(2000, "the discriminator <learns> unfelt", action="save")
         log.event(2500, "3 of 4 channels & more have collapsed", alarm=True, kind="posterior collapse")
@@ -137,12 +137,12 @@ def test_alarms_stand_at_the_top_until_they_are_over(run: Path) -> None:
 def test_states(run: Path) -> None:
     """An interrupted run says so and why, and does not load itself again; one that trains does; one that failed gives
     the error."""
-    with pytest.raises(ZeroDivisionError), RunLog(run, SUPERVISED, images_seen=3000, show=False):
+    with pytest.raises(ZeroDivisionError), train_log(run, SUPERVISED, images_seen=3000, show=False):
         raise ZeroDivisionError("the loss was <nan>")
     failed = (run / "report.html").read_text()
     assert "failed at" in failed
     assert "the loss was &lt;nan&gt;" in failed
-    with pytest.raises(KeyboardInterrupt), RunLog(run, SUPERVISED, images_seen=3000, show=False):
+    with pytest.raises(KeyboardInterrupt), train_log(run, SUPERVISED, images_seen=3000, show=False):
         raise KeyboardInterrupt("stopped at 3,000 images; continue with: something")
     stopped = (run / "report.html").read_text()
     assert "stopped at" in stopped
@@ -159,7 +159,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     """Figures of result.json, no bar, no resuming, the finished model; an alarm that is open at the end stays at the
     top."""
     folder = start_run(tmp_path)
-    with RunLog(folder, CONFIG, show=False) as log:
+    with train_log(folder, CONFIG, show=False) as log:
         go_on(folder, log, CONFIG)
         log.event(4000, "something is wrong", alarm=True, kind="overfitting")
         finish_run(folder)
@@ -179,7 +179,7 @@ def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
     """No line, no picture, no look: a page nevertheless."""
     folder = start_run(tmp_path)
     assert "training, 0 % done" in page(folder, Status("training", 0.0), CONFIG)
-    with RunLog(folder, CONFIG, show=False) as log:
+    with train_log(folder, CONFIG, show=False) as log:
         log.step(100, {"loss": None, "psnr": 20.0, "bits_per_dimension": None})
     assert "20.00 dB" in page(folder, Status("training", 0.1), CONFIG)
 
@@ -243,7 +243,7 @@ def test_long_runs_have_small_pages_quickly(tmp_path: Path) -> None:
 def test_the_strip_reaches_from_the_first_to_the_last_look() -> None:
     """At most so many, the early ones closer together, none twice."""
     for count in (1, 2, 11, 12, 40, 1000):
-        shown = _spread(range(count), 11)
+        shown = spread(range(count), 11)
         assert shown[0] == 0
         assert shown[-1] == count - 1
         assert len(shown) <= 11

@@ -17,15 +17,22 @@ def generate(
         arg(metavar="PIPELINE", help="diffusers folder, hub id, or tiny, tiny-sdxl, -sd3, -flux, -flux2"),
     ],
     prompt: Annotated[Positional[str], arg(metavar="PROMPT", help="description of the image")],
-    vae: Annotated[
-        str, arg(metavar="VAE", help="run folder, VAE file or folder of any layout, full checkpoint, hf:OWNER/NAME")
-    ],
     out: Annotated[Path, arg(metavar="PNG", help="picture file to write")],
+    vae: Annotated[
+        str | None,
+        arg(
+            metavar="VAE",
+            help="run folder, VAE file or folder of any layout, full checkpoint, hf:OWNER/NAME; default: the "
+            "pipeline's own",
+        ),
+    ] = None,
     image: Annotated[Path | None, arg(help="image to start from instead of noise")] = None,
     strength: Annotated[float, arg(help="strength of the change to --image, as a share of the steps, in (0, 1]")] = 0.6,
     size: Annotated[int | None, arg(help="side of the image in pixels; default: the pipeline's")] = None,
     steps: Annotated[int, arg(help="denoising steps")] = 20,
-    guidance: Annotated[float, arg(help="guidance scale")] = 7.5,
+    guidance: Annotated[
+        float | None, arg(help="guidance scale; default: that of the pipeline's training here, else 7.5")
+    ] = None,
     seed: Annotated[int, arg(help="seed of the noise")] = 0,
     device: Annotated[str, arg(help="device; auto: cuda if there is a GPU, else cpu")] = "auto",
     dtype: Annotated[

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import TrainConfig, dumps, from_dict, to_dict
+from ..config import PaintConfig, TrainConfig, dumps, from_dict, to_dict
 from ..errors import ConfigError, VaeworksError, shortage
 from ..launcher import share_cores, shared, speaks, tells
-from ..recipes import RECIPES, recipe
+from ..recipes import RECIPES, paint_recipe, recipe
 from ..words import close_if_broken, one_line, speak
 from .anomaly import anomaly
 from .arena import arena
@@ -61,12 +61,14 @@ from .repair import repair
 from .restore import restore
 from .sample import sample
 from .train import train
+from .train_pipeline import train_pipeline
 from .vary import vary
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "recipes": recipes,
     "train": train,
+    "train-pipeline": train_pipeline,
     "eval": evaluate,
     "doctor": doctor,
     "arena": arena,
@@ -245,7 +247,8 @@ def _bound(words: list[str]) -> Callable[[], Any]:
     def bind(*args: Any, **kwargs: Any) -> Callable[[], Any]:
         return functools.partial(COMMANDS[name], *args, **kwargs)
 
-    function = functools.partial(bind, config=_default_config(rest)) if name == "train" else bind
+    defaults = {"train": _default_config, "train-pipeline": _default_painting}
+    function = functools.partial(bind, config=defaults[name](rest)) if name in defaults else bind
     return parsed(name, function, rest, description(COMMANDS[name]))
 
 
@@ -261,20 +264,30 @@ def _default_config(words: list[str]) -> TrainConfig:
             f"the recipe comes first: vaeworks train RECIPE --data SRC --out RUN; known: {', '.join(RECIPES)}"
         )
     default = recipe(words[0])
-    folder = next(
-        (
-            w.partition("=")[2] or n
-            for w, n in itertools.zip_longest(words, words[1:])
-            if w.partition("=")[0] == "--out"
-        ),
-        None,
-    )
+    folder = _option(words, "--out")
     if "--resume" in words and folder is not None:
         from ..training.run.folder import read_run
 
         default = read_run(Path(folder)).config
     # the parser prints defaults by itself, and a run's are words of a file
     return from_dict(TrainConfig, _shown(to_dict(default))) if set(HELP) & set(words) else default
+
+
+def _default_painting(words: list[str]) -> PaintConfig:
+    """As `_default_config`, for `train-pipeline`."""
+    default = paint_recipe(_option(words, "--recipe") or "paint-tiny")
+    folder = _option(words, "--out")
+    if "--resume" in words and folder is not None:
+        from ..painting.folder import read_record
+
+        default = read_record(Path(folder)).config
+    return from_dict(PaintConfig, _shown(to_dict(default))) if set(HELP) & set(words) else default
+
+
+def _option(words: list[str], name: str) -> str | None:
+    """The value of an option among the words; None without it."""
+    pairs = itertools.zip_longest(words, words[1:])
+    return next((w.partition("=")[2] or n for w, n in pairs if w.partition("=")[0] == name), None)
 
 
 def _shown(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
-from ..config import DataConfig, LatentConfig, LossConfig, OptimizerConfig, TrainConfig
+from ..config import DataConfig, LatentConfig, LossConfig, OptimizerConfig, PaintConfig, TrainConfig
 from ..errors import ConfigError
 from .mistakes import sentence
 from .options import arg
@@ -30,6 +30,10 @@ BRIEF: dict[type, tuple[str, ...]] = {
     DataConfig: ("size", "val_fraction", "workers"),
     LossConfig: ("beta", "perceptual_weight"),
     OptimizerConfig: ("lr",),
+    PaintConfig: (
+        "optimizer", "size", "flip", "standardize", "caption_dropout", "images", "batch", "micro_batch", "max_minutes",
+        "precision", "val_every", "save_every", "prompts", "guidance", "steps", "trackers", "seed", "device",
+    ),
 }  # fmt: skip
 """The settings that --help shows of each kind; with RECIPE, --data, --out, --resume and --from they are 25."""
 

@@ -139,7 +139,8 @@ def _fill(
         )
     pixels.flush()
     classes = sorted({labels[n] for n in kept}) if labels is not None else []
-    numbers = [classes.index(labels[n]) for n in kept] if labels is not None else [0] * len(kept)
+    places = {name: number for number, name in enumerate(classes)}
+    numbers = [places[labels[n]] for n in kept] if labels is not None else [0] * len(kept)
     facts = {
         "digest": key,
         "source": images.source,

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+def ema_update_(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average = decay * average + (1 - decay) * model, for all parameters, in place."""
+    ema_lerp_(list(average.parameters()), list(model.parameters()), decay)
 
 
 @torch.no_grad()
-def ema_update_(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average = decay * average + (1 - decay) * model, for all parameters, in place."""
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+def ema_lerp_(average: Sequence[Tensor], model: Sequence[Tensor], decay: float) -> None:
+    """As `ema_update_`, of some parameters."""
+    torch._foreach_lerp_(list(average), list(model), 1 - decay)
 
 
 def ema_decay(halflife: int, batch: int, images_seen: int) -> float:

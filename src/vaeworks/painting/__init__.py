@@ -1,1 +1,5 @@
-"""Diffusion models for the latents of a VAE: trained from scratch, and moved from another latent space."""
+"""Train a denoiser for the latents of a VAE: from images with captions to a pipeline that diffusers loads."""
+
+from .loop import train_pipeline
+
+__all__ = ["train_pipeline"]

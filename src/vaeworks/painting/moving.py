@@ -226,7 +226,7 @@ def move_pipeline(
         ignored=ignored,
         border=border,
     )
-    moved = _assembled(pipe, **{name: denoiser, "vae": vae})
+    moved = assembled(pipe, **{name: denoiser, "vae": vae})
     if hasattr(pipe, "default_sample_size") and patch == new_patch:
         moved.default_sample_size = pipe.default_sample_size  # Flux's class has a constant
     return MovedPipeline(moved, report)
@@ -506,7 +506,7 @@ def _shallow_copy(module: Any) -> Any:
     return copied
 
 
-def _assembled(pipe: Pipeline, **parts: Any) -> Pipeline:
+def assembled(pipe: Pipeline, **parts: Any) -> Pipeline:
     """The pipeline with other parts; built again, because each class derives values from its parts when it is built."""
     parameters = inspect.signature(type(pipe).__init__).parameters
     settings = {key: value for key, value in pipe.config.items() if key in parameters}

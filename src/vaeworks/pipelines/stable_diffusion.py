@@ -16,12 +16,15 @@ from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..config import LatentConfig
+from ..config import AutoencoderConfig, LatentConfig
 from ..errors import ConfigError, FormatError, NotFiniteError, VaeworksError
+from ..files.atomic import atomic, read_json
 from ..files.hub_network import one_try
+from ..files.scratch import remove
 from ..formats.diffusers import vae_for_pipeline
 from ..formats.diffusers_config import config_from_diffusers
 from ..formats.foreign_code import check_config, check_index, check_pipeline_folder
+from ..formats.shared_weights import from_diffusers
 from ..images import center_crop, check_finite, from_model_range, to_pillow
 from ..models import Autoencoder
 from .tiny import TINY, diffusers_library
@@ -45,17 +48,73 @@ _WARNINGS: dict[str, type[Warning]] = {
 }  # warnings that diffusers' own code causes
 
 
-def load_pipeline(
-    name: str, autoencoder: Autoencoder, device: str | torch.device, dtype: torch.dtype
+TRAINED = "vaeworks.json"
+"""In the folder of a pipeline that was trained here: how the denoiser sees latents, and how it was looked at."""
+
+
+def open_pipeline(
+    name: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> DiffusionPipeline:
-    """Load a pipeline with this VAE inside.
+    """Load a stored pipeline with its own VAE. Name and safety as in `load_pipeline`.
+
+    Errors: FormatError.
+    """
+    diffusers = diffusers_library()
+    name = name.removeprefix("hf:")
+    here = Path(name).exists()
+    if name in TINY or (here and not (Path(name) / "model_index.json").is_file()):
+        raise FormatError(f"{name} is not a diffusers pipeline: a folder with a model_index.json, or a hub id")
+    bars = _without_bars() if here else nullcontext()
+    with bars, nullcontext("") if here else one_try() as unreachable, format_errors(name, unreachable), _quiet():
+        index = _stored_index(name)
+        _pipeline_class(index, name)
+        absent = [part for part, entry in index.items() if isinstance(entry, list) and entry[-1:] == [None]]
+        pipe = diffusers.DiffusionPipeline.from_pretrained(
+            name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **dict.fromkeys(absent)
+        )
+        return pipe.to(device, silence_dtype_warnings=True)
+
+
+def guidance_of(name: str) -> float:
+    """The guidance scale that suits a pipeline: that of its training here, else 7.5."""
+    path = Path(name) / TRAINED
+    scale = read_json(path).get("guidance") if path.is_file() else None
+    return float(scale) if isinstance(scale, (int, float)) and 0 <= scale < math.inf else 7.5
+
+
+def own_vae(pipe: DiffusionPipeline) -> Autoencoder:
+    """The VAE of a pipeline as one of ours. Errors: ConfigError for one of another kind."""
+    return from_diffusers(pipe.vae)
+
+
+def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Save a pipeline into a folder, whole or not at all; files beside its parts stay there.
+
+    Errors: VaeworksError where the disk is full; an earlier pipeline in the folder is then kept.
+    """
+    with atomic(folder / ".pipeline", overwrite=True) as temporary, _without_bars(), _quiet():
+        pipe.save_pretrained(temporary, safe_serialization=True)
+    made = folder / ".pipeline"
+    for part in sorted(made.iterdir(), key=lambda path: path.name == "model_index.json"):  # last, because it tells
+        remove(folder / part.name)
+        part.rename(folder / part.name)
+    remove(made)
+
+
+def load_pipeline(
+    name: str, autoencoder: Autoencoder | None, device: str | torch.device, dtype: torch.dtype
+) -> DiffusionPipeline:
+    """Load a pipeline with this VAE inside; None: with its own.
 
     name: a key of `TINY`, a diffusers folder, or a hub id such as "org/name". The weights of the pipeline's own VAE are
     neither loaded nor downloaded. Whether the VAE fits is checked before anything large is read. Only safetensors
-    weights and classes of diffusers and transformers are loaded; no code in a file is run.
+    weights and classes of diffusers and transformers are loaded; no code in a file is run. If the pipeline was trained
+    here, the VAE's latents are standardized as they were in its training.
     Errors: FormatError for a pipeline that cannot be found or read; ConfigError for a VAE whose latents the pipeline's
     denoiser does not take.
     """
+    if autoencoder is None:
+        return open_pipeline(name, device, dtype)
     diffusers = diffusers_library()
     if name in TINY:
         return TINY[name](autoencoder).to(device=device, dtype=dtype, silence_dtype_warnings=True)
@@ -66,9 +125,9 @@ def load_pipeline(
             f"{', '.join(TINY)}"
         )
     here = Path(name).exists()
-    with nullcontext("") if here else one_try() as unreachable, _format_errors(name, unreachable), _quiet():
+    with nullcontext("") if here else one_try() as unreachable, format_errors(name, unreachable), _quiet():
         kind, absent, own = _check_stored(name, autoencoder.config)
-        ours = _scaled_as(autoencoder, own)
+        ours = _standardized_as(_scaled_as(autoencoder, own), Path(name) / TRAINED)
         parts = dict.fromkeys(absent) | {"vae": vae_for_pipeline(kind.__name__, ours).to(dtype=dtype)}
         pipe = diffusers.DiffusionPipeline.from_pretrained(
             name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **parts
@@ -145,6 +204,23 @@ def paint(
 
 
 @contextmanager
+def _without_bars() -> Iterator[None]:
+    """No bars of diffusers and transformers about parts that load in a moment."""
+    import transformers.utils.logging as theirs
+
+    ours = diffusers_library().utils.logging
+    shown = [(library, library.is_progress_bar_enabled()) for library in (ours, theirs)]
+    for library, _ in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, before in shown:
+            if before:
+                library.enable_progress_bar()
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for message, category in _WARNINGS.items():
@@ -153,7 +229,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _format_errors(name: str, unreachable: str = "") -> Iterator[None]:
+def format_errors(name: str, unreachable: str = "") -> Iterator[None]:
     """Turn errors of diffusers about missing or broken files into one line."""
     try:
         yield
@@ -188,17 +264,9 @@ def _format_errors(name: str, unreachable: str = "") -> Iterator[None]:
 def _check_stored(name: str, config: LatentConfig) -> tuple[type[DiffusionPipeline], list[str], OwnVae | None]:
     """Check by its configuration files that a stored pipeline takes the VAE; return its class, its absent parts and its
     own VAE."""
-    diffusers = diffusers_library()
     index = _stored_index(name)
-    kind = index.get("_class_name") if isinstance(index, dict) else None
-    found = getattr(diffusers, kind, None) if isinstance(kind, str) and kind.isidentifier() else None
-    if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
-        raise FormatError(
-            f"{name} holds a pipeline of class {kind!r:.80}, which diffusers {diffusers.__version__} does not have"
-        )
-    check_index(index, name)
-    if Path(name).is_dir():
-        check_pipeline_folder(Path(name), index)
+    found = _pipeline_class(index, name)
+    kind = found.__name__
     parts = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
     denoiser = next((part for part in ("transformer", "unet") if parts.get(part)), None)
     if denoiser is None:
@@ -210,6 +278,21 @@ def _check_stored(name: str, config: LatentConfig) -> tuple[type[DiffusionPipeli
     _check_fits(found, _stored_config(name, denoiser), own, config)
     # SD3's class needs an explicit None for T5
     return found, [part for part, value in parts.items() if value is None], own
+
+
+def _pipeline_class(index: Any, name: str) -> type[DiffusionPipeline]:
+    """The class of a stored pipeline, checked to be diffusers' own; nothing in its folder may name code."""
+    diffusers = diffusers_library()
+    kind = index.get("_class_name") if isinstance(index, dict) else None
+    found = getattr(diffusers, kind, None) if isinstance(kind, str) and kind.isidentifier() else None
+    if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
+        raise FormatError(
+            f"{name} holds a pipeline of class {kind!r:.80}, which diffusers {diffusers.__version__} does not have"
+        )
+    check_index(index, name)
+    if Path(name).is_dir():
+        check_pipeline_folder(Path(name), index)
+    return found
 
 
 def _stored_index(name: str) -> Any:
@@ -287,6 +370,31 @@ def _scaled_as(autoencoder: Autoencoder, own: OwnVae | None) -> Autoencoder:
         stacklevel=3,
     )
     return scaled
+
+
+def _standardized_as(autoencoder: Autoencoder, path: Path) -> Autoencoder:
+    """The VAE, with the statistics with which a denoiser was trained here, if `path` is there and has them."""
+    if not path.is_file() or not isinstance(autoencoder.config, AutoencoderConfig):
+        return autoencoder
+    values = read_json(path)
+    try:
+        mean, std = (tuple(map(float, values[name])) for name in ("mean", "std"))
+        config = autoencoder.config.with_facts(
+            normalization="channel", latents_mean=mean, latents_std=std, scaling_factor=1.0, shift_factor=0.0
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise FormatError(f"{path} does not say how latents are standardized: {error}") from None
+    if len(set(mean)) == len(set(std)) == 1:  # two numbers suffice, which pipelines apply themselves
+        config = config.with_facts(
+            normalization="scalar",
+            latents_mean=None,
+            latents_std=None,
+            scaling_factor=1 / std[0],
+            shift_factor=mean[0],
+        )
+    found = copy.copy(autoencoder)  # shares the weights
+    found.config = config
+    return found
 
 
 def _packs(kind: type[DiffusionPipeline]) -> bool:

@@ -24,8 +24,10 @@ TINY_SIZE = 64
 """Default image side of tiny pipelines, in pixels."""
 
 _WIDTH = 32  # of tiny networks
-_SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 _CHATTER = {
+    # an SD3 without T5
+    "diffusers.pipelines.pipeline_utils": "=None of type <class 'NoneType'> cannot be saved.",
     # about image processors, which no pipeline here uses
     "transformers.utils.import_utils": "requires torchvision (not installed); falling back",
     # an empty list of modules, at every change of dtype (diffusers 0.42)
@@ -64,7 +66,7 @@ def _tiny_sd(autoencoder: Autoencoder) -> DiffusionPipeline:
     diffusers = diffusers_library()
     with _seeded():
         parts = {"unet": _tiny_unet(autoencoder, cross_attention_dim=_WIDTH), **_tiny_clip()}
-    parts |= {"scheduler": diffusers.DDIMScheduler(**_SD_NOISE, clip_sample=False, set_alpha_to_one=False)}
+    parts |= {"scheduler": diffusers.DDIMScheduler(**SD_NOISE, clip_sample=False, set_alpha_to_one=False)}
     parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     return _assemble(diffusers.StableDiffusionPipeline, autoencoder, parts)
 
@@ -82,7 +84,7 @@ def _tiny_sdxl(autoencoder: Autoencoder) -> DiffusionPipeline:
             projection_class_embeddings_input_dim=6 * 8 + _WIDTH,
         )
         parts = {"unet": unet, **_tiny_clip(), **_tiny_clip("_2", projection=True)}
-    parts |= {"scheduler": diffusers.EulerDiscreteScheduler(**_SD_NOISE), "add_watermarker": False}
+    parts |= {"scheduler": diffusers.EulerDiscreteScheduler(**SD_NOISE), "add_watermarker": False}
     return _assemble(diffusers.StableDiffusionXLPipeline, autoencoder, parts)
 
 

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from ..config import TrainConfig
 from ..errors import ConfigError
 from . import audio, bottlenecks, digits, discriminators, finetuning, full_size, losses, regularizers, small
+from .painting import PAINTING
+from .painting import paint_recipe as paint_recipe
 from .tiny import ENDING, tiny
 
 Make = Callable[[], TrainConfig]
@@ -41,7 +43,7 @@ class RecipeInfo:
     """A row of the list of recipes."""
 
     recipe: str
-    """name, as `recipe` and `vaeworks train` take it"""
+    """name, as `recipe` and `vaeworks train` take it, or `paint_recipe` and `vaeworks train-pipeline`"""
     group: str
     """topic"""
     model: str
@@ -62,11 +64,16 @@ def list_recipes() -> tuple[RecipeInfo, ...]:
     >>> [row.recipe for row in vw.list_recipes() if row.group == "regularizers"]
     ['equivariance', ...]
     """
-    return tuple(
+    rows = [
         RecipeInfo(name, group, make().model.name, purpose(make), claim(make))
         for group, members in GROUPS.items()
         for name, make in members.items()
-    )
+    ]
+    rows += [
+        RecipeInfo(name, "painting (train-pipeline)", f"{make().size} px", purpose(make), "")
+        for name, make in PAINTING.items()
+    ]
+    return tuple(rows)
 
 
 def recipe(name: str) -> TrainConfig:
@@ -86,7 +93,7 @@ def recipe(name: str) -> TrainConfig:
     return RECIPES[name]()
 
 
-def purpose(make: Make) -> str:
+def purpose(make: Callable[[], object]) -> str:
     """A recipe's description in a line."""
     return (make.__doc__ or "").strip().splitlines()[0]
 

@@ -36,7 +36,7 @@ from .gan.balance_state import Event
 from .gan.supervisor import Supervisor
 from .interrupt import Interrupt
 from .latent_stats import LatentStats, measure_latents
-from .monitor.log import RunLog, last_look
+from .monitor.log import RunLog, last_look, train_log
 from .oom import memory_in_one_line
 from .parallel import agree_on_time, unshard, wrap_ddp_
 from .run.checkpoint import Position, good_checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -147,7 +147,7 @@ class TrainingRun:
         """The log, as a context. It writes in process 0 only."""
         request = self.request
         silent = rank() != 0
-        self.log = RunLog.silent() if silent else RunLog(request.out, self.config, self.images_seen, request.show)
+        self.log = RunLog.silent() if silent else train_log(request.out, self.config, self.images_seen, request.show)
         return self.log
 
     def begin(self) -> None:

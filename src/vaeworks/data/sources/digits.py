@@ -24,6 +24,8 @@ from ..synthetic.procedural import png
 DIGITS = "digits"
 """Name of the source with scikit-learn's digits."""
 
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 """Endings of the names of IDX files, before ".gz"."""
 
@@ -39,6 +41,13 @@ class Digit:
     source: str
     """DIGITS, or the path of a file of images"""
     index: int
+
+    @property
+    def caption(self) -> str | None:
+        """The words for one of scikit-learn's digits, such as "a handwritten seven"; None for IDX files, whose classes
+        may be clothes as well."""
+        labels = _arrays(self.source)[1]
+        return f"a handwritten {WORDS[labels[self.index]]}" if self.source == DIGITS and labels is not None else None
 
     @property
     def stem(self) -> str:

@@ -17,6 +17,7 @@ from ...config.recorded import HUB
 from ...errors import DataError, MissingExtraError
 from ...files.hub_network import one_try
 from ...images import file_content
+from ..caption_text import ENDINGS, NAMES, decoded, text_of
 from ..classes import ClassName
 from .row_files import Reach, folder_reach, shown
 from .tars import tar_files
@@ -53,6 +54,11 @@ class DatasetRow:
     def label(self) -> str | None:
         """The class that a column states; None without such a column, or where it is empty."""
         return _labels(self.name)[self.index] if self.name in _label_columns else None
+
+    @property
+    def caption(self) -> str | None:
+        """The text of the first column of captions; None without such a column, or where it is empty."""
+        return row_captions(self.name)[1][self.index]
 
     @property
     def name_in_archive(self) -> str:
@@ -116,6 +122,7 @@ def rows(name: DatasetName) -> list[DatasetRow]:
     """
     name, dataset = _opened(name, streaming=False)
     _tables[name] = _as_table(name, dataset)
+    _data_sets[name] = dataset
     if (column := _label_column(dataset.features or {})) is not None:
         _label_columns[name] = (column, dataset)
     return [DatasetRow(name, index) for index in range(len(dataset))]
@@ -235,6 +242,41 @@ def _labels(name: DatasetName) -> list[str | None]:
         None if value is None or value < 0 else ClassName(names[value] if value < len(names) else str(value), value)
         for value in values
     ]
+
+
+_data_sets: dict[DatasetName, Any] = {}
+"""The open data sets of this process, with all columns."""
+
+
+@cache
+def row_captions(name: DatasetName, column: str = "") -> tuple[str, list[str | None]]:
+    """The column of a data set's captions and every row's: that of this name, or the first of NAMES that holds text.
+    Without one the column is "", and no row has a caption.
+
+    Errors: DataError where the column that is given is not there or holds no text.
+    """
+    dataset = _data_sets[name] if name in _data_sets else _opened(name, streaming=False)[1]
+    texts = [known for known, kind in dataset.features.items() if _holds_text(known, kind)]
+    found = column or next((known for known in (*NAMES, *ENDINGS) if known in texts), "")
+    if column and column not in texts:
+        there = "holds no text" if column in dataset.features else "is not there"
+        raise DataError(
+            f"column {column!r} of data set {name} {there}; its columns with text are {', '.join(texts) or 'none'}"
+        )
+    if not found:
+        return "", [None] * len(dataset)
+    values = dataset.with_format("arrow", columns=[found])[:].column(0).to_pylist()
+    return found, [
+        decoded(value, f"{name}:{name.split}#{index}, column {found}") if isinstance(value, bytes) else text_of(value)
+        for index, value in enumerate(values)
+    ]
+
+
+def _holds_text(column: str, kind: Any) -> bool:
+    """Whether a column has one text per row, or a list of them; those of tars stay bytes."""
+    kind = getattr(kind, "feature", kind[0] if isinstance(kind, list) and kind else kind)
+    form = str(getattr(kind, "dtype", ""))
+    return form.startswith(("string", "large_string")) or (column in ENDINGS and _holds_bytes(kind))
 
 
 def _as_table(name: DatasetName, dataset: Any) -> Any:

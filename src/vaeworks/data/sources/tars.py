@@ -15,9 +15,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ...errors import DataError
 from ...images import LARGEST_FILE, SUFFIXES, UNREAD, regular_file
+from ..caption_text import ENDINGS, LONGEST, decoded, named_text
 from .folder import files_below, is_junk
 from .tar_headers import FOLDER, BrokenTarError, Member, read_members
 
@@ -37,6 +39,8 @@ class TarMember:
     """in bytes"""
     label: str | None = field(default=None, compare=False)
     """the class that its sample states in a field `cls`, or in `json`"""
+    words: tuple[str, int, int] | None = field(default=None, compare=False)
+    """name, offset and size of the member with its sample's caption, which is read when it is asked for"""
 
     @property
     def name_in_archive(self) -> str:
@@ -48,16 +52,26 @@ class TarMember:
         """The member's name without folder and ending."""
         return Path(self.name).stem
 
+    @property
+    def caption(self) -> str | None:
+        """The caption that its sample states in a field `txt` or `caption`, or in `json`; None without one.
+
+        Errors: OSError; DataError for text that is too long or no UTF-8.
+        """
+        if self.words is None:
+            return None
+        name, offset, size = self.words
+        kind = key_and_field(name)[1]
+        if size > (LONGEST_JSON if kind == "json" else LONGEST):
+            raise DataError(f"{self.tar}/{name} has {size:,} bytes, more than the {LONGEST:,} of a caption")
+        content = _content(self.tar, offset, size)
+        return decoded(content, f"{self.tar}/{name}") if kind != "json" else named_text(_values(content))
+
     def read_bytes(self) -> bytes:
         """The encoded image. Errors: OSError; DataError where the tar ends too early."""
         if self.size > LARGEST_FILE:
             raise DataError(f"{self.size:,} bytes, more than the {LARGEST_FILE:,} that are read of one image")
-        with regular_file(self.tar) as file:
-            file.seek(self.offset)
-            content = file.read(self.size)
-        if len(content) < self.size:
-            raise DataError(f"{self.tar} ends within it")
-        return content
+        return _content(self.tar, self.offset, self.size)
 
     def __str__(self) -> str:
         return f"{self.tar}/{self.name}"
@@ -160,11 +174,16 @@ def tar_members(tar: Path, column: str = "") -> tuple[list[TarMember], list[tupl
     found: list[TarMember] = []
     skipped: list[tuple[str, str]] = []
     classes: dict[str, str] = {}
+    texts: dict[str, Member] = {}
     try:
         for member in _members(tar):
             name = member.name.removeprefix("./")
             if member.is_plain and (stated := _stated_class(tar, member)) is not None:
                 classes.setdefault(key_and_field(name)[0], stated)
+            if member.is_plain and (rank := _rank(member.name)) < len(TEXTS):
+                other = texts.setdefault(key_and_field(name)[0], member)
+                if rank < _rank(other.name):
+                    texts[key_and_field(name)[0]] = member
             if member.kind == FOLDER or is_junk(name.split("/")):
                 continue
             if (reason := UNREAD.get(Path(name).suffix.lower())) is not None:
@@ -186,6 +205,8 @@ def tar_members(tar: Path, column: str = "") -> tuple[list[TarMember], list[tupl
         skipped += others
     if classes:
         kept = [replace(member, label=classes.get(key_and_field(member.name)[0])) for member in kept]
+    if texts:
+        kept = [replace(member, words=_place_of(texts.get(key_and_field(member.name)[0]))) for member in kept]
     return kept, skipped
 
 
@@ -196,6 +217,20 @@ CLASS_KEYS = ("label", "cls", "class", "class_id", "class_name", "fine_label")
 """Keys of a sample's `json` that state its class, in this order."""
 
 
+TEXTS = (*ENDINGS, "json")
+"""Fields of a sample that hold its caption, in this order."""
+
+
+def _rank(name: str) -> int:
+    """The place of a member's field in TEXTS; their number for other fields."""
+    kind = key_and_field(name)[1]
+    return TEXTS.index(kind) if kind in TEXTS else len(TEXTS)
+
+
+def _place_of(member: Member | None) -> tuple[str, int, int] | None:
+    return None if member is None else (member.name.removeprefix("./"), member.offset, member.size)
+
+
 def _stated_class(tar: Path, member: Member) -> str | None:
     """The class in a field `cls`, or in one of CLASS_KEYS of a field `json`, as text."""
     kind = key_and_field(member.name)[1]
@@ -204,15 +239,31 @@ def _stated_class(tar: Path, member: Member) -> str | None:
         return None
     with regular_file(tar) as file:
         file.seek(member.offset)
-        text = file.read(member.size).decode(errors="replace").strip()
+        content = file.read(member.size)
     if kind == "cls":
-        return text.partition("\n")[0].strip() or None
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    stated = next((values[key] for key in CLASS_KEYS if key in values), None) if isinstance(values, dict) else None
+        return content.decode(errors="replace").strip().partition("\n")[0].strip() or None
+    values = _values(content)
+    stated = next((values[key] for key in CLASS_KEYS if key in values), None)
     return str(stated) if isinstance(stated, (int, str)) and not isinstance(stated, bool) else None
+
+
+def _values(content: bytes) -> dict[str, Any]:
+    """A JSON object; empty for anything else."""
+    try:
+        found = json.loads(content.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _content(tar: Path, offset: int, size: int) -> bytes:
+    """Bytes of a member. Errors: OSError; DataError where the tar ends too early."""
+    with regular_file(tar) as file:
+        file.seek(offset)
+        content = file.read(size)
+    if len(content) < size:
+        raise DataError(f"{tar} ends within it")
+    return content
 
 
 def plain_members(tar: Path) -> Iterator[TarMember]:

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...random_streams import COLOURS, LATTICE, SCENE, random_uniforms
+from ..caption_text import article
 from . import shapes, textures
+from .colour_names import colour_name, distance
 from .letters import LETTERS, Array
 
 T = TypeVar("T")
@@ -42,16 +44,39 @@ CONTRAST = 0.3
 GRATING = 0.5
 """Smallest `distance` between the two colours of a grating."""
 
+COARSE = 16
+"""Side in pixels at which mean colours are computed: pixels are averages, so that a larger one gives the same."""
+
 FINER = 2
 """Points along each side of a pixel; a pixel is their average."""
 
-WEIGHTS = np.sqrt(np.array([2.0, 4.0, 3.0]) / 9)
 BLENDS = np.linspace(0, 1, 5)[:, None]
 TRIES = 16
 
 
 def picture(index: int, size: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Image number `index`, size size 3, and its mask, size size: where the foreground covers half a pixel or more."""
+    share, (a, b, c, d), behind, before = _layers(index, size, seed)
+    values = a + share[..., None] * (c - a) + behind[..., None] * (b - a) + before[..., None] * (d - c)
+    return np.rint(255 * values).astype(np.uint8), share >= 0.5
+
+
+def words(index: int, seed: int) -> str:
+    """The caption of image number `index`: its class, and the nearest names of the mean colours of figure and ground,
+    such as "a red disc on a blue ground"."""
+    share, (a, b, c, d), behind, before = _layers(index, COARSE, seed)
+    ground = f"on a {colour_name(a + behind.sum() / (1 - share).sum() * (b - a))} ground"
+    kind = CLASSES[index % len(CLASSES)]
+    if kind == "stripes":
+        bars = " and ".join(dict.fromkeys(map(colour_name, (c, d))))
+        return article(f"a disc with {bars} stripes {ground}")
+    colour = colour_name(c + before.sum() / share.sum() * (d - c))
+    return article(f"{colour} text {ground}" if kind == "text" else f"a {colour} {kind} {ground}")
+
+
+def _layers(index: int, size: int, seed: int) -> tuple[Array, Array, Array, Array]:
+    """The foreground's share of every pixel, size size; two colours of the background and two of the foreground, 4 3 in
+    [0,1]; the shares of the second of each, size size each."""
     kind = CLASSES[index % len(CLASSES)]
     deal = iter(random_uniforms(seed, SCENE, index, 32).tolist())
     side = FINER * size
@@ -66,14 +91,7 @@ def picture(index: int, size: int, seed: int) -> tuple[NDArray[np.uint8], NDArra
     else:
         fill = _surface(FILLS, deal, x, y, diameter, side, (seed, 2 * index + 1))
     share, blend_behind, blend = (_averaged(part) for part in (covered, ground - ground * covered, fill * covered))
-    a, b, c, d = colours(index, seed, least=GRATING if kind == "stripes" else 0.0)
-    values = a + share[..., None] * (c - a) + blend_behind[..., None] * (b - a) + blend[..., None] * (d - c)
-    return np.rint(255 * values).astype(np.uint8), share >= 0.5
-
-
-def distance(a: Array, b: Array) -> Array:
-    """Euclidean distance of colours ... 3 in [0,1], with red, green and blue weighted 2:4:3; 1 from black to white."""
-    return np.sqrt((((a - b) * WEIGHTS) ** 2).sum(-1))
+    return share, colours(index, seed, least=GRATING if kind == "stripes" else 0.0), blend_behind, blend
 
 
 def colours(index: int, seed: int, least: float = 0.0) -> Array:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import DataError
-from .drawing import CLASSES, picture
+from .drawing import CLASSES, picture, words
 
 PROCEDURAL = "procedural"
 """Name or beginning of a source of drawn images."""
@@ -44,6 +44,11 @@ class Drawn:
     def label(self) -> int:
         """Index of the class in CLASSES."""
         return self.index % len(CLASSES)
+
+    @property
+    def caption(self) -> str:
+        """Its words, such as "a red disc on a blue ground"."""
+        return words(self.index, self.seed)
 
     @property
     def stem(self) -> str:

@@ -11,10 +11,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+from PIL import Image
 from rich.live import Live
 from rich.table import Table
 
@@ -23,16 +25,16 @@ from ...errors import MissingExtraError, VaeworksError
 from ...reporting import Progress
 from ...terminal import Terminal, bar
 from ..gan.balance_state import StepPlan
-from ..validation import ValidationResult
+from .alarm import Alarm
 from .alarms import Alarms
 from .card import write_card
 from .log_lines import JSONL, keep_log, last_look, read_log
 from .log_schema import EVENT, LOOK, plain
 from .page import RunPage, Status
-from .terminal import View, event_style
+from .terminal import View, event_style, train_view
 from .trackers import Trackers
 
-__all__ = ["JSONL", "RunLog", "last_look", "read_log"]
+__all__ = ["JSONL", "RunKind", "RunLog", "last_look", "read_log", "train_kind", "train_log"]
 
 OPTIONAL_PARTS = ("regularizers", "adversarial", "finetune")
 """Parts of the configuration that do nothing by default."""
@@ -41,24 +43,85 @@ REDRAWS = 0.25
 """Shortest time between two redraws, in seconds."""
 
 
+class Page(Protocol):
+    """The page of a run."""
+
+    def write(self, status: Status) -> None:
+        """Write the page, whole or not at all. Errors: MissingExtraError without jinja2; VaeworksError."""
+
+
+class Seen(Protocol):
+    """The result of a validation."""
+
+    @property
+    def picture(self) -> Image.Image | None:
+        """A sheet of pictures."""
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """Figures for the log."""
+
+
+class Watch(Protocol):
+    """What looks for trouble in the lines of a log."""
+
+    def observe(self, line: Mapping[str, Any]) -> tuple[Alarm, ...]:
+        """The alarms that begin, grow or end with a line."""
+
+
+@dataclass(frozen=True)
+class RunKind:
+    """What is special about one kind of run for its log."""
+
+    config: Any
+    """a dataclass"""
+    view: View
+    alarms: Callable[[list[dict[str, Any]]], Watch]
+    """given the lines of an earlier part of the run"""
+    page: Callable[[Path], Page]
+    card: Callable[[Path], Any]
+    """writes the model card into the run's folder"""
+    pictures: str
+    """name of the pictures of a validation"""
+
+
+def train_kind(config: TrainConfig) -> RunKind:
+    """An autoencoder's training."""
+    return RunKind(
+        config,
+        train_view(config),
+        lambda kept: Alarms(config, kept),
+        lambda run: RunPage(run, config),
+        write_card,
+        "reconstructions",
+    )
+
+
+def train_log(run: Path, config: TrainConfig, images_seen: int = 0, show: bool = True) -> RunLog:
+    """The log of an autoencoder's training."""
+    return RunLog(run, train_kind(config), images_seen, show)
+
+
 class RunLog:
     """Writes a run's log and shows the run. A context, used in process 0; `silent` makes one for the others.
 
     images_seen: where the run resumes; later lines of the log are dropped. show: whether to print on stderr.
     """
 
-    def __init__(self, run: Path | None, config: TrainConfig, images_seen: int = 0, show: bool = True):
+    def __init__(self, run: Path | None, kind: RunKind, images_seen: int = 0, show: bool = True):
+        config = kind.config
         self.console = Terminal(quiet=not show)
         self._config = config
         self._run = run
         kept = keep_log(run, images_seen) if run else []
         self._file = (run / JSONL if run else Path(os.devnull)).open("a", encoding="utf-8")
-        self._view = View(config)
+        self._kind = kind
+        self._view = kind.view
         for line in kept:
             self._view.take(line)
-        self._alarms = Alarms(config, kept)
+        self._alarms = kind.alarms(kept)
         self._trackers = Trackers(config.trackers if run else (), run or Path(), config, images_seen, self.say)
-        self._page = RunPage(run, config) if run else None
+        self._page = kind.page(run) if run else None
         self._looked = any(LOOK in line for line in kept)
         self._told_at = kept[-1]["images_seen"] if kept else 0
         redrawn = show and self.console.is_interactive and self.console.file.isatty()
@@ -68,7 +131,7 @@ class RunLog:
     @classmethod
     def silent(cls) -> RunLog:
         """A log that writes and shows nothing."""
-        return cls(None, TrainConfig(), show=False)
+        return cls(None, train_kind(TrainConfig()), show=False)
 
     def __enter__(self) -> RunLog:
         if self._live is not None:
@@ -102,11 +165,11 @@ class RunLog:
         if not self._looked and images_seen - self._told_at > self._config.val_every:  # no image is held out
             self._tell(images_seen)
 
-    def look(self, images_seen: int, seen: ValidationResult) -> None:
+    def look(self, images_seen: int, seen: Seen) -> None:
         """Log the figures of a validation, and write the page again."""
         self._looked = True
         if seen.picture is not None:
-            self._trackers.picture(images_seen, "reconstructions", seen.picture)
+            self._trackers.picture(images_seen, self._kind.pictures, seen.picture)
         self._write(images_seen, seen.figures)
         self._tell(images_seen)
 
@@ -140,10 +203,10 @@ class RunLog:
         """Print a line for people above the view."""
         self.console.print(text, soft_wrap=True)
 
-    def config(self, config: TrainConfig) -> None:
+    def config(self, config: Any) -> None:
         """Print the resolved configuration, without optional parts at their defaults."""
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        values, defaults = to_dict(config), to_dict(TrainConfig())
+        values, defaults = to_dict(config), to_dict(type(config)())
         table.add_row("run", _words({k: v for k, v in values.items() if not isinstance(v, dict)}), style="dim")
         for part, fields in values.items():
             if isinstance(fields, dict) and not (part in OPTIONAL_PARTS and fields == defaults[part]):
@@ -154,7 +217,7 @@ class RunLog:
         """Write the page and the model card, after everything else is in the run folder."""
         self._write_page(Status("finished", 1.0))
         if self._run is not None:
-            self._attempt("the model card", functools.partial(write_card, self._run))
+            self._attempt("the model card", functools.partial(self._kind.card, self._run))
 
     # ------------------------------------------------------------------ how
 

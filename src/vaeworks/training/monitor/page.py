@@ -80,8 +80,8 @@ class RunPage:
             "recipe": record.recipe,
             "config": self._config,
             "status": status,
-            "state": _state(status),
-            "pace": _pace(status),
+            "state": state_words(status),
+            "pace": pace_words(status),
             "percent": percent(status.done),
             "written": time.strftime("%H:%M:%S on %Y-%m-%d"),
             "written_seconds": round(time.time()),
@@ -95,7 +95,7 @@ class RunPage:
             "sections": sections(lines, self._config),
             "data": _images(self._data, record.source),
             "changed": _changed(record.recipe, self._config),
-            "parts": _parts(to_dict(self._config)),
+            "parts": settings_by_part(to_dict(self._config)),
             "commands": _commands(self._run, record, status),
         }
 
@@ -144,7 +144,7 @@ class RunPage:
         if not known or not sizes:
             return []
         rows = [{"picture": self._cut(known[0]["images_seen"], 0, sizes), "caption": "original"}]
-        for look in _spread(known, STEPS - 1):
+        for look in spread(known, STEPS - 1):
             caption = f"{look['images_seen']:,} · {written(look[LOOK], '.1f')} dB"
             rows.append({"picture": self._cut(look["images_seen"], 1, sizes), "caption": caption})
         return rows
@@ -171,7 +171,8 @@ class RunPage:
         return self._run / "samples" / f"{images_seen:010d}.png"
 
 
-def _state(status: Status) -> str:
+def state_words(status: Status) -> str:
+    """The state of a run in words."""
     share = percent(status.done)
     return {
         "training": f"training, {share} done",
@@ -181,12 +182,13 @@ def _state(status: Status) -> str:
     }[status.state]
 
 
-def _pace(status: Status) -> str:
+def pace_words(status: Status) -> str:
+    """Images per second and time left in words."""
     rate = "" if status.rate is None else f"{status.rate:,.1f} images/s"
     return rate if status.left is None else f"{rate}, about {duration(status.left)} left"
 
 
-def _spread(items: Sequence[Any], count: int) -> list[Any]:
+def spread(items: Sequence[Any], count: int) -> list[Any]:
     """At most `count` of them, with the first and the last, at distances that grow."""
     if len(items) <= count:
         return list(items)
@@ -211,14 +213,14 @@ def _changed(name: str, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
         return {}
 
 
-def _parts(values: Mapping[str, Any], name: str = "run") -> dict[str, dict[str, Any]]:
+def settings_by_part(values: Mapping[str, Any], name: str = "run") -> dict[str, dict[str, Any]]:
     """Settings by the part of the configuration that they belong to."""
     found: dict[str, dict[str, Any]] = {
         name: {k: v for k, v in values.items() if not isinstance(v, dict) and v is not None}
     }
     for part, inner in values.items():
         if isinstance(inner, dict):
-            found |= _parts(inner, part if name == "run" else f"{name}.{part}")
+            found |= settings_by_part(inner, part if name == "run" else f"{name}.{part}")
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -99,26 +99,44 @@ class Curve:
         return "".join(BLOCKS[round((value - low) / (high - low) * (len(BLOCKS) - 1))] for value in values)
 
 
-class View:
-    """The state of a run for display. It takes the log's lines, also those of an earlier part of the run."""
+class Figures(Protocol):
+    """The figures of one kind of run, as they are shown."""
 
-    def __init__(self, config: TrainConfig, pace: Pace | None = None):
-        self._config = config
-        self._has_kl = config.model.bottleneck.kind == "kl"
+    curves: tuple[str, ...]
+    """names of figures with a small curve"""
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """Take in a line of the log that is no event."""
+
+    def columns(self, curves: Mapping[str, Curve]) -> tuple[list[Row], list[Row]]:
+        """Losses, and quality."""
+
+    def plan(self, plan: StepPlan | None) -> RenderableType | None:
+        """A line about the discriminator, if there is one. plan: its supervisor's."""
+
+    def words(self, plan: StepPlan | None) -> list[str]:
+        """The same in a few words each, where nothing can be redrawn."""
+
+
+class View:
+    """The state of a run for display. It takes the log's lines, also those of an earlier part of the run.
+
+    images: length of the run.
+    """
+
+    def __init__(self, images: int, figures: Figures, pace: Pace | None = None):
+        self._images = images
+        self._figures = figures
         self.pace = pace or Pace()
         self.done = 0.0
         self._images_seen = 0
         self._plan: StepPlan | None = None
-        self._figures: dict[str, Any] = {}
-        self._regularizers: dict[str, float | None] = {}
-        self._curves = {name: Curve() for name in ("loss", "psnr", "val_psnr", "bits_per_dimension")}
-        self._best: float | None = None
+        self._curves = {name: Curve() for name in figures.curves}
         self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
 
     def step(self, images_seen: int, done: float, plan: StepPlan | None) -> None:
         """Take in the progress of the run, and the plan of the discriminator's supervisor."""
-        self._images_seen, self.done = images_seen, done
-        self._plan = plan if self._config.adversarial.on else None
+        self._images_seen, self.done, self._plan = images_seen, done, plan
         self.pace.step(images_seen, done)
 
     def take(self, line: Mapping[str, Any]) -> None:
@@ -127,15 +145,10 @@ class View:
         if EVENT in line:
             self._events.append(dict(line))
             return
-        if STEP in line:  # a paused discriminator has no figures
-            self._figures = {name: value for name, value in self._figures.items() if name not in DISCRIMINATOR}
-            self._regularizers = regularizers(line)
-        self._figures |= line
+        self._figures.take(line)
         for name, curve in self._curves.items():
             if (value := number(line.get(name))) is not None:
                 curve.add(value)
-        if (psnr := number(line.get(LOOK))) is not None:
-            self._best = psnr if self._best is None else max(psnr, self._best)
 
     # ------------------------------------------------------------------ where lines can be redrawn
 
@@ -145,12 +158,12 @@ class View:
     def block(self, width: int, plain: bool = False) -> RenderableType:
         """The block for a terminal of this width in characters. plain: ASCII only."""
         parts = [self._progress(width), self._table(width, plain)]
-        if self._plan is not None or "accuracy_real" in self._figures:
-            parts.append(self._discriminator())
+        if (said := self._figures.plan(self._plan)) is not None:
+            parts.append(said)
         return Group(*parts, *(self._event(line) for line in self._events))
 
     def _progress(self, width: int) -> RenderableType:
-        words = f"{percent(self.done)}  {self._images_seen:,} of {self._config.images:,} images  {self._speed}"
+        words = f"{percent(self.done)}  {self._images_seen:,} of {self._images:,} images  {self._speed}"
         room = width - len(words) - 3
         if room < 8:
             return Text(words)
@@ -166,7 +179,7 @@ class View:
 
     def _table(self, width: int, plain: bool) -> RenderableType:
         """Figures in two columns with curves, or without curves, or in one column: the first that fits."""
-        losses, quality = self._losses(), self._quality()
+        losses, quality = self._figures.columns(self._curves)
         for columns, curves in (
             ((losses, quality), not plain),
             ((losses, quality), False),
@@ -183,51 +196,6 @@ class View:
             table.add_row(*cells)
         return table
 
-    def _losses(self) -> list[Row]:
-        f = self._figures
-        rows = [("loss", written(f.get("loss"), ".4g"), str(self._curves["loss"]))]
-        rows.append(("reconstruction", written(f.get("reconstruction"), ".4g"), ""))
-        if self._config.loss.perceptual != "none":
-            rows.append(("perceptual", written(f.get("perceptual"), ".4g"), ""))
-        rows += [(name.replace("_", " "), written(value, ".4g"), "") for name, value in self._regularizers.items()]
-        if self._has_kl:
-            rows.append(
-                ("KL", f"{written(f.get('bits_per_dimension'))} bits/dim", str(self._curves["bits_per_dimension"]))
-            )
-        return rows
-
-    def _quality(self) -> list[Row]:
-        f = self._figures
-        rows = [
-            ("PSNR, training", f"{written(f.get('psnr'), '.2f')} dB", str(self._curves["psnr"])),
-            ("PSNR, held out", f"{written(f.get(LOOK), '.2f')} dB", str(self._curves["val_psnr"])),
-            ("SSIM, held out", written(f.get("val_ssim"), ".4f"), ""),
-            ("gradient norm", written(f.get("grad_norm")), ""),
-            ("learning rate", written(f.get("lr")), ""),
-        ]
-        if self._best is not None and f.get(LOOK) != self._best:
-            rows.insert(2, ("best so far", f"{self._best:.2f} dB", ""))
-        return rows
-
-    def _discriminator(self) -> Text:
-        f, said = self._figures, []
-        if self._plan is not None:
-            phase = (
-                self._plan.phase
-                if self._plan.train_discriminator or self._plan.phase in ("reconstruction", "off")
-                else "paused"
-            )
-            said.append(phase + (f", weight {self._plan.weight:.2g}" if self._plan.weight else ""))
-        if "accuracy_real" in f:
-            said.append(
-                f"right on {percent(f.get('accuracy_real'))} of images, {percent(f.get('accuracy_fake'))} of "
-                "reconstructions"
-            )
-            said.append(f"logits {written(logit_gap(f), '.2g')} apart")
-        if "adaptive_weight" in f:
-            said.append(f"adaptive weight {written(f['adaptive_weight'])}")
-        return Text.assemble(("discriminator  ", "dim"), " · ".join(said))
-
     def _event(self, line: Mapping[str, Any]) -> Text:
         return Text(f"{line['images_seen']:,}  {line[EVENT]}", style=event_style(line))
 
@@ -235,15 +203,7 @@ class View:
 
     def line(self) -> str:
         """The state of the run in one line."""
-        f, said = self._figures, []
-        if LOOK in f:
-            similar = "" if number(f.get("val_ssim")) is None else f", SSIM {written(f['val_ssim'], '.4f')}"
-            said.append(f"{written(f[LOOK], '.2f')} dB{similar} on held-out images")
-        if "loss" in f:
-            bits = f", {written(f.get('bits_per_dimension'))} bits/dim" if self._has_kl else ""
-            said.append(f"loss {written(f['loss'], '.4g')}, {written(f.get('psnr'), '.2f')} dB{bits} in training")
-        if self._plan is not None and self._plan.phase != "reconstruction":
-            said.append(f"discriminator {self._plan.phase}, weight {self._plan.weight:.2g}")
+        said = self._figures.words(self._plan)
         if self.pace.rate is not None:
             said.append(self._speed.replace("  ", ", "))
         return f"{self._images_seen:>11,} images {percent(self.done):>6}  {'; '.join(said)}"
@@ -260,3 +220,91 @@ def event_style(line: Mapping[str, Any]) -> str:
     if line.get("action") in ("restore", "stop"):
         return "bold red"
     return "yellow" if line.get("alarm") else "dim"
+
+
+class TrainFigures:
+    """The figures of an autoencoder's training."""
+
+    curves: tuple[str, ...] = ("loss", "psnr", "val_psnr", "bits_per_dimension")
+
+    def __init__(self, config: TrainConfig):
+        self._config = config
+        self._has_kl = config.model.bottleneck.kind == "kl"
+        self._figures: dict[str, Any] = {}
+        self._regularizers: dict[str, float | None] = {}
+        self._best: float | None = None
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """Take in a line of the log that is no event."""
+        if STEP in line:  # a paused discriminator has no figures
+            self._figures = {name: value for name, value in self._figures.items() if name not in DISCRIMINATOR}
+            self._regularizers = regularizers(line)
+        self._figures |= line
+        if (psnr := number(line.get(LOOK))) is not None:
+            self._best = psnr if self._best is None else max(psnr, self._best)
+
+    def columns(self, curves: Mapping[str, Curve]) -> tuple[list[Row], list[Row]]:
+        """Losses, and quality."""
+        return self._losses(curves), self._quality(curves)
+
+    def plan(self, plan: StepPlan | None) -> RenderableType | None:
+        """A line about the discriminator, if there is one."""
+        plan = plan if self._config.adversarial.on else None
+        return self._discriminator(plan) if plan is not None or "accuracy_real" in self._figures else None
+
+    def _losses(self, curves: Mapping[str, Curve]) -> list[Row]:
+        f = self._figures
+        rows = [("loss", written(f.get("loss"), ".4g"), str(curves["loss"]))]
+        rows.append(("reconstruction", written(f.get("reconstruction"), ".4g"), ""))
+        if self._config.loss.perceptual != "none":
+            rows.append(("perceptual", written(f.get("perceptual"), ".4g"), ""))
+        rows += [(name.replace("_", " "), written(value, ".4g"), "") for name, value in self._regularizers.items()]
+        if self._has_kl:
+            rows.append(("KL", f"{written(f.get('bits_per_dimension'))} bits/dim", str(curves["bits_per_dimension"])))
+        return rows
+
+    def _quality(self, curves: Mapping[str, Curve]) -> list[Row]:
+        f = self._figures
+        rows = [
+            ("PSNR, training", f"{written(f.get('psnr'), '.2f')} dB", str(curves["psnr"])),
+            ("PSNR, held out", f"{written(f.get(LOOK), '.2f')} dB", str(curves["val_psnr"])),
+            ("SSIM, held out", written(f.get("val_ssim"), ".4f"), ""),
+            ("gradient norm", written(f.get("grad_norm")), ""),
+            ("learning rate", written(f.get("lr")), ""),
+        ]
+        if self._best is not None and f.get(LOOK) != self._best:
+            rows.insert(2, ("best so far", f"{self._best:.2f} dB", ""))
+        return rows
+
+    def _discriminator(self, plan: StepPlan | None) -> Text:
+        f, said = self._figures, []
+        if plan is not None:
+            phase = plan.phase if plan.train_discriminator or plan.phase in ("reconstruction", "off") else "paused"
+            said.append(phase + (f", weight {plan.weight:.2g}" if plan.weight else ""))
+        if "accuracy_real" in f:
+            said.append(
+                f"right on {percent(f.get('accuracy_real'))} of images, {percent(f.get('accuracy_fake'))} of "
+                "reconstructions"
+            )
+            said.append(f"logits {written(logit_gap(f), '.2g')} apart")
+        if "adaptive_weight" in f:
+            said.append(f"adaptive weight {written(f['adaptive_weight'])}")
+        return Text.assemble(("discriminator  ", "dim"), " · ".join(said))
+
+    def words(self, plan: StepPlan | None) -> list[str]:
+        """The same in a few words each."""
+        f, said = self._figures, []
+        if LOOK in f:
+            similar = "" if number(f.get("val_ssim")) is None else f", SSIM {written(f['val_ssim'], '.4f')}"
+            said.append(f"{written(f[LOOK], '.2f')} dB{similar} on held-out images")
+        if "loss" in f:
+            bits = f", {written(f.get('bits_per_dimension'))} bits/dim" if self._has_kl else ""
+            said.append(f"loss {written(f['loss'], '.4g')}, {written(f.get('psnr'), '.2f')} dB{bits} in training")
+        if plan is not None and self._config.adversarial.on and plan.phase != "reconstruction":
+            said.append(f"discriminator {plan.phase}, weight {plan.weight:.2g}")
+        return said
+
+
+def train_view(config: TrainConfig, pace: Pace | None = None) -> View:
+    """The view of an autoencoder's training."""
+    return View(config.images, TrainFigures(config), pace)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from ...config import TrainConfig, to_dict
+from ...config import to_dict
 from ...errors import ConfigError, FormatError, MissingExtraError, VaeworksError
 from ...files.atomic import read_json, write_text
 from .log_schema import number
@@ -48,7 +48,7 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in RUN/tensorboard. Errors: ImportError where TensorBoard is not installed."""
 
-    def __init__(self, run: Path, config: TrainConfig, images_seen: int):
+    def __init__(self, run: Path, config: Any, images_seen: int):
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=images_seen or None)
@@ -71,7 +71,7 @@ class WandB:
     """A run of Weights & Biases, whose x axis is images seen; WANDB_MODE=offline keeps it on this machine. Alarms
     become its alerts."""
 
-    def __init__(self, run: Path, config: TrainConfig, images_seen: int):
+    def __init__(self, run: Path, config: Any, images_seen: int):
         import wandb
 
         self._library = wandb
@@ -104,7 +104,7 @@ class WandB:
 class Trackio:
     """A run of Hugging Face's Trackio, on this machine: `trackio show` opens it. Alarms become its alerts."""
 
-    def __init__(self, run: Path, config: TrainConfig, images_seen: int):
+    def __init__(self, run: Path, config: Any, images_seen: int):
         import trackio
 
         self._library = trackio
@@ -125,7 +125,7 @@ class Trackio:
         self._library.finish()
 
 
-TRACKERS: dict[str, Callable[[Path, TrainConfig, int], Tracker]] = {
+TRACKERS: dict[str, Callable[[Path, Any, int], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": WandB,
     "trackio": Trackio,
@@ -148,9 +148,7 @@ def check_trackers(names: Sequence[str]) -> None:
 class Trackers:
     """Several trackers as one that never fails. say: prints a line about a tracker that is left out."""
 
-    def __init__(
-        self, names: Sequence[str], run: Path, config: TrainConfig, images_seen: int, say: Callable[[str], None]
-    ):
+    def __init__(self, names: Sequence[str], run: Path, config: Any, images_seen: int, say: Callable[[str], None]):
         self._say = say
         self._open: dict[str, Tracker] = {}
         for name in names:

@@ -57,14 +57,14 @@ def state_tensors(trained: TrainState) -> dict[str, Tensor]:
         for name, t in network.state_dict().items()
     }
     tensors |= {f"beside.{name}": p for name, p in trained.learner.beside().items()}
-    tensors |= _optimizer_tensors("optimizer", _named(trained), trained.optimizer)
+    tensors |= optimizer_tensors("optimizer", _named(trained), trained.optimizer)
     if (adversary := trained.adversary) is not None:
         tensors |= {f"discriminator.{name}": t for name, t in adversary.network.state_dict().items()}
         tensors |= {
             f"lecam.{name}": t
             for name, t in (adversary.lecam.state_dict() if adversary.lecam is not None else {}).items()
         }
-        tensors |= _optimizer_tensors(
+        tensors |= optimizer_tensors(
             "discriminator_optimizer", dict(adversary.network.named_parameters()), adversary.optimizer
         )
     return {name: t.full_tensor().cpu() if _is_shared_out(t) else t for name, t in tensors.items()}
@@ -76,8 +76,14 @@ def save_checkpoint(folder: Path, trained: TrainState, position: Position, keep:
     It keeps the newest `keep` planned ones, this one, and the newest planned one of at most `good` images, to which the
     supervisor may return. Errors: VaeworksError where the disk is full; the older checkpoints stay then.
     """
+    return write_checkpoint(folder, state_tensors(trained), position, keep, good)
+
+
+def write_checkpoint(
+    folder: Path, tensors: dict[str, Tensor], position: Position, keep: int, good: int | None = None
+) -> Path:
+    """As `save_checkpoint`, of tensors. All processes must call it."""
     path = folder / f"{position.images_seen:010d}.safetensors"
-    tensors = state_tensors(trained)
 
     def write() -> None:
         if position.planned or not path.exists():  # a planned one at the same place has the same weights
@@ -119,15 +125,23 @@ def load_checkpoint(path: Path, trained: TrainState) -> Position:
 
     Errors: FormatError for a torn file or one of another network.
     """
-    found = on_all_ranks(lambda: _read(path) if rank() == 0 else None)
-    position = on_rank0(lambda: found[1])  # type: ignore[index]
-    tensors = broadcast_tensors(None if found is None else found[0])
+    tensors, position = checkpoint_tensors(path)
     try:
         _restore(trained, tensors)
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{path} belongs to another network: {reason}") from None
     return position
+
+
+def checkpoint_tensors(path: Path) -> tuple[dict[str, Tensor], Position]:
+    """A checkpoint's tensors and position, in all processes; process 0 reads the file.
+
+    Errors: FormatError for a torn file.
+    """
+    found = on_all_ranks(lambda: _read(path) if rank() == 0 else None)
+    position = on_rank0(lambda: found[1])  # type: ignore[index]
+    return broadcast_tensors(None if found is None else found[0]), position
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Position]:
@@ -204,9 +218,10 @@ def _named(trained: TrainState) -> dict[str, nn.Parameter]:
     }
 
 
-def _optimizer_tensors(
+def optimizer_tensors(
     part: str, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
+    """An optimizer's state by the names above."""
     return {
         f"{part}.{key}.{name}": value if torch.is_tensor(value) else torch.tensor(float(value))
         for name, parameter in parameters.items()
@@ -215,18 +230,20 @@ def _optimizer_tensors(
 
 
 def _restore(trained: TrainState, tensors: dict[str, Tensor]) -> None:
-    _load(trained.autoencoder, _part(tensors, "model."))
+    _load(trained.autoencoder, part_of(tensors, "model."))
     if trained.average is not None:
-        _load(trained.average, _part(tensors, "average."))
+        _load(trained.average, part_of(tensors, "average."))
     for name, parameter in trained.learner.beside().items():
         _assign_(parameter, tensors[f"beside.{name}"])
-    _restore_optimizer(_named(trained), trained.optimizer, _part(tensors, "optimizer."))
+    restore_optimizer(_named(trained), trained.optimizer, part_of(tensors, "optimizer."))
     if (adversary := trained.adversary) is not None and any(name.startswith("discriminator.") for name in tensors):
-        adversary.network.load_state_dict(_part(tensors, "discriminator."))
+        adversary.network.load_state_dict(part_of(tensors, "discriminator."))
         if adversary.lecam is not None:
-            adversary.lecam.load_state_dict(_part(tensors, "lecam."))
-        _restore_optimizer(
-            dict(adversary.network.named_parameters()), adversary.optimizer, _part(tensors, "discriminator_optimizer.")
+            adversary.lecam.load_state_dict(part_of(tensors, "lecam."))
+        restore_optimizer(
+            dict(adversary.network.named_parameters()),
+            adversary.optimizer,
+            part_of(tensors, "discriminator_optimizer."),
         )
 
 
@@ -256,9 +273,10 @@ def _assign_(target: Any, value: Tensor) -> None:
     target.copy_(value)
 
 
-def _restore_optimizer(
+def restore_optimizer(
     parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
+    """Load what `optimizer_tensors` gave, without the part's name. Errors: KeyError for another network's."""
     optimizer.state.clear()
     for full_name, value in tensors.items():
         key, name = full_name.split(".", 1)
@@ -271,5 +289,6 @@ def _restore_optimizer(
         optimizer.state[parameter][key] = state
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,201 @@
+"""Pipelines with untrained networks of a chosen size, for a VAE's latents and the words of a data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..config import DenoiserConfig
+from ..errors import ConfigError
+from ..formats.diffusers import vae_for_pipeline
+from ..models import Autoencoder
+from ..random_streams import PAINT_WEIGHTS, random_seed
+from .tiny import SD_NOISE, diffusers_library
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+ROOM = 4
+"""Tokens that a prompt may be longer than the longest caption."""
+
+TABLE = 4
+"""Largest picture, in sides of the training pictures: the size of the transformer's table of positions."""
+
+
+def trained_tokenizer(captions: Iterable[str], config: DenoiserConfig) -> Any:
+    """A CLIP tokenizer (byte pairs) whose merges are learned from the captions. Any text has tokens.
+
+    Its longest prompt is config.tokens, or the longest caption and ROOM, at most 77.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.trainers import BpeTrainer
+    from transformers import CLIPTokenizer
+
+    texts = sorted(set(captions))
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    plain = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
+    backend = plain.backend_tokenizer
+    learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
+    learner.normalizer, learner.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    learner.train_from_iterator(
+        texts,
+        BpeTrainer(
+            vocab_size=len(letters) + config.vocabulary,
+            initial_alphabet=letters,
+            end_of_word_suffix="</w>",
+            show_progress=False,
+        ),
+    )
+    merges = [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]
+    known = dict.fromkeys(tokens[:-2])
+    known |= dict.fromkeys(a + b for a, b in merges)
+    vocabulary = {token: i for i, token in enumerate([*known, *tokens[-2:]])}
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+    longest = max((len(ids) for ids in tokenizer(texts, verbose=False).input_ids), default=2) if texts else 2
+    tokenizer.model_max_length = config.tokens or min(77, longest + ROOM)
+    return tokenizer
+
+
+def blank_pipeline(
+    autoencoder: Autoencoder, config: DenoiserConfig, tokenizer: Any, size: int, objective: str, seed: int
+) -> DiffusionPipeline:
+    """A pipeline with new networks around a VAE: StableDiffusion3Pipeline or StableDiffusionPipeline.
+
+    tokenizer: as `trained_tokenizer` makes it. size: side of the training pictures, in pixels. objective: as in
+    PaintConfig. seed: of the first weights. The VAE's latents are normalized as `autoencoder.normalize` does; what the
+    pipeline's class does not apply is folded into the VAE's weights.
+    Errors: ConfigError for pictures that the latents and the denoiser's patches do not divide.
+    """
+    f = autoencoder.downsample_factor
+    side = size // f
+    patch = config.patch if config.kind == "sd3" else 2 ** (len(_levels(config.width)) - 1)
+    if size % (f * patch):
+        raise ConfigError(
+            f"size (={size}) must be divisible by {f * patch}: the VAE's downsample_factor (={f}) times {patch}, "
+            + ("the side of the denoiser's patches" if config.kind == "sd3" else "what the U-Net halves")
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(random_seed(seed, PAINT_WEIGHTS))
+        make = _sd3 if config.kind == "sd3" else _sd1
+        return make(autoencoder, config, tokenizer, side, objective)
+
+
+def _sd3(
+    autoencoder: Autoencoder, config: DenoiserConfig, tokenizer: Any, side: int, objective: str
+) -> DiffusionPipeline:
+    diffusers = diffusers_library()
+    c = autoencoder.latent_channels
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=side,
+        patch_size=config.patch,
+        in_channels=c,
+        out_channels=c,
+        num_layers=config.depth,
+        attention_head_dim=config.head_dim,
+        num_attention_heads=config.width // config.head_dim,
+        caption_projection_dim=config.width,
+        joint_attention_dim=2 * config.text_width,
+        pooled_projection_dim=2 * config.text_width,
+        pos_embed_max_size=TABLE * side // config.patch,
+        qk_norm="rms_norm",
+    )
+    _zero(transformer.norm_out.linear, transformer.proj_out)  # adaLN-Zero (arXiv 2212.09748): blocks begin as nothing
+    for block in transformer.transformer_blocks:
+        _zero(block.norm1.linear, block.norm1_context.linear)
+    encoders = [_clip(config, tokenizer, projection=True) for _ in range(2)]
+    return diffusers.StableDiffusion3Pipeline(
+        vae=vae_for_pipeline("StableDiffusion3Pipeline", autoencoder),
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0),
+        text_encoder=encoders[0],
+        text_encoder_2=encoders[1],
+        text_encoder_3=None,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        tokenizer_3=None,
+    )
+
+
+def _sd1(
+    autoencoder: Autoencoder, config: DenoiserConfig, tokenizer: Any, side: int, objective: str
+) -> DiffusionPipeline:
+    diffusers = diffusers_library()
+    c = autoencoder.latent_channels
+    text_encoder = _clip(config, tokenizer)
+    if config.text_encoder is not None:
+        tokenizer, text_encoder = _published_text(config.text_encoder)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=side,
+        in_channels=c,
+        out_channels=c,
+        block_out_channels=_levels(config.width),
+        layers_per_block=config.depth,
+        attention_head_dim=config.head_dim,
+        cross_attention_dim=text_encoder.config.hidden_size,
+    )
+    kind = "v_prediction" if objective == "v" else "epsilon"
+    return diffusers.StableDiffusionPipeline(
+        vae=vae_for_pipeline("StableDiffusionPipeline", autoencoder),
+        unet=unet,
+        scheduler=diffusers.DDIMScheduler(
+            **SD_NOISE, clip_sample=False, set_alpha_to_one=False, prediction_type=kind, timestep_spacing="leading"
+        ),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _levels(width: int) -> tuple[int, ...]:
+    """Widths of the U-Net's levels; three where the latents of small pictures are halved twice."""
+    return (width, 2 * width, 4 * width, 4 * width) if width >= 320 else (width, 2 * width)
+
+
+def _zero(*layers: nn.Linear) -> None:
+    for layer in layers:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def _clip(config: DenoiserConfig, tokenizer: Any, *, projection: bool = False) -> Any:
+    """A CLIP text encoder with new weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    width = config.text_width
+    settings = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width if width >= 256 else 2 * width,
+        projection_dim=width,
+        num_hidden_layers=config.text_layers,
+        num_attention_heads=max(1, width // 64) if width >= 64 else 1,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModelWithProjection(settings) if projection else CLIPTextModel(settings)
+
+
+def _published_text(name: str) -> tuple[Any, Any]:
+    """Tokenizer and text encoder of a stored pipeline. Errors: FormatError."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    from .stable_diffusion import format_errors
+
+    with format_errors(name):
+        return (
+            CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", trust_remote_code=False),
+            CLIPTextModel.from_pretrained(
+                name, subfolder="text_encoder", use_safetensors=True, trust_remote_code=False
+            ).requires_grad_(False),
+        )
