@@ -1,6 +1,7 @@
 """Training and test data: sources of images, crops, their order, labels and masks."""
 
 from .bundled_photos import photos
+from .captions import Captions, find_captions
 from .crops import Crops, CropSource
 from .image_ref import ImageFile
 from .image_set import ImageSet, is_held_out, scan
@@ -12,6 +13,7 @@ from .synthetic.captioned_shapes import captioned_shapes
 from .synthetic.procedural import procedural
 
 __all__ = [
+    "Captions",
     "CropSource",
     "Crops",
     "ImageFile",
@@ -20,6 +22,7 @@ __all__ = [
     "StreamedCrops",
     "batches",
     "captioned_shapes",
+    "find_captions",
     "first_images",
     "is_held_out",
     "is_stream",

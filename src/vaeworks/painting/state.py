@@ -29,32 +29,32 @@ TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 class PaintModule(nn.Module):
-    """A pipeline's denoiser and text encoders as one module: from latents and captions to the loss of each image."""
+    """A pipeline's denoiser and text encoders as one module: from latents and captions to the loss of each image.
 
-    def __init__(self, pipe: DiffusionPipeline, objective: Flow | Diffusion):
+    text_changes: whether the text encoders are trained, or averages of trained ones; if not, every caption is encoded
+    once in a run.
+    """
+
+    def __init__(self, pipe: DiffusionPipeline, objective: Flow | Diffusion, text_changes: bool):
         super().__init__()
         self.denoiser = denoiser_of(pipe)
         self.texts = nn.ModuleDict({name: part for name in TEXT if (part := getattr(pipe, name, None)) is not None})
         self._pipe = [pipe]  # in a list, so that it is no submodule
         self._objective = objective
+        self._text_changes = text_changes
         self._known: dict[str, dict[str, Tensor]] = {}
-
-    @property
-    def trains_text(self) -> bool:
-        """Whether a text encoder is trained."""
-        return any(p.requires_grad for p in self.texts.parameters())
 
     def forward(self, z: Tensor, noise: Tensor, times: Tensor, captions: Sequence[str]) -> Tensor:
         """Weighted squared error of the prediction for each image: n. z, noise: n c h w; times: n."""
         pipe = self._pipe[0]
         x, steps, target, weight = self._objective.noisy(z, noise, times)
-        conditions = encoded(pipe, captions, z.device) if self.trains_text else self._frozen(captions, z.device)
+        conditions = encoded(pipe, captions, z.device) if self._text_changes else self._frozen(captions, z.device)
         predicted = wording_of(pipe).predict(self.denoiser, x, steps, conditions)
         return weight * (predicted.float() - target).square().mean((1, 2, 3))
 
     @torch.no_grad()
     def _frozen(self, captions: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        """Conditions from frozen text encoders: every caption is encoded once in a run, and kept on the CPU."""
+        """Conditions from frozen text encoders, kept on the CPU."""
         if new := [caption for caption in dict.fromkeys(captions) if caption not in self._known]:
             found = encoded(self._pipe[0], new, device)
             for i, caption in enumerate(new):
@@ -90,13 +90,14 @@ class PaintState:
     def of(cls, pipe: DiffusionPipeline, objective: Flow | Diffusion, config: PaintConfig) -> PaintState:
         """The state at the start of a run. Parameters that require a gradient are trained."""
         compact_(pipe)
-        module = PaintModule(pipe, objective)
+        text_changes = any(_is_trained(getattr(pipe, name, None)) for name in TEXT)
+        module = PaintModule(pipe, objective, text_changes)
         average, average_pipe = None, pipe
         if config.ema_halflife:
             parts = {name: copy.deepcopy(part) for name, part in pipe.components.items() if _is_trained(part)}
             average_pipe = assembled(pipe, **parts)
             compact_(average_pipe)
-            average = PaintModule(average_pipe, objective).requires_grad_(False).eval()
+            average = PaintModule(average_pipe, objective, text_changes).requires_grad_(False).eval()
         return cls(pipe, module.train(), config, _optimizers(module, config), average, average_pipe)
 
     def wrap_ddp_(self, device: torch.device) -> None:
