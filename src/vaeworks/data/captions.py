@@ -218,7 +218,9 @@ class _Stated:
         chosen = next((name for name in names if name in columns), None)
         self._is_there |= chosen is not None and bool(self.column)
         table = _Table(path.name)
-        for row in rows if chosen is not None else ():
+        if chosen is None:
+            return table
+        for row in rows:
             text = text_of(row.get(chosen))
             if text is not None and isinstance(file_name := row.get(FILE_NAME), str):
                 table.captions.setdefault(os.path.normpath(path.parent / file_name), text)
