@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from vaeworks.data.synthetic import shapes
-from vaeworks.data.synthetic.captioned_shapes import COLOURS, FIGURES, Combination, captioned_shapes, figure, prompts
+from vaeworks.data.synthetic.captioned_shapes import (
+    COLOURS,
+    FIGURES,
+    JITTER,
+    Combination,
+    captioned_shapes,
+    figure,
+    prompts,
+)
 from vaeworks.errors import ConfigError
 from vaeworks.metrics import shape_chance, shape_shares
-from vaeworks.metrics.shape_check import NONE, Shares, recognize
+from vaeworks.metrics.shape_check import APART, NEAREST, NONE, Shares, recognize
 
 EVERY = (*prompts(seen=True), *prompts(seen=False))
 ROUNDS = 5
@@ -45,6 +53,14 @@ def test_pictures_are_recognized(size: int) -> None:
     unseen = [i for i, words in enumerate(wanted) if words in prompts(seen=False)]
     assert shape_shares(pictures[unseen], [wanted[i] for i in unseen]).right.all >= 0.99
     assert shape_shares(disturbed(pictures, 1, 8), wanted).right.all >= 0.97
+
+
+def test_colours_are_nearer_to_their_names_than_to_others() -> None:
+    """Half the least distance of two colours is the largest at which a name is given, and jitter stays well within."""
+    places = np.array(list(COLOURS.values()), np.float64)
+    distances = np.linalg.norm(places[:, None] - places, axis=-1)[np.triu_indices(len(places), 1)]
+    assert 2 * NEAREST <= distances.min() < 2 * NEAREST + 2
+    assert np.sqrt(3) * JITTER < NEAREST / 2 and distances.min() - np.sqrt(3) * 2 * JITTER > APART
 
 
 def test_it_reads_the_source() -> None:

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 NONE = "none"
 """Word for a part that is not there, or has no name."""
 
-NEAREST = 56.0
+NEAREST = 54.0
 """Largest distance of a colour from its name's, Euclidean in RGB of 0 to 255: half the least distance of two names."""
 
 APART = 60.0

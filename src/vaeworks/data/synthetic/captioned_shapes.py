@@ -37,7 +37,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (205, 45, 40), "green": (55, 145, 80), "blue": (50, 85, 170), "yellow": (230, 195, 75),
     "purple": (162, 80, 162), "turquoise": (90, 205, 205), "white": (240, 240, 240), "black": (20, 20, 20),
 }  # fmt: skip
-"""Colours of figures and grounds in RGB, 0 to 255; any two are at least 110 apart (Euclidean). They are no purer than
+"""Colours of figures and grounds in RGB, 0 to 255; any two are at least 108 apart (Euclidean). They are no purer than
 those of photographs, because a VAE that was trained on photographs alone fades what is."""
 
 
