@@ -22,6 +22,7 @@ from torch import Tensor
 from . import __version__
 from .config import TrainConfig, dumps
 from .data import ImageFile, ImageSet, scan
+from .data.synthetic.captioned_shapes import caption_of
 from .doctor import Examination, examine
 from .doctor.page import write_report
 from .doctor.panels import TITLES
@@ -38,9 +39,12 @@ from .metrics.evaluation import DOWN_UP, PCA
 from .metrics.roundtrip import read_crop, reconstruct_uint8
 from .models import Autoencoder
 from .pages import chart, data_uri, write_page
-from .pipelines.stable_diffusion import paint
+from .painting import train_pipeline
+from .painting.painted_shapes import PaintedShapes, judge_shapes, painted_sheet
+from .painting.result import PaintResult
+from .pipelines.stable_diffusion import open_pipeline, paint
 from .pipelines.tiny import TINY
-from .recipes import recipe
+from .recipes import paint_recipe, recipe
 from .reporting import SILENT, Reporter
 from .training import RunResult, train
 from .training.monitor.log import read_log
@@ -48,6 +52,23 @@ from .training.run.folder import read_run
 from .training.validation import CROP, SHOWN, first_panel, validation_files, validation_images
 
 PROMPT = "a photo of a dog"
+FIGURES = 6000  # drawn figures with captions that the denoiser is trained on
+SHEET = 16  # prompts on the page, half of them unseen combinations
+PAINT_PROMPTS = tuple(
+    caption_of(*words)
+    for words in (
+        ("red", "circle", "blue"),
+        ("yellow", "square", "green"),
+        ("white", "triangle", "purple"),
+        ("black", "cross", "turquoise"),
+        ("blue", "circle", "yellow"),
+        ("green", "square", "white"),
+        ("red", "triangle", "black"),
+        ("yellow", "cross", "red"),
+    )
+)
+"""Prompts that are painted during the training; the last four combine a colour and a shape that were never seen
+together."""
 STRENGTH = 0.3
 DOCTOR_SIZE = 128  # side of the squares that are examined, in pixels
 LIMIT = 512  # longest side of the crops that are judged, in pixels
@@ -68,6 +89,10 @@ class DemoResult:
     """largest difference of decoded pixels (range 2) between our network and diffusers' with the saved weights"""
     pipeline: str
     """class of the pipeline that painted"""
+    painted: PaintedShapes | None
+    """what the trained denoiser paints; None if it was skipped"""
+    paint: PaintResult | None
+    """the denoiser's training"""
     environment: Mapping[str, str]
     """versions, threads and processor"""
     seconds: float
@@ -84,6 +109,8 @@ class DemoResult:
             "largest_difference_to_diffusers": self.difference_to_diffusers,
             "prompt": PROMPT,
             "pipeline": self.pipeline,
+            "painting": None if self.paint is None else self.paint.to_dict(),
+            "painted": None if self.painted is None else self.painted.to_dict(),
             "training": dataclasses.asdict(self.training),
             "evaluation": self.evaluation.to_dict(),
             "doctor": {
@@ -97,24 +124,35 @@ class DemoResult:
 
 
 def run_demo(
-    out: str | Path = "out/demo", minutes: float = 4.0, overwrite: bool = False, reporter: Reporter = SILENT
+    out: str | Path = "out/demo",
+    minutes: float = 4.0,
+    overwrite: bool = False,
+    reporter: Reporter = SILENT,
+    *,
+    paint_minutes: float = 3.0,
+    skip: Sequence[str] = (),
+    seed: int = 0,
 ) -> DemoResult:
-    """Train a VAE on the bundled photographs, evaluate, examine and export it, and paint with it: `vaeworks demo`.
+    """Train a VAE on the bundled photographs, evaluate, examine and export it, train a denoiser for its latents, and
+    paint: `vaeworks demo`.
 
     >>> vw.run_demo("out/demo", minutes=1).evaluation.psnr
     27.5
 
-    out: folder for run/, doctor/, vae-diffusers/, vae-ldm.safetensors, painted.png, repainted.png, report.json and
-    report.html. minutes: longest training time. overwrite: replace an earlier demo in `out`.
-    Errors: ConfigError for an `out` that holds anything but an earlier demo.
+    out: folder for run/, doctor/, vae-diffusers/, vae-ldm.safetensors, pipeline/, painted.png, repainted.png,
+    report.json and report.html. minutes, paint_minutes: longest training time of the VAE and of the denoiser.
+    overwrite: replace an earlier demo in `out`. skip: parts to leave out, only "paint". seed: of both trainings.
+    Errors: ConfigError for an `out` that holds anything but an earlier demo, and for an unknown part.
     """
+    if unknown := set(skip) - {"paint"}:
+        raise ConfigError(f"skip (={', '.join(sorted(unknown))}) must be paint, the only part that can be left out")
     with _earlier_aside(Path(out), overwrite):
-        return _run(Path(out), minutes, reporter)
+        return _run(Path(out), minutes, None if "paint" in skip else paint_minutes, seed, reporter)
 
 
-def _run(out: Path, minutes: float, reporter: Reporter) -> DemoResult:
+def _run(out: Path, minutes: float, paint_minutes: float | None, seed: int, reporter: Reporter) -> DemoResult:
     started = time.perf_counter()
-    config = dataclasses.replace(recipe("demo"), max_minutes=minutes)
+    config = dataclasses.replace(recipe("demo"), max_minutes=minutes, seed=seed)
     result = train(config, "photos", out / "run", recipe="demo")
     vae = load(out / "run")
 
@@ -137,21 +175,39 @@ def _run(out: Path, minutes: float, reporter: Reporter) -> DemoResult:
     shown = read_crop(first.path, vae, CROP)
     error = difference_to_diffusers(vae, theirs, shown)
 
-    reporter.step(f"painting {PROMPT!r} with it inside a Stable Diffusion pipeline (random weights)")
+    reporter.step("putting it into a Stable Diffusion pipeline with random weights")
     pipe = TINY["tiny"](vae)
     pipe.vae = theirs
-    painted = paint(pipe, PROMPT, size=128)
     start = to_pillow(shown).resize((128, 128), Image.Resampling.LANCZOS)
     repainted = paint(pipe, PROMPT, image=start, strength=STRENGTH)
-    write_picture(out / "painted.png", painted)
     write_picture(out / "repainted.png", repainted)
+    pictures = {"started": start, "repainted": repainted}
+
+    painting, shapes = None, None
+    if paint_minutes is not None:
+        reporter.step("training a denoiser for its latents, on figures with captions")
+        painting, shapes = _painted(out, paint_minutes, seed)
+        reporter.step(
+            f"right in colour, shape and ground: {shapes.seen.all:.0%} of {shapes.count_seen} prompts, and "
+            f"{shapes.unseen.all:.0%} of {shapes.count_unseen} that combine words never seen together"
+        )
 
     seconds = time.perf_counter() - started
-    report = DemoResult(out, config, result, judged, examined, error, type(pipe).__name__, environment(), seconds)
+    report = DemoResult(
+        out, config, result, judged, examined, error, type(pipe).__name__, shapes, painting, environment(), seconds
+    )
     write_text(out / "report.json", dumps(report.to_dict()) + "\n")
-    pictures = {"painted": painted, "started": start, "repainted": repainted}
     write_page(out / "report.html", "demo.html", page_values(report, vae, held_out, first, pictures))
     return report
+
+
+def _painted(out: Path, minutes: float, seed: int) -> tuple[PaintResult, PaintedShapes]:
+    """Train a denoiser for the demo's VAE on drawn figures with captions, and judge what it paints."""
+    config = dataclasses.replace(paint_recipe("paint-tiny"), max_minutes=minutes, seed=seed, prompts=PAINT_PROMPTS)
+    result = train_pipeline(config, out / "run", f"shapes:{FIGURES}:{config.size}", out / "pipeline", name="paint-tiny")
+    judged = judge_shapes(open_pipeline(str(out / "pipeline")), config, seed)
+    write_picture(out / "painted.png", painted_sheet(judged, SHEET))
+    return result, judged
 
 
 MADE = (
@@ -159,6 +215,7 @@ MADE = (
     "doctor",
     "vae-diffusers",
     "vae-ldm.safetensors",
+    "pipeline",
     "painted.png",
     "repainted.png",
     "report.json",
@@ -297,6 +354,9 @@ def page_values(
         "stats": result.latents,
         "bits": steps[-1]["bits_per_dimension"] if steps else math.nan,
         "pipeline": report.pipeline,
+        "painting": report.paint,
+        "painted": report.painted,
+        "sheets": _sheets(out) if report.paint is not None else [],
         "prompt": PROMPT,
         "strength": STRENGTH,
         **{name: data_uri(picture) for name, picture in pictures.items()},
@@ -382,6 +442,19 @@ def smooth(values: list[float], share: float = 0.05) -> list[float]:
     return [sum(values[max(0, i - width + 1) : i + 1]) / min(i + 1, width) for i in range(len(values))]
 
 
+def _sheets(out: Path) -> list[dict[str, Any]]:
+    """What was painted during the training, and in the end for the prompts that were judged."""
+    rows = []
+    for line in read_log(out / "pipeline" / "training"):
+        place = out / "pipeline" / "training" / "samples" / f"{line['images_seen']:010d}.png"
+        if "held_out_loss" in line and place.is_file():
+            with image_file(place) as picture:
+                rows.append({"images": line["images_seen"], "picture": data_uri(picture, quality=88)})
+    with image_file(out / "painted.png") as picture:
+        rows.append({"images": None, "picture": data_uri(picture, quality=90)})
+    return rows
+
+
 def _files(out: Path) -> list[dict[str, str]]:
     what = {
         "run/model.safetensors": "the model, our layout: vaeworks.load",
@@ -391,13 +464,17 @@ def _files(out: Path) -> list[dict[str, str]]:
         "vae-ldm.safetensors": "LDM names in one file, as web UIs name theirs",
         "run/checkpoints": "to continue: vaeworks train demo --data photos --out .../run --resume",
         "run/log.jsonl": "loss, PSNR, KL, learning rate by images seen",
-        "painted.png": "from the pipeline",
-        "repainted.png": "from the pipeline and an image",
+        "pipeline": "DiffusionPipeline.from_pretrained; vaeworks generate PIPELINE PROMPT",
+        "pipeline/training/report.html": "the page of the denoiser's training",
+        "painted.png": "prompts, and what was painted for them",
+        "repainted.png": "from a photograph, by a pipeline with random weights",
         "report.json": "all figures of this page",
     }
     rows = []
     for name, purpose in what.items():
         path = out / name
+        if not path.exists():  # a part that was skipped
+            continue
         size = sum(p.stat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
         rows.append(
             {
