@@ -10,6 +10,9 @@ from ..errors import ConfigError
 from .optimizer import OptimizerConfig
 from .plain import MOST_BATCH, MOST_SIDE, MOST_WIDTH, check_not_negative
 
+TOKEN = 8
+"""Pixels along a side of a token, if nothing else is chosen."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserConfig:
@@ -23,8 +26,9 @@ class DenoiserConfig:
     """blocks of the transformer; residual blocks in each level of the U-Net"""
     head_dim: int = 32
     """width of an attention head; of the U-Net: number of heads"""
-    patch: int = 2
-    """side of the squares of latents that the transformer takes as one token"""
+    patch: int | None = None
+    """side of the squares of latents that the transformer takes as one token; None: those that cover 8 pixels, or one
+    latent of a larger factor"""
     text_width: int = 64
     """width of each text encoder"""
     text_layers: int = 2
@@ -39,7 +43,7 @@ class DenoiserConfig:
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "head_dim", "patch", "text_width", "vocabulary"):
-            if not 1 <= getattr(self, name) <= MOST_WIDTH:
+            if (value := getattr(self, name)) is not None and not 1 <= value <= MOST_WIDTH:
                 raise ConfigError(f"{name} (={getattr(self, name)}) must be at least 1 and at most {MOST_WIDTH}")
         if self.text_layers < 2:
             raise ConfigError(
@@ -55,6 +59,11 @@ class DenoiserConfig:
             raise ConfigError(f"text_width (={self.text_width}) must be a multiple of 16")
         if self.text_encoder is not None and self.kind != "sd1":
             raise ConfigError("text_encoder is for a denoiser of kind 'sd1'")
+
+
+    def patch_of(self, factor: int) -> int:
+        """The side of a token in latents, for a VAE of this downsampling factor."""
+        return self.patch or max(1, TOKEN // factor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +95,7 @@ class PaintConfig:
     matrices: Literal["muon", "adamw"] = "muon"
     """optimizer of the matrices in the denoiser's blocks; all other weights have `optimizer`. muon: orthogonalized
     steps (Jordan 2024), which learn from about half as many images; sd3 only"""
-    size: int = 64
+    size: int = 48
     """side of the square pictures, in pixels"""
     flip: bool = False
     """train on mirrored pictures as well; not where captions say left and right"""

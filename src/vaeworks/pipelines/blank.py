@@ -75,7 +75,7 @@ def blank_pipeline(
     """
     f = autoencoder.downsample_factor
     side = size // f
-    patch = config.patch if config.kind == "sd3" else 2 ** (len(_levels(config.width)) - 1)
+    patch = config.patch_of(f) if config.kind == "sd3" else 2 ** (len(_levels(config.width)) - 1)
     if size % (f * patch):
         raise ConfigError(
             f"size (={size}) must be divisible by {f * patch}: the VAE's downsample_factor (={f}) times {patch}, "
@@ -91,10 +91,10 @@ def _sd3(
     autoencoder: Autoencoder, config: DenoiserConfig, tokenizer: Any, side: int, objective: str
 ) -> DiffusionPipeline:
     diffusers = diffusers_library()
-    c = autoencoder.latent_channels
+    c, patch = autoencoder.latent_channels, config.patch_of(autoencoder.downsample_factor)
     transformer = diffusers.SD3Transformer2DModel(
         sample_size=side,
-        patch_size=config.patch,
+        patch_size=patch,
         in_channels=c,
         out_channels=c,
         num_layers=config.depth,
@@ -103,7 +103,7 @@ def _sd3(
         caption_projection_dim=config.width,
         joint_attention_dim=2 * config.text_width,
         pooled_projection_dim=2 * config.text_width,
-        pos_embed_max_size=TABLE * side // config.patch,
+        pos_embed_max_size=TABLE * side // patch,
         qk_norm="rms_norm",
     )
     _zero(transformer.norm_out.linear, transformer.proj_out)  # adaLN-Zero (arXiv 2212.09748): blocks begin as nothing

@@ -54,14 +54,14 @@ FIGURES: dict[str, outlines.Shape] = {
 HELD_OUT = (("red", "triangle"), ("blue", "circle"), ("green", "square"), ("yellow", "cross"))
 """(colour, shape) of figures that the source never draws."""
 
-DIAMETERS = 0.5, 0.75
+DIAMETERS = 0.6, 0.75
 """Diameter of the circle that a figure fills, in units of the image's side."""
 
-AWAY, MARGIN = 0.1, 0.04
+AWAY, MARGIN = 0.04, 0.04
 """Largest distance of a figure's middle from the image's along each side, and the least width of the ground around a
 figure, in units of the side."""
 
-TILT = math.radians(15)
+TILT = math.radians(6)
 """Largest angle of a figure, to either side."""
 
 JITTER = 10.0
