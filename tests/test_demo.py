@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 from html_pages import checked
+from PIL import Image
 
 import vaeworks as vw
 from vaeworks import demo
@@ -24,7 +27,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:  # smaller pictures; all else is the demo's
         patch.setattr(demo, "DOCTOR_SIZE", 64)
         patch.setattr(demo, "LIMIT", 128)
-        assert main(["demo", "--out", str(folder), "--max-minutes", "0.02"]) == 0
+        patch.setattr(demo, "FIGURES", 196)
+        patch.setattr(demo, "JUDGED", 8)
+        assert main(["demo", "--out", str(folder), "--max-minutes", "0.02", "--paint-minutes", "0.01"]) == 0
     return folder
 
 
@@ -36,6 +41,8 @@ def test_demo_leaves_what_it_promises(out: Path) -> None:
         "doctor/report.json",
         "vae-diffusers/config.json",
         "vae-ldm.safetensors",
+        "pipeline/model_index.json",
+        "pipeline/training/report.html",
         "painted.png",
         "repainted.png",
         "report.html",
@@ -46,6 +53,11 @@ def test_demo_leaves_what_it_promises(out: Path) -> None:
     assert set(report["doctor"]) == set(TITLES)
     assert report["prompt"] == "a photo of a dog"
     assert report["pipeline"] == "StableDiffusionPipeline"
+    assert report["painting"]["kind"] == "StableDiffusion3Pipeline"
+    painted = report["painted"]
+    assert (painted["count_seen"], painted["count_unseen"]) == (8, 28)
+    assert painted["chance"]["all"] == pytest.approx(1 / 224)
+    assert all(0 <= painted[part]["all"] <= painted[part]["shape"] <= 1 for part in ("seen", "unseen", "untrained"))
     assert report["gain_over_down_up"] == pytest.approx(
         report["psnr"] - report["evaluation"]["baselines"]["bicubic down-up"]["psnr"]
     )
@@ -106,6 +118,34 @@ def test_exports_load_without_us(out: Path) -> None:
         expected = theirs.decode(theirs.encode(images).latent_dist.mode()).sample
         for vae in (ours, ldm, vw.load(out / "vae-diffusers")):
             torch.testing.assert_close(vae.decode(vae.encode(images).mode()), expected, atol=1e-5, rtol=0)
+
+
+def test_the_demo_paints_without_vaeworks(out: Path, tmp_path: Path) -> None:
+    """A program that cannot import vaeworks paints the prompt of the page, with the demo's pipeline."""
+    code = """
+import sys
+sys.modules["vaeworks"] = None
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained(sys.argv[1])
+pipe.set_progress_bar_config(disable=True)
+picture = pipe("a red circle on a blue ground", num_inference_steps=2, height=48, width=48).images[0]
+picture.save(sys.argv[2])
+"""
+    picture = tmp_path / "painted.png"
+    subprocess.run([sys.executable, "-c", code, str(out / "pipeline"), str(picture)], check=True, timeout=300)
+    with Image.open(picture) as painted:
+        assert painted.size == (48, 48)
+
+
+def test_painting_can_be_skipped(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--skip paint` trains no denoiser, and the page says so; another part cannot be skipped."""
+    monkeypatch.setattr(demo, "DOCTOR_SIZE", 64)
+    monkeypatch.setattr(demo, "LIMIT", 128)
+    result = vw.run_demo(tmp_path / "demo", 0.01, skip=("paint",))
+    assert result.paint is None and result.painted is None and not (tmp_path / "demo" / "pipeline").exists()
+    assert "was skipped" in (tmp_path / "demo" / "report.html").read_text()
+    with pytest.raises(vw.ConfigError, match="must be paint"):
+        vw.run_demo(tmp_path / "other", skip=("doctor",))
 
 
 def test_demo_clears_only_what_a_demo_made(out: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,7 @@ from .training.validation import CROP, SHOWN, first_panel, validation_files, val
 PROMPT = "a photo of a dog"
 FIGURES = 6000  # drawn figures with captions that the denoiser is trained on
 SHEET = 16  # prompts on the page, half of them unseen combinations
+JUDGED = 64  # prompts of seen combinations that are judged, beside all unseen ones
 PAINT_PROMPTS = tuple(
     caption_of(*words)
     for words in (
@@ -205,7 +206,7 @@ def _painted(out: Path, minutes: float, seed: int) -> tuple[PaintResult, Painted
     """Train a denoiser for the demo's VAE on drawn figures with captions, and judge what it paints."""
     config = dataclasses.replace(paint_recipe("paint-tiny"), max_minutes=minutes, seed=seed, prompts=PAINT_PROMPTS)
     result = train_pipeline(config, out / "run", f"shapes:{FIGURES}:{config.size}", out / "pipeline", name="paint-tiny")
-    judged = judge_shapes(open_pipeline(str(out / "pipeline")), config, seed)
+    judged = judge_shapes(open_pipeline(str(out / "pipeline")), config, seed, JUDGED)
     write_picture(out / "painted.png", painted_sheet(judged, SHEET))
     return result, judged
 

@@ -131,25 +131,32 @@ WORDINGS = {
 
 
 def compact(pipe: Any) -> bool:
-    """Whether a pipeline is an SD3 without T5. It sees 256 tokens of zeros in T5's place, all alike in every layer."""
-    return type(pipe).__name__ == "StableDiffusion3Pipeline" and pipe.text_encoder_3 is None
+    """Whether a pipeline is an SD3 without T5, or with one that says nothing. It sees 256 tokens of zeros in T5's
+    place, all alike in every layer."""
+    if type(pipe).__name__ != "StableDiffusion3Pipeline":
+        return False
+    return pipe.text_encoder_3 is None or not pipe.text_encoder_3.encoder.final_layer_norm.weight.any()
 
 
 def compact_(pipe: Any) -> None:
     """Let the transformer of an SD3 without T5 compute one token of zeros in place of all 256: exact, and many times
     faster.
 
-    Equal keys with equal values count in a softmax as one whose logit is larger by ln 256. Nothing is changed that
-    `save_pretrained` writes. `expand_` takes it back.
+    Equal keys with equal values count in a softmax as one whose logit is larger by ln 256. `expand_` takes it back,
+    which has to come before `save_pretrained`.
     """
     if compact(pipe):
         zeros = inspect.signature(type(pipe).__call__).parameters["max_sequence_length"].default
-        pipe.transformer.set_attn_processor(OneForAll(zeros))
+        pipe.transformer.set_attn_processor(OneForAll(zeros, pipe.text_encoder_3))
+        pipe.text_encoder_3 = None  # the pipeline then makes as many zeros as it is asked for
 
 
 def expand_(pipe: Any) -> None:
     """The transformer's own attention again."""
     if compact(pipe):
+        for processor in pipe.transformer.attn_processors.values():
+            if isinstance(processor, OneForAll):
+                pipe.register_modules(text_encoder_3=processor.t5)  # an assignment would not be saved
         pipe.transformer.set_attn_processor(_processors().JointAttnProcessor2_0())
 
 
@@ -160,10 +167,11 @@ def _processors() -> Any:
 
 
 class OneForAll:
-    """Joint attention whose last text token stands for `count` equal ones."""
+    """Joint attention whose last text token stands for `count` equal ones. t5: the text encoder that it replaces."""
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, t5: nn.Module | None = None):
         self.bias = math.log(count)
+        self.t5 = t5
 
     def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **ignored: Any) -> Any:
         """Results for latents n k d and words n l d, as diffusers' JointAttnProcessor2_0."""

@@ -89,15 +89,15 @@ class PaintState:
     @classmethod
     def of(cls, pipe: DiffusionPipeline, objective: Flow | Diffusion, config: PaintConfig) -> PaintState:
         """The state at the start of a run. Parameters that require a gradient are trained."""
-        compact_(pipe)
         text_changes = any(_is_trained(getattr(pipe, name, None)) for name in TEXT)
-        module = PaintModule(pipe, objective, text_changes)
         average, average_pipe = None, pipe
         if config.ema_halflife:
             parts = {name: copy.deepcopy(part) for name, part in pipe.components.items() if _is_trained(part)}
             average_pipe = assembled(pipe, **parts)
             compact_(average_pipe)
             average = PaintModule(average_pipe, objective, text_changes).requires_grad_(False).eval()
+        compact_(pipe)
+        module = PaintModule(pipe, objective, text_changes)
         return cls(pipe, module.train(), config, _optimizers(module, config), average, average_pipe)
 
     def wrap_ddp_(self, device: torch.device) -> None:

@@ -106,7 +106,7 @@ def _tiny_sd3(autoencoder: Autoencoder) -> DiffusionPipeline:
             pooled_projection_dim=2 * _WIDTH,
         )
         clips = _tiny_clip(projection=True) | _tiny_clip("_2", projection=True)
-        parts = {"transformer": transformer, **clips, **_tiny_t5("_3", width=2 * _WIDTH)}
+        parts = {"transformer": transformer, **clips, **tiny_t5("_3", width=2 * _WIDTH)}
     parts |= {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)}
     return _assemble(diffusers.StableDiffusion3Pipeline, autoencoder, parts)
 
@@ -127,7 +127,7 @@ def _tiny_flux(autoencoder: Autoencoder) -> DiffusionPipeline:
             guidance_embeds=True,
             axes_dims_rope=(4, 4, 8),
         )
-        parts = {"transformer": transformer, **_tiny_clip(), **_tiny_t5("_2", width=_WIDTH)}
+        parts = {"transformer": transformer, **_tiny_clip(), **tiny_t5("_2", width=_WIDTH)}
     parts |= {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
     pipe = _assemble(diffusers.FluxPipeline, autoencoder, parts)
     pipe.default_sample_size = _tiny_latent_size(autoencoder.config)  # the class has 128, an image of a megapixel
@@ -216,7 +216,7 @@ def _tiny_clip(suffix: str = "", *, projection: bool = False) -> dict[str, Any]:
     return {f"tokenizer{suffix}": tokenizer, f"text_encoder{suffix}": encoder}
 
 
-def _tiny_t5(suffix: str, width: int) -> dict[str, Any]:
+def tiny_t5(suffix: str, width: int) -> dict[str, Any]:
     """A text encoder, and a tokenizer with a token for each printable ASCII character."""
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
