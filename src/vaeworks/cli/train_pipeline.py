@@ -25,6 +25,9 @@ def train_pipeline(
         str | None,
         arg(metavar="TEMPLATE", help='caption of a class of images, such as "a photo of a {}"'),
     ] = None,
+    column: Annotated[
+        str | None, arg(metavar="NAME", help="column of captions, in data sets that have several")
+    ] = None,
     resume: Annotated[bool, arg(help="continue the run in --out with its settings")] = False,
     config: Annotated[PaintConfig, arg(name="")] = PaintConfig(),  # noqa: B008
 ) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def train_pipeline(
     from ..painting import train_pipeline as run
 
     source = data_source(data, reporter=TERMINAL)
-    result = run(config, vae, source, out, start=start, caption=caption, resume=resume, name=recipe)
+    result = run(config, vae, source, out, start=start, caption=caption, column=column, resume=resume, name=recipe)
     held = "" if result.held_out_loss is None else f", loss of held-out images {result.held_out_loss:.4g}"
     TERMINAL.say(f"{out}: {result.kind}, {result.images_seen:,} images in {result.seconds:.0f} s{held}")
     TERMINAL.say(f'paint: vaeworks generate {out} "{result.prompts[0]}" --out painted.png')

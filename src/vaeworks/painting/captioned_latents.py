@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,16 @@ class CaptionedImages:
         return hashlib.sha256(self.images.digest.encode() + hashlib.sha256(words).digest()).hexdigest()
 
 
-def read_captioned(source: str, config: PaintConfig, template: str | None, track: Any = None) -> CaptionedImages:
-    """The images of a source with their captions. template: caption of a class, such as "a photo of a {}".
+def read_captioned(
+    source: str, config: PaintConfig, wording: tuple[str | None, str | None] = (None, None), track: Any = None
+) -> CaptionedImages:
+    """The images of a source with their captions. wording: caption of a class, such as "a photo of a {}", and column of
+    text.
 
     Errors: DataError for a source without images or without captions, or with one caption for all images.
     """
     images = scan(source, progress=track)
-    found = find_captions(images.files, template)
+    found = find_captions(images.files, *wording)
     different = set(found.texts) - {""}
     if len(images.files) < 2 * config.batch and len(images.files) < 16:
         raise DataError(f"{source!r} has {len(images.files)} usable images; at least 16 are needed to learn to paint")
@@ -248,8 +251,6 @@ def standardize(config: PaintConfig, autoencoder: Autoencoder) -> str:
 
 def standardized(autoencoder: Autoencoder, latents: CaptionedLatents, config: PaintConfig) -> Autoencoder:
     """The same VAE, whose `normalize` is that of the latents. It shares the weights."""
-    import copy
-
     how = standardize(config, autoencoder)
     if how == "file":
         return autoencoder
@@ -268,6 +269,3 @@ def standardized(autoencoder: Autoencoder, latents: CaptionedLatents, config: Pa
         facts |= {"scaling_factor": 1.0, "shift_factor": 0.0}
     found.config = autoencoder.config.with_facts(**facts)
     return found
-
-
-Counting = AbstractContextManager[Progress]

@@ -56,6 +56,8 @@ class PaintRecord:
     source: str
     caption: str | None
     """template of captions"""
+    column: str | None
+    """column of text"""
     vae: str
     """the VAE as it was given"""
     vae_digest: str
@@ -130,7 +132,7 @@ def read_record(out: Path) -> PaintRecord:
     values.pop("version", None)
     try:
         texts = {k: v for k, v in values.items() if k != "config"}
-        optional = ("caption", "start")
+        optional = ("caption", "column", "start")
         for name, text in texts.items():
             if not (isinstance(text, str) or (text is None and name in optional)):
                 raise TypeError(f"{name} is no text")

@@ -93,6 +93,7 @@ def train_pipeline(
     *,
     start: str | Path | None = None,
     caption: str | None = None,
+    column: str | None = None,
     resume: bool = False,
     show: bool = True,
     name: str = CUSTOM,
@@ -106,7 +107,7 @@ def train_pipeline(
     run should be resumed later. data: a source of images with captions (docs/data.md). out: folder for the pipeline,
     new, or with `resume` that of the run to continue; painting/folder.py lists its files. start: a pipeline to move to
     the VAE's latents, instead of new networks. caption: template of captions for classes, such as "a photo of a {}".
-    show: print progress on stderr. name: the recipe's name for the record of a configuration.
+    column: of text, in data sets and tables that have several. show: print progress on stderr. name: the recipe's name for the record of a configuration.
     The folder holds stock classes: `DiffusionPipeline.from_pretrained(out)` needs no vaeworks.
     Started by torchrun in several processes, they train together, and process 0 writes.
     Errors: DataError or ConfigError before any file is written; TrainingError for a loss that is not finite;
@@ -119,7 +120,16 @@ def train_pipeline(
     check_source(data)
     device = resolve_device(recipe.device)
     request = PaintRequest(
-        recipe, vae, str(data), Path(out), device, None if start is None else str(start), caption, name, resume, show
+        recipe,
+        vae,
+        str(data),
+        Path(out),
+        device,
+        None if start is None else str(start),
+        (caption, column),
+        name,
+        resume,
+        show,
     )
     with joined(device), ExitStack() as held:
         on_rank0(lambda: held.enter_context(alone_in(Path(out))))  # only process 0 writes
@@ -136,7 +146,8 @@ class PaintRequest:
     out: Path
     device: torch.device
     start: str | None
-    caption: str | None
+    wording: tuple[str | None, str | None]
+    """template of captions, and column of text"""
     recipe: str
     resume: bool
     show: bool
@@ -156,7 +167,9 @@ class PaintRequest:
         words = ["vaeworks", "train-pipeline", "--recipe", self.recipe, "--vae", str(self.vae), "--data", self.data]
         words += ["--out", str(self.out)]
         words += [] if self.start is None else ["--from", self.start]
-        words += [] if self.caption is None else ["--caption", self.caption]
+        words += [
+            word for pair in zip(("--caption", "--column"), self.wording, strict=True) if pair[1] for word in pair
+        ]
         return shlex.join([*words, "--resume"])
 
 
@@ -185,11 +198,11 @@ class PaintRun:
         self.config = config = _settled(request)
         autoencoder = on_all_ranks(lambda: _loaded(request.vae))
         track = partial(under_bar, bar(Terminal(quiet=not request.show), "looking at images"))
-        captioned: CaptionedImages = on_rank0(lambda: read_captioned(request.data, config, request.caption, track))
+        captioned: CaptionedImages = on_rank0(lambda: read_captioned(request.data, config, request.wording, track))
         given = "an Autoencoder" if isinstance(request.vae, Autoencoder) else str(request.vae)
         digest = model_digest(autoencoder)
         record = PaintRecord(
-            request.recipe, request.data, request.caption, given, digest, request.start, captioned.digest, config
+            request.recipe, request.data, *request.wording, given, digest, request.start, captioned.digest, config
         )
         if before is not None:
             on_rank0(lambda: check_same(before, record, request.out))

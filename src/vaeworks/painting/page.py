@@ -182,6 +182,7 @@ def _commands(out: Path, record: PaintRecord, status: Status, prompts: Sequence[
         words += ["--out", str(out)]
         words += [] if record.start is None else ["--from", record.start]
         words += [] if record.caption is None else ["--caption", record.caption]
+        words += [] if record.column is None else ["--column", record.column]
         return ["# go on after an interruption", shlex.join([*words, "--resume"])]
     prompt = prompts[0] if prompts else "a prompt"
     config = record.config
