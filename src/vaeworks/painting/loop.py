@@ -107,7 +107,8 @@ def train_pipeline(
     run should be resumed later. data: a source of images with captions (docs/data.md). out: folder for the pipeline,
     new, or with `resume` that of the run to continue; painting/folder.py lists its files. start: a pipeline to move to
     the VAE's latents, instead of new networks. caption: template of captions for classes, such as "a photo of a {}".
-    column: of text, in data sets and tables that have several. show: print progress on stderr. name: the recipe's name for the record of a configuration.
+    column: of text, in data sets and tables that have several. show: print progress on stderr. name: the recipe's name
+    for the record of a configuration.
     The folder holds stock classes: `DiffusionPipeline.from_pretrained(out)` needs no vaeworks.
     Started by torchrun in several processes, they train together, and process 0 writes.
     Errors: DataError or ConfigError before any file is written; TrainingError for a loss that is not finite;
@@ -167,9 +168,8 @@ class PaintRequest:
         words = ["vaeworks", "train-pipeline", "--recipe", self.recipe, "--vae", str(self.vae), "--data", self.data]
         words += ["--out", str(self.out)]
         words += [] if self.start is None else ["--from", self.start]
-        words += [
-            word for pair in zip(("--caption", "--column"), self.wording, strict=True) if pair[1] for word in pair
-        ]
+        for option, value in zip(("--caption", "--column"), self.wording, strict=True):
+            words += [] if value is None else [option, value]
         return shlex.join([*words, "--resume"])
 
 
