@@ -149,10 +149,8 @@ def _encode(
     with counting("reading images") as progress:
         squares = prepare_squares(captioned.images, folder / "squares", config.size, channels, notes, progress)
     kept = [squares.classes[number] for number in squares.labels.tolist()]
-    mirrored = [False] * len(kept) + ([note.startswith(TRAINED) for note in kept] if config.flip else [])
     rows = [*range(len(kept)), *(i for i in range(len(kept)) if config.flip and kept[i].startswith(TRAINED))]
     turned = [False] * len(kept) + [True] * (len(rows) - len(kept))
-    del mirrored
     with counting("encoding images") as progress:
         _encode_rows(squares, autoencoder, rows, turned, folder, progress)
     facts = {
@@ -239,7 +237,12 @@ def _normalization(
     if not (np.isfinite(spread).all() and spread.max() > 0):
         raise DataError("the latents of these images are constant or not finite; there is nothing to learn")
     spread[spread == 0] = 1.0  # a dead channel stays 0
-    return tuple(torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (centre, spread))  # type: ignore[return-value]
+    return _by_channel(centre), _by_channel(spread)
+
+
+def _by_channel(values: np.ndarray) -> Tensor:
+    """A number for each channel: c 1 1, float32."""
+    return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
 def standardize(config: PaintConfig, autoencoder: Autoencoder) -> str:

@@ -30,7 +30,7 @@ def is_dropped(seed: int, counter: int, share: float) -> bool:
     return share > 0 and float(random_uniforms(seed, PAINT_TIMES, counter + 1, 1)[0]) < share
 
 
-class Flow:
+class FlowObjective:
     """x = (1 - t) z + t noise, and the network learns noise - z; times are logit-normal (arXiv 2403.03206)."""
 
     kind = "flow"
@@ -49,7 +49,7 @@ class Flow:
         return torch.lerp(z, noise, t[:, None, None, None]), 1000 * t, noise - z, torch.ones_like(t)
 
 
-class Diffusion:
+class DiffusionObjective:
     """x = sqrt(a) z + sqrt(1 - a) noise on a scheduler's schedule; the network learns the noise, or v (arXiv
     2202.00512).
 
@@ -78,13 +78,13 @@ class Diffusion:
         return kept * z + noised * noise, steps, target, weight
 
 
-def objective_of(config: PaintConfig, scheduler: Any, kind: str) -> Flow | Diffusion:
+def objective_of(config: PaintConfig, scheduler: Any, kind: str) -> FlowObjective | DiffusionObjective:
     """The objective of a pipeline with this scheduler. kind: flow, epsilon or v_prediction.
 
     Errors: ConfigError for another kind.
     """
     if kind == "flow":
-        return Flow(config)
+        return FlowObjective(config)
     if kind in ("epsilon", "v_prediction"):
-        return Diffusion(config, scheduler, kind)
+        return DiffusionObjective(config, scheduler, kind)
     raise ConfigError(f"a denoiser that predicts {kind!r} cannot be trained here; take one for epsilon, v or a flow")

@@ -20,7 +20,7 @@ from ..training.optim import build_optimizer, set_learning_rate
 from ..training.run.checkpoint import optimizer_tensors, part_of, restore_optimizer
 from .conditions import compact_, denoiser_of, encoded, wording_of
 from .moving import assembled
-from .objective import Diffusion, Flow
+from .objective import DiffusionObjective, FlowObjective
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -35,7 +35,7 @@ class PaintModule(nn.Module):
     once in a run.
     """
 
-    def __init__(self, pipe: DiffusionPipeline, objective: Flow | Diffusion, text_changes: bool):
+    def __init__(self, pipe: DiffusionPipeline, objective: FlowObjective | DiffusionObjective, text_changes: bool):
         super().__init__()
         self.denoiser = denoiser_of(pipe)
         self.texts = nn.ModuleDict({name: part for name in TEXT if (part := getattr(pipe, name, None)) is not None})
@@ -87,7 +87,9 @@ class PaintState:
         self._averaged = [own[name] for name in self.trained] if own else []
 
     @classmethod
-    def of(cls, pipe: DiffusionPipeline, objective: Flow | Diffusion, config: PaintConfig) -> PaintState:
+    def of(
+        cls, pipe: DiffusionPipeline, objective: FlowObjective | DiffusionObjective, config: PaintConfig
+    ) -> PaintState:
         """The state at the start of a run. Parameters that require a gradient are trained."""
         text_changes = any(_is_trained(getattr(pipe, name, None)) for name in TEXT)
         average, average_pipe = None, pipe

@@ -50,7 +50,7 @@ class Page(Protocol):
         """Write the page, whole or not at all. Errors: MissingExtraError without jinja2; VaeworksError."""
 
 
-class Seen(Protocol):
+class LookResult(Protocol):
     """The result of a validation."""
 
     @property
@@ -165,7 +165,7 @@ class RunLog:
         if not self._looked and images_seen - self._told_at > self._config.val_every:  # no image is held out
             self._tell(images_seen)
 
-    def look(self, images_seen: int, seen: Seen) -> None:
+    def look(self, images_seen: int, seen: LookResult) -> None:
         """Log the figures of a validation, and write the page again."""
         self._looked = True
         if seen.picture is not None:
