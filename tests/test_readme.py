@@ -106,6 +106,14 @@ CHANGES = {
     "vaeworks generate ./my-sd-pipeline 'a photo of a dog' --vae runs/f8c4 --out dog.png": Change(
         "two steps", "--steps 2 --size 64"
     ),
+    "vaeworks train-pipeline --vae runs/mine --data shapes --out pipelines/shapes": Change(
+        "two steps of a network of a few thousand weights, on few figures",
+        "--images 32 --batch 16 --denoiser.width 32 --denoiser.depth 1 --denoiser.text-width 16 --steps 2 --trackers",
+        ("shapes --out", "shapes:64:48 --out"),
+    ),
+    "vaeworks generate pipelines/shapes 'a red circle on a blue ground' --out circle.png": Change(
+        "the pipeline of another line, and two steps", "--steps 2 --size 64", ("pipelines/shapes", "my-sd-pipeline")
+    ),
     "vaeworks eval runs/mine runs/f8c4 --data ~/photos --out out/eval2": Change(
         "drawn text takes most of the time; the line with one model measures it", "--no-legibility"
     ),
