@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from vaeworks.data.synthetic import captioned_shapes as captioned_shapes_module
 from vaeworks.data.synthetic import shapes
 from vaeworks.data.synthetic.captioned_shapes import (
     COLOURS,
@@ -53,6 +54,15 @@ def test_pictures_are_recognized(size: int) -> None:
     unseen = [i for i, words in enumerate(wanted) if words in prompts(seen=False)]
     assert shape_shares(pictures[unseen], [wanted[i] for i in unseen]).right.all >= 0.99
     assert shape_shares(disturbed(pictures, 1, 8), wanted).right.all >= 0.97
+
+
+def test_a_generator_need_not_be_as_neat_as_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of other sizes, farther from the middle and at any angle are recognized as well."""
+    monkeypatch.setattr(captioned_shapes_module, "DIAMETERS", (0.48, 0.85))
+    monkeypatch.setattr(captioned_shapes_module, "AWAY", 0.15)
+    monkeypatch.setattr(captioned_shapes_module, "TILT", np.pi)
+    for size in (32, 64):
+        assert shape_shares(drawn(list(EVERY) * 2, size), list(EVERY) * 2).right.all >= 0.99
 
 
 def test_colours_are_nearer_to_their_names_than_to_others() -> None:
