@@ -21,7 +21,8 @@ class DenoiserConfig:
     kind: Literal["sd3", "sd1"] = "sd3"
     """sd3: transformer with joint attention over latents and words (SD3); sd1: U-Net with cross-attention (SD 1)"""
     width: int = 128
-    """width of the transformer; of the U-Net's first level, whose others are 2, 4 and 4 times as wide"""
+    """width of the transformer; of the U-Net's first level, whose others are 2, 4 and 4 times as wide from 320 on; a
+    smaller U-Net has two levels, the second twice as wide"""
     depth: int = 5
     """blocks of the transformer; residual blocks in each level of the U-Net"""
     head_dim: int = 32

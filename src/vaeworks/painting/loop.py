@@ -249,7 +249,7 @@ class PaintRun:
     def _started(self, captioned: CaptionedImages) -> DiffusionPipeline:
         """The pipeline at the start of the run, from the run's folder; of a new run, made and put there first."""
         place = self.request.run / START
-        on_rank0(lambda: None if place.exists() else self._make_start(captioned, place))
+        on_rank0(lambda: None if (place / "model_index.json").exists() else self._make_start(captioned, place))
         pipe: DiffusionPipeline = on_all_ranks(lambda: open_pipeline(str(place), self.request.device))
         denoiser = denoiser_of(pipe)
         for part in pipe.components.values():

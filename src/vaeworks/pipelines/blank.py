@@ -73,18 +73,23 @@ def blank_pipeline(
     pipeline's class does not apply is folded into the VAE's weights.
     Errors: ConfigError for pictures that the latents and the denoiser's patches do not divide.
     """
+    check_size(autoencoder, config, size)
+    side = size // autoencoder.downsample_factor
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(random_seed(seed, PAINT_WEIGHTS))
+        make = _sd3 if config.kind == "sd3" else _sd1
+        return make(autoencoder, config, tokenizer, side, objective)
+
+
+def check_size(autoencoder: Autoencoder, config: DenoiserConfig, size: int) -> None:
+    """Check that the latents of pictures of this size fit a denoiser's patches or levels. Errors: ConfigError."""
     f = autoencoder.downsample_factor
-    side = size // f
     patch = config.patch_of(f) if config.kind == "sd3" else 2 ** (len(_levels(config.width)) - 1)
     if size % (f * patch):
         raise ConfigError(
             f"size (={size}) must be divisible by {f * patch}: the VAE's downsample_factor (={f}) times {patch}, "
             + ("the side of the denoiser's patches" if config.kind == "sd3" else "what the U-Net halves")
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(random_seed(seed, PAINT_WEIGHTS))
-        make = _sd3 if config.kind == "sd3" else _sd1
-        return make(autoencoder, config, tokenizer, side, objective)
 
 
 def _sd3(
@@ -138,14 +143,19 @@ def _sd1(
 ) -> DiffusionPipeline:
     diffusers = diffusers_library()
     c = autoencoder.latent_channels
-    text_encoder = _clip(config, tokenizer)
-    if config.text_encoder is not None:
+    if config.text_encoder is None:
+        text_encoder = _clip(config, tokenizer)
+    else:
         tokenizer, text_encoder = _published_text(config.text_encoder)
+    levels = _levels(config.width)
+    inner = len(levels) - 1  # with cross-attention; the smallest level of SD 1 has none
     unet = diffusers.UNet2DConditionModel(
         sample_size=side,
         in_channels=c,
         out_channels=c,
-        block_out_channels=_levels(config.width),
+        block_out_channels=levels,
+        down_block_types=(*["CrossAttnDownBlock2D"] * inner, "DownBlock2D"),
+        up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * inner),
         layers_per_block=config.depth,
         attention_head_dim=config.head_dim,
         cross_attention_dim=text_encoder.config.hidden_size,
@@ -166,7 +176,7 @@ def _sd1(
 
 
 def _levels(width: int) -> tuple[int, ...]:
-    """Widths of the U-Net's levels; three where the latents of small pictures are halved twice."""
+    """Widths of the U-Net's levels: SD 1's four, or two in a small U-Net, as its pictures are small, too."""
     return (width, 2 * width, 4 * width, 4 * width) if width >= 320 else (width, 2 * width)
 
 
