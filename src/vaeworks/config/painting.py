@@ -61,7 +61,6 @@ class DenoiserConfig:
         if self.text_encoder is not None and self.kind != "sd1":
             raise ConfigError("text_encoder is for a denoiser of kind 'sd1'")
 
-
     def patch_of(self, factor: int) -> int:
         """The side of a token in latents, for a VAE of this downsampling factor."""
         return self.patch or max(1, TOKEN // factor)

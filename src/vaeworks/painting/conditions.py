@@ -29,8 +29,8 @@ T5_TOKENS = 77
 class Wording:
     """How one class of pipeline is conditioned and called."""
 
-    encode: Callable[[Any, list[str], torch.device], Conditions]
-    """pipeline, captions and device to conditions"""
+    encode: Callable[[Any, list[str], torch.device, int], Conditions]
+    """pipeline, captions, device, and the pictures' side in pixels to conditions"""
     predict: Callable[[Any, Tensor, Tensor, Conditions], Tensor]
     """denoiser, noisy latents n c h w, timesteps n in [0, 1000], and conditions to a prediction n c h w"""
 
@@ -51,16 +51,16 @@ def wording_of(pipe: Any) -> Wording:
     return WORDINGS[kind]
 
 
-def encoded(pipe: Any, captions: Sequence[str], device: torch.device) -> Conditions:
-    """Conditions of captions. Each different caption is encoded once."""
+def encoded(pipe: Any, captions: Sequence[str], device: torch.device, side: int) -> Conditions:
+    """Conditions of captions, for pictures with this side in pixels. Each different caption is encoded once."""
     unique = list(dict.fromkeys(captions))
-    found = wording_of(pipe).encode(pipe, unique, device)
+    found = wording_of(pipe).encode(pipe, unique, device, side)
     places = {caption: i for i, caption in enumerate(unique)}
     rows = torch.tensor([places[caption] for caption in captions], device=device)
     return {name: value[rows] for name, value in found.items()}
 
 
-def _sd1_encode(pipe: Any, captions: list[str], device: torch.device) -> Conditions:
+def _sd1_encode(pipe: Any, captions: list[str], device: torch.device, side: int) -> Conditions:
     return {"encoder_hidden_states": pipe.encode_prompt(captions, device, 1, False)[0]}
 
 
@@ -71,15 +71,14 @@ def _unet_predict(unet: Any, x: Tensor, t: Tensor, conditions: Conditions) -> Te
     )[0]
 
 
-def _sdxl_encode(pipe: Any, captions: list[str], device: torch.device) -> Conditions:
+def _sdxl_encode(pipe: Any, captions: list[str], device: torch.device, side: int) -> Conditions:
     words, _, pooled, _ = pipe.encode_prompt(captions, None, device, 1, False)
-    side = float(pipe.unet.config.sample_size * pipe.vae_scale_factor)
     # original size, crop and target size: squares that nothing was cut from (arXiv 2307.01952, section 2.2)
-    sizes = torch.tensor([[side, side, 0.0, 0.0, side, side]], device=device, dtype=words.dtype)
+    sizes = torch.tensor([[side, side, 0, 0, side, side]], device=device, dtype=words.dtype)
     return {"encoder_hidden_states": words, "text_embeds": pooled, "time_ids": sizes.expand(len(captions), -1)}
 
 
-def _sd3_encode(pipe: Any, captions: list[str], device: torch.device) -> Conditions:
+def _sd3_encode(pipe: Any, captions: list[str], device: torch.device, side: int) -> Conditions:
     longest = 1 if compact(pipe) else T5_TOKENS
     words, _, pooled, _ = pipe.encode_prompt(
         captions, None, None, device, do_classifier_free_guidance=False, max_sequence_length=longest
@@ -91,7 +90,7 @@ def _sd3_predict(transformer: Any, x: Tensor, t: Tensor, conditions: Conditions)
     return transformer(hidden_states=x, timestep=t, return_dict=False, **conditions)[0]
 
 
-def _flux_encode(pipe: Any, captions: list[str], device: torch.device) -> Conditions:
+def _flux_encode(pipe: Any, captions: list[str], device: torch.device, side: int) -> Conditions:
     words, pooled, _ = pipe.encode_prompt(captions, None, device, max_sequence_length=T5_TOKENS)
     return {"encoder_hidden_states": words, "pooled_projections": pooled}
 
@@ -147,30 +146,34 @@ def compact_(pipe: Any) -> None:
     """
     if compact(pipe):
         zeros = inspect.signature(type(pipe).__call__).parameters["max_sequence_length"].default
-        pipe.transformer.set_attn_processor(OneForAll(zeros, pipe.text_encoder_3))
+        for attention in _joint_attention(pipe.transformer):
+            attention.set_processor(OneForAll(zeros, attention.processor, pipe.text_encoder_3))
         pipe.text_encoder_3 = None  # the pipeline then makes as many zeros as it is asked for
 
 
 def expand_(pipe: Any) -> None:
     """The transformer's own attention again."""
     if compact(pipe):
-        for processor in pipe.transformer.attn_processors.values():
-            if isinstance(processor, OneForAll):
-                pipe.register_modules(text_encoder_3=processor.t5)  # an assignment would not be saved
-        pipe.transformer.set_attn_processor(_processors().JointAttnProcessor2_0())
+        for attention in _joint_attention(pipe.transformer):
+            if isinstance(attention.processor, OneForAll):
+                pipe.register_modules(text_encoder_3=attention.processor.t5)  # an assignment would not be saved
+                attention.set_processor(attention.processor.before)
 
 
-def _processors() -> Any:
-    from ..pipelines.tiny import diffusers_library
-
-    return diffusers_library().models.attention_processor
+def _joint_attention(transformer: Any) -> list[Any]:
+    """Attention over latents and words; SD3.5's layers also have one over latents alone."""
+    return [block.attn for block in transformer.transformer_blocks]
 
 
 class OneForAll:
-    """Joint attention whose last text token stands for `count` equal ones. t5: the text encoder that it replaces."""
+    """Joint attention whose last text token stands for `count` equal ones.
 
-    def __init__(self, count: int, t5: nn.Module | None = None):
+    before: the processor that it replaces. t5: the text encoder that it replaces.
+    """
+
+    def __init__(self, count: int, before: Any = None, t5: nn.Module | None = None):
         self.bias = math.log(count)
+        self.before = before
         self.t5 = t5
 
     def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **ignored: Any) -> Any:

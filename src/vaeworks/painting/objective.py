@@ -71,9 +71,11 @@ class DiffusionObjective:
         a = self._alphas.to(z.device)[steps]
         kept, noised = a.sqrt()[:, None, None, None], (1 - a).sqrt()[:, None, None, None]
         snr = a / (1 - a)
-        weight = torch.ones_like(snr) if not self._most else snr.clamp(max=self._most)
-        if self._most:
-            weight = weight / (snr if self.kind == "epsilon" else snr + 1)
+        weight = torch.ones_like(snr)
+        if self._most and self.kind == "epsilon":
+            weight = (self._most / snr).clamp(max=1)  # not 0 / 0 where nothing is left of the latents
+        elif self._most:
+            weight = snr.clamp(max=self._most) / (snr + 1)
         target = noise if self.kind == "epsilon" else kept * noise - noised * z
         return kept * z + noised * noise, steps, target, weight
 

@@ -48,15 +48,16 @@ class PaintModule(nn.Module):
         """Weighted squared error of the prediction for each image: n. z, noise: n c h w; times: n."""
         pipe = self._pipe[0]
         x, steps, target, weight = self._objective.noisy(z, noise, times)
-        conditions = encoded(pipe, captions, z.device) if self._text_changes else self._frozen(captions, z.device)
+        side = z.shape[-1] * pipe.vae_scale_factor
+        conditions = (encoded if self._text_changes else self._frozen)(pipe, captions, z.device, side)
         predicted = wording_of(pipe).predict(self.denoiser, x, steps, conditions)
         return weight * (predicted.float() - target).square().mean((1, 2, 3))
 
     @torch.no_grad()
-    def _frozen(self, captions: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+    def _frozen(self, pipe: Any, captions: Sequence[str], device: torch.device, side: int) -> dict[str, Tensor]:
         """Conditions from frozen text encoders, kept on the CPU."""
         if new := [caption for caption in dict.fromkeys(captions) if caption not in self._known]:
-            found = encoded(self._pipe[0], new, device)
+            found = encoded(pipe, new, device, side)
             for i, caption in enumerate(new):
                 self._known[caption] = {name: value[i].cpu() for name, value in found.items()}
         names = self._known[captions[0]]
