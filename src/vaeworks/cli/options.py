@@ -53,7 +53,7 @@ Data = Annotated[
     arg(
         metavar="SRC",
         help="folder of images, tars, hf:OWNER/NAME, dataset:PATH, stream:SRC (docs/data.md), `photos`, `procedural`, "
-        "`digits`, sound:SRC",
+        "`shapes`, `digits`, sound:SRC",
     ),
 ]
 Labels = Annotated[
