@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,15 +65,12 @@ from .folder import (
     write_record,
 )
 from .lora import Lora, add_lora
-from .moving import move_pipeline, target_of
+from .moving import Pipeline, move_pipeline, target_of
 from .objective import is_dropped, objective_of, uniform_times
 from .page import PaintPage, paint_view, write_card
 from .result import PaintLook, PaintResult
 from .sheet import paint_prompts, sheet
 from .state import PaintState
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 CUSTOM = "custom"
 """Recipe name of a configuration that is the caller's own."""
@@ -246,11 +243,11 @@ class PaintRun:
         counting = lambda what: bar(terminal, what)  # noqa: E731
         return prepare_latents(captioned, self.autoencoder, self.config, self.request.run / LATENTS, counting)
 
-    def _started(self, captioned: CaptionedImages) -> DiffusionPipeline:
+    def _started(self, captioned: CaptionedImages) -> Pipeline:
         """The pipeline at the start of the run, from the run's folder; of a new run, made and put there first."""
         place = self.request.run / START
         on_rank0(lambda: None if (place / "model_index.json").exists() else self._make_start(captioned, place))
-        pipe: DiffusionPipeline = on_all_ranks(lambda: open_pipeline(str(place), self.request.device))
+        pipe: Pipeline = on_all_ranks(lambda: open_pipeline(str(place), self.request.device))
         denoiser = denoiser_of(pipe)
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
@@ -280,7 +277,7 @@ class PaintRun:
             pipe = self._moved(captioned)
         save_pipeline(pipe, place)
 
-    def _moved(self, captioned: CaptionedImages) -> DiffusionPipeline:
+    def _moved(self, captioned: CaptionedImages) -> Pipeline:
         """The pipeline of --from in the new latent space."""
         request, config = self.request, self.config
         assert request.start is not None
@@ -292,7 +289,7 @@ class PaintRun:
         self.autoencoder.to(request.device)
         write_text(request.run / "move.json", dumps(moved.report.to_dict()) + "\n")
         self.messages += moved.report.sentences()
-        found: DiffusionPipeline = moved.pipe
+        found: Pipeline = moved.pipe
         return found
 
     def _caption_prompts(self) -> tuple[str, ...]:

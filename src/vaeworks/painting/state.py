@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,8 @@ from ..models.ema import ema_lerp_
 from ..training.optim import build_optimizer, set_learning_rate
 from ..training.run.checkpoint import optimizer_tensors, part_of, restore_optimizer
 from .conditions import compact_, denoiser_of, encoded, wording_of
-from .moving import assembled
+from .moving import Pipeline, assembled
 from .objective import DiffusionObjective, FlowObjective
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
@@ -35,7 +32,7 @@ class PaintModule(nn.Module):
     once in a run.
     """
 
-    def __init__(self, pipe: DiffusionPipeline, objective: FlowObjective | DiffusionObjective, text_changes: bool):
+    def __init__(self, pipe: Pipeline, objective: FlowObjective | DiffusionObjective, text_changes: bool):
         super().__init__()
         self.denoiser = denoiser_of(pipe)
         self.texts = nn.ModuleDict({name: part for name in TEXT if (part := getattr(pipe, name, None)) is not None})
@@ -68,13 +65,13 @@ class PaintModule(nn.Module):
 class PaintState:
     """What is trained, its averages, and its optimizers."""
 
-    pipe: DiffusionPipeline
+    pipe: Pipeline
     module: PaintModule
     config: PaintConfig
     optimizers: dict[str, torch.optim.Optimizer]
     average: PaintModule | None
     """a copy with averaged weights, which a run saves"""
-    average_pipe: DiffusionPipeline
+    average_pipe: Pipeline
     """the pipeline with the averaged weights; without an average, `pipe`"""
     model: nn.Module = field(init=False)
     """the module that a step calls: `module`, or a wrapper around it"""
@@ -88,9 +85,7 @@ class PaintState:
         self._averaged = [own[name] for name in self.trained] if own else []
 
     @classmethod
-    def of(
-        cls, pipe: DiffusionPipeline, objective: FlowObjective | DiffusionObjective, config: PaintConfig
-    ) -> PaintState:
+    def of(cls, pipe: Pipeline, objective: FlowObjective | DiffusionObjective, config: PaintConfig) -> PaintState:
         """The state at the start of a run. Parameters that require a gradient are trained."""
         text_changes = any(_is_trained(getattr(pipe, name, None)) for name in TEXT)
         average, average_pipe = None, pipe
