@@ -94,7 +94,7 @@ class PaintConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     matrices: Literal["muon", "adamw"] = "muon"
     """optimizer of the matrices in the denoiser's blocks; all other weights have `optimizer`. muon: orthogonalized
-    steps (Jordan 2024), which learn from about half as many images; sd3 only"""
+    steps (Jordan 2024), which learn from about half as many images; new denoisers of kind sd3 only"""
     size: int = 48
     """side of the square pictures, in pixels"""
     flip: bool = False

@@ -14,6 +14,7 @@ OUT/training/latents/               encoded images, until the run is finished
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from ..files.locks import LOCK
 from ..files.scratch import remove, sweep
 
 TRAINING = "training"
+
+CUSTOM = "custom"
+"""Recipe name of a configuration that is the caller's own."""
 
 RUN, RESULT = "run.json", "result.json"
 
@@ -88,7 +92,10 @@ def check_folder(out: Path, recipe: str, config: PaintConfig, resume: bool) -> P
         return None
     record = read_record(out)
     if record.recipe != recipe:
-        raise ConfigError(f"{out} holds a run of recipe {record.recipe!r}, not {recipe!r}; choose another --out")
+        raise ConfigError(
+            f"{out} holds a run of recipe {record.recipe!r}, not {recipe!r}; pass --recipe {record.recipe}, or choose "
+            "another --out"
+        )
     changed = {k: v for k, v in differences(record.config, config).items() if k not in CHANGEABLE}
     if changed:
         what = ", ".join(f"{name} was {a!r:.60}, now {b!r:.60}" for name, (a, b) in changed.items())
@@ -109,6 +116,19 @@ def check_same(record: PaintRecord, now: PaintRecord, out: Path) -> None:
             f"the images or captions of {now.source!r} are not those that {out} began with ({record.source!r}); give "
             "those, or another --out"
         )
+
+
+def resume_command(record: PaintRecord, out: Path) -> str:
+    """The command, or the call, that continues a run with its settings."""
+    if record.recipe == CUSTOM:
+        options = {"start": record.start, "caption": record.caption, "column": record.column}
+        given = "".join(f", {name}={value!r}" for name, value in options.items() if value is not None)
+        return f"train_pipeline(config, vae, {record.source!r}, {str(out)!r}{given}, resume=True)"
+    words = ["vaeworks", "train-pipeline", "--recipe", record.recipe, "--vae", record.vae, "--data", record.source]
+    words += ["--out", str(out)]
+    for option, value in (("--from", record.start), ("--caption", record.caption), ("--column", record.column)):
+        words += [] if value is None else [option, value]
+    return shlex.join([*words, "--resume"])
 
 
 def write_record(out: Path, record: PaintRecord) -> None:

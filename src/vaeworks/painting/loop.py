@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
@@ -30,8 +31,8 @@ from ..launcher import shared
 from ..models import Autoencoder
 from ..models.digest import model_digest
 from ..models.ema import ema_decay
-from ..pipelines.blank import blank_pipeline, trained_tokenizer
-from ..pipelines.stable_diffusion import TRAINED, open_pipeline, own_vae, save_pipeline
+from ..pipelines.blank import blank_pipeline, check_blank, trained_tokenizer
+from ..pipelines.stable_diffusion import TRAINED, open_pipeline, own_vae, picture_size, save_pipeline
 from ..random_streams import PAINT_LOOK, PAINT_NOISE, PAINT_POSTERIORS, Order, latent_noise
 from ..recipes.painting import paint_recipe
 from ..reporting import under_bar
@@ -51,9 +52,10 @@ from ..training.run.checkpoint import (
 from ..training.schedule import learning_rate
 from .alarms import PaintAlarms
 from .captioned_latents import CaptionedImages, CaptionedLatents, prepare_latents, read_captioned, standardized
-from .conditions import denoiser_of, expand_
+from .conditions import denoiser_of, expand_, wording_of
 from .folder import (
     CHECKPOINTS,
+    CUSTOM,
     LATENTS,
     RESULT,
     SAMPLES,
@@ -62,18 +64,16 @@ from .folder import (
     PaintRecord,
     check_folder,
     check_same,
+    resume_command,
     write_record,
 )
-from .lora import Lora, add_lora
-from .moving import Pipeline, move_pipeline, target_of
+from .lora import Lora, add_lora, check_peft
+from .moving import Pipeline, check_move, move_pipeline, target_of
 from .objective import is_dropped, objective_of, uniform_times
 from .page import PaintPage, paint_view, write_card
 from .result import PaintLook, PaintResult
 from .sheet import paint_prompts, sheet
 from .state import PaintState
-
-CUSTOM = "custom"
-"""Recipe name of a configuration that is the caller's own."""
 
 SHEET = 16
 """Prompts of a sheet that are taken from captions."""
@@ -155,20 +155,6 @@ class PaintRequest:
         """The folder of the run, below that of the pipeline."""
         return self.out / TRAINING
 
-    @property
-    def command(self) -> str:
-        """The command that continues the run."""
-        import shlex
-
-        if self.recipe == CUSTOM:
-            return f"train_pipeline(config, vae, {self.data!r}, {str(self.out)!r}, resume=True)"
-        words = ["vaeworks", "train-pipeline", "--recipe", self.recipe, "--vae", str(self.vae), "--data", self.data]
-        words += ["--out", str(self.out)]
-        words += [] if self.start is None else ["--from", self.start]
-        for option, value in zip(("--caption", "--column"), self.wording, strict=True):
-            words += [] if value is None else [option, value]
-        return shlex.join([*words, "--resume"])
-
 
 def _train(request: PaintRequest) -> PaintResult:
     run = PaintRun(request)
@@ -198,11 +184,13 @@ class PaintRun:
         captioned: CaptionedImages = on_rank0(lambda: read_captioned(request.data, config, request.wording, track))
         given = "an Autoencoder" if isinstance(request.vae, Autoencoder) else str(request.vae)
         digest = model_digest(autoencoder)
-        record = PaintRecord(
+        self.record = record = PaintRecord(
             request.recipe, request.data, *request.wording, given, digest, request.start, captioned.digest, config
         )
         if before is not None:
             on_rank0(lambda: check_same(before, record, request.out))
+        self._given: Pipeline | None = None
+        on_rank0(lambda: None if self._has_start else self._check_fit(autoencoder))
         self.messages += captioned.sentences
         self.autoencoder = autoencoder.to(request.device).requires_grad_(False).eval()
 
@@ -243,10 +231,31 @@ class PaintRun:
         counting = lambda what: bar(terminal, what)  # noqa: E731
         return prepare_latents(captioned, self.autoencoder, self.config, self.request.run / LATENTS, counting)
 
+    @property
+    def _has_start(self) -> bool:
+        """Whether the pipeline at the start of the run is in its folder, whole."""
+        return (self.request.run / START / "model_index.json").exists()
+
+    def _check_fit(self, autoencoder: Autoencoder) -> None:
+        """Check that the VAE, the size and the networks go together, before images are encoded for minutes."""
+        request, config = self.request, self.config
+        f = autoencoder.downsample_factor
+        if config.size % f:
+            raise ConfigError(f"size (={config.size}) must be divisible by the VAE's downsample_factor (={f})")
+        if request.start is None:
+            return check_blank(autoencoder, config.denoiser, config.size)
+        if config.move.train == "lora":
+            check_peft()
+        self._given = pipe = open_pipeline(request.start, "cpu")
+        wording_of(pipe)
+        check_move(pipe, own_vae(pipe), autoencoder)
+        objective_of(config, pipe.scheduler, target_of(pipe.scheduler).kind)
+        picture_size(pipe, config.size)
+
     def _started(self, captioned: CaptionedImages) -> Pipeline:
         """The pipeline at the start of the run, from the run's folder; of a new run, made and put there first."""
         place = self.request.run / START
-        on_rank0(lambda: None if (place / "model_index.json").exists() else self._make_start(captioned, place))
+        on_rank0(lambda: None if self._has_start else self._make_start(captioned, place))
         pipe: Pipeline = on_all_ranks(lambda: open_pipeline(str(place), self.request.device))
         denoiser = denoiser_of(pipe)
         for part in pipe.components.values():
@@ -280,8 +289,8 @@ class PaintRun:
     def _moved(self, captioned: CaptionedImages) -> Pipeline:
         """The pipeline of --from in the new latent space."""
         request, config = self.request, self.config
-        assert request.start is not None
-        pipe = open_pipeline(request.start, "cpu")
+        pipe, self._given = self._given, None
+        assert pipe is not None
         with bar(Terminal(quiet=not request.show), "comparing old and new latents") as progress:
             moved = move_pipeline(
                 pipe, own_vae(pipe), self.vae.to("cpu"), _squares(captioned, config, progress), seed=config.seed
@@ -398,7 +407,8 @@ class PaintRun:
         if stop:
             raise shared(
                 Interrupted(
-                    f"stopped at {self.images_seen:,} images; saved {saved}; continue with: {self.request.command}"
+                    f"stopped at {self.images_seen:,} images; saved {saved}; continue with: "
+                    + resume_command(self.record, self.request.out)
                 )
             )
 
@@ -521,8 +531,11 @@ class PaintRun:
 
 
 def _settled(request: PaintRequest) -> PaintConfig:
-    """The configuration with its precision decided; bf16 where a GPU computes with it."""
+    """The configuration with its precision decided, bf16 where a GPU computes with it, and with AdamW for all weights
+    of a pipeline that is moved: Muon is for new networks."""
     config = request.config
+    if request.start is not None:
+        config = dataclasses.replace(config, matrices="adamw")
     if config.precision != "auto":
         return config
     precision = resolve_precision(request.device) if request.device.type == "cuda" else "fp32"
@@ -530,7 +543,8 @@ def _settled(request: PaintRequest) -> PaintConfig:
 
 
 def _loaded(vae: str | Path | Autoencoder) -> Autoencoder:
-    autoencoder = in_memory(vae) or load(str(vae))
+    given = in_memory(vae)
+    autoencoder = load(str(vae)) if given is None else copy.deepcopy(given)  # the caller's stays as it is
     check_pictures(autoencoder.config, channels=PICTURES)
     return autoencoder.float()
 

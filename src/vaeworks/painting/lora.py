@@ -111,6 +111,11 @@ def _projections(denoiser: Any) -> Iterator[str]:
         yield from (f"{name}.{part}" for part in PROJECTIONS if part in inside and part not in unused)
 
 
+def check_peft() -> None:
+    """Errors: MissingExtraError without peft."""
+    _library()
+
+
 def _library() -> ModuleType:
     try:
         import peft

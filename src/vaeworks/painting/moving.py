@@ -188,12 +188,7 @@ def move_pipeline(
             "remap at 'auto'"
         )
     # first, because a VAE that does not fit should be refused before many images are encoded
-    vae = vae_for_pipeline(type(pipe).__name__, new).to(device=denoiser.device, dtype=denoiser.dtype)
-    if type(vae).__name__ == "AutoencoderAdapter":
-        raise ConfigError(
-            f"diffusers has no class for the architecture of this {new.config.name} VAE, so that the pipeline could "
-            "not be saved; take a VAE with diffusers' architecture"
-        )
+    vae = _new_vae(pipe, new).to(device=denoiser.device, dtype=denoiser.dtype)
     maps = latent_maps(old, new, images, patch=patch, new_patch=new_patch)
     if not maps.to_old.explained > -float("inf"):  # NaN
         raise DataError("the old VAE's latents of these images do not vary; give other images")
@@ -233,6 +228,29 @@ def move_pipeline(
 
 
 # What is supported
+
+
+def check_move(pipe: Pipeline, old: Autoencoder, new: Autoencoder) -> None:
+    """Check, before any image is encoded, that `move_pipeline` supports a pipeline and its new VAE.
+
+    Errors: ConfigError.
+    """
+    _, denoiser = _denoiser(pipe)
+    _patches(pipe, denoiser, old, new)
+    _check_channels(pipe, denoiser, old)
+    target_of(pipe.scheduler)
+    _new_vae(pipe, new)
+
+
+def _new_vae(pipe: Pipeline, new: Autoencoder) -> Any:
+    """The new VAE as diffusers has it. Errors: ConfigError where that has no class for it."""
+    vae = vae_for_pipeline(type(pipe).__name__, new)
+    if type(vae).__name__ == "AutoencoderAdapter":
+        raise ConfigError(
+            f"diffusers has no class for the architecture of this {new.config.name} VAE, so that the pipeline could "
+            "not be saved; take a VAE with diffusers' architecture"
+        )
+    return vae
 
 
 def _denoiser(pipe: Pipeline) -> tuple[str, Any]:

@@ -23,7 +23,7 @@ from ..training.monitor.log_schema import EVENT, STEP, number, open_alarms, perc
 from ..training.monitor.page import Status, pace_words, settings_by_part, spread, state_words
 from ..training.monitor.terminal import Curve, Row, View
 from .alarms import HELD_OUT
-from .folder import SAMPLES, PaintRecord, read_record
+from .folder import SAMPLES, PaintRecord, read_record, resume_command
 
 REPORT, CARD = "report.html", "README.md"
 
@@ -94,7 +94,7 @@ class PaintPage:
             "version": __version__,
             "name": self._run.parent.resolve().name,
             "recipe": record.recipe,
-            "network": network_words(self._config),
+            "network": network_words(record),
             "config": self._config,
             "status": status,
             "state": state_words(status),
@@ -128,9 +128,12 @@ class PaintPage:
         return {"images": images, "picture": uri, "caption": f"after {images:,} images, held-out loss {loss}"}
 
 
-def network_words(config: PaintConfig) -> str:
+def network_words(record: PaintRecord) -> str:
     """The denoiser in a few words."""
-    d = config.denoiser
+    config, d = record.config, record.config.denoiser
+    if record.start is not None:
+        how = f"LoRA of rank {config.move.rank}" if config.move.train == "lora" else "all weights"
+        return f"denoiser of {Path(record.start).name} in new latents ({how} trained), {config.size} px"
     if d.kind == "sd3":
         return f"transformer of SD3's kind, {d.depth} blocks of width {d.width}, {config.size} px"
     return f"U-Net of SD 1's kind, width {d.width}, {config.size} px"
@@ -178,12 +181,7 @@ def _changed(record: PaintRecord) -> dict[str, tuple[Any, Any]]:
 
 def _commands(out: Path, record: PaintRecord, status: Status, prompts: Sequence[str]) -> list[str]:
     if status.state != "finished":
-        words = ["vaeworks", "train-pipeline", "--recipe", record.recipe, "--vae", record.vae, "--data", record.source]
-        words += ["--out", str(out)]
-        words += [] if record.start is None else ["--from", record.start]
-        words += [] if record.caption is None else ["--caption", record.caption]
-        words += [] if record.column is None else ["--column", record.column]
-        return ["# go on after an interruption", shlex.join([*words, "--resume"])]
+        return ["# go on after an interruption", resume_command(record, out)]
     prompt = prompts[0] if prompts else "a prompt"
     config = record.config
     options = ["--guidance", f"{config.guidance:g}", "--steps", str(config.steps), "--out", "painted.png"]
@@ -202,11 +200,11 @@ def _commands(out: Path, record: PaintRecord, status: Status, prompts: Sequence[
 def write_card(run: Path, prompts: Sequence[str]) -> Path:
     """Write the model card of a finished pipeline, OUT/README.md."""
     record, lines = read_record(run.parent), read_log(run)
-    steps = [line for line in lines if STEP in line]
     held = [value for line in lines if (value := number(line.get(HELD_OUT))) is not None]
     config = record.config
     loss = f" Loss of held-out images: {held[-1]:.4g}." if held else ""
-    seen = steps[-1]["images_seen"] if steps else 0
+    seen = lines[-1]["images_seen"] if lines else 0
+    objective = f"objective {config.objective}, " if record.start is None else ""
     commands = _commands(run.parent, record, Status("finished", 1.0), prompts)
     text = "\n".join(
         [
@@ -217,7 +215,7 @@ def write_card(run: Path, prompts: Sequence[str]) -> Path:
             "",
             f"# {Path(run.parent).resolve().name}",
             "",
-            f"A {network_words(config)}, trained with vaeworks {__version__} on {seen:,} images of "
+            f"A {network_words(record)}, trained with vaeworks {__version__} on {seen:,} images of "
             f"`{Path(record.source).name}` with captions.{loss}",
             "It paints in the latents of the VAE in `vae/`. `vaeworks.json` says how these are standardized.",
             "",
@@ -225,8 +223,8 @@ def write_card(run: Path, prompts: Sequence[str]) -> Path:
             *commands[commands.index("# in Python, with diffusers alone") + 1 :],
             "```",
             "",
-            f"Recipe `{record.recipe}`: objective {config.objective}, batch {config.batch}, caption dropout "
-            f"{config.caption_dropout:g}, seed {config.seed}. The run's figures are in `training/`.",
+            f"Recipe `{record.recipe}`: {objective}batch {config.batch}, caption dropout {config.caption_dropout:g}, "
+            f"seed {config.seed}. The run's figures are in `training/`.",
             "",
         ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -81,14 +82,48 @@ def blank_pipeline(
         return make(autoencoder, config, tokenizer, side, objective)
 
 
+def fitting_vae(kind: str, autoencoder: Autoencoder) -> Any:
+    """The VAE for a class of pipeline, as stock diffusers. Errors: ConfigError where that has no class for it."""
+    if autoencoder.config.latents_patch > 1:
+        patch = autoencoder.config.latents_patch
+        raise ConfigError(
+            f"the latents of this {autoencoder.config.name} VAE are normalized in patches of {patch}x{patch}, which "
+            "only Flux.2's pipelines do; take a VAE without such patches"
+        )
+    vae = vae_for_pipeline(kind, autoencoder)
+    if type(vae).__name__ == "AutoencoderAdapter":
+        raise ConfigError(
+            f"diffusers has no class for the architecture of this {autoencoder.config.name} VAE, so that the pipeline "
+            "could not be saved; take a VAE with diffusers' architecture"
+        )
+    return vae
+
+
+def check_blank(autoencoder: Autoencoder, config: DenoiserConfig, size: int) -> None:
+    """Check, before anything is encoded, that a pipeline of new networks can be built and saved.
+
+    Errors: ConfigError; FormatError for a text encoder that cannot be read.
+    """
+    check_size(autoencoder, config, size)
+    fitting_vae("StableDiffusion3Pipeline" if config.kind == "sd3" else "StableDiffusionPipeline", autoencoder)
+    if config.text_encoder is not None:
+        _published_text(config.text_encoder)
+
+
 def check_size(autoencoder: Autoencoder, config: DenoiserConfig, size: int) -> None:
     """Check that the latents of pictures of this size fit a denoiser's patches or levels. Errors: ConfigError."""
     f = autoencoder.downsample_factor
     patch = config.patch_of(f) if config.kind == "sd3" else 2 ** (len(_levels(config.width)) - 1)
-    if size % (f * patch):
+    multiple = f * patch
+    why = f"the VAE's downsample_factor (={f}) times {patch}, "
+    why += "the side of the denoiser's patches" if config.kind == "sd3" else "what the U-Net halves"
+    if config.kind == "sd1" and multiple % 8:
+        multiple = math.lcm(8, multiple)
+        why = "pipelines with a U-Net need 8, whatever the VAE"
+    if size % multiple:
         raise ConfigError(
-            f"size (={size}) must be divisible by {f * patch}: the VAE's downsample_factor (={f}) times {patch}, "
-            + ("the side of the denoiser's patches" if config.kind == "sd3" else "what the U-Net halves")
+            f"size (={size}) must be divisible by {multiple}: {why}; the nearest is "
+            f"{max(1, round(size / multiple)) * multiple}"
         )
 
 
@@ -116,7 +151,7 @@ def _sd3(
         _zero(block.norm1.linear, block.norm1_context.linear)
     encoders = [_clip(config, tokenizer, projection=True) for _ in range(2)]
     return diffusers.StableDiffusion3Pipeline(
-        vae=vae_for_pipeline("StableDiffusion3Pipeline", autoencoder),
+        vae=fitting_vae("StableDiffusion3Pipeline", autoencoder),
         transformer=transformer,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0),
         text_encoder=encoders[0],
@@ -162,7 +197,7 @@ def _sd1(
     )
     kind = "v_prediction" if objective == "v" else "epsilon"
     return diffusers.StableDiffusionPipeline(
-        vae=vae_for_pipeline("StableDiffusionPipeline", autoencoder),
+        vae=fitting_vae("StableDiffusionPipeline", autoencoder),
         unet=unet,
         scheduler=diffusers.DDIMScheduler(
             **SD_NOISE, clip_sample=False, set_alpha_to_one=False, prediction_type=kind, timestep_spacing="leading"

@@ -182,7 +182,7 @@ def paint(
     if image is not None and size is None:
         image = center_crop(image, _size_multiple(pipe))
         size = image.height, image.width
-    height, width = _picture_size(pipe, size)
+    height, width = picture_size(pipe, size)
     options: dict[str, Any] = {"guidance_scale": guidance, "height": height, "width": width}
     pipe = _for_task(pipe, painting_over=image is not None)
     if image is not None:
@@ -413,7 +413,7 @@ def _denoiser(pipe: DiffusionPipeline) -> Any:
 # Generation
 
 
-def _picture_size(pipe: DiffusionPipeline, size: int | tuple[int, int] | None) -> tuple[int, int]:
+def picture_size(pipe: DiffusionPipeline, size: int | tuple[int, int] | None) -> tuple[int, int]:
     """The (height, width) to generate, checked; None is the pipeline's own size."""
     if size is None:
         sample = getattr(pipe, "default_sample_size", None) or _denoiser(pipe).config.sample_size
