@@ -30,6 +30,9 @@ MEAN, STD, FACTS = "mean.npy", "std.npy", "latents.json"
 
 BATCH = 64
 
+ROUNDING = 1e-6
+"""Standard deviation of a channel, as a share of its mean or of the other channels', that is rounding of float32."""
+
 TRAINED, HELD = "t", "v"
 """First letter of what is kept beside a picture, before its caption."""
 
@@ -221,22 +224,24 @@ def _normalization(
         low, high = autoencoder.normalize(ends.to(autoencoder.device)).cpu()  # affine: z = (x - centre) / spread
         spread = 1 / (high - low)
         return -low * spread, spread
-    total, squares, count = np.zeros(mean.shape[1]), np.zeros(mean.shape[1]), 0
+    total, squares, noise = (np.zeros(mean.shape[1]) for _ in range(3))
+    count = 0
     for start in range(0, len(trained), 1024):
         rows = trained[start : start + 1024]
         values = mean[rows].astype(np.float64)
         total += values.sum((0, 2, 3))
         squares += (values**2).sum((0, 2, 3))
         if std is not None:
-            squares += (std[rows].astype(np.float64) ** 2).sum((0, 2, 3))
+            noise += (std[rows].astype(np.float64) ** 2).sum((0, 2, 3))
         count += values.shape[0] * values.shape[2] * values.shape[3]
-    centre, second = total / count, squares / count
+    centre, second = total / count, (squares + noise) / count
+    told = squares / count - centre**2  # variance of the means, which is all that images change
+    if not (np.isfinite(second).all() and told.max() > ROUNDING**2 * second.max()):
+        raise DataError("the latents of these images are constant or not finite; there is nothing to learn")
     if standardize(config, autoencoder) == "scalar":
         centre, second = np.full_like(centre, centre.mean()), np.full_like(second, second.mean())
     spread = np.sqrt(np.maximum(second - centre**2, 0))
-    if not (np.isfinite(spread).all() and spread.max() > 0):
-        raise DataError("the latents of these images are constant or not finite; there is nothing to learn")
-    spread[spread == 0] = 1.0  # a dead channel stays 0
+    spread[spread <= ROUNDING * np.maximum(abs(centre), spread.max())] = 1.0  # a dead channel stays 0
     return _by_channel(centre), _by_channel(spread)
 
 
