@@ -203,7 +203,8 @@ OF_MODELS: dict[str, Callable[[Any, Path, Path], object]] = {
 def test_what_is_no_model_is_said_so(place: Path, tmp_path: Path, name: str) -> None:
     """None, a number, a state dict and a module of another kind get a sentence of one rule."""
     tensors = vw.load(place / "vae.safetensors").state_dict()
-    for wrong in (None, 3, tensors, torch.nn.Conv2d(1, 1, 1)):
+    nothing = () if name == "generate" else (None,)  # a pipeline has a VAE of its own
+    for wrong in (*nothing, 3, tensors, torch.nn.Conv2d(1, 1, 1)):
         with pytest.raises(vw.VaeworksError) as error:
             OF_MODELS[name](wrong, place / "images", tmp_path / "out")
         assert len(str(error.value)) < 300 and type(wrong).__name__.removesuffix("Type") in str(error.value)

@@ -19,6 +19,7 @@ from vaeworks.cli import COMMANDS, main
 from vaeworks.images import open_image, to_uint8
 from vaeworks.metrics import psnr
 from vaeworks.recipes import RECIPES
+from vaeworks.recipes.painting import PAINTING
 
 MODEL = vw.AutoencoderConfig(
     channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, norm_groups=4, latent_channels=4, scaling_factor=0.5
@@ -123,7 +124,7 @@ def test_unknown_words_get_the_nearest_known(capsys) -> None:
 def test_recipes_lists_all(capsys) -> None:
     """As JSON on stdout, nothing else there."""
     assert main(["recipes", "--json"]) == 0
-    assert [row["recipe"] for row in json.loads(capsys.readouterr().out)] == list(RECIPES)
+    assert [row["recipe"] for row in json.loads(capsys.readouterr().out)] == [*RECIPES, *PAINTING]
 
 
 def test_train_eval_resume(place: Path, tmp_path: Path, capsys) -> None:

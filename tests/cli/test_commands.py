@@ -42,9 +42,9 @@ def test_one_file_a_command() -> None:
     """The list of files is the list of commands."""
     files = {path.stem for path in (SRC / "cli").glob("*.py")}
     files = {name for name in files - SHARED if not name.startswith(("tables_", "options_"))}
-    assert files == {name.replace(" ", "_") for name in COMMANDS}
+    assert files == {name.replace(" ", "_").replace("-", "_") for name in COMMANDS}
     for name, command in COMMANDS.items():
-        assert command.__module__ == f"vaeworks.cli.{name.replace(' ', '_')}"
+        assert command.__module__ == f"vaeworks.cli.{name.replace(' ', '_').replace('-', '_')}"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

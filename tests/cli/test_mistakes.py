@@ -116,7 +116,7 @@ def test_defaults_are_named_or_not_mentioned(name: str) -> None:
 def test_one_name_for_minutes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """`--max-minutes` everywhere; the demo's earlier name is taken and not shown."""
     given = []
-    monkeypatch.setattr("vaeworks.demo.run_demo", lambda out, minutes, *_: given.append(minutes) or 1 / 0)
+    monkeypatch.setattr("vaeworks.demo.run_demo", lambda out, minutes, *_, **__: given.append(minutes) or 1 / 0)
     for word in ("--minutes 2", "--minutes=2", "--max-minutes 2"):
         with pytest.raises(ZeroDivisionError):
             main(["demo", *word.split()])

@@ -17,7 +17,7 @@ def demo(
     seed: Annotated[int, arg(help="seed of both trainings")] = 0,
     overwrite: Annotated[bool, arg(aliases=("--force",), help="replace an earlier demo in the same folder")] = False,
 ) -> dict[str, Any]:
-    """Train a small VAE and a denoiser for it, evaluate, export and paint, offline, and write a page about it.
+    """Train a small VAE and a denoiser for it, evaluate, export and paint, offline, and write a page.
 
     In Python: `vaeworks.run_demo`.
     """

@@ -31,7 +31,7 @@ def train_pipeline(
     resume: Annotated[bool, arg(help="continue the run in --out with its settings")] = False,
     config: Annotated[PaintConfig, arg(name="")] = PaintConfig(),  # noqa: B008
 ) -> dict[str, Any]:
-    """Train a small Stable Diffusion for a VAE's latents, on images with captions; or move a pipeline to them.
+    """Train a small Stable Diffusion for a VAE's latents on captioned images, or move a pipeline there.
 
     In Python: `vaeworks.train_pipeline`.
     """

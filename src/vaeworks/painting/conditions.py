@@ -29,7 +29,7 @@ T5_TOKENS = 77
 class Wording:
     """How one class of pipeline is conditioned and called."""
 
-    encode: Callable[[Any, list[str], torch.device, int], Conditions]
+    condition: Callable[[Any, list[str], torch.device, int], Conditions]
     """pipeline, captions, device, and the pictures' side in pixels to conditions"""
     predict: Callable[[Any, Tensor, Tensor, Conditions], Tensor]
     """denoiser, noisy latents n c h w, timesteps n in [0, 1000], and conditions to a prediction n c h w"""
@@ -54,7 +54,7 @@ def wording_of(pipe: Any) -> Wording:
 def encoded(pipe: Any, captions: Sequence[str], device: torch.device, side: int) -> Conditions:
     """Conditions of captions, for pictures with this side in pixels. Each different caption is encoded once."""
     unique = list(dict.fromkeys(captions))
-    found = wording_of(pipe).encode(pipe, unique, device, side)
+    found = wording_of(pipe).condition(pipe, unique, device, side)
     places = {caption: i for i, caption in enumerate(unique)}
     rows = torch.tensor([places[caption] for caption in captions], device=device)
     return {name: value[rows] for name, value in found.items()}

@@ -249,7 +249,7 @@ def _published_text(name: str) -> tuple[Any, Any]:
 
     with format_errors(name):
         return (
-            CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", trust_remote_code=False),
+            CLIPTokenizer.from_pretrained(name, subfolder="tokenizer", use_safetensors=True, trust_remote_code=False),
             CLIPTextModel.from_pretrained(
                 name, subfolder="text_encoder", use_safetensors=True, trust_remote_code=False
             ).requires_grad_(False),

@@ -81,6 +81,8 @@ PAINTING: dict[str, Callable[[], PaintConfig]] = {"paint-tiny": paint_tiny, "pai
 def paint_recipe(name: str) -> PaintConfig:
     """The configuration of a recipe for `train_pipeline`.
 
+    >>> vw.train_pipeline(vw.paint_recipe("paint-tiny"), "runs/dogs", "shapes", "pipelines/shapes", name="paint-tiny")
+
     Errors: ConfigError for an unknown name, with the nearest known one.
     """
     if name not in PAINTING:
