@@ -234,7 +234,8 @@ def test_the_vae_in_the_folder_decodes_what_the_denoiser_paints(kind: str, how: 
     vae = built(scaling_factor=2.0, shift_factor=0.25)
     latents, config = latents_of(vae, tmp_path, standardize=how)
     ours = standardized(vae, latents, config)
-    denoiser = DenoiserConfig(kind=kind, width=32, depth=1, head_dim=16, patch=4, text_width=32)  # type: ignore[arg-type]
+    sizes = {"width": 32, "depth": 1, "head_dim": 16, "patch": 4, "text_width": 32}
+    denoiser = DenoiserConfig(kind=kind, **sizes)  # type: ignore[arg-type]
     objective = "flow" if kind == "sd3" else "epsilon"
     pipe = blank_pipeline(ours, denoiser, trained_tokenizer(latents.captions, denoiser), 16, objective, 0)
     z = latents.sample(latents.trained[:2], torch.zeros(2, *latents.shape))

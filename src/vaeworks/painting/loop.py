@@ -40,6 +40,7 @@ from ..terminal import Terminal, bar
 from ..training.interrupt import Interrupt
 from ..training.loop import Interrupted
 from ..training.monitor.log import RunKind, RunLog
+from ..training.monitor.log_lines import read_log
 from ..training.oom import memory_in_one_line
 from ..training.parallel import agree_on_time
 from ..training.run.checkpoint import (
@@ -50,7 +51,7 @@ from ..training.run.checkpoint import (
     write_checkpoint,
 )
 from ..training.schedule import learning_rate
-from .alarms import PaintAlarms
+from .alarms import HELD_OUT, PaintAlarms
 from .captioned_latents import CaptionedImages, CaptionedLatents, prepare_latents, read_captioned, standardized
 from .conditions import denoiser_of, expand_, wording_of
 from .folder import (
@@ -218,8 +219,9 @@ class PaintRun:
         self.done = self._progress(position.seconds)
         self.order = Order(len(self.latents.trained), config.seed)
         self.failures = 0
-        self.looked_at: int | None = None
-        self.last = PaintLook(None, {})
+        looked = on_rank0(lambda: _last_look(request.run, self.images_seen)) if request.resume else None
+        self.looked_at: int | None = None if looked is None else self.images_seen
+        self.last = PaintLook(None, looked or {})
         self.figures: dict[str, float] = {}
         self.prompts = config.prompts or self._caption_prompts()
         self.log: RunLog
@@ -332,7 +334,7 @@ class PaintRun:
         self.log.say(f"{type(self.state.pipe).__name__}, {count:,} trained parameters, {where}")
         for message in self.messages:
             self.log.say(message)
-        if self.images_seen == 0:
+        if self.images_seen == 0 and self.looked_at is None:
             self.look()
 
     # ------------------------------------------------------------------ one step
@@ -427,7 +429,7 @@ class PaintRun:
 
     @torch.no_grad()
     def _look(self) -> None:
-        figures = {"held_out_loss": self.held_out_loss()} if len(self.latents.held_out) else {"held_out_loss": None}
+        figures = {HELD_OUT: self.held_out_loss() if len(self.latents.held_out) else None}
         config = self.config
         with _evaluated(self.state):
             pictures = paint_prompts(
@@ -499,7 +501,7 @@ class PaintRun:
             seconds=seconds,
             images_per_second=self.images_seen / max(seconds, 1e-9),
             loss=self.figures.get("loss"),
-            held_out_loss=self.last.figures.get("held_out_loss"),
+            held_out_loss=self.last.figures.get(HELD_OUT),
             num_parameters=count,
             precision=config.precision,
             device=str(request.device),
@@ -561,6 +563,12 @@ def _restored(state: PaintState, tensors: dict[str, Tensor], path: Path) -> None
         state.restore(tensors)
     except (RuntimeError, KeyError) as error:
         raise FormatError(f"{path} belongs to another network: {' '.join(str(error).split())[:200]}") from None
+
+
+def _last_look(run: Path, images_seen: int) -> dict[str, float | None] | None:
+    """The figures of the look at this point of a run; None if there was none before it was interrupted."""
+    looks = [line for line in read_log(run) if HELD_OUT in line and line["images_seen"] == images_seen]
+    return {HELD_OUT: looks[-1][HELD_OUT]} if looks else None
 
 
 def _without_unused(pipe: Any) -> None:
