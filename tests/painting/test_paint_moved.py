@@ -71,7 +71,8 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def move(start: Path, vae: Path, out: Path, *, train: str = "lora", resume: bool = False, **settings: Any) -> Any:
-    config = dataclasses.replace(CONFIG, **{"move": dataclasses.replace(CONFIG.move, train=train), **settings})
+    settings = {"move": dataclasses.replace(CONFIG.move, train=train), **settings}
+    config = dataclasses.replace(CONFIG, **settings)
     return vw.train_pipeline(config, vae, SHAPES, out, start=start, resume=resume, show=False)
 
 
@@ -184,6 +185,8 @@ def test_refused(started: Path, vae: Path, tmp_path: Path, monkeypatch: pytest.M
     flux = stored("tiny-flux", tmp_path / "flux")
     refused(r"40x40\) must be divisible by 16 for FluxPipeline", flux, vae, out, size=40)
     refused("divisible by the VAE's downsample_factor", started, vae, out, size=36)
+    few = MoveConfig(train="all", images=16)
+    refused("16 images give 48 positions to fit a map to .* give more", flux, vae, out, vw.DataError, move=few)
     tiny = tmp_path / "tiny.safetensors"
     vw.save(vw.build(configs.TINY), tiny)
     refused("another grid|f2c4", started, tiny, out)

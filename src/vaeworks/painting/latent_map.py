@@ -249,6 +249,19 @@ def _at_all_positions(weight: Tensor, bias: Tensor, patch: int) -> Affine:
     return torch.kron(weight, torch.eye(patch**2, dtype=weight.dtype)), bias.repeat_interleave(patch**2)
 
 
+def check_enough(images: int, positions: int, numbers: int) -> None:
+    """Check that so many images, of which so many positions are fitted, suffice for a map of so many numbers.
+
+    Errors: DataError.
+    """
+    needed = PER_WEIGHT * numbers
+    if positions < needed or images < HELD_OUT:
+        raise DataError(
+            f"{images} images give {positions} positions to fit a map to (every fourth image is held out), and a map "
+            f"of {numbers} numbers needs at least {needed}; give more images, or larger ones"
+        )
+
+
 @torch.inference_mode()
 def _gathered(
     old: Autoencoder, new: Autoencoder, images: Iterable[Tensor], patch: int, new_patch: int
@@ -265,12 +278,7 @@ def _gathered(
         fitted.add(vectors[~held].flatten(0, 1))
         held_out.add(vectors[held].flatten(0, 1))
         seen += len(squares)
-    needed = PER_WEIGHT * max(sizes)
-    if fitted.count < needed or not held_out.count:
-        raise DataError(
-            f"{seen} images give {fitted.count} positions to fit a map to (every fourth image is held out), and a map "
-            f"of {max(sizes)} numbers needs at least {needed}; give more images, or larger ones"
-        )
+    check_enough(seen, fitted.count, max(sizes))
     return Paired(fitted, held_out, sizes[0]), (seen - seen // HELD_OUT, seen // HELD_OUT)
 
 

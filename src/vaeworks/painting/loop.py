@@ -191,7 +191,8 @@ class PaintRun:
         if before is not None:
             on_rank0(lambda: check_same(before, record, request.out))
         self._given: Pipeline | None = None
-        on_rank0(lambda: None if self._has_start else self._check_fit(autoencoder))
+        trained = sum(file.digest not in captioned.held_out for file in captioned.images.files)
+        on_rank0(lambda: None if self._has_start else self._check_fit(autoencoder, trained))
         self.messages += captioned.sentences
         self.autoencoder = autoencoder.to(request.device).requires_grad_(False).eval()
 
@@ -238,8 +239,9 @@ class PaintRun:
         """Whether the pipeline at the start of the run is in its folder, whole."""
         return (self.request.run / START / "model_index.json").exists()
 
-    def _check_fit(self, autoencoder: Autoencoder) -> None:
-        """Check that the VAE, the size and the networks go together, before images are encoded for minutes."""
+    def _check_fit(self, autoencoder: Autoencoder, trained: int) -> None:
+        """Check that the VAE, the size and the networks go together, before images are encoded for minutes. trained:
+        number of training images."""
         request, config = self.request, self.config
         f = autoencoder.downsample_factor
         if config.size % f:
@@ -250,9 +252,9 @@ class PaintRun:
             check_peft()
         self._given = pipe = open_pipeline(request.start, "cpu")
         wording_of(pipe)
-        check_move(pipe, own_vae(pipe), autoencoder)
         objective_of(config, pipe.scheduler, target_of(pipe.scheduler).kind)
         picture_size(pipe, config.size)
+        check_move(pipe, own_vae(pipe), autoencoder, min(trained, config.move.images), config.size)
 
     def _started(self, captioned: CaptionedImages) -> Pipeline:
         """The pipeline at the start of the run, from the run's folder; of a new run, made and put there first."""

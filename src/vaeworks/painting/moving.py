@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, DataError
 from ..formats.diffusers import vae_for_pipeline
 from ..models import Autoencoder
-from .latent_map import GAIN, Affine, LatentMaps, latent_maps
+from .latent_map import GAIN, HELD_OUT, Affine, LatentMaps, check_enough, latent_maps
 
 Pipeline = Any
 """A pipeline of diffusers, whose classes are named in `formats` and `pipelines` only"""
@@ -230,16 +230,19 @@ def move_pipeline(
 # What is supported
 
 
-def check_move(pipe: Pipeline, old: Autoencoder, new: Autoencoder) -> None:
-    """Check, before any image is encoded, that `move_pipeline` supports a pipeline and its new VAE.
+def check_move(pipe: Pipeline, old: Autoencoder, new: Autoencoder, count: int, size: int) -> None:
+    """Check, before any image is encoded, that `move_pipeline` supports a pipeline and its new VAE, and that `count`
+    images of `size` pixels suffice.
 
-    Errors: ConfigError.
+    Errors: ConfigError; DataError for too few images.
     """
     _, denoiser = _denoiser(pipe)
-    _patches(pipe, denoiser, old, new)
+    patch, new_patch = _patches(pipe, denoiser, old, new)
     _check_channels(pipe, denoiser, old)
     target_of(pipe.scheduler)
     _new_vae(pipe, new)
+    positions = (count - count // HELD_OUT) * (size // (old.downsample_factor * patch)) ** 2
+    check_enough(count, positions, max(old.latent_channels * patch**2, new.latent_channels * new_patch**2))
 
 
 def _new_vae(pipe: Pipeline, new: Autoencoder) -> Any:
