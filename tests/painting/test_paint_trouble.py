@@ -185,6 +185,11 @@ def test_a_start_that_was_not_finished_is_made_again(
     monkeypatch.undo()
     train(vae, out)
     assert same(finished, out)
+    monkeypatch.setattr(loop, "save_pipeline", half)
+    with pytest.raises(SystemExit):  # made longer, which needs the start again
+        train(vae, out, images=48, resume=True)
+    monkeypatch.undo()
+    assert train(vae, out, images=48, resume=True).images_seen == 48
 
 
 def test_killed_while_the_result_is_written(
